@@ -1,0 +1,311 @@
+//! A strict DER reader: definite, minimal lengths; low tag numbers; nothing left over.
+//!
+//! It borrows from its input, never allocates and never panics.  What it refuses is not DER
+//! (X.690 section 10), whatever a lenient BER parser would make of it.
+
+use std::fmt;
+
+/// Tags used by X.509 structures (X.690 section 8.1.2), as the identifier octet.
+pub mod tag {
+    #![allow(missing_docs)]
+    pub const BOOLEAN: u8 = 0x01;
+    pub const INTEGER: u8 = 0x02;
+    pub const BIT_STRING: u8 = 0x03;
+    pub const OCTET_STRING: u8 = 0x04;
+    pub const NULL: u8 = 0x05;
+    pub const OID: u8 = 0x06;
+    pub const ENUMERATED: u8 = 0x0a;
+    pub const UTF8_STRING: u8 = 0x0c;
+    pub const NUMERIC_STRING: u8 = 0x12;
+    pub const PRINTABLE_STRING: u8 = 0x13;
+    pub const TELETEX_STRING: u8 = 0x14;
+    pub const IA5_STRING: u8 = 0x16;
+    pub const UTC_TIME: u8 = 0x17;
+    pub const GENERALIZED_TIME: u8 = 0x18;
+    pub const VISIBLE_STRING: u8 = 0x1a;
+    pub const UNIVERSAL_STRING: u8 = 0x1c;
+    pub const BMP_STRING: u8 = 0x1e;
+    pub const SEQUENCE: u8 = 0x30;
+    pub const SET: u8 = 0x31;
+
+    /// Context-specific, primitive (IMPLICIT of a primitive type).
+    pub const fn context(number: u8) -> u8 {
+        0x80 | number
+    }
+    /// Context-specific, constructed (EXPLICIT, or IMPLICIT of a constructed type).
+    pub const fn context_constructed(number: u8) -> u8 {
+        0xa0 | number
+    }
+}
+
+/// Why some bytes are not the DER that was expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DerError {
+    /// The input ends inside an element.
+    #[error("truncated: an element reaches past the end of the input")]
+    Truncated,
+    /// A length that is indefinite, not minimal or longer than four octets.
+    #[error("length is not DER (indefinite, not minimal, or above 4 octets)")]
+    Length,
+    /// Another tag than the one expected.
+    #[error("expected tag {expected:#04x}, found {found:#04x}")]
+    Tag {
+        /// What the structure demands here.
+        expected: u8,
+        /// What the input has.
+        found: u8,
+    },
+    /// A multi-octet tag, which no X.509 structure uses.
+    #[error("tag number above 30")]
+    HighTag,
+    /// Bytes after the last element.
+    #[error("{0} bytes left over")]
+    Trailing(usize),
+    /// The contents are not a valid value of their type; the text names the rule.
+    #[error("{0}")]
+    Value(&'static str),
+}
+
+/// One element: its identifier octet, its contents, and the whole encoding.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Element<'a> {
+    /// The identifier octet.
+    pub tag: u8,
+    /// The contents octets.
+    pub value: &'a [u8],
+    /// Identifier, length and contents.
+    pub raw: &'a [u8],
+}
+
+impl<'a> Element<'a> {
+    /// A reader over the contents.
+    pub fn reader(&self) -> Reader<'a> {
+        Reader::new(self.value)
+    }
+
+    /// The element itself if it has `tag`.
+    pub fn expect(self, tag: u8) -> Result<Self, DerError> {
+        if self.tag == tag {
+            Ok(self)
+        } else {
+            Err(DerError::Tag { expected: tag, found: self.tag })
+        }
+    }
+}
+
+impl fmt::Debug for Element<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Element({:#04x}, {} bytes)", self.tag, self.value.len())
+    }
+}
+
+/// Reads consecutive elements from a byte slice.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// A reader over all of `input`.
+    pub fn new(input: &'a [u8]) -> Self {
+        Self { rest: input }
+    }
+
+    /// True when everything was read.
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// What has not been read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// The tag of the next element, if there is one.
+    pub fn peek(&self) -> Option<u8> {
+        self.rest.first().copied()
+    }
+
+    /// Reads any element.
+    pub fn any(&mut self) -> Result<Element<'a>, DerError> {
+        let (&tag, after_tag) = self.rest.split_first().ok_or(DerError::Truncated)?;
+        if tag & 0x1f == 0x1f {
+            return Err(DerError::HighTag);
+        }
+        let (&first, after_length) = after_tag.split_first().ok_or(DerError::Truncated)?;
+        let (length, contents) = if first < 0x80 {
+            (usize::from(first), after_length)
+        } else {
+            let octets = usize::from(first & 0x7f);
+            if octets == 0 || octets > 4 {
+                return Err(DerError::Length);
+            }
+            let (encoded, contents) =
+                after_length.split_at_checked(octets).ok_or(DerError::Truncated)?;
+            let length = encoded.iter().fold(0usize, |n, &b| (n << 8) | usize::from(b));
+            // Minimal: no leading zero octet, and the long form only from 128 on.
+            if encoded[0] == 0 || length < 0x80 {
+                return Err(DerError::Length);
+            }
+            (length, contents)
+        };
+        let (value, rest) = contents.split_at_checked(length).ok_or(DerError::Truncated)?;
+        let raw = &self.rest[..self.rest.len() - rest.len()];
+        self.rest = rest;
+        Ok(Element { tag, value, raw })
+    }
+
+    /// Reads an element that must have `tag`.
+    pub fn expect(&mut self, tag: u8) -> Result<Element<'a>, DerError> {
+        match self.peek() {
+            Some(found) if found != tag => Err(DerError::Tag { expected: tag, found }),
+            _ => self.any(),
+        }
+    }
+
+    /// Reads the next element if it has `tag`.
+    pub fn optional(&mut self, tag: u8) -> Result<Option<Element<'a>>, DerError> {
+        if self.peek() == Some(tag) { self.any().map(Some) } else { Ok(None) }
+    }
+
+    /// Refuses bytes left over.
+    pub fn end(self) -> Result<(), DerError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(DerError::Trailing(self.rest.len())) }
+    }
+
+    /// A reader over the contents of the SEQUENCE that comes next.
+    pub fn sequence(&mut self) -> Result<Reader<'a>, DerError> {
+        Ok(self.expect(tag::SEQUENCE)?.reader())
+    }
+}
+
+/// Reads the one element that `input` consists of.
+pub fn single(input: &[u8], expected: u8) -> Result<Element<'_>, DerError> {
+    let mut reader = Reader::new(input);
+    let element = reader.expect(expected)?;
+    reader.end()?;
+    Ok(element)
+}
+
+/// BOOLEAN contents: DER allows 0x00 and 0xff only.
+pub fn boolean(element: Element<'_>) -> Result<bool, DerError> {
+    match element.value {
+        [0x00] => Ok(false),
+        [0xff] => Ok(true),
+        _ => Err(DerError::Value("BOOLEAN is neither 00 nor FF")),
+    }
+}
+
+/// The contents of a minimal INTEGER.
+pub fn integer<'a>(element: Element<'a>) -> Result<&'a [u8], DerError> {
+    match element.value {
+        [] => Err(DerError::Value("INTEGER has no contents")),
+        [0x00, next, ..] if next & 0x80 == 0 => Err(DerError::Value("INTEGER is not minimal")),
+        [0xff, next, ..] if next & 0x80 != 0 => Err(DerError::Value("INTEGER is not minimal")),
+        value => Ok(value),
+    }
+}
+
+/// A non-negative INTEGER below 2^32.
+pub fn small_integer(element: Element<'_>) -> Result<u32, DerError> {
+    let value = integer(element)?;
+    if value[0] & 0x80 != 0 {
+        return Err(DerError::Value("INTEGER is negative"));
+    }
+    let digits = if value[0] == 0 { &value[1..] } else { value };
+    if digits.len() > 4 {
+        return Err(DerError::Value("INTEGER does not fit in 32 bits"));
+    }
+    Ok(digits.iter().fold(0, |n, &b| (n << 8) | u32::from(b)))
+}
+
+/// A BIT STRING: its octets and the number of unused bits, which must be zero bits.
+pub fn bit_string<'a>(value: &'a [u8]) -> Result<(&'a [u8], u8), DerError> {
+    let (&unused, bits) =
+        value.split_first().ok_or(DerError::Value("BIT STRING has no contents"))?;
+    if unused > 7 || (bits.is_empty() && unused != 0) {
+        return Err(DerError::Value("BIT STRING has an impossible number of unused bits"));
+    }
+    if let Some(last) = bits.last()
+        && last & ((1u8 << unused) - 1) != 0
+    {
+        return Err(DerError::Value("BIT STRING has unused bits that are not zero"));
+    }
+    Ok((bits, unused))
+}
+
+/// The named bits of a BIT STRING as a number with bit `n` for name `n`; names above 15 are an error.
+pub fn named_bits(value: &[u8]) -> Result<u16, DerError> {
+    let (bits, _) = bit_string(value)?;
+    if bits.len() > 2 {
+        return Err(DerError::Value("BIT STRING names bits above 15"));
+    }
+    let mut named = 0u16;
+    for (i, byte) in bits.iter().enumerate() {
+        for bit in 0..8 {
+            if byte & (0x80 >> bit) != 0 {
+                named |= 1 << (i * 8 + bit);
+            }
+        }
+    }
+    Ok(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn only_minimal_definite_lengths_are_der() {
+        let cases: &[(&[u8], Result<usize, DerError>)] = &[
+            (&[0x04, 0x00], Ok(0)),
+            (&[0x04, 0x01, 0xaa], Ok(1)),
+            (&[0x04, 0x80], Err(DerError::Length)),
+            (&[0x04, 0x81, 0x01, 0xaa], Err(DerError::Length)),
+            (&[0x04, 0x82, 0x00, 0x80], Err(DerError::Length)),
+            (&[0x04, 0x85, 1, 1, 1, 1, 1], Err(DerError::Length)),
+            (&[0x04, 0x02, 0xaa], Err(DerError::Truncated)),
+            (&[0x1f, 0x01, 0xaa], Err(DerError::HighTag)),
+            (&[], Err(DerError::Truncated)),
+        ];
+        for (input, want) in cases {
+            let got = Reader::new(input).any().map(|e| e.value.len());
+            assert_eq!(&got, want, "{input:02x?}");
+        }
+    }
+
+    #[test]
+    fn values_are_checked() {
+        let read = |bytes: &'static [u8]| Reader::new(bytes).any().expect("an element");
+        assert_eq!(boolean(read(&[1, 1, 0xff])), Ok(true));
+        assert!(boolean(read(&[1, 1, 0x01])).is_err());
+        assert_eq!(small_integer(read(&[2, 2, 0, 0x80])), Ok(128));
+        assert!(small_integer(read(&[2, 2, 0, 0x7f])).is_err());
+        assert!(small_integer(read(&[2, 1, 0x80])).is_err());
+        assert!(small_integer(read(&[2, 5, 1, 0, 0, 0, 0])).is_err());
+        assert_eq!(named_bits(&[5, 0xa0]), Ok(0b101));
+        assert!(named_bits(&[5, 0xa1]).is_err());
+        assert!(named_bits(&[8, 0xa0]).is_err());
+        assert!(named_bits(&[]).is_err());
+    }
+
+    #[test]
+    fn nothing_may_be_left_over() {
+        assert_eq!(single(&[5, 0, 0], tag::NULL), Err(DerError::Trailing(1)));
+        assert_eq!(single(&[5, 0], tag::OID), Err(DerError::Tag { expected: 6, found: 5 }));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_read_is_what_was_there(input in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let mut reader = Reader::new(&input);
+            let mut read = 0;
+            while let Ok(element) = reader.any() {
+                prop_assert!(element.raw.ends_with(element.value));
+                read += element.raw.len();
+                prop_assert_eq!(read + reader.rest().len(), input.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What is trusted: configurations and their authorities, revocation, and the judge's path half.
+
+pub mod anchors;
+pub mod revocations;
+pub mod snapshot;

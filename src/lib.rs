@@ -1,0 +1,3 @@
+//! anchorgate: an mTLS OAuth 2.0 token-endpoint gateway for IoT fleets.
+
+pub mod domain;

@@ -1,0 +1,3 @@
+//! The `anchorgate` program.
+
+fn main() {}
