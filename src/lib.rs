@@ -2,3 +2,6 @@
 
 pub mod domain;
 pub mod graph;
+pub mod http;
+pub mod runtime;
+pub mod store;
