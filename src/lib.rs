@@ -1,5 +1,6 @@
 //! anchorgate: an mTLS OAuth 2.0 token-endpoint gateway for IoT fleets.
 
+pub mod directory;
 pub mod domain;
 pub mod graph;
 pub mod http;
