@@ -29,11 +29,9 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderName};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use axum::response::Response;
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -89,7 +87,7 @@ struct Inner {
 
 /// The directory as one listener serves it.
 #[derive(Clone)]
-struct Served {
+pub struct Served {
     directory: Directory,
     /// The service root that links are made from, without a slash at the end.
     root: Arc<str>,
@@ -104,9 +102,94 @@ impl Directory {
 
     /// The API, for a listener that clients reach at `public_url` (such as `https://hub.example:8445`).
     /// Links are made from that, never from what a request says its host is.
-    pub fn router(&self, public_url: &str) -> Router {
+    pub fn at(&self, public_url: &str) -> Served {
         let root = format!("{}/beta", public_url.trim_end_matches('/')).into();
-        Router::new().fallback(serve).with_state(Served { directory: self.clone(), root })
+        Served { directory: self.clone(), root }
+    }
+}
+
+impl Served {
+    /// Answers one request.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+        const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("client-request-id");
+        let now = Timestamp::from(SystemTime::now());
+        let request_id = guid();
+        let client_request_id = request
+            .headers()
+            .get(&CLIENT_REQUEST_ID)
+            .and_then(|value| value.to_str().ok())
+            .filter(|id| is_guid(id))
+            .unwrap_or(&request_id)
+            .to_owned();
+        let gzip = accepts_gzip(request.headers());
+        let result = self.handle(request.map(Body::new), now).await;
+        let mut response = match result {
+            Ok(answer) => success(answer, gzip),
+            Err(fault) => {
+                if let Fault::Unavailable(why) = &fault {
+                    warn!(request.id = %request_id, "the directory's store is not available: {why}");
+                }
+                let json = fault.body(&request_id, &client_request_id, now);
+                failure(&fault, json.to_string())
+            }
+        };
+        let headers = response.headers_mut();
+        for (name, value) in [(REQUEST_ID, request_id), (CLIENT_REQUEST_ID, client_request_id)] {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(name, value);
+            }
+        }
+        headers.insert(HeaderName::from_static("odata-version"), HeaderValue::from_static("4.0"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        response
+    }
+
+    async fn handle(&self, request: Request<Body>, now: Timestamp) -> Result<Answer, Fault> {
+        let Inner { config, callers, store } = &*self.directory.inner;
+        let (head, body) = request.into_parts();
+        let authorization = head.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+        let caller = callers.caller(authorization)?;
+        let resource = routes::resolve(head.uri.path())?;
+        let write = !matches!(head.method, Method::GET);
+        caller.require(need(&resource, write))?;
+        // Only who may write makes us read and inflate a body.
+        let body = if write {
+            read_body(&head.headers, body, config.body_limit).await?
+        } else {
+            Bytes::new()
+        };
+        let call = Call {
+            store: store.clone(),
+            root: Arc::clone(&self.root),
+            page_size: config.page_size.clamp(1, odata::MAX_TOP),
+            max_wait: config.max_wait,
+            caller,
+            method: head.method,
+            path: head.uri.path().to_owned(),
+            query: head.uri.query().unwrap_or_default().to_owned(),
+            headers: head.headers,
+            body,
+            now,
+        };
+        match resource {
+            Resource::Configurations => configurations::collection(&call).await,
+            Resource::ConfigurationsCount => configurations::count(&call).await,
+            Resource::Configuration(id) => configurations::one(&call, &id).await,
+            Resource::Applications => applications::collection(&call).await,
+            Resource::ApplicationsCount => applications::count(&call).await,
+            Resource::Application(id) => applications::one(&call, &id).await,
+            Resource::Authorities(id) => applications::authorities(&call, &id).await,
+            Resource::AuthoritiesCount(id) => applications::count_authorities(&call, &id).await,
+            Resource::Authority(id, authority) => {
+                applications::authority(&call, &id, &authority).await
+            }
+        }
     }
 }
 
@@ -152,8 +235,7 @@ impl Call {
     /// One line for what was changed and by whom.
     fn audit(&self, action: &'static str, kind: &'static str, id: &str) {
         let caller = &self.caller.name;
-        info!(target: AUDIT, directory.action = action, directory.kind = kind, directory.id = id,
-            directory.caller = %caller, "{kind} `{id}`: {action} by `{caller}`");
+        info!(target: AUDIT, action, kind, id, %caller, "{kind} `{id}`: {action} by `{caller}`");
     }
 }
 
@@ -184,79 +266,6 @@ enum Answer {
     Done,
     /// 304: the directory is still of that version.
     Unchanged(u64),
-}
-
-async fn serve(State(served): State<Served>, request: Request) -> Response {
-    const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
-    const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("client-request-id");
-    let now = Timestamp::from(SystemTime::now());
-    let request_id = guid();
-    let client_request_id = request
-        .headers()
-        .get(&CLIENT_REQUEST_ID)
-        .and_then(|value| value.to_str().ok())
-        .filter(|id| is_guid(id))
-        .unwrap_or(&request_id)
-        .to_owned();
-    let gzip = accepts_gzip(request.headers());
-    let result = handle(&served, request, now).await;
-    let mut response = match result {
-        Ok(answer) => success(answer, gzip),
-        Err(fault) => {
-            if let Fault::Unavailable(why) = &fault {
-                warn!(request.id = %request_id, "the directory's store is not available: {why}");
-            }
-            let json = fault.body(&request_id, &client_request_id, now);
-            failure(&fault, json.to_string())
-        }
-    };
-    let headers = response.headers_mut();
-    for (name, value) in [(REQUEST_ID, request_id), (CLIENT_REQUEST_ID, client_request_id)] {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.insert(name, value);
-        }
-    }
-    headers.insert(HeaderName::from_static("odata-version"), HeaderValue::from_static("4.0"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-    response
-}
-
-async fn handle(served: &Served, request: Request, now: Timestamp) -> Result<Answer, Fault> {
-    let Inner { config, callers, store } = &*served.directory.inner;
-    let (head, body) = request.into_parts();
-    let authorization = head.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    let caller = callers.caller(authorization)?;
-    let resource = routes::resolve(head.uri.path())?;
-    let write = !matches!(head.method, Method::GET);
-    caller.require(need(&resource, write))?;
-    // Only who may write makes us read and inflate a body.
-    let body =
-        if write { read_body(&head.headers, body, config.body_limit).await? } else { Bytes::new() };
-    let call = Call {
-        store: store.clone(),
-        root: Arc::clone(&served.root),
-        page_size: config.page_size.clamp(1, odata::MAX_TOP),
-        max_wait: config.max_wait,
-        caller,
-        method: head.method,
-        path: head.uri.path().to_owned(),
-        query: head.uri.query().unwrap_or_default().to_owned(),
-        headers: head.headers,
-        body,
-        now,
-    };
-    match resource {
-        Resource::Configurations => configurations::collection(&call).await,
-        Resource::ConfigurationsCount => configurations::count(&call).await,
-        Resource::Configuration(id) => configurations::one(&call, &id).await,
-        Resource::Applications => applications::collection(&call).await,
-        Resource::ApplicationsCount => applications::count(&call).await,
-        Resource::Application(id) => applications::one(&call, &id).await,
-        Resource::Authorities(id) => applications::authorities(&call, &id).await,
-        Resource::AuthoritiesCount(id) => applications::count_authorities(&call, &id).await,
-        Resource::Authority(id, authority) => applications::authority(&call, &id, &authority).await,
-    }
 }
 
 fn need(resource: &Resource, write: bool) -> Need {
