@@ -3,3 +3,4 @@
 pub mod domain;
 pub mod http;
 pub mod runtime;
+pub mod tls;
