@@ -1,6 +1,8 @@
 //! anchorgate: an mTLS OAuth 2.0 token-endpoint gateway for IoT fleets.
 
 pub mod domain;
+pub mod graph;
 pub mod http;
 pub mod runtime;
 pub mod tls;
+pub mod store;
