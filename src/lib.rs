@@ -69,6 +69,7 @@
 //! | a source of trust | a rank-3 folder that sends `Update`s; one line in `app.rs` |
 //! | a setting | the part's `Config`; `config/parse.rs`; README's table |
 
+pub mod admin;
 pub mod domain;
 pub mod graph;
 pub mod http;
