@@ -1,0 +1,1 @@
+//! Rank 7: the commands.
