@@ -3,6 +3,7 @@
 pub mod domain;
 pub mod graph;
 pub mod http;
+pub mod oauth;
 pub mod runtime;
-pub mod tls;
 pub mod store;
+pub mod tls;
