@@ -74,6 +74,7 @@ pub mod domain;
 pub mod graph;
 pub mod http;
 pub mod keyring;
+pub mod oauth;
 pub mod runtime;
 pub mod store;
 pub mod tls;
