@@ -1,3 +1,7 @@
 //! anchorgate: an mTLS OAuth 2.0 token-endpoint gateway for IoT fleets.
 
 pub mod domain;
+pub mod graph;
+pub mod http;
+pub mod runtime;
+pub mod store;

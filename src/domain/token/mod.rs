@@ -1,0 +1,3 @@
+//! Access tokens.
+
+pub mod keys;

@@ -1,0 +1,8 @@
+//! Rank 1: what running code shares.
+
+pub mod atomic;
+pub mod health;
+pub mod live;
+pub mod log;
+pub mod random;
+pub mod tasks;
