@@ -150,6 +150,21 @@ fn append(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// True when `tag` is of one of the string types of an attribute value (RFC 5280 appendix A.1).
+pub fn is_string(tag: u8) -> bool {
+    matches!(
+        tag,
+        tag::UTF8_STRING
+            | tag::PRINTABLE_STRING
+            | tag::IA5_STRING
+            | tag::NUMERIC_STRING
+            | tag::VISIBLE_STRING
+            | tag::TELETEX_STRING
+            | tag::BMP_STRING
+            | tag::UNIVERSAL_STRING
+    )
+}
+
 /// The characters of a string value, or `None` where it is no string or not validly encoded.
 pub fn text(value: Element<'_>) -> Option<String> {
     match value.tag {
