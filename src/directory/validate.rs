@@ -498,7 +498,8 @@ fn same_id(body: &Map<String, Value>, id: &str, resource: &'static str) -> Resul
 fn property(name: &'static str, resource: &'static str, target: &str, why: &str) -> Fault {
     let target = match target {
         "" => name.to_owned(),
-        target if target.starts_with(name) => target.to_owned(),
+        // The list itself, or an element of it that is no object.
+        target if target.split('[').next() == Some(name) => target.to_owned(),
         target => format!("{target}.{name}"),
     };
     Fault::Property { property: name, resource, target, why: why.into() }
