@@ -1,8 +1,5 @@
 //! Reading and changing stored objects, the same way for every type.
 
-use std::time::Duration;
-
-use axum::http::HeaderName;
 use axum::http::header;
 use serde_json::{Map, Value, json};
 
@@ -72,13 +69,7 @@ async fn wait_for_change(call: &Call) -> Result<u64, u64> {
         Some(tags) if tags_match(tags, version) => {}
         _ => return Ok(version),
     }
-    let prefer = call.header(&HeaderName::from_static("prefer")).unwrap_or_default();
-    let wait = prefer
-        .split([',', ';'])
-        .find_map(|preference| preference.trim().strip_prefix("wait="))
-        .and_then(|seconds| seconds.trim_matches('"').parse().ok())
-        .map_or(Duration::ZERO, Duration::from_secs)
-        .min(call.max_wait);
+    let wait = call.preferred_wait().unwrap_or_default().min(call.max_wait);
     match tokio::time::timeout(wait, changes.changed()).await {
         Ok(Ok(())) => Ok(*changes.borrow()),
         _ => Err(version),

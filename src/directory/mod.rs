@@ -127,9 +127,17 @@ impl Served {
             .unwrap_or(&request_id)
             .to_owned();
         let gzip = accepts_gzip(request.headers());
+        let waits = preferred_wait(request.headers()).is_some();
         let result = self.handle(request.map(Body::new), now).await;
         let mut response = match result {
-            Ok(answer) => success(answer, gzip),
+            Ok(answer) => {
+                let waits = waits && matches!(answer, Answer::List(..) | Answer::Unchanged(_));
+                let mut response = success(answer, gzip);
+                if waits {
+                    insert(&mut response, HeaderName::from_static("preference-applied"), "wait");
+                }
+                response
+            }
             Err(fault) => {
                 if let Fault::Unavailable(why) = &fault {
                     warn!(request.id = %request_id, "the directory's store is not available: {why}");
@@ -223,6 +231,11 @@ impl Call {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
+    /// How long the reader prefers to wait for a change (RFC 7240 section 4.3).
+    fn preferred_wait(&self) -> Option<Duration> {
+        preferred_wait(&self.headers)
+    }
+
     /// Refuses when `If-Match` is sent and does not match; gives whether it was sent.
     fn precondition(&self, version: u64) -> Result<bool, Fault> {
         match self.header(&header::IF_MATCH) {
@@ -237,6 +250,15 @@ impl Call {
         let caller = &self.caller.name;
         info!(target: AUDIT, action, kind, id, %caller, "{kind} `{id}`: {action} by `{caller}`");
     }
+}
+
+fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    preferences
+        .flat_map(|value| value.split([',', ';']))
+        .find_map(|preference| preference.trim().strip_prefix("wait="))
+        .and_then(|seconds| seconds.trim_matches('"').parse().ok())
+        .map(Duration::from_secs)
 }
 
 /// True when one of the entity tags of `If-Match` or `If-None-Match` is that of `version`.  Weak tags
