@@ -1,5 +1,6 @@
 //! anchorgate: an mTLS OAuth 2.0 token-endpoint gateway for IoT fleets.
 
+pub mod cli;
 pub mod domain;
 pub mod graph;
 pub mod http;
