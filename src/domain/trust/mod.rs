@@ -1,5 +1,6 @@
 //! What is trusted: configurations and their authorities, revocation, and the judge's path half.
 
 pub mod anchors;
+pub mod crl;
 pub mod revocations;
 pub mod snapshot;

@@ -1,0 +1,28 @@
+//! One certificate revocation list: read while it arrives, verified, kept compactly.
+//!
+//! [`ListReader`] takes the bytes of a list as they come (DER or PEM), hashes and walks them in one
+//! pass and fills the set of serials, so that the list itself is never held.  Nothing of it is used
+//! before its signature verifies: the signature comes last, and only [`ListReader::finish`] makes a
+//! [`RevocationList`].
+//!
+//! # Why not a parser crate
+//! A list of ten million entries costs general parsers gigabytes and many seconds, and the verifier
+//! crate that finds our paths checks a list's signature at every look-up and knows no delta lists.
+
+mod entries;
+mod entry;
+mod error;
+mod list;
+mod pem;
+mod reader;
+mod reason;
+mod scope;
+mod signature;
+
+pub use entries::{Entries, MAX_ODD_SERIALS};
+pub use error::{CrlError, Fault};
+pub use list::{CrlNumber, Kind, RevocationList};
+pub use reader::{DEFAULT_MAX_BYTES, ListReader, MAX_CERTIFICATE_ISSUERS, MAX_PART_BYTES};
+pub use reason::{Reason, Reasons};
+pub(in crate::domain::trust) use scope::distribution_points;
+pub use scope::{DistributionPoint, IssuingDistributionPoint, Only};
