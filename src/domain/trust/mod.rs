@@ -2,5 +2,6 @@
 
 pub mod anchors;
 pub mod crl;
+pub mod path;
 pub mod revocations;
 pub mod snapshot;

@@ -1,0 +1,364 @@
+//! The search for a path: depth first from the certificate upwards, the likeliest issuer first,
+//! within bounds that no chain can stretch.
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use crate::domain::cert::{Certificate, Fingerprint};
+use crate::domain::name::Name;
+use crate::domain::refusal::{Code, Refusal};
+use crate::domain::time::Timestamp;
+use crate::domain::trust::anchors::{Authority, Configuration, ConfigurationId};
+use crate::domain::trust::path::checks::{self, Purpose};
+use crate::domain::trust::path::index::key_ids_agree;
+use crate::domain::trust::path::second;
+use crate::domain::trust::revocations::{CrlMode, Question};
+use crate::domain::trust::snapshot::Snapshot;
+
+/// Paths that an explanation keeps.
+pub const MAX_ATTEMPTS: usize = 64;
+/// Signers of revocation lists whose own path is looked for while another's is.
+const MAX_SIGNER_DEPTH: usize = 3;
+
+/// One path that was tried, and what ended it.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// Under which configuration.
+    pub configuration: ConfigurationId,
+    /// Leaf first, as far as it went.
+    pub path: Vec<Arc<Certificate>>,
+    /// `None`: it was accepted.
+    pub refusal: Option<Refusal>,
+}
+
+/// One decision: what it is made from and what it has used up.
+pub struct Search<'a> {
+    snapshot: &'a Snapshot,
+    presented: &'a [Arc<Certificate>],
+    now: Timestamp,
+    ledger: RefCell<Ledger>,
+}
+
+#[derive(Default)]
+struct Ledger {
+    nodes: usize,
+    signatures: usize,
+    comparisons: usize,
+    /// Signatures that failed in this decision, so that no path pays for them again.
+    failed: Vec<((Fingerprint, Fingerprint), Refusal)>,
+    /// CRL signers whose paths are being looked for.
+    signers: Vec<Fingerprint>,
+    attempts: Option<Vec<Attempt>>,
+}
+
+/// What one search is for.
+#[derive(Clone, Copy)]
+struct Goal<'g> {
+    index: usize,
+    configuration: &'g Configuration,
+    purpose: Purpose,
+    /// Only this anchor will do.
+    anchor: Option<Fingerprint>,
+}
+
+/// How an attempt to reach an anchor ended, if not by reaching it.
+enum End {
+    /// Other issuers may do.
+    Dead(Refusal),
+    /// The bounds are reached; no other issuer is tried.
+    Spent(Refusal),
+}
+
+struct Candidate {
+    certificate: Arc<Certificate>,
+    is_anchor: bool,
+}
+
+impl<'a> Search<'a> {
+    /// A search among `presented`, leaf first, under `snapshot`; with `explain`, every path is noted.
+    pub fn new(
+        presented: &'a [Arc<Certificate>],
+        snapshot: &'a Snapshot,
+        now: Timestamp,
+        explain: bool,
+    ) -> Self {
+        let attempts = explain.then(Vec::new);
+        let ledger = RefCell::new(Ledger { attempts, ..Ledger::default() });
+        Self { snapshot, presented, now, ledger }
+    }
+
+    /// A path from the leaf to an anchor of the configuration with this index: leaf first.
+    ///
+    /// # Errors
+    /// The most telling refusal of all paths tried.
+    pub fn path(&self, configuration: usize) -> Result<Vec<Arc<Certificate>>, Refusal> {
+        let leaf = self.presented.first();
+        let (Some(configuration_of), Some(leaf)) =
+            (self.snapshot.anchors.configurations.get(configuration), leaf)
+        else {
+            return Err(Refusal::new(Code::ChainUntrusted, "nothing to judge"));
+        };
+        let goal = Goal {
+            index: configuration,
+            configuration: configuration_of,
+            purpose: Purpose::ClientAuth,
+            anchor: None,
+        };
+        self.reach(&goal, leaf)
+    }
+
+    /// The paths that were tried, in order.
+    pub fn into_attempts(self) -> Vec<Attempt> {
+        self.ledger.into_inner().attempts.unwrap_or_default()
+    }
+
+    fn reach(
+        &self,
+        goal: &Goal<'a>,
+        target: &Arc<Certificate>,
+    ) -> Result<Vec<Arc<Certificate>>, Refusal> {
+        let mut path = vec![Arc::clone(target)];
+        match self.extend(goal, &mut path) {
+            Ok(()) => Ok(path),
+            Err(End::Dead(refusal) | End::Spent(refusal)) => Err(refusal),
+        }
+    }
+
+    /// Grows `path`, whose last certificate is no anchor, to an anchor.
+    fn extend(&self, goal: &Goal<'a>, path: &mut Vec<Arc<Certificate>>) -> Result<(), End> {
+        let max_path = self.snapshot.policy.max_path;
+        let last = Arc::clone(&path[path.len() - 1]);
+        let mut best: Option<Refusal> = None;
+        for candidate in self.candidates(goal, path, &last) {
+            self.spend_node()?;
+            path.push(Arc::clone(&candidate.certificate));
+            let tried = if path.len() > max_path {
+                Err(End::Dead(Refusal::new(
+                    Code::PathLength,
+                    format!("a path of more than {max_path} certificates"),
+                )))
+            } else {
+                self.step(goal, path, &last, &candidate)
+            };
+            match tried {
+                Ok(()) => return Ok(()),
+                Err(End::Spent(refusal)) => return Err(End::Spent(refusal)),
+                Err(End::Dead(refusal)) => {
+                    best = Some(match best {
+                        Some(earlier) => earlier.best(refusal),
+                        None => refusal,
+                    });
+                }
+            }
+            path.pop();
+        }
+        Err(End::Dead(best.unwrap_or_else(|| {
+            let refusal = Refusal::new(
+                Code::ChainUntrusted,
+                format!(
+                    "no authority `{}`, which issued `{}`, is among the anchors of configuration {} \
+                     or the certificates presented",
+                    last.issuer, last.subject, goal.configuration.id
+                ),
+            );
+            self.note(goal, path, Some(&refusal));
+            refusal
+        })))
+    }
+
+    /// Tries the candidate that was just put on the path as issuer of the one before it.
+    fn step(
+        &self,
+        goal: &Goal<'a>,
+        path: &mut Vec<Arc<Certificate>>,
+        below: &Certificate,
+        candidate: &Candidate,
+    ) -> Result<(), End> {
+        let issuer = &candidate.certificate;
+        // What costs nothing comes before the signature.
+        let suitable = if candidate.is_anchor {
+            checks::as_anchor(issuer, goal.purpose, self.now, &self.snapshot.policy)
+        } else {
+            checks::as_authority(issuer, goal.purpose, self.now)
+        };
+        suitable.map_err(|refusal| self.dead(goal, path, refusal))?;
+        self.signature(below, issuer).map_err(|end| match end {
+            End::Dead(refusal) => self.dead(goal, path, refusal),
+            spent => spent,
+        })?;
+        if !candidate.is_anchor {
+            return self.extend(goal, path);
+        }
+        let judged = self.complete(goal, path);
+        self.note(goal, path, judged.as_ref().err());
+        judged.map_err(|refusal| match refusal.code {
+            Code::PathBudget => End::Spent(refusal),
+            _ => End::Dead(refusal),
+        })
+    }
+
+    /// Judges a path that reaches an anchor.
+    fn complete(&self, goal: &Goal<'a>, path: &[Arc<Certificate>]) -> Result<(), Refusal> {
+        let policy = &self.snapshot.policy;
+        let used = self.ledger.borrow().comparisons;
+        let mut left = policy.max_name_comparisons.saturating_sub(used);
+        let judged = checks::path(path, goal.purpose, self.now, policy, &mut left);
+        self.ledger.borrow_mut().comparisons =
+            policy.max_name_comparisons - left.min(policy.max_name_comparisons);
+        judged?;
+        if goal.purpose == Purpose::ClientAuth {
+            second::opinion(path, self.now)?;
+        }
+        self.revocation(goal, path)
+    }
+
+    /// Section 6.1.3 (a) (3), from the anchor down.
+    fn revocation(&self, goal: &Goal<'a>, path: &[Arc<Certificate>]) -> Result<(), Refusal> {
+        let Some(anchor) = path.last() else { return Ok(()) };
+        let signer_is_trusted =
+            |signer: &Certificate| self.signer(goal, anchor.fingerprint, signer);
+        for pair in path.windows(2).rev() {
+            let [certificate, issuer] = pair else { continue };
+            self.snapshot.revocations.check(&Question {
+                certificate,
+                issuer: &issuer.subject,
+                issuer_key: issuer.key,
+                mode: self.crl_mode(goal, issuer),
+                now: self.now,
+                signer_is_trusted: &signer_is_trusted,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn crl_mode(&self, goal: &Goal<'a>, issuer: &Certificate) -> CrlMode {
+        let policy = &self.snapshot.policy;
+        if let Some(mode) = policy.crl {
+            return mode;
+        }
+        // The same authority may be presented in another certificate than the directory's.
+        let has_list = self.authorities(goal, &issuer.subject).any(|authority| {
+            authority.certificate.key == issuer.key && authority.crl_url.is_some()
+        });
+        if has_list || policy.require_crl { CrlMode::Require } else { CrlMode::Off }
+    }
+
+    /// Whether this signer of a revocation list has a path to the same anchor.
+    fn signer(&self, goal: &Goal<'a>, anchor: Fingerprint, signer: &Certificate) -> bool {
+        if signer.fingerprint == anchor {
+            return true;
+        }
+        {
+            let mut ledger = self.ledger.borrow_mut();
+            let signers = &mut ledger.signers;
+            if signers.len() >= MAX_SIGNER_DEPTH || signers.contains(&signer.fingerprint) {
+                return false;
+            }
+            signers.push(signer.fingerprint);
+        }
+        let goal = Goal { purpose: Purpose::CrlSigning, anchor: Some(anchor), ..*goal };
+        let reached = self.reach(&goal, &Arc::new(signer.clone())).is_ok();
+        self.ledger.borrow_mut().signers.pop();
+        reached
+    }
+
+    /// Certificates that may have issued `last`, the likeliest first.
+    fn candidates(
+        &self,
+        goal: &Goal<'a>,
+        path: &[Arc<Certificate>],
+        last: &Certificate,
+    ) -> Vec<Candidate> {
+        let issuer_is = |certificate: &Certificate| certificate.subject == last.issuer;
+        let mut found: Vec<Candidate> = Vec::new();
+        for authority in self.authorities(goal, &last.issuer) {
+            let certificate = &authority.certificate;
+            let may_end = authority.is_root || self.snapshot.policy.intermediate_anchors;
+            let is_anchor =
+                may_end && goal.anchor.is_none_or(|anchor| anchor == certificate.fingerprint);
+            found.push(Candidate { certificate: Arc::clone(certificate), is_anchor });
+        }
+        for certificate in self.presented.iter().skip(1).filter(|c| issuer_is(c)) {
+            if !found.iter().any(|c| c.certificate.fingerprint == certificate.fingerprint) {
+                found.push(Candidate { certificate: Arc::clone(certificate), is_anchor: false });
+            }
+        }
+        // One key under one name once: what is gained by passing it twice is only length.
+        found.retain(|candidate| {
+            !path.iter().any(|c| {
+                c.key == candidate.certificate.key && c.subject == candidate.certificate.subject
+            })
+        });
+        found.sort_by_cached_key(|candidate| {
+            let it = &candidate.certificate;
+            let distance = match key_ids_agree(last, it) {
+                Some(true) => 0,
+                None => 1,
+                Some(false) => 2,
+            };
+            (distance, !candidate.is_anchor, !it.is_valid_at(self.now), Reverse(it.not_after))
+        });
+        found
+    }
+
+    /// The configuration's authorities of that name.
+    fn authorities(&self, goal: &Goal<'a>, name: &Name) -> impl Iterator<Item = &'a Authority> {
+        let authorities = &goal.configuration.authorities;
+        let places = self.snapshot.index().named_in(goal.index, name);
+        places.iter().filter_map(|place| authorities.get(place.authority))
+    }
+
+    fn signature(&self, certificate: &Certificate, issuer: &Certificate) -> Result<(), End> {
+        let pair = (issuer.key, certificate.fingerprint);
+        {
+            let mut ledger = self.ledger.borrow_mut();
+            if let Some((_, refusal)) = ledger.failed.iter().find(|(failed, _)| *failed == pair) {
+                return Err(End::Dead(refusal.clone()));
+            }
+            ledger.signatures += 1;
+            let max = self.snapshot.policy.max_signatures;
+            if ledger.signatures > max {
+                return Err(End::Spent(Refusal::new(
+                    Code::PathBudget,
+                    format!("no path within {max} signatures"),
+                )));
+            }
+        }
+        self.snapshot.signatures.verify(certificate, issuer).map_err(|refusal| {
+            self.ledger.borrow_mut().failed.push((pair, refusal.clone()));
+            End::Dead(refusal)
+        })
+    }
+
+    fn spend_node(&self) -> Result<(), End> {
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.nodes += 1;
+        let max = self.snapshot.policy.max_nodes;
+        if ledger.nodes <= max {
+            return Ok(());
+        }
+        let detail = format!("no path within {max} issuers tried");
+        Err(End::Spent(Refusal::new(Code::PathBudget, detail)))
+    }
+
+    fn dead(&self, goal: &Goal<'a>, path: &[Arc<Certificate>], refusal: Refusal) -> End {
+        self.note(goal, path, Some(&refusal));
+        End::Dead(refusal)
+    }
+
+    fn note(&self, goal: &Goal<'a>, path: &[Arc<Certificate>], refusal: Option<&Refusal>) {
+        if goal.purpose != Purpose::ClientAuth {
+            return;
+        }
+        if let Some(attempts) = &mut self.ledger.borrow_mut().attempts
+            && attempts.len() < MAX_ATTEMPTS
+        {
+            attempts.push(Attempt {
+                configuration: goal.configuration.id.clone(),
+                path: path.to_vec(),
+                refusal: refusal.cloned(),
+            });
+        }
+    }
+}
