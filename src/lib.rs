@@ -71,6 +71,7 @@
 
 pub mod admin;
 pub mod cli;
+pub mod directory;
 pub mod domain;
 pub mod graph;
 pub mod http;
