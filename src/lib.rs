@@ -70,6 +70,8 @@
 //! | a setting | the part's `Config`; `config/parse.rs`; README's table |
 
 pub mod admin;
+pub mod cli;
+pub mod directory;
 pub mod domain;
 pub mod graph;
 pub mod http;
