@@ -1,5 +1,5 @@
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -20,14 +20,14 @@ use crate::runtime::live::{Active, EdgeTls};
 const NOW: Timestamp = Timestamp(1_800_000_000);
 const FORM: &str = "grant_type=client_credentials&client_id=dev1.example";
 
-fn policy() -> TokenPolicy {
+fn policy() -> Arc<TokenPolicy> {
     let resource = Resource {
         audience: "https://api.example".to_owned(),
         scopes: vec!["read".to_owned(), "write".to_owned()],
         default_scope: vec!["read".to_owned()],
     };
     let terms = Terms { resources: vec![resource], lifetime: Duration::from_secs(600) };
-    TokenPolicy::new("https://as.example", Some(terms)).expect("a policy")
+    Arc::new(TokenPolicy::new("https://as.example", Some(terms)).expect("a policy"))
 }
 
 fn rules(report: bool) -> Rules {
