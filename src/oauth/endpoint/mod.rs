@@ -3,6 +3,7 @@
 //! What the handshake decided does not count here.  Each request is judged under the trust in force
 //! when its last byte has come, on resumed sessions and kept-open connections too.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::body::{Body, Bytes};
@@ -41,7 +42,7 @@ pub struct TokenEndpoint {
 
 impl TokenEndpoint {
     /// The endpoint that decides by `policy` under what `live` has in force.
-    pub fn new(live: Live, policy: TokenPolicy, config: &Config, metrics: Metrics) -> Self {
+    pub fn new(live: Live, policy: Arc<TokenPolicy>, config: &Config, metrics: Metrics) -> Self {
         let Config { tenant, report, .. } = config.clone();
         Self { live, rules: Rules { policy, tenant, report }, metrics }
     }
@@ -96,7 +97,7 @@ impl From<BodyError> for OauthError {
 
 /// The endpoint without its surroundings: what it answers follows from its arguments.
 struct Rules {
-    policy: TokenPolicy,
+    policy: Arc<TokenPolicy>,
     tenant: Option<String>,
     report: bool,
 }
