@@ -252,7 +252,13 @@ impl<'a> Search<'a> {
         {
             let mut ledger = self.ledger.borrow_mut();
             let signers = &mut ledger.signers;
-            if signers.len() >= MAX_SIGNER_DEPTH || signers.contains(&signer.fingerprint) {
+            if signers.last() == Some(&signer.fingerprint) {
+                // Its own status is on the list that it signs, as when an authority leaves all its
+                // lists to one signer.  What is being shown above needs no second showing, and
+                // every other list that speaks of it is asked as well.
+                return true;
+            }
+            if signers.len() >= MAX_SIGNER_DEPTH {
                 return false;
             }
             signers.push(signer.fingerprint);
