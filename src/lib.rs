@@ -70,6 +70,7 @@
 //! | a setting | the part's `Config`; `config/parse.rs`; README's table |
 
 pub mod admin;
+pub mod cli;
 pub mod directory;
 pub mod domain;
 pub mod graph;

@@ -1,6 +1,7 @@
 //! Rank 5: the only reader of settings.  Everything is parsed once, into each part's own `Config`, and
 //! every problem is told at once.
 
+mod graph;
 mod oauth;
 mod parse;
 mod read;
@@ -16,8 +17,9 @@ use crate::admin;
 use crate::crl;
 use crate::directory;
 use crate::domain::token::policy::TokenPolicy;
+use crate::domain::trust::assembly::ListPolicy;
 use crate::domain::trust::snapshot::TrustPolicy;
-use crate::graph;
+use crate::graph as graph_source;
 use crate::keyring;
 use crate::oauth as oauth_plane;
 use crate::runtime::log::Format;
@@ -51,12 +53,14 @@ pub struct Config {
     pub policy: Arc<TokenPolicy>,
     /// What is demanded of paths and lists.
     pub trust: TrustPolicy,
+    /// How lists are used.
+    pub lists: ListPolicy,
     /// How lists are fetched.
     pub crl: crl::Config,
     /// The embedded directory, if there is one.
     pub directory: Option<DirectoryPart>,
     /// The directories that are synced from.
-    pub graph: Vec<graph::Config>,
+    pub graph: Vec<graph_source::Config>,
     /// The admin plane.
     pub admin: admin::Config,
     /// How long a stop waits for requests in flight.

@@ -106,6 +106,20 @@ impl Section {
         read
     }
 
+    /// Like [`Section::take`], for a value that is not to be told back.
+    pub fn take_secret<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Option<T> {
+        self.asked.push(key);
+        let read = read(&self.table.remove(key)?);
+        if read.is_none() {
+            self.problem(key, None, "it must be a text that is not empty");
+        }
+        read
+    }
+
     /// Like [`Section::take`], for a key that must be there.
     pub fn require<T>(
         &mut self,

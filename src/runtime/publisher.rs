@@ -15,7 +15,6 @@ use tracing::{error, info};
 use crate::domain::token::keys::SigningKeys;
 use crate::domain::trust::anchors::AnchorSet;
 use crate::domain::trust::assembly::{Assembly, Update};
-use crate::domain::trust::snapshot::TrustPolicy;
 use crate::runtime::live::{Active, EdgeTls, Writer};
 
 /// How long a build that failed waits before it is tried again.
@@ -33,8 +32,6 @@ pub enum OwnChange {
 pub struct Publisher {
     /// The latest word of every source.
     pub assembly: Assembly,
-    /// What is demanded of paths and lists.
-    pub policy: Arc<TrustPolicy>,
     /// The one writer's half of the cell.
     pub writer: Writer,
     /// News of trust.
@@ -76,9 +73,7 @@ impl Publisher {
             None => {}
         }
         if self.assembly.due() {
-            let generation = active.trust.generation + 1;
-            let snapshot = self.assembly.build(generation, Arc::clone(&self.policy));
-            active.trust = Arc::new(snapshot);
+            active.trust = Arc::new(self.assembly.build(&active.trust));
         }
         let trust = Arc::clone(&active.trust);
         let old = self.writer.publish(active);

@@ -8,7 +8,7 @@ pub mod client;
 pub mod crl;
 pub mod pki;
 mod steps;
-mod world;
+pub mod world;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use anyhow::Context;
 use clap::Args;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::cli::quickstart::steps::Steps;
@@ -49,16 +50,8 @@ pub async fn run(args: &QuickstartArgs) -> anyhow::Result<bool> {
     let world = World::create(&args.data_dir, Ports::choose()?, SystemTime::now().into())?;
     println!("anchorgate quickstart in {}\n", world.dir.display());
 
-    let stop = tokio_util::sync::CancellationToken::new();
-    let crl_server = {
-        let dir: Arc<Path> = world.dir.join("crl").into();
-        let listener = bind(world.ports.crl)?;
-        let handler = move |request: Request<Incoming>| {
-            let dir = Arc::clone(&dir);
-            async move { serve_list(&dir, request.method(), request.uri().path()).await }
-        };
-        tokio::spawn(serve_plain(listener, Limits::default(), stop.clone(), handler))
-    };
+    let stop = CancellationToken::new();
+    let crl_server = tokio::spawn(serve_lists(&world, stop.clone())?);
     let file = world.dir.join("anchorgate.toml");
     let config = config::load(&file).map_err(|e| anyhow::anyhow!("{e}"))?;
     let app = App::start(config).await.context("the gateway did not start")?;
@@ -78,6 +71,23 @@ pub async fn run(args: &QuickstartArgs) -> anyhow::Result<bool> {
     app.stop().await;
     let _ = crl_server.await;
     Ok(held)
+}
+
+/// The CRL server of `world`: plain HTTP, as CRLs are fetched, until `stop`.
+///
+/// # Errors
+/// Its address is taken.
+pub fn serve_lists(
+    world: &World,
+    stop: CancellationToken,
+) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let dir: Arc<Path> = world.dir.join("crl").into();
+    let listener = bind(world.ports.crl)?;
+    let handler = move |request: Request<Incoming>| {
+        let dir = Arc::clone(&dir);
+        async move { serve_list(&dir, request.method(), request.uri().path()).await }
+    };
+    Ok(serve_plain(listener, Limits::default(), stop, handler))
 }
 
 /// Serves one file of the CRL directory.

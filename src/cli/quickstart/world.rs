@@ -84,6 +84,18 @@ impl Ports {
     /// # Errors
     /// No free port.
     pub fn choose() -> anyhow::Result<Self> {
+        Self::preferring([8443, 8444, 8445, 8446, 9090, 8447])
+    }
+
+    /// Free ports.
+    ///
+    /// # Errors
+    /// No free port.
+    pub fn free() -> anyhow::Result<Self> {
+        Self::preferring([0; 6])
+    }
+
+    fn preferring(ports: [u16; 6]) -> anyhow::Result<Self> {
         // All are held until the last is chosen, so that none is handed out twice.
         let mut held = Vec::new();
         let mut port = |preferred: u16| -> anyhow::Result<SocketAddr> {
@@ -95,13 +107,14 @@ impl Ports {
             held.push(socket);
             Ok(address)
         };
+        let [token, public, directory, directory_http, admin, crl] = ports;
         Ok(Self {
-            token: port(8443)?,
-            public: port(8444)?,
-            directory: port(8445)?,
-            directory_http: port(8446)?,
-            admin: port(9090)?,
-            crl: port(8447)?,
+            token: port(token)?,
+            public: port(public)?,
+            directory: port(directory)?,
+            directory_http: port(directory_http)?,
+            admin: port(admin)?,
+            crl: port(crl)?,
         })
     }
 }
@@ -333,10 +346,8 @@ permissions = ["MutualTlsOauthConfiguration.ReadWrite.All", "AppCertTrustConfigu
 # The gateway is a client of the directory like any other, over HTTP.
 [[graph]]
 name = "quickstart"
-url = "http://127.0.0.1:{directory_http_port}/beta"
+url = "http://127.0.0.1:{directory_http_port}"
 every = "2s"
-# The quickstart takes whole configurations away to show that it works.
-max_removal = 1.0
 
 [graph.credential]
 token = "{directory_token}"

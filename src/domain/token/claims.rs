@@ -51,7 +51,9 @@ impl Confirmation {
 ///
 /// Two devices never share one: what could be mistaken is percent-encoded (`%`, and in the
 /// configuration `/`), and so is `:`, since a `sub` with a colon would have to be a URI (RFC 7519
-/// section 2).  `spiffe://acme/1` is `<configuration>/spiffe%3A//acme/1`.
+/// section 2).  `spiffe://acme/1` is `<configuration>/spiffe%3A//acme/1`.  A distinguished name stands
+/// as the certificate spells it: renewed in other letter case it is the same [`SubjectId`] to us, and
+/// another `sub` to who compares text.
 pub fn subject_claim(configuration: &ConfigurationId, subject: &SubjectId) -> String {
     let mut out = String::with_capacity(configuration.as_str().len() + subject.as_str().len() + 1);
     let mut push = |text: &str, slash: bool| {

@@ -39,7 +39,7 @@ pub struct TrustPolicy {
     pub inhibit_any_policy: bool,
     /// Certificates in a path, anchor included.
     pub max_path: usize,
-    /// Signatures checked for one decision, remembered ones included.
+    /// Signatures asked for in one decision, remembered ones included.
     pub max_signatures: usize,
     /// Issuers tried for one decision.
     pub max_nodes: usize,
@@ -64,7 +64,7 @@ impl Default for TrustPolicy {
             max_path: 10,
             // A hundred authorities of one name without key identifiers, and a path below them.
             max_signatures: 128,
-            max_nodes: 1024,
+            max_nodes: 2048,
             max_name_comparisons: 250_000,
         }
     }
@@ -97,6 +97,24 @@ impl Snapshot {
     ) -> Self {
         let index = Arc::new(Index::of(&anchors));
         Self { generation, anchors, revocations, policy, signatures, index }
+    }
+
+    /// The snapshot that follows this one.  `None` keeps the configurations, and with them their index.
+    #[must_use]
+    pub fn next(&self, anchors: Option<AnchorSet>, revocations: Arc<Revocations>) -> Self {
+        let kept = (Arc::clone(&self.anchors), Arc::clone(&self.index));
+        let (anchors, index) = anchors.map_or(kept, |anchors| {
+            let index = Index::of(&anchors);
+            (Arc::new(anchors), Arc::new(index))
+        });
+        Self {
+            generation: self.generation + 1,
+            anchors,
+            revocations,
+            policy: Arc::clone(&self.policy),
+            signatures: Arc::clone(&self.signatures),
+            index,
+        }
     }
 
     /// Authorities by name.

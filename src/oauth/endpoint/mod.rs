@@ -3,6 +3,7 @@
 //! What the handshake decided does not count here.  Each request is judged under the trust in force
 //! when its last byte has come, on resumed sessions and kept-open connections too.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::body::{Body, Bytes};
@@ -41,7 +42,7 @@ pub struct TokenEndpoint {
 
 impl TokenEndpoint {
     /// The endpoint that decides by `policy` under what `live` has in force.
-    pub fn new(live: Live, policy: TokenPolicy, config: &Config, metrics: Metrics) -> Self {
+    pub fn new(live: Live, policy: Arc<TokenPolicy>, config: &Config, metrics: Metrics) -> Self {
         let Config { tenant, report, .. } = config.clone();
         Self { live, rules: Rules { policy, tenant, report }, metrics }
     }
@@ -53,7 +54,7 @@ impl TokenEndpoint {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
-        if let Err(reply) = self.rules.route(&head) {
+        if let Some(reply) = self.rules.misrouted(&head) {
             return reply;
         }
         let body = body::read(body, MAX_BODY).await;
@@ -96,7 +97,7 @@ impl From<BodyError> for OauthError {
 
 /// The endpoint without its surroundings: what it answers follows from its arguments.
 struct Rules {
-    policy: TokenPolicy,
+    policy: Arc<TokenPolicy>,
     tenant: Option<String>,
     report: bool,
 }
@@ -109,23 +110,22 @@ struct Now {
 }
 
 impl Rules {
-    /// `Err` is the answer to a request that is not for the token endpoint.
-    fn route(&self, head: &Parts) -> Result<(), Reply> {
+    /// The answer to a request that is not for the token endpoint.
+    fn misrouted(&self, head: &Parts) -> Option<Reply> {
         let path = head.uri.path();
-        let is_ours = path == TOKEN_PATH
-            || path.strip_suffix(ENTRA_SUFFIX).and_then(|rest| rest.strip_prefix('/')).is_some_and(
-                |tenant| match &self.tenant {
-                    Some(ours) => tenant == ours,
-                    None => !tenant.is_empty() && !tenant.contains('/'),
-                },
-            );
+        let is_tenant = |segment: &str| match &self.tenant {
+            Some(ours) => segment == ours,
+            None => !segment.is_empty() && !segment.contains('/'),
+        };
+        let entra = path.strip_suffix(ENTRA_SUFFIX).and_then(|rest| rest.strip_prefix('/'));
+        let is_ours = path == TOKEN_PATH || entra.is_some_and(is_tenant);
         let mut reply = match head.method {
             _ if !is_ours => reply::empty(StatusCode::NOT_FOUND),
-            Method::POST => return Ok(()),
+            Method::POST => return None,
             _ => reply::method_not_allowed("POST"),
         };
         no_store(&mut reply);
-        Err(reply)
+        Some(reply)
     }
 
     fn decide(

@@ -1,5 +1,5 @@
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -7,10 +7,12 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 
 use super::*;
+use crate::domain::cert::Certificate;
 use crate::domain::refusal::Code;
 use crate::domain::subject::SubjectField;
 use crate::domain::token::keys::tests::signing_key;
 use crate::domain::token::{Algorithm, Resource, Terms};
+use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices};
 use crate::domain::verify::UnverifiedChain;
 use crate::domain::verify::tests::verified;
 use crate::runtime::live::{Active, EdgeTls};
@@ -18,14 +20,14 @@ use crate::runtime::live::{Active, EdgeTls};
 const NOW: Timestamp = Timestamp(1_800_000_000);
 const FORM: &str = "grant_type=client_credentials&client_id=dev1.example";
 
-fn policy() -> TokenPolicy {
+fn policy() -> Arc<TokenPolicy> {
     let resource = Resource {
         audience: "https://api.example".to_owned(),
         scopes: vec!["read".to_owned(), "write".to_owned()],
         default_scope: vec!["read".to_owned()],
     };
     let terms = Terms { resources: vec![resource], lifetime: Duration::from_secs(600) };
-    TokenPolicy::new("https://as.example", Some(terms)).expect("a policy")
+    Arc::new(TokenPolicy::new("https://as.example", Some(terms)).expect("a policy"))
 }
 
 fn rules(report: bool) -> Rules {
@@ -72,11 +74,11 @@ async fn body(reply: Reply) -> Value {
 /// 6749-2: only POST; 6749-13: nothing here is kept.
 #[test]
 fn only_post_reaches_the_endpoint() {
-    let routed = |method: &str, path: &str| rules(false).route(&head(method, path));
-    assert!(routed("POST", "/oauth2/token").is_ok());
-    assert!(routed("POST", "/oauth2/token?x=1").is_ok());
+    let routed = |method: &str, path: &str| rules(false).misrouted(&head(method, path));
+    assert!(routed("POST", "/oauth2/token").is_none());
+    assert!(routed("POST", "/oauth2/token?x=1").is_none());
     for method in ["GET", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH"] {
-        let reply = routed(method, "/oauth2/token").expect_err("refused");
+        let reply = routed(method, "/oauth2/token").expect("refused");
         assert_eq!(reply.status(), 405, "{method}");
         assert_eq!(reply.headers()["allow"], "POST");
         assert_eq!(reply.headers()["cache-control"], "no-store");
@@ -84,7 +86,7 @@ fn only_post_reaches_the_endpoint() {
     for path in
         ["/", "/oauth2", "/oauth2/token/", "/oauth2/Token", "/a/oauth2/token", "/oauth2/v2.0/token"]
     {
-        assert_eq!(routed("POST", path).expect_err("refused").status(), 404, "{path}");
+        assert_eq!(routed("POST", path).expect("refused").status(), 404, "{path}");
     }
 }
 
@@ -92,12 +94,12 @@ fn only_post_reaches_the_endpoint() {
 fn the_tenant_of_entras_path_may_be_fixed() {
     let path = |tenant: &str| head("POST", &format!("/{tenant}/oauth2/v2.0/token"));
     let open = rules(false);
-    assert!(open.route(&path("contoso.example")).is_ok());
-    assert_eq!(open.route(&path("a/b")).expect_err("refused").status(), 404);
-    assert_eq!(open.route(&path("")).expect_err("refused").status(), 404);
+    assert!(open.misrouted(&path("contoso.example")).is_none());
+    assert_eq!(open.misrouted(&path("a/b")).expect("refused").status(), 404);
+    assert_eq!(open.misrouted(&path("")).expect("refused").status(), 404);
     let fixed = Rules { tenant: Some("contoso.example".to_owned()), ..rules(false) };
-    assert!(fixed.route(&path("contoso.example")).is_ok());
-    assert_eq!(fixed.route(&path("other")).expect_err("refused").status(), 404);
+    assert!(fixed.misrouted(&path("contoso.example")).is_none());
+    assert_eq!(fixed.misrouted(&path("other")).expect("refused").status(), 404);
 }
 
 /// 6749-10, -11, -13, -14, 8705-13: the answer to a good request.
@@ -293,4 +295,144 @@ async fn requests_are_bounded_and_counted() {
 fn random_bits_do_not_repeat() {
     let drawn: std::collections::HashSet<_> = (0..100_000).map(|_| draw().expect("bits")).collect();
     assert_eq!(drawn.len(), 100_000);
+}
+
+/// A configuration of one root, and a device below it that has one value of every field.
+struct World {
+    root: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
+}
+
+impl World {
+    fn new(name: &str) -> Self {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+        let key = rcgen::KeyPair::generate().expect("a key");
+        Self { root: rcgen::CertifiedIssuer::self_signed(params, key).expect("a root") }
+    }
+
+    fn device(&self) -> Peer {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "Acme");
+        params.distinguished_name.push(rcgen::DnType::CommonName, "dev1");
+        params.subject_alt_names = vec![
+            rcgen::SanType::DnsName("dev1.example".try_into().expect("IA5")),
+            rcgen::SanType::URI("spiffe://acme/dev1".try_into().expect("IA5")),
+            rcgen::SanType::IpAddress([10, 0, 0, 1].into()),
+            rcgen::SanType::Rfc822Name("dev1@acme.example".try_into().expect("IA5")),
+        ];
+        let not_after = time::OffsetDateTime::from_unix_timestamp(NOW.0 + 3600);
+        params.not_after = not_after.expect("a time");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let leaf = params.signed_by(&key, &self.root).expect("a certificate");
+        peer(UnverifiedChain::from_der(&[leaf.der()]).map(Arc::new))
+    }
+
+    fn configuration(&self, id: &str, subject_field: SubjectField) -> Configuration {
+        let certificate = Certificate::from_der(self.root.der()).expect("readable");
+        Configuration {
+            id: id.into(),
+            display_name: id.to_owned(),
+            subject_field,
+            devices: Devices::Any,
+            authorities: vec![Authority {
+                certificate: Arc::new(certificate),
+                is_root: true,
+                crl_url: None,
+                delta_crl_url: None,
+            }],
+        }
+    }
+}
+
+fn snapshot(generation: u64, configurations: Vec<Configuration>) -> Snapshot {
+    let anchors = Arc::new(AnchorSet { configurations, skipped: Vec::new() });
+    let empty = Snapshot::default();
+    Snapshot::new(generation, anchors, empty.revocations, empty.policy, empty.signatures)
+}
+
+fn decide(peer: &Peer, trust: &Snapshot, client_id: &str, at: Timestamp) -> Result<Claims, Code> {
+    let form = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("grant_type", "client_credentials")
+        .append_pair("client_id", client_id)
+        .finish();
+    let now = Now { at, jti: [0; 16] };
+    let head = head("POST", TOKEN_PATH);
+    let outcome = rules(false).decide(&head, &form.into(), peer, trust, &keys(), now);
+    match outcome.decision {
+        Ok(issued) => Ok(issued.claims),
+        Err(OauthError::InvalidClient(refusal)) => Err(refusal.code),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+/// 8705-5, 8705-8: a chain to the configuration's anchor and its subject field, for each field.
+#[test]
+fn each_field_identifies_under_its_configuration() {
+    let world = World::new("root");
+    let device = world.device();
+    for (field, id, sub) in [
+        (SubjectField::SubjectDn, "cn=dev1, o=Acme", "c1/CN=dev1,O=Acme"),
+        (SubjectField::SanDns, "dev1.example", "c1/dev1.example"),
+        (SubjectField::SanUri, "spiffe://acme/dev1", "c1/spiffe%3A//acme/dev1"),
+        (SubjectField::SanIp, "10.0.0.1", "c1/10.0.0.1"),
+        (SubjectField::SanEmail, "dev1@acme.example", "c1/dev1@acme.example"),
+    ] {
+        let trust = snapshot(3, vec![world.configuration("c1", field)]);
+        assert_eq!(decide(&device, &trust, id, NOW).map(|c| c.sub), Ok(sub.to_owned()));
+        for other in ["dev1", "dev2.example", "CN=dev1", "10.0.0.2"] {
+            assert_eq!(decide(&device, &trust, other, NOW), Err(Code::ClientUnknown), "{field:?}");
+        }
+    }
+}
+
+/// Invariant 1: a connection that is open is judged by what is in force now.
+#[test]
+fn an_open_connection_is_judged_again() {
+    let world = World::new("root");
+    let device = world.device();
+    let before = snapshot(1, vec![world.configuration("c1", SubjectField::SanDns)]);
+    let mut other = World::new("other").configuration("c1", SubjectField::SanDns);
+    assert!(decide(&device, &before, "dev1.example", NOW).is_ok());
+    let removed = snapshot(2, Vec::new());
+    assert_eq!(decide(&device, &removed, "dev1.example", NOW), Err(Code::ChainUntrusted));
+    let replaced = snapshot(3, vec![other.clone()]);
+    assert_eq!(decide(&device, &replaced, "dev1.example", NOW), Err(Code::ChainUntrusted));
+    other.authorities.extend(world.configuration("c1", SubjectField::SanDns).authorities);
+    let put_back = snapshot(4, vec![other]);
+    assert!(decide(&device, &put_back, "dev1.example", NOW).is_ok());
+
+    let end = NOW.after(Duration::from_secs(3600));
+    assert_eq!(decide(&device, &put_back, "dev1.example", end), Err(Code::CertificateExpired));
+    let late = NOW.after(Duration::from_secs(3599));
+    assert_eq!(decide(&device, &put_back, "dev1.example", late).map(|c| c.exp), Ok(end.0));
+}
+
+#[test]
+fn client_id_settles_which_of_two_configurations_is_meant() {
+    let world = World::new("root");
+    let device = world.device();
+    let trust = snapshot(
+        1,
+        vec![
+            world.configuration("c1", SubjectField::SanDns),
+            world.configuration("c2", SubjectField::SanUri),
+            world.configuration("c3", SubjectField::SanUri),
+        ],
+    );
+    let sub = |id: &str| decide(&device, &trust, id, NOW).map(|c| c.sub);
+    assert_eq!(sub("dev1.example"), Ok("c1/dev1.example".to_owned()));
+    assert_eq!(sub("spiffe://acme/dev1"), Err(Code::ConfigurationAmbiguous));
+}
+
+/// A strange certificate is refused before anything is said about clients.
+#[test]
+fn a_strangers_certificate_is_untrusted() {
+    let trust = snapshot(1, vec![World::new("root").configuration("c1", SubjectField::SanDns)]);
+    let impostor = World::new("root").device();
+    assert!(decide(&impostor, &trust, "dev1.example", NOW).is_err());
+    assert_eq!(decide(&stranger(), &trust, "dev1.example", NOW), Err(Code::ChainUntrusted));
 }

@@ -20,3 +20,7 @@ pub mod policy;
 pub mod search;
 pub mod second;
 pub mod signature;
+
+#[cfg(test)]
+#[path = "../../../../tests/support/forge.rs"]
+mod forge;

@@ -63,9 +63,9 @@ pub fn opinion(path: &[Arc<Certificate>], now: Timestamp) -> Result<(), Refusal>
         .map_err(disagrees)
 }
 
-/// True for a path that webpki supports whole: names equal as bytes, v3, few enough, no self-issued
-/// authority (webpki counts them in path lengths), constraints on DNS names and IP addresses only,
-/// and no critical extension that it refuses to read.
+/// True for a path that webpki supports whole: names equal as bytes, v3 without unique identifiers, no
+/// time before 1970, few enough, no self-issued authority (webpki counts them in path lengths),
+/// constraints on DNS names and IP addresses only, and no critical extension that it refuses to read.
 fn is_plain(path: &[Arc<Certificate>]) -> bool {
     let [leaf, authorities @ .., _] = path else { return false };
     let chains = path.windows(2).all(|pair| pair[0].issuer.der() == pair[1].subject.der());
@@ -88,7 +88,11 @@ fn is_supported(certificate: &Certificate) -> bool {
         }
         other => !extension.critical || CRITICAL_SUPPORTED.contains(&other),
     };
-    certificate.version == 3 && small_path_length && certificate.extensions.iter().all(supported)
+    certificate.version == 3
+        && !certificate.has_unique_ids
+        && certificate.not_before.0 >= 0
+        && small_path_length
+        && certificate.extensions.iter().all(supported)
 }
 
 /// Accepts every key purpose: they were checked, with anyExtendedKeyUsage, which webpki does not know.
