@@ -72,6 +72,7 @@
 pub mod admin;
 pub mod cli;
 pub mod directory;
+pub mod crl;
 pub mod domain;
 pub mod graph;
 pub mod http;
