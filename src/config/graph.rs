@@ -1,10 +1,8 @@
 //! `[[graph]]`: the directories that trust is synced from, and how the gateway authenticates to them.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use toml::Value;
 use url::Url;
 
 use crate::config::read::{Section, text, url};
@@ -12,7 +10,6 @@ use crate::graph::auth::{
     AssertionStyle, Credential, INSTANCE_METADATA, ManagedIdentity, TokenEndpoint,
 };
 use crate::graph::{Config, TooOld};
-use crate::runtime::log::Secret;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -75,7 +72,7 @@ fn source(
     let choices = [("continue", TooOld::Continue), ("refuse", TooOld::Refuse)];
     config.too_old = section.choice("too_old", &choices).unwrap_or_default();
     if let Some(file) = section.file("ca_bundle") {
-        config.ca_bundle = Some(read_file(section, "ca_bundle", &folder.join(file))?);
+        config.ca_bundle = Some(section.read("ca_bundle", &folder.join(file))?);
     }
     config.state_file = data_dir.map(|dir| dir.join(format!("trust-{name}.state")));
     Some(config)
@@ -108,8 +105,8 @@ fn base(section: &mut Section) -> Option<Url> {
 
 /// `[graph.credential]`: exactly one way.
 fn credential(section: &mut Section, folder: &Path, base: Option<&Url>) -> Option<Credential> {
-    let token = secret(section, "token", "token_file", folder);
-    let client_secret = secret(section, "client_secret", "client_secret_file", folder);
+    let token = section.secret("token", "token_file", folder);
+    let client_secret = section.secret("client_secret", "client_secret_file", folder);
     let certificate = section.file("certificate").map(|file| folder.join(file));
     let key = section.file("key").map(|file| folder.join(file));
     let federated = section.file("federated_token_file").map(|file| folder.join(file));
@@ -180,41 +177,4 @@ fn credential(section: &mut Section, folder: &Path, base: Option<&Url>) -> Optio
         (.., Some(token_file)) => Some(Credential::WorkloadIdentity { endpoint, token_file }),
         _ => None,
     }
-}
-
-/// A secret by value or by file; never told back.
-fn secret(
-    section: &mut Section,
-    key: &'static str,
-    file_key: &'static str,
-    folder: &Path,
-) -> Option<Secret> {
-    let value = section.take_secret(key, |value: &Value| text(value).map(Secret::new));
-    let file: Option<PathBuf> = section.file(file_key);
-    match (value, file) {
-        (Some(_), Some(_)) => {
-            section.problem(file_key, None, format!("`{key}` is there too; one of them"));
-            None
-        }
-        (value, None) => value,
-        (None, Some(file)) => {
-            let bytes = read_file(section, file_key, &folder.join(file))?;
-            let text = String::from_utf8(bytes).unwrap_or_default();
-            let text = text.trim();
-            if text.is_empty() {
-                section.problem(file_key, None, "the file holds no text");
-                return None;
-            }
-            Some(Secret::new(text))
-        }
-    }
-}
-
-fn read_file(section: &Section, key: &str, path: &Path) -> Option<Vec<u8>> {
-    fs::read(path)
-        .map_err(|error| {
-            let shown = Some(format!("`{}`", path.display()));
-            section.problem(key, shown, format!("it must be a file that can be read: {error}"));
-        })
-        .ok()
 }

@@ -101,8 +101,9 @@ impl Follower {
         listener.eager_reconnect(false);
         timeout(ANSWER, listener.listen(CHANNEL)).await??;
         let version = current(&mut listener).await?;
-        self.changes.assume(version);
+        // In this order: who is told of a change reads at once.
         let _ = self.gate.send_replace(Ok(()));
+        self.changes.assume(version);
         info!(version, "the directory's database {} is followed", self.shown);
         Ok(listener)
     }
