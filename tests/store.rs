@@ -93,7 +93,9 @@ both_engines!(
     writes_are_compare_and_set,
     a_full_collection_takes_no_more,
     a_limit_holds_against_many_at_once,
+    what_is_referred_to_is_not_removed,
     a_change_is_announced,
+    callers_that_go_away_leave_the_store_well,
     lists_go_on_where_they_stopped_in_the_order_of_bytes,
     concurrent_changes_are_all_kept_and_never_mixed,
     it_is_a_map_that_survives,
@@ -152,6 +154,30 @@ async fn a_limit_holds_against_many_at_once(place: Place) {
     assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 5, "{results:?}");
     let full = results.iter().filter(|r| matches!(r, Err(StoreError::Full(5)))).count();
     assert_eq!((full, store.count(C).await.ok()), (15, Some(5)), "{results:?}");
+}
+
+async fn what_is_referred_to_is_not_removed(place: Place) {
+    let template = Collection::DeviceTemplates;
+    let store = place.open().await;
+    let missing = store.insert_referring(template, "t", vec![], None, (C, "a")).await;
+    assert!(matches!(missing, Err(StoreError::Missing)), "{missing:?}");
+    assert_eq!(store.count(template).await.ok(), Some(0));
+    let one = store.insert(C, "a", vec![], None).await.expect("stored");
+    store.insert(C, "b", vec![], None).await.expect("stored");
+    for id in ["t", "u"] {
+        store.insert_referring(template, id, vec![], None, (C, "a")).await.expect("stored");
+    }
+    let again = store.insert_referring(template, "t", vec![], None, (C, "b")).await;
+    assert!(matches!(again, Err(StoreError::Exists)), "{again:?}");
+    let two = store.replace(C, "a", one, b"2".to_vec()).await.expect("replaced");
+    for by in ["t", "u"] {
+        let refused = store.remove(C, "a", Some(two)).await;
+        assert!(matches!(&refused, Err(StoreError::Referenced(id)) if id == by), "{refused:?}");
+        assert_eq!(store.get(C, "a").await.expect("still there").version, two);
+        store.remove(template, by, None).await.expect("removed");
+    }
+    store.remove(C, "a", Some(two)).await.expect("removed");
+    store.remove(C, "b", None).await.expect("what was not stored refers to nothing");
 }
 
 async fn a_change_is_announced(place: Place) {
@@ -213,6 +239,34 @@ async fn concurrent_changes_are_all_kept_and_never_mixed(place: Place) {
     assert_eq!(list, (0..WRITERS * ENTRIES).collect::<Vec<_>>());
     let distinct: BTreeSet<_> = versions.iter().collect();
     assert_eq!(distinct.len(), versions.len(), "a version was used twice");
+}
+
+/// A client that hangs up drops what is done for it, wherever that is.
+async fn callers_that_go_away_leave_the_store_well(place: Place) {
+    let store = place.open().await;
+    let (mut answered, mut dropped) = (Vec::new(), 0);
+    for polls in 0..80u32 {
+        let id = format!("{polls:02}");
+        let impatience = async {
+            for _ in 0..polls * 4 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            result = store.insert(C, &id, vec![], None) => {
+                result.expect("stored");
+                answered.push(id);
+            }
+            () = impatience => dropped += 1,
+        }
+    }
+    assert!(dropped > 0, "nobody went away");
+    store.insert(C, "last", vec![], None).await.expect("stored");
+    let listed: Vec<_> = store.list(C, None, 1000).await.expect("a list");
+    assert!(answered.iter().all(|id| listed.iter().any(|record| record.id == *id)));
+    let versions: BTreeSet<_> = listed.iter().map(|record| record.version).collect();
+    assert_eq!(versions.len(), listed.len(), "a version was used twice");
 }
 
 #[derive(Debug, Clone)]

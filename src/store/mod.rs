@@ -34,6 +34,25 @@ pub enum Collection {
     Devices,
 }
 
+impl Collection {
+    const ALL: [Self; 4] = [
+        Self::MutualTlsOauthConfigurations,
+        Self::ApplicationConfigurations,
+        Self::DeviceTemplates,
+        Self::Devices,
+    ];
+
+    /// What it is called where it is stored; never changed.
+    fn name(self) -> &'static str {
+        match self {
+            Self::MutualTlsOauthConfigurations => "mutualTlsOauthConfigurations",
+            Self::ApplicationConfigurations => "certificateBasedApplicationConfigurations",
+            Self::DeviceTemplates => "deviceTemplates",
+            Self::Devices => "devices",
+        }
+    }
+}
+
 /// One object as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -184,13 +203,44 @@ impl Store {
         body: Vec<u8>,
         most: Option<u64>,
     ) -> Result<u64, StoreError> {
+        self.insert_any(collection, id, body, most, None).await
+    }
+
+    /// Adds an object that refers to `target`, which cannot be removed for as long as it does.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when there is no target; otherwise as [`Store::insert`].
+    pub async fn insert_referring(
+        &self,
+        collection: Collection,
+        id: &str,
+        body: Vec<u8>,
+        most: Option<u64>,
+        target: (Collection, &str),
+    ) -> Result<u64, StoreError> {
+        self.insert_any(collection, id, body, most, Some(target)).await
+    }
+
+    async fn insert_any(
+        &self,
+        collection: Collection,
+        id: &str,
+        body: Vec<u8>,
+        most: Option<u64>,
+        target: Option<(Collection, &str)>,
+    ) -> Result<u64, StoreError> {
         match &self.engine {
             Engine::Embedded(file) => {
                 let id = id.to_owned();
-                self.write(file, move |file| file.insert(collection, &id, &body, most)).await
+                let target = target.map(|(collection, id)| (collection, id.to_owned()));
+                let change = move |file: &Embedded| {
+                    let target = target.as_ref().map(|(collection, id)| (*collection, &**id));
+                    file.insert(collection, &id, &body, most, target)
+                };
+                self.write(file, change).await
             }
             Engine::Postgres(database) => {
-                self.announced(database.insert(collection, id, &body, most).await)
+                self.announced(database.insert(collection, id, &body, most, target).await)
             }
         }
     }
@@ -220,7 +270,7 @@ impl Store {
     /// Removes an object; only one of version `expected`, if that is given.
     ///
     /// # Errors
-    /// [`StoreError::Missing`], [`StoreError::Changed`].
+    /// [`StoreError::Missing`], [`StoreError::Changed`], [`StoreError::Referenced`].
     pub async fn remove(
         &self,
         collection: Collection,

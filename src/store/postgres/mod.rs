@@ -32,16 +32,6 @@ const OPERATION: Duration = Duration::from_secs(10);
 /// Told with each change, in its transaction.
 const CHANNEL: &str = "anchorgate_directory";
 
-/// The store's name of a collection.
-fn name(collection: Collection) -> &'static str {
-    match collection {
-        Collection::MutualTlsOauthConfigurations => "mutualTlsOauthConfigurations",
-        Collection::ApplicationConfigurations => "certificateBasedApplicationConfigurations",
-        Collection::DeviceTemplates => "deviceTemplates",
-        Collection::Devices => "devices",
-    }
-}
-
 /// A pool of connections to one database.
 #[derive(Clone)]
 pub(super) struct Postgres {
@@ -88,13 +78,13 @@ impl Postgres {
                 "SELECT id, version, body FROM directory_object \
                  WHERE collection = $1 AND id >= $2 ORDER BY id LIMIT $3",
             )
-            .bind(name(collection))
+            .bind(collection.name())
             .bind(from)
             .bind(limit)
             .fetch_all(&self.pool)
             .await?;
             let record = |(id, version, body): (Vec<u8>, i64, Vec<u8>)| Record {
-                id: String::from_utf8_lossy(&id).into_owned(),
+                id: text(&id),
                 version: version.cast_unsigned(),
                 body,
             };
@@ -107,7 +97,7 @@ impl Postgres {
         self.answer(async {
             let count: i64 =
                 query_scalar("SELECT count(*) FROM directory_object WHERE collection = $1")
-                    .bind(name(collection))
+                    .bind(collection.name())
                     .fetch_one(&self.pool)
                     .await?;
             Ok(count.cast_unsigned())
@@ -120,7 +110,7 @@ impl Postgres {
             let row: Option<(i64, Vec<u8>)> = query_as(
                 "SELECT version, body FROM directory_object WHERE collection = $1 AND id = $2",
             )
-            .bind(name(collection))
+            .bind(collection.name())
             .bind(id.as_bytes())
             .fetch_optional(&self.pool)
             .await?;
@@ -136,22 +126,29 @@ impl Postgres {
         id: &str,
         body: &[u8],
         most: Option<u64>,
+        refers_to: Option<(Collection, &str)>,
     ) -> Result<u64, StoreError> {
         self.answer(async {
             let mut change = self.begin().await?;
+            if let Some((collection, id)) = refers_to {
+                expect(&mut change, collection, id, None).await?;
+            }
             if let Some(most) = most
                 && count_up_to(&mut change, collection, most).await? >= most
             {
                 return Err(StoreError::Full(most).into());
             }
             let done = query(
-                "INSERT INTO directory_object (collection, id, version, body) \
-                 VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+                "INSERT INTO directory_object \
+                 (collection, id, version, body, refers_to_collection, refers_to_id) \
+                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
             )
-            .bind(name(collection))
+            .bind(collection.name())
             .bind(id.as_bytes())
             .bind(change.version)
             .bind(body)
+            .bind(refers_to.map(|(collection, _)| collection.name()))
+            .bind(refers_to.map(|(_, id)| id.as_bytes()))
             .execute(&mut *change.transaction)
             .await?;
             if done.rows_affected() == 0 {
@@ -176,7 +173,7 @@ impl Postgres {
                 "UPDATE directory_object SET version = $3, body = $4 \
                  WHERE collection = $1 AND id = $2",
             )
-            .bind(name(collection))
+            .bind(collection.name())
             .bind(id.as_bytes())
             .bind(change.version)
             .bind(body)
@@ -196,8 +193,11 @@ impl Postgres {
         self.answer(async {
             let mut change = self.begin().await?;
             expect(&mut change, collection, id, expected).await?;
+            if let Some(by) = referrer(&mut change, collection, id).await? {
+                return Err(StoreError::Referenced(by).into());
+            }
             query("DELETE FROM directory_object WHERE collection = $1 AND id = $2")
-                .bind(name(collection))
+                .bind(collection.name())
                 .bind(id.as_bytes())
                 .execute(&mut *change.transaction)
                 .await?;
@@ -261,7 +261,7 @@ async fn count_up_to(
     let count: i64 = query_scalar(
         "SELECT count(*) FROM (SELECT FROM directory_object WHERE collection = $1 LIMIT $2) AS few",
     )
-    .bind(name(collection))
+    .bind(collection.name())
     .bind(i64::try_from(most).unwrap_or(i64::MAX))
     .fetch_one(&mut *change.transaction)
     .await?;
@@ -276,7 +276,7 @@ async fn expect(
 ) -> Result<(), Failure> {
     let found: Option<i64> =
         query_scalar("SELECT version FROM directory_object WHERE collection = $1 AND id = $2")
-            .bind(name(collection))
+            .bind(collection.name())
             .bind(id.as_bytes())
             .fetch_optional(&mut *change.transaction)
             .await?;
@@ -287,6 +287,28 @@ async fn expect(
         }
         _ => Ok(()),
     }
+}
+
+/// The id of an object that refers to this one.
+async fn referrer(
+    change: &mut Change,
+    collection: Collection,
+    id: &str,
+) -> Result<Option<String>, sqlx::Error> {
+    let by: Option<Vec<u8>> = query_scalar(
+        "SELECT id FROM directory_object \
+         WHERE refers_to_collection = $1 AND refers_to_id = $2 ORDER BY collection, id LIMIT 1",
+    )
+    .bind(collection.name())
+    .bind(id.as_bytes())
+    .fetch_optional(&mut *change.transaction)
+    .await?;
+    Ok(by.as_deref().map(text))
+}
+
+/// An id as it was stored.
+fn text(id: &[u8]) -> String {
+    String::from_utf8_lossy(id).into_owned()
 }
 
 async fn version(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {

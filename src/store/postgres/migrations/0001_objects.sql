@@ -12,5 +12,11 @@ CREATE TABLE directory_object (
     id bytea NOT NULL,
     version bigint NOT NULL,
     body bytea NOT NULL,
-    PRIMARY KEY (collection, id)
+    refers_to_collection text COLLATE "C",
+    refers_to_id bytea,
+    PRIMARY KEY (collection, id),
+    FOREIGN KEY (refers_to_collection, refers_to_id) REFERENCES directory_object MATCH FULL
 );
+
+CREATE INDEX directory_reference ON directory_object (refers_to_collection, refers_to_id)
+    WHERE refers_to_id IS NOT NULL;
