@@ -1,6 +1,7 @@
 //! The directory as its clients see it: over HTTP, with Graph's statuses, shapes and errors.
 
 #[path = "support/directory.rs"]
+#[allow(dead_code)]
 mod support;
 
 use std::io::{BufRead, BufReader, Write};
@@ -351,6 +352,26 @@ async fn gzip_bodies_are_read_within_the_limit() {
     let packed = gzip(&bomb);
     assert!(packed.len() < 100_000);
     assert_eq!(send("gzip", packed).await.0, 413);
+}
+
+#[tokio::test]
+async fn answers_are_packed_for_who_can_unpack_them() {
+    let server = Server::start().await;
+    server.configuration("fleet", json!([Ca::root("root").element(true)])).await;
+    let coding = async |accepted: &str| {
+        let request = server.ask(Method::GET, M).header("accept-encoding", accepted);
+        let response = request.send().await.expect("an answer");
+        let coding = response.headers().get("content-encoding").cloned();
+        let body = response.bytes().await.expect("a body");
+        (coding.is_some_and(|c| c == "gzip"), body)
+    };
+    let (packed, plain) = (coding("deflate, gzip;q=1.0").await, coding("identity").await);
+    assert!(packed.0 && !plain.0 && packed.1.len() < plain.1.len());
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&packed.1[..]), &mut text)
+        .expect("gzip");
+    assert_eq!(text.as_bytes(), plain.1);
+    assert!(!coding("gzip;q=0").await.0);
 }
 
 #[tokio::test]

@@ -504,3 +504,73 @@ fn property(name: &'static str, resource: &'static str, target: &str, why: &str)
     };
     Fault::Property { property: name, resource, target, why: why.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    const NOW: Timestamp = Timestamp(1_795_000_000);
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "\\PC{0,12}".prop_map(Value::from),
+            Just(json!("tls_client_auth_san_uri")),
+            Just(json!("MAMCAQA=")),
+            Just(json!("http://pki.example/x.crl")),
+        ];
+        let key = prop::sample::select(vec![
+            "id",
+            "@odata.type",
+            "displayName",
+            "description",
+            "deletedDateTime",
+            "tlsClientAuthParameter",
+            "certificateAuthorities",
+            "trustedCertificateAuthorities ",
+            "certificate",
+            "isRootAuthority",
+            "certificateRevocationListUrl",
+            "deltaCertificateRevocationListUrl",
+        ]);
+        leaf.prop_recursive(3, 30, 5, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::vec((key.clone(), inner), 0..6).prop_map(|pairs| {
+                    Value::Object(pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        /// Random JSON has no certification authority in it: what passes has no authorities.
+        #[test]
+        fn no_body_makes_it_panic_or_believe(value in any_json()) {
+            let Ok(body) = object(value.to_string().as_bytes()) else { return Ok(()) };
+            if let Ok(made) = create_configuration(&body, NOW) {
+                prop_assert!(made.certificate_authorities.is_empty());
+                let same = made.json();
+                prop_assert_eq!(update_configuration(&made, &same, NOW), Ok(made));
+            }
+            prop_assert!(create_application(&body, NOW).is_err());
+        }
+    }
+
+    #[test]
+    fn a_published_misspelling_is_taken_and_a_wrong_value_is_not() {
+        let body = |parameter: Value| {
+            let body = json!({"tlsClientAuthParameter": parameter, "certificateAuthority": []});
+            create_configuration(body.as_object().expect("an object"), NOW)
+        };
+        assert!(body(json!("tlsclientauthsubjectdn")).is_ok());
+        assert!(matches!(
+            body(json!("unknownFutureValue")),
+            Err(Fault::Property { property: "tlsClientAuthParameter", .. })
+        ));
+    }
+}
