@@ -357,7 +357,8 @@ async fn gzip_bodies_are_read_within_the_limit() {
 #[tokio::test]
 async fn answers_are_packed_for_who_can_unpack_them() {
     let server = Server::start().await;
-    server.configuration("fleet", json!([Ca::root("root").element(true)])).await;
+    let roots = ["a", "b", "c"].map(|name| Ca::root(name).element(true));
+    server.configuration("fleet", json!(roots)).await;
     let coding = async |accepted: &str| {
         let request = server.ask(Method::GET, M).header("accept-encoding", accepted);
         let response = request.send().await.expect("an answer");
