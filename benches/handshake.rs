@@ -15,8 +15,7 @@ use anchorgate::tls;
 use aws_lc_rs::agreement::{EphemeralPrivateKey, UnparsedPublicKey, X25519, agree_ephemeral};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair,
-    ParsedPublicKey,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, ParsedPublicKey,
 };
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use rustls::client::Resumption;
@@ -100,9 +99,8 @@ fn handshakes(c: &mut Criterion) {
                 (0..n)
                     .map(|_| {
                         // Nothing is remembered: the device and its issuer are seen for the first time.
-                        let mut trust = anchorgate::domain::trust::snapshot::Snapshot::clone(
-                            &active.trust,
-                        );
+                        let mut trust =
+                            anchorgate::domain::trust::snapshot::Snapshot::clone(&active.trust);
                         trust.signatures = Arc::default();
                         active.trust = Arc::new(trust);
                         writer.publish(active.clone());

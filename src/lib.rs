@@ -70,7 +70,10 @@
 //! | a setting | the part's `Config`; `config/parse.rs`; README's table |
 
 pub mod admin;
+pub mod app;
 pub mod cli;
+pub mod config;
+pub mod crl;
 pub mod directory;
 pub mod domain;
 pub mod graph;

@@ -191,9 +191,9 @@ fn every_refusal_code_of_the_judge_can_be_had() {
         (
             "path_budget",
             World::with(|w| {
-                let many = forge::name_constraints(&names(600), &[]);
+                let many = forge::name_constraints(&names(900), &[]);
                 w.root = w.root.clone().with(forge::NAME_CONSTRAINTS, true, many);
-                let san = forge::general_names(&names(600));
+                let san = forge::general_names(&names(900));
                 w.device = w.device.clone().with(forge::SUBJECT_ALT_NAME, false, san);
             }),
         ),

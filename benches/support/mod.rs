@@ -112,9 +112,8 @@ pub fn subject(name: &str) -> Subject {
 
 /// One ES256 key.
 pub fn keys() -> SigningKeys {
-    let der =
-        EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
-            .expect("a key");
+    let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
+        .expect("a key");
     let key = SigningKey::from_pkcs8(Algorithm::Es256, der.as_ref()).expect("a key");
     SigningKeys::new(Arc::new(key), &[]).expect("a set")
 }

@@ -50,7 +50,6 @@ pub struct App {
     drain: Duration,
 }
 
-
 impl App {
     /// Starts everything that `config` says.  Listening sockets are bound before anything runs, so
     /// that an address that is taken is an error here.
@@ -60,6 +59,8 @@ impl App {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&config.data_dir)
             .with_context(|| format!("cannot make data_dir {}", config.data_dir.display()))?;
+        let sockets = Sockets::bind(&config)?;
+        let addresses = sockets.addresses()?;
         let tasks = Tasks::default();
         let ready = Ready::default();
         let mut registry = Registry::with_prefix("anchorgate");
@@ -68,14 +69,11 @@ impl App {
         let edge_metrics = tls::metrics::Metrics::register(&mut registry);
         let identity = keyring::identity(&config.keyring, &provider)?;
         let keys = Arc::new(keyring::signing_keys(&config.keyring)?);
-        let trust = Snapshot { policy: Arc::new(config.trust), ..Snapshot::default() };
+        let trust = Snapshot::nothing(Arc::new(config.trust));
         let (live, writer) = Live::start(|live| {
             let tls = Arc::new(tls::edge(&config.tls, &identity, live, &edge_metrics)?);
             Ok::<_, tls::TlsError>(Active { trust: Arc::new(trust), keys, tls })
         })?;
-
-        let sockets = Sockets::bind(&config)?;
-        let addresses = sockets.addresses()?;
 
         // The inbox of the one writer, and what it tells back.
         let (updates, inbox) = mpsc::channel(256);
@@ -91,14 +89,21 @@ impl App {
         tasks.spawn_until_stop(publisher.run());
 
         let clock = crl::system_clock();
-        let crl_metrics = crl::Metrics::register(&mut registry);
-        let (lists, crl_handle) =
-            crl::Source::new(config.crl, anchors_in_force.clone(), updates.clone(), crl_metrics, Arc::clone(&clock))?;
+        let crl_metrics = crl::Metrics::default();
+        crl_metrics.register(&mut registry);
+        let (lists, crl_handle) = crl::Source::new(
+            config.crl,
+            anchors_in_force.clone(),
+            updates.clone(),
+            crl_metrics,
+            Arc::clone(&clock),
+        )?;
         tasks.spawn(lists.run(tasks.stopping()));
 
         let (key_changes, changed_keys) = mpsc::channel(4);
         tasks.spawn_until_stop(keyring::watch(config.keyring, provider, KEY_FILES, key_changes));
-        let rebuild = Rebuild { config: config.tls, live: live.clone(), metrics: edge_metrics.clone() };
+        let rebuild =
+            Rebuild { config: config.tls, live: live.clone(), metrics: edge_metrics.clone() };
         tasks.spawn_until_stop(rebuild.run(changed_keys, own));
 
         // The directory is served before it is synced from: a gateway may be its own.
@@ -117,20 +122,20 @@ impl App {
         for source in config.graph {
             let (metrics, clock) = (graph_metrics.clone(), Arc::clone(&clock));
             let (handle, sync) = graph::follow(source, metrics, updates.clone(), clock)?;
-            tasks.spawn(sync.run(tasks.stopping()));
+            tasks.spawn_until_stop(sync.run());
             sources.push(handle);
         }
         drop(updates);
 
         let oauth_metrics = oauth::Metrics::register(&mut registry);
         let public = Arc::new(PublicPlane::new(live.clone(), &config.policy, &config.oauth));
-        let endpoint = Arc::new(TokenEndpoint::new(
-            live.clone(),
-            config.policy,
-            &config.oauth,
-            oauth_metrics,
+        let endpoint =
+            Arc::new(TokenEndpoint::new(live.clone(), config.policy, &config.oauth, oauth_metrics));
+        tasks.spawn_until_stop(operator::become_ready(
+            &ready,
+            anchors_in_force,
+            crl_handle.clone(),
         ));
-        tasks.spawn_until_stop(operator::become_ready(&ready, anchors_in_force, crl_handle.clone()));
         let admin = operator::plane(ready, registry, &live, crl_handle, sources);
 
         let edge = |name, tls, bounds| Edge {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::join_all;
 use hyper::StatusCode;
 use hyper::body::Bytes;
-use futures_util::future::join_all;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde_json::{Map, Value, json};
@@ -160,8 +160,8 @@ fn trust(live: &Live) -> Value {
                         "fingerprint": authority.certificate.fingerprint.to_string(),
                         "root": authority.is_root,
                         "notAfter": authority.certificate.not_after.to_string(),
-                        "crl": authority.crl_url,
-                        "deltaCrl": authority.delta_crl_url,
+                        "crl": authority.crl_url.as_deref(),
+                        "deltaCrl": authority.delta_crl_url.as_deref(),
                     })
                 })
                 .collect();
@@ -202,7 +202,11 @@ pub(super) fn become_ready(
         drop(trust);
         // The lists' own task takes the same news: give it time to know its addresses.
         tokio::time::sleep(LOOK).await;
-        while lists.status().iter().any(|status| status.list.is_none() && status.last_error.is_none()) {
+        while lists
+            .status()
+            .iter()
+            .any(|status| status.list.is_none() && status.last_error.is_none())
+        {
             tokio::time::sleep(LOOK).await;
         }
         drop(revocation);

@@ -45,9 +45,8 @@ impl Sockets {
     }
 
     pub(super) fn addresses(&self) -> io::Result<Addresses> {
-        let of = |socket: &Option<TcpListener>| {
-            socket.as_ref().map(TcpListener::local_addr).transpose()
-        };
+        let of =
+            |socket: &Option<TcpListener>| socket.as_ref().map(TcpListener::local_addr).transpose();
         Ok(Addresses {
             token: self.token.local_addr()?,
             public: self.public.local_addr()?,

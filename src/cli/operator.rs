@@ -44,6 +44,7 @@ pub enum TrustCommand {
         /// The source whose answer it is; the only one when left out
         #[arg(long, value_name = "NAME")]
         source: Option<String>,
+        /// Which gateway
         #[command(flatten)]
         admin: AdminArgs,
     },
@@ -59,6 +60,7 @@ pub enum CrlCommand {
         /// The address, as the authorities name it; all when left out
         #[arg(value_name = "URL")]
         address: Option<String>,
+        /// Which gateway
         #[command(flatten)]
         admin: AdminArgs,
     },

@@ -143,7 +143,8 @@ fn credential(section: &mut Section, folder: &Path, base: Option<&Url>) -> Optio
     if let Some(token) = token {
         return Some(Credential::Static(token));
     }
-    let resource = base.map_or_else(|| GLOBAL.to_owned(), |base| base.origin().ascii_serialization());
+    let resource =
+        base.map_or_else(|| GLOBAL.to_owned(), |base| base.origin().ascii_serialization());
     if managed.is_some() {
         let identity = client_id.map_or(ManagedIdentity::System, ManagedIdentity::ClientId);
         let url = metadata_url.or_else(|| Url::parse(INSTANCE_METADATA).ok())?;

@@ -112,8 +112,9 @@ pub fn load(path: &Path) -> Result<Config, Faults> {
     let text = String::from_utf8(bytes)
         .map_err(|_| Faults::Syntax(path.to_owned(), "not UTF-8".to_owned()))?;
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-    let table =
-        text.parse().map_err(|e: toml::de::Error| Faults::Syntax(path.to_owned(), e.to_string()))?;
+    let table = text
+        .parse()
+        .map_err(|e: toml::de::Error| Faults::Syntax(path.to_owned(), e.to_string()))?;
     parse::parse(table, &folder).map_err(|problems| Faults::Problems(path.to_owned(), problems))
 }
 

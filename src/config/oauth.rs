@@ -10,7 +10,7 @@ use url::Url;
 use crate::config::read::{Section, text, url};
 use crate::domain::subject::{SubjectField, SubjectId};
 use crate::domain::token::keys::Algorithm;
-use crate::domain::token::policy::{Client, MAX_LIFETIME, Resource, Subjects, TokenPolicy, Terms};
+use crate::domain::token::policy::{Client, MAX_LIFETIME, Resource, Subjects, Terms, TokenPolicy};
 use crate::domain::trust::anchors::ConfigurationId;
 
 /// What `[oauth]` says.
@@ -96,11 +96,7 @@ fn client(section: &mut Section, own: Option<&Terms>) -> Option<Client> {
     let subjects = match (section.texts("subjects"), field) {
         (None, _) => Some(Subjects::All),
         (Some(_), None) => {
-            section.problem(
-                "subject_field",
-                None,
-                "missing; `subjects` are read by its rules",
-            );
+            section.problem("subject_field", None, "missing; `subjects` are read by its rules");
             None
         }
         (Some(texts), Some(field)) => subjects(section, field, &texts).map(Subjects::Only),

@@ -1,5 +1,6 @@
 //! From a TOML table to each part's own `Config`.
 
+use std::cell::RefCell;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -35,7 +36,7 @@ pub fn parse(table: Table, folder: &Path) -> Result<Config, Vec<Problem>> {
         let mut top = Section::top(table, &problems);
         read(&mut top, folder)
     };
-    let problems = Rc::try_unwrap(problems).map(|cell| cell.into_inner()).unwrap_or_default();
+    let problems = Rc::try_unwrap(problems).map(RefCell::into_inner).unwrap_or_default();
     match config {
         Some(config) if problems.is_empty() => Ok(config),
         _ => Err(problems),
@@ -269,9 +270,8 @@ fn static_token(section: &mut Section) -> Option<StaticToken> {
 
 fn admin(top: &mut Section) -> Option<admin::Config> {
     let mut section = top.section("admin");
-    let listen = section
-        .address("listen")
-        .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)));
+    let listen =
+        section.address("listen").unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)));
     if !listen.ip().is_loopback() {
         let allowed = "the admin plane has neither TLS nor authentication: a loopback address";
         section.problem("listen", Some(format!("`{listen}`")), allowed);

@@ -67,7 +67,7 @@ impl Section {
     /// The table under `key`, empty where there is none.
     pub fn section(&mut self, key: &'static str) -> Self {
         let table = self.take(key, "a table", |value| value.as_table().cloned());
-        self.below(key.to_owned(), table.unwrap_or_default())
+        self.below(key, table.unwrap_or_default())
     }
 
     /// True when `key` is present.
@@ -79,15 +79,19 @@ impl Section {
     pub fn sections(&mut self, key: &'static str) -> Vec<Self> {
         let allowed = "an array of tables, each headed by double square brackets";
         let tables = self.take(key, allowed, |value| {
-            value.as_array()?.iter().map(|item| item.as_table().cloned()).collect::<Option<Vec<_>>>()
+            value
+                .as_array()?
+                .iter()
+                .map(|item| item.as_table().cloned())
+                .collect::<Option<Vec<_>>>()
         });
         let tables = tables.unwrap_or_default();
-        let number = |(i, table)| self.below(format!("{key}[{i}]"), table);
+        let number = |(i, table)| self.below(&format!("{key}[{i}]"), table);
         tables.into_iter().enumerate().map(number).collect()
     }
 
-    fn below(&self, key: String, table: Table) -> Self {
-        Self { path: self.key(&key), table, asked: Vec::new(), problems: Rc::clone(&self.problems) }
+    fn below(&self, key: &str, table: Table) -> Self {
+        Self { path: self.key(key), table, asked: Vec::new(), problems: Rc::clone(&self.problems) }
     }
 
     /// The value of `key` as `read` understands it; a value that it does not is a problem.
@@ -260,7 +264,8 @@ impl fmt::Display for Spelled {
 /// A value as it is told back: short, on one line.
 fn shown(value: &Value) -> String {
     const MOST: usize = 80;
-    let text: String = value.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let text: String =
+        value.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     match text.char_indices().nth(MOST) {
         Some((end, _)) => format!("`{}…`", &text[..end]),
         None => format!("`{text}`"),

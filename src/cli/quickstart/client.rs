@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::SendRequest;
@@ -14,6 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use crate::tls::provider;
@@ -27,6 +28,7 @@ pub struct Device {
 /// One open connection of a device.
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
+    driver: JoinHandle<hyper::Result<()>>,
     /// The TLS session was resumed, without showing the certificate again.
     pub resumed: bool,
 }
@@ -74,8 +76,8 @@ impl Device {
         let tls = TlsConnector::from(Arc::clone(&self.config)).connect(name, tcp).await?;
         let resumed = tls.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
-        tokio::spawn(connection);
-        Ok(Connection { sender, resumed })
+        let driver = tokio::spawn(connection);
+        Ok(Connection { sender, driver, resumed })
     }
 }
 
@@ -101,16 +103,14 @@ impl Connection {
             .header(header::HOST, "localhost")
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Full::new(Bytes::from(form)))?;
-        self.sender.ready().await?;
-        let answer = self.sender.send_request(request).await.map_err(|e| {
-            let mut text = e.to_string();
-            let mut cause = std::error::Error::source(&e);
-            while let Some(inner) = cause {
-                text = format!("{text}: {inner}");
-                cause = inner.source();
-            }
-            anyhow!(text)
-        })?;
+        let sent = match self.sender.ready().await {
+            Ok(()) => self.sender.send_request(request).await,
+            Err(error) => Err(error),
+        };
+        let answer = match sent {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.ended(error).await),
+        };
         let status = answer.status();
         let body = answer.into_body().collect().await?.to_bytes();
         let body = if body.is_empty() {
@@ -119,5 +119,14 @@ impl Connection {
             serde_json::from_slice(&body).context("the answer is no JSON")?
         };
         Ok(Answer { status, body })
+    }
+
+    /// Why the connection is of no use any more: what TLS says of it, if it says anything.
+    async fn ended(&mut self, error: hyper::Error) -> anyhow::Error {
+        let error = match (&mut self.driver).await {
+            Ok(Err(of_connection)) => of_connection,
+            _ => error,
+        };
+        anyhow::Error::new(error).context("the connection ended")
     }
 }

@@ -58,7 +58,8 @@ pub struct List<'a> {
 pub fn issue(authority: &Authority, list: &List<'_>) -> anyhow::Result<Vec<u8>> {
     let mut entries = Vec::new();
     for entry in list.entries {
-        let reason = extension(oid::REASON_CODE, false, &tlv(tag::ENUMERATED, &[entry.reason as u8]));
+        let reason =
+            extension(oid::REASON_CODE, false, &tlv(tag::ENUMERATED, &[entry.reason as u8]));
         entries.extend(sequence(&[
             tlv(tag::INTEGER, &entry.serial),
             time(entry.at)?,
@@ -68,11 +69,7 @@ pub fn issue(authority: &Authority, list: &List<'_>) -> anyhow::Result<Vec<u8>> 
     let certificate = &authority.certificate;
     let key_id = certificate.subject_key_id.as_deref().context("an authority without key id")?;
     let mut extensions = vec![
-        extension(
-            oid::AUTHORITY_KEY_IDENTIFIER,
-            false,
-            &sequence(&[tlv(tag::context(0), key_id)]),
-        ),
+        extension(oid::AUTHORITY_KEY_IDENTIFIER, false, &sequence(&[tlv(tag::context(0), key_id)])),
         extension(oid::CRL_NUMBER, false, &integer(list.number)),
     ];
     if let Some(base) = list.base {
@@ -111,7 +108,9 @@ fn extension(oid: &[u8], critical: bool, value: &[u8]) -> Vec<u8> {
 fn time(at: Timestamp) -> anyhow::Result<Vec<u8>> {
     let at = OffsetDateTime::from_unix_timestamp(at.0)?;
     Ok(if at.year() < 2050 {
-        let text = at.format(format_description!("[year repr:last_two][month][day][hour][minute][second]Z"))?;
+        let text = at.format(format_description!(
+            "[year repr:last_two][month][day][hour][minute][second]Z"
+        ))?;
         tlv(tag::UTC_TIME, text.as_bytes())
     } else {
         let text = at.format(format_description!("[year][month][day][hour][minute][second]Z"))?;

@@ -65,7 +65,7 @@ impl<'a> Steps<'a> {
             ),
         );
         let created = self.create_configurations().await;
-        if !self.outcome(created) {
+        if !self.outcome(&created) {
             // Nothing that follows could hold.
             return;
         }
@@ -78,7 +78,7 @@ impl<'a> Steps<'a> {
                 &self.curl(&domain.devices[0]),
             );
             let got = self.tokens(domain).await;
-            self.outcome(got);
+            self.outcome(&got);
         }
         self.title(
             "A device is revoked by a delta CRL: refused on the connection it has open and on the \
@@ -89,7 +89,7 @@ impl<'a> Steps<'a> {
             ),
         );
         let revoked = self.revocation().await;
-        self.outcome(revoked);
+        self.outcome(&revoked);
         self.title(
             "An anchor is taken out of its configuration: its devices are refused on open \
              connections, the others notice nothing; put back, they are served again.",
@@ -104,7 +104,7 @@ impl<'a> Steps<'a> {
             ),
         );
         let removed = self.anchor_removal().await;
-        self.outcome(removed);
+        self.outcome(&removed);
     }
 
     fn title(&mut self, what: &str, command: &str) {
@@ -112,8 +112,8 @@ impl<'a> Steps<'a> {
         println!("{}. {what}\n   $ {command}", self.number);
     }
 
-    fn outcome(&mut self, result: anyhow::Result<String>) -> bool {
-        match &result {
+    fn outcome(&mut self, result: &anyhow::Result<String>) -> bool {
+        match result {
             Ok(seen) => println!("   held: {seen}\n"),
             Err(error) => {
                 self.failed += 1;

@@ -236,9 +236,8 @@ impl World {
     /// `domain`'s `certificateAuthorities`.
     pub fn authorities(&self, domain: &Domain) -> serde_json::Value {
         use base64::Engine as _;
-        let base64 = |a: &Authority| {
-            base64::engine::general_purpose::STANDARD.encode(a.certificate.der())
-        };
+        let base64 =
+            |a: &Authority| base64::engine::general_purpose::STANDARD.encode(a.certificate.der());
         let url = |kind, delta| {
             format!("http://{}/{}", self.ports.crl, crl_name(domain.slug, kind, delta))
         };
@@ -444,7 +443,8 @@ fn clear(dir: &Path) -> anyhow::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
         Err(error) => return Err(error).with_context(|| dir.display().to_string()),
     };
-    let made_by_us = dir.join("anchorgate.toml").exists() && dir.join("pki/server-root.pem").exists();
+    let made_by_us =
+        dir.join("anchorgate.toml").exists() && dir.join("pki/server-root.pem").exists();
     if !is_empty && !made_by_us {
         bail!("{} holds something else than a quickstart; name an empty directory", dir.display());
     }

@@ -99,6 +99,11 @@ impl Snapshot {
         Self { generation, anchors, revocations, policy, signatures, index }
     }
 
+    /// Nothing is trusted yet.
+    pub fn nothing(policy: Arc<TrustPolicy>) -> Self {
+        Self { policy, ..Self::default() }
+    }
+
     /// The snapshot that follows this one.  `None` keeps the configurations, and with them their index.
     #[must_use]
     pub fn next(&self, anchors: Option<AnchorSet>, revocations: Arc<Revocations>) -> Self {

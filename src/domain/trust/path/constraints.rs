@@ -470,7 +470,12 @@ fn uri_host(uri: &str) -> Option<String> {
     let scheme_is_valid = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
     let authority = rest.strip_prefix("//")?.split(['/', '?', '#']).next()?;
-    let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, after)| after);
+    // What RFC 3986 does not allow here is read as another host by some parser or other.
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:@[]".contains(&b);
+    if !authority.bytes().all(is_allowed) || authority.matches('@').count() > 1 {
+        return None;
+    }
+    let host_and_port = authority.split_once('@').map_or(authority, |(_, after)| after);
     let host = match host_and_port.split_once(':') {
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
         Some(_) => return None,
