@@ -359,9 +359,11 @@ async fn answers_are_packed_for_who_can_unpack_them() {
     let server = Server::start().await;
     let roots = ["a", "b", "c"].map(|name| Ca::root(name).element(true));
     server.configuration("fleet", json!(roots)).await;
+    // A client that leaves the bytes as they come.
+    let client = reqwest::Client::builder().no_gzip().build().expect("a client");
     let coding = async |accepted: &str| {
-        let request = server.ask(Method::GET, M).header("accept-encoding", accepted);
-        let response = request.send().await.expect("an answer");
+        let request = client.get(format!("{}{M}", server.url)).bearer_auth(ADMIN);
+        let response = request.header("accept-encoding", accepted).send().await.expect("an answer");
         let coding = response.headers().get("content-encoding").cloned();
         let body = response.bytes().await.expect("a body");
         (coding.is_some_and(|c| c == "gzip"), body)
@@ -496,6 +498,62 @@ async fn a_reader_can_wait_for_a_change() {
         200,
         "an old tag is not waited with"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn administrators_use_the_command_line() {
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, contents: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, contents).expect("written");
+        path.to_str().expect("text").to_owned()
+    };
+    let token = file("token", format!("{ADMIN}\n").as_bytes());
+    let (root, other) = (Ca::root("root"), Ca::root("other"));
+    let (root, other_file) = (file("root.der", &root.der), file("other.der", &other.der));
+    let leaf = file("leaf.der", &Ca::self_signed(leaf_params("leaf")).der);
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_anchorgate"))
+            .args(["directory", "--json", "--url", &server.url, "--token-file", &token])
+            .args(arguments)
+            .output()
+            .expect("it runs");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        match output.status.success() {
+            true => Ok(serde_json::from_slice::<Value>(&output.stdout).unwrap_or(Value::Null)),
+            false => Err(text),
+        }
+    };
+    let with_crl = format!("{root},crl=http://pki.example/r.crl");
+    let made = run(&[
+        "create",
+        "--name",
+        "fleet",
+        "--field",
+        "tls_client_auth_san_dns",
+        "--ca",
+        &with_crl,
+    ]);
+    let made = made.expect("made");
+    let id = made["id"].as_str().expect("an id");
+    assert_eq!(made["certificateAuthorities"][0]["isRootAuthority"], true);
+    let count = |answer: Result<Value, String>| {
+        answer.expect("done")["certificateAuthorities"].as_array().map(Vec::len)
+    };
+    assert_eq!(count(run(&["add-ca", id, &other_file])), Some(2));
+    assert_eq!(count(run(&["add-ca", id, &other_file])), Some(2), "once is enough");
+    assert_eq!(count(run(&["remove-ca", id, &root])), Some(1));
+    let why = run(&["remove-ca", id, &root]).expect_err("gone already");
+    assert!(why.contains("has no authority"), "{why}");
+    let why = run(&["add-ca", id, &leaf]).expect_err("no authority");
+    assert!(why.contains("leaf.der") && why.contains("basicConstraints lacks CA"), "{why}");
+    assert_eq!(count(run(&["get", id])), Some(1));
+    assert_eq!(run(&["update", id, "--name", "new"]).expect("done")["displayName"], "new");
+    assert_eq!(run(&["list"]).expect("a list")[0]["displayName"], "new");
+    assert!(run(&["delete", id]).is_ok());
+    let why = run(&["get", id]).expect_err("deleted");
+    assert!(why.contains("404 Request_ResourceNotFound"), "{why}");
 }
 
 /// A child process stores objects and says which it was told are stored; it is killed in the middle.

@@ -1,5 +1,6 @@
 //! Rank 7: the commands.
 
+pub mod directory;
 pub mod operator;
 pub mod quickstart;
 pub mod verify;
@@ -12,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 use crate::app::App;
+use crate::cli::directory::DirectoryArgs;
 use crate::cli::operator::{CrlCommand, ReadyArgs, TrustCommand};
 use crate::cli::quickstart::QuickstartArgs;
 use crate::config::{self, Config};
@@ -68,6 +70,7 @@ enum Command {
     /// See or refresh the revocation lists of the running gateway
     #[command(subcommand)]
     Crl(CrlCommand),
+    Directory(DirectoryArgs),
     /// Print the version
     Version,
 }
@@ -100,6 +103,9 @@ pub fn main() -> ExitCode {
             block_on(async move { exit_code(operator::trust(&command).await) })
         }
         Command::Crl(command) => block_on(async move { exit_code(operator::crl(&command).await) }),
+        Command::Directory(args) => {
+            block_on(async move { exit_code(directory::directory(&args).await) })
+        }
         Command::Version => {
             println!("anchorgate {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

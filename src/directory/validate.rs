@@ -357,14 +357,26 @@ fn stated(body: &Map<String, Value>, target: &str) -> Result<(Certificate, bool)
     }
 }
 
-/// Refuses a certificate that no judge could use as the authority it is stated to be.
 fn usable(
     certificate: &Certificate,
     is_root: bool,
     target: &str,
     now: Timestamp,
 ) -> Result<(), Fault> {
-    let bad = |why: &str| Err(property("certificate", AUTHORITY_INFORMATION, target, why));
+    check_authority(certificate, is_root, now)
+        .map_err(|why| property("certificate", AUTHORITY_INFORMATION, target, &why))
+}
+
+/// Refuses a certificate that no judge could use as the authority it is stated to be.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check_authority(
+    certificate: &Certificate,
+    is_root: bool,
+    now: Timestamp,
+) -> Result<(), String> {
+    let bad = |why: &str| Err(why.to_owned());
     if !certificate.basic_constraints.is_some_and(|b| b.ca) {
         return bad("it is not a certification authority: basicConstraints lacks CA");
     }
@@ -388,8 +400,8 @@ fn usable(
     }
 }
 
-/// Self-issued, and signed with its own key (RFC 5280 section 3.2).
-fn is_self_signed(certificate: &Certificate) -> bool {
+/// Self-issued, and signed with its own key (RFC 5280 section 3.2): a root, to the directory.
+pub fn is_self_signed(certificate: &Certificate) -> bool {
     certificate.is_self_issued()
         && webpki::ALL_VERIFICATION_ALGS.iter().any(|algorithm| {
             algorithm.signature_alg_id().as_ref() == &certificate.signature_algorithm[..]

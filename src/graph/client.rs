@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{HeaderMap, HeaderName};
-use reqwest::{Identity, Response, StatusCode, redirect};
+use reqwest::{Identity, Method, Response, StatusCode, redirect};
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
@@ -270,6 +270,79 @@ impl Client {
         let mut entries = entries.list;
         self.complete(&mut entries).await;
         Ok(Fetched::List { entries, etag, waits })
+    }
+
+    /// One operation on the list (`below` is empty) or on what is below it, for administrators' tools:
+    /// the answer's JSON, null where there is none.  Not tried again but after a 401: a change that
+    /// was put off may have been made.
+    ///
+    /// # Errors
+    /// As for [`Client::fetch`]; nothing is known to be changed then.
+    pub async fn call(
+        &self,
+        method: Method,
+        below: &str,
+        body: Option<&Value>,
+        if_match: Option<&str>,
+    ) -> Result<Value, FetchError> {
+        let mut url = self.list.clone();
+        if let (Ok(mut path), false) = (url.path_segments_mut(), below.is_empty()) {
+            path.push(below);
+        }
+        let mut token = self.tokens.token().await?;
+        let mut renewed = false;
+        loop {
+            let mut request = self
+                .http
+                .request(method.clone(), url.clone())
+                .bearer_auth(token.secret.expose())
+                .header("accept", "application/json")
+                .header("client-request-id", guid());
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            if let Some(tag) = if_match {
+                request = request.header("if-match", tag);
+            }
+            let response = request.send().await.map_err(|e| FetchError::Transport(chain(&e)))?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            let body = read_limited(response, self.limits.page_bytes).await?;
+            if status == StatusCode::UNAUTHORIZED && !renewed {
+                renewed = true;
+                token = self.tokens.other_than(&token, None).await?;
+                continue;
+            }
+            if !status.is_success() {
+                let answer = Answer { status, headers, body };
+                return Err(answer.into_error(Timestamp::from(SystemTime::now())));
+            }
+            return if body.is_empty() { Ok(Value::Null) } else { Ok(wire::parse(&body)?) };
+        }
+    }
+
+    /// Every object of the list as it was sent, for administrators' tools.
+    ///
+    /// # Errors
+    /// As for [`Client::fetch`].
+    pub async fn objects(&self) -> Result<Vec<Value>, FetchError> {
+        let (mut objects, mut seen) = (Vec::new(), HashSet::new());
+        let mut next = Some(self.list.clone());
+        while let Some(url) = next {
+            if seen.len() >= self.limits.pages {
+                return Err(FetchError::TooManyPages { limit: self.limits.pages });
+            }
+            if !seen.insert(url.clone()) {
+                return Err(FetchError::Circle);
+            }
+            let mut page = wire::parse(&self.get(&url, None).await?.body)?;
+            match page["value"].take() {
+                Value::Array(list) => objects.extend(list),
+                _ => return Err(WireError::Shape("`value` is no list".into()).into()),
+            }
+            let link = page["@odata.nextLink"].as_str();
+            next = link.map(|link| self.same_origin(link)).transpose()?;
+        }
+        Ok(objects)
     }
 
     /// Asks one by one for what the list shortened.  What stays short stays so: it is for the caller to
