@@ -70,7 +70,7 @@ enum Command {
     /// See or refresh the revocation lists of the running gateway
     #[command(subcommand)]
     Crl(CrlCommand),
-    Directory(DirectoryArgs),
+    Directory(Box<DirectoryArgs>),
     /// Print the version
     Version,
 }

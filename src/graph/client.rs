@@ -354,7 +354,7 @@ impl Client {
                 // An answer for another object says nothing about this one.
                 Ok(whole) if whole.id() == entry.id() => *entry = whole,
                 Ok(other) => {
-                    warn!(asked = %entry.id(), got = %other.id(), "another object was sent")
+                    warn!(asked = %entry.id(), got = %other.id(), "another object was sent");
                 }
                 Err(error) => warn!(configuration = %entry.id(), %error, "not completed"),
             }
