@@ -302,3 +302,51 @@ async fn a_hundred_devices_at_once_are_all_served() {
         assert_eq!(status.expect("no panic"), 200);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_ask_the_running_gateway() {
+    let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
+    let domain = gateway.domain(SubjectField::SanDns);
+    let admin = format!("http://{}", gateway.app.addresses.admin);
+    let program = |arguments: Vec<String>| {
+        let admin = admin.clone();
+        async move {
+            let run = move || {
+                std::process::Command::new(env!("CARGO_BIN_EXE_anchorgate"))
+                    .args(arguments)
+                    .env("ANCHORGATE_ADMIN", admin)
+                    .output()
+            };
+            let output = tokio::task::spawn_blocking(run).await.expect("no panic").expect("run");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            (output.status.code(), text + &String::from_utf8_lossy(&output.stderr))
+        }
+    };
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+
+    let (code, text) = program(words("ready")).await;
+    assert_eq!((code, text.as_str()), (Some(0), "ready\n"));
+    let (code, text) = program(words("trust show")).await;
+    assert!(code == Some(0) && text.contains("tls_client_auth_san_dns"), "{text}");
+    let (code, text) = program(words("trust sync")).await;
+    assert!(code == Some(0) && text.contains("quickstart"), "{text}");
+    let (code, text) = program(words("trust approve")).await;
+    assert!(code == Some(1) && text.contains("nothing is held back"), "{text}");
+    let (code, text) = program(words("crl refresh")).await;
+    assert!(code == Some(0) && text.contains("dns-issuer-delta.crl"), "{text}");
+    let (code, text) = program(words("crl refresh http://nobody.example/x.crl")).await;
+    assert!(code == Some(1) && text.contains("no authority names"), "{text}");
+
+    let pki = gateway.world.dir.join("pki");
+    let chain = |name: &str| format!("verify --chain {}", pki.join(name).display());
+    let (code, text) = program(words(&chain("dns-1-chain.pem"))).await;
+    assert!(code == Some(0) && text.contains(&domain.devices[0].subject_id), "{text}");
+    let (code, text) = program(words(&chain("ip-1-chain.pem"))).await;
+    assert!(code == Some(1) && text.contains("chain_untrusted"), "{text}");
+    let (code, text) = program(words(&chain("dns-1.key"))).await;
+    assert!(code == Some(1) && text.contains("certificate_missing"), "{text}");
+    let late = chain("dns-1-chain.pem") + " --json --at 2099-01-01T00:00:00Z";
+    let (code, text) = program(words(&late)).await;
+    let answer: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((code, &answer["reason"]), (Some(1), &json!("authority_expired")), "{text}");
+}

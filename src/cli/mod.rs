@@ -154,7 +154,7 @@ pub(crate) async fn interrupted() {
     }
 }
 
-fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
+pub(crate) fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(work),
         Err(error) => failed(&error.into()),

@@ -181,7 +181,17 @@ async fn ask(
     path: &str,
     body: Option<Value>,
 ) -> anyhow::Result<Value> {
-    let url = args.admin.join(path)?;
+    ask_at(&args.admin, method, path, body).await
+}
+
+/// Asks the admin plane at `admin`.
+pub(super) async fn ask_at(
+    admin: &Url,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> anyhow::Result<Value> {
+    let url = admin.join(path)?;
     let client = reqwest::Client::builder()
         .no_proxy()
         .timeout(Duration::from_secs(120))

@@ -347,6 +347,14 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_good_but_for_the_files_it_names() {
+        let text = include_str!("../../deploy/config.example.toml");
+        let found = problems(text);
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].starts_with("graph[0].credential.client_secret_file:"), "{found:?}");
+    }
+
+    #[test]
     fn nothing_is_enough_to_say_what_is_missing() {
         let found = problems("");
         for key in ["data_dir:", "tls.certificate:", "tls.key:", "oauth.issuer:"] {

@@ -1,4 +1,4 @@
-"""A resource server's view of the quickstart's tokens: requests and PyJWT.  token.py QUICKSTART.JSON"""
+"""A resource server's view of the quickstart's tokens: requests and PyJWT.  bound_token.py QUICKSTART.JSON"""
 import base64
 import hashlib
 import json
