@@ -370,7 +370,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// What one certificate states, and whether it is self-issued.
-    #[derive(Clone, Default)]
+    #[derive(Debug, Clone, Default)]
     struct Says {
         policies: Option<Vec<Vec<u8>>>,
         mappings: Vec<(Vec<u8>, Vec<u8>)>,
@@ -591,6 +591,169 @@ mod tests {
         let mut path = vec![says; 9];
         path.push(of(&[7]));
         assert!(plain(&path));
+    }
+
+    /// The valid_policy_tree of RFC 5280 section 6.1 to the letter, without pruning by bounds: the
+    /// oracle for the graph.
+    mod tree {
+        use super::*;
+
+        struct Node {
+            depth: usize,
+            parent: Option<usize>,
+            valid: Vec<u8>,
+            expected: Vec<Vec<u8>>,
+            deleted: bool,
+        }
+
+        #[derive(Default)]
+        struct Tree {
+            nodes: Vec<Node>,
+        }
+
+        impl Tree {
+            fn add(&mut self, depth: usize, parent: Option<usize>, valid: Vec<u8>) {
+                let expected = vec![valid.clone()];
+                self.nodes.push(Node { depth, parent, valid, expected, deleted: false });
+            }
+
+            fn at(&self, depth: usize) -> Vec<usize> {
+                let live = |i: &usize| !self.nodes[*i].deleted && self.nodes[*i].depth == depth;
+                (0..self.nodes.len()).filter(live).collect()
+            }
+
+            fn has_child(&self, node: usize, valid: Option<&[u8]>) -> bool {
+                self.nodes.iter().any(|n| {
+                    !n.deleted && n.parent == Some(node) && valid.is_none_or(|v| n.valid == v)
+                })
+            }
+
+            /// Deletes childless nodes above `depth`; false when the tree is then NULL.
+            fn prune(&mut self, depth: usize) -> bool {
+                for above in (0..depth).rev() {
+                    for node in self.at(above) {
+                        self.nodes[node].deleted = !self.has_child(node, None);
+                    }
+                }
+                !self.at(0).is_empty() && !self.at(depth).is_empty()
+            }
+        }
+
+        /// Judges a path below an anchor that says nothing, for any policy.
+        pub(super) fn judge(path: &[Says]) -> bool {
+            let n = path.len();
+            let mut tree = Tree::default();
+            tree.add(0, None, number(0));
+            let mut is_null = false;
+            let (mut explicit, mut mapping, mut any) = (n + 1, n + 1, n + 1);
+            for (i, says) in (1..).zip(path) {
+                match &says.policies {
+                    None => is_null = true,
+                    Some(_) if is_null => {}
+                    Some(policies) => {
+                        for p in policies.iter().filter(|p| **p != number(0)) {
+                            let above = tree.at(i - 1);
+                            let expecting = |node: &&usize| tree.nodes[**node].expected.contains(p);
+                            let mut parents: Vec<usize> =
+                                above.iter().filter(expecting).copied().collect();
+                            if parents.is_empty() {
+                                let is_any = |node: &usize| tree.nodes[*node].valid == number(0);
+                                parents = above.into_iter().filter(is_any).collect();
+                            }
+                            for parent in parents {
+                                tree.add(i, Some(parent), p.clone());
+                            }
+                        }
+                        if policies.contains(&number(0)) && (any > 0 || (i < n && says.self_issued))
+                        {
+                            for parent in tree.at(i - 1) {
+                                for expected in tree.nodes[parent].expected.clone() {
+                                    if !tree.has_child(parent, Some(&expected)) {
+                                        tree.add(i, Some(parent), expected);
+                                    }
+                                }
+                            }
+                        }
+                        is_null = !tree.prune(i);
+                    }
+                }
+                if explicit == 0 && is_null {
+                    return false;
+                }
+                if i == n {
+                    explicit =
+                        if says.explicit == Some(0) { 0 } else { explicit.saturating_sub(1) };
+                    break;
+                }
+                if says.mappings.iter().any(|(a, b)| *a == number(0) || *b == number(0)) {
+                    return false;
+                }
+                let sources: BTreeSet<&Vec<u8>> = says.mappings.iter().map(|(a, _)| a).collect();
+                for from in sources {
+                    if is_null {
+                        break;
+                    }
+                    let to: Vec<Vec<u8>> = says
+                        .mappings
+                        .iter()
+                        .filter(|(a, _)| a == from)
+                        .map(|(_, b)| b.clone())
+                        .collect();
+                    let named = |node: &usize, wanted: &[u8]| tree.nodes[*node].valid == wanted;
+                    let own: Vec<usize> =
+                        tree.at(i).into_iter().filter(|node| named(node, from)).collect();
+                    if mapping == 0 {
+                        own.iter().for_each(|node| tree.nodes[*node].deleted = true);
+                        is_null = !tree.prune(i);
+                    } else if own.is_empty() {
+                        let covering = tree.at(i).into_iter().find(|node| named(node, &number(0)));
+                        if let Some(parent) = covering.and_then(|node| tree.nodes[node].parent) {
+                            tree.add(i, Some(parent), from.clone());
+                            tree.nodes.last_mut().expect("just added").expected = to;
+                        }
+                    } else {
+                        own.iter().for_each(|node| tree.nodes[*node].expected = to.clone());
+                    }
+                }
+                if !says.self_issued {
+                    [&mut explicit, &mut mapping, &mut any]
+                        .into_iter()
+                        .for_each(|count| *count = count.saturating_sub(1));
+                }
+                let lower = |count: &mut usize, to: Option<u32>| {
+                    *count = to.map_or(*count, |to| (*count).min(to as usize));
+                };
+                lower(&mut explicit, says.explicit);
+                lower(&mut mapping, says.mapping);
+                lower(&mut any, says.any);
+            }
+            explicit > 0 || !is_null
+        }
+    }
+
+    fn any_says() -> impl Strategy<Value = Says> {
+        let policies = prop::option::weighted(0.9, prop::collection::btree_set(0u8..4, 1..4));
+        let mappings = prop::collection::vec((1u8..4, 1u8..4), 0..3);
+        let skip = || prop::option::weighted(0.3, 0u32..3);
+        (policies, mappings, skip(), skip(), skip(), any::<bool>()).prop_map(
+            |(policies, mappings, explicit, mapping, any, self_issued)| Says {
+                policies: policies.map(|of| of.into_iter().map(number).collect()),
+                mappings: mappings.into_iter().map(|(a, b)| (number(a), number(b))).collect(),
+                explicit,
+                mapping,
+                any,
+                self_issued,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn the_graph_decides_as_the_rfcs_tree(path in prop::collection::vec(any_says(), 1..6)) {
+            let expected = tree::judge(&path);
+            let with_anchor: Vec<Says> = std::iter::once(Says::default()).chain(path).collect();
+            prop_assert_eq!(plain(&with_anchor), expected);
+        }
     }
 
     proptest! {
