@@ -8,21 +8,18 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
-use anchorgate::domain::cert::Certificate;
 use anchorgate::domain::refusal::Refusal;
-use anchorgate::domain::subject::SubjectField;
 use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices};
-use anchorgate::domain::trust::snapshot::Snapshot;
-use anchorgate::domain::verify::{UnverifiedChain, judge};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 #[path = "support/forge.rs"]
 mod forge;
+#[path = "support/judges.rs"]
+mod judges;
 #[path = "support/mutants.rs"]
 mod mutants;
 use forge::{NOW, pem};
@@ -45,7 +42,7 @@ fn openssl_agrees() {
         if let Some(out) = &mut out {
             writeln!(out, "{}", line(&mutant)).expect("written");
         }
-        let ours = ours(&mutant);
+        let ours = judges::ours(&mutant);
         let theirs = openssl(&mutant, folder.path());
         match (&ours, &theirs) {
             (Ok(()), Ok(())) => accepted += 1,
@@ -127,28 +124,6 @@ fn line(mutant: &Mutant) -> Value {
     })
 }
 
-fn ours(mutant: &Mutant) -> Result<(), Refusal> {
-    let root = Certificate::from_der(&mutant.root)?;
-    let authority = Authority {
-        certificate: Arc::new(root),
-        is_root: true,
-        crl_url: None,
-        delta_crl_url: None,
-    };
-    let configuration = Configuration {
-        id: "fleet".into(),
-        display_name: String::new(),
-        subject_field: SubjectField::SubjectDn,
-        devices: Devices::Any,
-        authorities: vec![authority],
-    };
-    let anchors = AnchorSet { configurations: vec![configuration], skipped: Vec::new() };
-    let (anchors, none) = (Arc::new(anchors), Arc::default());
-    let snapshot = Snapshot::new(1, anchors, none, Arc::default(), Arc::default());
-    let chain = UnverifiedChain::from_der(&mutant.chain)?;
-    judge(&chain, &snapshot, Timestamp(NOW)).map(|_| ())
-}
-
 /// `Err` has what it printed.
 fn openssl(mutant: &Mutant, folder: &Path) -> Result<(), String> {
     let write = |name: &str, certificates: &[Vec<u8>]| {
@@ -170,4 +145,15 @@ fn openssl(mutant: &Mutant, folder: &Path) -> Result<(), String> {
     }
     let text = String::from_utf8_lossy(&output.stderr);
     Err(text.lines().filter(|line| line.starts_with("error")).collect::<Vec<_>>().join("; "))
+}
+
+proptest! {
+    /// What `fuzz/fuzz_targets/paths.rs` looks for, in small.
+    #[test]
+    fn the_two_judges_agree_whatever_a_certificate_says(
+        seed in 0u64..4096,
+        patches in prop::collection::vec(any::<u8>(), 0..60),
+    ) {
+        prop_assert_eq!(judges::agree(&mutants::patched(seed, &patches)), Ok(()));
+    }
 }

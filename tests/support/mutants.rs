@@ -184,6 +184,12 @@ const CHANGES: &[Change] = &[
 
 /// The chain of this seed.
 pub fn mutant(seed: u64) -> Mutant {
+    patched(seed, &[])
+}
+
+/// The chain of this seed with parts replaced by arbitrary bytes before it is signed.  A patch is a
+/// certificate, a part, a length and that many bytes.
+pub fn patched(seed: u64, mut patches: &[u8]) -> Mutant {
     let mut dice = Dice::new(seed);
     let intermediates = dice.below(4);
     let last = intermediates + 1;
@@ -201,6 +207,12 @@ pub fn mutant(seed: u64) -> Mutant {
         change(&mut chain, &mut dice);
         changes.push(*name);
     }
+    while let [certificate, part, length, rest @ ..] = patches {
+        let (bytes, rest) = rest.split_at(rest.len().min(*length as usize));
+        let i = *certificate as usize % chain.specs.len();
+        patch(&mut chain.specs[i], *part as usize, bytes);
+        patches = rest;
+    }
     let mut made: Vec<Vec<u8>> = chain
         .specs
         .iter()
@@ -209,6 +221,43 @@ pub fn mutant(seed: u64) -> Mutant {
         .collect();
     let root = made.pop().expect("a root");
     Mutant { seed, changes, chain: made, root }
+}
+
+fn patch(spec: &mut Spec, part: usize, bytes: &[u8]) {
+    const KNOWN: &[&[u8]] = &[
+        forge::BASIC_CONSTRAINTS,
+        forge::KEY_USAGE,
+        forge::EXTENDED_KEY_USAGE,
+        forge::SUBJECT_ALT_NAME,
+        forge::NAME_CONSTRAINTS,
+        forge::CERTIFICATE_POLICIES,
+        forge::POLICY_MAPPINGS,
+        forge::POLICY_CONSTRAINTS,
+        forge::INHIBIT_ANY_POLICY,
+        forge::SUBJECT_KEY_ID,
+        forge::AUTHORITY_KEY_ID,
+    ];
+    let count = spec.extensions.len();
+    match part % 32 {
+        0 => spec.serial = bytes.to_vec(),
+        1 => spec.subject = bytes.to_vec(),
+        2 => spec.issuer = bytes.to_vec(),
+        3 => spec.not_after = String::from_utf8_lossy(bytes).into_owned(),
+        // Some octets of an extension in place, so that most of its structure stays.
+        n @ 4..=15 if count > 0 => {
+            let value = &mut spec.extensions[n % count].2;
+            for pair in bytes.chunks_exact(2) {
+                let at = pair[0] as usize % value.len().max(1);
+                if let Some(octet) = value.get_mut(at) {
+                    *octet = pair[1];
+                }
+            }
+        }
+        n => {
+            let kind = KNOWN[n % KNOWN.len()].to_vec();
+            spec.extensions.push((kind, n % 2 == 0, bytes.to_vec()));
+        }
+    }
 }
 
 fn edit(chain: &mut Chain, i: usize, change: impl FnOnce(Spec) -> Spec) {
