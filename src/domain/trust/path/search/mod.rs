@@ -43,6 +43,8 @@ pub struct Search<'a> {
 #[derive(Default)]
 struct Ledger {
     nodes: usize,
+    paths: usize,
+    /// Comparisons of names with constraints that are left.
     comparisons: usize,
     /// What became of the signatures of this decision, by key and certificate, so that no path and no
     /// configuration pays for one again.
@@ -83,8 +85,11 @@ impl<'a> Search<'a> {
         now: Timestamp,
         explain: bool,
     ) -> Self {
-        let attempts = explain.then(Vec::new);
-        let ledger = RefCell::new(Ledger { attempts, ..Ledger::default() });
+        let ledger = RefCell::new(Ledger {
+            comparisons: snapshot.policy.max_name_comparisons,
+            attempts: explain.then(Vec::new),
+            ..Ledger::default()
+        });
         Self { snapshot, presented, now, ledger }
     }
 
@@ -199,12 +204,15 @@ impl<'a> Search<'a> {
     /// Judges a path that reaches an anchor.
     fn complete(&self, goal: &Goal<'a>, path: &[Arc<Certificate>]) -> Result<(), Refusal> {
         let policy = &self.snapshot.policy;
-        let used = self.ledger.borrow().comparisons;
-        let mut left = policy.max_name_comparisons.saturating_sub(used);
-        let judged = checks::path(path, goal.purpose, self.now, policy, &mut left);
-        self.ledger.borrow_mut().comparisons =
-            policy.max_name_comparisons - left.min(policy.max_name_comparisons);
-        judged?;
+        {
+            let mut ledger = self.ledger.borrow_mut();
+            ledger.paths += 1;
+            if ledger.paths > policy.max_paths {
+                let detail = format!("none of {} paths to an anchor is good", policy.max_paths);
+                return Err(Refusal::new(Code::PathBudget, detail));
+            }
+            checks::path(path, goal.purpose, self.now, policy, &mut ledger.comparisons)?;
+        }
         if goal.purpose == Purpose::ClientAuth {
             second::opinion(path, self.now)?;
         }

@@ -164,6 +164,27 @@ fn what_a_chain_can_cost_is_bounded() {
 }
 
 #[test]
+fn so_many_paths_to_an_anchor_are_judged() {
+    // 2^6 ways up to the root, and a leaf that none of them can save.
+    let mut chain = vec![
+        Spec::device(cn("device"), cn("L0"))
+            .with(forge::KEY_USAGE, true, forge::key_usage(&[2]))
+            .sign(key(15), key(1)),
+    ];
+    for level in 0..6 {
+        for twin in 0..2 {
+            let spec = Spec::authority(cn(&format!("L{level}")), cn(&format!("L{}", level + 1)));
+            chain.push(spec.serial(&[1 + twin]).sign(key(1 + level), key(2 + level)));
+        }
+    }
+    let roots = [root("L6", 7)];
+    let of = snapshot(&roots, &[], TrustPolicy::default());
+    assert_eq!(search(&of, &chain), Err(Code::KeyUsage));
+    let few = TrustPolicy { max_paths: 10, ..TrustPolicy::default() };
+    assert_eq!(search(&snapshot(&roots, &[], few), &chain), Err(Code::PathBudget));
+}
+
+#[test]
 fn a_path_has_at_most_so_many_certificates() {
     let chain_of = |intermediates: usize| {
         let mut chain = vec![device(&format!("L{intermediates}"), intermediates)];
