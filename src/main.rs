@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    anchorgate::cli::run()
+    anchorgate::cli::main()
 }

@@ -370,14 +370,14 @@ fn encode(tag: u8, contents: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::name::tests::encode as name_der;
+    use crate::domain::name::tests::{Rdn, encode as name_der};
     use proptest::prelude::*;
 
     const CN: &[u8] = &[0x55, 4, 3];
     const O: &[u8] = &[0x55, 4, 10];
     const C: &[u8] = &[0x55, 4, 6];
 
-    fn name(rdns: &[&[(&[u8], u8, &[u8])]]) -> Name {
+    fn name(rdns: &[Rdn<'_>]) -> Name {
         Name::from_der(&name_der(rdns)).expect("a name")
     }
 

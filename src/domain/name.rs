@@ -265,8 +265,11 @@ pub(crate) mod tests {
         out
     }
 
+    /// The attributes of one RDN.
+    pub(crate) type Rdn<'a> = &'a [(&'a [u8], u8, &'a [u8])];
+
     /// A Name from RDNs of (OID contents, string tag, value bytes).
-    pub(crate) fn encode(rdns: &[&[(&[u8], u8, &[u8])]]) -> Vec<u8> {
+    pub(crate) fn encode(rdns: &[Rdn<'_>]) -> Vec<u8> {
         let body: Vec<u8> = rdns
             .iter()
             .flat_map(|rdn| {
@@ -285,7 +288,7 @@ pub(crate) mod tests {
     const CN: &[u8] = &[0x55, 4, 3];
     const O: &[u8] = &[0x55, 4, 10];
 
-    fn name(rdns: &[&[(&[u8], u8, &[u8])]]) -> Name {
+    fn name(rdns: &[Rdn<'_>]) -> Name {
         Name::from_der(&encode(rdns)).expect("a name")
     }
 

@@ -182,3 +182,29 @@ fn decide(
         _ => refusal,
     })
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::domain::subject::SubjectField;
+
+    /// A verdict without a judge, for tests of what follows from one.
+    pub(crate) fn verified(
+        configuration: &str,
+        field: SubjectField,
+        subject: &str,
+        not_after: Timestamp,
+    ) -> Verified {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let der = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate");
+        let mut leaf = Certificate::from_der(der.der()).expect("readable");
+        leaf.not_after = not_after;
+        Verified {
+            configuration: configuration.into(),
+            subject: SubjectId::parse(field, subject).expect("a subject"),
+            leaf: Arc::new(leaf),
+            path: Vec::new(),
+            generation: 1,
+        }
+    }
+}

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::alphabet;
+use base64::engine::general_purpose::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::domain::cert::Certificate;
 use crate::domain::subject::SubjectField;
@@ -140,6 +141,28 @@ pub fn read_anchor_set(json: &[u8]) -> Result<AnchorSet, WireError> {
         }
     }
     Ok(set)
+}
+
+/// The list as Graph would answer it: what [`read_anchor_set`] reads.
+pub fn write_anchor_set(set: &AnchorSet) -> Value {
+    let authority = |a: &Authority| {
+        json!({
+            "certificate": STANDARD.encode(a.certificate.der()),
+            "certificateRevocationListUrl": a.crl_url.as_deref(),
+            "deltaCertificateRevocationListUrl": a.delta_crl_url.as_deref(),
+            "isRootAuthority": a.is_root,
+        })
+    };
+    let configuration = |c: &Configuration| {
+        json!({
+            "id": c.id.as_str(),
+            "deletedDateTime": null,
+            "displayName": c.display_name,
+            "tlsClientAuthParameter": c.subject_field.as_str(),
+            "certificateAuthorities": c.authorities.iter().map(authority).collect::<Vec<_>>(),
+        })
+    };
+    json!({ "value": set.configurations.iter().map(configuration).collect::<Vec<_>>() })
 }
 
 /// Parses JSON within [`MAX_JSON_DEPTH`].
@@ -325,10 +348,8 @@ fn address(object: &Map<String, Value>, name: &str) -> Result<Option<Arc<str>>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
-    use serde_json::json;
 
     fn ca(name: &str) -> String {
         let mut params = CertificateParams::default();

@@ -6,11 +6,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::body::{Body, Incoming};
+use hyper::{Request, Response};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
+
+use crate::http::serve::{Limits, Protocol as Http, connection};
 
 /// Connections the kernel holds for us while all permits are taken: a reconnect storm waits here.
 const BACKLOG: i32 = 4096;
@@ -71,4 +75,32 @@ pub async fn accept<H, F>(
             }
         }
     }
+}
+
+/// Serves plain HTTP, for listeners on loopback and for CRLs.
+pub async fn serve_plain<H, F, B>(
+    listener: TcpListener,
+    limits: Limits,
+    stop: CancellationToken,
+    handler: H,
+) where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    const AT_ONCE: u32 = 1_024;
+    let connections = Arc::new(Semaphore::new(AT_ONCE as usize));
+    let all = Arc::clone(&connections);
+    let stopping = stop.clone();
+    accept(listener, connections, stop, |stream, _, permit| {
+        let (limits, handler, stop) = (limits.clone(), handler.clone(), stopping.clone());
+        async move {
+            let _permit = permit;
+            connection(stream, Http::Http1, &limits, stop, handler).await;
+        }
+    })
+    .await;
+    let _ = all.acquire_many(AT_ONCE).await;
 }

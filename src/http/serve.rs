@@ -120,7 +120,10 @@ where
 {
     let mut connection = pin!(connection);
     let mut closing = false;
-    let mut alarm = pin!(sleep_until(activity.deadline(limits)));
+    // Never later than one header time ahead: a request that begins in the meantime makes the deadline
+    // nearer, and nothing wakes us for that.
+    let next = || activity.deadline(limits).min(Instant::now() + limits.header_read);
+    let mut alarm = pin!(sleep_until(next()));
     loop {
         tokio::select! {
             // How a connection ended concerns nobody: every request on it was answered and logged.
@@ -130,9 +133,8 @@ where
                 connection.as_mut().graceful_shutdown();
             }
             () = alarm.as_mut() => {
-                let deadline = activity.deadline(limits);
-                if deadline > Instant::now() {
-                    alarm.as_mut().reset(deadline);
+                if activity.deadline(limits) > Instant::now() {
+                    alarm.as_mut().reset(next());
                 } else if closing || activity.is_late_for_good() {
                     return;
                 } else {

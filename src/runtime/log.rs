@@ -34,6 +34,11 @@ pub fn start(filter: &str, format: Format) -> Result<(), String> {
     Ok(())
 }
 
+/// True for tracing directives that [`start`] accepts.
+pub fn is_filter(filter: &str) -> bool {
+    EnvFilter::try_new(filter).is_ok()
+}
+
 /// A value that prints nothing and is wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);

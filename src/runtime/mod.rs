@@ -4,5 +4,6 @@ pub mod atomic;
 pub mod health;
 pub mod live;
 pub mod log;
+pub mod publisher;
 pub mod random;
 pub mod tasks;

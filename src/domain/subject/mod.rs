@@ -142,6 +142,11 @@ fn canonical(field: SubjectField, text: &str) -> Result<String, String> {
     }
 }
 
+/// True for an absolute URI as RFC 3986 section 3 spells it, within [`MAX_CHARACTERS`].
+pub fn is_uri(text: &str) -> bool {
+    canonical(SubjectField::SanUri, text).is_ok()
+}
+
 fn invalid(field: SubjectField, why: &str) -> Refusal {
     Refusal::new(Code::SubjectInvalid, format!("the {} {why}", field.general_name()))
 }

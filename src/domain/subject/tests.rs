@@ -21,10 +21,10 @@ fn with_names(names: &[Raw<'_>]) -> Certificate {
         let san = CustomExtension::from_oid_content(&[2, 5, 29, 17], tlv(tag::SEQUENCE, &body));
         params.custom_extensions.push(san);
     }
-    certificate(params)
+    certificate(&params)
 }
 
-fn certificate(params: CertificateParams) -> Certificate {
+fn certificate(params: &CertificateParams) -> Certificate {
     let key = KeyPair::generate().expect("a key");
     let certificate = params.self_signed(&key).expect("a certificate");
     Certificate::from_der(certificate.der()).expect("readable")
@@ -93,7 +93,7 @@ fn exactly_one_value_identifies() {
 fn an_empty_subject_is_missing() {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
-    let certificate = certificate(params);
+    let certificate = certificate(&params);
     let refusal = SubjectId::of(&certificate, SubjectField::SubjectDn).map_err(|r| r.code);
     assert_eq!(refusal, Err(Code::SubjectMissing));
     assert_eq!(parse(SubjectField::SubjectDn, ""), Err(Code::SubjectInvalid));
@@ -255,7 +255,7 @@ fn with_subject(cn: DnValue) -> Certificate {
     params.distinguished_name.push(DnType::OrganizationName, "Acme, Inc.");
     params.distinguished_name.push(DnType::CommonName, cn);
     params.subject_alt_names = vec![SanType::DnsName("other".try_into().expect("IA5"))];
-    certificate(params)
+    certificate(&params)
 }
 
 /// 8705-8, DN-4: the text is RFC 4514, the comparison is of typed attributes.

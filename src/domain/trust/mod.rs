@@ -1,6 +1,7 @@
 //! What is trusted: configurations and their authorities, revocation, and the judge's path half.
 
 pub mod anchors;
+pub mod assembly;
 pub mod crl;
 pub mod path;
 pub mod revocations;

@@ -102,6 +102,29 @@ impl Snapshot {
         Self { generation, anchors, revocations, policy, signatures, index }
     }
 
+    /// Nothing is trusted yet.
+    pub fn nothing(policy: Arc<TrustPolicy>) -> Self {
+        Self { policy, ..Self::default() }
+    }
+
+    /// The snapshot that follows this one.  `None` keeps the configurations, and with them their index.
+    #[must_use]
+    pub fn next(&self, anchors: Option<AnchorSet>, revocations: Arc<Revocations>) -> Self {
+        let kept = (Arc::clone(&self.anchors), Arc::clone(&self.index));
+        let (anchors, index) = anchors.map_or(kept, |anchors| {
+            let index = Index::of(&anchors);
+            (Arc::new(anchors), Arc::new(index))
+        });
+        Self {
+            generation: self.generation + 1,
+            anchors,
+            revocations,
+            policy: Arc::clone(&self.policy),
+            signatures: Arc::clone(&self.signatures),
+            index,
+        }
+    }
+
     /// Authorities by name.
     pub fn index(&self) -> &Index {
         &self.index

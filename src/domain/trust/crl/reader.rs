@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::domain::cert::Certificate;
+use crate::domain::cert::{Certificate, KeyUsage};
 use crate::domain::der::{self, DerError, Element, tag};
 use crate::domain::dn;
 use crate::domain::name::Name;
@@ -526,7 +526,7 @@ fn signers_of(
         tried.push(candidate.key);
         if signed.verifies(candidate, signature) {
             let may_sign =
-                |signer: &&Arc<Certificate>| signer.key_usage.is_none_or(|usage| usage.crl_sign());
+                |signer: &&Arc<Certificate>| signer.key_usage.is_none_or(KeyUsage::crl_sign);
             let signers: Vec<_> = candidates
                 .filter(|certificate| certificate.key == candidate.key)
                 .filter(may_sign)

@@ -1,0 +1,194 @@
+//! One look at an address: from the disk or the network to a list that may be used.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{self, Receiver};
+use tokio::task::spawn_blocking;
+use tracing::warn;
+
+use crate::crl::persistence::{Meta, Saving, Store};
+use crate::crl::point::{self, Rejected, Wanted};
+use crate::crl::transport::{FetchError, Location, Transport, Validators};
+use crate::domain::cert::Certificate;
+use crate::domain::time::Timestamp;
+use crate::domain::trust::crl::{CrlError, ListReader, RevocationList};
+
+/// Pieces of a list between the network and the walker.
+const PIECES: usize = 8;
+
+/// What every flight needs.
+pub(super) struct Hangar {
+    pub(super) transport: Transport,
+    pub(super) store: Option<Store>,
+    /// Flights at one time.
+    pub(super) permits: Semaphore,
+}
+
+/// What one flight is for.
+pub(super) struct Plan {
+    pub(super) address: Arc<str>,
+    pub(super) location: Location,
+    pub(super) wanted: Wanted,
+    pub(super) signers: Arc<Vec<Arc<Certificate>>>,
+    pub(super) in_force: Option<Arc<RevocationList>>,
+    pub(super) known: Option<Validators>,
+    pub(super) past_caches: bool,
+    pub(super) now: Timestamp,
+}
+
+/// What a flight brought home.
+pub(super) enum Landed {
+    /// From the disk, the first time an address matters.
+    Loaded(Option<(Arc<RevocationList>, Meta)>),
+    Unchanged {
+        validators: Validators,
+        max_age: Option<Duration>,
+    },
+    New {
+        list: Arc<RevocationList>,
+        validators: Validators,
+        max_age: Option<Duration>,
+    },
+    Failed(LookError),
+}
+
+/// Why a look brought nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// Nothing could be fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// What was fetched is no usable list.
+    #[error(transparent)]
+    List(#[from] CrlError),
+    /// The list may not replace the one in force.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    /// The work was cut short.
+    #[error("the work was cut short")]
+    Aborted,
+}
+
+impl Hangar {
+    pub(super) async fn load(self: Arc<Self>, plan: Plan) -> Landed {
+        let Some(store) = self.store.clone() else { return Landed::Loaded(None) };
+        let Ok(_permit) = self.permits.acquire().await else {
+            return Landed::Failed(LookError::Aborted);
+        };
+        let limit = self.transport.config().max_bytes;
+        spawn_blocking(move || Landed::Loaded(load(&store, &plan, limit)))
+            .await
+            .unwrap_or(Landed::Failed(LookError::Aborted))
+    }
+
+    pub(super) async fn fetch(self: Arc<Self>, plan: Plan) -> Landed {
+        self.try_fetch(plan).await.unwrap_or_else(Landed::Failed)
+    }
+
+    async fn try_fetch(&self, plan: Plan) -> Result<Landed, LookError> {
+        let _permit = self.permits.acquire().await.map_err(|_| LookError::Aborted)?;
+        let (out, pieces) = mpsc::channel(PIECES);
+        let (location, known, past_caches) =
+            (plan.location.clone(), plan.known.clone(), plan.past_caches);
+        let limit = self.transport.config().max_bytes;
+        let store = self.store.clone();
+        let received = spawn_blocking(move || {
+            let read = receive(pieces, store.as_ref(), &plan, limit);
+            (read, plan)
+        });
+        let fetched = self.transport.fetch(&location, known.as_ref(), past_caches, out).await;
+        let (read, plan) = received.await.map_err(|_| LookError::Aborted)?;
+        let fetched = match fetched {
+            // The reader stopped taking pieces: what it says is the reason.
+            Err(FetchError::Refused) => return Err(read.err().unwrap_or(LookError::Aborted)),
+            Err(error) => return Err(error.into()),
+            Ok(fetched) if fetched.unchanged => {
+                return Ok(Landed::Unchanged {
+                    validators: fetched.validators,
+                    max_age: fetched.max_age,
+                });
+            }
+            Ok(fetched) => fetched,
+        };
+        let (reader, saving) = read?;
+        let validators = fetched.validators.clone();
+        let finished = spawn_blocking(move || finish(reader, saving, &plan, validators)).await;
+        let list = finished.map_err(|_| LookError::Aborted)??;
+        let (validators, max_age) = (fetched.validators, fetched.max_age);
+        Ok(match list {
+            None => Landed::Unchanged { validators, max_age },
+            Some(list) => Landed::New { list, validators, max_age },
+        })
+    }
+}
+
+/// Walks the pieces as they come, and writes them beside.
+fn receive(
+    mut pieces: Receiver<Vec<u8>>,
+    store: Option<&Store>,
+    plan: &Plan,
+    limit: u64,
+) -> Result<(ListReader, Option<Saving>), LookError> {
+    let mut reader = ListReader::new(limit);
+    let mut saving = None;
+    let mut first = true;
+    while let Some(piece) = pieces.blocking_recv() {
+        reader.feed(&piece)?;
+        if std::mem::take(&mut first) {
+            saving = store.and_then(|store| kept(&plan.address, store.begin(&plan.address)));
+        }
+        if let Some(mut file) = saving.take()
+            && kept(&plan.address, file.write(&piece)).is_some()
+        {
+            saving = Some(file);
+        }
+    }
+    Ok((reader, saving))
+}
+
+/// Verifies, compares with the list in force, and keeps on disk.  `None`: the same list again.
+fn finish(
+    reader: ListReader,
+    saving: Option<Saving>,
+    plan: &Plan,
+    validators: Validators,
+) -> Result<Option<Arc<RevocationList>>, LookError> {
+    let list = reader.finish(&plan.signers, plan.now)?;
+    if !point::accept(&plan.wanted, plan.in_force.as_deref(), &list)? {
+        return Ok(None);
+    }
+    if let Some(saving) = saving {
+        let address = plan.address.to_string();
+        let meta = Meta { address, validators, fetched: plan.now.0 };
+        kept(&plan.address, saving.commit(&meta));
+    }
+    Ok(Some(Arc::new(list)))
+}
+
+fn load(store: &Store, plan: &Plan, limit: u64) -> Option<(Arc<RevocationList>, Meta)> {
+    let mut reader = ListReader::new(limit);
+    let feed = |piece: &[u8]| reader.feed(piece).map_err(io::Error::other);
+    let meta = kept(&plan.address, store.load(&plan.address, feed))??;
+    let list = reader.finish(&plan.signers, plan.now).map_err(LookError::from);
+    let usable = list.and_then(|list| {
+        point::accept(&plan.wanted, None, &list)?;
+        Ok(list)
+    });
+    match usable {
+        Ok(list) => Some((Arc::new(list), meta)),
+        Err(error) => {
+            warn!(crl.address = &*plan.address, %error, "the list on disk is not used");
+            None
+        }
+    }
+}
+
+/// A disk that fails costs the copy, never the list.
+fn kept<T>(address: &str, result: io::Result<T>) -> Option<T> {
+    result
+        .inspect_err(|error| warn!(crl.address = address, %error, "no copy of the list on disk"))
+        .ok()
+}

@@ -1,0 +1,215 @@
+//! One address: what is wanted of it, what is in force from it, and whether a newer list may replace
+//! that.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::crl::schedule::{self, Looked, Times, Timing};
+use crate::crl::transport::{Location, Validators};
+use crate::domain::cert::{Certificate, Fingerprint};
+use crate::domain::name::Name;
+use crate::domain::time::Timestamp;
+use crate::domain::trust::anchors::AnchorSet;
+use crate::domain::trust::crl::{CrlNumber, RevocationList};
+
+/// What authorities expect at an address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) complete: bool,
+    pub(super) delta: bool,
+    /// Names and keys of the authorities that name the address.
+    pub(super) issuers: Vec<Name>,
+    pub(super) keys: Vec<Fingerprint>,
+}
+
+/// The addresses that matter, and all certificates that may sign lists.
+pub(super) fn wanted(anchors: &AnchorSet) -> (BTreeMap<Arc<str>, Wanted>, Vec<Arc<Certificate>>) {
+    let mut addresses: BTreeMap<Arc<str>, Wanted> = BTreeMap::new();
+    let mut signers: BTreeMap<Fingerprint, Arc<Certificate>> = BTreeMap::new();
+    for authority in anchors.configurations.iter().flat_map(|c| &c.authorities) {
+        let certificate = &authority.certificate;
+        signers.entry(certificate.fingerprint).or_insert_with(|| Arc::clone(certificate));
+        for (address, is_delta) in [(&authority.crl_url, false), (&authority.delta_crl_url, true)] {
+            let Some(address) = address else { continue };
+            let wanted = addresses.entry(Arc::clone(address)).or_default();
+            wanted.delta |= is_delta;
+            wanted.complete |= !is_delta;
+            if !wanted.keys.contains(&certificate.key) {
+                wanted.keys.push(certificate.key);
+            }
+            if !wanted.issuers.contains(&certificate.subject) {
+                wanted.issuers.push(certificate.subject.clone());
+            }
+        }
+    }
+    (addresses, signers.into_values().collect())
+}
+
+/// Why a list that can be read and verified is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// A delta where a complete list belongs.
+    #[error("a delta list where a complete one belongs")]
+    Delta,
+    /// Not a list of the authority that names the address.
+    #[error("a list of `{found}`, which is none of the authorities that name this address")]
+    Issuer {
+        /// Whose it is.
+        found: String,
+    },
+    /// Signed by another key than the list in force, and not by one that belongs here.
+    #[error("signed by another key than the list in force")]
+    Key,
+    /// cRLNumber goes down (RFC 5280 section 5.2.3): an old list, replayed.
+    #[error("cRLNumber {found} is below {in_force}, the one in force")]
+    NumberWentDown {
+        /// In force.
+        in_force: String,
+        /// Found.
+        found: String,
+    },
+    /// thisUpdate goes back.
+    #[error("thisUpdate {found} is before {in_force}, the one in force")]
+    Older {
+        /// In force.
+        in_force: Timestamp,
+        /// Found.
+        found: Timestamp,
+    },
+}
+
+/// Whether `new` may take the place of `old`; `Ok(false)` when it is the same list again.
+pub(super) fn accept(
+    wanted: &Wanted,
+    old: Option<&RevocationList>,
+    new: &RevocationList,
+) -> Result<bool, Rejected> {
+    if new.is_delta() && !wanted.delta {
+        return Err(Rejected::Delta);
+    }
+    // An indirect list has its own issuer's name; whether that one is trusted is asked at each use.
+    let indirect = new.scope.as_ref().is_some_and(|scope| scope.indirect);
+    if !indirect && !wanted.issuers.contains(&new.issuer) {
+        return Err(Rejected::Issuer { found: new.issuer.to_string() });
+    }
+    let Some(old) = old else { return Ok(true) };
+    let belongs =
+        |list: &RevocationList| list.signer_key().is_some_and(|key| wanted.keys.contains(&key));
+    if belongs(old) && !belongs(new) {
+        return Err(Rejected::Key);
+    }
+    if !old.is_same_series(new) || old.is_delta() != new.is_delta() {
+        return Ok(true);
+    }
+    if new.number < old.number {
+        let text = |number: Option<CrlNumber>| match number {
+            Some(number) => number.to_string(),
+            None => "(none)".to_owned(),
+        };
+        let (in_force, found) = (text(old.number), text(new.number));
+        return Err(Rejected::NumberWentDown { in_force, found });
+    }
+    if new.this_update < old.this_update {
+        return Err(Rejected::Older { in_force: old.this_update, found: new.this_update });
+    }
+    Ok((new.number, new.this_update, new.next_update)
+        != (old.number, old.this_update, old.next_update)
+        || new.entries() != old.entries())
+}
+
+/// An address and its state.
+pub(super) struct Point {
+    pub(super) location: Location,
+    pub(super) wanted: Wanted,
+    pub(super) list: Option<Arc<RevocationList>>,
+    pub(super) validators: Validators,
+    pub(super) fetched: Option<Timestamp>,
+    pub(super) from_disk: bool,
+    pub(super) last_error: Option<(Timestamp, String)>,
+    /// The disk was asked.
+    pub(super) loaded: bool,
+    /// A fetch (or load) is under way: there is never a second one.
+    pub(super) flying: bool,
+    /// Asked to look once more when the flight is over; what is under way may be too old already.
+    pub(super) again: bool,
+    /// Past caches, because somebody asked.
+    pub(super) past_caches: bool,
+    pub(super) due: Timestamp,
+    pub(super) waiting: Vec<oneshot::Sender<()>>,
+    in_vain: u32,
+    looks: u64,
+    seed: u64,
+}
+
+impl Point {
+    pub(super) fn new(
+        address: &str,
+        location: Location,
+        wanted: Wanted,
+        seed: u64,
+        now: Timestamp,
+    ) -> Self {
+        let Fingerprint(digest) = Fingerprint::of(address.as_bytes());
+        let own = digest.iter().take(8).fold(0u64, |n, &b| (n << 8) | u64::from(b));
+        Self {
+            location,
+            wanted,
+            list: None,
+            validators: Validators::default(),
+            fetched: None,
+            from_disk: false,
+            last_error: None,
+            loaded: false,
+            flying: false,
+            again: false,
+            past_caches: false,
+            due: now,
+            waiting: Vec::new(),
+            in_vain: 0,
+            looks: 0,
+            seed: seed ^ own,
+        }
+    }
+
+    /// Looks that are over.
+    pub(super) fn looks(&self) -> u64 {
+        self.looks
+    }
+
+    /// The version of the list in force, for a conditional request.
+    pub(super) fn known(&self) -> Option<Validators> {
+        self.list.is_some().then(|| self.validators.clone())
+    }
+
+    pub(super) fn succeeded(&mut self, now: Timestamp, max_age: Option<Duration>, timing: &Timing) {
+        self.last_error = None;
+        self.fetched = Some(now);
+        self.from_disk = false;
+        let times = self.list.as_deref().map(Times::from);
+        let overdue = times.is_some_and(|times| schedule::is_overdue(&times, now));
+        self.in_vain = if overdue { self.in_vain.saturating_add(1) } else { 0 };
+        self.plan(now, max_age, timing);
+    }
+
+    pub(super) fn failed(&mut self, now: Timestamp, why: String, timing: &Timing) {
+        self.last_error = Some((now, why));
+        self.in_vain = self.in_vain.saturating_add(1);
+        self.plan(now, None, timing);
+    }
+
+    fn plan(&mut self, now: Timestamp, max_age: Option<Duration>, timing: &Timing) {
+        self.looks += 1;
+        let looked = Looked {
+            now,
+            times: self.list.as_deref().map(Times::from),
+            max_age,
+            in_vain: self.in_vain,
+            is_file: matches!(self.location, Location::File(_)),
+            seed: self.seed.wrapping_add(self.looks),
+        };
+        self.due = schedule::next_look(timing, &looked);
+    }
+}

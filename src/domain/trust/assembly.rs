@@ -1,0 +1,296 @@
+//! What is wanted: the latest word of every source, from which the one writer builds snapshots.
+//!
+//! *Wanted* is kept apart from *in force*: what was applied stays due until somebody says that a
+//! snapshot of it was published, so that a failed build is retried and not forgotten.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::cert::Fingerprint;
+use crate::domain::name::Name;
+use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Skipped};
+use crate::domain::trust::crl::RevocationList;
+use crate::domain::trust::revocations::{RevocationPolicy, Revocations, Unusable};
+use crate::domain::trust::snapshot::{Snapshot, TrustPolicy};
+
+/// News of one source.
+#[derive(Debug, Clone)]
+pub enum Update {
+    /// All configurations of a directory.
+    Anchors {
+        /// Which directory.
+        source: Arc<str>,
+        /// What it has now.
+        set: AnchorSet,
+    },
+    /// The list at one address.
+    Lists {
+        /// The address, as the authorities name it.
+        address: Arc<str>,
+        /// What is there now.
+        state: ListState,
+    },
+}
+
+/// What is known of one address.
+#[derive(Debug, Clone)]
+pub enum ListState {
+    /// The list that decides until another one is in force.
+    InForce(Arc<RevocationList>),
+    /// There is a list, none was ever good, and this is why.
+    Unusable {
+        /// Whose list it should be.
+        issuers: Vec<Name>,
+        /// Names the address and the rule.
+        why: String,
+    },
+    /// The address matters no longer.
+    Gone,
+}
+
+/// How lists are used; the rest is in [`TrustPolicy`].
+#[derive(Debug, Clone, Default)]
+pub struct ListPolicy {
+    /// Authorities with a delta address need a fresh delta; otherwise their complete list decides
+    /// until its own nextUpdate.
+    pub require_delta: bool,
+    /// Lists without nextUpdate decide.
+    pub without_next_update: bool,
+    /// Lateness allowed by the key that signs, instead of [`TrustPolicy::grace`].
+    pub grace_by_key: HashMap<Fingerprint, Duration>,
+}
+
+/// The latest word of every source.
+#[derive(Debug, Default)]
+pub struct Assembly {
+    policy: ListPolicy,
+    anchors: BTreeMap<Arc<str>, AnchorSet>,
+    lists: BTreeMap<Arc<str>, ListState>,
+    /// The configurations in force are not those that are wanted.
+    anchors_changed: bool,
+    /// Counts the changes applied.
+    wanted: u64,
+    /// How many of them the last publication had.
+    in_force: u64,
+}
+
+impl Assembly {
+    /// Nothing yet.
+    pub fn new(policy: ListPolicy) -> Self {
+        Self { policy, ..Self::default() }
+    }
+
+    /// Takes news in.  False when they change nothing.
+    pub fn apply(&mut self, update: Update) -> bool {
+        let changed = match update {
+            Update::Anchors { source, set } => {
+                let changed = self.anchors.get(&source).is_none_or(|old| !same_anchors(old, &set));
+                // Kept even if equal: what was skipped may be told in other words.
+                self.anchors.insert(source, set);
+                self.anchors_changed |= changed;
+                changed
+            }
+            Update::Lists { address, state: ListState::Gone } => {
+                self.lists.remove(&address).is_some()
+            }
+            Update::Lists { address, state } => {
+                let changed = self.lists.get(&address).is_none_or(|old| !same_state(old, &state));
+                self.lists.insert(address, state);
+                changed
+            }
+        };
+        self.wanted += u64::from(changed);
+        changed
+    }
+
+    /// True while changes wait to be published.
+    pub fn due(&self) -> bool {
+        self.wanted != self.in_force
+    }
+
+    /// What is wanted, as the snapshot that follows `previous`, which is in force.
+    pub fn build(&self, previous: &Snapshot) -> Snapshot {
+        let merged = self.anchors_changed.then(|| self.merged());
+        let anchors = merged.as_ref().unwrap_or(&previous.anchors);
+        let lists = self.lists.values().filter_map(|state| match state {
+            ListState::InForce(list) => Some(Arc::clone(list)),
+            _ => None,
+        });
+        let unusable = self.lists.values().filter_map(|state| match state {
+            ListState::Unusable { issuers, why } => {
+                Some(Unusable { issuers: issuers.clone(), why: why.clone() })
+            }
+            _ => None,
+        });
+        let revocations = Revocations::new(lists)
+            .with_unusable(unusable.collect())
+            .with_policy(self.revocation_policy(anchors, &previous.policy));
+        previous.next(merged, Arc::new(revocations))
+    }
+
+    /// What [`Assembly::build`] made last is in force: nothing is due until the next change.
+    pub fn published(&mut self) {
+        self.in_force = self.wanted;
+        self.anchors_changed = false;
+    }
+
+    /// The configurations of all sources.  An id that two sources use names the first source's (in
+    /// the order of their names): a configuration is never two things.
+    fn merged(&self) -> AnchorSet {
+        let mut out = AnchorSet::default();
+        let mut seen = HashMap::new();
+        for (source, set) in &self.anchors {
+            out.skipped.extend(set.skipped.iter().cloned());
+            for configuration in &set.configurations {
+                let first = seen.entry(&configuration.id).or_insert(source);
+                if *first == source {
+                    out.configurations.push(configuration.clone());
+                } else {
+                    out.skipped.push(Skipped {
+                        configuration: configuration.id.clone(),
+                        why: format!("`{source}` has it, and so has `{first}`, which goes first"),
+                    });
+                }
+            }
+        }
+        out
+    }
+
+    fn revocation_policy(&self, anchors: &AnchorSet, policy: &TrustPolicy) -> RevocationPolicy {
+        let with_delta = |authority: &&Authority| authority.delta_crl_url.is_some();
+        let require_delta: HashSet<_> = anchors
+            .configurations
+            .iter()
+            .filter(|_| self.policy.require_delta)
+            .flat_map(|configuration| &configuration.authorities)
+            .filter(with_delta)
+            .map(|authority| authority.certificate.key)
+            .collect();
+        RevocationPolicy {
+            grace: policy.grace,
+            grace_by_key: self.policy.grace_by_key.clone(),
+            without_next_update: self.policy.without_next_update,
+            require_delta,
+        }
+    }
+}
+
+fn same_state(a: &ListState, b: &ListState) -> bool {
+    match (a, b) {
+        (ListState::InForce(a), ListState::InForce(b)) => Arc::ptr_eq(a, b),
+        (
+            ListState::Unusable { issuers: a, why: x },
+            ListState::Unusable { issuers: b, why: y },
+        ) => a == b && x == y,
+        _ => false,
+    }
+}
+
+/// True when decisions under both sets are the same.
+fn same_anchors(a: &AnchorSet, b: &AnchorSet) -> bool {
+    a.configurations.len() == b.configurations.len()
+        && a.configurations.iter().zip(&b.configurations).all(|(a, b)| same_configuration(a, b))
+}
+
+fn same_configuration(a: &Configuration, b: &Configuration) -> bool {
+    a.id == b.id
+        && a.display_name == b.display_name
+        && a.subject_field == b.subject_field
+        && a.devices == b.devices
+        && a.authorities.len() == b.authorities.len()
+        && a.authorities.iter().zip(&b.authorities).all(|(a, b)| same_authority(a, b))
+}
+
+fn same_authority(a: &Authority, b: &Authority) -> bool {
+    a.certificate.fingerprint == b.certificate.fingerprint
+        && a.is_root == b.is_root
+        && a.crl_url == b.crl_url
+        && a.delta_crl_url == b.delta_crl_url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::subject::SubjectField;
+    use crate::domain::trust::anchors::{ConfigurationId, Devices};
+
+    fn anchors(ids: &[&str]) -> AnchorSet {
+        let configurations = ids
+            .iter()
+            .map(|id| Configuration {
+                id: ConfigurationId::from(*id),
+                display_name: "name".to_owned(),
+                subject_field: SubjectField::SanDns,
+                devices: Devices::Any,
+                authorities: Vec::new(),
+            })
+            .collect();
+        AnchorSet { configurations, skipped: Vec::new() }
+    }
+
+    fn from(source: &str, ids: &[&str]) -> Update {
+        Update::Anchors { source: source.into(), set: anchors(ids) }
+    }
+
+    fn unusable(why: &str) -> Update {
+        let state = ListState::Unusable { issuers: Vec::new(), why: why.to_owned() };
+        Update::Lists { address: "http://ca.example/1.crl".into(), state }
+    }
+
+    #[test]
+    fn a_change_is_due_until_it_is_published() {
+        let mut assembly = Assembly::default();
+        assert!(!assembly.due());
+        assert!(assembly.apply(from("a", &["1"])));
+        assert!(assembly.due());
+        let _failed = assembly.build(&Snapshot::default());
+        assert!(assembly.due(), "built is not published");
+        assembly.published();
+        assert!(!assembly.due());
+        assert!(!assembly.apply(from("a", &["1"])), "the same again");
+        assert!(!assembly.due());
+        assert!(assembly.apply(unusable("truncated")));
+        assert!(!assembly.apply(unusable("truncated")));
+        assert!(assembly.apply(unusable("forged")));
+        assert!(assembly.due());
+    }
+
+    #[test]
+    fn configurations_that_stay_are_not_built_again() {
+        let mut assembly = Assembly::default();
+        assembly.apply(from("a", &["1"]));
+        let first = assembly.build(&Snapshot::default());
+        assembly.published();
+        assembly.apply(unusable("truncated"));
+        let second = assembly.build(&first);
+        assert!(Arc::ptr_eq(&first.anchors, &second.anchors));
+        assembly.published();
+        assembly.apply(from("a", &[]));
+        assert!(assembly.build(&second).anchors.configurations.is_empty());
+    }
+
+    #[test]
+    fn an_address_that_is_gone_leaves_nothing() {
+        let mut assembly = Assembly::default();
+        let gone =
+            || Update::Lists { address: "http://ca.example/1.crl".into(), state: ListState::Gone };
+        assert!(!assembly.apply(gone()));
+        assert!(assembly.apply(unusable("truncated")));
+        assert!(assembly.apply(gone()));
+        assert!(assembly.lists.is_empty());
+    }
+
+    #[test]
+    fn sources_are_merged_and_an_id_is_never_two_things() {
+        let mut assembly = Assembly::default();
+        assembly.apply(from("b", &["2", "1"]));
+        assembly.apply(from("a", &["1"]));
+        let snapshot = assembly.build(&Snapshot::default());
+        assert_eq!(snapshot.generation, 1);
+        let ids: Vec<_> = snapshot.anchors.configurations.iter().map(|c| c.id.as_str()).collect();
+        assert_eq!(ids, ["1", "2"]);
+        assert_eq!(snapshot.anchors.skipped.len(), 1);
+        assert!(snapshot.anchors.skipped[0].why.contains("`b`"));
+    }
+}

@@ -1,0 +1,396 @@
+//! The source of revocation lists against a web server, a disk and a directory that change.
+
+#[path = "support/crl_maker.rs"]
+mod crl_maker;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use anchorgate::crl::{self, Config, Handle, Metrics, RefreshError, Source, Status};
+use anchorgate::domain::subject::SubjectField;
+use anchorgate::domain::time::Timestamp;
+use anchorgate::domain::trust::anchors::{
+    AnchorSet, Authority, Configuration, ConfigurationId, Devices,
+};
+use anchorgate::domain::trust::assembly::{ListState, Update};
+use anchorgate::domain::trust::crl::RevocationList;
+use crl_maker::{Ca, HOUR, NOW};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// What a path answers: the head's other lines, and the body.
+#[derive(Clone, Default)]
+struct Page {
+    status: u16,
+    headers: Vec<String>,
+    body: Vec<u8>,
+}
+
+/// A web server that answers what it is told, and remembers what it was asked.
+#[derive(Clone)]
+struct Web {
+    origin: String,
+    pages: Arc<Mutex<HashMap<String, Page>>>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Web {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let origin = format!("http://{}", listener.local_addr().expect("an address"));
+        let web = Self { origin, pages: Arc::default(), asked: Arc::default() };
+        let server = web.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(server.clone().answer(stream));
+            }
+        });
+        web
+    }
+
+    async fn answer(self, mut stream: tokio::net::TcpStream) -> Option<()> {
+        loop {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.ok()?);
+            }
+            let head = String::from_utf8(head).ok()?;
+            let path = head.split(' ').nth(1)?.to_owned();
+            self.asked.lock().expect("no panic").push(head.to_ascii_lowercase());
+            let page = self.pages.lock().expect("no panic").get(&path).cloned();
+            let page = page.unwrap_or(Page { status: 404, ..Page::default() });
+            let etag = page.headers.iter().find_map(|line| line.strip_prefix("ETag: "));
+            let fresh = etag.is_some_and(|etag| {
+                head.to_ascii_lowercase().contains(&format!("if-none-match: {etag}"))
+            });
+            let (status, body) = if fresh { (304, &[][..]) } else { (page.status, &page.body[..]) };
+            let lines: String = page.headers.iter().map(|line| format!("{line}\r\n")).collect();
+            let length = if status == 304 {
+                String::new()
+            } else {
+                format!("Content-Length: {}\r\n", body.len())
+            };
+            let head = format!("HTTP/1.1 {status} X\r\n{length}{lines}\r\n");
+            stream.write_all(head.as_bytes()).await.ok()?;
+            stream.write_all(body).await.ok()?;
+        }
+    }
+
+    fn put(&self, path: &str, body: Vec<u8>) {
+        self.put_page(path, Page { status: 200, headers: Vec::new(), body });
+    }
+
+    fn put_page(&self, path: &str, page: Page) {
+        self.pages.lock().expect("no panic").insert(path.to_owned(), page);
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.origin)
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.lock().expect("no panic").len()
+    }
+}
+
+fn anchors(ca: &Ca, crl: Option<&str>, delta: Option<&str>) -> Arc<AnchorSet> {
+    Arc::new(AnchorSet {
+        configurations: vec![Configuration {
+            id: ConfigurationId::from("1"),
+            display_name: "fleet".to_owned(),
+            subject_field: SubjectField::SanDns,
+            devices: Devices::Any,
+            authorities: vec![Authority {
+                certificate: Arc::clone(&ca.certificate),
+                is_root: true,
+                crl_url: crl.map(Into::into),
+                delta_crl_url: delta.map(Into::into),
+            }],
+        }],
+        skipped: Vec::new(),
+    })
+}
+
+/// A running source, and what it sends.
+struct Running {
+    handle: Handle,
+    anchors: watch::Sender<Arc<AnchorSet>>,
+    updates: mpsc::Receiver<Update>,
+    stop: CancellationToken,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn start(config: Config, set: Arc<AnchorSet>) -> Running {
+    let (anchors, watched) = watch::channel(set);
+    let (sender, updates) = mpsc::channel(100);
+    let clock: crl::Clock = Arc::new(|| NOW);
+    let (source, handle) =
+        Source::new(config, watched, sender, Metrics::default(), clock).expect("a source");
+    let stop = CancellationToken::new();
+    tokio::spawn(source.run(stop.clone()));
+    Running { handle, anchors, updates, stop }
+}
+
+impl Running {
+    async fn next(&mut self) -> ListState {
+        match self.updates.recv().await.expect("the source runs") {
+            Update::Lists { state, .. } => state,
+            Update::Anchors { .. } => panic!("the source has no anchors"),
+        }
+    }
+
+    async fn list(&mut self) -> Arc<RevocationList> {
+        match self.next().await {
+            ListState::InForce(list) => list,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn unusable(&mut self) -> String {
+        match self.next().await {
+            ListState::Unusable { why, .. } => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn refresh(&self) -> Status {
+        let mut all = self.handle.refresh(None).await.expect("the source runs");
+        assert_eq!(all.len(), 1);
+        all.remove(0)
+    }
+
+    /// Refreshes, and says why that failed.
+    async fn error(&self) -> String {
+        self.refresh().await.last_error.expect("a failure").error
+    }
+
+    fn is_silent(&mut self) -> bool {
+        self.updates.try_recv().is_err()
+    }
+}
+
+fn number(status: &Status) -> Option<&str> {
+    status.list.as_ref().and_then(|list| list.number.as_deref())
+}
+
+#[tokio::test]
+async fn a_new_list_displaces_the_old_one_and_a_worse_one_does_not() {
+    let (ca, web) = (Ca::root("Root"), Web::start().await);
+    let url = web.url("/1.crl");
+    web.put("/1.crl", ca.list().number(5).revoke(&[1], None).sign());
+    let mut running = start(Config::default(), anchors(&ca, Some(&url), None));
+    assert_eq!(running.list().await.entries(), 1);
+
+    web.put("/1.crl", ca.list().number(6).revoke(&[1], None).revoke(&[2], None).sign());
+    assert_eq!(number(&running.refresh().await), Some("6"));
+    assert_eq!(running.list().await.entries(), 2);
+
+    let imposter = Ca::root("Root");
+    let later = Timestamp(NOW.0 + 1);
+    for (bad, why) in [
+        (ca.list().number(5).sign(), "cRLNumber 5 is below 6"),
+        (ca.list().sign(), "cRLNumber (none) is below 6"),
+        (ca.list().number(6).this_update(Timestamp(NOW.0 - 5 * HOUR)).sign(), "thisUpdate"),
+        (ca.list().number(7).delta_to(6).sign(), "a delta list"),
+        (ca.list().number(7).this_update(later).sign(), "in the future"),
+        (imposter.list().number(7).sign(), "does not verify"),
+        (b"<html>".to_vec(), "PEM"),
+        (Vec::new(), "truncated"),
+    ] {
+        web.put("/1.crl", bad);
+        let error = running.error().await;
+        assert!(error.contains(why), "{error}");
+    }
+    web.put_page("/1.crl", Page { status: 503, ..Page::default() });
+    assert!(running.error().await.contains("503"));
+    assert!(running.is_silent(), "nothing of this went on");
+    assert_eq!(number(&running.handle.status()[0]), Some("6"));
+}
+
+#[tokio::test]
+async fn an_unchanged_list_is_asked_for_by_its_version() {
+    let (ca, web) = (Ca::root("Root"), Web::start().await);
+    let headers = vec!["ETag: \"a\"".to_owned(), "Cache-Control: max-age=300".to_owned()];
+    let body = ca.list().number(5).sign();
+    web.put_page("/1.crl", Page { status: 200, headers, body });
+    let url = web.url("/1.crl");
+    let mut running = start(Config::default(), anchors(&ca, Some(&url), None));
+    running.list().await;
+    let status = running.refresh().await;
+    assert!(status.last_error.is_none());
+    let wait = Timestamp::parse_rfc3339(&status.next_fetch).expect("a time").0 - NOW.0;
+    assert!((300..=330).contains(&wait), "{wait}");
+    assert!(running.is_silent());
+    let asked = web.asked.lock().expect("no panic").clone();
+    assert_eq!(asked.len(), 2);
+    assert!(!asked[0].contains("if-none-match"));
+    assert!(asked[1].contains("if-none-match: \"a\"") && asked[1].contains("no-cache"));
+}
+
+#[tokio::test]
+async fn the_newest_list_survives_a_restart_without_a_network() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = || Config { directory: Some(directory.path().into()), ..Config::default() };
+    let (ca, web) = (Ca::root("Root"), Web::start().await);
+    let url = web.url("/1.crl");
+    web.put("/1.crl", ca.list().number(5).revoke(&[1], None).sign());
+    let mut running = start(config(), anchors(&ca, Some(&url), None));
+    running.list().await;
+    // A worse one leaves the copy alone.
+    web.put("/1.crl", ca.list().number(4).sign());
+    running.error().await;
+    drop(running);
+
+    let mut running = start(config(), anchors(&ca, Some(&url), None));
+    assert_eq!(running.list().await.entries(), 1, "from disk");
+    let error = running.error().await;
+    assert!(error.contains("cRLNumber 4 is below 5"), "{error}");
+    drop(running);
+
+    // A directory that knows the authority no longer does not make the copy good.
+    let other = Ca::root("Root");
+    web.put_page("/1.crl", Page { status: 500, ..Page::default() });
+    let mut running = start(config(), anchors(&other, Some(&url), None));
+    assert!(running.error().await.contains("500"));
+    assert!(running.is_silent());
+}
+
+#[tokio::test]
+async fn what_was_never_good_is_told_and_why() {
+    let (ca, web) = (Ca::root("Root"), Web::start().await);
+    web.put("/1.crl", Ca::root("Root").list().number(1).sign());
+    let url = web.url("/1.crl");
+    let mut running = start(Config::default(), anchors(&ca, Some(&url), None));
+    let why = running.unusable().await;
+    assert!(why.contains(&url) && why.contains("does not verify"), "{why}");
+    // The list gets its signer when the directory names it.
+    web.put("/1.crl", ca.list().number(1).sign());
+    running.refresh().await;
+    running.list().await;
+    // And is forgotten when nobody names the address.
+    running.anchors.send_replace(anchors(&ca, None, None));
+    assert!(matches!(running.next().await, ListState::Gone));
+    assert!(running.handle.status().is_empty());
+    assert_eq!(running.handle.refresh(Some(&url)).await, Err(RefreshError::Unknown(url.clone())));
+    running.anchors.send_replace(anchors(&ca, Some("ldap://ca.example/"), None));
+    assert!(running.unusable().await.contains("ldap"));
+    running.anchors.send_replace(anchors(&ca, None, None));
+    assert!(matches!(running.next().await, ListState::Gone));
+}
+
+#[tokio::test]
+async fn limits_hold() {
+    let (ca, web) = (Ca::root("Root"), Web::start().await);
+    let mut list = ca.list().number(1);
+    list.entries = crl_maker::many(0, 100);
+    web.put("/1.crl", list.sign());
+    let mut config = Config::default();
+    config.transport.max_bytes = 1000;
+    let url = web.url("/1.crl");
+    let running = start(config, anchors(&ca, Some(&url), None));
+    let error = running.error().await;
+    assert!(error.contains("at most 1000"), "{error}");
+
+    for path in 0..7 {
+        let headers = vec![format!("Location: /{}", path + 1)];
+        web.put_page(&format!("/{path}"), Page { status: 302, headers, body: Vec::new() });
+    }
+    web.put("/7", ca.list().number(1).sign());
+    for (first, ends) in [("/2", "fine"), ("/1", "more than 5 redirects")] {
+        let url = web.url(first);
+        let running = start(Config::default(), anchors(&ca, Some(&url), None));
+        let error = running.refresh().await.last_error.map(|error| error.error);
+        assert!(error.unwrap_or("fine".to_owned()).contains(ends), "{first}");
+    }
+
+    let mut config = Config::default();
+    config.transport.public_only = true;
+    let before = web.asked();
+    for url in [web.url("/7"), web.url("/7").replace("127.0.0.1", "localhost")] {
+        let running = start(config.clone(), anchors(&ca, Some(&url), None));
+        let error = running.error().await;
+        assert!(error.contains("public address"), "{error}");
+    }
+    assert_eq!(web.asked(), before, "nobody was spoken to");
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_given_up() {
+    let ca = Ca::root("Root");
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/1.crl", silent.local_addr().expect("an address"));
+    let mut config = Config::default();
+    config.transport.timeout = std::time::Duration::from_millis(20);
+    let running = start(config, anchors(&ca, Some(&url), None));
+    let error = running.error().await;
+    assert!(error.contains("within 20ms"), "{error}");
+}
+
+#[tokio::test]
+async fn many_who_ask_share_a_flight() {
+    let (ca, web) = (Ca::root("Root"), Web::start().await);
+    web.put("/1.crl", ca.list().number(1).sign());
+    let url = web.url("/1.crl");
+    let mut running = start(Config::default(), anchors(&ca, Some(&url), None));
+    running.list().await;
+    let before = web.asked();
+    let asking = (0..50).map(|_| {
+        let handle = running.handle.clone();
+        tokio::spawn(async move { handle.refresh(None).await.expect("the source runs") })
+    });
+    for one in asking.collect::<Vec<_>>() {
+        one.await.expect("no panic");
+    }
+    let looks = web.asked() - before;
+    assert!((1..=50).contains(&looks));
+    // All had asked before the first look was over, or a later look served them; never one each.
+    assert!(looks < 25, "{looks} looks for 50 questions");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_mounted_list_survives_the_swap_of_its_link() {
+    let ca = Ca::root("Root");
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("first"), ca.list().number(1).sign()).expect("room");
+    std::fs::write(path("second"), crl_maker::pem(&ca.list().number(2).sign())).expect("room");
+    std::os::unix::fs::symlink(path("first"), path("crl")).expect("a link");
+    let url = url::Url::from_file_path(path("crl")).expect("a URL").to_string();
+
+    let mut running = start(Config::default(), anchors(&ca, Some(&url), None));
+    assert!(running.unusable().await.contains("not an address"), "files are off by default");
+    drop(running);
+
+    let mut config = Config::default();
+    config.transport.files = true;
+    let mut running = start(config, anchors(&ca, Some(&url), None));
+    assert_eq!(running.list().await.number, Some(1.into()));
+    assert!(running.refresh().await.last_error.is_none());
+    assert!(running.is_silent(), "the same file");
+    std::os::unix::fs::symlink(path("second"), path("new")).expect("a link");
+    std::fs::rename(path("new"), path("crl")).expect("swapped");
+    running.refresh().await;
+    assert_eq!(running.list().await.number, Some(2.into()));
+}
+
+#[tokio::test]
+async fn base_and_delta_come_from_their_own_addresses() {
+    let (ca, web) = (Ca::root("Root"), Web::start().await);
+    web.put("/base", ca.list().number(1).sign());
+    web.put("/delta", ca.list().number(2).delta_to(1).revoke(&[9], None).sign());
+    let (base, delta) = (web.url("/base"), web.url("/delta"));
+    let mut running = start(Config::default(), anchors(&ca, Some(&base), Some(&delta)));
+    let (a, b) = (running.list().await, running.list().await);
+    assert_ne!(a.is_delta(), b.is_delta());
+    let kinds: Vec<_> =
+        running.handle.status().iter().filter_map(|s| Some(s.list.as_ref()?.kind)).collect();
+    assert_eq!(kinds, ["complete", "delta"]);
+}
