@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::domain::trust::path::forge::{self, Key, Spec, cn};
+use crate::domain::trust::path::names::{mailbox, uri_host};
 use proptest::prelude::*;
 
 const EMAIL: u8 = 1;
