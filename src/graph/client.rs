@@ -495,7 +495,7 @@ impl Entries {
 }
 
 /// Reads a body of at most `limit` bytes.
-pub(super) async fn read_limited(
+pub(crate) async fn read_limited(
     mut response: Response,
     limit: usize,
 ) -> Result<Vec<u8>, FetchError> {
