@@ -23,4 +23,4 @@ pub mod signature;
 
 #[cfg(test)]
 #[path = "../../../../tests/support/forge.rs"]
-mod forge;
+pub(crate) mod forge;
