@@ -11,7 +11,7 @@ use std::time::Duration;
 use anchorgate::graph::auth::{
     AssertionStyle, AuthError, Credential, ManagedIdentity, TokenEndpoint, TokenSource,
 };
-use anchorgate::graph::client::HttpSettings;
+use anchorgate::graph::client::{Client, Fetched, HttpSettings, Limits, Since};
 use anchorgate::runtime::log::Secret;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
@@ -210,8 +210,14 @@ async fn a_hub_takes_a_client_certificate() {
             let client = tls.get_ref().1.peer_certificates().map_or(0, <[_]>::len);
             let mut request = vec![0; 4096];
             let read = tls.read(&mut request).await.unwrap_or(0);
-            let posted = String::from_utf8_lossy(&request[..read]).contains("POST /oauth2/token");
-            let body = format!("{{\"access_token\":\"hub-{client}-{posted}\",\"expires_in\":300}}");
+            let request = String::from_utf8_lossy(&request[..read]);
+            assert_eq!(client, 1, "a certificate in every handshake");
+            let body = if request.contains("POST /oauth2/token") {
+                "{\"access_token\":\"hub\",\"expires_in\":300}"
+            } else {
+                assert!(request.contains("authorization: Bearer hub\r\n"), "{request}");
+                "{\"value\":[]}"
+            };
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
             let _ = tls.write_all(head.as_bytes()).await;
             let _ = tls.shutdown().await;
@@ -224,8 +230,14 @@ async fn a_hub_takes_a_client_certificate() {
         key: file(&folder, "k.pem", leaf_key.serialize_pem().as_bytes()),
     };
     let settings = HttpSettings { ca_bundle: Some(ca_pem.pem().into_bytes()), ..http() };
-    let token = TokenSource::new(credential, settings).token().await.expect("a token");
-    assert_eq!(token.secret.expose(), "hub-1-true");
+    let source = TokenSource::new(credential.clone(), settings);
+    assert_eq!(source.token().await.expect("a token").secret.expose(), "hub");
+    // The token is bound to the certificate, so that the directory is shown it as well.
+    let base = Url::parse(&format!("https://localhost:{port}")).expect("a URL");
+    let bundle = Some(ca_pem.pem().into_bytes());
+    let client = Client::new(&base, credential, bundle, Limits::default()).expect("a client");
+    let fetched = client.fetch(&Since::default()).await.expect("a list");
+    assert!(matches!(fetched, Fetched::List { entries, .. } if entries.is_empty()));
 }
 
 #[tokio::test]

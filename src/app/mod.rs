@@ -168,11 +168,12 @@ impl App {
         let (https, http): (Option<Served>, Option<Served>) = directory.unwrap_or_default();
         if let (Some(socket), Some(served)) = (sockets.directory, https) {
             tasks.spawn(serve(
-                edge("directory", |tls| &tls.public, public_bounds),
+                edge("directory", |tls| &tls.directory, public_bounds),
                 socket,
                 stop.clone(),
-                move |_, request: Request<Incoming>| {
+                move |peer: Arc<Peer>, mut request: Request<Incoming>| {
                     let served = served.clone();
+                    request.extensions_mut().insert(peer);
                     async move { served.answer(request).await }
                 },
             ));

@@ -16,6 +16,7 @@ use crate::config::{Config, DirectoryPart, Listener, Problem, graph, oauth};
 use crate::crl;
 use crate::directory;
 use crate::directory::auth::{Permission, StaticToken};
+use crate::directory::issuers::{Issuer, KeySource};
 use crate::domain::trust::assembly::ListPolicy;
 use crate::domain::trust::snapshot::TrustPolicy;
 use crate::keyring;
@@ -59,7 +60,7 @@ fn read(top: &mut Section, folder: &Path) -> Option<Config> {
     let crl = revocation(&mut section, folder, data_dir.as_deref());
     let (trust, lists) = (trust(top, &mut section), lists(&mut section));
     drop(section);
-    let directory = directory(top);
+    let directory = directory(top, folder);
     let graph = graph::read(top, folder, data_dir.as_deref());
     let admin = admin(top);
 
@@ -216,7 +217,7 @@ fn revocation(section: &mut Section, folder: &Path, data_dir: Option<&Path>) -> 
 }
 
 /// `Some(None)`: no embedded directory.
-fn directory(top: &mut Section) -> Option<Option<DirectoryPart>> {
+fn directory(top: &mut Section, folder: &Path) -> Option<Option<DirectoryPart>> {
     if !top.has("directory") {
         // Asked for all the same, so that it is among the known keys.
         drop(top.section("directory"));
@@ -241,10 +242,42 @@ fn directory(top: &mut Section) -> Option<Option<DirectoryPart>> {
         config.page_size = size as usize;
     }
     config.tokens = section.sections("tokens").iter_mut().filter_map(static_token).collect();
-    if config.tokens.is_empty() {
-        section.problem("tokens", None, "missing; without a token nobody may read or write");
+    config.issuers =
+        section.sections("issuers").iter_mut().filter_map(|s| issuer(s, folder)).collect();
+    if config.tokens.is_empty() && config.issuers.is_empty() {
+        let allowed = "missing, and so is issuers: nobody may read or write";
+        section.problem("tokens", None, allowed);
     }
     Some(Some(DirectoryPart { listen, listen_http, public_url, config }))
+}
+
+fn issuer(section: &mut Section, folder: &Path) -> Option<Issuer> {
+    let issuer = section.text("issuer");
+    if issuer.is_none() {
+        section.problem("issuer", None, "missing; the `iss` of its tokens is expected");
+    }
+    let audiences = section.texts("audiences").unwrap_or_default();
+    if audiences.is_empty() {
+        section.problem("audiences", None, "missing; the `aud` values of its tokens are expected");
+    }
+    let keys = match (section.file("jwks_file"), section.url("jwks_url")) {
+        (Some(file), None) => Some(KeySource::File(folder.join(file))),
+        (None, Some(url)) => Some(KeySource::Url(url)),
+        _ => {
+            section.problem("jwks_url", None, "exactly one of jwks_url and jwks_file is needed");
+            None
+        }
+    };
+    let bundle = section.file("ca_bundle").map(|file| folder.join(file));
+    let ca_bundle = match bundle.map(|file| (fs::read(&file), file)) {
+        None => None,
+        Some((Ok(pem), _)) => Some(pem),
+        Some((Err(error), file)) => {
+            section.problem("ca_bundle", Some(format!("`{}`", file.display())), &error.to_string());
+            return None;
+        }
+    };
+    Some(Issuer { issuer: issuer?, audiences, keys: keys?, ca_bundle })
 }
 
 fn static_token(section: &mut Section) -> Option<StaticToken> {

@@ -238,6 +238,7 @@ impl Client {
     /// # Errors
     /// Anything that leaves it less than whole.
     pub async fn fetch(&self, since: &Since) -> Result<Fetched, FetchError> {
+        let http = self.http().await?;
         let mut entries = Entries::default();
         let mut seen = HashSet::new();
         let (mut next, mut bytes) = (Some(self.list.clone()), 0);
@@ -250,7 +251,7 @@ impl Client {
             if !seen.insert(url.clone()) {
                 return Err(FetchError::Circle);
             }
-            let page = self.get(&url, first.then_some(since)).await?;
+            let page = self.get(&http, &url, first.then_some(since)).await?;
             if page.status == StatusCode::NOT_MODIFIED && first && since.etag.is_some() {
                 return Ok(Fetched::Unchanged);
             }
@@ -268,7 +269,7 @@ impl Client {
             next = page.next.map(|link| self.same_origin(&link)).transpose()?;
         }
         let mut entries = entries.list;
-        self.complete(&mut entries).await;
+        self.complete(&http, &mut entries).await;
         Ok(Fetched::List { entries, etag, waits })
     }
 
@@ -285,6 +286,7 @@ impl Client {
         body: Option<&Value>,
         if_match: Option<&str>,
     ) -> Result<Value, FetchError> {
+        let http = self.http().await?;
         let mut url = self.list.clone();
         if let (Ok(mut path), false) = (url.path_segments_mut(), below.is_empty()) {
             path.push(below);
@@ -292,8 +294,7 @@ impl Client {
         let mut token = self.tokens.token().await?;
         let mut renewed = false;
         loop {
-            let mut request = self
-                .http
+            let mut request = http
                 .request(method.clone(), url.clone())
                 .bearer_auth(token.secret.expose())
                 .header("accept", "application/json")
@@ -325,6 +326,7 @@ impl Client {
     /// # Errors
     /// As for [`Client::fetch`].
     pub async fn objects(&self) -> Result<Vec<Value>, FetchError> {
+        let http = self.http().await?;
         let (mut objects, mut seen) = (Vec::new(), HashSet::new());
         let mut next = Some(self.list.clone());
         while let Some(url) = next {
@@ -334,7 +336,7 @@ impl Client {
             if !seen.insert(url.clone()) {
                 return Err(FetchError::Circle);
             }
-            let mut page = wire::parse(&self.get(&url, None).await?.body)?;
+            let mut page = wire::parse(&self.get(&http, &url, None).await?.body)?;
             match page["value"].take() {
                 Value::Array(list) => objects.extend(list),
                 _ => return Err(WireError::Shape("`value` is no list".into()).into()),
@@ -345,12 +347,16 @@ impl Client {
         Ok(objects)
     }
 
+    async fn http(&self) -> Result<reqwest::Client, AuthError> {
+        Ok(self.tokens.bound_client().await?.unwrap_or_else(|| self.http.clone()))
+    }
+
     /// Asks one by one for what the list shortened.  What stays short stays so: it is for the caller to
     /// keep what it has.
-    async fn complete(&self, entries: &mut [Entry]) {
+    async fn complete(&self, http: &reqwest::Client, entries: &mut [Entry]) {
         let shortened = entries.iter_mut().filter(|e| matches!(e, Entry::Shortened { .. }));
         for entry in shortened.take(self.limits.single_gets) {
-            match self.get_one(entry.id()).await {
+            match self.get_one(http, entry.id()).await {
                 // An answer for another object says nothing about this one.
                 Ok(whole) if whole.id() == entry.id() => *entry = whole,
                 Ok(other) => {
@@ -361,12 +367,16 @@ impl Client {
         }
     }
 
-    async fn get_one(&self, id: &ConfigurationId) -> Result<Entry, FetchError> {
+    async fn get_one(
+        &self,
+        http: &reqwest::Client,
+        id: &ConfigurationId,
+    ) -> Result<Entry, FetchError> {
         let mut url = self.list.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.push(id.as_str());
         }
-        let answer = self.get(&url, None).await?;
+        let answer = self.get(http, &url, None).await?;
         Ok(wire::read_entry(&answer.body)?)
     }
 
@@ -379,11 +389,16 @@ impl Client {
     }
 
     /// One GET, tried again where the directory asks for it.
-    async fn get(&self, url: &Url, since: Option<&Since>) -> Result<Answer, FetchError> {
+    async fn get(
+        &self,
+        http: &reqwest::Client,
+        url: &Url,
+        since: Option<&Since>,
+    ) -> Result<Answer, FetchError> {
         let mut token = self.tokens.token().await?;
         let (mut renewed, mut tries) = (false, 0);
         loop {
-            let answer = self.get_once(url, since, &token).await?;
+            let answer = self.get_once(http, url, since, &token).await?;
             match answer.status.as_u16() {
                 200 | 304 => return Ok(answer),
                 401 if !renewed => {
@@ -410,13 +425,13 @@ impl Client {
 
     async fn get_once(
         &self,
+        http: &reqwest::Client,
         url: &Url,
         since: Option<&Since>,
         token: &Token,
     ) -> Result<Answer, FetchError> {
         let request_id = guid();
-        let mut request = self
-            .http
+        let mut request = http
             .get(url.clone())
             .bearer_auth(token.secret.expose())
             .header("accept", "application/json")
@@ -495,7 +510,7 @@ impl Entries {
 }
 
 /// Reads a body of at most `limit` bytes.
-pub(super) async fn read_limited(
+pub(crate) async fn read_limited(
     mut response: Response,
     limit: usize,
 ) -> Result<Vec<u8>, FetchError> {

@@ -73,8 +73,11 @@ pub fn edge(
     let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(Arc::clone(identity)));
     let mut token =
         builder()?.with_client_cert_verifier(verifier).with_cert_resolver(resolver.clone());
+    let mut directory = builder()?
+        .with_client_cert_verifier(Arc::new(ReportVerifier::new(&provider)))
+        .with_cert_resolver(resolver.clone());
     let mut public = builder()?.with_no_client_auth().with_cert_resolver(resolver);
-    for server in [&mut token, &mut public] {
+    for server in [&mut token, &mut directory, &mut public] {
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // Without extended master secret a TLS 1.2 session can be spliced (RFC 7627).
         server.require_ems = true;
@@ -87,5 +90,5 @@ pub fn edge(
             server.ticketer = aws_lc_rs::Ticketer::new()?;
         }
     }
-    Ok(EdgeTls { token: Arc::new(token), public: Arc::new(public) })
+    Ok(EdgeTls { token: Arc::new(token), directory: Arc::new(directory), public: Arc::new(public) })
 }
