@@ -217,7 +217,7 @@ fn tbs_certificate(
 /// A list in the making.
 #[derive(Clone)]
 pub struct List<'a> {
-    signer: &'a Ca,
+    pub signer: &'a Ca,
     /// The encoded version; v1 has none.
     pub version: Option<u8>,
     pub issuer: Vec<u8>,
