@@ -1,4 +1,85 @@
-//! anchorgate: an mTLS OAuth 2.0 token-endpoint gateway for IoT fleets.
+//! anchorgate: an mTLS OAuth 2.0 token-endpoint gateway for fleets of IoT devices.
+//!
+//! A device makes a mutual-TLS handshake.  anchorgate judges its certificate against trust anchors that
+//! are synced from a Microsoft Graph directory, takes the subject ID from the field that the
+//! configuration names, checks base and delta CRLs, and issues a short-lived access token bound to that
+//! certificate (RFC 8705).  This page is the map; the decisions of a part stand in its own front page,
+//! under *Why*.
+//!
+//! # The map
+//!
+//! | rank | part | what it is for |
+//! |---|---|---|
+//! | 0 | [`domain`] | what is decided: certificates, paths, revocation, subjects, tokens. Pure: time and bytes are arguments |
+//! | 1 | [`runtime`] | what running code shares: the live cell and its one writer, tasks, readiness, logging, files that are whole |
+//! | 2 | [`http`] | one HTTP connection: limits, bounded bodies, replies |
+//! | 3 | [`tls`] [`keyring`] [`graph`] [`crl`] [`store`] | adapters: the edge, our own keys, Graph as a source, CRLs as a source, storage |
+//! | 4 | [`oauth`] [`directory`] [`admin`] | the planes |
+//! | 5 | [`config`] | the only reader of settings: typed parts, all problems at once |
+//! | 6 | [`app`] | the composition root |
+//! | 7 | [`cli`] | the commands, the quickstart among them |
+//!
+//! A part imports only parts of a strictly lower rank, never a sibling; `tests/layers.rs` enforces it.
+//! Each part owns its `Config`, metrics and errors, and none imports [`config`].
+//!
+//! # Two flows, one meeting point
+//!
+//! ```text
+//! request  tls/acceptor: permit -> accept -> handshake (tls/verifier asks domain::verify) -> http/serve
+//!          -> oauth/request: bytes -> TokenRequest -> oauth/endpoint: Live::current(), judge again,
+//!          authorize, sign -> reply -> audit           any refusal -> oauth/error -> reply
+//! update   graph: credential -> pages -> wire -> AnchorSet --+
+//!          crl: schedule -> transport -> read, verify -------+-> inbox -> runtime/publisher:
+//!          keyring: server certificate, signing keys --------+   Assembly -> build -> Writer::publish
+//! ```
+//!
+//! They meet in [`runtime::live`]: one cell with the snapshot, the signing keys and the TLS
+//! configurations, so that no reader sees half a change.  A request loads it once and uses that one
+//! value throughout.
+//!
+//! # Invariants
+//!
+//! 1. The handshake's verdict only decides whether to talk.  Every token request is judged again under
+//!    the current snapshot: a removed anchor, a revoked or expired certificate stops the next request on
+//!    resumed and kept-alive connections.  rustls does not call the verifier when a session is resumed;
+//!    this is what closes that hole.
+//! 2. A signature check is a pure function of bytes, so a good one is remembered, within a bound, for as
+//!    long as the process lives.  Everything else (validity now, revocation, names, policy, subject) is
+//!    decided each time and never cached.
+//! 3. The TLS configurations outlive trust updates: a CRL refresh or an anchor change does not throw
+//!    away session tickets.  They are rebuilt when the server's certificate changes.
+//! 4. One writer.  Build and validate first, then publish.  A failed build leaves the old state in
+//!    force, due for another try, and visible.
+//! 5. Unknown is a refusal.  "Never loaded" and "loaded, empty" are different values.  A truncated or
+//!    unreadable answer of the directory removes no anchor.
+//! 6. The data plane never waits for the network or a disk.  The last good state is on disk and is
+//!    served from at the start, with its own validity.
+//! 7. Identity is (configuration, anchor key, path, field, value).  Only the end-entity certificate
+//!    gives identity.
+//! 8. Nothing secret is logged, listed or served.
+//!
+//! # Where to add a thing
+//!
+//! | to add | touch |
+//! |---|---|
+//! | a subject field | `domain/subject/fields.rs`: a variant and its reader |
+//! | a way to authenticate to Graph | `graph/auth.rs`: a `Credential` variant; `config/parse.rs` |
+//! | a CRL transport | `crl/transport.rs`: a scheme |
+//! | a grant | `domain/token/grants.rs`: a variant; `oauth/request.rs` |
+//! | a source of trust | a rank-3 folder that sends `Update`s; one line in `app.rs` |
+//! | a setting | the part's `Config`; `config/parse.rs`; README's table |
 
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod config;
 pub mod crl;
+pub mod directory;
 pub mod domain;
+pub mod graph;
+pub mod http;
+pub mod keyring;
+pub mod oauth;
+pub mod runtime;
+pub mod store;
+pub mod tls;

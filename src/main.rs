@@ -1,3 +1,7 @@
 //! The `anchorgate` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    anchorgate::cli::main()
+}

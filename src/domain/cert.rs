@@ -168,6 +168,8 @@ pub struct Certificate {
     pub key_algorithm: Box<[u8]>,
     /// subjectPublicKey octets.
     pub public_key: Box<[u8]>,
+    /// An issuerUniqueID or subjectUniqueID is present.
+    pub has_unique_ids: bool,
     /// basicConstraints, if present.
     pub basic_constraints: Option<BasicConstraints>,
     /// keyUsage, if present.
@@ -244,12 +246,13 @@ impl Certificate {
         let subject = name::read(&mut r).map_err(at("subject"))?;
         let spki = r.expect(tag::SEQUENCE).map_err(at("subjectPublicKeyInfo"))?;
         let (key_algorithm, public_key) = read_spki(spki).map_err(at("subjectPublicKeyInfo"))?;
+        let mut has_unique_ids = false;
         for number in [1, 2] {
             // Unique identifiers: X.509 v2 and up; nothing uses them.
-            let id = r.optional(tag::context(number)).map_err(at("uniqueID"))?;
-            if id.is_some() && version < 2 {
-                return Err(at("uniqueID")(DerError::Value("present in a v1 certificate")));
-            }
+            has_unique_ids |= r.optional(tag::context(number)).map_err(at("uniqueID"))?.is_some();
+        }
+        if has_unique_ids && version < 2 {
+            return Err(at("uniqueID")(DerError::Value("present in a v1 certificate")));
         }
         let extensions = match r.optional(tag::context_constructed(3)).map_err(at("extensions"))? {
             None => Vec::new(),
@@ -276,6 +279,7 @@ impl Certificate {
             spki: spki.raw.into(),
             key_algorithm: key_algorithm.into(),
             public_key: public_key.into(),
+            has_unique_ids,
             basic_constraints: None,
             key_usage: None,
             extended_key_usage: None,

@@ -197,7 +197,7 @@ pub fn boolean(element: Element<'_>) -> Result<bool, DerError> {
 }
 
 /// The contents of a minimal INTEGER.
-pub fn integer<'a>(element: Element<'a>) -> Result<&'a [u8], DerError> {
+pub fn integer(element: Element<'_>) -> Result<&[u8], DerError> {
     match element.value {
         [] => Err(DerError::Value("INTEGER has no contents")),
         [0x00, next, ..] if next & 0x80 == 0 => Err(DerError::Value("INTEGER is not minimal")),
@@ -220,7 +220,7 @@ pub fn small_integer(element: Element<'_>) -> Result<u32, DerError> {
 }
 
 /// A BIT STRING: its octets and the number of unused bits, which must be zero bits.
-pub fn bit_string<'a>(value: &'a [u8]) -> Result<(&'a [u8], u8), DerError> {
+pub fn bit_string(value: &[u8]) -> Result<(&[u8], u8), DerError> {
     let (&unused, bits) =
         value.split_first().ok_or(DerError::Value("BIT STRING has no contents"))?;
     if unused > 7 || (bits.is_empty() && unused != 0) {

@@ -10,5 +10,6 @@ pub mod name;
 pub mod refusal;
 pub mod subject;
 pub mod time;
+pub mod token;
 pub mod trust;
 pub mod verify;

@@ -8,6 +8,8 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
+use icu_normalizer::ComposingNormalizerBorrowed;
+
 use crate::domain::der::{DerError, Element, Reader, single, tag};
 
 /// A Name with its original encoding and its canonical form.
@@ -43,6 +45,12 @@ impl Name {
     /// The form that equality, hashing and [`Name::is_within`] use.
     pub fn canonical(&self) -> &[u8] {
         &self.canonical
+    }
+
+    /// False when a string in it has bytes that are no text of its type; such a value equals only the
+    /// same bytes.
+    pub fn is_legible(&self) -> bool {
+        self.rdns().iter().flatten().all(|a| !is_string(a.value.tag) || text(a.value).is_some())
     }
 
     /// True when the name has no RDN.
@@ -150,6 +158,21 @@ fn append(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// True when `tag` is of one of the string types of an attribute value (RFC 5280 appendix A.1).
+pub fn is_string(tag: u8) -> bool {
+    matches!(
+        tag,
+        tag::UTF8_STRING
+            | tag::PRINTABLE_STRING
+            | tag::IA5_STRING
+            | tag::NUMERIC_STRING
+            | tag::VISIBLE_STRING
+            | tag::TELETEX_STRING
+            | tag::BMP_STRING
+            | tag::UNIVERSAL_STRING
+    )
+}
+
 /// The characters of a string value, or `None` where it is no string or not validly encoded.
 pub fn text(value: Element<'_>) -> Option<String> {
     match value.tag {
@@ -172,16 +195,50 @@ pub fn text(value: Element<'_>) -> Option<String> {
     }
 }
 
-/// Letter case folded, white space runs made one space, none at either end (RFC 4518 2.2, 2.6.1).
+/// The text prepared for `caseIgnoreMatch` (RFC 4518 sections 2.2, 2.3 and 2.6.1): letter case folded,
+/// compatibility forms composed, invisible characters left out, white space runs made one space and
+/// none at either end.
 pub fn fold(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for word in text.split_whitespace() {
+    if text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+        return words(text.split_ascii_whitespace().map(str::to_ascii_lowercase));
+    }
+    let mut folded = text.to_owned();
+    // Folding can bring forth what normalization changes, and the reverse; twice is nearly always
+    // enough, and any bound gives a function of the text.
+    for _ in 0..4 {
+        let visible: String = folded.chars().filter(|&c| !is_invisible(c)).collect();
+        let upper = NFKC.normalize(&visible).to_uppercase();
+        let next = NFKC.normalize(&upper.to_lowercase()).into_owned();
+        if next == folded {
+            break;
+        }
+        folded = next;
+    }
+    words(folded.split_whitespace().map(str::to_owned))
+}
+
+const NFKC: ComposingNormalizerBorrowed<'static> = ComposingNormalizerBorrowed::new_nfkc();
+
+fn words(words: impl Iterator<Item = String>) -> String {
+    let mut out = String::new();
+    for word in words {
         if !out.is_empty() {
             out.push(' ');
         }
-        out.extend(word.chars().flat_map(char::to_lowercase));
+        out.push_str(&word);
     }
     out
+}
+
+/// Characters that RFC 4518 section 2.2 maps to nothing: controls that are no white space, soft
+/// hyphen, joiners, variation selectors and the like.
+fn is_invisible(c: char) -> bool {
+    (c.is_control() && !c.is_whitespace())
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{1806}' | '\u{180b}'..='\u{180e}' | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffc}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0001}' | '\u{e0020}'..='\u{e007f}')
 }
 
 /// Reads a Name that a [`Reader`] has next.
@@ -208,8 +265,11 @@ pub(crate) mod tests {
         out
     }
 
+    /// The attributes of one RDN.
+    pub(crate) type Rdn<'a> = &'a [(&'a [u8], u8, &'a [u8])];
+
     /// A Name from RDNs of (OID contents, string tag, value bytes).
-    pub(crate) fn encode(rdns: &[&[(&[u8], u8, &[u8])]]) -> Vec<u8> {
+    pub(crate) fn encode(rdns: &[Rdn<'_>]) -> Vec<u8> {
         let body: Vec<u8> = rdns
             .iter()
             .flat_map(|rdn| {
@@ -228,7 +288,7 @@ pub(crate) mod tests {
     const CN: &[u8] = &[0x55, 4, 3];
     const O: &[u8] = &[0x55, 4, 10];
 
-    fn name(rdns: &[&[(&[u8], u8, &[u8])]]) -> Name {
+    fn name(rdns: &[Rdn<'_>]) -> Name {
         Name::from_der(&encode(rdns)).expect("a name")
     }
 

@@ -7,10 +7,11 @@ use crate::domain::refusal::{Code, Refusal};
 use crate::domain::subject::SubjectId;
 use crate::domain::time::Timestamp;
 use crate::domain::trust::anchors::ConfigurationId;
+use crate::domain::trust::path::search::{Attempt, Search};
 use crate::domain::trust::snapshot::Snapshot;
 
-/// Certificates in a presented chain.
-pub const MAX_CHAIN_CERTIFICATES: usize = 10;
+/// Certificates in a presented chain.  A path has fewer; but some peers present all that they know.
+pub const MAX_CHAIN_CERTIFICATES: usize = 48;
 /// Bytes of DER in a presented chain.
 pub const MAX_CHAIN_BYTES: usize = 64 * 1024;
 
@@ -18,10 +19,12 @@ pub const MAX_CHAIN_BYTES: usize = 64 * 1024;
 #[derive(Debug, Clone)]
 pub struct UnverifiedChain {
     certificates: Vec<Arc<Certificate>>,
+    unreadable: Option<Refusal>,
 }
 
 impl UnverifiedChain {
-    /// Parses a chain, leaf first, within the limits.
+    /// Parses a chain, leaf first, within the limits.  The leaf must be readable; another certificate
+    /// that is not is left out, since a path may do without it.
     pub fn from_der<B: AsRef<[u8]>>(chain: &[B]) -> Result<Self, Refusal> {
         let bytes: usize = chain.iter().map(|c| c.as_ref().len()).sum();
         if chain.is_empty() {
@@ -37,11 +40,19 @@ impl UnverifiedChain {
                 ),
             ));
         }
-        let certificates = chain
-            .iter()
-            .map(|der| Certificate::from_der(der.as_ref()).map(Arc::new))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { certificates })
+        let (mut certificates, mut unreadable) = (Vec::with_capacity(chain.len()), None);
+        for (index, der) in chain.iter().enumerate() {
+            match Certificate::from_der(der.as_ref()) {
+                Ok(certificate) => certificates.push(Arc::new(certificate)),
+                Err(error) if index == 0 => return Err(error.into()),
+                Err(error) => {
+                    let detail = format!("certificate {} of the chain: {error}", index + 1);
+                    unreadable
+                        .get_or_insert_with(|| Refusal::new(Code::CertificateMalformed, detail));
+                }
+            }
+        }
+        Ok(Self { certificates, unreadable })
     }
 
     /// The end-entity certificate: the only one that gives identity.
@@ -49,7 +60,12 @@ impl UnverifiedChain {
         &self.certificates[0]
     }
 
-    /// All certificates, leaf first.
+    /// The first certificate that could not be read, if there was one.
+    pub fn unreadable(&self) -> Option<&Refusal> {
+        self.unreadable.as_ref()
+    }
+
+    /// All certificates that could be read, leaf first.
     pub fn certificates(&self) -> &[Arc<Certificate>] {
         &self.certificates
     }
@@ -98,9 +114,97 @@ impl Verified {
 /// # Errors
 /// The most telling refusal of all paths that were tried.
 pub fn judge(
-    _chain: &UnverifiedChain,
-    _snapshot: &Snapshot,
-    _now: Timestamp,
+    chain: &UnverifiedChain,
+    snapshot: &Snapshot,
+    now: Timestamp,
 ) -> Result<Vec<Verified>, Refusal> {
-    Err(Refusal::new(Code::ChainUntrusted, "no configuration is in force"))
+    decide(chain, snapshot, &Search::new(chain.certificates(), snapshot, now, false))
+}
+
+/// [`judge`] with an account of every path that was tried, the first [`MAX_ATTEMPTS`] of them.
+///
+/// [`MAX_ATTEMPTS`]: crate::domain::trust::path::search::MAX_ATTEMPTS
+pub fn explain(
+    chain: &UnverifiedChain,
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> (Result<Vec<Verified>, Refusal>, Vec<Attempt>) {
+    let search = Search::new(chain.certificates(), snapshot, now, true);
+    let decision = decide(chain, snapshot, &search);
+    (decision, search.into_attempts())
+}
+
+fn decide(
+    chain: &UnverifiedChain,
+    snapshot: &Snapshot,
+    search: &Search<'_>,
+) -> Result<Vec<Verified>, Refusal> {
+    let (mut verified, mut refusal) = (Vec::new(), None::<Refusal>);
+    let certificates = chain.certificates().iter().map(AsRef::as_ref);
+    for index in snapshot.index().candidates(&snapshot.anchors, certificates) {
+        let configuration = &snapshot.anchors.configurations[index];
+        let judged = search
+            .path(index)
+            .and_then(|path| Ok((SubjectId::of(chain.leaf(), configuration.subject_field)?, path)));
+        match judged {
+            Ok((subject, path)) => verified.push(Verified {
+                configuration: configuration.id.clone(),
+                subject,
+                leaf: Arc::clone(chain.leaf()),
+                path,
+                generation: snapshot.generation,
+            }),
+            Err(other) => {
+                refusal = Some(match refusal {
+                    Some(earlier) => earlier.best(other),
+                    None => other,
+                });
+            }
+        }
+    }
+    if !verified.is_empty() {
+        return Ok(verified);
+    }
+    let untrusted = || {
+        Refusal::new(
+            Code::ChainUntrusted,
+            format!(
+                "no configuration has an authority that issued `{}` or a certificate presented \
+                 with it",
+                chain.leaf().subject
+            ),
+        )
+    };
+    let refusal = refusal.unwrap_or_else(untrusted);
+    // A certificate that could not be read may be what the path lacks.
+    Err(match chain.unreadable() {
+        Some(error) if refusal.code == Code::ChainUntrusted => error.clone(),
+        _ => refusal,
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::domain::subject::SubjectField;
+
+    /// A verdict without a judge, for tests of what follows from one.
+    pub(crate) fn verified(
+        configuration: &str,
+        field: SubjectField,
+        subject: &str,
+        not_after: Timestamp,
+    ) -> Verified {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let der = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate");
+        let mut leaf = Certificate::from_der(der.der()).expect("readable");
+        leaf.not_after = not_after;
+        Verified {
+            configuration: configuration.into(),
+            subject: SubjectId::parse(field, subject).expect("a subject"),
+            leaf: Arc::new(leaf),
+            path: Vec::new(),
+            generation: 1,
+        }
+    }
 }

@@ -31,10 +31,37 @@ impl SubjectField {
         }
     }
 
+    /// What X.509 calls the value.
+    pub const fn general_name(self) -> &'static str {
+        match self {
+            Self::SubjectDn => "subject name",
+            Self::SanDns => "dNSName",
+            Self::SanUri => "uniformResourceIdentifier",
+            Self::SanIp => "iPAddress",
+            Self::SanEmail => "rfc822Name",
+        }
+    }
+
     /// The field of that name; letter case and underscores do not count, since Graph's own
     /// documentation loses both.
     pub fn parse(name: &str) -> Option<Self> {
         let plain = |s: &str| s.replace('_', "").to_ascii_lowercase();
         Self::ALL.into_iter().find(|field| plain(field.as_str()) == plain(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_in_every_spelling_graph_uses() {
+        for field in SubjectField::ALL {
+            assert_eq!(SubjectField::parse(field.as_str()), Some(field));
+        }
+        assert_eq!(SubjectField::parse("tlsClientAuthSanDns"), Some(SubjectField::SanDns));
+        assert_eq!(SubjectField::parse("tls_client_auth_san_dn"), None);
+        assert_eq!(SubjectField::parse("unknownFutureValue"), None);
+        assert_eq!(SubjectField::parse(""), None);
     }
 }

@@ -67,6 +67,8 @@ pub struct Assembly {
     policy: ListPolicy,
     anchors: BTreeMap<Arc<str>, AnchorSet>,
     lists: BTreeMap<Arc<str>, ListState>,
+    /// The configurations in force are not those that are wanted.
+    anchors_changed: bool,
     /// Counts the changes applied.
     wanted: u64,
     /// How many of them the last publication had.
@@ -86,6 +88,7 @@ impl Assembly {
                 let changed = self.anchors.get(&source).is_none_or(|old| !same_anchors(old, &set));
                 // Kept even if equal: what was skipped may be told in other words.
                 self.anchors.insert(source, set);
+                self.anchors_changed |= changed;
                 changed
             }
             Update::Lists { address, state: ListState::Gone } => {
@@ -106,9 +109,10 @@ impl Assembly {
         self.wanted != self.in_force
     }
 
-    /// A snapshot of what is wanted.
-    pub fn build(&self, generation: u64, policy: Arc<TrustPolicy>) -> Snapshot {
-        let anchors = self.merged();
+    /// What is wanted, as the snapshot that follows `previous`, which is in force.
+    pub fn build(&self, previous: &Snapshot) -> Snapshot {
+        let merged = self.anchors_changed.then(|| self.merged());
+        let anchors = merged.as_ref().unwrap_or(&previous.anchors);
         let lists = self.lists.values().filter_map(|state| match state {
             ListState::InForce(list) => Some(Arc::clone(list)),
             _ => None,
@@ -121,18 +125,14 @@ impl Assembly {
         });
         let revocations = Revocations::new(lists)
             .with_unusable(unusable.collect())
-            .with_policy(self.revocation_policy(&anchors, &policy));
-        Snapshot {
-            generation,
-            anchors: Arc::new(anchors),
-            revocations: Arc::new(revocations),
-            policy,
-        }
+            .with_policy(self.revocation_policy(anchors, &previous.policy));
+        previous.next(merged, Arc::new(revocations))
     }
 
     /// What [`Assembly::build`] made last is in force: nothing is due until the next change.
     pub fn published(&mut self) {
         self.in_force = self.wanted;
+        self.anchors_changed = false;
     }
 
     /// The configurations of all sources.  An id that two sources use names the first source's (in
@@ -244,7 +244,7 @@ mod tests {
         assert!(!assembly.due());
         assert!(assembly.apply(from("a", &["1"])));
         assert!(assembly.due());
-        let _failed = assembly.build(1, Arc::default());
+        let _failed = assembly.build(&Snapshot::default());
         assert!(assembly.due(), "built is not published");
         assembly.published();
         assert!(!assembly.due());
@@ -254,6 +254,20 @@ mod tests {
         assert!(!assembly.apply(unusable("truncated")));
         assert!(assembly.apply(unusable("forged")));
         assert!(assembly.due());
+    }
+
+    #[test]
+    fn configurations_that_stay_are_not_built_again() {
+        let mut assembly = Assembly::default();
+        assembly.apply(from("a", &["1"]));
+        let first = assembly.build(&Snapshot::default());
+        assembly.published();
+        assembly.apply(unusable("truncated"));
+        let second = assembly.build(&first);
+        assert!(Arc::ptr_eq(&first.anchors, &second.anchors));
+        assembly.published();
+        assembly.apply(from("a", &[]));
+        assert!(assembly.build(&second).anchors.configurations.is_empty());
     }
 
     #[test]
@@ -272,8 +286,8 @@ mod tests {
         let mut assembly = Assembly::default();
         assembly.apply(from("b", &["2", "1"]));
         assembly.apply(from("a", &["1"]));
-        let snapshot = assembly.build(7, Arc::default());
-        assert_eq!(snapshot.generation, 7);
+        let snapshot = assembly.build(&Snapshot::default());
+        assert_eq!(snapshot.generation, 1);
         let ids: Vec<_> = snapshot.anchors.configurations.iter().map(|c| c.id.as_str()).collect();
         assert_eq!(ids, ["1", "2"]);
         assert_eq!(snapshot.anchors.skipped.len(), 1);

@@ -3,5 +3,6 @@
 pub mod anchors;
 pub mod assembly;
 pub mod crl;
+pub mod path;
 pub mod revocations;
 pub mod snapshot;

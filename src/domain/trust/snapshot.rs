@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::trust::anchors::AnchorSet;
+use crate::domain::trust::path::index::Index;
+use crate::domain::trust::path::signature::SignatureMemo;
 use crate::domain::trust::revocations::{CrlMode, Revocations};
 
 /// What the operator demands of paths; the defaults are the strict ones.
@@ -13,9 +15,12 @@ pub struct TrustPolicy {
     pub intermediate_anchors: bool,
     /// Refuse paths whose anchor is outside its validity.
     pub anchor_validity: bool,
-    /// Refuse anchors without basicConstraints CA or without keyCertSign where keyUsage is present.
+    /// Refuse anchors that are no certification authorities: without basicConstraints CA, without
+    /// keyCertSign where keyUsage is present, without clientAuth where extendedKeyUsage is, or
+    /// without a subject.
     pub anchor_constraints: bool,
-    /// Refuse leaves without extendedKeyUsage clientAuth (absence is otherwise allowed).
+    /// Refuse leaves without extendedKeyUsage clientAuth.  Otherwise its absence is allowed, and
+    /// anyExtendedKeyUsage in its place.
     pub require_client_auth: bool,
     /// `None`: `Require` for an authority with a CRL address, else `Off`.  `Some` is for every
     /// authority in the path.
@@ -24,10 +29,22 @@ pub struct TrustPolicy {
     pub require_crl: bool,
     /// How long past nextUpdate a list still decides.
     pub grace: Duration,
+    /// The user-initial-policy-set (RFC 5280 section 6.1.1 (c)) as OID contents; empty: any policy.
+    pub policies: Vec<Box<[u8]>>,
+    /// initial-explicit-policy (RFC 5280 section 6.1.1 (f)).
+    pub explicit_policy: bool,
+    /// initial-policy-mapping-inhibit (RFC 5280 section 6.1.1 (e)).
+    pub inhibit_policy_mapping: bool,
+    /// initial-any-policy-inhibit (RFC 5280 section 6.1.1 (g)).
+    pub inhibit_any_policy: bool,
     /// Certificates in a path, anchor included.
     pub max_path: usize,
-    /// Signatures checked for one decision.
+    /// Signatures asked for in one decision, remembered ones included.
     pub max_signatures: usize,
+    /// Issuers tried for one decision.
+    pub max_nodes: usize,
+    /// Comparisons of a name with a name constraint for one decision.
+    pub max_name_comparisons: usize,
 }
 
 impl Default for TrustPolicy {
@@ -40,8 +57,15 @@ impl Default for TrustPolicy {
             crl: None,
             require_crl: false,
             grace: Duration::ZERO,
+            policies: Vec::new(),
+            explicit_policy: false,
+            inhibit_policy_mapping: false,
+            inhibit_any_policy: false,
             max_path: 10,
-            max_signatures: 100,
+            // A hundred authorities of one name without key identifiers, and a path below them.
+            max_signatures: 128,
+            max_nodes: 2048,
+            max_name_comparisons: 250_000,
         }
     }
 }
@@ -57,4 +81,49 @@ pub struct Snapshot {
     pub revocations: Arc<Revocations>,
     /// What the operator demands.
     pub policy: Arc<TrustPolicy>,
+    /// Signatures that were verified; shared by all generations.
+    pub signatures: Arc<SignatureMemo>,
+    index: Arc<Index>,
+}
+
+impl Snapshot {
+    /// A snapshot of these parts.  `signatures` goes from one generation to the next.
+    pub fn new(
+        generation: u64,
+        anchors: Arc<AnchorSet>,
+        revocations: Arc<Revocations>,
+        policy: Arc<TrustPolicy>,
+        signatures: Arc<SignatureMemo>,
+    ) -> Self {
+        let index = Arc::new(Index::of(&anchors));
+        Self { generation, anchors, revocations, policy, signatures, index }
+    }
+
+    /// Nothing is trusted yet.
+    pub fn nothing(policy: Arc<TrustPolicy>) -> Self {
+        Self { policy, ..Self::default() }
+    }
+
+    /// The snapshot that follows this one.  `None` keeps the configurations, and with them their index.
+    #[must_use]
+    pub fn next(&self, anchors: Option<AnchorSet>, revocations: Arc<Revocations>) -> Self {
+        let kept = (Arc::clone(&self.anchors), Arc::clone(&self.index));
+        let (anchors, index) = anchors.map_or(kept, |anchors| {
+            let index = Index::of(&anchors);
+            (Arc::new(anchors), Arc::new(index))
+        });
+        Self {
+            generation: self.generation + 1,
+            anchors,
+            revocations,
+            policy: Arc::clone(&self.policy),
+            signatures: Arc::clone(&self.signatures),
+            index,
+        }
+    }
+
+    /// Authorities by name.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
 }

@@ -1,0 +1,133 @@
+//! What a decision costs, against rustls-webpki alone on the same path.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anchorgate::domain::cert::Certificate;
+use anchorgate::domain::subject::SubjectField;
+use anchorgate::domain::time::Timestamp;
+use anchorgate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices};
+use anchorgate::domain::trust::path::second;
+use anchorgate::domain::trust::path::signature::SignatureMemo;
+use anchorgate::domain::trust::revocations::Revocations;
+use anchorgate::domain::trust::snapshot::{Snapshot, TrustPolicy};
+use anchorgate::domain::verify::{UnverifiedChain, judge};
+use criterion::{Criterion, criterion_group, criterion_main};
+use rustls_pki_types::{CertificateDer, UnixTime};
+use webpki::{EndEntityCert, KeyUsage};
+
+#[path = "../tests/support/forge.rs"]
+mod forge;
+use forge::{Key, NOW, Spec, cn};
+
+/// Configurations in a snapshot: a tenant's limit in Graph, and a hundred tenants.
+const CONFIGURATIONS: [usize; 2] = [1, 10_000];
+
+struct World {
+    root: Vec<u8>,
+    chain: Vec<Vec<u8>>,
+}
+
+/// Leaf, intermediate and root, as a device PKI has them.
+fn world() -> World {
+    let [root, intermediate, leaf] = [0, 1, 2].map(Key::number);
+    World {
+        root: Spec::authority(cn("Root"), cn("Root")).key_ids(root, root).sign(root, root),
+        chain: vec![
+            Spec::device(cn("device-1"), cn("Intermediate"))
+                .key_ids(leaf, intermediate)
+                .sign(leaf, intermediate),
+            Spec::authority(cn("Intermediate"), cn("Root"))
+                .key_ids(intermediate, root)
+                .sign(intermediate, root),
+        ],
+    }
+}
+
+fn snapshot(root: &[u8], configurations: usize, signatures: SignatureMemo) -> Snapshot {
+    let authority = |certificate: Vec<u8>| Authority {
+        certificate: Arc::new(Certificate::from_der(&certificate).expect("a certificate")),
+        is_root: true,
+        crl_url: None,
+        delta_crl_url: None,
+    };
+    let other = |n: usize| {
+        let (name, key) = (cn(&format!("Root {n}")), Key::number(3));
+        Spec::authority(name.clone(), name).sign(key, key)
+    };
+    let configuration = |n: usize| Configuration {
+        id: format!("configuration-{n}").as_str().into(),
+        display_name: String::new(),
+        subject_field: SubjectField::SubjectDn,
+        devices: Devices::Any,
+        authorities: vec![authority(if n == 0 { root.to_vec() } else { other(n) })],
+    };
+    let configurations = (0..configurations).map(configuration).collect();
+    let anchors = AnchorSet { configurations, skipped: Vec::new() };
+    Snapshot::new(
+        1,
+        Arc::new(anchors),
+        Arc::new(Revocations::default()),
+        Arc::new(TrustPolicy::default()),
+        Arc::new(signatures),
+    )
+}
+
+fn decisions(c: &mut Criterion) {
+    let World { root, chain } = world();
+    let mut group = c.benchmark_group("judge");
+    let now = Timestamp(NOW);
+
+    let der: Vec<CertificateDer<'_>> = chain.iter().map(|c| CertificateDer::from(&c[..])).collect();
+    let root_der = CertificateDer::from(&root[..]);
+    let anchors = [webpki::anchor_from_trusted_cert(&root_der).expect("an anchor")];
+    let time = UnixTime::since_unix_epoch(Duration::from_secs(NOW as u64));
+    group.bench_function("webpki alone", |b| {
+        b.iter(|| {
+            let leaf = EndEntityCert::try_from(&der[0]).expect("a leaf");
+            let path = leaf.verify_for_usage(
+                webpki::ALL_VERIFICATION_ALGS,
+                &anchors,
+                &der[1..],
+                time,
+                KeyUsage::client_auth(),
+                None,
+                None,
+            );
+            black_box(path.expect("a path").anchor().subject.len());
+        });
+    });
+
+    for count in CONFIGURATIONS {
+        let cold = snapshot(&root, count, SignatureMemo::new(0));
+        group.bench_function(
+            format!("parse and judge, nothing remembered, {count} configurations"),
+            |b| {
+                b.iter(|| {
+                    let chain = UnverifiedChain::from_der(&chain).expect("a chain");
+                    black_box(judge(&chain, &cold, now).expect("accepted"));
+                });
+            },
+        );
+        let warm = snapshot(&root, count, SignatureMemo::default());
+        let parsed = UnverifiedChain::from_der(&chain).expect("a chain");
+        group.bench_function(format!("judge again, {count} configurations"), |b| {
+            b.iter(|| black_box(judge(&parsed, &warm, now).expect("accepted")));
+        });
+    }
+
+    group.bench_function("parse", |b| {
+        b.iter(|| black_box(UnverifiedChain::from_der(&chain).expect("a chain")));
+    });
+    let warm = snapshot(&root, 1, SignatureMemo::default());
+    let parsed = UnverifiedChain::from_der(&chain).expect("a chain");
+    let verified = judge(&parsed, &warm, now).expect("accepted");
+    group.bench_function("second opinion", |b| {
+        b.iter(|| second::opinion(black_box(verified[0].path()), now).expect("agreement"));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, decisions);
+criterion_main!(benches);

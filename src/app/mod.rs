@@ -1,0 +1,229 @@
+//! Rank 6: the composition root.  Every part is built, wired and started here, and nowhere else.
+
+mod operator;
+mod sockets;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use hyper::Request;
+use hyper::body::Incoming;
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info};
+
+use crate::config::Config;
+use crate::crl;
+use crate::directory::{Directory, Served};
+use crate::domain::trust::anchors::AnchorSet;
+use crate::domain::trust::assembly::Assembly;
+use crate::domain::trust::snapshot::Snapshot;
+use crate::graph;
+use crate::http::listen::serve_plain;
+use crate::http::peer::Peer;
+use crate::http::serve::Limits;
+use crate::keyring;
+use crate::oauth::{self, PublicPlane, TokenEndpoint};
+use crate::runtime::health::Ready;
+use crate::runtime::live::{Active, Live};
+use crate::runtime::publisher::{OwnChange, Publisher};
+use crate::runtime::tasks::Tasks;
+use crate::store::Store;
+use crate::tls;
+use crate::tls::acceptor::{Edge, serve};
+
+use sockets::Sockets;
+
+pub use sockets::Addresses;
+
+/// How often the files of our own keys are looked at.
+const KEY_FILES: Duration = Duration::from_secs(10);
+
+/// A running gateway.
+pub struct App {
+    /// Where it listens.
+    pub addresses: Addresses,
+    /// What is in force.
+    pub live: Live,
+    tasks: Tasks,
+    drain: Duration,
+}
+
+impl App {
+    /// Starts everything that `config` says.  Listening sockets are bound before anything runs, so
+    /// that an address that is taken is an error here.
+    ///
+    /// # Errors
+    /// A key, a file or an address that cannot be used.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&config.data_dir)
+            .with_context(|| format!("cannot make data_dir {}", config.data_dir.display()))?;
+        let sockets = Sockets::bind(&config)?;
+        let addresses = sockets.addresses()?;
+        let tasks = Tasks::default();
+        let ready = Ready::default();
+        let mut registry = Registry::with_prefix("anchorgate");
+
+        let provider = tls::provider();
+        let edge_metrics = tls::metrics::Metrics::register(&mut registry);
+        let identity = keyring::identity(&config.keyring, &provider)?;
+        let keys = Arc::new(keyring::signing_keys(&config.keyring)?);
+        let trust = Snapshot::nothing(Arc::new(config.trust));
+        let (live, writer) = Live::start(|live| {
+            let tls = Arc::new(tls::edge(&config.tls, &identity, live, &edge_metrics)?);
+            Ok::<_, tls::TlsError>(Active { trust: Arc::new(trust), keys, tls })
+        })?;
+
+        // The inbox of the one writer, and what it tells back.
+        let (updates, inbox) = mpsc::channel(256);
+        let (own, own_inbox) = mpsc::channel(16);
+        let (anchors, anchors_in_force) = watch::channel(Arc::<AnchorSet>::default());
+        let publisher = Publisher {
+            assembly: Assembly::new(config.lists),
+            writer,
+            updates: inbox,
+            own: own_inbox,
+            anchors,
+        };
+        tasks.spawn_until_stop(publisher.run());
+
+        let clock = crl::system_clock();
+        let crl_metrics = crl::Metrics::default();
+        crl_metrics.register(&mut registry);
+        let (lists, crl_handle) = crl::Source::new(
+            config.crl,
+            anchors_in_force.clone(),
+            updates.clone(),
+            crl_metrics,
+            Arc::clone(&clock),
+        )?;
+        tasks.spawn(lists.run(tasks.stopping()));
+
+        let (key_changes, changed_keys) = mpsc::channel(4);
+        tasks.spawn_until_stop(keyring::watch(config.keyring, provider, KEY_FILES, key_changes));
+        let rebuild =
+            Rebuild { config: config.tls, live: live.clone(), metrics: edge_metrics.clone() };
+        tasks.spawn_until_stop(rebuild.run(changed_keys, own));
+
+        // The directory is served before it is synced from: a gateway may be its own.
+        let directory = match config.directory {
+            Some(part) => {
+                let store = Store::open(&config.data_dir.join("directory.redb")).await?;
+                let directory = Directory::new(part.config, store);
+                let https = part.public_url.map(|url| directory.at(&url));
+                let http = addresses.directory_http.map(|at| directory.at(&format!("http://{at}")));
+                Some((https, http))
+            }
+            None => None,
+        };
+        let mut sources = Vec::new();
+        let graph_metrics = graph::Metrics::register(&mut registry);
+        for source in config.graph {
+            let (metrics, clock) = (graph_metrics.clone(), Arc::clone(&clock));
+            let (handle, sync) = graph::follow(source, metrics, updates.clone(), clock)?;
+            tasks.spawn_until_stop(sync.run());
+            sources.push(handle);
+        }
+        drop(updates);
+
+        let oauth_metrics = oauth::Metrics::register(&mut registry);
+        let public = Arc::new(PublicPlane::new(live.clone(), &config.policy, &config.oauth));
+        let endpoint =
+            Arc::new(TokenEndpoint::new(live.clone(), config.policy, &config.oauth, oauth_metrics));
+        tasks.spawn_until_stop(operator::become_ready(
+            &ready,
+            anchors_in_force,
+            crl_handle.clone(),
+        ));
+        let admin = operator::plane(ready, registry, &live, crl_handle, sources);
+
+        let edge = |name, tls, bounds| Edge {
+            name,
+            tls,
+            bounds,
+            live: live.clone(),
+            metrics: edge_metrics.clone(),
+        };
+        let stop = tasks.stopping();
+        tasks.spawn(serve(
+            edge("token", |tls| &tls.token, config.token.bounds),
+            sockets.token,
+            stop.clone(),
+            move |peer: Arc<Peer>, request: Request<Incoming>| {
+                let endpoint = Arc::clone(&endpoint);
+                async move { endpoint.handle(request, &peer).await }
+            },
+        ));
+        let public_bounds = config.public.bounds;
+        tasks.spawn(serve(
+            edge("public", |tls| &tls.public, public_bounds.clone()),
+            sockets.public,
+            stop.clone(),
+            move |_, request: Request<Incoming>| {
+                let reply = public.handle(&request.into_parts().0);
+                async move { reply }
+            },
+        ));
+        let (https, http): (Option<Served>, Option<Served>) = directory.unwrap_or_default();
+        if let (Some(socket), Some(served)) = (sockets.directory, https) {
+            tasks.spawn(serve(
+                edge("directory", |tls| &tls.public, public_bounds),
+                socket,
+                stop.clone(),
+                move |_, request: Request<Incoming>| {
+                    let served = served.clone();
+                    async move { served.answer(request).await }
+                },
+            ));
+        }
+        if let (Some(socket), Some(served)) = (sockets.directory_http, http) {
+            tasks.spawn(serve_plain(socket, Limits::default(), stop.clone(), move |request| {
+                let served = served.clone();
+                async move { served.answer(request).await }
+            }));
+        }
+        tasks.spawn(serve_plain(sockets.admin, Limits::default(), stop, move |request| {
+            Arc::clone(&admin).handle(request)
+        }));
+        info!(?addresses, "listening");
+        Ok(Self { addresses, live, tasks, drain: config.drain })
+    }
+
+    /// Stops accepting, finishes the requests in flight, and ends.  False when some did not finish
+    /// in time.
+    pub async fn stop(self) -> bool {
+        self.tasks.drain(self.drain).await
+    }
+}
+
+/// Turns a changed key into a change for the publisher.  A new server certificate needs new TLS
+/// configurations, which need the edge: what the keyring cannot know.
+struct Rebuild {
+    config: tls::Config,
+    live: Live,
+    metrics: tls::metrics::Metrics,
+}
+
+impl Rebuild {
+    async fn run(self, mut changed: mpsc::Receiver<keyring::Change>, own: mpsc::Sender<OwnChange>) {
+        while let Some(change) = changed.recv().await {
+            let change = match change {
+                keyring::Change::SigningKeys(keys) => OwnChange::Keys(keys),
+                keyring::Change::Identity(identity) => {
+                    let live = self.live.downgrade();
+                    match tls::edge(&self.config, &identity, &live, &self.metrics) {
+                        Ok(tls) => OwnChange::Tls(Arc::new(tls)),
+                        Err(error) => {
+                            error!(%error, "server certificate not used; the old one stays");
+                            continue;
+                        }
+                    }
+                }
+            };
+            if own.send(change).await.is_err() {
+                return;
+            }
+        }
+    }
+}

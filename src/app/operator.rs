@@ -1,0 +1,214 @@
+//! What operators see and may do: readiness, status, gauges and actions, gathered from all parts.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::join_all;
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+
+use crate::admin::Admin;
+use crate::crl;
+use crate::domain::time::Timestamp;
+use crate::domain::trust::anchors::AnchorSet;
+use crate::graph;
+use crate::http::reply;
+use crate::runtime::health::Ready;
+use crate::runtime::live::Live;
+
+/// The admin plane with everything that there is to see and do.
+pub(super) fn plane(
+    ready: Ready,
+    mut registry: Registry,
+    live: &Live,
+    lists: crl::Handle,
+    sources: Vec<graph::Handle>,
+) -> Arc<Admin> {
+    let started = Timestamp::from(SystemTime::now());
+    let generation: Gauge = Gauge::default();
+    registry.register("trust_generation", "Generation of the trust in force", generation.clone());
+    let configurations: Gauge = Gauge::default();
+    registry.register("trust_configurations", "Configurations in force", configurations.clone());
+    let sources = Arc::new(sources);
+
+    let admin = Admin::new(ready, registry)
+        .with_gauges({
+            let live = live.clone();
+            move || {
+                let trust = &live.current().trust;
+                generation.set(i64::try_from(trust.generation).unwrap_or(i64::MAX));
+                let count = trust.anchors.configurations.len();
+                configurations.set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        })
+        .with_status("started", move || json!(started.to_string()))
+        .with_status("trust", {
+            let live = live.clone();
+            move || trust(&live)
+        })
+        .with_status("sources", {
+            let sources = Arc::clone(&sources);
+            move || sources.iter().map(|source| json!(source.status())).collect()
+        })
+        .with_status("revocation", {
+            let lists = lists.clone();
+            move || json!(lists.status())
+        })
+        .with_action("/trust/sync", {
+            let sources = Arc::clone(&sources);
+            move |_| {
+                let sources = Arc::clone(&sources);
+                async move {
+                    // Side by side: one dead directory does not hold up another.
+                    let polls = sources.iter().map(|source| async move {
+                        (source.source().to_string(), outcome(source.sync_now().await))
+                    });
+                    let outcomes: Map<_, _> = join_all(polls).await.into_iter().collect();
+                    reply::json(StatusCode::OK, &outcomes)
+                }
+            }
+        })
+        .with_action("/trust/approve", {
+            let sources = Arc::clone(&sources);
+            move |body| {
+                let sources = Arc::clone(&sources);
+                async move { approve(&sources, &body).await }
+            }
+        })
+        .with_action("/crl/refresh", move |body| {
+            let lists = lists.clone();
+            async move {
+                match member(&body, "address") {
+                    Ok(address) => match lists.refresh(address.as_deref()).await {
+                        Ok(status) => reply::json(StatusCode::OK, &status),
+                        Err(error) => refused(StatusCode::NOT_FOUND, &error.to_string()),
+                    },
+                    Err(why) => refused(StatusCode::BAD_REQUEST, &why),
+                }
+            }
+        });
+    Arc::new(admin)
+}
+
+/// Puts in force what one source holds back.
+async fn approve(sources: &[graph::Handle], body: &Bytes) -> reply::Reply {
+    let name = match member(body, "source") {
+        Ok(name) => name,
+        Err(why) => return refused(StatusCode::BAD_REQUEST, &why),
+    };
+    let source = match (&name, sources) {
+        (None, [only]) => Some(only),
+        (None, _) => {
+            let why = "there are several sources, or none: name one as `source`";
+            return refused(StatusCode::BAD_REQUEST, why);
+        }
+        (Some(name), _) => sources.iter().find(|source| **source.source() == **name),
+    };
+    let Some(source) = source else {
+        let why = format!("no source is called `{}`", name.unwrap_or_default());
+        return refused(StatusCode::NOT_FOUND, &why);
+    };
+    match source.approve().await {
+        Ok(changes) => reply::json(StatusCode::OK, &changes),
+        Err(error) => refused(StatusCode::CONFLICT, &error.to_string()),
+    }
+}
+
+fn outcome(result: Result<graph::changes::Changes, graph::HandleError>) -> Value {
+    match result {
+        Ok(changes) => json!({ "changes": changes }),
+        Err(error) => json!({ "error": error.to_string() }),
+    }
+}
+
+/// A text member of a JSON body; `None` where it or the whole body is not there.
+fn member(body: &Bytes, name: &str) -> Result<Option<String>, String> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    let value: Value =
+        serde_json::from_slice(body).map_err(|error| format!("the body is no JSON: {error}"))?;
+    match &value[name] {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text.clone())),
+        _ => Err(format!("`{name}` is no text")),
+    }
+}
+
+fn refused(status: StatusCode, why: &str) -> reply::Reply {
+    reply::json(status, &json!({ "error": why }))
+}
+
+/// What is in force.
+fn trust(live: &Live) -> Value {
+    let trust = &live.current().trust;
+    let configurations: Vec<_> = trust
+        .anchors
+        .configurations
+        .iter()
+        .map(|configuration| {
+            let authorities: Vec<_> = configuration
+                .authorities
+                .iter()
+                .map(|authority| {
+                    json!({
+                        "subject": authority.certificate.subject.to_string(),
+                        "fingerprint": authority.certificate.fingerprint.to_string(),
+                        "root": authority.is_root,
+                        "notAfter": authority.certificate.not_after.to_string(),
+                        "crl": authority.crl_url.as_deref(),
+                        "deltaCrl": authority.delta_crl_url.as_deref(),
+                    })
+                })
+                .collect();
+            json!({
+                "id": configuration.id.as_str(),
+                "displayName": configuration.display_name,
+                "subjectField": configuration.subject_field.as_str(),
+                "authorities": authorities,
+            })
+        })
+        .collect();
+    let skipped: Vec<_> = trust
+        .anchors
+        .skipped
+        .iter()
+        .map(|skipped| json!({ "id": skipped.configuration.as_str(), "why": skipped.why }))
+        .collect();
+    json!({
+        "generation": trust.generation,
+        "configurations": configurations,
+        "skipped": skipped,
+    })
+}
+
+/// Grants readiness when there is trust to decide by, and every list was looked at once.
+pub(super) fn become_ready(
+    ready: &Ready,
+    mut anchors: watch::Receiver<Arc<AnchorSet>>,
+    lists: crl::Handle,
+) -> impl Future<Output = ()> + Send + 'static {
+    const LOOK: Duration = Duration::from_millis(200);
+    let (trust, revocation) = (ready.latch("trust"), ready.latch("revocation"));
+    async move {
+        // A directory that has nothing is an answer; no answer is none.
+        if anchors.changed().await.is_err() {
+            return;
+        }
+        drop(trust);
+        // The lists' own task takes the same news: give it time to know its addresses.
+        tokio::time::sleep(LOOK).await;
+        while lists
+            .status()
+            .iter()
+            .any(|status| status.list.is_none() && status.last_error.is_none())
+        {
+            tokio::time::sleep(LOOK).await;
+        }
+        drop(revocation);
+    }
+}

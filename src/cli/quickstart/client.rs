@@ -1,0 +1,132 @@
+//! A device: one TLS connection with a client certificate, and requests on it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::SendRequest;
+use hyper::{Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use rustls::client::Resumption;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+
+use crate::tls::provider;
+
+/// A device's side of TLS: its certificate, and the sessions it can resume.
+#[derive(Clone)]
+pub struct Device {
+    config: Arc<ClientConfig>,
+}
+
+/// One open connection of a device.
+pub struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: JoinHandle<hyper::Result<()>>,
+    /// The TLS session was resumed, without showing the certificate again.
+    pub resumed: bool,
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its JSON body; null where there is none.
+    pub body: serde_json::Value,
+}
+
+impl Device {
+    /// A device with the chain and key of two PEM texts, that trusts servers under `ca_pem`.
+    ///
+    /// # Errors
+    /// PEM that cannot be read, or a key that does not fit.
+    pub fn new(ca_pem: &str, chain_pem: &str, key_pem: &str) -> anyhow::Result<Self> {
+        let mut roots = RootCertStore::empty();
+        for ca in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+            roots.add(ca?)?;
+        }
+        let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .context("certificate chain")?;
+        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).context("private key")?;
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)?;
+        config.resumption = Resumption::in_memory_sessions(8);
+        Ok(Self { config: Arc::new(config) })
+    }
+
+    /// Opens a connection to `address`, whose certificate must be for `localhost`.
+    ///
+    /// # Errors
+    /// No connection, or a handshake that fails on this side.  A TLS 1.3 server's refusal of the
+    /// certificate shows only with the first request.
+    pub async fn connect(&self, address: SocketAddr) -> anyhow::Result<Connection> {
+        let tcp = TcpStream::connect(address).await?;
+        tcp.set_nodelay(true)?;
+        let name = ServerName::try_from("localhost")?;
+        let tls = TlsConnector::from(Arc::clone(&self.config)).connect(name, tcp).await?;
+        let resumed = tls.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
+        let driver = tokio::spawn(connection);
+        Ok(Connection { sender, driver, resumed })
+    }
+}
+
+impl Connection {
+    /// Asks for a token on this connection.
+    ///
+    /// # Errors
+    /// The connection is closed, or the answer is no JSON.
+    pub async fn token(&mut self, client_id: &str) -> anyhow::Result<Answer> {
+        let form = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("grant_type", "client_credentials")
+            .append_pair("client_id", client_id)
+            .finish();
+        self.post("/oauth2/token", form).await
+    }
+
+    /// Posts a form on this connection.
+    ///
+    /// # Errors
+    /// As for [`Connection::token`].
+    pub async fn post(&mut self, path: &str, form: String) -> anyhow::Result<Answer> {
+        let request = Request::post(path)
+            .header(header::HOST, "localhost")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Full::new(Bytes::from(form)))?;
+        let sent = match self.sender.ready().await {
+            Ok(()) => self.sender.send_request(request).await,
+            Err(error) => Err(error),
+        };
+        let answer = match sent {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.ended(error).await),
+        };
+        let status = answer.status();
+        let body = answer.into_body().collect().await?.to_bytes();
+        let body = if body.is_empty() {
+            serde_json::Value::Null
+        } else {
+            serde_json::from_slice(&body).context("the answer is no JSON")?
+        };
+        Ok(Answer { status, body })
+    }
+
+    /// Why the connection is of no use any more: what TLS says of it, if it says anything.
+    async fn ended(&mut self, error: hyper::Error) -> anyhow::Error {
+        let error = match (&mut self.driver).await {
+            Ok(Err(of_connection)) => of_connection,
+            _ => error,
+        };
+        anyhow::Error::new(error).context("the connection ended")
+    }
+}

@@ -1,0 +1,148 @@
+//! Issues base and delta revocation lists (RFC 5280 section 5) for the development PKI.
+
+use anyhow::Context;
+use rcgen::SigningKey as _;
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use crate::cli::quickstart::pki::Authority;
+use crate::domain::cert::oid;
+use crate::domain::der::tag;
+use crate::domain::time::Timestamp;
+
+/// AlgorithmIdentifier of ecdsa-with-SHA256, the signature of the development PKI's keys.
+const ECDSA_WITH_SHA256: &[u8] =
+    &[0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+
+/// Why a certificate is on a list (RFC 5280 section 5.3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// keyCompromise.
+    KeyCompromise = 1,
+    /// certificateHold.
+    Hold = 6,
+    /// removeFromCRL, in deltas only.
+    Remove = 8,
+}
+
+/// One entry of a list.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The certificate's serial number, INTEGER contents.
+    pub serial: Box<[u8]>,
+    /// Since when.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// One list to be issued.
+#[derive(Debug, Clone)]
+pub struct List<'a> {
+    /// cRLNumber.
+    pub number: u64,
+    /// The BaseCRLNumber of a delta; `None` for a complete list.
+    pub base: Option<u64>,
+    /// thisUpdate.
+    pub this_update: Timestamp,
+    /// nextUpdate.
+    pub next_update: Timestamp,
+    /// What it says.
+    pub entries: &'a [Entry],
+}
+
+/// Signs a list with `authority`'s key; DER.
+///
+/// # Errors
+/// A time outside the years 1 to 9999, or signing failed.
+pub fn issue(authority: &Authority, list: &List<'_>) -> anyhow::Result<Vec<u8>> {
+    let mut entries = Vec::new();
+    for entry in list.entries {
+        let reason =
+            extension(oid::REASON_CODE, false, &tlv(tag::ENUMERATED, &[entry.reason as u8]));
+        entries.extend(sequence(&[
+            tlv(tag::INTEGER, &entry.serial),
+            time(entry.at)?,
+            sequence(&[reason]),
+        ]));
+    }
+    let certificate = &authority.certificate;
+    let key_id = certificate.subject_key_id.as_deref().context("an authority without key id")?;
+    let mut extensions = vec![
+        extension(oid::AUTHORITY_KEY_IDENTIFIER, false, &sequence(&[tlv(tag::context(0), key_id)])),
+        extension(oid::CRL_NUMBER, false, &integer(list.number)),
+    ];
+    if let Some(base) = list.base {
+        extensions.push(extension(oid::DELTA_CRL_INDICATOR, true, &integer(base)));
+    }
+    let mut parts = vec![
+        integer(1),
+        ECDSA_WITH_SHA256.to_vec(),
+        certificate.subject.der().to_vec(),
+        time(list.this_update)?,
+        time(list.next_update)?,
+    ];
+    if !entries.is_empty() {
+        parts.push(tlv(tag::SEQUENCE, &entries));
+    }
+    parts.push(tlv(tag::context_constructed(0), &sequence(&extensions)));
+    let tbs = sequence(&parts);
+    let signature = authority.key().sign(&tbs)?;
+    Ok(sequence(&[
+        tbs,
+        ECDSA_WITH_SHA256.to_vec(),
+        tlv(tag::BIT_STRING, &[&[0], &signature[..]].concat()),
+    ]))
+}
+
+fn extension(oid: &[u8], critical: bool, value: &[u8]) -> Vec<u8> {
+    let mut parts = vec![tlv(tag::OID, oid)];
+    if critical {
+        parts.push(tlv(tag::BOOLEAN, &[0xff]));
+    }
+    parts.push(tlv(tag::OCTET_STRING, value));
+    sequence(&parts)
+}
+
+/// UTCTime until 2049, GeneralizedTime after (RFC 5280 section 5.1.2.4).
+fn time(at: Timestamp) -> anyhow::Result<Vec<u8>> {
+    let at = OffsetDateTime::from_unix_timestamp(at.0)?;
+    Ok(if at.year() < 2050 {
+        let text = at.format(format_description!(
+            "[year repr:last_two][month][day][hour][minute][second]Z"
+        ))?;
+        tlv(tag::UTC_TIME, text.as_bytes())
+    } else {
+        let text = at.format(format_description!("[year][month][day][hour][minute][second]Z"))?;
+        tlv(tag::GENERALIZED_TIME, text.as_bytes())
+    })
+}
+
+fn integer(value: u64) -> Vec<u8> {
+    let bytes = value.to_be_bytes();
+    let zeros = bytes.iter().take(7).take_while(|b| **b == 0).count();
+    let mut contents = bytes[zeros..].to_vec();
+    if contents[0] & 0x80 != 0 {
+        contents.insert(0, 0);
+    }
+    tlv(tag::INTEGER, &contents)
+}
+
+fn sequence(parts: &[Vec<u8>]) -> Vec<u8> {
+    tlv(tag::SEQUENCE, &parts.concat())
+}
+
+fn tlv(tag: u8, contents: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag];
+    let length = contents.len();
+    if length < 0x80 {
+        out.push(length as u8);
+    } else {
+        let bytes = length.to_be_bytes();
+        let zeros = bytes.iter().take_while(|b| **b == 0).count();
+        out.push(0x80 | (bytes.len() - zeros) as u8);
+        out.extend_from_slice(&bytes[zeros..]);
+    }
+    out.extend_from_slice(contents);
+    out
+}

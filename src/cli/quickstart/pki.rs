@@ -1,0 +1,207 @@
+//! A development PKI: authorities that issue certificates and revocation lists.
+//!
+//! For the quickstart and for tests.  Its keys lie unencrypted on disk; nothing real trusts it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use rcgen::string::Ia5String;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+};
+use time::OffsetDateTime;
+
+use crate::domain::cert::Certificate;
+use crate::domain::time::Timestamp;
+
+/// How long certificates of this PKI live.
+const LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Clocks differ: what is made now was valid a little earlier.
+const BACKDATE: Duration = Duration::from_secs(3600);
+
+/// A certification authority with its key.
+pub struct Authority {
+    params: CertificateParams,
+    key: KeyPair,
+    /// Its certificate.
+    pub certificate: Arc<Certificate>,
+    /// Its certificate and those above it that are not roots, as PEM.
+    pub chain_pem: String,
+}
+
+/// What an end-entity certificate says of its subject.
+#[derive(Debug, Clone, Default)]
+pub struct Subject {
+    /// commonName, with organizationName `Quickstart` above it.
+    pub common_name: String,
+    /// dNSName entries.
+    pub dns: Vec<String>,
+    /// uniformResourceIdentifier entries.
+    pub uri: Vec<String>,
+    /// iPAddress entries.
+    pub ip: Vec<IpAddr>,
+    /// rfc822Name entries.
+    pub email: Vec<String>,
+}
+
+/// An end-entity certificate with its key.
+pub struct Identity {
+    /// The certificate.
+    pub certificate: Arc<Certificate>,
+    /// The certificate as PEM.
+    pub certificate_pem: String,
+    /// Certificate and intermediates as PEM, leaf first.
+    pub chain_pem: String,
+    /// Private key, PKCS#8 PEM.
+    pub key_pem: String,
+}
+
+impl Authority {
+    /// A self-signed root.
+    ///
+    /// # Errors
+    /// Key generation or encoding failed.
+    pub fn root(common_name: &str, now: Timestamp) -> anyhow::Result<Self> {
+        let params = authority_params(common_name, now)?;
+        let key = KeyPair::generate()?;
+        let certificate = params.self_signed(&key)?;
+        Self::assemble(params, key, certificate.der(), String::new())
+    }
+
+    /// An authority below this one.
+    ///
+    /// # Errors
+    /// Key generation or encoding failed.
+    pub fn intermediate(&self, common_name: &str, now: Timestamp) -> anyhow::Result<Self> {
+        let params = authority_params(common_name, now)?;
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer())?;
+        let mut chain = certificate.pem();
+        chain.push_str(&self.chain_pem);
+        Self::assemble(params, key, certificate.der(), chain)
+    }
+
+    fn assemble(
+        params: CertificateParams,
+        key: KeyPair,
+        der: &[u8],
+        chain_pem: String,
+    ) -> anyhow::Result<Self> {
+        let certificate = Arc::new(Certificate::from_der(der).context("own authority")?);
+        Ok(Self { params, key, certificate, chain_pem })
+    }
+
+    /// A client certificate for `subject`.
+    ///
+    /// # Errors
+    /// A name that is no IA5String; key generation or encoding failed.
+    pub fn client(&self, subject: &Subject, now: Timestamp) -> anyhow::Result<Identity> {
+        self.end_entity(subject, ExtendedKeyUsagePurpose::ClientAuth, now)
+    }
+
+    /// A server certificate for `subject`.
+    ///
+    /// # Errors
+    /// As for [`Authority::client`].
+    pub fn server(&self, subject: &Subject, now: Timestamp) -> anyhow::Result<Identity> {
+        self.end_entity(subject, ExtendedKeyUsagePurpose::ServerAuth, now)
+    }
+
+    fn end_entity(
+        &self,
+        subject: &Subject,
+        purpose: ExtendedKeyUsagePurpose,
+        now: Timestamp,
+    ) -> anyhow::Result<Identity> {
+        let ia5 = |s: &String| Ia5String::try_from(s.as_str()).context("a name outside ASCII");
+        let mut params = base_params(&subject.common_name, now)?;
+        for name in &subject.dns {
+            params.subject_alt_names.push(SanType::DnsName(ia5(name)?));
+        }
+        for name in &subject.uri {
+            params.subject_alt_names.push(SanType::URI(ia5(name)?));
+        }
+        for ip in &subject.ip {
+            params.subject_alt_names.push(SanType::IpAddress(*ip));
+        }
+        for name in &subject.email {
+            params.subject_alt_names.push(SanType::Rfc822Name(ia5(name)?));
+        }
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![purpose];
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer())?;
+        Ok(Identity {
+            certificate: Arc::new(Certificate::from_der(certificate.der()).context("own leaf")?),
+            certificate_pem: certificate.pem(),
+            chain_pem: certificate.pem() + &self.chain_pem,
+            key_pem: key.serialize_pem(),
+        })
+    }
+
+    /// The certificate as PEM.
+    pub fn certificate_pem(&self) -> String {
+        pem("CERTIFICATE", self.certificate.der())
+    }
+
+    /// The private key, PKCS#8 PEM.
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+
+    /// The key that signs certificates and lists.
+    pub(super) fn key(&self) -> &KeyPair {
+        &self.key
+    }
+
+    fn issuer(&self) -> Issuer<'_, &KeyPair> {
+        Issuer::from_params(&self.params, &self.key)
+    }
+}
+
+/// DER as PEM text.
+pub fn pem(label: &str, der: &[u8]) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut out = format!("-----BEGIN {label}-----\n");
+    for line in text.as_bytes().chunks(64) {
+        out.extend(line.iter().map(|&b| char::from(b)));
+        out.push('\n');
+    }
+    out.push_str(&format!("-----END {label}-----\n"));
+    out
+}
+
+fn authority_params(common_name: &str, now: Timestamp) -> anyhow::Result<CertificateParams> {
+    let mut params = base_params(common_name, now)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.use_authority_key_identifier_extension = true;
+    params.key_identifier_method = KeyIdMethod::Sha256;
+    Ok(params)
+}
+
+fn base_params(common_name: &str, now: Timestamp) -> anyhow::Result<CertificateParams> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    let mut name = DistinguishedName::new();
+    name.push(DnType::OrganizationName, "Quickstart");
+    name.push(DnType::CommonName, common_name);
+    params.distinguished_name = name;
+    let backdate = i64::try_from(BACKDATE.as_secs())?;
+    params.not_before = OffsetDateTime::from_unix_timestamp(now.0 - backdate)?;
+    params.not_after = OffsetDateTime::from_unix_timestamp(now.after(LIFETIME).0)?;
+    params.serial_number = Some(SerialNumber::from_slice(&serial()?));
+    Ok(params)
+}
+
+/// Sixteen random octets, positive and of full length.
+fn serial() -> anyhow::Result<[u8; 16]> {
+    let mut serial = [0; 16];
+    aws_lc_rs::rand::fill(&mut serial).ok().context("no randomness")?;
+    serial[0] = (serial[0] & 0x7f) | 0x40;
+    Ok(serial)
+}

@@ -1,0 +1,175 @@
+//! What the judge decided, as JSON and as text.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use crate::domain::cert::Certificate;
+use crate::domain::refusal::{Code, Refusal};
+use crate::domain::trust::anchors::Skipped;
+use crate::domain::trust::crl::RevocationList;
+use crate::domain::trust::path::search::Attempt;
+use crate::domain::verify::Verified;
+
+/// A revocation list of the request.
+pub enum List {
+    /// It could be read, and its signature was verified.
+    Used(Arc<RevocationList>),
+    /// Why it could not.
+    Unusable(String),
+}
+
+/// The decision and how it came about.
+pub struct Answer {
+    decision: Result<Verified, Refusal>,
+    attempts: Vec<Attempt>,
+    lists: Vec<List>,
+    skipped: Vec<Skipped>,
+}
+
+impl Answer {
+    /// The answer to one request.  Of several configurations that accept, nothing here says which is
+    /// meant.
+    pub fn new(
+        decision: Result<Vec<Verified>, Refusal>,
+        attempts: Vec<Attempt>,
+        lists: Vec<List>,
+        skipped: Vec<Skipped>,
+    ) -> Self {
+        let decision = decision.and_then(|mut verified| {
+            if verified.len() == 1 {
+                return Ok(verified.remove(0));
+            }
+            let ids: Vec<&str> = verified.iter().map(|v| v.configuration().as_str()).collect();
+            let detail = format!("configurations {} accept the chain", ids.join(", "));
+            Err(Refusal::new(Code::ConfigurationAmbiguous, detail))
+        });
+        Self { decision, attempts, lists, skipped }
+    }
+
+    /// True when the chain is accepted.
+    pub fn is_accept(&self) -> bool {
+        self.decision.is_ok()
+    }
+
+    /// One JSON object; `id` is that of a batch's line.
+    pub fn to_json(&self, id: Option<&Value>) -> Value {
+        let mut out = Map::new();
+        if let Some(id) = id {
+            out.insert("id".into(), id.clone());
+        }
+        match &self.decision {
+            Ok(verified) => {
+                out.insert("decision".into(), json!("accept"));
+                out.insert("configurationId".into(), json!(verified.configuration().as_str()));
+                out.insert("subjectId".into(), json!(verified.subject().as_str()));
+                let path: Vec<Value> = verified.path().iter().map(|c| certificate(c)).collect();
+                out.insert("path".into(), Value::Array(path));
+            }
+            Err(refusal) => {
+                out.insert("decision".into(), json!("reject"));
+                out.insert("reason".into(), json!(refusal.code.as_str()));
+                out.insert("detail".into(), json!(refusal.detail));
+            }
+        }
+        out.insert("crls".into(), self.lists.iter().map(list).collect());
+        if !self.attempts.is_empty() {
+            out.insert("tried".into(), self.attempts.iter().map(attempt).collect());
+        }
+        if !self.skipped.is_empty() {
+            let skipped =
+                |s: &Skipped| json!({"configurationId": s.configuration.as_str(), "detail": s.why});
+            out.insert("skipped".into(), self.skipped.iter().map(skipped).collect());
+        }
+        Value::Object(out)
+    }
+
+    /// The same for people.
+    pub fn to_text(&self) -> String {
+        let mut out = String::new();
+        // Writing to a String does not fail.
+        let _ = match &self.decision {
+            Ok(verified) => writeln!(
+                out,
+                "accept\n  subject ID     {}\n  configuration  {}",
+                verified.subject().as_str(),
+                verified.configuration()
+            ),
+            Err(refusal) => {
+                writeln!(out, "reject\n  reason  {}\n  {}", refusal.code, refusal.detail)
+            }
+        };
+        for (number, attempt) in self.attempts.iter().enumerate() {
+            let _ = match &attempt.refusal {
+                None => writeln!(out, "path {}: accepted", number + 1),
+                Some(refusal) => {
+                    writeln!(out, "path {}: {}: {}", number + 1, refusal.code, refusal.detail)
+                }
+            };
+            for certificate in &attempt.path {
+                let _ = writeln!(
+                    out,
+                    "    {}  (serial {}, until {})",
+                    certificate.subject,
+                    certificate.serial_hex(),
+                    certificate.not_after
+                );
+            }
+        }
+        for list in &self.lists {
+            let _ = match list {
+                List::Used(list) => writeln!(
+                    out,
+                    "list of {}: {} entries, issued {}",
+                    list.issuer,
+                    list.entries(),
+                    list.this_update
+                ),
+                List::Unusable(why) => writeln!(out, "list not used: {why}"),
+            };
+        }
+        for skipped in &self.skipped {
+            let _ = writeln!(out, "left out: {}: {}", skipped.configuration, skipped.why);
+        }
+        out
+    }
+}
+
+fn certificate(certificate: &Certificate) -> Value {
+    json!({
+        "subject": certificate.subject.to_string(),
+        "issuer": certificate.issuer.to_string(),
+        "serial": certificate.serial_hex(),
+        "notBefore": certificate.not_before.to_string(),
+        "notAfter": certificate.not_after.to_string(),
+        "sha256": certificate.fingerprint.to_string(),
+    })
+}
+
+fn list(list: &List) -> Value {
+    match list {
+        List::Used(list) => json!({
+            "issuer": list.issuer.to_string(),
+            "delta": list.is_delta(),
+            "thisUpdate": list.this_update.to_string(),
+            "nextUpdate": list.next_update.map(|at| at.to_string()),
+            "entries": list.entries(),
+        }),
+        List::Unusable(why) => json!({ "unusable": why }),
+    }
+}
+
+fn attempt(attempt: &Attempt) -> Value {
+    let path: Vec<String> = attempt.path.iter().map(|c| c.subject.to_string()).collect();
+    let mut out = json!({"configurationId": attempt.configuration.as_str(), "path": path});
+    match &attempt.refusal {
+        None => out["decision"] = json!("accept"),
+        Some(refusal) => {
+            out["decision"] = json!("reject");
+            out["reason"] = json!(refusal.code.as_str());
+            out["detail"] = json!(refusal.detail);
+        }
+    }
+    out
+}

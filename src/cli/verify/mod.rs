@@ -1,0 +1,77 @@
+//! `anchorgate verify`: the judge that serves traffic, asked offline.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+mod answer;
+mod batch;
+mod request;
+
+use answer::Answer;
+use request::Request;
+
+/// Exit code for input that cannot be used.
+const UNUSABLE: u8 = 2;
+
+/// Judges a certificate chain offline, with the judge that serves traffic
+///
+/// Exit code 0: accepted.  1: refused.  2: the input cannot be used.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Example:
+  anchorgate verify --directory configurations.json --chain device.pem --crl ca.crl --json
+
+With --batch, every line of standard input is one JSON object
+  {\"id\":…,\"directory\":{…},\"chainPem\":\"…\",\"crlsBase64\":[…],\"at\":\"…\",\"crlPolicy\":\"…\"}
+and gives one line of output, at once and in order:
+  {\"id\":…,\"decision\":\"accept\"|\"reject\"|\"error\",\"configurationId\",\"subjectId\",\"reason\",\"detail\",\"path\",\"crls\"}")]
+pub struct Args {
+    /// The trust configurations: a Graph list answer, {"value":[…]}
+    #[arg(long, value_name = "FILE.json", required_unless_present = "batch")]
+    directory: Option<PathBuf>,
+    /// The chain to judge as PEM, leaf first; `-` is standard input
+    #[arg(long, value_name = "CHAIN.pem", required_unless_present = "batch")]
+    chain: Option<PathBuf>,
+    /// A revocation list, DER or PEM; matched to its authority by issuer and key
+    #[arg(long, value_name = "FILE")]
+    crl: Vec<PathBuf>,
+    /// The time to judge at, such as 2026-11-21T08:00:00Z [default: now]
+    #[arg(long, value_name = "RFC3339")]
+    at: Option<String>,
+    /// What revocation lists are needed [default: require for an authority with an address, else off]
+    #[arg(long, value_name = "POLICY", value_parser = ["require", "if-available", "off"])]
+    crl_policy: Option<String>,
+    /// The configuration to judge under, where several accept the chain
+    #[arg(long, value_name = "ID")]
+    configuration: Option<String>,
+    /// Print JSON, with every path that was tried
+    #[arg(long)]
+    json: bool,
+    /// Judge one JSON object a line from standard input
+    #[arg(long, conflicts_with_all = ["directory", "chain", "crl", "at", "crl_policy", "configuration", "json"])]
+    batch: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> ExitCode {
+    if args.batch {
+        return batch::run(std::io::stdin().lock(), std::io::stdout().lock());
+    }
+    let answer = match Request::from_files(args).and_then(|request| request.judge(None, true)) {
+        Ok(answer) => answer,
+        Err(unusable) => {
+            eprintln!("anchorgate verify: {unusable}");
+            return ExitCode::from(UNUSABLE);
+        }
+    };
+    if args.json {
+        println!("{}", answer.to_json(None));
+    } else {
+        print!("{}", answer.to_text());
+    }
+    exit_code(&answer)
+}
+
+fn exit_code(answer: &Answer) -> ExitCode {
+    if answer.is_accept() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

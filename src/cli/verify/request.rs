@@ -1,0 +1,223 @@
+//! One question to the judge: read from files or from a line, within limits.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::cli::verify::Args;
+use crate::cli::verify::answer::{Answer, List};
+use crate::domain::cert::Certificate;
+use crate::domain::refusal::Refusal;
+use crate::domain::time::Timestamp;
+use crate::domain::trust::anchors::{AnchorSet, ConfigurationId};
+use crate::domain::trust::crl::RevocationList;
+use crate::domain::trust::path::signature::SignatureMemo;
+use crate::domain::trust::revocations::{CrlMode, Revocations, Unusable};
+use crate::domain::trust::snapshot::{Snapshot, TrustPolicy};
+use crate::domain::verify::{self, UnverifiedChain};
+use crate::graph::wire;
+
+/// Bytes of a directory file.
+const MAX_DIRECTORY: u64 = 16 << 20;
+/// Bytes of a chain file: base64 and bag attributes around what is read of it.
+const MAX_CHAIN: u64 = 1 << 20;
+/// Bytes of a list: base64 around what is read of it.
+const MAX_LIST: u64 = 96 << 20;
+/// Lists for one question.
+const MAX_LISTS: usize = 1000;
+
+/// What is judged, and under what.
+pub struct Request {
+    directory: Vec<u8>,
+    chain_pem: Vec<u8>,
+    lists: Vec<Vec<u8>>,
+    at: Option<String>,
+    crl_policy: Option<String>,
+    configuration: Option<String>,
+}
+
+/// A line of `--batch`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    directory: Value,
+    chain_pem: String,
+    #[serde(default)]
+    crls_base64: Vec<String>,
+    at: Option<String>,
+    crl_policy: Option<String>,
+    configuration_id: Option<String>,
+}
+
+impl Request {
+    /// Reads the files that the arguments name.
+    pub fn from_files(args: &Args) -> Result<Self, String> {
+        let (Some(directory), Some(chain)) = (&args.directory, &args.chain) else {
+            return Err("--directory and --chain are needed".into());
+        };
+        if args.crl.len() > MAX_LISTS {
+            return Err(format!("{} lists; at most {MAX_LISTS} are read", args.crl.len()));
+        }
+        let lists = args.crl.iter().map(|path| read(path, MAX_LIST)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            directory: read(directory, MAX_DIRECTORY)?,
+            chain_pem: read(chain, MAX_CHAIN)?,
+            lists,
+            at: args.at.clone(),
+            crl_policy: args.crl_policy.clone(),
+            configuration: args.configuration.clone(),
+        })
+    }
+
+    /// Reads a line of `--batch`.
+    pub fn from_json(value: Value) -> Result<Self, String> {
+        let line: Line = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        if line.chain_pem.len() as u64 > MAX_CHAIN {
+            let bytes = line.chain_pem.len();
+            return Err(format!("chainPem of {bytes} bytes; at most {MAX_CHAIN} are read"));
+        }
+        if line.crls_base64.len() > MAX_LISTS {
+            let lists = line.crls_base64.len();
+            return Err(format!("{lists} lists; at most {MAX_LISTS} are read"));
+        }
+        let decode = |(index, text): (usize, &String)| {
+            STANDARD.decode(text.trim()).map_err(|error| format!("crlsBase64[{index}]: {error}"))
+        };
+        let lists = line.crls_base64.iter().enumerate().map(decode).collect::<Result<_, _>>()?;
+        Ok(Self {
+            directory: line.directory.to_string().into_bytes(),
+            chain_pem: line.chain_pem.into_bytes(),
+            lists,
+            at: line.at,
+            crl_policy: line.crl_policy,
+            configuration: line.configuration_id,
+        })
+    }
+
+    /// Asks the judge; with `explain`, for every path that it tries.  A memo of signatures makes
+    /// the next question about the same certificates cheaper.
+    ///
+    /// # Errors
+    /// What of the request cannot be used.
+    pub fn judge(
+        &self,
+        signatures: Option<Arc<SignatureMemo>>,
+        explain: bool,
+    ) -> Result<Answer, String> {
+        let now = self.time()?;
+        let mut anchors = wire::read_anchor_set(&self.directory)
+            .map_err(|error| format!("the directory: {error}"))?;
+        if let Some(wanted) = &self.configuration {
+            let wanted = ConfigurationId::from(wanted.as_str());
+            anchors.configurations.retain(|configuration| configuration.id == wanted);
+            if anchors.configurations.is_empty() {
+                return Err(format!("the directory has no usable configuration {wanted}"));
+            }
+        }
+        let policy = Arc::new(TrustPolicy { crl: self.crl_mode()?, ..TrustPolicy::default() });
+        let chain = match UnverifiedChain::from_der(&self.chain()?) {
+            Ok(chain) => chain,
+            Err(refusal) => return Ok(Answer::refused(refusal, anchors.skipped)),
+        };
+        let (revocations, lists) = self.revocations(&anchors, &chain, now);
+        let skipped = anchors.skipped.clone();
+        let (anchors, revocations) = (Arc::new(anchors), Arc::new(revocations));
+        let signatures = signatures.unwrap_or_default();
+        let snapshot = Snapshot::new(0, anchors, revocations, policy, signatures);
+        let (decision, attempts) = if explain {
+            verify::explain(&chain, &snapshot, now)
+        } else {
+            (verify::judge(&chain, &snapshot, now), Vec::new())
+        };
+        Ok(Answer::new(decision, attempts, lists, skipped))
+    }
+
+    fn time(&self) -> Result<Timestamp, String> {
+        match &self.at {
+            None => Ok(SystemTime::now().into()),
+            Some(text) => Timestamp::parse_rfc3339(text)
+                .ok_or_else(|| format!("`{text}` is no time such as 2026-11-21T08:00:00Z")),
+        }
+    }
+
+    fn crl_mode(&self) -> Result<Option<CrlMode>, String> {
+        match self.crl_policy.as_deref() {
+            None => Ok(None),
+            Some("require") => Ok(Some(CrlMode::Require)),
+            Some("if-available") => Ok(Some(CrlMode::IfAvailable)),
+            Some("off") => Ok(Some(CrlMode::Off)),
+            Some(other) => {
+                Err(format!("CRL policy `{other}`; it is one of require, if-available, off"))
+            }
+        }
+    }
+
+    fn chain(&self) -> Result<Vec<CertificateDer<'static>>, String> {
+        CertificateDer::pem_slice_iter(&self.chain_pem)
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("the chain is no PEM: {error}"))
+    }
+
+    /// The lists that can be used, and what became of each.  Their signers are looked for among the
+    /// authorities and in the chain.
+    fn revocations(
+        &self,
+        anchors: &AnchorSet,
+        chain: &UnverifiedChain,
+        now: Timestamp,
+    ) -> (Revocations, Vec<List>) {
+        let authorities = anchors.configurations.iter().flat_map(|c| &c.authorities);
+        let signers: Vec<Arc<Certificate>> = authorities
+            .map(|authority| &authority.certificate)
+            .chain(chain.certificates())
+            .cloned()
+            .collect();
+        let (mut usable, mut unusable, mut lists) = (Vec::new(), Vec::new(), Vec::new());
+        for bytes in &self.lists {
+            match RevocationList::read(bytes, &signers, now) {
+                Ok(list) => {
+                    let list = Arc::new(list);
+                    lists.push(List::Used(Arc::clone(&list)));
+                    usable.push(list);
+                }
+                Err(error) => {
+                    lists.push(List::Unusable(error.to_string()));
+                    let why = error.to_string();
+                    unusable.push(Unusable { issuers: error.issuer.into_iter().collect(), why });
+                }
+            }
+        }
+        (Revocations::new(usable).with_unusable(unusable), lists)
+    }
+}
+
+/// A refusal that was made before there was anything to judge with is an answer, not an error.
+impl Answer {
+    fn refused(refusal: Refusal, skipped: Vec<crate::domain::trust::anchors::Skipped>) -> Self {
+        Self::new(Err(refusal), Vec::new(), Vec::new(), skipped)
+    }
+}
+
+fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
+    let name = path.display();
+    let from: Box<dyn Read> = if path.as_os_str() == "-" {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(std::fs::File::open(path).map_err(|error| format!("{name}: {error}"))?)
+    };
+    let mut bytes = Vec::new();
+    // One byte past the limit tells "exactly full" from "too big".
+    from.take(max + 1).read_to_end(&mut bytes).map_err(|error| format!("{name}: {error}"))?;
+    if bytes.len() as u64 > max {
+        return Err(format!("{name}: more than {max} bytes"));
+    }
+    Ok(bytes)
+}

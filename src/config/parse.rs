@@ -1,0 +1,356 @@
+//! From a TOML table to each part's own `Config`.
+
+use std::cell::RefCell;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use crate::admin;
+use crate::config::read::{Problems, Section, text};
+use crate::config::{Config, DirectoryPart, Listener, Problem, graph, oauth};
+use crate::crl;
+use crate::directory;
+use crate::directory::auth::{Permission, StaticToken};
+use crate::domain::trust::assembly::ListPolicy;
+use crate::domain::trust::snapshot::TrustPolicy;
+use crate::keyring;
+use crate::oauth as oauth_plane;
+use crate::runtime::log::Format;
+use crate::tls::acceptor::Bounds;
+use crate::tls::{self, ClientAuth};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Reads all settings; relative paths are relative to `folder`.
+pub fn parse(table: Table, folder: &Path) -> Result<Config, Vec<Problem>> {
+    let problems = Problems::default();
+    let config = {
+        let mut top = Section::top(table, &problems);
+        read(&mut top, folder)
+    };
+    let problems = Rc::try_unwrap(problems).map(RefCell::into_inner).unwrap_or_default();
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(problems),
+    }
+}
+
+/// `None` only after a problem was noted.
+fn read(top: &mut Section, folder: &Path) -> Option<Config> {
+    let data_dir = top.require("data_dir", "the directory that state is kept in", |value| {
+        text(value).map(PathBuf::from)
+    });
+    let data_dir = data_dir.map(|dir| folder.join(dir));
+    let drain = top.duration("drain", SECOND..=HOUR).unwrap_or(30 * SECOND);
+    let (log_filter, log_format) = log(top);
+    let (tls, certificate) = tls(top, folder);
+    let (token, client_auth) = token(top);
+    let public = listener(&mut top.section("public"), 8444);
+    let oauth = oauth::read(top);
+    let mut section = top.section("revocation");
+    let crl = revocation(&mut section, folder, data_dir.as_deref());
+    let (trust, lists) = (trust(top, &mut section), lists(&mut section));
+    drop(section);
+    let directory = directory(top);
+    let graph = graph::read(top, folder, data_dir.as_deref());
+    let admin = admin(top);
+
+    let data_dir = data_dir?;
+    let oauth = oauth?;
+    let (certificate, key) = certificate?;
+    let mut plane = oauth_plane::Config::new(oauth.token_url, oauth.public_url);
+    plane.report = client_auth == ClientAuth::Report;
+    Some(Config {
+        keyring: keyring::Config {
+            certificate,
+            key,
+            make_signing_key: oauth.signing_key.is_none(),
+            signing_key: match oauth.signing_key {
+                Some(file) => folder.join(file),
+                None => data_dir.join("signing-key.pem"),
+            },
+            algorithm: oauth.algorithm,
+            published_keys: oauth.published_keys.iter().map(|file| folder.join(file)).collect(),
+        },
+        data_dir,
+        log_filter,
+        log_format,
+        tls: tls::Config { client_auth, ..tls },
+        token,
+        public,
+        oauth: plane,
+        policy: Arc::new(oauth.policy),
+        trust,
+        lists,
+        crl,
+        directory: directory?,
+        graph: graph?,
+        admin: admin?,
+        drain,
+    })
+}
+
+fn log(top: &mut Section) -> (String, Format) {
+    let mut section = top.section("log");
+    let filter = section.take("filter", "tracing directives such as info,audit=info", |value| {
+        text(value).filter(|text| crate::runtime::log::is_filter(text))
+    });
+    let formats = [("text", Format::Text), ("json", Format::Json)];
+    let format = section.choice("format", &formats).unwrap_or_default();
+    (filter.unwrap_or_else(|| "info".to_owned()), format)
+}
+
+fn tls(top: &mut Section, folder: &Path) -> (tls::Config, Option<(PathBuf, PathBuf)>) {
+    let mut section = top.section("tls");
+    let file = |value: &Value| text(value).map(|path| folder.join(path));
+    let certificate =
+        section.require("certificate", "a PEM file with the server's certificate chain", file);
+    let key = section.require("key", "a PEM file with the server's private key", file);
+    let tls13_only =
+        section.choice("minimum_version", &[("1.2", false), ("1.3", true)]).unwrap_or(false);
+    let no_resumption = section.flag("resumption") == Some(false);
+    let config = tls::Config { tls13_only, no_resumption, ..tls::Config::default() };
+    (config, certificate.zip(key))
+}
+
+fn token(top: &mut Section) -> (Listener, ClientAuth) {
+    let mut section = top.section("token");
+    let modes = [("required", ClientAuth::Required), ("report", ClientAuth::Report)];
+    let client_auth = section.choice("client_auth", &modes).unwrap_or_default();
+    (listener(&mut section, 8443), client_auth)
+}
+
+fn listener(section: &mut Section, port: u16) -> Listener {
+    let default = Bounds::default();
+    let listen = section
+        .address("listen")
+        .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+    let mut bounds = Bounds {
+        handshake: section.duration("handshake", SECOND..=MINUTE).unwrap_or(default.handshake),
+        connections: section
+            .number("connections", 1..=1_000_000)
+            .map_or(default.connections, |n| n as usize),
+        handshakes: section
+            .number("handshakes", 1..=100_000)
+            .map_or(default.handshakes, |n| n as usize),
+        http: default.http,
+    };
+    let http = &mut bounds.http;
+    http.header_read = section.duration("header_read", SECOND..=MINUTE).unwrap_or(http.header_read);
+    http.idle = section.duration("idle", SECOND..=HOUR).unwrap_or(http.idle);
+    http.request = section.duration("request", SECOND..=HOUR).unwrap_or(http.request);
+    http.header_bytes = section
+        .number("header_bytes", 8 * 1024..=1024 * 1024)
+        .map_or(http.header_bytes, |n| n as usize);
+    Listener { listen, bounds }
+}
+
+fn trust(top: &mut Section, revocation: &mut Section) -> TrustPolicy {
+    let default = TrustPolicy::default();
+    let mut section = top.section("trust");
+    TrustPolicy {
+        intermediate_anchors: section.flag("intermediate_anchors").unwrap_or(false),
+        anchor_validity: section.flag("anchor_validity").unwrap_or(true),
+        anchor_constraints: section.flag("anchor_constraints").unwrap_or(true),
+        require_client_auth: section.flag("require_client_auth").unwrap_or(false),
+        max_path: section.number("max_path", 2..=10).map_or(default.max_path, |n| n as usize),
+        require_crl: revocation.flag("require_crl").unwrap_or(false),
+        grace: revocation.duration("grace", Duration::ZERO..=30 * DAY).unwrap_or(default.grace),
+        ..default
+    }
+}
+
+fn lists(revocation: &mut Section) -> ListPolicy {
+    ListPolicy {
+        require_delta: revocation.flag("require_delta").unwrap_or(false),
+        without_next_update: revocation.flag("without_next_update").unwrap_or(false),
+        ..ListPolicy::default()
+    }
+}
+
+fn revocation(section: &mut Section, folder: &Path, data_dir: Option<&Path>) -> crl::Config {
+    let mut config = crl::Config {
+        directory: Some(data_dir.unwrap_or(folder).join("crl")),
+        ..crl::Config::default()
+    };
+    let timing = &mut config.timing;
+    timing.min = section.duration("min_interval", SECOND..=DAY).unwrap_or(timing.min);
+    timing.max = section.duration("max_interval", SECOND..=DAY).unwrap_or(timing.max);
+    timing.file = section.duration("file_interval", SECOND..=HOUR).unwrap_or(timing.file);
+    if timing.min > timing.max {
+        section.problem(
+            "min_interval",
+            Some(format!("{:?}", timing.min)),
+            format!("it must not be above max_interval, which is {:?}", timing.max),
+        );
+    }
+    if let Some(parallel) = section.number("parallel", 1..=256) {
+        config.parallel = parallel as usize;
+    }
+    let transport = &mut config.transport;
+    if let Some(bytes) = section.number("max_bytes", 1024..=4 * 1024 * 1024 * 1024) {
+        transport.max_bytes = bytes;
+    }
+    transport.timeout = section.duration("timeout", SECOND..=HOUR).unwrap_or(transport.timeout);
+    transport.public_only = section.flag("private_addresses") == Some(false);
+    transport.files = section.flag("files").unwrap_or(false);
+    transport.proxy = section.url("proxy");
+    if let Some(file) = section.file("ca_bundle") {
+        match fs::read(folder.join(&file)) {
+            Ok(pem) => transport.roots_pem = Some(pem),
+            Err(error) => {
+                let why = format!("it must be a PEM file that can be read: {error}");
+                section.problem("ca_bundle", Some(format!("`{}`", file.display())), why);
+            }
+        }
+    }
+    config
+}
+
+/// `Some(None)`: no embedded directory.
+fn directory(top: &mut Section) -> Option<Option<DirectoryPart>> {
+    if !top.has("directory") {
+        // Asked for all the same, so that it is among the known keys.
+        drop(top.section("directory"));
+        return Some(None);
+    }
+    let mut section = top.section("directory");
+    let listen = section.address("listen");
+    let listen_http = section.address("listen_http");
+    if let Some(address) = listen_http.filter(|address| !address.ip().is_loopback()) {
+        let allowed = "plain HTTP is for loopback only; use `listen` for other addresses";
+        section.problem("listen_http", Some(format!("`{address}`")), allowed);
+    }
+    if listen.is_none() && listen_http.is_none() {
+        section.problem("listen", None, "missing, and so is listen_http: nobody could reach it");
+    }
+    let public_url = section.url("public_url").map(|url| url.to_string());
+    if listen.is_some() && public_url.is_none() {
+        section.problem("public_url", None, "missing; links in answers are made of it");
+    }
+    let mut config = directory::Config::default();
+    if let Some(size) = section.number("page_size", 1..=999) {
+        config.page_size = size as usize;
+    }
+    config.tokens = section.sections("tokens").iter_mut().filter_map(static_token).collect();
+    if config.tokens.is_empty() {
+        section.problem("tokens", None, "missing; without a token nobody may read or write");
+    }
+    Some(Some(DirectoryPart { listen, listen_http, public_url, config }))
+}
+
+fn static_token(section: &mut Section) -> Option<StaticToken> {
+    let name = section.text("name");
+    let sha256 = section.require("sha256", "the SHA-256 of a token, 64 hexadecimal digits", |v| {
+        let digits = v.as_str().filter(|s| s.len() == 64)?;
+        let mut out = [0; 32];
+        for (byte, pair) in out.iter_mut().zip(digits.as_bytes().chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(out)
+    });
+    let names = Permission::ALL.map(Permission::as_str).join(", ");
+    let permissions =
+        section.require("permissions", &format!("a list of permissions out of {names}"), |value| {
+            value.as_array()?.iter().map(|name| Permission::parse(name.as_str()?)).collect()
+        });
+    let sha256 = sha256?;
+    let short: String = sha256[..4].iter().map(|b: &u8| format!("{b:02x}")).collect();
+    let name = name.unwrap_or_else(|| format!("token {short}"));
+    Some(StaticToken { name, sha256, permissions: permissions? })
+}
+
+fn admin(top: &mut Section) -> Option<admin::Config> {
+    let mut section = top.section("admin");
+    let listen =
+        section.address("listen").unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)));
+    if !listen.ip().is_loopback() {
+        let allowed = "the admin plane has neither TLS nor authentication: a loopback address";
+        section.problem("listen", Some(format!("`{listen}`")), allowed);
+        return None;
+    }
+    Some(admin::Config { listen })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = r#"
+        data_dir = "state"
+        [tls]
+        certificate = "server.pem"
+        key = "server.key"
+        [oauth]
+        issuer = "https://gw.example"
+        token_url = "https://mtls.gw.example:8443"
+        audience = "https://api.example"
+        scopes = ["a"]
+        default_scopes = ["a"]
+    "#;
+
+    fn problems(text: &str) -> Vec<String> {
+        match parse(text.parse().expect("TOML"), Path::new("/etc/anchorgate")) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn the_least_configuration_is_enough_and_paths_follow_the_file() {
+        let config = parse(MINIMAL.parse().expect("TOML"), Path::new("/etc/anchorgate"))
+            .unwrap_or_else(|problems| panic!("{problems:?}"));
+        assert_eq!(config.keyring.certificate, Path::new("/etc/anchorgate/server.pem"));
+        assert_eq!(config.keyring.signing_key, Path::new("/etc/anchorgate/state/signing-key.pem"));
+        assert_eq!(config.token.listen.port(), 8443);
+        assert_eq!(config.admin.listen, SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)));
+        assert!(config.directory.is_none());
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let text = format!(
+            "drain = 'never'\n{MINIMAL}\n[token]\nclient_auth = 'maybe'\n[admin]\nlisten = \
+             '0.0.0.0:9090'\n[directory]\nlisten_http = '10.0.0.1:80'\n[revocation]\ngrace = \
+             '40d'\nspelt = 1\n[[client]]\nid = 'meter'\nconfigurations = []\nsubjects = ['x']"
+        );
+        let found = problems(&text);
+        for key in [
+            "drain:",
+            "token.client_auth:",
+            "admin.listen:",
+            "directory.listen_http:",
+            "directory.tokens:",
+            "revocation.grace:",
+            "revocation.spelt: unknown key",
+            "client[0].configurations:",
+            "client[0].subject_field:",
+        ] {
+            assert!(found.iter().any(|p| p.starts_with(key)), "{key} is not in {found:#?}");
+        }
+        assert_eq!(found.len(), 9, "{found:#?}");
+    }
+
+    #[test]
+    fn an_unknown_top_level_key_names_the_known_ones() {
+        let found = problems(&format!("spelt = 1\n{MINIMAL}"));
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].contains("directory") && found[0].contains("graph"), "{found:?}");
+    }
+
+    #[test]
+    fn nothing_is_enough_to_say_what_is_missing() {
+        let found = problems("");
+        for key in ["data_dir:", "tls.certificate:", "tls.key:", "oauth.issuer:"] {
+            assert!(found.iter().any(|p| p.starts_with(key)), "{key} is not in {found:#?}");
+        }
+    }
+}

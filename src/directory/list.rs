@@ -1,0 +1,248 @@
+//! Reading and changing stored objects, the same way for every type.
+
+use axum::http::header;
+use serde_json::{Map, Value, json};
+
+use crate::directory::errors::{Fault, store_fault};
+use crate::directory::odata::{Filter, Query, Takes};
+use crate::directory::shapes::Entity;
+use crate::directory::{Answer, Call, entity_tag, tags_match};
+use crate::store::{Collection, Record, StoreError};
+
+/// Objects read from the store at once while a list is filtered.
+const BATCH: usize = 100;
+/// Times that a change without `If-Match` is applied to what another has just written.
+const TRIES: usize = 8;
+
+/// GET of a collection.
+pub(super) async fn page<E: Entity>(
+    call: &Call,
+    collection: Collection,
+    context: &str,
+) -> Result<Answer, Fault> {
+    let query = Query::parse::<E>(&call.query, Takes::List)?;
+    // Taken before the objects are read: a change in between makes this page's tag old, not wrong.
+    let version = match wait_for_change(call).await {
+        Ok(version) => version,
+        Err(version) => return Ok(Answer::Unchanged(version)),
+    };
+    let size = query.top.unwrap_or(call.page_size);
+    let (mut page, mut more) = (Vec::with_capacity(size.min(BATCH)), false);
+    let mut walk = Walk::new(call, collection, query.after.clone());
+    while let Some((record, entity)) = walk.next::<E>(query.filter.as_ref()).await? {
+        if page.len() == size {
+            more = true;
+            break;
+        }
+        page.push((record, entity));
+    }
+    let mut answer = Map::new();
+    let selection = query.selection();
+    answer.insert(
+        "@odata.context".into(),
+        format!("{}/$metadata#{context}{selection}", call.root).into(),
+    );
+    if query.count {
+        let count = count_matching::<E>(call, collection, query.filter.as_ref()).await?;
+        answer.insert("@odata.count".into(), count.into());
+    }
+    if let (true, Some((record, _))) = (more, page.last()) {
+        let root = call.root.trim_end_matches("/beta");
+        let next = format!("{root}{}?{}", call.path, query.next(&record.id));
+        answer.insert("@odata.nextLink".into(), next.into());
+    }
+    let value = page.into_iter().map(|(record, entity)| {
+        let mut object = query.shape(&entity);
+        object.insert("@odata.etag".into(), entity_tag(record.version).into());
+        Value::Object(object)
+    });
+    answer.insert("value".into(), value.collect());
+    Ok(Answer::List(answer, version))
+}
+
+/// The directory's version, at once or when it is another than `If-None-Match` has; that version
+/// again as the error when it stays so for as long as the request prefers to wait.
+async fn wait_for_change(call: &Call) -> Result<u64, u64> {
+    let mut changes = call.store.changes();
+    let version = *changes.borrow_and_update();
+    match call.header(&header::IF_NONE_MATCH) {
+        Some(tags) if tags_match(tags, version) => {}
+        _ => return Ok(version),
+    }
+    let wait = call.preferred_wait().unwrap_or_default().min(call.max_wait);
+    match tokio::time::timeout(wait, changes.changed()).await {
+        Ok(Ok(())) => Ok(*changes.borrow()),
+        _ => Err(version),
+    }
+}
+
+/// GET of a `$count`.
+pub(super) async fn count<E: Entity>(call: &Call, collection: Collection) -> Result<Answer, Fault> {
+    let query = Query::parse::<E>(&call.query, Takes::Count)?;
+    count_matching::<E>(call, collection, query.filter.as_ref()).await.map(Answer::Number)
+}
+
+async fn count_matching<E: Entity>(
+    call: &Call,
+    collection: Collection,
+    filter: Option<&Filter>,
+) -> Result<u64, Fault> {
+    if filter.is_none() {
+        return call.store.count(collection).await.map_err(|e| store_fault(e, ""));
+    }
+    let mut walk = Walk::new(call, collection, None);
+    let mut count = 0;
+    while walk.next::<E>(filter).await?.is_some() {
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// GET of one object.
+pub(super) async fn get<E: Entity>(
+    call: &Call,
+    collection: Collection,
+    id: &str,
+    context: &str,
+) -> Result<Answer, Fault> {
+    let query = Query::parse::<E>(&call.query, Takes::One)?;
+    let (record, entity) = load::<E>(call, collection, id).await?;
+    let mut object = query.shape(&entity);
+    let context = format!("{}/$metadata#{context}{}/$entity", call.root, query.selection());
+    object.insert("@odata.context".into(), context.into());
+    object.insert("@odata.etag".into(), entity_tag(record.version).into());
+    Ok(Answer::Object(object, record.version))
+}
+
+/// Stores a new object; `most` is how many there may be.
+pub(super) async fn create<E: Entity>(
+    call: &Call,
+    collection: Collection,
+    entity: &E,
+    most: Option<u64>,
+) -> Result<u64, Fault> {
+    let body = encode(entity)?;
+    let version = call
+        .store
+        .insert(collection, entity.id(), body, most)
+        .await
+        .map_err(|error| store_fault(error, entity.id()))?;
+    call.audit("create", E::TYPE, entity.id());
+    Ok(version)
+}
+
+/// Applies `change` to an object: all of it to one version of the object, never to a mixture of two.
+pub(super) async fn update<E: Entity>(
+    call: &Call,
+    collection: Collection,
+    id: &str,
+    change: impl Fn(&E) -> Result<E, Fault>,
+) -> Result<(E, u64), Fault> {
+    for _ in 0..TRIES {
+        let (record, stored) = load::<E>(call, collection, id).await?;
+        let conditional = call.precondition(record.version)?;
+        let updated = change(&stored)?;
+        match call.store.replace(collection, id, record.version, encode(&updated)?).await {
+            Ok(version) => {
+                call.audit("update", E::TYPE, id);
+                return Ok((updated, version));
+            }
+            Err(StoreError::Changed { .. }) if !conditional => {}
+            Err(error) => return Err(store_fault(error, id)),
+        }
+    }
+    Err(Fault::Unavailable(format!("`{id}` was changed by others {TRIES} times in a row")))
+}
+
+/// DELETE of one object.
+pub(super) async fn remove<E: Entity>(
+    call: &Call,
+    collection: Collection,
+    id: &str,
+) -> Result<Answer, Fault> {
+    let expected = match call.header(&header::IF_MATCH) {
+        None => None,
+        Some(_) => {
+            let (record, _) = load::<E>(call, collection, id).await?;
+            call.precondition(record.version)?;
+            Some(record.version)
+        }
+    };
+    call.store.remove(collection, id, expected).await.map_err(|error| store_fault(error, id))?;
+    call.audit("delete", E::TYPE, id);
+    Ok(Answer::Done)
+}
+
+/// One object with its record.
+pub(super) async fn load<E: Entity>(
+    call: &Call,
+    collection: Collection,
+    id: &str,
+) -> Result<(Record, E), Fault> {
+    let record = call.store.get(collection, id).await.map_err(|error| store_fault(error, id))?;
+    let entity = decode(&record)?;
+    Ok((record, entity))
+}
+
+fn encode<E: Entity>(entity: &E) -> Result<Vec<u8>, Fault> {
+    serde_json::to_vec(entity).map_err(|error| Fault::Unavailable(error.to_string()))
+}
+
+fn decode<E: Entity>(record: &Record) -> Result<E, Fault> {
+    serde_json::from_slice(&record.body)
+        .map_err(|error| Fault::Unavailable(format!("stored {} `{}`: {error}", E::TYPE, record.id)))
+}
+
+/// Goes through a collection a batch at a time, so that memory stays bounded.
+struct Walk<'a> {
+    call: &'a Call,
+    collection: Collection,
+    after: Option<String>,
+    batch: std::vec::IntoIter<Record>,
+    ended: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn new(call: &'a Call, collection: Collection, after: Option<String>) -> Self {
+        Self { call, collection, after, batch: Vec::new().into_iter(), ended: false }
+    }
+
+    async fn next<E: Entity>(
+        &mut self,
+        filter: Option<&Filter>,
+    ) -> Result<Option<(Record, E)>, Fault> {
+        loop {
+            for record in self.batch.by_ref() {
+                let entity = decode::<E>(&record)?;
+                if filter.is_none_or(|filter| filter.matches(&entity)) {
+                    return Ok(Some((record, entity)));
+                }
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            let list = self.call.store.list(self.collection, self.after.clone(), BATCH).await;
+            let batch = list.map_err(|error| store_fault(error, ""))?;
+            self.ended = batch.len() < BATCH;
+            self.after = batch.last().map(|record| record.id.clone());
+            self.batch = batch.into_iter();
+        }
+    }
+}
+
+/// A created or updated object as it is answered.
+pub(super) fn answer<E: Entity>(
+    call: &Call,
+    entity: &E,
+    context: &str,
+    version: u64,
+) -> Map<String, Value> {
+    let mut object = Query::default().shape(entity);
+    object.insert(
+        "@odata.context".into(),
+        format!("{}/$metadata#{context}/$entity", call.root).into(),
+    );
+    object.insert("@odata.id".into(), format!("{}/{context}/{}", call.root, entity.id()).into());
+    object.insert("@odata.etag".into(), json!(entity_tag(version)));
+    object
+}

@@ -1,0 +1,429 @@
+//! The directory: a Graph-compatible API for trust configurations, on a store of our own.
+//!
+//! A request goes: who asks ([`auth`]) → what is meant ([`routes`], [`odata`]) → the operation
+//! ([`configurations`], [`applications`]), which checks bodies whole ([`validate`]) before it stores →
+//! Graph's answer, or Graph's error ([`errors`]).
+//!
+//! Graph's configurations have no ETag, so that two administrators who each read, change and write a
+//! list lose one of the changes.  Here every object has one (`@odata.etag`, `ETag`), and `If-Match` is
+//! honoured when it is sent; without it a PATCH is applied to what is stored at that moment.
+//!
+//! A list answer carries the ETag of the whole directory.  A reader that sends it back in
+//! `If-None-Match` gets 304 while nothing has changed, and with `Prefer: wait=N` (RFC 7240) the answer
+//! waits up to N seconds for a change: that is how gateways learn of one at once, while plain polling
+//! stays enough.
+
+pub mod auth;
+pub mod errors;
+pub mod odata;
+pub mod routes;
+pub mod shapes;
+pub mod validate;
+
+mod applications;
+mod configurations;
+mod list;
+mod names;
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::body::{Body, Bytes};
+use axum::http::header::{self, HeaderName};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use axum::response::Response;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use serde_json::{Map, Value};
+use tracing::{info, warn};
+
+use crate::directory::auth::{Authenticator, Caller, Need, StaticToken};
+use crate::directory::errors::Fault;
+use crate::directory::routes::Resource;
+use crate::domain::time::Timestamp;
+use crate::http::body::{self, BodyError};
+use crate::runtime::log::AUDIT;
+use crate::runtime::random::{guid, is_guid};
+use crate::store::Store;
+
+/// How the directory serves.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Bearer tokens that are accepted.
+    pub tokens: Vec<StaticToken>,
+    /// Objects a page when `$top` does not say.
+    pub page_size: usize,
+    /// Bytes of a request body, before and after decompression.
+    pub body_limit: usize,
+    /// The longest that a reader may wait for a change.
+    pub max_wait: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            tokens: Vec::new(),
+            page_size: 100,
+            body_limit: 1024 * 1024,
+            // Below the time that a request may take in all.
+            max_wait: Duration::from_secs(25),
+        }
+    }
+}
+
+/// The directory.  Clones are the same one.
+#[derive(Clone)]
+pub struct Directory {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    callers: Authenticator,
+    store: Store,
+}
+
+/// The directory as one listener serves it.
+#[derive(Clone)]
+pub struct Served {
+    directory: Directory,
+    /// The service root that links are made from, without a slash at the end.
+    root: Arc<str>,
+}
+
+impl Directory {
+    /// A directory on `store`.
+    pub fn new(config: Config, store: Store) -> Self {
+        let callers = Authenticator::new(config.tokens.clone());
+        Self { inner: Arc::new(Inner { config, callers, store }) }
+    }
+
+    /// The API, for a listener that clients reach at `public_url` (such as `https://hub.example:8445`).
+    /// Links are made from that, never from what a request says its host is.
+    pub fn at(&self, public_url: &str) -> Served {
+        let root = format!("{}/beta", public_url.trim_end_matches('/')).into();
+        Served { directory: self.clone(), root }
+    }
+}
+
+impl Served {
+    /// Answers one request.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+        const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("client-request-id");
+        let now = Timestamp::from(SystemTime::now());
+        let request_id = guid();
+        let client_request_id = request
+            .headers()
+            .get(&CLIENT_REQUEST_ID)
+            .and_then(|value| value.to_str().ok())
+            .filter(|id| is_guid(id))
+            .unwrap_or(&request_id)
+            .to_owned();
+        let gzip = accepts_gzip(request.headers());
+        let waits = preferred_wait(request.headers()).is_some();
+        let result = self.handle(request.map(Body::new), now).await;
+        let mut response = match result {
+            Ok(answer) => {
+                let waits = waits && matches!(answer, Answer::List(..) | Answer::Unchanged(_));
+                let mut response = success(answer, gzip);
+                if waits {
+                    insert(&mut response, HeaderName::from_static("preference-applied"), "wait");
+                }
+                response
+            }
+            Err(fault) => {
+                if let Fault::Unavailable(why) = &fault {
+                    warn!(request.id = %request_id, "the directory's store is not available: {why}");
+                }
+                let json = fault.body(&request_id, &client_request_id, now);
+                failure(&fault, json.to_string())
+            }
+        };
+        let headers = response.headers_mut();
+        for (name, value) in [(REQUEST_ID, request_id), (CLIENT_REQUEST_ID, client_request_id)] {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(name, value);
+            }
+        }
+        headers.insert(HeaderName::from_static("odata-version"), HeaderValue::from_static("4.0"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        response
+    }
+
+    async fn handle(&self, request: Request<Body>, now: Timestamp) -> Result<Answer, Fault> {
+        let Inner { config, callers, store } = &*self.directory.inner;
+        let (head, body) = request.into_parts();
+        let authorization = head.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+        let caller = callers.caller(authorization)?;
+        let resource = routes::resolve(head.uri.path())?;
+        let write = !matches!(head.method, Method::GET);
+        caller.require(need(&resource, write))?;
+        // Only who may write makes us read and inflate a body.
+        let body = if write {
+            read_body(&head.headers, body, config.body_limit).await?
+        } else {
+            Bytes::new()
+        };
+        let call = Call {
+            store: store.clone(),
+            root: Arc::clone(&self.root),
+            page_size: config.page_size.clamp(1, odata::MAX_TOP),
+            max_wait: config.max_wait,
+            caller,
+            method: head.method,
+            path: head.uri.path().to_owned(),
+            query: head.uri.query().unwrap_or_default().to_owned(),
+            headers: head.headers,
+            body,
+            now,
+        };
+        match resource {
+            Resource::Configurations => configurations::collection(&call).await,
+            Resource::ConfigurationsCount => configurations::count(&call).await,
+            Resource::Configuration(id) => configurations::one(&call, &id).await,
+            Resource::Applications => applications::collection(&call).await,
+            Resource::ApplicationsCount => applications::count(&call).await,
+            Resource::Application(id) => applications::one(&call, &id).await,
+            Resource::Authorities(id) => applications::authorities(&call, &id).await,
+            Resource::AuthoritiesCount(id) => applications::count_authorities(&call, &id).await,
+            Resource::Authority(id, authority) => {
+                applications::authority(&call, &id, &authority).await
+            }
+        }
+    }
+}
+
+/// One request, authenticated and read.
+struct Call {
+    store: Store,
+    root: Arc<str>,
+    page_size: usize,
+    max_wait: Duration,
+    caller: Arc<Caller>,
+    method: Method,
+    path: String,
+    query: String,
+    headers: HeaderMap,
+    body: Bytes,
+    now: Timestamp,
+}
+
+impl Call {
+    /// The body as a JSON object.
+    fn object(&self) -> Result<Map<String, Value>, Fault> {
+        let media_type = self.header(&header::CONTENT_TYPE).unwrap_or("application/json");
+        let essence = media_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+        if essence != "application/json" && !essence.ends_with("+json") {
+            return Err(Fault::Payload(format!("its media type is `{essence}`")));
+        }
+        validate::object(&self.body)
+    }
+
+    fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// How long the reader prefers to wait for a change (RFC 7240 section 4.3).
+    fn preferred_wait(&self) -> Option<Duration> {
+        preferred_wait(&self.headers)
+    }
+
+    /// Refuses when `If-Match` is sent and does not match; gives whether it was sent.
+    fn precondition(&self, version: u64) -> Result<bool, Fault> {
+        match self.header(&header::IF_MATCH) {
+            None => Ok(false),
+            Some(tags) if tags_match(tags, version) => Ok(true),
+            Some(_) => Err(Fault::Precondition),
+        }
+    }
+
+    /// One line for what was changed and by whom.
+    fn audit(&self, action: &'static str, kind: &'static str, id: &str) {
+        let caller = &self.caller.name;
+        info!(target: AUDIT, action, kind, id, %caller, "{kind} `{id}`: {action} by `{caller}`");
+    }
+}
+
+fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    preferences
+        .flat_map(|value| value.split([',', ';']))
+        .find_map(|preference| preference.trim().strip_prefix("wait="))
+        .and_then(|seconds| seconds.trim_matches('"').parse().ok())
+        .map(Duration::from_secs)
+}
+
+/// True when one of the entity tags of `If-Match` or `If-None-Match` is that of `version`.  Weak tags
+/// count: what is compared is the object, not its bytes.
+fn tags_match(tags: &str, version: u64) -> bool {
+    let own = version.to_string();
+    tags.split(',')
+        .map(str::trim)
+        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"') == own)
+}
+
+fn entity_tag(version: u64) -> String {
+    format!("W/\"{version}\"")
+}
+
+/// What is answered when all went well.
+enum Answer {
+    /// 200 with an object.
+    Object(Map<String, Value>, u64),
+    /// 200 with a list, of the directory's version.
+    List(Map<String, Value>, u64),
+    /// 201 with the new object.
+    Created(Map<String, Value>, u64),
+    /// 200 with a number.
+    Number(u64),
+    /// 204.
+    Done,
+    /// 304: the directory is still of that version.
+    Unchanged(u64),
+}
+
+fn need(resource: &Resource, write: bool) -> Need {
+    match resource {
+        Resource::Configurations | Resource::ConfigurationsCount | Resource::Configuration(_) => {
+            if write {
+                Need::WriteMutualTls
+            } else {
+                Need::ReadMutualTls
+            }
+        }
+        Resource::Applications
+        | Resource::ApplicationsCount
+        | Resource::Application(_)
+        | Resource::Authorities(_)
+        | Resource::AuthoritiesCount(_)
+        | Resource::Authority(..) => {
+            if write {
+                Need::WriteApplications
+            } else {
+                Need::ReadApplications
+            }
+        }
+    }
+}
+
+/// Reads a body, plain or gzip: the Go stack of the SDKs compresses what it sends.
+async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Fault> {
+    let coding = headers.get(header::CONTENT_ENCODING).map_or("identity", |value| {
+        // What is not even text is no coding that is known.
+        value.to_str().unwrap_or("?")
+    });
+    let coding = coding.trim().to_ascii_lowercase();
+    if !matches!(&*coding, "identity" | "gzip") {
+        return Err(Fault::Coding(format!("Content-Encoding: {coding}")));
+    }
+    let bytes = body::read(body, limit).await.map_err(|error| match error {
+        BodyError::TooLong { limit } => Fault::TooLong(limit),
+        BodyError::Broken(why) => Fault::Payload(why),
+    })?;
+    if coding == "identity" {
+        return Ok(bytes);
+    }
+    let mut plain = Vec::new();
+    // One byte past the limit tells "exactly full" from "too long".
+    GzDecoder::new(&bytes[..])
+        .take(limit as u64 + 1)
+        .read_to_end(&mut plain)
+        .map_err(|error| Fault::Payload(format!("the gzip stream is damaged: {error}")))?;
+    if plain.len() > limit { Err(Fault::TooLong(limit)) } else { Ok(plain.into()) }
+}
+
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok()).any(|value| {
+        value.split(',').any(|coding| {
+            let mut parts = coding.split(';').map(str::trim);
+            parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"))
+                && !parts.any(|p| matches!(p, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+        })
+    })
+}
+
+const JSON: &str = "application/json;odata.metadata=minimal;odata.streaming=true;\
+                    IEEE754Compatible=false;charset=utf-8";
+
+fn success(answer: Answer, gzip: bool) -> Response {
+    let (status, object, version) = match answer {
+        Answer::Object(object, version) | Answer::List(object, version) => {
+            (StatusCode::OK, object, version)
+        }
+        Answer::Created(object, version) => (StatusCode::CREATED, object, version),
+        Answer::Number(number) => {
+            return reply(StatusCode::OK, Some("text/plain"), number.to_string().into());
+        }
+        Answer::Done => return reply(StatusCode::NO_CONTENT, None, Bytes::new()),
+        Answer::Unchanged(version) => {
+            let mut response = reply(StatusCode::NOT_MODIFIED, None, Bytes::new());
+            insert(&mut response, header::ETAG, &entity_tag(version));
+            return response;
+        }
+    };
+    let location = (status == StatusCode::CREATED)
+        .then(|| object.get("@odata.id").and_then(Value::as_str).map(str::to_owned))
+        .flatten();
+    let json = Value::Object(object).to_string();
+    let packed = (gzip && json.len() >= WORTH_PACKING).then(|| pack(json.as_bytes())).flatten();
+    let mut response = match packed {
+        Some(packed) => {
+            let mut response = reply(status, Some(JSON), packed.into());
+            insert(&mut response, header::CONTENT_ENCODING, "gzip");
+            response
+        }
+        None => reply(status, Some(JSON), json.into()),
+    };
+    insert(&mut response, header::ETAG, &entity_tag(version));
+    if let Some(location) = location {
+        insert(&mut response, header::LOCATION, &location);
+    }
+    response
+}
+
+/// Bytes below which gzip saves less than it costs.
+const WORTH_PACKING: usize = 1024;
+
+fn pack(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).ok()?;
+    encoder.finish().ok()
+}
+
+fn failure(fault: &Fault, json: String) -> Response {
+    let mut response = reply(fault.status(), Some(JSON), json.into());
+    match fault {
+        Fault::Token(_) => insert(
+            &mut response,
+            header::WWW_AUTHENTICATE,
+            "Bearer realm=\"anchorgate directory\", error=\"invalid_token\"",
+        ),
+        Fault::Method(allow) => insert(&mut response, header::ALLOW, allow),
+        Fault::Unavailable(_) => insert(&mut response, header::RETRY_AFTER, "5"),
+        _ => {}
+    }
+    response
+}
+
+fn reply(status: StatusCode, media_type: Option<&'static str>, body: Bytes) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    if let Some(media_type) = media_type {
+        insert(&mut response, header::CONTENT_TYPE, media_type);
+    }
+    response
+}
+
+fn insert(response: &mut Response, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+}

@@ -1,0 +1,506 @@
+//! What a client may write, checked whole before anything is stored.
+//!
+//! A certificate must be one that a judge could ever use as what it is stated to be; every fault names
+//! the property as Graph does, and adds where it stands and which rule it breaks.
+
+use aws_lc_rs::digest;
+use serde_json::{Map, Value};
+use url::Url;
+
+use crate::directory::errors::Fault;
+use crate::directory::names;
+use crate::directory::shapes::{
+    ApplicationConfiguration, Binary, CertificateAuthority, CertificateAuthorityAsEntity, Entity,
+    MutualTlsOauthConfiguration,
+};
+use crate::domain::cert::Certificate;
+use crate::domain::time::Timestamp;
+use crate::graph::wire::{self, MAX_URL_LENGTH, member, subject_field};
+use crate::runtime::random::guid;
+
+/// Bytes of DER in one authority's certificate (Graph's stores take 8 KiB an object).
+pub const MAX_CERTIFICATE_BYTES: usize = 8 * 1024;
+/// Authorities of one mutualTlsOauthConfiguration (the store of Entra takes 250).
+pub const MAX_AUTHORITIES: usize = 250;
+/// Authorities of one certificateBasedApplicationConfiguration.
+pub const MAX_APPLICATION_AUTHORITIES: usize = 10;
+/// Characters in `displayName`.
+pub const MAX_DISPLAY_NAME: usize = 256;
+/// Characters in `description`.
+pub const MAX_DESCRIPTION: usize = 1024;
+
+/// The class that Graph names in faults of certificates.
+const AUTHORITY_INFORMATION: &str = "CertificateAuthorityInformation";
+const CONFIGURATION: &str = "MutualTlsOauthConfiguration";
+const APPLICATION: &str = "CertificateBasedApplicationConfiguration";
+
+/// Reads a request body: one JSON object.
+pub fn object(body: &[u8]) -> Result<Map<String, Value>, Fault> {
+    match wire::parse(body) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(Fault::Payload("the body is no JSON object".into())),
+        Err(error) => Err(Fault::Payload(error.to_string())),
+    }
+}
+
+/// A new configuration from the body of a POST.
+pub fn create_configuration(
+    body: &Map<String, Value>,
+    now: Timestamp,
+) -> Result<MutualTlsOauthConfiguration, Fault> {
+    known_members::<MutualTlsOauthConfiguration>(body, &["certificateAuthority"])?;
+    not_deleted(body, CONFIGURATION)?;
+    let fault = |why: &str| property("tlsClientAuthParameter", CONFIGURATION, "", why);
+    let parameter = member(body, "tlsClientAuthParameter").unwrap_or(&Value::Null);
+    if parameter.is_null() {
+        return Err(fault("it is required"));
+    }
+    let tls_client_auth_parameter = subject_field(parameter)
+        .ok_or_else(|| fault("it is not one of the tls_client_auth_… parameters of RFC 8705"))?;
+    Ok(MutualTlsOauthConfiguration {
+        id: guid(),
+        deleted_date_time: None,
+        display_name: text(body, "displayName", CONFIGURATION, MAX_DISPLAY_NAME)?.flatten(),
+        tls_client_auth_parameter,
+        certificate_authorities: authorities(body, &[], now)?.unwrap_or_default(),
+    })
+}
+
+/// `stored` with the changes that the body of a PATCH asks for.
+pub fn update_configuration(
+    stored: &MutualTlsOauthConfiguration,
+    body: &Map<String, Value>,
+    now: Timestamp,
+) -> Result<MutualTlsOauthConfiguration, Fault> {
+    known_members::<MutualTlsOauthConfiguration>(body, &["certificateAuthority"])?;
+    not_deleted(body, CONFIGURATION)?;
+    same_id(body, &stored.id, CONFIGURATION)?;
+    // Read-modify-write sends read-only members back: equal ones are no change.
+    match member(body, "tlsClientAuthParameter") {
+        None | Some(Value::Null) => {}
+        Some(value) if subject_field(value) == Some(stored.tls_client_auth_parameter) => {}
+        Some(_) => {
+            let why = "it cannot be changed after creation; make a new configuration";
+            return Err(property("tlsClientAuthParameter", CONFIGURATION, "", why));
+        }
+    }
+    let mut updated = stored.clone();
+    if let Some(name) = text(body, "displayName", CONFIGURATION, MAX_DISPLAY_NAME)? {
+        updated.display_name = name;
+    }
+    if let Some(list) = authorities(body, &stored.certificate_authorities, now)? {
+        updated.certificate_authorities = list;
+    }
+    Ok(updated)
+}
+
+/// A new application configuration from the body of a POST.
+pub fn create_application(
+    body: &Map<String, Value>,
+    now: Timestamp,
+) -> Result<ApplicationConfiguration, Fault> {
+    const LIST: &str = "trustedCertificateAuthorities";
+    known_members::<ApplicationConfiguration>(body, &[])?;
+    not_deleted(body, APPLICATION)?;
+    let Some(Value::Array(list)) = member(body, LIST) else {
+        return Err(property(
+            LIST,
+            APPLICATION,
+            "",
+            "a list with at least one authority is required",
+        ));
+    };
+    if list.is_empty() || list.len() > MAX_APPLICATION_AUTHORITIES {
+        let why =
+            format!("{} authorities; 1 to {MAX_APPLICATION_AUTHORITIES} are taken", list.len());
+        return Err(property(LIST, APPLICATION, "", &why));
+    }
+    let mut authorities = Vec::with_capacity(list.len());
+    for (index, value) in list.iter().enumerate() {
+        let authority = create_authority(value, &format!("{LIST}[{index}]"), now)?;
+        no_twin(&authorities, &authority)?;
+        authorities.push(authority);
+    }
+    match authorities.iter().filter(|a| a.is_root_authority).count() {
+        1 => {}
+        roots => {
+            let why = format!("{roots} root authorities; exactly one is required");
+            return Err(property(LIST, APPLICATION, "", &why));
+        }
+    }
+    Ok(ApplicationConfiguration {
+        id: guid(),
+        deleted_date_time: None,
+        description: text(body, "description", APPLICATION, MAX_DESCRIPTION)?.flatten(),
+        display_name: text(body, "displayName", APPLICATION, MAX_DISPLAY_NAME)?.flatten(),
+        trusted_certificate_authorities: authorities,
+    })
+}
+
+/// `stored` with the changes that the body of a PATCH asks for.
+pub fn update_application(
+    stored: &ApplicationConfiguration,
+    body: &Map<String, Value>,
+) -> Result<ApplicationConfiguration, Fault> {
+    known_members::<ApplicationConfiguration>(body, &[])?;
+    not_deleted(body, APPLICATION)?;
+    same_id(body, &stored.id, APPLICATION)?;
+    if member(body, "trustedCertificateAuthorities").is_some_and(|v| !v.is_null()) {
+        let why = "authorities are added and removed at .../trustedCertificateAuthorities";
+        return Err(property("trustedCertificateAuthorities", APPLICATION, "", why));
+    }
+    let mut updated = stored.clone();
+    if let Some(name) = text(body, "displayName", APPLICATION, MAX_DISPLAY_NAME)? {
+        updated.display_name = name;
+    }
+    if let Some(description) = text(body, "description", APPLICATION, MAX_DESCRIPTION)? {
+        updated.description = description;
+    }
+    Ok(updated)
+}
+
+/// `stored` with one authority more, which comes last.
+pub fn add_authority(
+    stored: &ApplicationConfiguration,
+    body: &Map<String, Value>,
+    now: Timestamp,
+) -> Result<ApplicationConfiguration, Fault> {
+    let authority = create_authority(&Value::Object(body.clone()), "", now)?;
+    let mut updated = stored.clone();
+    let list = &mut updated.trusted_certificate_authorities;
+    if list.len() >= MAX_APPLICATION_AUTHORITIES {
+        return Err(Fault::Quota(format!(
+            "The object quota limit has been exceeded: at most {MAX_APPLICATION_AUTHORITIES} \
+             authorities in one configuration."
+        )));
+    }
+    no_twin(list, &authority)?;
+    one_root(list, &authority)?;
+    list.push(authority);
+    Ok(updated)
+}
+
+/// `stored` with the changes that the body of a PATCH asks for in the authority `id`.
+pub fn update_authority(
+    stored: &ApplicationConfiguration,
+    id: &str,
+    body: &Map<String, Value>,
+    now: Timestamp,
+) -> Result<ApplicationConfiguration, Fault> {
+    let mut updated = stored.clone();
+    let list = &mut updated.trusted_certificate_authorities;
+    let Some(index) = list.iter().position(|a| a.id == id) else {
+        return Err(Fault::NotFound(id.into()));
+    };
+    let old = list.remove(index);
+    same_id(body, id, AUTHORITY_INFORMATION)?;
+    let mut whole = old.json();
+    whole.extend(body.iter().map(|(name, value)| (name.trim().to_owned(), value.clone())));
+    let mut authority = create_authority(&Value::Object(whole), "", now)?;
+    authority.id = old.id;
+    no_twin(list, &authority)?;
+    one_root(list, &authority)?;
+    list.insert(index, authority);
+    Ok(updated)
+}
+
+fn one_root(
+    others: &[CertificateAuthorityAsEntity],
+    new: &CertificateAuthorityAsEntity,
+) -> Result<(), Fault> {
+    if new.is_root_authority && others.iter().any(|a| a.is_root_authority) {
+        let why = "the configuration has a root authority; only one can be the root";
+        return Err(property("isRootAuthority", AUTHORITY_INFORMATION, "", why));
+    }
+    Ok(())
+}
+
+fn no_twin(
+    others: &[CertificateAuthorityAsEntity],
+    new: &CertificateAuthorityAsEntity,
+) -> Result<(), Fault> {
+    match others.iter().any(|a| a.certificate == new.certificate) {
+        true => {
+            Err(property("certificate", AUTHORITY_INFORMATION, "", "it is in the list already"))
+        }
+        false => Ok(()),
+    }
+}
+
+fn create_authority(
+    value: &Value,
+    target: &str,
+    now: Timestamp,
+) -> Result<CertificateAuthorityAsEntity, Fault> {
+    let body = value.as_object().ok_or_else(|| {
+        property("trustedCertificateAuthorities", APPLICATION, target, "it is no object")
+    })?;
+    // The key identifier has had three spellings; it is computed here and none of them is read.
+    known_members::<CertificateAuthorityAsEntity>(body, KEY_IDENTIFIERS)?;
+    let (certificate, is_root_authority) = stated(body, target)?;
+    usable(&certificate, is_root_authority, target, now)?;
+    Ok(CertificateAuthorityAsEntity {
+        id: guid(),
+        is_root_authority,
+        issuer: names::text(&certificate.issuer),
+        issuer_subject_key_identifier: key_identifier(&certificate),
+        certificate: Binary(certificate.der().to_vec()),
+    })
+}
+
+const KEY_IDENTIFIERS: &[&str] =
+    &["issuerSki", "issuerSubjectKeyIdentifier", "issuerSubjectkeyIdentifier"];
+const AUTHORITY_MEMBERS: &[&str] = &[
+    "certificate",
+    "certificateRevocationListUrl",
+    "deltaCertificateRevocationListUrl",
+    "isRootAuthority",
+    "issuer",
+];
+
+/// The list of authorities, if the body has one.  Those of `stored` that are in it unchanged stay even
+/// when they have expired since: a list could not be changed otherwise but by losing them.
+fn authorities(
+    body: &Map<String, Value>,
+    stored: &[CertificateAuthority],
+    now: Timestamp,
+) -> Result<Option<Vec<CertificateAuthority>>, Fault> {
+    const LIST: &str = "certificateAuthorities";
+    let fault = |target: &str, why: &str| property(LIST, CONFIGURATION, target, why);
+    let list = match member(body, LIST).or_else(|| member(body, "certificateAuthority")) {
+        None => return Ok(None),
+        Some(Value::Array(list)) => list,
+        Some(_) => return Err(fault("", "it is no list")),
+    };
+    if list.len() > MAX_AUTHORITIES {
+        let why = format!("{} authorities; at most {MAX_AUTHORITIES} are taken", list.len());
+        return Err(fault("", &why));
+    }
+    let mut out: Vec<CertificateAuthority> = Vec::with_capacity(list.len());
+    for (index, value) in list.iter().enumerate() {
+        let target = format!("{LIST}[{index}]");
+        let object = value.as_object().ok_or_else(|| fault(&target, "it is no object"))?;
+        let authority = authority(object, &target, stored, now)?;
+        if out.iter().any(|a| a.certificate == authority.certificate) {
+            let why = "the same certificate is in the list twice";
+            return Err(property("certificate", AUTHORITY_INFORMATION, &target, why));
+        }
+        out.push(authority);
+    }
+    Ok(Some(out))
+}
+
+fn authority(
+    body: &Map<String, Value>,
+    target: &str,
+    stored: &[CertificateAuthority],
+    now: Timestamp,
+) -> Result<CertificateAuthority, Fault> {
+    let known: Vec<&str> = AUTHORITY_MEMBERS.iter().chain(KEY_IDENTIFIERS).copied().collect();
+    only(body, &known, "certificateAuthority")?;
+    let (certificate, is_root_authority) = stated(body, target)?;
+    let kept = stored.iter().any(|old| {
+        old.certificate.0 == certificate.der() && old.is_root_authority == is_root_authority
+    });
+    if !kept {
+        usable(&certificate, is_root_authority, target, now)?;
+    }
+    let crl = address(body, "certificateRevocationListUrl", target)?;
+    let delta = address(body, "deltaCertificateRevocationListUrl", target)?;
+    if crl.is_none() && delta.is_some() {
+        return Err(property(
+            "deltaCertificateRevocationListUrl",
+            AUTHORITY_INFORMATION,
+            target,
+            "a delta needs its base: certificateRevocationListUrl is not set",
+        ));
+    }
+    Ok(CertificateAuthority {
+        certificate_revocation_list_url: crl,
+        delta_certificate_revocation_list_url: delta,
+        is_root_authority,
+        issuer: names::text(&certificate.issuer),
+        issuer_ski: key_identifier(&certificate),
+        certificate: Binary(certificate.der().to_vec()),
+    })
+}
+
+/// The two required members: the certificate, and whether it is a root.
+fn stated(body: &Map<String, Value>, target: &str) -> Result<(Certificate, bool), Fault> {
+    let bad = |why: &str| property("certificate", AUTHORITY_INFORMATION, target, why);
+    let base64 = match member(body, "certificate") {
+        None | Some(Value::Null) => return Err(bad("it is required")),
+        Some(Value::String(text)) => text,
+        Some(_) => return Err(bad("it is no string")),
+    };
+    if base64.contains("-----BEGIN") {
+        return Err(bad("it is PEM; send the base64 of the DER alone"));
+    }
+    let der = wire::binary(base64).ok_or_else(|| bad("it is not base64"))?;
+    if der.starts_with(b"-----BEGIN") {
+        return Err(bad("it is the base64 of PEM; send the base64 of the DER"));
+    }
+    if der.len() > MAX_CERTIFICATE_BYTES {
+        let why = format!("{} bytes; at most {MAX_CERTIFICATE_BYTES} are taken", der.len());
+        return Err(bad(&why));
+    }
+    let certificate = Certificate::from_der(&der).map_err(|error| bad(&error.to_string()))?;
+    match member(body, "isRootAuthority") {
+        Some(Value::Bool(is_root)) => Ok((certificate, *is_root)),
+        other => {
+            let why = match other {
+                None | Some(Value::Null) => "it is required",
+                Some(_) => "it is neither true nor false",
+            };
+            Err(property("isRootAuthority", AUTHORITY_INFORMATION, target, why))
+        }
+    }
+}
+
+/// Refuses a certificate that no judge could use as the authority it is stated to be.
+fn usable(
+    certificate: &Certificate,
+    is_root: bool,
+    target: &str,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let bad = |why: &str| Err(property("certificate", AUTHORITY_INFORMATION, target, why));
+    if !certificate.basic_constraints.is_some_and(|b| b.ca) {
+        return bad("it is not a certification authority: basicConstraints lacks CA");
+    }
+    if certificate.key_usage.is_some_and(|usage| !usage.key_cert_sign()) {
+        return bad("its keyUsage does not allow keyCertSign");
+    }
+    if now > certificate.not_after {
+        return bad(&format!("it expired at {}", certificate.not_after));
+    }
+    if now < certificate.not_before {
+        return bad(&format!("it is not valid before {}", certificate.not_before));
+    }
+    match (is_root, is_self_signed(certificate)) {
+        (true, false) => {
+            bad("isRootAuthority is true, but no accepted signature of its own key is on it")
+        }
+        (false, true) => {
+            bad("isRootAuthority is false, but the certificate is signed with its own key")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Self-issued, and signed with its own key (RFC 5280 section 3.2).
+fn is_self_signed(certificate: &Certificate) -> bool {
+    certificate.is_self_issued()
+        && webpki::ALL_VERIFICATION_ALGS.iter().any(|algorithm| {
+            algorithm.signature_alg_id().as_ref() == &certificate.signature_algorithm[..]
+                && algorithm.public_key_alg_id().as_ref() == &certificate.key_algorithm[..]
+                && algorithm
+                    .verify_signature(
+                        &certificate.public_key,
+                        certificate.tbs(),
+                        &certificate.signature,
+                    )
+                    .is_ok()
+        })
+}
+
+/// The subject key identifier; of a certificate without one, the first method of RFC 5280 section
+/// 4.2.1.2, since Graph's property is never null.
+fn key_identifier(certificate: &Certificate) -> String {
+    let computed = || {
+        let sha1 = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &certificate.public_key);
+        sha1.as_ref().into()
+    };
+    let id: Box<[u8]> = certificate.subject_key_id.clone().unwrap_or_else(computed);
+    id.iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+fn address(
+    body: &Map<String, Value>,
+    name: &'static str,
+    target: &str,
+) -> Result<Option<String>, Fault> {
+    let bad = |why: &str| Err(property(name, AUTHORITY_INFORMATION, target, why));
+    let text = match member(body, name) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) => text,
+        Some(_) => return bad("it is no string"),
+    };
+    if text.len() > MAX_URL_LENGTH {
+        return bad(&format!("{} bytes; at most {MAX_URL_LENGTH} are taken", text.len()));
+    }
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
+            if !url.username().is_empty() || url.password().is_some() {
+                return bad("an address with a user name or password is not taken");
+            }
+            Ok(Some(text.clone()))
+        }
+        Ok(url) => bad(&format!("`{}` is not http or https", url.scheme())),
+        Err(error) => bad(&format!("it is no URL: {error}")),
+    }
+}
+
+/// An optional text: `None` when the member is absent, `Some(None)` when it is null.
+fn text(
+    body: &Map<String, Value>,
+    name: &'static str,
+    resource: &'static str,
+    limit: usize,
+) -> Result<Option<Option<String>>, Fault> {
+    match member(body, name) {
+        None => Ok(None),
+        Some(Value::Null) => Ok(Some(None)),
+        Some(Value::String(text)) if text.chars().count() > limit => {
+            let why = format!("{} characters; at most {limit} are taken", text.chars().count());
+            Err(property(name, resource, "", &why))
+        }
+        Some(Value::String(text)) if text.chars().any(char::is_control) => {
+            Err(property(name, resource, "", "it contains control characters"))
+        }
+        Some(Value::String(text)) => Ok(Some(Some(text.clone()))),
+        Some(_) => Err(property(name, resource, "", "it is no string")),
+    }
+}
+
+/// Refuses members that the type does not have.  Annotations pass, and so does what is null: an SDK
+/// sends its own name of a property in that case.
+fn known_members<E: Entity>(body: &Map<String, Value>, also: &[&str]) -> Result<(), Fault> {
+    let known: Vec<&str> = E::PROPERTIES.iter().chain(E::NAVIGATION).chain(also).copied().collect();
+    only(body, &known, E::TYPE)
+}
+
+fn only(body: &Map<String, Value>, known: &[&str], resource: &'static str) -> Result<(), Fault> {
+    for (name, value) in body {
+        let name = name.trim();
+        if !(name.contains('@') || value.is_null() || known.contains(&name)) {
+            return Err(Fault::UnknownProperty { property: name.into(), resource });
+        }
+    }
+    Ok(())
+}
+
+fn not_deleted(body: &Map<String, Value>, resource: &'static str) -> Result<(), Fault> {
+    match member(body, "deletedDateTime") {
+        None | Some(Value::Null) => Ok(()),
+        Some(_) => Err(property("deletedDateTime", resource, "", "it is read-only")),
+    }
+}
+
+fn same_id(body: &Map<String, Value>, id: &str, resource: &'static str) -> Result<(), Fault> {
+    match member(body, "id") {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::String(sent)) if sent.eq_ignore_ascii_case(id) => Ok(()),
+        Some(_) => Err(property("id", resource, "", "it is not the id of the path")),
+    }
+}
+
+fn property(name: &'static str, resource: &'static str, target: &str, why: &str) -> Fault {
+    let target = match target {
+        "" => name.to_owned(),
+        // The list itself, or an element of it that is no object.
+        target if target.split('[').next() == Some(name) => target.to_owned(),
+        target => format!("{target}.{name}"),
+    };
+    Fault::Property { property: name, resource, target, why: why.into() }
+}

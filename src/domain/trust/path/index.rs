@@ -1,0 +1,92 @@
+//! Which configurations and authorities can matter for a chain, found by name and key identifier.
+
+use std::collections::HashMap;
+
+use crate::domain::cert::Certificate;
+use crate::domain::name::Name;
+use crate::domain::trust::anchors::AnchorSet;
+
+/// Where an authority stands in an [`AnchorSet`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Index of the configuration.
+    pub configuration: usize,
+    /// Index of the authority in it.
+    pub authority: usize,
+}
+
+/// Authorities by subject name.  Built once for an anchor set, so that the cost of a decision grows
+/// with the namesakes of an issuer and not with all configurations.
+#[derive(Debug, Default)]
+pub struct Index {
+    by_subject: HashMap<Box<[u8]>, Vec<Place>>,
+}
+
+impl Index {
+    /// The index of `anchors`.
+    pub fn of(anchors: &AnchorSet) -> Self {
+        let mut by_subject: HashMap<Box<[u8]>, Vec<Place>> = HashMap::new();
+        for (configuration, it) in anchors.configurations.iter().enumerate() {
+            for (authority, certificate) in
+                it.authorities.iter().map(|a| &a.certificate).enumerate()
+            {
+                let name = certificate.subject.canonical();
+                let place = Place { configuration, authority };
+                match by_subject.get_mut(name) {
+                    Some(places) => places.push(place),
+                    None => {
+                        by_subject.insert(name.into(), vec![place]);
+                    }
+                }
+            }
+        }
+        Self { by_subject }
+    }
+
+    /// Every authority of that name, by configuration.
+    pub fn named(&self, name: &Name) -> &[Place] {
+        self.by_subject.get(name.canonical()).map_or(&[], Vec::as_slice)
+    }
+
+    /// The authorities of that name in one configuration.
+    pub fn named_in(&self, configuration: usize, name: &Name) -> &[Place] {
+        let places = self.named(name);
+        let start = places.partition_point(|p| p.configuration < configuration);
+        let end = places.partition_point(|p| p.configuration <= configuration);
+        &places[start..end]
+    }
+
+    /// Configurations with an authority that may have issued one of `certificates`: first those
+    /// where the key identifiers agree or are absent, then those where only the name does.
+    pub fn candidates<'a>(
+        &self,
+        anchors: &AnchorSet,
+        certificates: impl Iterator<Item = &'a Certificate>,
+    ) -> Vec<usize> {
+        let (mut likely, mut unlikely) = (Vec::new(), Vec::new());
+        for certificate in certificates {
+            for place in self.named(&certificate.issuer) {
+                let authority =
+                    &anchors.configurations[place.configuration].authorities[place.authority];
+                match key_ids_agree(certificate, &authority.certificate) {
+                    Some(false) => unlikely.push(place.configuration),
+                    _ => likely.push(place.configuration),
+                }
+            }
+        }
+        likely.sort_unstable();
+        likely.dedup();
+        unlikely.sort_unstable();
+        unlikely.dedup();
+        unlikely.retain(|configuration| likely.binary_search(configuration).is_err());
+        likely.append(&mut unlikely);
+        likely
+    }
+}
+
+/// Whether the authorityKeyIdentifier of `certificate` names the key of `issuer`; `None` where one of
+/// them does not say.  A hint for the order of search, never a decision: the signature decides.
+pub fn key_ids_agree(certificate: &Certificate, issuer: &Certificate) -> Option<bool> {
+    let wanted = certificate.authority_key_id.as_ref()?.key_id.as_ref()?;
+    Some(wanted == issuer.subject_key_id.as_ref()?)
+}

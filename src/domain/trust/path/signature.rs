@@ -1,0 +1,154 @@
+//! Whether one key signed one certificate.
+
+use quick_cache::sync::Cache;
+use rustls_pki_types::AlgorithmIdentifier;
+
+use crate::domain::cert::{Certificate, Fingerprint};
+use crate::domain::der::{self, Reader, tag};
+use crate::domain::dn;
+use crate::domain::refusal::{Code, Refusal};
+
+/// Bits of an RSA modulus that are accepted.  The signature library verifies with no other size.
+pub const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+
+/// The algorithm identifier contents of RSA keys: rsaEncryption with NULL parameters.
+const RSA_ENCRYPTION: &[u8] = &[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0];
+
+/// Pairs of (key, certificate) whose signature was verified.
+///
+/// Whether a key signed a certificate is a function of their bytes alone, so an entry is true for ever
+/// and one memo serves every generation of a snapshot.  Only successes are kept: a peer can make up
+/// any number of failures, but to fill this it needs the signatures of our authorities.
+#[derive(Debug)]
+pub struct SignatureMemo {
+    verified: Cache<(Fingerprint, Fingerprint), ()>,
+}
+
+impl SignatureMemo {
+    /// Pairs that are kept by default, of about 100 bytes each.
+    pub const DEFAULT_CAPACITY: usize = 100_000;
+
+    /// A memo that keeps at most `capacity` pairs; 0 keeps none.
+    pub fn new(capacity: usize) -> Self {
+        Self { verified: Cache::new(capacity) }
+    }
+
+    /// Pairs in the memo.
+    pub fn len(&self) -> usize {
+        self.verified.len()
+    }
+
+    /// True when nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.verified.is_empty()
+    }
+
+    /// Verifies `certificate`'s signature with `issuer`'s key, unless that was done before.
+    ///
+    /// # Errors
+    /// `signature_algorithm` for an algorithm or key that is not accepted, `signature_invalid`
+    /// otherwise.
+    pub fn verify(&self, certificate: &Certificate, issuer: &Certificate) -> Result<(), Refusal> {
+        let pair = (issuer.key, certificate.fingerprint);
+        if self.verified.get(&pair).is_none() {
+            verify(certificate, issuer)?;
+            self.verified.insert(pair, ());
+        }
+        Ok(())
+    }
+}
+
+impl Default for SignatureMemo {
+    fn default() -> Self {
+        Self::new(Self::DEFAULT_CAPACITY)
+    }
+}
+
+/// Verifies `certificate`'s signature with `issuer`'s key.
+pub fn verify(certificate: &Certificate, issuer: &Certificate) -> Result<(), Refusal> {
+    key_is_accepted(issuer)?;
+    let mut known = false;
+    for algorithm in webpki::ALL_VERIFICATION_ALGS {
+        if algorithm.signature_alg_id() != identifier(&certificate.signature_algorithm) {
+            continue;
+        }
+        known = true;
+        if algorithm.public_key_alg_id() != identifier(&issuer.key_algorithm) {
+            continue;
+        }
+        return algorithm
+            .verify_signature(&issuer.public_key, certificate.tbs(), &certificate.signature)
+            .map_err(|_| {
+                Refusal::new(
+                    Code::SignatureInvalid,
+                    format!(
+                        "the signature of `{}` does not verify with the key of `{}`",
+                        certificate.subject, issuer.subject
+                    ),
+                )
+            });
+    }
+    let of = if known { " for a key of that kind" } else { "" };
+    Err(Refusal::new(
+        Code::SignatureAlgorithm,
+        format!(
+            "`{}` is signed with {}, which is not accepted{of}",
+            certificate.subject,
+            algorithm_name(&certificate.signature_algorithm)
+        ),
+    ))
+}
+
+/// Refuses keys that no accepted signature can be made with.
+pub fn key_is_accepted(certificate: &Certificate) -> Result<(), Refusal> {
+    let refuse = |what: String| {
+        let detail = format!("the key of `{}` is {what}", certificate.subject);
+        Err(Refusal::new(Code::SignatureAlgorithm, detail))
+    };
+    if &*certificate.key_algorithm == RSA_ENCRYPTION {
+        return match rsa_bits(&certificate.public_key) {
+            Some(bits) if RSA_BITS.contains(&bits) => Ok(()),
+            Some(bits) => refuse(format!(
+                "RSA of {bits} bits; {} to {} are accepted",
+                RSA_BITS.start(),
+                RSA_BITS.end()
+            )),
+            None => refuse("no RSA key".into()),
+        };
+    }
+    let key = identifier(&certificate.key_algorithm);
+    if webpki::ALL_VERIFICATION_ALGS.iter().any(|a| a.public_key_alg_id() == key) {
+        return Ok(());
+    }
+    refuse(format!("{}, which is not accepted", algorithm_name(&certificate.key_algorithm)))
+}
+
+fn identifier(contents: &[u8]) -> AlgorithmIdentifierBytes<'_> {
+    AlgorithmIdentifierBytes(contents)
+}
+
+/// Compares with the library's identifiers, which own static bytes.
+struct AlgorithmIdentifierBytes<'a>(&'a [u8]);
+
+impl PartialEq<AlgorithmIdentifierBytes<'_>> for AlgorithmIdentifier {
+    fn eq(&self, other: &AlgorithmIdentifierBytes<'_>) -> bool {
+        self.as_ref() == other.0
+    }
+}
+
+/// Bits of the modulus of an RSAPublicKey.
+fn rsa_bits(key: &[u8]) -> Option<usize> {
+    let mut parts = der::single(key, tag::SEQUENCE).ok()?.reader();
+    let modulus = parts.expect(tag::INTEGER).and_then(der::integer).ok()?;
+    let digits = modulus.strip_prefix(&[0]).unwrap_or(modulus);
+    let top = digits.first()?;
+    Some(digits.len() * 8 - top.leading_zeros() as usize)
+}
+
+/// The OID of an AlgorithmIdentifier's contents, dotted.
+fn algorithm_name(contents: &[u8]) -> String {
+    match Reader::new(contents).expect(tag::OID) {
+        Ok(oid) => format!("algorithm {}", dn::dotted(oid.value)),
+        Err(_) => "an unreadable algorithm".into(),
+    }
+}

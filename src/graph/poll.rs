@@ -1,0 +1,462 @@
+//! The loop that follows one directory.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, info, warn};
+
+use crate::domain::time::Timestamp;
+use crate::domain::trust::anchors::{AnchorSet, Configuration, ConfigurationId, Skipped};
+use crate::domain::trust::assembly::Update;
+use crate::graph::changes::Changes;
+use crate::graph::client::{Client, FetchError, Fetched, Since};
+use crate::graph::state;
+use crate::graph::status::{HeldBack, Metrics, SkippedStatus, Status};
+use crate::graph::wire::Entry;
+use crate::graph::{Config, Handle, HandleError, TooOld, lock};
+use crate::runtime::log::AUDIT;
+use crate::runtime::random::jitter;
+
+/// Tells the time of day; an argument, so that tests can say what it is.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + std::marker::Sync>;
+
+/// What an operator asks of the loop.
+pub(super) enum Command {
+    /// Poll now.
+    Sync(oneshot::Sender<Result<Changes, HandleError>>),
+    /// Apply what is held back.
+    Approve(oneshot::Sender<Result<Changes, HandleError>>),
+}
+
+/// The least time between two polls of a directory that lets readers wait: it may answer at once.
+const GAP: Duration = Duration::from_secs(1);
+/// The bound of the first pause after a failure; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause after failures, unless polls are further apart.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// How often a list that did not change is written to disk again, for its time of fetching.
+const SAVE_EVERY: Duration = Duration::from_secs(600);
+/// Lines of a change that are logged.
+const MAX_LINES: usize = 100;
+
+/// Follows one directory.
+pub struct Sync {
+    config: Config,
+    client: Client,
+    metrics: Metrics,
+    updates: mpsc::Sender<Update>,
+    clock: Clock,
+    commands: mpsc::Receiver<Command>,
+    /// Kept so that the loop outlives the handles of others, and for what it shows.
+    handle: Handle,
+
+    /// What was accepted last; what answers are compared with.
+    in_force: Arc<AnchorSet>,
+    /// Something was accepted, in this run or in an earlier one.
+    loaded: bool,
+    /// The source's configurations are withdrawn because they are too old.
+    withdrawn: bool,
+    held: Option<Held>,
+    etag: Option<String>,
+    /// The directory lets readers wait for a change.
+    waits: bool,
+    /// When what is in force was confirmed: a wall clock's word for people, and an instant for its
+    /// age, which no change of the wall clock makes jump.
+    confirmed: Option<(Timestamp, Instant)>,
+    saved: Option<Instant>,
+    failures: u32,
+}
+
+struct Held {
+    set: AnchorSet,
+    changes: Changes,
+    since: Timestamp,
+}
+
+/// The publisher is gone: there is nobody to work for.
+struct Ended;
+
+impl Sync {
+    pub(super) fn new(
+        config: Config,
+        client: Client,
+        metrics: Metrics,
+        updates: mpsc::Sender<Update>,
+        clock: Clock,
+        handle: Handle,
+        commands: mpsc::Receiver<Command>,
+    ) -> Self {
+        Self {
+            config,
+            client,
+            metrics,
+            updates,
+            clock,
+            commands,
+            handle,
+            in_force: Arc::default(),
+            loaded: false,
+            withdrawn: false,
+            held: None,
+            etag: None,
+            waits: false,
+            confirmed: None,
+            saved: None,
+            failures: 0,
+        }
+    }
+
+    /// Sends what the disk has, then follows the directory until the publisher is gone.
+    pub async fn run(mut self) {
+        // Whoever stops the process drops this future: no state needs an orderly end.
+        let Err(Ended) = self.follow().await;
+    }
+
+    async fn follow(&mut self) -> Result<std::convert::Infallible, Ended> {
+        self.load().await?;
+        let mut next = Instant::now();
+        loop {
+            let since = Since { etag: self.etag.clone(), wait: self.config.wait };
+            let too_old = self.too_old_at().filter(|_| !self.status(|s| s.too_old));
+            let client = &self.client;
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(Command::Sync(reply)) => {
+                        // No waiting, and the whole list: the operator wants to know.
+                        let wait = self.config.wait.map(|_| Duration::ZERO);
+                        let fetched = self.client.fetch(&Since { etag: None, wait }).await;
+                        let (result, at) = self.take(fetched).await?;
+                        next = at;
+                        let _ = reply.send(result);
+                    }
+                    Some(Command::Approve(reply)) => {
+                        let result = self.approve().await?;
+                        let _ = reply.send(result);
+                        // What was approved may be old news by now.
+                        next = Instant::now();
+                    }
+                    // The loop holds a sender itself.
+                    None => {}
+                },
+                fetched = async { sleep_until(next).await; client.fetch(&since).await } => {
+                    next = self.take(fetched).await?.1;
+                }
+                () = sleep_until(too_old.unwrap_or(next)), if too_old.is_some() => {
+                    self.expire().await?;
+                }
+            }
+        }
+    }
+
+    /// Sends the last good list of an earlier run.
+    async fn load(&mut self) -> Result<(), Ended> {
+        let Some(path) = self.config.state_file.clone() else { return Ok(()) };
+        let source = &self.config.source;
+        match state::load(path).await {
+            Ok(None) => info!(%source, "no list of an earlier run: waiting for the directory"),
+            Err(why) => error!(%source, "the list of the last run cannot be used: {why}"),
+            Ok(Some(last)) => {
+                if let Some(why) = &last.fell_back {
+                    error!(%source, "the newest list on disk is not usable, an older one is: {why}");
+                }
+                let age = (self.clock)().since(last.at);
+                info!(%source, "{} configurations of the last run, {age:?} old", last.set.configurations.len());
+                // A list older than the machine's uptime cannot be placed before the clock's zero.
+                let now = Instant::now();
+                let at = now.checked_sub(age).unwrap_or(now);
+                self.confirmed = Some((last.at, at));
+                self.in_force = Arc::new(last.set);
+                self.loaded = true;
+                self.show(|status| status.from_disk = true);
+                if age < self.config.max_age || self.config.too_old == TooOld::Continue {
+                    self.send(AnchorSet::clone(&self.in_force)).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the result of a poll, and tells when the next one is.
+    async fn take(
+        &mut self,
+        fetched: Result<Fetched, FetchError>,
+    ) -> Result<(Result<Changes, HandleError>, Instant), Ended> {
+        let now = (self.clock)();
+        self.show(|status| status.last_poll = Some(now.to_string()));
+        let (result, pause) = match fetched {
+            Err(error) => self.fail(&error),
+            Ok(Fetched::Unchanged) => {
+                self.confirm(now).await?;
+                self.metrics.polled(&self.config.source, "unchanged");
+                (Ok(Changes::default()), self.pause())
+            }
+            Ok(Fetched::List { entries, etag, waits }) => {
+                let whole = entries.iter().all(|e| !matches!(e, Entry::Shortened { .. }));
+                let set = assemble(&self.in_force, entries, self.prefix());
+                let changes = Changes::between(&self.in_force, &set);
+                if !self.config.unguarded && changes.is_suspicious(self.config.max_removal) {
+                    self.hold(set, changes.clone(), now);
+                    (Ok(changes), self.interval())
+                } else {
+                    self.accept(set, &changes, now).await?;
+                    // A tag stands for an answer that was taken whole, else the rest never comes.
+                    self.etag = etag.filter(|_| whole);
+                    self.waits = waits;
+                    (Ok(changes), self.pause())
+                }
+            }
+        };
+        let next = now.after(pause).to_string();
+        self.show(|status| status.next_poll = Some(next));
+        Ok((result, Instant::now() + pause))
+    }
+
+    fn fail(&mut self, error: &FetchError) -> (Result<Changes, HandleError>, Duration) {
+        self.failures = self.failures.saturating_add(1);
+        let longest = LONGEST_PAUSE.max(self.config.every);
+        let bound = FIRST_PAUSE.saturating_mul(1 << (self.failures - 1).min(16)).min(longest);
+        // Half a second more: jitter may be nothing at all.
+        let pause = jitter(bound) + Duration::from_millis(500);
+        let pause = error.retry_after().map_or(pause, |asked| asked.max(pause));
+        let (source, failures, why) = (&self.config.source, self.failures, error.to_string());
+        warn!(%source, failures, "poll failed, what is in force stays; again in {pause:?}: {why}");
+        self.metrics.polled(source, "failed");
+        self.show(|status| {
+            status.last_error = Some(why.clone());
+            status.failures = failures;
+        });
+        (Err(HandleError::Failed(why)), pause)
+    }
+
+    fn hold(&mut self, set: AnchorSet, changes: Changes, now: Timestamp) {
+        let source = &self.config.source;
+        error!(
+            %source,
+            "held back: the directory's answer removes too much ({changes}); what is in force stays \
+             until the answer is approved"
+        );
+        self.metrics.polled(source, "held_back");
+        // Since when it is this answer; another one is another matter.
+        let since = match &self.held {
+            Some(held) if held.changes == changes => held.since,
+            _ => now,
+        };
+        self.etag = None;
+        self.failures = 0;
+        let held_back = HeldBack { since: since.to_string(), changes: changes.clone() };
+        self.held = Some(Held { set, changes, since });
+        self.show(|status| {
+            status.held_back = Some(held_back);
+            status.last_error = None;
+            status.failures = 0;
+        });
+    }
+
+    async fn approve(&mut self) -> Result<Result<Changes, HandleError>, Ended> {
+        let Some(held) = self.held.take() else { return Ok(Err(HandleError::NothingHeld)) };
+        warn!(target: AUDIT, source = %self.config.source, "approved: {}", held.changes);
+        self.accept(held.set, &held.changes, (self.clock)()).await?;
+        Ok(Ok(held.changes))
+    }
+
+    async fn accept(
+        &mut self,
+        set: AnchorSet,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> Result<(), Ended> {
+        let source = &self.config.source;
+        let news = !changes.is_empty() || !self.loaded || set.skipped != self.in_force.skipped;
+        if news {
+            info!(%source, "trust list taken: {changes}");
+            for line in changes.lines.iter().take(MAX_LINES) {
+                info!(target: AUDIT, %source, "{line}");
+            }
+            if let Some(more) = changes.lines.len().checked_sub(MAX_LINES + 1) {
+                info!(target: AUDIT, %source, "and {} more changes", more + 1);
+            }
+            for Skipped { configuration, why } in &set.skipped {
+                warn!(%source, %configuration, "not in force: {why}");
+            }
+        }
+        self.metrics.polled(source, if news { "changed" } else { "unchanged" });
+        if !changes.is_empty() {
+            let change = Some((now.to_string(), changes.clone()));
+            self.show(|status| status.last_change = change);
+        }
+        self.loaded = true;
+        self.held = None;
+        self.in_force = Arc::new(set);
+        if news {
+            self.saved = None;
+            self.withdrawn = false;
+            self.send(AnchorSet::clone(&self.in_force)).await?;
+        }
+        self.confirm(now).await
+    }
+
+    /// The directory was reached, and what is in force is what it has.
+    async fn confirm(&mut self, now: Timestamp) -> Result<(), Ended> {
+        self.failures = 0;
+        self.confirmed = Some((now, Instant::now()));
+        if std::mem::take(&mut self.withdrawn) {
+            self.send(AnchorSet::clone(&self.in_force)).await?;
+        }
+        self.show(|status| {
+            status.last_success = Some(now.to_string());
+            status.last_error = None;
+            status.failures = 0;
+            status.from_disk = false;
+            status.too_old = false;
+            status.held_back = None;
+        });
+        if self.saved.is_none_or(|at| at.elapsed() >= SAVE_EVERY)
+            && let Some(path) = &self.config.state_file
+        {
+            match state::save(path, &self.in_force, now).await {
+                Ok(()) => self.saved = Some(Instant::now()),
+                Err(why) => {
+                    let source = &self.config.source;
+                    error!(%source, "the list is in force, but was not written to disk: {why}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// When what is in force gets too old.
+    fn too_old_at(&self) -> Option<Instant> {
+        self.confirmed.and_then(|(_, at)| at.checked_add(self.config.max_age))
+    }
+
+    async fn expire(&mut self) -> Result<(), Ended> {
+        let (source, age) = (&self.config.source, self.config.max_age);
+        let refuse = self.config.too_old == TooOld::Refuse;
+        let policy =
+            if refuse { "in force no longer" } else { "still in force, as the policy says" };
+        error!(%source, "the directory was not reached for {age:?}: its configurations are {policy}");
+        self.show(|status| status.too_old = true);
+        if refuse && !std::mem::replace(&mut self.withdrawn, true) {
+            let why = format!("the directory `{source}` was not reached for {age:?}");
+            let skip =
+                |c: &Configuration| Skipped { configuration: c.id.clone(), why: why.clone() };
+            let skipped = self.in_force.configurations.iter().map(skip).collect();
+            self.send(AnchorSet { configurations: vec![], skipped }).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, set: AnchorSet) -> Result<(), Ended> {
+        let source = Arc::clone(&self.config.source);
+        self.updates.send(Update::Anchors { source, set }).await.map_err(|_| Ended)
+    }
+
+    /// Until the next poll after a good one.
+    fn pause(&self) -> Duration {
+        let waiting = self.waits && self.config.wait.is_some() && self.etag.is_some();
+        if waiting { GAP } else { self.interval() }
+    }
+
+    /// A tenth more or less than the configured interval.
+    fn interval(&self) -> Duration {
+        let every = self.config.every;
+        every - every / 10 + jitter(every / 5)
+    }
+
+    fn prefix(&self) -> Option<&str> {
+        self.config.prefix_ids.then_some(&*self.config.source)
+    }
+
+    fn status<T>(&self, read: impl FnOnce(&Status) -> T) -> T {
+        read(&lock(&self.handle.shared).status)
+    }
+
+    /// Changes the status and brings the rest of what is shown in line with it.
+    fn show(&self, change: impl FnOnce(&mut Status)) {
+        let mut shared = lock(&self.handle.shared);
+        change(&mut shared.status);
+        shared.in_force = Arc::clone(&self.in_force);
+        let status = &mut shared.status;
+        let authorities = || self.in_force.configurations.iter().flat_map(|c| &c.authorities);
+        status.configurations = self.in_force.configurations.len();
+        status.anchors = authorities().filter(|a| a.is_root).count();
+        status.intermediates = authorities().filter(|a| !a.is_root).count();
+        let skipped = |s: &Skipped| SkippedStatus {
+            configuration: s.configuration.to_string(),
+            why: s.why.clone(),
+        };
+        status.skipped = self.in_force.skipped.iter().map(skipped).collect();
+        self.metrics.show(status, self.confirmed.map(|(at, _)| at));
+    }
+}
+
+/// The list that an answer makes of what is in force.  What the answer shortens stays as it is.
+fn assemble(in_force: &AnchorSet, entries: Vec<Entry>, prefix: Option<&str>) -> AnchorSet {
+    let before: HashMap<&ConfigurationId, &Configuration> =
+        in_force.configurations.iter().map(|c| (&c.id, c)).collect();
+    let named = |id: ConfigurationId| match prefix {
+        Some(source) => ConfigurationId(format!("{source}/{id}").into()),
+        None => id,
+    };
+    let mut set = AnchorSet::default();
+    for entry in entries {
+        match entry {
+            Entry::Whole { mut configuration, skipped } => {
+                configuration.id = named(configuration.id);
+                let id = configuration.id.clone();
+                let skip = |s: Skipped| Skipped { configuration: id.clone(), why: s.why };
+                set.skipped.extend(skipped.into_iter().map(skip));
+                set.configurations.push(configuration);
+            }
+            Entry::Shortened { id, why, readable } => {
+                let id = named(id);
+                let kept = before.get(&id).map(|&kept| kept.clone());
+                let why = match &kept {
+                    Some(_) => format!("{why}; it stays as it was"),
+                    None => why,
+                };
+                let rest = || readable.map(|rest| Configuration { id: id.clone(), ..rest });
+                set.configurations.extend(kept.or_else(rest));
+                set.skipped.push(Skipped { configuration: id, why });
+            }
+            Entry::Out(skipped) => {
+                let configuration = named(skipped.configuration);
+                set.skipped.push(Skipped { configuration, why: skipped.why });
+            }
+        }
+    }
+    set
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::changes::tests::{authority, set};
+
+    #[test]
+    fn what_is_shortened_stays_as_it_was() {
+        let (a, b) = (authority("a", true), authority("b", true));
+        let in_force = set(&[("1", &[a.clone(), b.clone()])]);
+        let shortened = |id: &str| Entry::Shortened {
+            id: id.into(),
+            why: "cut".into(),
+            readable: set(&[(id, std::slice::from_ref(&a))]).configurations.pop(),
+        };
+        let next = assemble(&in_force, vec![shortened("1"), shortened("2")], None);
+        assert_eq!(next.configurations[0].authorities.len(), 2, "kept");
+        assert_eq!(next.configurations[1].authorities.len(), 1, "nothing better to be had");
+        assert_eq!(next.skipped.len(), 2);
+        assert!(next.skipped[0].why.contains("stays as it was"));
+    }
+
+    #[test]
+    fn ids_are_put_under_their_source() {
+        let whole = |c: Configuration| Entry::Whole { configuration: c, skipped: vec![] };
+        let list = set(&[("1", &[])]).configurations.into_iter().map(whole).collect();
+        let next = assemble(&AnchorSet::default(), list, Some("contoso"));
+        assert_eq!(next.configurations[0].id.as_str(), "contoso/1");
+    }
+}

@@ -1,0 +1,346 @@
+//! Serves one connection, HTTP/1.1 or HTTP/2, within time limits of our own.
+//!
+//! # Why
+//! hyper bounds the header time of HTTP/1 only, and with the same figure as the idle time of a kept-open
+//! connection; HTTP/2 has neither.  Here a watchdog looks at two facts, "a request is being handled" and
+//! "bytes came since the last reply", and closes what is late.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// Limits of one connection.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// From the first byte of a request to the end of its header; also from the start of a connection
+    /// to its first request.
+    pub header_read: Duration,
+    /// From the end of a reply to the next request.
+    pub idle: Duration,
+    /// From the end of a request's header to the end of its reply.
+    pub request: Duration,
+    /// Bytes of a request's header.
+    pub header_bytes: usize,
+    /// Requests at once on an HTTP/2 connection.
+    pub streams: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_read: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            request: Duration::from_secs(30),
+            header_bytes: 16 * 1024,
+            streams: 64,
+        }
+    }
+}
+
+/// What the two ends agreed to speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// Serves `io` until either end closes it, a limit is passed, or `stop` is signalled and what was
+/// being handled is answered.
+pub async fn connection<IO, H, F, B>(
+    io: IO,
+    protocol: Protocol,
+    limits: &Limits,
+    stop: CancellationToken,
+    handler: H,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let activity = Arc::new(Activity::new());
+    let io = TokioIo::new(Watched { io, activity: Arc::clone(&activity) });
+    let service = {
+        let activity = Arc::clone(&activity);
+        service_fn(move |request| {
+            let handling = Handling::begin(&activity);
+            let reply = handler(request);
+            async move {
+                let reply = reply.await;
+                drop(handling);
+                Ok::<_, Infallible>(reply)
+            }
+        })
+    };
+    match protocol {
+        Protocol::Http1 => {
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                // The watchdog below bounds the header; hyper's own figure would bound idleness too.
+                .header_read_timeout(None)
+                .max_buf_size(limits.header_bytes.max(8 * 1024))
+                .serve_connection(io, service);
+            watch(connection, &activity, limits, stop).await;
+        }
+        Protocol::Http2 => {
+            let connection = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(limits.streams)
+                .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+                .max_send_buf_size(64 * 1024)
+                .serve_connection(io, service);
+            watch(connection, &activity, limits, stop).await;
+        }
+    }
+}
+
+/// Drives a connection and closes it when it is late or the process stops.
+async fn watch<C>(connection: C, activity: &Activity, limits: &Limits, stop: CancellationToken)
+where
+    C: GracefulConnection,
+{
+    let mut connection = pin!(connection);
+    let mut closing = false;
+    // Never later than one header time ahead: a request that begins in the meantime makes the deadline
+    // nearer, and nothing wakes us for that.
+    let next = || activity.deadline(limits).min(Instant::now() + limits.header_read);
+    let mut alarm = pin!(sleep_until(next()));
+    loop {
+        tokio::select! {
+            // How a connection ended concerns nobody: every request on it was answered and logged.
+            _ = connection.as_mut() => return,
+            () = stop.cancelled(), if !closing => {
+                closing = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = alarm.as_mut() => {
+                if activity.deadline(limits) > Instant::now() {
+                    alarm.as_mut().reset(next());
+                } else if closing || activity.is_late_for_good() {
+                    return;
+                } else {
+                    closing = true;
+                    connection.as_mut().graceful_shutdown();
+                    // What does not close by itself then is dropped.
+                    alarm.as_mut().reset(Instant::now() + limits.header_read);
+                }
+            }
+        }
+    }
+}
+
+/// What the watchdog looks at.
+struct Activity {
+    start: Instant,
+    /// Requests whose header was read and whose reply is not made yet.
+    handling: AtomicUsize,
+    /// Bytes came while nothing was handled: a request has begun.
+    reading: AtomicBool,
+    /// When `handling` or `reading` last changed, in milliseconds since `start`.
+    since: AtomicU64,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            handling: AtomicUsize::new(0),
+            // A fresh connection owes its first request.
+            reading: AtomicBool::new(true),
+            since: AtomicU64::new(0),
+        }
+    }
+
+    fn mark(&self) {
+        let ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.since.store(ms, Ordering::Relaxed);
+    }
+
+    fn deadline(&self, limits: &Limits) -> Instant {
+        let since = self.start + Duration::from_millis(self.since.load(Ordering::Relaxed));
+        since
+            + if self.handling.load(Ordering::Relaxed) > 0 {
+                limits.request
+            } else if self.reading.load(Ordering::Relaxed) {
+                limits.header_read
+            } else {
+                limits.idle
+            }
+    }
+
+    /// Late inside a request: there is nothing to end gracefully.
+    fn is_late_for_good(&self) -> bool {
+        self.reading.load(Ordering::Relaxed) || self.handling.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// Held while one request is handled.
+struct Handling {
+    activity: Arc<Activity>,
+}
+
+impl Handling {
+    fn begin(activity: &Arc<Activity>) -> Self {
+        activity.handling.fetch_add(1, Ordering::Relaxed);
+        activity.reading.store(false, Ordering::Relaxed);
+        activity.mark();
+        Self { activity: Arc::clone(activity) }
+    }
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        self.activity.handling.fetch_sub(1, Ordering::Relaxed);
+        self.activity.mark();
+    }
+}
+
+/// Notes when bytes come.
+struct Watched<IO> {
+    io: IO,
+    activity: Arc<Activity>,
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let poll = Pin::new(&mut self.io).poll_read(cx, buf);
+        if buf.filled().len() > before
+            && self.activity.handling.load(Ordering::Relaxed) == 0
+            && !self.activity.reading.swap(true, Ordering::Relaxed)
+        {
+            self.activity.mark();
+        }
+        poll
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::reply;
+    use hyper::StatusCode;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    fn start(limits: Limits, stop: CancellationToken) -> DuplexStream {
+        let (client, server) = duplex(4096);
+        tokio::spawn(async move {
+            connection(server, Protocol::Http1, &limits, stop, |_| async {
+                reply::empty(StatusCode::NO_CONTENT)
+            })
+            .await;
+        });
+        client
+    }
+
+    async fn request(client: &mut DuplexStream) -> String {
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+        let mut buf = [0; 256];
+        let n = client.read(&mut buf).await.expect("read");
+        String::from_utf8_lossy(&buf[..n]).into_owned()
+    }
+
+    /// Seconds until the server closes.
+    async fn closes_after(client: &mut DuplexStream) -> u64 {
+        let before = Instant::now();
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.expect("closed");
+        before.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_connection_is_closed_at_the_header_limit() {
+        let mut client = start(Limits::default(), CancellationToken::new());
+        assert_eq!(closes_after(&mut client).await, 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_header_is_cut_off() {
+        let mut client = start(Limits::default(), CancellationToken::new());
+        assert!(request(&mut client).await.starts_with("HTTP/1.1 204"));
+        tokio::time::advance(Duration::from_secs(30)).await;
+        client.write_all(b"GET / HT").await.expect("sent");
+        assert_eq!(closes_after(&mut client).await, 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_closed_at_the_idle_limit() {
+        let mut client = start(Limits::default(), CancellationToken::new());
+        assert!(request(&mut client).await.starts_with("HTTP/1.1 204"));
+        assert_eq!(closes_after(&mut client).await, 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_ends_an_idle_connection_at_once() {
+        let stop = CancellationToken::new();
+        let mut client = start(Limits::default(), stop.clone());
+        assert!(request(&mut client).await.starts_with("HTTP/1.1 204"));
+        stop.cancel();
+        assert_eq!(closes_after(&mut client).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_header_above_the_limit_is_refused() {
+        let client = start(Limits::default(), CancellationToken::new());
+        let long = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(17 * 1024));
+        let (mut read, mut write) = tokio::io::split(client);
+        let sent = tokio::spawn(async move { write.write_all(long.as_bytes()).await });
+        let mut answer = Vec::new();
+        let _ = read.read_to_end(&mut answer).await;
+        let _ = sent.await;
+        assert!(answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
+    }
+}

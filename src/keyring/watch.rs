@@ -1,0 +1,80 @@
+//! Notices when a key file changes.
+//!
+//! # Why
+//! Mounted secrets are swapped by renaming links, which file notification misses or reports twice;
+//! reading a few small files every so often misses nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::CryptoProvider;
+use rustls::sign::CertifiedKey;
+use tokio::sync::mpsc;
+use tracing::{error, info};
+
+use crate::domain::cert::Fingerprint;
+use crate::domain::token::keys::SigningKeys;
+use crate::keyring::{Config, identity, read, signing_keys};
+
+/// A key that changed.
+pub enum Change {
+    /// The server's certificate.
+    Identity(Arc<CertifiedKey>),
+    /// The keys that sign tokens.
+    SigningKeys(Arc<SigningKeys>),
+}
+
+/// Looks at the key files every so often and sends what changed.  A file that cannot be used leaves
+/// what is in force, and is said once for each state of it.
+pub async fn watch(
+    config: Config,
+    provider: Arc<CryptoProvider>,
+    every: Duration,
+    changes: mpsc::Sender<Change>,
+) {
+    let config = Arc::new(config);
+    let mut seen = Seen::of(&config);
+    loop {
+        tokio::time::sleep(every).await;
+        let (now, was) = (Seen::of(&config), seen);
+        if now.identity != was.identity {
+            match identity(&config, &provider) {
+                Ok(identity) => {
+                    info!(file = %config.certificate.display(), "server certificate changed");
+                    let _ = changes.send(Change::Identity(identity)).await;
+                }
+                Err(error) => error!(%error, "server certificate not used; the old one stays"),
+            }
+        }
+        if now.signing != was.signing {
+            match signing_keys(&config) {
+                Ok(keys) => {
+                    info!(kid = keys.current().kid(), "signing keys changed");
+                    let _ = changes.send(Change::SigningKeys(Arc::new(keys))).await;
+                }
+                Err(error) => error!(%error, "signing keys not used; the old ones stay"),
+            }
+        }
+        seen = now;
+    }
+}
+
+/// The contents of the files, by hash.
+#[derive(Clone, PartialEq, Eq)]
+struct Seen {
+    identity: Vec<Option<Fingerprint>>,
+    signing: Vec<Option<Fingerprint>>,
+}
+
+impl Seen {
+    fn of(config: &Config) -> Self {
+        let hash = |path| read(path).ok().map(|bytes| Fingerprint::of(&bytes));
+        Self {
+            identity: vec![hash(&config.certificate), hash(&config.key)],
+            signing: std::iter::once(&config.signing_key)
+                .chain(&config.published_keys)
+                .map(|path| hash(path))
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,438 @@
+use std::io;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use prometheus_client::registry::Registry;
+use serde_json::Value;
+
+use super::*;
+use crate::domain::cert::Certificate;
+use crate::domain::refusal::Code;
+use crate::domain::subject::SubjectField;
+use crate::domain::token::keys::tests::signing_key;
+use crate::domain::token::{Algorithm, Resource, Terms};
+use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices};
+use crate::domain::verify::UnverifiedChain;
+use crate::domain::verify::tests::verified;
+use crate::runtime::live::{Active, EdgeTls};
+
+const NOW: Timestamp = Timestamp(1_800_000_000);
+const FORM: &str = "grant_type=client_credentials&client_id=dev1.example";
+
+fn policy() -> Arc<TokenPolicy> {
+    let resource = Resource {
+        audience: "https://api.example".to_owned(),
+        scopes: vec!["read".to_owned(), "write".to_owned()],
+        default_scope: vec!["read".to_owned()],
+    };
+    let terms = Terms { resources: vec![resource], lifetime: Duration::from_secs(600) };
+    Arc::new(TokenPolicy::new("https://as.example", Some(terms)).expect("a policy"))
+}
+
+fn rules(report: bool) -> Rules {
+    Rules { policy: policy(), tenant: None, report }
+}
+
+fn keys() -> SigningKeys {
+    SigningKeys::new(signing_key(Algorithm::Es256), &[]).expect("keys")
+}
+
+fn peer(chain: Result<Arc<UnverifiedChain>, Refusal>) -> Peer {
+    Peer { address: ([192, 0, 2, 1], 4711).into(), connection: 7, chain, resumed: false }
+}
+
+fn stranger() -> Peer {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let leaf = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate");
+    peer(UnverifiedChain::from_der(&[leaf.der()]).map(Arc::new))
+}
+
+fn head(method: &str, path: &str) -> Parts {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", "application/x-www-form-urlencoded");
+    request.body(()).expect("a request").into_parts().0
+}
+
+fn device() -> Verified {
+    verified("c1", SubjectField::SanDns, "dev1.example", NOW.after(Duration::from_secs(60)))
+}
+
+/// The outcome of a form from devices that the judge accepted.
+fn grant(form: &str, candidates: &[Verified]) -> Outcome {
+    let asked = request::parse(&head("POST", TOKEN_PATH), form.as_bytes()).expect("a request");
+    rules(false).grant(asked, Ok(candidates.to_vec()), &keys(), Now { at: NOW, jti: [1; 16] })
+}
+
+async fn body(reply: Reply) -> Value {
+    let bytes = reply.into_body().collect().await.expect("a body").to_bytes();
+    serde_json::from_slice(&bytes).expect("JSON")
+}
+
+/// 6749-2: only POST; 6749-13: nothing here is kept.
+#[test]
+fn only_post_reaches_the_endpoint() {
+    let routed = |method: &str, path: &str| rules(false).misrouted(&head(method, path));
+    assert!(routed("POST", "/oauth2/token").is_none());
+    assert!(routed("POST", "/oauth2/token?x=1").is_none());
+    for method in ["GET", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH"] {
+        let reply = routed(method, "/oauth2/token").expect("refused");
+        assert_eq!(reply.status(), 405, "{method}");
+        assert_eq!(reply.headers()["allow"], "POST");
+        assert_eq!(reply.headers()["cache-control"], "no-store");
+    }
+    for path in
+        ["/", "/oauth2", "/oauth2/token/", "/oauth2/Token", "/a/oauth2/token", "/oauth2/v2.0/token"]
+    {
+        assert_eq!(routed("POST", path).expect("refused").status(), 404, "{path}");
+    }
+}
+
+#[test]
+fn the_tenant_of_entras_path_may_be_fixed() {
+    let path = |tenant: &str| head("POST", &format!("/{tenant}/oauth2/v2.0/token"));
+    let open = rules(false);
+    assert!(open.misrouted(&path("contoso.example")).is_none());
+    assert_eq!(open.misrouted(&path("a/b")).expect("refused").status(), 404);
+    assert_eq!(open.misrouted(&path("")).expect("refused").status(), 404);
+    let fixed = Rules { tenant: Some("contoso.example".to_owned()), ..rules(false) };
+    assert!(fixed.misrouted(&path("contoso.example")).is_none());
+    assert_eq!(fixed.misrouted(&path("other")).expect("refused").status(), 404);
+}
+
+/// 6749-10, -11, -13, -14, 8705-13: the answer to a good request.
+#[tokio::test]
+async fn a_device_gets_a_bound_token() {
+    let device = device();
+    let fingerprint = device.leaf().fingerprint;
+    let outcome = grant(FORM, &[device]);
+    let reply = outcome.reply(false);
+    assert_eq!(reply.status(), 200);
+    assert_eq!(reply.headers()["content-type"], "application/json");
+    assert_eq!(reply.headers()["cache-control"], "no-store");
+    assert_eq!(reply.headers()["pragma"], "no-cache");
+    let answer = body(reply).await;
+    let members: Vec<_> = answer.as_object().expect("an object").keys().collect();
+    assert_eq!(members, ["access_token", "expires_in", "scope", "token_type"]);
+    assert_eq!(answer["token_type"], "Bearer");
+    assert_eq!(answer["scope"], "read");
+    // The certificate ends in 60 s, before the lifetime of 600 s.
+    assert_eq!(answer["expires_in"], 60);
+    let token = answer["access_token"].as_str().expect("a token");
+    let claims: Value = jsonwebtoken::dangerous::insecure_decode(token).expect("a JWT").claims;
+    assert_eq!(claims["iss"], "https://as.example");
+    assert_eq!(claims["sub"], "c1/dev1.example");
+    assert_eq!(claims["exp"].as_i64(), Some(NOW.0 + 60));
+    let bound = crate::domain::token::claims::Confirmation::certificate(fingerprint);
+    assert_eq!(claims["cnf"]["x5t#S256"], bound.x5t_s256);
+}
+
+/// Entra's clients compare the token type with the one they asked for.
+#[tokio::test]
+async fn the_token_type_asked_for_is_named() {
+    let answer =
+        body(grant(&format!("{FORM}&token_type=mtls_pop"), &[device()]).reply(false)).await;
+    assert_eq!(answer["token_type"], "mtls_pop");
+}
+
+/// 6749-8, 8705-4: no certificate, or a refused one, never gives a token.
+#[tokio::test]
+async fn a_refused_certificate_is_an_invalid_client() {
+    let now = Now { at: NOW, jti: [0; 16] };
+    for report in [false, true] {
+        for peer in [peer(Err(Refusal::new(Code::CertificateMissing, "none"))), stranger()] {
+            let outcome = rules(report).decide(
+                &head("POST", TOKEN_PATH),
+                &FORM.into(),
+                &peer,
+                &Snapshot::default(),
+                &keys(),
+                now,
+            );
+            let refusal = outcome.refusal().expect("a refusal").clone();
+            let reply = outcome.reply(report);
+            assert_eq!(reply.status(), 401);
+            assert!(reply.headers().contains_key("www-authenticate"));
+            let answer = body(reply).await;
+            assert_eq!(answer["error"], "invalid_client");
+            assert_eq!(answer.get("access_token"), None);
+            let told = report.then(|| Value::from(refusal.code.as_str()));
+            assert_eq!(answer.get("refusal"), told.as_ref());
+            assert_eq!(answer.get("detail"), report.then(|| Value::from(refusal.detail)).as_ref());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_request_is_told_why() {
+    let outcome = rules(false).decide(
+        &head("POST", TOKEN_PATH),
+        &"grant_type=password".into(),
+        &stranger(),
+        &Snapshot::default(),
+        &keys(),
+        Now { at: NOW, jti: [0; 16] },
+    );
+    let reply = outcome.reply(false);
+    assert_eq!(reply.status(), 400);
+    assert_eq!(body(reply).await["error"], "unsupported_grant_type");
+}
+
+/// A writer that keeps what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic while logging").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn audited(outcome: &Outcome) -> String {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, || outcome.audit(&stranger()));
+    let bytes = log.0.lock().expect("no panic while logging").clone();
+    String::from_utf8(bytes).expect("UTF-8")
+}
+
+/// 6749-19: a decision is one audit line, and the token is in none.
+#[tokio::test]
+async fn a_decision_is_audited_without_its_token() {
+    let outcome = grant(FORM, &[device()]);
+    let line = audited(&outcome);
+    let event: Value = serde_json::from_str(&line).expect("one JSON line");
+    assert_eq!(event["target"], "audit");
+    let fields = &event["fields"];
+    assert_eq!(fields["decision"], "issued");
+    assert_eq!(fields["configuration"], "c1");
+    assert_eq!(fields["subject"], "dev1.example");
+    assert_eq!(fields["client_id"], "dev1.example");
+    assert_eq!(fields["jti"], "AQEBAQEBAQEBAQEBAQEBAQ");
+    assert_eq!(fields["generation"], 1);
+    assert_eq!(fields["certificate"].as_str().map(str::len), Some(64));
+    let answer = body(outcome.reply(false)).await;
+    let token = answer["access_token"].as_str().expect("a token");
+    for part in token.split('.') {
+        assert!(!line.contains(part), "{line}");
+    }
+}
+
+#[test]
+fn a_refusal_is_audited_with_its_code_and_forges_no_line() {
+    let form = format!("{FORM}%0A%7B%22decision%22%3A%22issued%22%7D{}", "x".repeat(1000));
+    let line = audited(&grant(&form, &[device()]));
+    assert_eq!(line.lines().count(), 1);
+    let event: Value = serde_json::from_str(&line).expect("one JSON line");
+    assert_eq!(event["fields"]["decision"], "invalid_client");
+    assert_eq!(event["fields"]["refusal"], "client_unknown");
+    assert_eq!(event["fields"]["configuration"], "c1");
+    let id = event["fields"]["client_id"].as_str().expect("a client_id");
+    assert!(id.chars().count() == MAX_LOGGED && !id.contains('\n'));
+}
+
+fn live() -> Live {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        )
+        .map(Arc::new)
+        .expect("a configuration");
+    let started = Live::start(|_| {
+        Ok::<_, ()>(Active {
+            trust: Arc::new(Snapshot::default()),
+            keys: Arc::new(keys()),
+            tls: Arc::new(EdgeTls { token: Arc::clone(&tls), public: tls }),
+        })
+    });
+    started.expect("a cell").0
+}
+
+#[tokio::test]
+async fn requests_are_bounded_and_counted() {
+    let mut registry = Registry::default();
+    let url = |text: &str| url::Url::parse(text).expect("a URL");
+    let config = Config::new(url("https://a.example"), url("https://b.example"));
+    let metrics = Metrics::register(&mut registry);
+    let endpoint = TokenEndpoint::new(live(), policy(), &config, metrics);
+    let ask = async |body: String| {
+        let head = head("POST", TOKEN_PATH);
+        let reply = endpoint
+            .handle(Request::from_parts(head, Full::new(Bytes::from(body))), &stranger())
+            .await;
+        reply.status().as_u16()
+    };
+    assert_eq!(ask("x".repeat(MAX_BODY + 1)).await, 413);
+    assert_eq!(ask("x".repeat(MAX_BODY)).await, 400);
+    assert_eq!(ask(FORM.to_owned()).await, 401);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).expect("text");
+    for line in [
+        "token_requests_total{result=\"invalid_request\",refusal=\"\"} 2",
+        "token_requests_total{result=\"invalid_client\",refusal=\"chain_untrusted\"} 1",
+        "token_request_duration_seconds_count 3",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+}
+
+/// 9068-3: no `jti` comes twice.
+#[test]
+fn random_bits_do_not_repeat() {
+    let drawn: std::collections::HashSet<_> = (0..100_000).map(|_| draw().expect("bits")).collect();
+    assert_eq!(drawn.len(), 100_000);
+}
+
+/// A configuration of one root, and a device below it that has one value of every field.
+struct World {
+    root: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
+}
+
+impl World {
+    fn new(name: &str) -> Self {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+        let key = rcgen::KeyPair::generate().expect("a key");
+        Self { root: rcgen::CertifiedIssuer::self_signed(params, key).expect("a root") }
+    }
+
+    fn device(&self) -> Peer {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "Acme");
+        params.distinguished_name.push(rcgen::DnType::CommonName, "dev1");
+        params.subject_alt_names = vec![
+            rcgen::SanType::DnsName("dev1.example".try_into().expect("IA5")),
+            rcgen::SanType::URI("spiffe://acme/dev1".try_into().expect("IA5")),
+            rcgen::SanType::IpAddress([10, 0, 0, 1].into()),
+            rcgen::SanType::Rfc822Name("dev1@acme.example".try_into().expect("IA5")),
+        ];
+        let not_after = time::OffsetDateTime::from_unix_timestamp(NOW.0 + 3600);
+        params.not_after = not_after.expect("a time");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let leaf = params.signed_by(&key, &self.root).expect("a certificate");
+        peer(UnverifiedChain::from_der(&[leaf.der()]).map(Arc::new))
+    }
+
+    fn configuration(&self, id: &str, subject_field: SubjectField) -> Configuration {
+        let certificate = Certificate::from_der(self.root.der()).expect("readable");
+        Configuration {
+            id: id.into(),
+            display_name: id.to_owned(),
+            subject_field,
+            devices: Devices::Any,
+            authorities: vec![Authority {
+                certificate: Arc::new(certificate),
+                is_root: true,
+                crl_url: None,
+                delta_crl_url: None,
+            }],
+        }
+    }
+}
+
+fn snapshot(generation: u64, configurations: Vec<Configuration>) -> Snapshot {
+    let anchors = Arc::new(AnchorSet { configurations, skipped: Vec::new() });
+    let empty = Snapshot::default();
+    Snapshot::new(generation, anchors, empty.revocations, empty.policy, empty.signatures)
+}
+
+fn decide(peer: &Peer, trust: &Snapshot, client_id: &str, at: Timestamp) -> Result<Claims, Code> {
+    let form = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("grant_type", "client_credentials")
+        .append_pair("client_id", client_id)
+        .finish();
+    let now = Now { at, jti: [0; 16] };
+    let head = head("POST", TOKEN_PATH);
+    let outcome = rules(false).decide(&head, &form.into(), peer, trust, &keys(), now);
+    match outcome.decision {
+        Ok(issued) => Ok(issued.claims),
+        Err(OauthError::InvalidClient(refusal)) => Err(refusal.code),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+/// 8705-5, 8705-8: a chain to the configuration's anchor and its subject field, for each field.
+#[test]
+fn each_field_identifies_under_its_configuration() {
+    let world = World::new("root");
+    let device = world.device();
+    for (field, id, sub) in [
+        (SubjectField::SubjectDn, "cn=dev1, o=Acme", "c1/CN=dev1,O=Acme"),
+        (SubjectField::SanDns, "dev1.example", "c1/dev1.example"),
+        (SubjectField::SanUri, "spiffe://acme/dev1", "c1/spiffe%3A//acme/dev1"),
+        (SubjectField::SanIp, "10.0.0.1", "c1/10.0.0.1"),
+        (SubjectField::SanEmail, "dev1@acme.example", "c1/dev1@acme.example"),
+    ] {
+        let trust = snapshot(3, vec![world.configuration("c1", field)]);
+        assert_eq!(decide(&device, &trust, id, NOW).map(|c| c.sub), Ok(sub.to_owned()));
+        for other in ["dev1", "dev2.example", "CN=dev1", "10.0.0.2"] {
+            assert_eq!(decide(&device, &trust, other, NOW), Err(Code::ClientUnknown), "{field:?}");
+        }
+    }
+}
+
+/// Invariant 1: a connection that is open is judged by what is in force now.
+#[test]
+fn an_open_connection_is_judged_again() {
+    let world = World::new("root");
+    let device = world.device();
+    let before = snapshot(1, vec![world.configuration("c1", SubjectField::SanDns)]);
+    let mut other = World::new("other").configuration("c1", SubjectField::SanDns);
+    assert!(decide(&device, &before, "dev1.example", NOW).is_ok());
+    let removed = snapshot(2, Vec::new());
+    assert_eq!(decide(&device, &removed, "dev1.example", NOW), Err(Code::ChainUntrusted));
+    let replaced = snapshot(3, vec![other.clone()]);
+    assert_eq!(decide(&device, &replaced, "dev1.example", NOW), Err(Code::ChainUntrusted));
+    other.authorities.extend(world.configuration("c1", SubjectField::SanDns).authorities);
+    let put_back = snapshot(4, vec![other]);
+    assert!(decide(&device, &put_back, "dev1.example", NOW).is_ok());
+
+    let end = NOW.after(Duration::from_secs(3600));
+    assert_eq!(decide(&device, &put_back, "dev1.example", end), Err(Code::CertificateExpired));
+    let late = NOW.after(Duration::from_secs(3599));
+    assert_eq!(decide(&device, &put_back, "dev1.example", late).map(|c| c.exp), Ok(end.0));
+}
+
+#[test]
+fn client_id_settles_which_of_two_configurations_is_meant() {
+    let world = World::new("root");
+    let device = world.device();
+    let trust = snapshot(
+        1,
+        vec![
+            world.configuration("c1", SubjectField::SanDns),
+            world.configuration("c2", SubjectField::SanUri),
+            world.configuration("c3", SubjectField::SanUri),
+        ],
+    );
+    let sub = |id: &str| decide(&device, &trust, id, NOW).map(|c| c.sub);
+    assert_eq!(sub("dev1.example"), Ok("c1/dev1.example".to_owned()));
+    assert_eq!(sub("spiffe://acme/dev1"), Err(Code::ConfigurationAmbiguous));
+}
+
+/// A strange certificate is refused before anything is said about clients.
+#[test]
+fn a_strangers_certificate_is_untrusted() {
+    let trust = snapshot(1, vec![World::new("root").configuration("c1", SubjectField::SanDns)]);
+    let impostor = World::new("root").device();
+    assert!(decide(&impostor, &trust, "dev1.example", NOW).is_err());
+    assert_eq!(decide(&stranger(), &trust, "dev1.example", NOW), Err(Code::ChainUntrusted));
+}

@@ -1,0 +1,265 @@
+//! The public plane: authorization server metadata (RFC 8414) and the key set (RFC 7517).
+
+use hyper::header::{self, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, StatusCode};
+use serde::Serialize;
+use url::Url;
+
+use crate::domain::token::{Grant, SigningKeys, TokenPolicy};
+use crate::http::reply::{self, Reply};
+use crate::oauth::{Config, TOKEN_PATH};
+use crate::runtime::live::Live;
+
+/// The path of the key set.
+pub const JWKS_PATH: &str = "/jwks.json";
+
+/// Serves what verifiers and clients need to know.  Its answers come from settings only: no header of
+/// a request, `Host` least of all, changes them.
+pub struct PublicPlane {
+    live: Live,
+    documents: Documents,
+}
+
+impl PublicPlane {
+    /// The plane of that issuer.
+    pub fn new(live: Live, policy: &TokenPolicy, config: &Config) -> Self {
+        Self { live, documents: Documents::new(policy, config) }
+    }
+
+    /// Answers one request.  Its body, if any, is not looked at.
+    pub fn handle(&self, request: &Parts) -> Reply {
+        self.documents.answer(request, &self.live.current().keys)
+    }
+}
+
+/// What does not change while we run.
+struct Documents {
+    /// Where the metadata is found.
+    paths: Vec<String>,
+    metadata: String,
+    cache_control: HeaderValue,
+}
+
+impl Documents {
+    fn new(policy: &TokenPolicy, config: &Config) -> Self {
+        let at = |origin: &Url, path: &str| {
+            let mut url = origin.clone();
+            url.set_path(path);
+            url.to_string()
+        };
+        let token_endpoint = at(&config.token_origin, TOKEN_PATH);
+        let metadata = Metadata {
+            issuer: policy.issuer(),
+            token_endpoint: &token_endpoint,
+            jwks_uri: &at(&config.public_origin, JWKS_PATH),
+            scopes_supported: policy.scopes(),
+            response_types_supported: ["none"],
+            grant_types_supported: Grant::ALL.map(Grant::as_str),
+            token_endpoint_auth_methods_supported: ["tls_client_auth"],
+            tls_client_certificate_bound_access_tokens: true,
+            mtls_endpoint_aliases: Aliases { token_endpoint: &token_endpoint },
+        };
+        let max_age = format!("public, max-age={}", config.jwks_max_age.as_secs());
+        Self {
+            paths: metadata_paths(policy.issuer()),
+            metadata: serde_json::to_string(&metadata).unwrap_or_default(),
+            cache_control: HeaderValue::from_str(&max_age)
+                .unwrap_or(HeaderValue::from_static("no-store")),
+        }
+    }
+
+    fn answer(&self, request: &Parts, keys: &SigningKeys) -> Reply {
+        let path = request.uri.path();
+        let (media_type, body) = if path == JWKS_PATH {
+            ("application/jwk-set+json", keys.jwks().to_string())
+        } else if self.paths.iter().any(|p| p == path) {
+            ("application/json", self.metadata.clone())
+        } else {
+            return reply::empty(StatusCode::NOT_FOUND);
+        };
+        let length = body.len();
+        let mut reply = match request.method {
+            Method::GET => reply::typed(StatusCode::OK, media_type, body),
+            Method::HEAD => reply::typed(StatusCode::OK, media_type, ""),
+            _ => return reply::method_not_allowed("GET, HEAD"),
+        };
+        reply.headers_mut().insert(header::CACHE_CONTROL, self.cache_control.clone());
+        reply.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        reply
+    }
+}
+
+/// RFC 8414 section 3: the well-known part goes between the issuer's host and its path; OpenID
+/// Connect Discovery section 4 has it after the path.
+fn metadata_paths(issuer: &str) -> Vec<String> {
+    let path = Url::parse(issuer).map(|url| url.path().trim_end_matches('/').to_owned());
+    let path = path.unwrap_or_default();
+    let mut paths = vec![
+        format!("/.well-known/oauth-authorization-server{path}"),
+        format!("/.well-known/openid-configuration{path}"),
+        format!("{path}/.well-known/openid-configuration"),
+    ];
+    paths.dedup();
+    paths
+}
+
+/// RFC 8414 section 2 and RFC 8705 sections 3.3 and 5.
+///
+/// `response_types_supported` is REQUIRED and may not be empty, though there is no authorization
+/// endpoint that could have any: `none` (OAuth 2.0 Multiple Response Types section 4), which stands
+/// for an answer without token or code, is the one value that promises nothing.
+///
+/// The token endpoint asks for certificates by itself, so its alias is the same address.
+#[derive(Serialize)]
+struct Metadata<'a> {
+    issuer: &'a str,
+    token_endpoint: &'a str,
+    jwks_uri: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    scopes_supported: Vec<&'a str>,
+    response_types_supported: [&'static str; 1],
+    grant_types_supported: [&'static str; 1],
+    token_endpoint_auth_methods_supported: [&'static str; 1],
+    tls_client_certificate_bound_access_tokens: bool,
+    mtls_endpoint_aliases: Aliases<'a>,
+}
+
+#[derive(Serialize)]
+struct Aliases<'a> {
+    token_endpoint: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http_body_util::BodyExt;
+    use hyper::Request;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::domain::token::keys::tests::signing_key;
+    use crate::domain::token::{Algorithm, Resource, Terms};
+
+    fn documents(issuer: &str, scopes: &[&str]) -> Documents {
+        let resource = Resource {
+            audience: "https://api.example".to_owned(),
+            scopes: scopes.iter().map(ToString::to_string).collect(),
+            default_scope: Vec::new(),
+        };
+        let terms = Terms { resources: vec![resource], lifetime: Duration::from_secs(60) };
+        let policy = TokenPolicy::new(issuer, Some(terms)).expect("a policy");
+        let url = |text: &str| Url::parse(text).expect("a URL");
+        let config = Config::new(url("https://mtls.example:8443"), url("https://as.example:8444"));
+        Documents::new(&policy, &config)
+    }
+
+    async fn ask(
+        documents: &Documents,
+        method: &str,
+        path: &str,
+        host: &str,
+    ) -> (u16, Reply, Vec<u8>) {
+        let keys = SigningKeys::new(signing_key(Algorithm::Es256), &[]).expect("keys");
+        let request = Request::builder().method(method).uri(path).header("host", host);
+        let (parts, ()) = request.body(()).expect("a request").into_parts();
+        let reply = documents.answer(&parts, &keys);
+        let (head, body) = reply.into_parts();
+        let body = body.collect().await.map(|b| b.to_bytes().to_vec()).unwrap_or_default();
+        (head.status.as_u16(), Reply::from_parts(head, Default::default()), body)
+    }
+
+    const WELL_KNOWN: &str = "/.well-known/oauth-authorization-server";
+
+    /// 8414-1, -2, -4 to -6, 8705-6, 8705-17, FAPI-1.
+    #[tokio::test]
+    async fn metadata_says_what_is_offered() {
+        let documents = documents("https://as.example:8444", &["write", "read"]);
+        let (status, reply, body) = ask(&documents, "GET", WELL_KNOWN, "as.example:8444").await;
+        assert_eq!(
+            (status, &reply.headers()["content-type"]),
+            (200, &"application/json".parse().expect("a value"))
+        );
+        let got: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(
+            got,
+            json!({
+                "issuer": "https://as.example:8444",
+                "token_endpoint": "https://mtls.example:8443/oauth2/token",
+                "jwks_uri": "https://as.example:8444/jwks.json",
+                "scopes_supported": ["read", "write"],
+                "response_types_supported": ["none"],
+                "grant_types_supported": ["client_credentials"],
+                "token_endpoint_auth_methods_supported": ["tls_client_auth"],
+                "tls_client_certificate_bound_access_tokens": true,
+                "mtls_endpoint_aliases": {"token_endpoint": "https://mtls.example:8443/oauth2/token"},
+            })
+        );
+    }
+
+    /// 8414-3: nothing empty is listed.
+    #[tokio::test]
+    async fn empty_members_are_left_out() {
+        let documents = documents("https://as.example", &[]);
+        let (_, _, body) = ask(&documents, "GET", WELL_KNOWN, "as.example").await;
+        let got: Value = serde_json::from_slice(&body).expect("JSON");
+        let empty = |v: &Value| v.as_array().is_some_and(Vec::is_empty) || v.is_null();
+        assert!(!got.as_object().expect("an object").values().any(empty), "{got}");
+    }
+
+    /// 8414-1: the path of an issuer comes after the well-known part; 9068-7: both forms agree.
+    #[tokio::test]
+    async fn an_issuer_with_a_path_has_it_inserted() {
+        let documents = documents("https://as.example/t/one", &["a"]);
+        let (status, _, first) = ask(&documents, "GET", &format!("{WELL_KNOWN}/t/one"), "x").await;
+        assert_eq!(status, 200);
+        for path in
+            ["/.well-known/openid-configuration/t/one", "/t/one/.well-known/openid-configuration"]
+        {
+            let (status, _, body) = ask(&documents, "GET", path, "x").await;
+            assert_eq!((status, &body), (200, &first));
+        }
+        for path in
+            [WELL_KNOWN.to_owned(), format!("{WELL_KNOWN}/t/one/"), format!("{WELL_KNOWN}/t/two")]
+        {
+            assert_eq!(ask(&documents, "GET", &path, "x").await.0, 404, "{path}");
+        }
+    }
+
+    /// 8414-8: no header changes the answer.
+    #[tokio::test]
+    async fn metadata_does_not_depend_on_the_host() {
+        let documents = documents("https://as.example", &["a"]);
+        let (_, _, ours) = ask(&documents, "GET", WELL_KNOWN, "as.example").await;
+        let (_, _, other) = ask(&documents, "GET", WELL_KNOWN, "evil.example").await;
+        assert_eq!(ours, other);
+    }
+
+    /// JWK-6: the key set has its own media type and may be kept for a while.
+    #[tokio::test]
+    async fn the_key_set_is_served() {
+        let documents = documents("https://as.example", &["a"]);
+        let (status, reply, body) = ask(&documents, "GET", JWKS_PATH, "x").await;
+        assert_eq!(status, 200);
+        assert_eq!(reply.headers()["content-type"], "application/jwk-set+json");
+        assert_eq!(reply.headers()["cache-control"], "public, max-age=300");
+        let set: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(set["keys"].as_array().map(Vec::len), Some(1));
+        let (status, reply, head) = ask(&documents, "HEAD", JWKS_PATH, "x").await;
+        assert_eq!((status, head.len()), (200, 0));
+        assert_eq!(reply.headers()["content-length"], body.len().to_string().as_str());
+    }
+
+    #[tokio::test]
+    async fn only_reading_is_allowed() {
+        let documents = documents("https://as.example", &["a"]);
+        for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+            let (status, reply, _) = ask(&documents, method, WELL_KNOWN, "x").await;
+            assert_eq!(status, 405);
+            assert_eq!(reply.headers()["allow"], "GET, HEAD");
+        }
+        assert_eq!(ask(&documents, "GET", "/oauth2/token", "x").await.0, 404);
+        assert_eq!(ask(&documents, "GET", "/", "x").await.0, 404);
+    }
+}

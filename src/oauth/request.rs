@@ -1,0 +1,365 @@
+//! From the bytes of a token request to a [`TokenRequest`] (RFC 6749 sections 3.2 and 4.4.2).
+
+use hyper::header;
+use hyper::http::request::Parts;
+
+use crate::domain::token::grants::{Grant, TokenRequest, parse_scope};
+use crate::oauth::error::OauthError;
+
+/// Parameters of one request.
+pub const MAX_PARAMETERS: usize = 64;
+/// Bytes of a `client_id`: a subject ID of 512 characters, each written as an escape of four bytes.
+pub const MAX_CLIENT_ID: usize = 2048;
+
+/// What a client asks for, and the `token_type` it asks to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The grant, client, scope and resource.
+    pub request: TokenRequest,
+    /// How the token's kind is named.
+    pub token_type: TokenType,
+}
+
+/// The name that the answer gives to a token bound to a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TokenType {
+    /// RFC 8705 section 3.
+    #[default]
+    Bearer,
+    /// Entra ID's: its clients send `token_type=mtls_pop` and compare the answer.
+    MtlsPop,
+}
+
+impl TokenType {
+    /// The value of `token_type`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bearer => "Bearer",
+            Self::MtlsPop => "mtls_pop",
+        }
+    }
+}
+
+/// Reads a token request.
+///
+/// # Errors
+/// `invalid_request` for what is malformed, `unsupported_grant_type`, `invalid_scope`.
+pub fn parse(parts: &Parts, body: &[u8]) -> Result<Asked, OauthError> {
+    check_headers(parts)?;
+    check_query(parts.uri.query().unwrap_or_default())?;
+    let form = Form::parse(body)?;
+    // RFC 6749 section 2.3: one authentication method, and here that is the certificate.
+    for secret in SECRETS {
+        if form.get(secret).is_some() {
+            return invalid(format!(
+                "{secret} is a second authentication method beside the certificate"
+            ));
+        }
+    }
+    let grant = match form.get("grant_type") {
+        None => return invalid("grant_type is missing"),
+        Some(name) => Grant::parse(name).ok_or(OauthError::UnsupportedGrantType)?,
+    };
+    let client_id = form.get("client_id").map(str::to_owned);
+    if let Some(id) = client_id.as_ref().filter(|id| id.len() > MAX_CLIENT_ID) {
+        return invalid(format!(
+            "client_id has {} bytes; at most {MAX_CLIENT_ID} are read",
+            id.len()
+        ));
+    }
+    let scope = match form.get("scope") {
+        None => Vec::new(),
+        Some(scope) => parse_scope(scope).ok_or(OauthError::InvalidScope(
+            "scope is a list of scope tokens with one space between".into(),
+        ))?,
+    };
+    let mut resources: Vec<String> = Vec::new();
+    for resource in form.all("resource") {
+        if !resources.iter().any(|r| r == resource) {
+            resources.push(resource.to_owned());
+        }
+    }
+    let token_type = match form.get("token_type") {
+        Some(name) if name == TokenType::MtlsPop.as_str() => TokenType::MtlsPop,
+        _ => TokenType::Bearer,
+    };
+    Ok(Asked { request: TokenRequest { grant, client_id, scope, resources }, token_type })
+}
+
+/// Parameters of other authentication methods.
+const SECRETS: [&str; 3] = ["client_secret", "client_assertion", "client_assertion_type"];
+/// Parameters that decide something, and so must not be in a URI (RFC 6749 section 2.3.1).
+const BODY_ONLY: [&str; 5] = ["grant_type", "client_id", "scope", "resource", "token_type"];
+
+fn invalid<T>(why: impl Into<std::borrow::Cow<'static, str>>) -> Result<T, OauthError> {
+    Err(OauthError::InvalidRequest(why.into()))
+}
+
+fn check_headers(parts: &Parts) -> Result<(), OauthError> {
+    let mut types = parts.headers.get_all(header::CONTENT_TYPE).iter();
+    let (first, second) = (types.next(), types.next());
+    let is_form = first.and_then(|value| value.to_str().ok()).is_some_and(|value| {
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    });
+    if !is_form || second.is_some() {
+        return invalid("the content type must be application/x-www-form-urlencoded");
+    }
+    if parts.headers.contains_key(header::AUTHORIZATION) {
+        return invalid(
+            "an Authorization header is a second authentication method beside the certificate",
+        );
+    }
+    Ok(())
+}
+
+/// Parameters we know may not be in the query; others are ignored, as clients add their own.
+fn check_query(query: &str) -> Result<(), OauthError> {
+    for pair in query.split('&') {
+        let name = pair.split('=').next().unwrap_or_default();
+        let Some(name) = decode(name) else {
+            return invalid("the query is not form-encoded UTF-8");
+        };
+        if SECRETS.iter().chain(&BODY_ONLY).any(|known| *known == name) {
+            return invalid(format!("{name} belongs in the body, not in the query"));
+        }
+    }
+    Ok(())
+}
+
+/// The parameters of an `application/x-www-form-urlencoded` body.
+struct Form {
+    pairs: Vec<(String, String)>,
+}
+
+impl Form {
+    fn parse(body: &[u8]) -> Result<Self, OauthError> {
+        let Ok(body) = std::str::from_utf8(body) else {
+            return invalid("the body is not form-encoded UTF-8");
+        };
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        for pair in body.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            // An empty value is as good as none (RFC 6749 section 3.2).
+            if value.is_empty() {
+                continue;
+            }
+            let (Some(name), Some(value)) = (decode(name), decode(value)) else {
+                return invalid("the body is not form-encoded UTF-8");
+            };
+            // Only `resource` may come several times (RFC 8707 section 2).
+            if name != "resource" && pairs.iter().any(|(earlier, _)| *earlier == name) {
+                return invalid("a parameter is given more than once");
+            }
+            pairs.push((name, value));
+            if pairs.len() > MAX_PARAMETERS {
+                return invalid(format!("more than {MAX_PARAMETERS} parameters"));
+            }
+        }
+        Ok(Self { pairs })
+    }
+
+    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.pairs.iter().filter(move |(n, _)| n == name).map(|(_, value)| &value[..])
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.all(name).next()
+    }
+}
+
+/// Form decoding without mercy: `+` is a space, `%` two hex digits, the result UTF-8.
+fn decode(text: &str) -> Option<String> {
+    let digit = |b: &u8| char::from(*b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        match byte {
+            b'+' => out.push(b' '),
+            b'%' => {
+                let [high, low, after @ ..] = after else { return None };
+                out.push((digit(high)? << 4) | digit(low)?);
+                rest = after;
+            }
+            byte => out.push(*byte),
+        }
+    }
+    String::from_utf8(out).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::Request;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FORM: &str = "application/x-www-form-urlencoded";
+
+    fn with(uri: &str, headers: &[(&str, &str)], body: &str) -> Result<Asked, OauthError> {
+        let mut request = Request::post(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).expect("a request").into_parts();
+        parse(&parts, body.as_bytes())
+    }
+
+    fn form(body: &str) -> Result<Asked, OauthError> {
+        with("/oauth2/token", &[("content-type", FORM)], body)
+    }
+
+    fn code(result: Result<Asked, OauthError>) -> &'static str {
+        result.map(|asked| format!("{asked:?}")).expect_err("refused").code()
+    }
+
+    #[test]
+    fn a_request_is_read_whole() {
+        let asked = form(
+            "grant_type=client_credentials&client_id=CN%3Ddev+1&scope=a+b&resource=urn:a&resource=urn:b\
+             &resource=urn:a&token_type=mtls_pop&claims=%7B%7D",
+        )
+        .expect("a request");
+        assert_eq!(asked.request.grant, Grant::ClientCredentials);
+        assert_eq!(asked.request.client_id.as_deref(), Some("CN=dev 1"));
+        assert_eq!(asked.request.scope, ["a", "b"]);
+        assert_eq!(asked.request.resources, ["urn:a", "urn:b"]);
+        assert_eq!(asked.token_type, TokenType::MtlsPop);
+    }
+
+    /// 6749-3: a parameter without a value is omitted.
+    #[test]
+    fn an_empty_parameter_is_omitted() {
+        let asked =
+            form("grant_type=client_credentials&client_id=&scope=&resource=&client_secret=&&scope");
+        let request = asked.expect("a request").request;
+        assert_eq!(request.client_id, None);
+        assert!(request.scope.is_empty() && request.resources.is_empty());
+        assert_eq!(code(form("grant_type=&client_id=a")), "invalid_request");
+    }
+
+    /// 6749-4: unrecognised parameters are ignored, in the query too.
+    #[test]
+    fn unknown_parameters_are_ignored() {
+        let uri = "/t/oauth2/v2.0/token?client-request-id=1&x";
+        let body = "grant_type=client_credentials&client_id=a&client_info=1";
+        assert!(with(uri, &[("content-type", FORM)], body).is_ok());
+    }
+
+    /// 6749-5: nothing twice, whether we know it or not.
+    #[test]
+    fn a_parameter_comes_once() {
+        for body in [
+            "grant_type=client_credentials&grant_type=client_credentials",
+            "grant_type=client_credentials&client_id=a&client_id=a",
+            "grant_type=client_credentials&client_id=a&client%5Fid=b",
+            "grant_type=client_credentials&scope=a&scope=b",
+            "grant_type=client_credentials&foo=a&foo=b",
+        ] {
+            assert_eq!(code(form(body)), "invalid_request", "{body}");
+        }
+        let uri = "/oauth2/token?client_id=a";
+        let twice =
+            with(uri, &[("content-type", FORM)], "grant_type=client_credentials&client_id=a");
+        assert_eq!(code(twice), "invalid_request");
+    }
+
+    /// 6749-7: forms only, and nothing of the request in the query.
+    #[test]
+    fn only_a_form_in_the_body_is_read() {
+        let body = "grant_type=client_credentials&client_id=a";
+        for good in [FORM, "Application/X-WWW-Form-URLEncoded; charset=UTF-8"] {
+            assert!(with("/oauth2/token", &[("content-type", good)], body).is_ok());
+        }
+        for bad in ["application/json", "text/plain", "application/x-www-form-urlencodedx", ""] {
+            assert_eq!(
+                code(with("/oauth2/token", &[("content-type", bad)], body)),
+                "invalid_request"
+            );
+        }
+        assert_eq!(code(with("/oauth2/token", &[], body)), "invalid_request");
+        let two = [("content-type", FORM), ("content-type", FORM)];
+        assert_eq!(code(with("/oauth2/token", &two, body)), "invalid_request");
+        for query in [
+            "client_secret=x",
+            "client%5Fsecret=x",
+            "a&grant_type",
+            "client_assertion=x",
+            "%ff",
+            "%",
+        ] {
+            let uri = format!("/oauth2/token?{query}");
+            assert_eq!(
+                code(with(&uri, &[("content-type", FORM)], body)),
+                "invalid_request",
+                "{query}"
+            );
+        }
+    }
+
+    /// 6749-18: the certificate is the one authentication method.
+    #[test]
+    fn a_second_authentication_method_is_refused() {
+        let body = "grant_type=client_credentials&client_id=a";
+        let headers = [("content-type", FORM), ("authorization", "Basic YTpi")];
+        assert_eq!(code(with("/oauth2/token", &headers, body)), "invalid_request");
+        for secret in SECRETS {
+            assert_eq!(code(form(&format!("{body}&{secret}=x"))), "invalid_request");
+        }
+    }
+
+    /// 9700-3: no password grant, nor any other than client credentials.
+    #[test]
+    fn other_grants_are_not_supported() {
+        for grant in
+            ["password", "authorization_code", "refresh_token", "implicit", "CLIENT_CREDENTIALS"]
+        {
+            let body = format!("grant_type={grant}&client_id=a&username=u&password=p");
+            assert_eq!(code(form(&body)), "unsupported_grant_type", "{grant}");
+        }
+        assert_eq!(code(form("client_id=a")), "invalid_request");
+    }
+
+    #[test]
+    fn limits_are_named() {
+        let many: Vec<String> = (0..=MAX_PARAMETERS).map(|i| format!("p{i}=1")).collect();
+        let refused = form(&many.join("&")).expect_err("refused").to_string();
+        assert!(refused.contains("64"), "{refused}");
+        let long = "a".repeat(MAX_CLIENT_ID + 1);
+        let refused =
+            form(&format!("grant_type=client_credentials&client_id={long}")).expect_err("refused");
+        assert!(refused.to_string().contains("2049") && refused.to_string().contains("2048"));
+    }
+
+    #[test]
+    fn malformed_encodings_are_refused() {
+        for body in ["grant_type=%", "grant_type=%2", "grant_type=%zz", "grant_type=%ff", "%c3=a"] {
+            assert_eq!(code(form(body)), "invalid_request", "{body}");
+        }
+        assert_eq!(code(form("grant_type=client_credentials&scope=a++b")), "invalid_scope");
+        assert_eq!(code(form("grant_type=client_credentials&scope=%22")), "invalid_scope");
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_it_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let (parts, ()) = Request::post("/oauth2/token")
+                .header("content-type", FORM).body(()).expect("a request").into_parts();
+            let _ = parse(&parts, &body);
+        }
+
+        /// Another implementation's encoding is read back.
+        #[test]
+        fn what_a_client_encodes_is_read(client_id in "\\PC{1,40}", resource in "\\PC{1,40}") {
+            let body = url::form_urlencoded::Serializer::new(String::new())
+                .append_pair("grant_type", "client_credentials")
+                .append_pair("client_id", &client_id)
+                .append_pair("resource", &resource)
+                .finish();
+            let request = form(&body).expect("a request").request;
+            prop_assert_eq!(request.client_id, Some(client_id));
+            prop_assert_eq!(request.resources, [resource]);
+        }
+    }
+}

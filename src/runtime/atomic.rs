@@ -1,0 +1,207 @@
+//! Files that are whole or not there: the last good state, kept for a start without the network.
+//!
+//! A file has one header line with its kind and format version, then the SHA-256 and the length of
+//! what follows, so that a cut, mixed-up or overwritten file is noticed.  A write goes to a new file,
+//! is synced, and is renamed into place; the file it replaces stays beside it with `.1` added, to be
+//! tried when the newest is damaged.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::domain::cert::Fingerprint;
+
+/// Why a file was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum AtomicError {
+    /// Neither the file nor its predecessor exists.
+    #[error("{0}: no such file, nor an older one")]
+    Missing(PathBuf),
+    /// The operating system's.
+    #[error("{path}: {error}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What happened.
+        error: io::Error,
+    },
+    /// The bytes are not those that were written.
+    #[error("{path}: damaged: {why}")]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What was noticed.
+        why: String,
+    },
+}
+
+/// What was read.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What was written.
+    pub payload: Vec<u8>,
+    /// Set when the newest file was not usable and its predecessor was taken: why.
+    pub fell_back: Option<AtomicError>,
+}
+
+/// Writes `payload` to `path` so that a reader finds this or what was there before, whole, whenever
+/// the power goes.  `kind` names what it is and the version of its form, such as `anchors/1`.
+///
+/// # Errors
+/// The operating system's; the old file is in place then.
+pub fn write(path: &Path, kind: &str, payload: &[u8]) -> Result<(), AtomicError> {
+    let failed = |error| AtomicError::Io { path: path.to_owned(), error };
+    let (new, old) = (beside(path, ".new"), beside(path, ".1"));
+    let store = || -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&new)?;
+        file.write_all(header(kind, payload).as_bytes())?;
+        file.write_all(payload)?;
+        file.sync_all()?;
+        match fs::rename(path, &old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // Between the two renames only the predecessor exists, and `read` takes it.
+        fs::rename(&new, path)?;
+        match path.parent() {
+            // The names are data of the directory: they too must reach the disk.
+            Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+            _ => Ok(()),
+        }
+    };
+    store().map_err(failed)
+}
+
+/// Reads what [`write`] wrote under the same `kind`; the predecessor when the newest is missing or
+/// damaged.  At most `limit` bytes of payload.
+///
+/// # Errors
+/// Why the newest file cannot be read, when its predecessor cannot either.
+pub fn read(path: &Path, kind: &str, limit: u64) -> Result<Loaded, AtomicError> {
+    let newest = match read_one(path, kind, limit) {
+        Ok(payload) => return Ok(Loaded { payload, fell_back: None }),
+        Err(error) => error,
+    };
+    match (newest, read_one(&beside(path, ".1"), kind, limit)) {
+        (newest, Ok(payload)) => Ok(Loaded { payload, fell_back: Some(newest) }),
+        (AtomicError::Missing(_), Err(older)) => Err(match older {
+            AtomicError::Missing(_) => AtomicError::Missing(path.to_owned()),
+            older => older,
+        }),
+        (newest, Err(_)) => Err(newest),
+    }
+}
+
+fn read_one(path: &Path, kind: &str, limit: u64) -> Result<Vec<u8>, AtomicError> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => AtomicError::Missing(path.to_owned()),
+        _ => AtomicError::Io { path: path.to_owned(), error },
+    };
+    let damaged = |why: String| AtomicError::Damaged { path: path.to_owned(), why };
+    let mut bytes = Vec::new();
+    let most = limit.saturating_add(MAX_HEADER);
+    // One byte more than allowed tells "full" from "too long".
+    File::open(path)
+        .and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes))
+        .map_err(failed)?;
+    if bytes.len() as u64 > most {
+        return Err(damaged(format!("longer than {limit} bytes")));
+    }
+    let end = bytes.iter().position(|&b| b == b'\n').map(|end| end + 1);
+    let Some(end) = end.filter(|&end| end as u64 <= MAX_HEADER) else {
+        return Err(damaged("no header line".into()));
+    };
+    let payload = bytes.split_off(end);
+    if payload.len() as u64 > limit {
+        return Err(damaged(format!("longer than {limit} bytes")));
+    }
+    let expected = header(kind, &payload);
+    if bytes == expected.as_bytes() {
+        return Ok(payload);
+    }
+    let found = String::from_utf8_lossy(&bytes);
+    Err(damaged(format!("its header is `{}`, not `{}`", found.trim_end(), expected.trim_end())))
+}
+
+/// Longest header line.
+const MAX_HEADER: u64 = 256;
+
+fn header(kind: &str, payload: &[u8]) -> String {
+    format!("anchorgate {kind} sha256={} length={}\n", Fingerprint::of(payload), payload.len())
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state");
+        (folder, path)
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let (_folder, path) = place();
+        assert!(matches!(read(&path, "x/1", 100), Err(AtomicError::Missing(_))));
+        write(&path, "x/1", b"one").expect("written");
+        write(&path, "x/1", b"two").expect("written");
+        let loaded = read(&path, "x/1", 100).expect("read");
+        assert_eq!((&loaded.payload[..], loaded.fell_back.is_none()), (&b"two"[..], true));
+        assert!(read(&path, "x/2", 100).is_err(), "another version");
+        assert!(read(&path, "x/1", 2).is_err(), "above the limit");
+    }
+
+    #[test]
+    fn a_crash_between_the_renames_leaves_the_older_one() {
+        let (_folder, path) = place();
+        write(&path, "x/1", b"one").expect("written");
+        write(&path, "x/1", b"two").expect("written");
+        // As after a crash: the newest was moved away, its successor not yet in place.
+        fs::rename(&path, beside(&path, ".1")).expect("moved");
+        fs::write(beside(&path, ".new"), b"half").expect("written");
+        let loaded = read(&path, "x/1", 100).expect("read");
+        assert_eq!(loaded.payload, b"two");
+        assert!(matches!(loaded.fell_back, Some(AtomicError::Missing(_))));
+        write(&path, "x/1", b"three").expect("written");
+        assert_eq!(read(&path, "x/1", 100).expect("read").payload, b"three");
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_old_file() {
+        let (_folder, path) = place();
+        write(&path, "x/1", b"one").expect("written");
+        fs::create_dir(beside(&path, ".new")).expect("in the way");
+        assert!(matches!(write(&path, "x/1", b"two"), Err(AtomicError::Io { .. })));
+        assert_eq!(read(&path, "x/1", 100).expect("read").payload, b"one");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_damage_is_noticed(at in 0usize..200, byte in any::<u8>(), cut in any::<bool>()) {
+            let (_folder, path) = place();
+            write(&path, "x/1", b"older").expect("written");
+            write(&path, "x/1", b"newer").expect("written");
+            let mut bytes = fs::read(&path).expect("read");
+            let at = at % bytes.len();
+            if cut {
+                bytes.truncate(at);
+            } else {
+                prop_assume!(bytes[at] != byte);
+                bytes[at] = byte;
+            }
+            fs::write(&path, bytes).expect("written");
+            let loaded = read(&path, "x/1", 100).expect("read");
+            prop_assert_eq!(loaded.payload, b"older");
+            prop_assert!(loaded.fell_back.is_some());
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Readiness, granted by dropping something: what forgets to report leaves the process not ready,
+//! which is the safe mistake.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What still stands between the process and being ready.
+#[derive(Clone, Default)]
+pub struct Ready {
+    waiting: Arc<Mutex<BTreeMap<&'static str, usize>>>,
+}
+
+/// One part that is not ready yet.
+#[must_use = "readiness is granted by dropping this"]
+pub struct Latch {
+    ready: Ready,
+    part: &'static str,
+}
+
+impl Ready {
+    /// Holds readiness back until the latch is dropped.
+    pub fn latch(&self, part: &'static str) -> Latch {
+        *self.lock().entry(part).or_default() += 1;
+        Latch { ready: self.clone(), part }
+    }
+
+    /// The parts that are not ready; none when the process is.
+    pub fn missing(&self) -> Vec<&'static str> {
+        self.lock().keys().copied().collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, usize>> {
+        // The map is whole after each statement: a panic elsewhere cannot leave it half-changed.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Latch {
+    fn drop(&mut self) {
+        let mut waiting = self.ready.lock();
+        if let Some(count) = waiting.get_mut(self.part) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(self.part);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_when_every_latch_is_dropped() {
+        let ready = Ready::default();
+        let (a, b, c) = (ready.latch("trust"), ready.latch("trust"), ready.latch("listeners"));
+        assert_eq!(ready.missing(), ["listeners", "trust"]);
+        drop(a);
+        drop(c);
+        assert_eq!(ready.missing(), ["trust"]);
+        drop(b);
+        assert!(ready.missing().is_empty());
+    }
+}

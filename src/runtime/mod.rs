@@ -1,0 +1,9 @@
+//! Rank 1: what running code shares.
+
+pub mod atomic;
+pub mod health;
+pub mod live;
+pub mod log;
+pub mod publisher;
+pub mod random;
+pub mod tasks;

@@ -1,0 +1,83 @@
+//! What the edge counts.
+
+use std::sync::atomic::AtomicI64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::domain::refusal::Code;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    listener: &'static str,
+    result: &'static str,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Listener {
+    listener: &'static str,
+}
+
+/// Handshakes by outcome and open connections, by listener.
+#[derive(Clone, Default)]
+pub struct Metrics {
+    handshakes: Family<Outcome, Counter>,
+    connections: Family<Listener, Gauge<i64, AtomicI64>>,
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "handshakes",
+            "TLS handshakes by listener, result (full, resumed, refused, failed) and code: the \
+             refusal's, or the reason of a failure",
+            metrics.handshakes.clone(),
+        );
+        registry.register(
+            "connections",
+            "Open connections by listener",
+            metrics.connections.clone(),
+        );
+        metrics
+    }
+
+    /// A client certificate was refused in the handshake.
+    pub(super) fn refused(&self, code: Code) {
+        self.handshake("token", "refused", code.as_str());
+    }
+
+    pub(super) fn completed(&self, listener: &'static str, resumed: bool) {
+        self.handshake(listener, if resumed { "resumed" } else { "full" }, "");
+    }
+
+    pub(super) fn failed(&self, listener: &'static str, why: &'static str) {
+        self.handshake(listener, "failed", why);
+    }
+
+    fn handshake(&self, listener: &'static str, result: &'static str, code: &'static str) {
+        self.handshakes.get_or_create(&Outcome { listener, result, code }).inc();
+    }
+
+    /// Counts a connection as open until the guard is dropped.
+    pub(super) fn open(&self, listener: &'static str) -> Open {
+        let gauge = self.connections.get_or_create(&Listener { listener }).clone();
+        gauge.inc();
+        Open { gauge }
+    }
+}
+
+pub(super) struct Open {
+    gauge: Gauge<i64, AtomicI64>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}

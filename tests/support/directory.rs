@@ -1,0 +1,171 @@
+//! A directory served over real HTTP on a free port, and the certificates to put into it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anchorgate::directory::auth::{Permission, StaticToken};
+use anchorgate::directory::{Config, Directory};
+use anchorgate::domain::cert::Fingerprint;
+use anchorgate::http::listen::{bind, serve_plain};
+use anchorgate::http::serve::Limits;
+use anchorgate::store::Store;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+pub const M: &str = "/beta/directory/certificateAuthorities/mutualTlsOauthConfigurations";
+pub const A: &str =
+    "/beta/directory/certificateAuthorities/certificateBasedApplicationConfigurations";
+
+/// May do everything.
+pub const ADMIN: &str = "admin-token";
+/// May read mutualTlsOauthConfigurations.
+pub const READER: &str = "reader-token";
+
+/// A running directory; stops when dropped.
+pub struct Server {
+    pub url: String,
+    pub client: Client,
+    pub folder: TempDir,
+    stop: CancellationToken,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("directory.redb")).await.expect("a store");
+        let directory = Directory::new(config(), store);
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("its address"));
+        let served = directory.at(&url);
+        let stop = CancellationToken::new();
+        tokio::spawn(serve_plain(listener, Limits::default(), stop.clone(), move |request| {
+            let served = served.clone();
+            async move { served.answer(request).await }
+        }));
+        let client = Client::builder().timeout(Duration::from_secs(20)).build().expect("a client");
+        Self { url, client, folder, stop }
+    }
+
+    /// A request of the administrator.
+    pub fn ask(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url)).bearer_auth(ADMIN)
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        answer(self.ask(Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        answer(self.ask(Method::POST, path).json(body)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: &Value) -> (u16, Value) {
+        answer(self.ask(Method::PATCH, path).json(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> u16 {
+        answer(self.ask(Method::DELETE, path)).await.0
+    }
+
+    /// Makes a configuration and gives its id.
+    pub async fn configuration(&self, name: &str, authorities: Value) -> String {
+        let (status, made) = self.post(M, &configuration(name, authorities)).await;
+        assert_eq!(status, 201, "{made}");
+        made["id"].as_str().expect("an id").to_owned()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+pub fn config() -> Config {
+    let token = |name: &str, token: &str, permissions: &[Permission]| StaticToken {
+        name: name.into(),
+        sha256: Fingerprint::of(token.as_bytes()).0,
+        permissions: permissions.to_vec(),
+    };
+    Config {
+        tokens: vec![
+            token("admin", ADMIN, &Permission::ALL),
+            token("reader", READER, &[Permission::MutualTlsRead]),
+        ],
+        ..Config::default()
+    }
+}
+
+/// Status and JSON body; null where the body is none.
+pub async fn answer(request: RequestBuilder) -> (u16, Value) {
+    let response = request.send().await.expect("an answer");
+    let status = response.status().as_u16();
+    let body = response.bytes().await.expect("a body");
+    (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+}
+
+pub fn configuration(name: &str, authorities: Value) -> Value {
+    json!({
+        "@odata.type": "#microsoft.graph.mutualTlsOauthConfiguration",
+        "displayName": name, "tlsClientAuthParameter": "tls_client_auth_san_uri",
+        "certificateAuthorities": authorities,
+    })
+}
+
+/// A certification authority.
+pub struct Ca {
+    pub der: Vec<u8>,
+    pub params: CertificateParams,
+    pub key: KeyPair,
+}
+
+impl Ca {
+    pub fn root(name: &str) -> Self {
+        Self::self_signed(ca_params(name))
+    }
+
+    pub fn self_signed(params: CertificateParams) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let der = params.self_signed(&key).expect("a certificate").der().to_vec();
+        Self { der, params, key }
+    }
+
+    pub fn intermediate(&self, name: &str) -> Self {
+        let (params, key) = (ca_params(name), KeyPair::generate().expect("a key"));
+        let issuer = Issuer::from_params(&self.params, &self.key);
+        let der = params.signed_by(&key, &issuer).expect("a certificate").der().to_vec();
+        Self { der, params, key }
+    }
+
+    pub fn base64(&self) -> String {
+        STANDARD.encode(&self.der)
+    }
+
+    /// As an element of `certificateAuthorities`.
+    pub fn element(&self, is_root: bool) -> Value {
+        json!({"certificate": self.base64(), "isRootAuthority": is_root})
+    }
+}
+
+pub fn ca_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+pub fn leaf_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}

@@ -1,0 +1,129 @@
+//! A server that answers as a script says, down to the bytes: what HTTP libraries would not send.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// One request as it came.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Path and query.
+    pub target: String,
+    /// The whole header, in lower case.
+    pub head: String,
+    /// The body, if its length was told.
+    pub body: String,
+}
+
+/// What is answered.
+#[derive(Clone)]
+pub enum Reply {
+    /// Status, further header lines, body with its true length.
+    Plain(u16, &'static str, Vec<u8>),
+    /// These bytes, then the end of the connection.
+    Bytes(Vec<u8>),
+    /// These bytes, then nothing for longer than anybody waits.
+    Stall(Vec<u8>),
+}
+
+impl Reply {
+    pub fn json(body: &serde_json::Value) -> Self {
+        Self::Plain(200, "content-type: application/json\r\n", body.to_string().into_bytes())
+    }
+
+    pub fn status(status: u16) -> Self {
+        Self::Plain(status, "", b"{\"error\":{\"code\":\"X\",\"message\":\"y\"}}".to_vec())
+    }
+}
+
+type Script = Box<dyn Fn(&Seen, usize) -> Reply + Send + Sync>;
+
+struct Inner {
+    script: Mutex<Script>,
+    seen: Mutex<Vec<Seen>>,
+}
+
+/// The server.
+#[derive(Clone)]
+pub struct Misbehaving {
+    pub url: String,
+    inner: Arc<Inner>,
+}
+
+impl Misbehaving {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("its address"));
+        let script: Script = Box::new(|_, _| Reply::status(500));
+        let inner = Arc::new(Inner { script: Mutex::new(script), seen: Mutex::default() });
+        let serving = Arc::clone(&inner);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, Arc::clone(&serving)));
+            }
+        });
+        Self { url, inner }
+    }
+
+    /// From now on the script answers; it is given the request and how many came before under it.
+    pub fn answer(&self, script: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) {
+        *self.inner.script.lock().expect("whole") = Box::new(script);
+        self.inner.seen.lock().expect("whole").clear();
+    }
+
+    /// What was asked since.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.inner.seen.lock().expect("whole").clone()
+    }
+}
+
+async fn serve(mut stream: TcpStream, inner: Arc<Inner>) {
+    let mut bytes = Vec::new();
+    let head = loop {
+        if let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
+            let rest = bytes.split_off(end + 4);
+            let head = String::from_utf8_lossy(&bytes).into_owned();
+            bytes = rest;
+            break head;
+        }
+        match stream.read_buf(&mut bytes).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+    };
+    let lower = head.to_ascii_lowercase();
+    let length =
+        lower.split("content-length: ").nth(1).and_then(|r| r.split('\r').next()?.parse().ok());
+    while bytes.len() < length.unwrap_or(0) {
+        match stream.read_buf(&mut bytes).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+    let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+    let request = Seen { target, head: lower, body: String::from_utf8_lossy(&bytes).into_owned() };
+    let number = {
+        let mut seen = inner.seen.lock().expect("whole");
+        seen.push(request.clone());
+        seen.len() - 1
+    };
+    let reply = (inner.script.lock().expect("whole"))(&request, number);
+    let (bytes, stall) = match reply {
+        Reply::Plain(status, headers, body) => {
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 {status} X\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n"
+            );
+            ([head.into_bytes(), body].concat(), false)
+        }
+        Reply::Bytes(bytes) => (bytes, false),
+        Reply::Stall(bytes) => (bytes, true),
+    };
+    let _ = stream.write_all(&bytes).await;
+    if stall {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+    }
+    let _ = stream.shutdown().await;
+}
