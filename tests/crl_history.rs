@@ -145,7 +145,7 @@ proptest! {
         let list = serials.iter().fold(CA.list(), |list, serial| list.revoke(serial, None)).sign();
         let list = RevocationList::read(&list, std::slice::from_ref(&CA.certificate), NOW);
         let list = list.expect("a list");
-        prop_assert_eq!(list.entries(), listed.len());
+        prop_assert_eq!(list.entries(), serials.len());
         for serial in listed.iter().cloned().chain(others.iter().map(plain)) {
             let found = list.listed(&list.issuer, &serial).is_some();
             prop_assert_eq!(found, listed.contains(&serial), "{:02x?}", serial);
