@@ -43,6 +43,21 @@ fn fastest(mut work: impl FnMut()) -> Duration {
     (0..5).map(|_| once(&mut work)).min().expect("five runs")
 }
 
+/// How much more memory was resident at some time during `work` than before it, in octets.  Only
+/// Linux tells.
+fn peak_while(work: impl FnOnce()) -> Option<u64> {
+    let status = |field: &str| {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+        Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+    };
+    // Forgets the peak so far.
+    std::fs::write("/proc/self/clear_refs", "5").ok()?;
+    let before = status("VmRSS:")?;
+    work();
+    status("VmHWM:")?.checked_sub(before)
+}
+
 fn lists(c: &mut Criterion) {
     let ca = Ca::root("Root");
     let delta = {
@@ -96,6 +111,12 @@ fn lists(c: &mut Criterion) {
             black_box(digest(&SHA256, &der));
         });
         let reading = fastest(|| drop(black_box(read(&der, &ca))));
+        if let Some(extra) = peak_while(|| drop(black_box(read(&der, &ca)))) {
+            println!(
+                "crl/{size}: at most {:.2} x the new set in memory while it is read",
+                extra as f64 / base.resident_bytes() as f64
+            );
+        }
         println!(
             "crl/{size}: {:.1} octets an entry; read in {:.2} x SHA-256 ({reading:?} / {hashing:?})",
             base.resident_bytes() as f64 / base.entries() as f64,
