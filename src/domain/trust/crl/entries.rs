@@ -85,8 +85,8 @@ pub(super) struct Filling {
 }
 
 impl Filling {
-    /// Adds one entry.  It has `size` octets, and `remaining` octets of entries follow: what to make
-    /// room for.
+    /// Adds one entry.  `expected` tells, where room must be made, about how many are still to come,
+    /// this one included.
     ///
     /// # Errors
     /// More than [`MAX_ODD_SERIALS`] serials that fit no slot.
@@ -94,12 +94,8 @@ impl Filling {
         &mut self,
         serial: &[u8],
         reason: Reason,
-        size: usize,
-        remaining: u64,
+        expected: impl FnOnce() -> usize,
     ) -> Result<(), TooManyOdd> {
-        // The list may end early, and its entries may be larger: an announced length makes room in
-        // the address space, and only entries that arrive fill it.
-        let expected = usize::try_from(remaining).unwrap_or(usize::MAX) / size.max(1) + 1;
         match Serial::new(serial) {
             Serial::Plain(s) if s.len() <= 8 => self.short.add(Slot::new(s, reason), expected),
             Serial::Plain(s) if s.len() <= 16 => self.medium.add(Slot::new(s, reason), expected),
@@ -196,17 +192,25 @@ struct Piles<const N: usize> {
 }
 
 impl<const N: usize> Piles<N> {
-    /// Adds a slot; about `expected` are still to come, this one included.
-    fn add(&mut self, slot: Slot<N>, expected: usize) {
+    fn add(&mut self, slot: Slot<N>, expected: impl FnOnce() -> usize) {
+        let at = Slot::<N>::pile(slot.hash(), self.bits);
+        match self.piles.get_mut(at) {
+            Some(pile) if pile.len() < pile.capacity() => pile.push(slot),
+            _ => self.make_room(slot, expected()),
+        }
+    }
+
+    #[cold]
+    fn make_room(&mut self, slot: Slot<N>, expected: usize) {
         if self.piles.is_empty() {
             self.bits = (expected / PER_PILE).checked_ilog2().map_or(0, |bits| bits.min(12));
             self.piles.resize_with(1 << self.bits, Vec::new);
         }
+        // The list may end early, and its entries may be larger: an announced length makes room in
+        // the address space, and only entries that arrive fill it.
+        let share = expected >> self.bits;
         let pile = &mut self.piles[Slot::<N>::pile(slot.hash(), self.bits)];
-        if pile.len() == pile.capacity() {
-            let share = expected >> self.bits;
-            pile.reserve_exact(share + share / 16 + 16);
-        }
+        pile.reserve_exact(share + share / 16 + 16);
         pile.push(slot);
     }
 
@@ -310,7 +314,7 @@ mod tests {
         let mut filling = Filling::default();
         for serial in serials {
             let serial = [&[0], &serial.to_be_bytes()[..]].concat();
-            filling.add(&serial, Reason::Unspecified, 20, 0).expect("room");
+            filling.add(&serial, Reason::Unspecified, || 1).expect("room");
         }
         filling.finish()
     }

@@ -416,12 +416,13 @@ impl Walk {
             self.group = self.group_of(issuer)?;
         }
         self.removals |= entry.reason == Reason::RemoveFromCrl;
-        self.groups[self.group].add(entry.serial, entry.reason, size, remaining).map_err(
-            |TooManyOdd| Fault::TooMany {
+        let expected = || usize::try_from(remaining).unwrap_or(usize::MAX) / size.max(1) + 1;
+        self.groups[self.group].add(entry.serial, entry.reason, expected).map_err(|TooManyOdd| {
+            Fault::TooMany {
                 what: "serial numbers that are negative or above 20 octets",
                 limit: MAX_ODD_SERIALS,
-            },
-        )
+            }
+        })
     }
 
     fn group_of(&mut self, issuer: Name) -> Result<usize, Fault> {
