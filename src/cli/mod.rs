@@ -1,5 +1,6 @@
 //! Rank 7: the commands.
 
+pub mod crl;
 pub mod directory;
 pub mod operator;
 pub mod quickstart;
@@ -67,7 +68,7 @@ enum Command {
     /// See, refresh or approve the trust of the running gateway
     #[command(subcommand)]
     Trust(TrustCommand),
-    /// See or refresh the revocation lists of the running gateway
+    /// See or refresh the revocation lists of the running gateway, or look into a list
     #[command(subcommand)]
     Crl(CrlCommand),
     Directory(Box<DirectoryArgs>),
