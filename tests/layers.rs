@@ -29,6 +29,7 @@ const IMPURE: &[&str] = &[
     "axum",
     "arc_swap",
     "redb",
+    "sqlx",
     "std::fs",
     "std::net",
     "std::env",

@@ -119,7 +119,14 @@ impl App {
         // The directory is served before it is synced from: a gateway may be its own.
         let directory = match config.directory {
             Some(part) => {
-                let store = Store::open(&config.data_dir.join("directory.redb")).await?;
+                let store = match &part.database {
+                    Some(database) => {
+                        let (store, follower) = Store::connect(database).await;
+                        tasks.spawn_until_stop(follower.run());
+                        store
+                    }
+                    None => Store::open(&config.data_dir.join("directory.redb")).await?,
+                };
                 let directory = Directory::new(part.config, store);
                 let https = part.public_url.map(|url| directory.at(&url));
                 let http = addresses.directory_http.map(|at| directory.at(&format!("http://{at}")));

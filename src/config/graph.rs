@@ -1,17 +1,15 @@
 //! `[[graph]]`: the directories that trust is synced from, and how the gateway authenticates to them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use toml::Value;
 use url::Url;
 
-use crate::config::read::{Section, file, text, url};
+use crate::config::read::{Section, text, url};
 use crate::graph::auth::{
     AssertionStyle, Credential, INSTANCE_METADATA, ManagedIdentity, TokenEndpoint,
 };
 use crate::graph::{Config, TooOld};
-use crate::runtime::log::Secret;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -69,9 +67,8 @@ fn source(
     let max_age = section.duration("max_age", SECOND..=365 * DAY);
     let choices = [("continue", TooOld::Continue), ("refuse", TooOld::Refuse)];
     let too_old = section.choice("too_old", &choices);
-    let ca_bundle = section
-        .file("ca_bundle")
-        .and_then(|file| read_file(section, "ca_bundle", &folder.join(file)));
+    let ca_bundle =
+        section.file("ca_bundle").and_then(|file| section.read("ca_bundle", &folder.join(file)));
 
     // From here on nothing is asked of the section: what is missing was noted.
     let defaults = Config::new(&name, base?, credential?);
@@ -123,8 +120,8 @@ fn credential(section: &mut Section, folder: &Path, base: Option<&Url>) -> Optio
         section.has("federated_token_file"),
         section.has("managed_identity"),
     ];
-    let token = secret(section, "token", "token_file", folder);
-    let client_secret = secret(section, "client_secret", "client_secret_file", folder);
+    let token = section.secret("token", "token_file", folder);
+    let client_secret = section.secret("client_secret", "client_secret_file", folder);
     let certificate = section.file("certificate").map(|file| folder.join(file));
     let key = section.file("key").map(|file| folder.join(file));
     let federated = section.file("federated_token_file").map(|file| folder.join(file));
@@ -188,41 +185,4 @@ fn credential(section: &mut Section, folder: &Path, base: Option<&Url>) -> Optio
         (.., Some(token_file)) => Some(Credential::WorkloadIdentity { endpoint, token_file }),
         _ => None,
     }
-}
-
-/// A secret by value or by file; never told back.
-fn secret(
-    section: &mut Section,
-    key: &'static str,
-    file_key: &'static str,
-    folder: &Path,
-) -> Option<Secret> {
-    let value = section.take_secret(key, |value: &Value| text(value).map(Secret::new));
-    let path: Option<PathBuf> = section.file(file_key);
-    match (value, path) {
-        (Some(_), Some(_)) => {
-            section.problem(file_key, None, format!("`{key}` is there too; one of them"));
-            None
-        }
-        (value, None) => value,
-        (None, Some(path)) => {
-            let bytes = read_file(section, file_key, &folder.join(path))?;
-            let text = String::from_utf8(bytes).unwrap_or_default();
-            let text = text.trim();
-            if text.is_empty() {
-                section.problem(file_key, None, "the file holds no text");
-                return None;
-            }
-            Some(Secret::new(text))
-        }
-    }
-}
-
-fn read_file(section: &Section, key: &str, path: &Path) -> Option<Vec<u8>> {
-    file(path)
-        .map_err(|error| {
-            let shown = Some(format!("`{}`", path.display()));
-            section.problem(key, shown, format!("it must be a file that can be read: {error}"));
-        })
-        .ok()
 }

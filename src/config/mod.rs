@@ -22,6 +22,7 @@ use crate::graph as graph_source;
 use crate::keyring;
 use crate::oauth as oauth_plane;
 use crate::runtime::log::Format;
+use crate::store::Database;
 use crate::tls;
 use crate::tls::acceptor::Bounds;
 
@@ -79,6 +80,8 @@ pub struct DirectoryPart {
     pub listen_http: Option<SocketAddr>,
     /// The URL that clients reach the TLS listener by; links are made of it.
     pub public_url: Option<String>,
+    /// The database that it is kept in; without one, a file in `data_dir`.
+    pub database: Option<Database>,
     /// Its own settings.
     pub config: directory::Config,
 }

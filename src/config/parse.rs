@@ -21,6 +21,7 @@ use crate::domain::trust::snapshot::TrustPolicy;
 use crate::keyring;
 use crate::oauth as oauth_plane;
 use crate::runtime::log::Format;
+use crate::store::Database;
 use crate::tls::acceptor::Bounds;
 use crate::tls::{self, ClientAuth};
 
@@ -236,6 +237,7 @@ fn directory(top: &mut Section, folder: &Path) -> Option<Option<DirectoryPart>> 
     if listen.is_some() && public_url.is_none() {
         section.problem("public_url", None, "missing; links in answers are made of it");
     }
+    let database = database(&mut section, folder);
     let mut config = directory::Config::default();
     if let Some(size) = section.number("page_size", 1..=999) {
         config.page_size = size as usize;
@@ -247,7 +249,16 @@ fn directory(top: &mut Section, folder: &Path) -> Option<Option<DirectoryPart>> 
         let allowed = "missing, and so is issuers: nobody may read or write";
         section.problem("tokens", None, allowed);
     }
-    Some(Some(DirectoryPart { listen, listen_http, public_url, config }))
+    Some(Some(DirectoryPart { listen, listen_http, public_url, database, config }))
+}
+
+/// `None`: the directory is kept in a file of its own.  A URL may hold a password and is not told back.
+fn database(section: &mut Section, folder: &Path) -> Option<Database> {
+    let key = if section.has("database_url") { "database_url" } else { "database_url_file" };
+    let url = section.secret("database_url", "database_url_file", folder)?;
+    Database::parse(url.expose())
+        .map_err(|error| section.problem(key, None, error.to_string()))
+        .ok()
 }
 
 fn issuer(section: &mut Section, folder: &Path) -> Option<Issuer> {
@@ -267,14 +278,9 @@ fn issuer(section: &mut Section, folder: &Path) -> Option<Issuer> {
             None
         }
     };
-    let bundle = section.file("ca_bundle").map(|file| folder.join(file));
-    let ca_bundle = match bundle.map(|file| (fs::read(&file), file)) {
+    let ca_bundle = match section.file("ca_bundle") {
         None => None,
-        Some((Ok(pem), _)) => Some(pem),
-        Some((Err(error), file)) => {
-            section.problem("ca_bundle", Some(format!("`{}`", file.display())), &error.to_string());
-            return None;
-        }
+        Some(file) => Some(section.read("ca_bundle", &folder.join(file))?),
     };
     Some(Issuer { issuer: issuer?, audiences, keys: keys?, ca_bundle })
 }
@@ -381,6 +387,37 @@ mod tests {
         let found = problems(&text);
         for told in ["oauth.issuer: missing", "`a b` is no scope token", "`x:y z` is neither"] {
             assert!(found.iter().any(|p| p.contains(told)), "{told} is not in {found:#?}");
+        }
+    }
+
+    #[test]
+    fn a_database_is_named_by_url_or_by_file_and_its_password_not_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let read = |keys: &str| {
+            let directory = "listen_http = '127.0.0.1:0'\ntokens = [{ sha256 = ";
+            let token = format!("'{}', permissions = [] }}]", "0".repeat(64));
+            let text = format!("{MINIMAL}\n[directory]\n{directory}{token}\n{keys}");
+            parse(text.parse().expect("TOML"), folder.path())
+                .map(|config| config.directory.and_then(|d| d.database).map(|d| d.to_string()))
+                .map_err(|problems| problems.iter().map(ToString::to_string).collect::<String>())
+        };
+        std::fs::write(folder.path().join("url"), "postgres://hub:hunter2@db.example/d\n")
+            .expect("a file");
+        let expected = Ok(Some("db.example:5432/d".to_owned()));
+        assert_eq!(read(""), Ok(None));
+        assert_eq!(read("database_url = 'postgres://hub:hunter2@db.example/d'"), expected);
+        assert_eq!(read("database_url_file = 'url'"), expected);
+        for (keys, key) in [
+            ("database_url = 'hunter2'", "directory.database_url: "),
+            ("database_url = 7", "directory.database_url: "),
+            ("database_url_file = 'none'", "directory.database_url_file: "),
+            (
+                "database_url_file = 'url'\ndatabase_url = 'hunter2'",
+                "directory.database_url_file: ",
+            ),
+        ] {
+            let problem = read(keys).expect_err(keys);
+            assert!(problem.starts_with(key) && !problem.contains("hunter2"), "{keys}: {problem}");
         }
     }
 

@@ -18,6 +18,8 @@ use std::time::Duration;
 use toml::{Table, Value};
 use url::Url;
 
+use crate::runtime::log::Secret;
+
 /// One fault of a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -124,6 +126,44 @@ impl Section {
             self.problem(key, None, "it must be a text that is not empty");
         }
         read
+    }
+
+    /// A secret by value or by file, which is relative to `folder`; never told back.
+    pub fn secret(
+        &mut self,
+        key: &'static str,
+        file_key: &'static str,
+        folder: &Path,
+    ) -> Option<Secret> {
+        let value = self.take_secret(key, |value| text(value).map(Secret::new));
+        let file = self.file(file_key);
+        match (value, file) {
+            (Some(_), Some(_)) => {
+                self.problem(file_key, None, format!("`{key}` is there too; one of them"));
+                None
+            }
+            (value, None) => value,
+            (None, Some(file)) => {
+                let bytes = self.read(file_key, &folder.join(file))?;
+                let text = String::from_utf8(bytes).unwrap_or_default();
+                let text = text.trim();
+                if text.is_empty() {
+                    self.problem(file_key, None, "the file holds no text");
+                    return None;
+                }
+                Some(Secret::new(text))
+            }
+        }
+    }
+
+    /// The bytes of the file that `key` names.
+    pub fn read(&self, key: &str, path: &Path) -> Option<Vec<u8>> {
+        file(path)
+            .map_err(|error| {
+                let shown = Some(format!("`{}`", path.display()));
+                self.problem(key, shown, format!("it must be a file that can be read: {error}"));
+            })
+            .ok()
     }
 
     /// Like [`Section::take`], for a key that must be there.

@@ -22,9 +22,9 @@ pub(super) async fn page<E: Entity>(
 ) -> Result<Answer, Fault> {
     let query = Query::parse::<E>(&call.query, Takes::List)?;
     // Taken before the objects are read: a change in between makes this page's tag old, not wrong.
-    let version = match wait_for_change(call).await {
-        Ok(version) => version,
-        Err(version) => return Ok(Answer::Unchanged(version)),
+    let version = match wait_for_change(call).await? {
+        Waited::Changed(version) => version,
+        Waited::Unchanged(version) => return Ok(Answer::Unchanged(version)),
     };
     let size = query.top.unwrap_or(call.page_size);
     let (mut page, mut more) = (Vec::with_capacity(size.min(BATCH)), false);
@@ -60,20 +60,28 @@ pub(super) async fn page<E: Entity>(
     Ok(Answer::List(answer, version))
 }
 
-/// The directory's version, at once or when it is another than `If-None-Match` has; that version
-/// again as the error when it stays so for as long as the request prefers to wait.
-async fn wait_for_change(call: &Call) -> Result<u64, u64> {
+/// What came of waiting for a change, with the directory's version.
+enum Waited {
+    Changed(u64),
+    Unchanged(u64),
+}
+
+/// The directory's version, at once or when it is another than `If-None-Match` has.
+async fn wait_for_change(call: &Call) -> Result<Waited, Fault> {
+    // Subscribed first: a change after the version is asked for is heard of.
     let mut changes = call.store.changes();
-    let version = *changes.borrow_and_update();
+    changes.mark_unchanged();
+    let ask = || async { call.store.version().await.map_err(|error| store_fault(error, "")) };
+    let version = ask().await?;
     match call.header(&header::IF_NONE_MATCH) {
         Some(tags) if tags_match(tags, version) => {}
-        _ => return Ok(version),
+        _ => return Ok(Waited::Changed(version)),
     }
     let wait = call.preferred_wait().unwrap_or_default().min(call.max_wait);
-    match tokio::time::timeout(wait, changes.changed()).await {
-        Ok(Ok(())) => Ok(*changes.borrow()),
-        _ => Err(version),
-    }
+    let told = tokio::time::timeout(wait, changes.changed()).await.is_ok();
+    // Asked again: a store that was lost meanwhile does not know that nothing has changed.
+    let version = if wait.is_zero() { version } else { ask().await? };
+    Ok(if told { Waited::Changed(version) } else { Waited::Unchanged(version) })
 }
 
 /// GET of a `$count`.

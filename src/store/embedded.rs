@@ -5,31 +5,34 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError,
-    TableDefinition, WriteTransaction,
+    Database, DatabaseError, MultimapTableDefinition, ReadableDatabase, ReadableMultimapTable,
+    ReadableTable, ReadableTableMetadata, StorageError, TableDefinition, WriteTransaction,
 };
 
 use crate::store::{Collection, Record, StoreError};
 
+/// The name of an object's table, and its id.
+type Name<'a> = (&'a str, &'a str);
 /// An object's version and bytes, by id.
 type Objects = TableDefinition<'static, &'static str, (u64, &'static [u8])>;
 
-const MUTUAL_TLS: Objects = TableDefinition::new("mutualTlsOauthConfigurations");
-const APPLICATION: Objects = TableDefinition::new("certificateBasedApplicationConfigurations");
-const TEMPLATES: Objects = TableDefinition::new("deviceTemplates");
-const DEVICES: Objects = TableDefinition::new("devices");
+/// The object that an object refers to, both by the names of their tables and their ids.
+const REFERENCES: TableDefinition<'static, Name<'static>, Name<'static>> =
+    TableDefinition::new("references");
+/// The same the other way round.
+const REFERRERS: MultimapTableDefinition<'static, Name<'static>, Name<'static>> =
+    MultimapTableDefinition::new("referrers");
 /// Numbers by name.
 const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
 /// The number of the last change.
 const VERSION: &str = "version";
 
 fn table(collection: Collection) -> Objects {
-    match collection {
-        Collection::MutualTlsOauthConfigurations => MUTUAL_TLS,
-        Collection::ApplicationConfigurations => APPLICATION,
-        Collection::DeviceTemplates => TEMPLATES,
-        Collection::Devices => DEVICES,
-    }
+    TableDefinition::new(collection.name())
+}
+
+fn name((collection, id): (Collection, &str)) -> Name<'_> {
+    (collection.name(), id)
 }
 
 /// A redb database that is opened again after the disk failed it.
@@ -44,10 +47,12 @@ impl Embedded {
         let store = Self { path: path.to_owned(), database: Mutex::new(None) };
         store.change(|transaction| {
             // All tables exist from here on, so that a reader never meets a missing one.
-            for objects in [MUTUAL_TLS, APPLICATION, TEMPLATES, DEVICES] {
-                transaction.open_table(objects)?;
+            for collection in Collection::ALL {
+                transaction.open_table(table(collection))?;
             }
             transaction.open_table(META)?;
+            transaction.open_table(REFERENCES)?;
+            transaction.open_multimap_table(REFERRERS)?;
             Ok(())
         })?;
         Ok(store)
@@ -99,9 +104,13 @@ impl Embedded {
         id: &str,
         body: &[u8],
         most: Option<u64>,
+        refers_to: Option<(Collection, &str)>,
     ) -> Result<u64, StoreError> {
         self.change(|transaction| {
             let version = next_version(transaction)?;
+            if let Some(target) = refers_to {
+                refer(transaction, (collection, id), target)?;
+            }
             let mut objects = transaction.open_table(table(collection))?;
             match most {
                 Some(most) if objects.len()? >= most => return Err(StoreError::Full(most).into()),
@@ -141,6 +150,7 @@ impl Embedded {
             let mut objects = transaction.open_table(table(collection))?;
             let found = objects.remove(id)?.map(|old| old.value().0);
             expect(found, expected)?;
+            unrefer(transaction, (collection, id))?;
             Ok(version)
         })
     }
@@ -197,6 +207,34 @@ fn next_version(transaction: &WriteTransaction) -> Result<u64, Failure> {
     let version = meta.get(VERSION)?.map_or(0, |v| v.value()) + 1;
     meta.insert(VERSION, version)?;
     Ok(version)
+}
+
+/// Notes that `from` refers to `target`, which must exist.
+fn refer(
+    transaction: &WriteTransaction,
+    from: (Collection, &str),
+    target: (Collection, &str),
+) -> Result<(), Failure> {
+    if transaction.open_table(table(target.0))?.get(target.1)?.is_none() {
+        return Err(StoreError::Missing.into());
+    }
+    let (from, target) = (name(from), name(target));
+    transaction.open_table(REFERENCES)?.insert(from, target)?;
+    transaction.open_multimap_table(REFERRERS)?.insert(target, from)?;
+    Ok(())
+}
+
+/// Forgets what a removed object referred to.  One that is referred to is not to be removed.
+fn unrefer(transaction: &WriteTransaction, object: (Collection, &str)) -> Result<(), Failure> {
+    let mut referrers = transaction.open_multimap_table(REFERRERS)?;
+    let object = name(object);
+    if let Some(by) = referrers.get(object)?.next() {
+        return Err(StoreError::Referenced(by?.value().1.into()).into());
+    }
+    if let Some(target) = transaction.open_table(REFERENCES)?.remove(object)? {
+        referrers.remove(target.value(), object)?;
+    }
+    Ok(())
 }
 
 fn expect(found: Option<u64>, expected: Option<u64>) -> Result<(), StoreError> {

@@ -2,9 +2,13 @@
 //!
 //! The store knows objects as bytes with an id and a version, in a few collections; what they mean is
 //! the directory's business.  Changes are compare-and-set by version: two administrators who change
-//! one object at once cannot mix their lists.  The interface has nothing of the engine below it in it.
+//! one object at once cannot mix their lists.
+//!
+//! There are two engines: a file of our own for one process, which needs nothing else, and a PostgreSQL
+//! database for several replicas.  The same tests run against both.
 
 mod embedded;
+mod postgres;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +17,9 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use embedded::Embedded;
+use postgres::Postgres;
+
+pub use postgres::{Database, DatabaseUrlError, Follower};
 
 /// A kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,6 +32,25 @@ pub enum Collection {
     DeviceTemplates,
     /// `device`.
     Devices,
+}
+
+impl Collection {
+    const ALL: [Self; 4] = [
+        Self::MutualTlsOauthConfigurations,
+        Self::ApplicationConfigurations,
+        Self::DeviceTemplates,
+        Self::Devices,
+    ];
+
+    /// What it is called where it is stored; never changed.
+    fn name(self) -> &'static str {
+        match self {
+            Self::MutualTlsOauthConfigurations => "mutualTlsOauthConfigurations",
+            Self::ApplicationConfigurations => "certificateBasedApplicationConfigurations",
+            Self::DeviceTemplates => "deviceTemplates",
+            Self::Devices => "devices",
+        }
+    }
 }
 
 /// One object as stored.
@@ -69,8 +95,14 @@ pub enum StoreError {
 /// The store.  Clones are the same store.
 #[derive(Clone)]
 pub struct Store {
-    engine: Arc<Embedded>,
-    version: Arc<watch::Sender<u64>>,
+    engine: Engine,
+    changes: Changes,
+}
+
+#[derive(Clone)]
+enum Engine {
+    Embedded(Arc<Embedded>),
+    Postgres(Postgres),
 }
 
 impl Store {
@@ -86,29 +118,64 @@ impl Store {
             Ok((engine, version))
         })
         .await?;
-        Ok(Self { engine: Arc::new(engine), version: Arc::new(watch::Sender::new(version)) })
+        Ok(Self { engine: Engine::Embedded(Arc::new(engine)), changes: Changes::new(version) })
     }
 
-    /// The number of the last change, to wait on.
+    /// The store in a database that other replicas may use too, and what keeps it in step with them,
+    /// to be run for as long as the store is used.
+    ///
+    /// A database that cannot be reached is no error: the store is not available until it can.
+    pub async fn connect(database: &Database) -> (Self, Follower) {
+        let changes = Changes::new(0);
+        let (engine, follower) = Postgres::connect(database, changes.clone()).await;
+        (Self { engine: Engine::Postgres(engine), changes }, follower)
+    }
+
+    /// The number of the last change known here, to wait on.  It moves with every change, whichever
+    /// replica makes it.
     pub fn changes(&self) -> watch::Receiver<u64> {
-        self.version.subscribe()
+        self.changes.0.subscribe()
     }
 
-    /// At most `limit` objects with ids after `after`, in the order of their ids.
+    /// The number of the last change of any replica, asked of the engine itself.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn version(&self) -> Result<u64, StoreError> {
+        match &self.engine {
+            Engine::Embedded(file) => {
+                let file = Arc::clone(file);
+                blocking(move || file.version()).await
+            }
+            Engine::Postgres(database) => database.version().await,
+        }
+    }
+
+    /// At most `limit` objects with ids after `after`, in the order of their ids' bytes.
     pub async fn list(
         &self,
         collection: Collection,
         after: Option<String>,
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
-        let engine = Arc::clone(&self.engine);
-        blocking(move || engine.list(collection, after.as_deref(), limit)).await
+        match &self.engine {
+            Engine::Embedded(file) => {
+                let file = Arc::clone(file);
+                blocking(move || file.list(collection, after.as_deref(), limit)).await
+            }
+            Engine::Postgres(database) => database.list(collection, after.as_deref(), limit).await,
+        }
     }
 
     /// How many objects a collection has.
     pub async fn count(&self, collection: Collection) -> Result<u64, StoreError> {
-        let engine = Arc::clone(&self.engine);
-        blocking(move || engine.count(collection)).await
+        match &self.engine {
+            Engine::Embedded(file) => {
+                let file = Arc::clone(file);
+                blocking(move || file.count(collection)).await
+            }
+            Engine::Postgres(database) => database.count(collection).await,
+        }
     }
 
     /// One object.
@@ -116,14 +183,19 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`].
     pub async fn get(&self, collection: Collection, id: &str) -> Result<Record, StoreError> {
-        let (engine, id) = (Arc::clone(&self.engine), id.to_owned());
-        blocking(move || engine.get(collection, &id)).await
+        match &self.engine {
+            Engine::Embedded(file) => {
+                let (file, id) = (Arc::clone(file), id.to_owned());
+                blocking(move || file.get(collection, &id)).await
+            }
+            Engine::Postgres(database) => database.get(collection, id).await,
+        }
     }
 
     /// Adds an object, and gives its version.  When this returns, the object is on the disk.
     ///
     /// # Errors
-    /// [`StoreError::Exists`]; [`StoreError::Full`] when the collection has `most` objects.
+    /// [`StoreError::Full`] when the collection has `most` objects; [`StoreError::Exists`].
     pub async fn insert(
         &self,
         collection: Collection,
@@ -131,8 +203,46 @@ impl Store {
         body: Vec<u8>,
         most: Option<u64>,
     ) -> Result<u64, StoreError> {
-        let id = id.to_owned();
-        self.write(move |engine| engine.insert(collection, &id, &body, most)).await
+        self.insert_any(collection, id, body, most, None).await
+    }
+
+    /// Adds an object that refers to `target`, which cannot be removed for as long as it does.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when there is no target; otherwise as [`Store::insert`].
+    pub async fn insert_referring(
+        &self,
+        collection: Collection,
+        id: &str,
+        body: Vec<u8>,
+        most: Option<u64>,
+        target: (Collection, &str),
+    ) -> Result<u64, StoreError> {
+        self.insert_any(collection, id, body, most, Some(target)).await
+    }
+
+    async fn insert_any(
+        &self,
+        collection: Collection,
+        id: &str,
+        body: Vec<u8>,
+        most: Option<u64>,
+        target: Option<(Collection, &str)>,
+    ) -> Result<u64, StoreError> {
+        match &self.engine {
+            Engine::Embedded(file) => {
+                let id = id.to_owned();
+                let target = target.map(|(collection, id)| (collection, id.to_owned()));
+                let change = move |file: &Embedded| {
+                    let target = target.as_ref().map(|(collection, id)| (*collection, &**id));
+                    file.insert(collection, &id, &body, most, target)
+                };
+                self.write(file, change).await
+            }
+            Engine::Postgres(database) => {
+                self.announced(database.insert(collection, id, &body, most, target).await)
+            }
+        }
     }
 
     /// Replaces an object of version `expected`, and gives its new version.
@@ -146,41 +256,77 @@ impl Store {
         expected: u64,
         body: Vec<u8>,
     ) -> Result<u64, StoreError> {
-        let id = id.to_owned();
-        self.write(move |engine| engine.replace(collection, &id, expected, &body)).await
+        match &self.engine {
+            Engine::Embedded(file) => {
+                let id = id.to_owned();
+                self.write(file, move |file| file.replace(collection, &id, expected, &body)).await
+            }
+            Engine::Postgres(database) => {
+                self.announced(database.replace(collection, id, expected, &body).await)
+            }
+        }
     }
 
     /// Removes an object; only one of version `expected`, if that is given.
     ///
     /// # Errors
-    /// [`StoreError::Missing`], [`StoreError::Changed`].
+    /// [`StoreError::Missing`], [`StoreError::Changed`], [`StoreError::Referenced`].
     pub async fn remove(
         &self,
         collection: Collection,
         id: &str,
         expected: Option<u64>,
     ) -> Result<(), StoreError> {
-        let id = id.to_owned();
-        self.write(move |engine| engine.remove(collection, &id, expected)).await.map(|_| ())
+        let removed = match &self.engine {
+            Engine::Embedded(file) => {
+                let id = id.to_owned();
+                self.write(file, move |file| file.remove(collection, &id, expected)).await
+            }
+            Engine::Postgres(database) => {
+                self.announced(database.remove(collection, id, expected).await)
+            }
+        };
+        removed.map(|_| ())
     }
 
     async fn write(
         &self,
+        file: &Arc<Embedded>,
         change: impl FnOnce(&Embedded) -> Result<u64, StoreError> + Send + 'static,
     ) -> Result<u64, StoreError> {
-        let engine = Arc::clone(&self.engine);
-        let announce = Arc::clone(&self.version);
+        let (file, changes) = (Arc::clone(file), self.changes.clone());
         // Announced in the blocking task: the caller may be dropped while the disk is written.
-        blocking(move || {
-            let version = change(&engine)?;
-            announce.send_if_modified(|last| {
-                let newer = version > *last;
-                *last = version.max(*last);
-                newer
-            });
-            Ok(version)
-        })
-        .await
+        blocking(move || change(&file).inspect(|version| changes.at_least(*version))).await
+    }
+
+    /// Our own waiters need not wait for the database to tell us what we have just told it.
+    fn announced(&self, result: Result<u64, StoreError>) -> Result<u64, StoreError> {
+        result.inspect(|version| self.changes.at_least(*version))
+    }
+}
+
+/// The number of the last change, told to whoever waits for one.
+#[derive(Clone)]
+struct Changes(Arc<watch::Sender<u64>>);
+
+impl Changes {
+    fn new(version: u64) -> Self {
+        Self(Arc::new(watch::Sender::new(version)))
+    }
+
+    /// Told when it is news: changes are heard of in more than one way.
+    fn at_least(&self, version: u64) {
+        self.0.send_if_modified(|last| {
+            let newer = version > *last;
+            *last = version.max(*last);
+            newer
+        });
+    }
+
+    /// Told in any case.  The number may be lower than the last: a database can be put back to what
+    /// it was.
+    fn assume(&self, version: u64) {
+        self.0.send_replace(version);
     }
 }
 
@@ -190,146 +336,5 @@ async fn blocking<T: Send + 'static>(
     match spawn_blocking(work).await {
         Ok(result) => result,
         Err(_) => Err(StoreError::Unavailable("the storage task ended early".into())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::BTreeMap;
-
-    const C: Collection = Collection::MutualTlsOauthConfigurations;
-
-    async fn open() -> (tempfile::TempDir, Store) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(&folder.path().join("directory.redb")).await.expect("a store");
-        (folder, store)
-    }
-
-    #[tokio::test]
-    async fn what_was_stored_is_there_after_a_restart() {
-        let (folder, store) = open().await;
-        let version = store.insert(C, "a", b"one".to_vec(), None).await.expect("stored");
-        drop(store);
-        let store = Store::open(&folder.path().join("directory.redb")).await.expect("again");
-        let record = Record { id: "a".into(), version, body: b"one".to_vec() };
-        assert_eq!(store.get(C, "a").await.ok(), Some(record));
-        assert_eq!(*store.changes().borrow(), version);
-        assert!(store.get(Collection::Devices, "a").await.is_err(), "another collection");
-    }
-
-    #[tokio::test]
-    async fn writes_are_compare_and_set() {
-        let (_folder, store) = open().await;
-        let one = store.insert(C, "a", b"1".to_vec(), None).await.expect("stored");
-        assert!(matches!(store.insert(C, "a", vec![], None).await, Err(StoreError::Exists)));
-        let two = store.replace(C, "a", one, b"2".to_vec()).await.expect("replaced");
-        assert!(two > one);
-        assert!(matches!(
-            store.replace(C, "a", one, vec![]).await,
-            Err(StoreError::Changed { expected, found }) if (expected, found) == (one, two)
-        ));
-        assert!(matches!(store.remove(C, "a", Some(one)).await, Err(StoreError::Changed { .. })));
-        store.remove(C, "a", Some(two)).await.expect("removed");
-        assert!(matches!(store.remove(C, "a", None).await, Err(StoreError::Missing)));
-        assert!(matches!(store.replace(C, "a", two, vec![]).await, Err(StoreError::Missing)));
-        let three = store.insert(C, "a", b"3".to_vec(), None).await.expect("stored");
-        assert!(three > two, "a version is not used twice");
-    }
-
-    #[tokio::test]
-    async fn a_full_collection_takes_no_more() {
-        let (_folder, store) = open().await;
-        for id in ["a", "b"] {
-            store.insert(C, id, vec![], Some(2)).await.expect("stored");
-        }
-        assert!(matches!(store.insert(C, "c", vec![], Some(2)).await, Err(StoreError::Full(2))));
-        assert_eq!(store.count(C).await.ok(), Some(2));
-    }
-
-    #[tokio::test]
-    async fn a_change_is_announced() {
-        let (_folder, store) = open().await;
-        let mut changes = store.changes();
-        let version = store.insert(C, "a", vec![], None).await.expect("stored");
-        changes.changed().await.expect("announced");
-        assert_eq!(*changes.borrow_and_update(), version);
-        let _ = store.insert(C, "a", vec![], None).await;
-        assert!(!changes.has_changed().expect("open"), "nothing was changed");
-    }
-
-    #[tokio::test]
-    async fn lists_go_on_where_they_stopped() {
-        let (_folder, store) = open().await;
-        for n in 0..25 {
-            store.insert(C, &format!("{n:02}"), vec![], None).await.expect("stored");
-        }
-        let (mut seen, mut after) = (Vec::new(), None);
-        loop {
-            let page = store.list(C, after.clone(), 10).await.expect("a page");
-            let Some(last) = page.last() else { break };
-            after = Some(last.id.clone());
-            seen.extend(page.into_iter().map(|r| r.id));
-        }
-        assert_eq!(seen, (0..25).map(|n| format!("{n:02}")).collect::<Vec<_>>());
-    }
-
-    #[derive(Debug, Clone)]
-    enum Step {
-        Insert(u8, u8),
-        Replace(u8, u8),
-        Remove(u8),
-        Reopen,
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            3 => (0u8..4, any::<u8>()).prop_map(|(id, b)| Step::Insert(id, b)),
-            3 => (0u8..4, any::<u8>()).prop_map(|(id, b)| Step::Replace(id, b)),
-            1 => (0u8..4).prop_map(Step::Remove),
-            1 => Just(Step::Reopen),
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(12))]
-        #[test]
-        fn it_is_a_map_that_survives(steps in prop::collection::vec(step(), 1..20)) {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-            runtime.block_on(async {
-                let (folder, mut store) = open().await;
-                let mut model: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-                for step in steps {
-                    match step {
-                        Step::Insert(id, byte) => {
-                            let id = id.to_string();
-                            let done = store.insert(C, &id, vec![byte], None).await.is_ok();
-                            assert_eq!(done, !model.contains_key(&id));
-                            model.entry(id).or_insert(vec![byte]);
-                        }
-                        Step::Replace(id, byte) => {
-                            let id = id.to_string();
-                            let version = store.get(C, &id).await.map_or(0, |r| r.version);
-                            let done = store.replace(C, &id, version, vec![byte]).await.is_ok();
-                            assert_eq!(done, model.contains_key(&id));
-                            model.entry(id).and_modify(|body| *body = vec![byte]);
-                        }
-                        Step::Remove(id) => {
-                            let done = store.remove(C, &id.to_string(), None).await.is_ok();
-                            assert_eq!(done, model.remove(&id.to_string()).is_some());
-                        }
-                        Step::Reopen => {
-                            drop(store);
-                            let path = folder.path().join("directory.redb");
-                            store = Store::open(&path).await.expect("again");
-                        }
-                    }
-                    let all = store.list(C, None, 100).await.expect("a list");
-                    let all: BTreeMap<_, _> = all.into_iter().map(|r| (r.id, r.body)).collect();
-                    assert_eq!(all, model);
-                }
-            });
-        }
     }
 }

@@ -33,7 +33,8 @@ pub const READER: &str = "reader-token";
 pub struct Server {
     pub url: String,
     pub client: Client,
-    pub folder: TempDir,
+    /// Its store, where that is a file of its own.
+    folder: Option<TempDir>,
     stop: CancellationToken,
 }
 
@@ -41,6 +42,13 @@ impl Server {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(&folder.path().join("directory.redb")).await.expect("a store");
+        let mut server = Self::on(store).await;
+        server.folder = Some(folder);
+        server
+    }
+
+    /// On a store that is kept elsewhere.
+    pub async fn on(store: Store) -> Self {
         let directory = Directory::new(config(), store);
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("its address"));
@@ -51,7 +59,7 @@ impl Server {
             async move { served.answer(request).await }
         }));
         let client = Client::builder().timeout(Duration::from_secs(20)).build().expect("a client");
-        Self { url, client, folder, stop }
+        Self { url, client, folder: None, stop }
     }
 
     /// A request of the administrator.

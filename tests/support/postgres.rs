@@ -1,0 +1,136 @@
+//! A PostgreSQL server of the machine's own programs, on a Unix socket in a folder of its own.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use anchorgate::store::Database;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, query};
+use tempfile::TempDir;
+
+/// What PostgreSQL runs as when the tests run as root, which it refuses to do: `nobody`.
+const NOBODY: u32 = 65_534;
+
+/// A running server; stops when dropped.
+pub struct Cluster {
+    programs: PathBuf,
+    folder: TempDir,
+    settings: String,
+    databases: AtomicU32,
+}
+
+impl Cluster {
+    /// The server that other tests of this process use too; the last of them stops it.
+    pub fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let cluster = Arc::new(Self::start(""));
+            *shared = Arc::downgrade(&cluster);
+            cluster
+        })
+    }
+
+    /// A server with `settings` (`-c name=value …`) beside the least.
+    pub fn start(settings: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = settings.to_owned();
+        let cluster = Self { programs: programs(), folder, settings, databases: AtomicU32::new(0) };
+        fs::create_dir(cluster.data()).expect("a folder");
+        for path in [cluster.folder.path(), &cluster.data()] {
+            fs::set_permissions(path, Permissions::from_mode(0o700)).expect("permissions");
+            if is_root() {
+                chown(path, Some(NOBODY), Some(NOBODY)).expect("its owner");
+            }
+        }
+        let data = cluster.data();
+        let data = data.to_str().expect("UTF-8");
+        let made = ["-D", data, "-U", "hub", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"];
+        run(cluster.program("initdb").args(made));
+        cluster.resume();
+        cluster
+    }
+
+    /// Starts what was stopped, and waits until it serves.
+    pub fn resume(&self) {
+        let folder = self.folder.path().display();
+        let options = format!("-c listen_addresses='' -k {folder} {}", self.settings);
+        let log = self.folder.path().join("log");
+        run(self.control("start").args(["-o", &options, "-l"]).arg(log));
+    }
+
+    /// Stops at once and without a checkpoint, as a crash would.
+    pub fn crash(&self) {
+        run(self.control("stop").args(["-m", "immediate"]));
+    }
+
+    /// The URL of a new database.
+    pub async fn database(&self) -> String {
+        let name = format!("d{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let options: PgConnectOptions = self.url("postgres").parse().expect("a URL");
+        let mut connection = options.connect().await.expect("a connection");
+        let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
+        query(create).execute(&mut connection).await.expect("a database");
+        connection.close().await.expect("closed");
+        self.url(&name)
+    }
+
+    fn url(&self, name: &str) -> String {
+        format!("postgres:///{name}?user=hub&host={}", self.folder.path().display())
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn control(&self, action: &str) -> Command {
+        let mut command = self.program("pg_ctl");
+        command.arg(action).args(["-w", "-s", "-t", "60", "-D"]).arg(self.data());
+        command
+    }
+
+    fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(self.programs.join(name));
+        command.current_dir(self.folder.path());
+        if is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // It may be stopped already.
+        let _ = self.control("stop").args(["-m", "immediate"]).output();
+    }
+}
+
+pub fn database(url: &str) -> Database {
+    Database::parse(url).expect("a database")
+}
+
+fn run(command: &mut Command) {
+    // The output goes to files or nowhere: the server keeps what it inherits open.
+    let status = command.stdout(std::process::Stdio::null()).status().expect("it runs");
+    assert!(status.success(), "{command:?}: {status}");
+}
+
+/// The folder of PostgreSQL's programs: Debian keeps them out of the path.
+fn programs() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    std::env::split_paths(&path)
+        .chain(debian.map(|version| version.path().join("bin")))
+        .find(|folder| ["initdb", "pg_ctl", "postgres"].iter().all(|p| folder.join(p).is_file()))
+        .expect("PostgreSQL's server (package postgresql) is needed by this test")
+}
+
+fn is_root() -> bool {
+    fs::metadata(Path::new("/proc/self")).expect("Linux's /proc").uid() == 0
+}
