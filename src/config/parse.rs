@@ -273,7 +273,7 @@ fn issuer(section: &mut Section, folder: &Path) -> Option<Issuer> {
         None => None,
         Some((Ok(pem), _)) => Some(pem),
         Some((Err(error), file)) => {
-            section.problem("ca_bundle", Some(format!("`{}`", file.display())), &error.to_string());
+            section.problem("ca_bundle", Some(format!("`{}`", file.display())), error.to_string());
             return None;
         }
     };
