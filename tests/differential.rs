@@ -49,7 +49,7 @@ fn openssl_agrees() {
             (Err(_), Err(_)) => refused += 1,
             _ if explained(&mutant.changes, &ours, &theirs) => {}
             _ => {
-                faults.push(format!("{seed}: {:?}: {ours:?}, OpenSSL: {theirs:?}", mutant.changes))
+                faults.push(format!("{seed}: {:?}: {ours:?}, OpenSSL: {theirs:?}", mutant.changes));
             }
         }
     }

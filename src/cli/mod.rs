@@ -1,5 +1,6 @@
 //! Rank 7: the commands.
 
+pub mod crl;
 pub mod directory;
 pub mod operator;
 pub mod quickstart;
@@ -44,6 +45,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway until SIGTERM or Ctrl-C, then finish the requests in flight
+    ///
+    /// SIGHUP makes it look at once at the files of its certificate and keys, which it otherwise does
+    /// every few seconds.
     Run {
         /// The configuration file (TOML); README has the table of its keys
         #[arg(long, short, value_name = "FILE", env = "ANCHORGATE_CONFIG")]
@@ -67,7 +71,7 @@ enum Command {
     /// See, refresh or approve the trust of the running gateway
     #[command(subcommand)]
     Trust(TrustCommand),
-    /// See or refresh the revocation lists of the running gateway
+    /// See or refresh the revocation lists of the running gateway, or look into a list
     #[command(subcommand)]
     Crl(CrlCommand),
     Directory(Box<DirectoryArgs>),
@@ -128,9 +132,21 @@ async fn serve(config: Config) -> ExitCode {
         eprintln!("log.filter: {error}");
         return exit::CONFIG.into();
     }
+    // Before anything runs: a hangup that nobody expects ends the process.
+    let mut hangups = match signal(SignalKind::hangup()) {
+        Ok(hangups) => hangups,
+        Err(error) => return failed(&error.into()),
+    };
     match App::start(config).await {
         Ok(app) => {
-            interrupted().await;
+            let mut interrupted = std::pin::pin!(interrupted());
+            loop {
+                tokio::select! {
+                    () = interrupted.as_mut() => break,
+                    () = app.failed() => break,
+                    _ = hangups.recv() => app.reload(),
+                }
+            }
             info!("stopping: requests in flight are finished");
             if app.stop().await { ExitCode::SUCCESS } else { exit::FAILURE.into() }
         }

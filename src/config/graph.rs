@@ -1,13 +1,12 @@
 //! `[[graph]]`: the directories that trust is synced from, and how the gateway authenticates to them.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Value;
 use url::Url;
 
-use crate::config::read::{Section, text, url};
+use crate::config::read::{Section, file, text, url};
 use crate::graph::auth::{
     AssertionStyle, Credential, INSTANCE_METADATA, ManagedIdentity, TokenEndpoint,
 };
@@ -199,15 +198,15 @@ fn secret(
     folder: &Path,
 ) -> Option<Secret> {
     let value = section.take_secret(key, |value: &Value| text(value).map(Secret::new));
-    let file: Option<PathBuf> = section.file(file_key);
-    match (value, file) {
+    let path: Option<PathBuf> = section.file(file_key);
+    match (value, path) {
         (Some(_), Some(_)) => {
             section.problem(file_key, None, format!("`{key}` is there too; one of them"));
             None
         }
         (value, None) => value,
-        (None, Some(file)) => {
-            let bytes = read_file(section, file_key, &folder.join(file))?;
+        (None, Some(path)) => {
+            let bytes = read_file(section, file_key, &folder.join(path))?;
             let text = String::from_utf8(bytes).unwrap_or_default();
             let text = text.trim();
             if text.is_empty() {
@@ -220,7 +219,7 @@ fn secret(
 }
 
 fn read_file(section: &Section, key: &str, path: &Path) -> Option<Vec<u8>> {
-    fs::read(path)
+    file(path)
         .map_err(|error| {
             let shown = Some(format!("`{}`", path.display()));
             section.problem(key, shown, format!("it must be a file that can be read: {error}"));

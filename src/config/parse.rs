@@ -1,7 +1,6 @@
 //! From a TOML table to each part's own `Config`.
 
 use std::cell::RefCell;
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -11,7 +10,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use crate::admin;
-use crate::config::read::{Problems, Section, text};
+use crate::config::read::{Problems, Section, file, text};
 use crate::config::{Config, DirectoryPart, Listener, Problem, graph, oauth};
 use crate::crl;
 use crate::directory;
@@ -204,12 +203,12 @@ fn revocation(section: &mut Section, folder: &Path, data_dir: Option<&Path>) -> 
     transport.public_only = section.flag("private_addresses") == Some(false);
     transport.files = section.flag("files").unwrap_or(false);
     transport.proxy = section.url("proxy");
-    if let Some(file) = section.file("ca_bundle") {
-        match fs::read(folder.join(&file)) {
+    if let Some(path) = section.file("ca_bundle") {
+        match file(&folder.join(&path)) {
             Ok(pem) => transport.roots_pem = Some(pem),
             Err(error) => {
                 let why = format!("it must be a PEM file that can be read: {error}");
-                section.problem("ca_bundle", Some(format!("`{}`", file.display())), why);
+                section.problem("ca_bundle", Some(format!("`{}`", path.display())), why);
             }
         }
     }
@@ -370,6 +369,19 @@ mod tests {
             assert!(found.iter().any(|p| p.starts_with(key)), "{key} is not in {found:#?}");
         }
         assert_eq!(found.len(), 9, "{found:#?}");
+    }
+
+    /// A problem of one part hides none of another: the issuer is missing, and all else is looked at.
+    #[test]
+    fn no_problem_of_the_policy_hides_another() {
+        let text = format!(
+            "{}\n[[client]]\nid = 'meter'\nconfigurations = ['c']\naudience = 'x:y z'",
+            MINIMAL.replace("issuer", "#").replace("[\"a\"]", "[\"a b\"]")
+        );
+        let found = problems(&text);
+        for told in ["oauth.issuer: missing", "`a b` is no scope token", "`x:y z` is neither"] {
+            assert!(found.iter().any(|p| p.contains(told)), "{told} is not in {found:#?}");
+        }
     }
 
     #[test]

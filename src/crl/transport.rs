@@ -210,7 +210,7 @@ impl Transport {
                     let limit = self.config.max_bytes;
                     let read = move || read_file(&path, known.as_ref(), limit, &out);
                     let joined = tokio::task::spawn_blocking(read).await;
-                    joined.unwrap_or_else(|_| Err(FetchError::Refused))
+                    joined.unwrap_or(Err(FetchError::Refused))
                 }
             }
         };

@@ -15,7 +15,7 @@ use rustls::version::{TLS12, TLS13};
 
 use crate::runtime::live::{EdgeTls, WeakLive};
 use crate::tls::metrics::Metrics;
-use crate::tls::verifier::{JudgeVerifier, ReportVerifier};
+use crate::tls::verifier::Verifier;
 
 /// What the token listener does with a bad client certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,9 +63,9 @@ pub fn edge(
     let provider = provider();
     let verifier: Arc<dyn ClientCertVerifier> = match config.client_auth {
         ClientAuth::Required => {
-            Arc::new(JudgeVerifier::new(live.clone(), metrics.clone(), &provider))
+            Arc::new(Verifier::required(live.clone(), metrics.clone(), &provider))
         }
-        ClientAuth::Report => Arc::new(ReportVerifier::new(&provider)),
+        ClientAuth::Report => Arc::new(Verifier::report(metrics.clone(), &provider)),
     };
     let versions: &[_] = if config.tls13_only { &[&TLS13] } else { &[&TLS13, &TLS12] };
     let builder =

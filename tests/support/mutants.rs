@@ -118,7 +118,8 @@ const CHANGES: &[Change] = &[
     }),
     ("another issuer", |chain, dice| {
         let i = dice.below(chain.specs.len() - 1);
-        chain.specs[i].issuer = cn(*dice.pick(&["Authority 9", "Authority", "device-1"]));
+        let other = *dice.pick(&["Authority 9", "Authority", "device-1"]);
+        chain.specs[i].issuer = cn(other);
     }),
     ("self-issued authority", |chain, dice| {
         if chain.specs.len() > 3 {

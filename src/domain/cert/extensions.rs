@@ -13,7 +13,7 @@ pub fn read_extensions(der: &[u8]) -> Result<Vec<Extension>, DerError> {
     let mut out: Vec<Extension> = Vec::new();
     while !list.is_empty() {
         let mut r = list.sequence()?;
-        let oid = r.expect(tag::OID)?.value;
+        let oid = r.expect(tag::OID).and_then(der::object_identifier)?;
         let critical = match r.optional(tag::BOOLEAN)? {
             None => false,
             Some(flag) => match der::boolean(flag)? {

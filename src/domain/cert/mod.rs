@@ -1,7 +1,7 @@
 //! One certificate, parsed once into what path validation, revocation and identity ask of it.
 //!
 //! The frame is read by x509-parser, and every part that decides trust a second time by the strict
-//! reader of [`der`](crate::domain::der): a certificate that either of them cannot read is malformed.
+//! reader of [`der`]: a certificate that either of them cannot read is malformed.
 
 use std::fmt;
 use std::sync::Arc;

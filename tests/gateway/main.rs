@@ -1,5 +1,10 @@
 //! The whole process on free ports, with a PKI made for the test: what a device sees.
 
+mod audit;
+mod edge;
+mod keys;
+mod peer;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -33,12 +38,22 @@ fn now() -> Timestamp {
 impl Gateway {
     /// A gateway whose directory has the configurations of `fields`; `edit` changes its file first.
     async fn start(fields: &[SubjectField], edit: impl Fn(String) -> String) -> Self {
+        Self::start_with(fields, edit, |_| {}).await
+    }
+
+    /// As [`Gateway::start`], after `prepare` did what it will with the files.
+    async fn start_with(
+        fields: &[SubjectField],
+        edit: impl Fn(String) -> String,
+        prepare: impl FnOnce(&World),
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let ports = Ports::free().expect("ports");
         let world = World::create(&dir.path().join("world"), ports, now()).expect("a world");
         let file = world.dir.join("anchorgate.toml");
         let text = std::fs::read_to_string(&file).expect("written");
         std::fs::write(&file, edit(text)).expect("written");
+        prepare(&world);
         let lists = CancellationToken::new();
         tokio::spawn(serve_lists(&world, lists.clone()).expect("a free port"));
         let config = config::load(&file).unwrap_or_else(|faults| panic!("{faults}"));
