@@ -218,7 +218,7 @@ fn secret(
     }
 }
 
-fn read_file(section: &Section, key: &str, path: &Path) -> Option<Vec<u8>> {
+pub(super) fn read_file(section: &Section, key: &str, path: &Path) -> Option<Vec<u8>> {
     file(path)
         .map_err(|error| {
             let shown = Some(format!("`{}`", path.display()));

@@ -267,14 +267,9 @@ fn issuer(section: &mut Section, folder: &Path) -> Option<Issuer> {
             None
         }
     };
-    let bundle = section.file("ca_bundle").map(|file| folder.join(file));
-    let ca_bundle = match bundle.map(|file| (fs::read(&file), file)) {
+    let ca_bundle = match section.file("ca_bundle") {
+        Some(file) => Some(graph::read_file(section, "ca_bundle", &folder.join(file))?),
         None => None,
-        Some((Ok(pem), _)) => Some(pem),
-        Some((Err(error), file)) => {
-            section.problem("ca_bundle", Some(format!("`{}`", file.display())), error.to_string());
-            return None;
-        }
     };
     Some(Issuer { issuer: issuer?, audiences, keys: keys?, ca_bundle })
 }

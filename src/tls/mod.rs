@@ -74,7 +74,7 @@ pub fn edge(
     let mut token =
         builder()?.with_client_cert_verifier(verifier).with_cert_resolver(resolver.clone());
     let mut directory = builder()?
-        .with_client_cert_verifier(Arc::new(ReportVerifier::new(&provider)))
+        .with_client_cert_verifier(Arc::new(Verifier::report(metrics.clone(), &provider)))
         .with_cert_resolver(resolver.clone());
     let mut public = builder()?.with_no_client_auth().with_cert_resolver(resolver);
     for server in [&mut token, &mut directory, &mut public] {
