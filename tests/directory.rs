@@ -314,7 +314,7 @@ async fn bad_bodies_are_errors_and_change_nothing() {
     ] {
         let request = server.ask(Method::PATCH, &path).header("content-type", "application/json");
         let (got, error) = answer(request.body(body.to_owned())).await;
-        assert_eq!(got, status, "{:.60}", body);
+        assert_eq!(got, status, "{body:.60}");
         assert!(
             error["error"]["message"].is_string()
                 && error["error"]["innerError"]["date"].is_string()

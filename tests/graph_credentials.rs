@@ -50,6 +50,7 @@ fn file(folder: &TempDir, name: &str, contents: &[u8]) -> PathBuf {
     path
 }
 
+#[allow(clippy::needless_pass_by_value)] // Literals read better by value.
 fn token(value: &str, expires_in: Value) -> Reply {
     Reply::json(&json!({"token_type": "Bearer", "expires_in": expires_in, "access_token": value}))
 }

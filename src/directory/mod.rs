@@ -1,7 +1,7 @@
 //! The directory: a Graph-compatible API for trust configurations, on a store of our own.
 //!
 //! A request goes: who asks ([`auth`]) → what is meant ([`routes`], [`odata`]) → the operation
-//! ([`configurations`], [`applications`]), which checks bodies whole ([`validate`]) before it stores →
+//! (`configurations`, `applications`), which checks bodies whole ([`validate`]) before it stores →
 //! Graph's answer, or Graph's error ([`errors`]).
 //!
 //! Graph's configurations have no ETag, so that two administrators who each read, change and write a
