@@ -329,7 +329,7 @@ fn a_name_relative_to_the_issuer_is_made_whole() {
     };
     for (of_list, of_certificate) in [(&relative, &whole), (&whole, &relative)] {
         let lists = [ca.list().number(1).scope(of_list).sign()];
-        let device = ca.issue("device", &[5], &[points(&[of_certificate.clone()])]);
+        let device = ca.issue("device", &[5], &[points(std::slice::from_ref(of_certificate))]);
         assert_eq!(judge(&lists, &ca, &device), None);
         let other = ca.issue("device", &[5], &[points(&[full_name("Part")])]);
         assert_eq!(judge(&lists, &ca, &other), Some(Code::CrlMissing));
@@ -527,4 +527,40 @@ fn limits_are_named() {
         odd.entries.extend(crl_maker::sequence(&[&[2, 3, 0x80, a, b], &crl_maker::time(NOW)]));
     }
     assert!(fault(&ca, &odd.sign()).to_string().contains("more than 10000"));
+}
+
+#[test]
+fn the_command_line_tells_what_is_in_a_list() {
+    use base64::Engine as _;
+    let ca = Ca::root("Root");
+    let folder = tempfile::tempdir().expect("a folder");
+    let list = folder.path().join("list.crl");
+    std::fs::write(&list, ca.list().number(7).revoke(&[0x80], Some(6)).sign()).expect("room");
+    let signer = |ca: &Ca, name: &str| {
+        let text = base64::engine::general_purpose::STANDARD.encode(ca.certificate.der());
+        let path = folder.path().join(name);
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+        std::fs::write(&path, pem).expect("room");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let (right, wrong) = (signer(&ca, "right.pem"), signer(&Ca::root("Root"), "wrong.pem"));
+    let ask = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_anchorgate"));
+        let output = command.args(["crl", "inspect"]).arg(&list).args(arguments).output();
+        let output = output.expect("the program runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let now = NOW.to_string();
+    let (status, said) = ask(&["--at", &now, "--signer", &right, "--serial", "81"]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("number:       7") && said.contains("serial 0081: not listed"), "{said}");
+    let (status, said) = ask(&["--at", &now, "--signer", &right, "--serial", "80"]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("serial 0080: certificateHold"), "{said}");
+    let (status, said) = ask(&["--at", &now, "--signer", &wrong]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("not usable:   the signature does not verify"), "{said}");
+    let (status, said) = ask(&["--at", "2030-01-01T00:00:00Z"]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("stale") && said.contains("not verified"), "{said}");
 }

@@ -21,8 +21,10 @@ const MAX_SIGNERS: u64 = 16 << 20;
 
 /// Arguments of `crl inspect`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit status: 0 the list is usable (with --serial: and does not name it); \
-    1 it is not.")]
+#[command(
+    after_help = "Exit status: 0 nothing speaks against the list (with --serial: and it does not \
+    name that one); 1 something does."
+)]
 pub struct InspectArgs {
     /// The list, DER or PEM; `-` is standard input
     #[arg(value_name = "FILE")]

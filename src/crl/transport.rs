@@ -367,11 +367,12 @@ fn read_file(
     limit: u64,
     out: &Sender<Vec<u8>>,
 ) -> Result<Fetched, FetchError> {
-    let mut file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
+    // Before it is opened: to open a pipe waits for whoever writes to it.
+    if !std::fs::metadata(path)?.is_file() {
         return Err(FetchError::Address(format!("{} is not a file", path.display())));
     }
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
     if metadata.len() > limit {
         return Err(FetchError::TooLarge { bytes: metadata.len(), limit });
     }
