@@ -9,8 +9,10 @@ use anchorgate::domain::cert::Certificate;
 use anchorgate::domain::refusal::{Code, Refusal};
 use anchorgate::domain::time::Timestamp;
 use anchorgate::domain::trust::crl::{Fault, Kind, ListReader, RevocationList};
-use anchorgate::domain::trust::revocations::{CrlMode, Question, Revocations};
-use crl_maker::{Ca, HOUR, NOW};
+use anchorgate::domain::trust::revocations::{
+    CrlMode, Question, RevocationPolicy, Revocations, Unusable,
+};
+use crl_maker::{Ca, HOUR, NOW, extension, name, tlv};
 
 fn read(ca: &Ca, der: &[u8]) -> RevocationList {
     RevocationList::read(der, std::slice::from_ref(&ca.certificate), NOW).expect("a list")
@@ -40,6 +42,42 @@ fn check_at(
 
 fn code(result: Result<(), Refusal>) -> Option<Code> {
     result.err().map(|refusal| refusal.code)
+}
+
+fn with(
+    revocations: &Revocations,
+    ca: &Ca,
+    certificate: &Certificate,
+    trusts: &dyn Fn(&Certificate) -> bool,
+) -> Option<Code> {
+    code(revocations.check(&Question {
+        certificate,
+        issuer: &ca.certificate.subject,
+        issuer_key: ca.certificate.key,
+        mode: CrlMode::Require,
+        now: NOW,
+        signer_is_trusted: trusts,
+    }))
+}
+
+/// `[0]` of a distribution point with a fullName of one directory name, CN=`text`.
+fn full_name(text: &str) -> Vec<u8> {
+    tlv(0xa0, &tlv(0xa0, &tlv(0xa4, &name(text))))
+}
+
+/// A fullName of one URI.
+fn uri(text: &str) -> Vec<u8> {
+    tlv(0xa0, &tlv(0xa0, &tlv(0x86, text.as_bytes())))
+}
+
+/// cRLDistributionPoints of these encoded points.
+fn points(points: &[Vec<u8>]) -> Vec<u8> {
+    let points: Vec<u8> = points.iter().flat_map(|fields| tlv(0x30, fields)).collect();
+    extension(&[0x55, 0x1d, 31], false, &tlv(0x30, &points))
+}
+
+fn basic_constraints_ca() -> Vec<u8> {
+    extension(&[0x55, 0x1d, 19], true, &tlv(0x30, &[1, 1, 0xff]))
 }
 
 fn judge(lists: &[Vec<u8>], ca: &Ca, certificate: &Certificate) -> Option<Code> {
@@ -121,4 +159,408 @@ fn pieces_of_any_size_make_the_same_list() {
             assert!((500..999).all(|i| list.listed(&list.issuer, &crl_maker::serial(i)).is_none()));
         }
     }
+}
+
+#[test]
+fn lists_that_break_a_rule_are_not_used() {
+    let ca = Ca::root("Root");
+    let good = || ca.list().number(1).revoke(&[5], None);
+    let reason = |bytes: &[u8]| extension(&[0x55, 0x1d, 21], false, bytes);
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("extension 2.5.29.99", good().extension(&[0x55, 0x1d, 99], true, &[5, 0]).sign()),
+        ("entry extension 2.5.29.98", {
+            good().entry(&[6], &extension(&[0x55, 0x1d, 98], true, &[5, 0])).sign()
+        }),
+        ("not a reason", good().entry(&[6], &reason(&[10, 1, 7])).sign()),
+        ("not a reason", good().entry(&[6], &reason(&[10, 1, 11])).sign()),
+        ("cRLNumber must not be", ca.list().extension(&[0x55, 0x1d, 20], true, &[2, 1, 1]).sign()),
+        ("deltaCRLIndicator must be", {
+            good().extension(&[0x55, 0x1d, 27], false, &[2, 1, 1]).sign()
+        }),
+        ("a delta list without cRLNumber", ca.list().delta_to(1).sign()),
+        ("removeFromCRL in a complete", good().revoke(&[6], Some(8)).sign()),
+        ("occurs twice", good().number(2).sign()),
+        ("an empty sequence", good().scope(&[]).sign()),
+        ("several of the onlyContains", good().scope(&[0x81, 1, 0xff, 0x82, 1, 0xff]).sign()),
+        ("DEFAULT, yet encoded", good().scope(&[0x81, 1, 0]).sign()),
+        ("left over", good().scope(&[0x81, 1, 0xff, 5, 0]).sign()),
+        ("but the list is not indirect", {
+            let issuer = tlv(0x30, &tlv(0xa4, &name("Other")));
+            good().entry(&[6], &extension(&[0x55, 0x1d, 29], true, &issuer)).sign()
+        }),
+        ("certificateIssuer must be", {
+            let issuer = tlv(0x30, &tlv(0xa4, &name("Other")));
+            good().entry(&[6], &extension(&[0x55, 0x1d, 29], false, &issuer)).sign()
+        }),
+        ("a v1 list has extensions", crl_maker::List { version: None, ..good() }.sign()),
+        ("an entry of a v1 list", {
+            let list = ca.list().revoke(&[5], Some(1));
+            crl_maker::List { version: None, ..list }.sign()
+        }),
+        ("neither v1", crl_maker::List { version: Some(0), ..good() }.sign()),
+        ("neither v1", crl_maker::List { version: Some(2), ..good() }.sign()),
+        ("in the future", good().this_update(Timestamp(NOW.0 + 1)).sign()),
+        ("left over", [good().sign(), vec![0]].concat()),
+        ("truncated", good().sign()[..100].to_vec()),
+        ("empty; it is left out", {
+            // An entry list of nothing, before the extensions; both structures around it grow.
+            let mut found = ca.list().number(1).sign();
+            let at = found.windows(2).position(|w| w == [0xa0, 0x0e]).expect("extensions");
+            found.splice(at..at, [0x30, 0x00]);
+            assert_eq!((found[0], found[1], found[3]), (0x30, 0x81, 0x30), "short structures");
+            found[2] += 2;
+            found[4] += 2;
+            found
+        }),
+    ];
+    for (why, der) in cases {
+        let found = fault(&ca, &der).to_string();
+        assert!(found.contains(why), "{why}: {found}");
+    }
+    assert_eq!(read(&ca, &good().sign()).entries(), 1);
+}
+
+#[test]
+fn plain_v1_lists_are_used() {
+    let ca = Ca::root("Root");
+    let list = crl_maker::List { version: None, ..ca.list().revoke(&[5], None) }.sign();
+    assert_eq!(read(&ca, &list).version, 1);
+    let lists = [list];
+    assert_eq!(judge(&lists, &ca, &ca.issue("device", &[5], &[])), Some(Code::CertificateRevoked));
+    assert_eq!(judge(&lists, &ca, &ca.issue("device", &[6], &[])), None);
+}
+
+#[test]
+fn lists_of_keys_that_do_not_hash_first_are_used() {
+    let ca = Ca::ed25519("Root");
+    let mut der = ca.list().number(1).revoke(&[5], None).sign();
+    assert_eq!(read(&ca, &der).entries(), 1);
+    der[60] ^= 1;
+    assert!(RevocationList::read(&der, std::slice::from_ref(&ca.certificate), NOW).is_err());
+}
+
+#[test]
+fn every_serial_is_found_and_no_other() {
+    let ca = Ca::root("Root");
+    let top = |length: usize| [&[0xff], &vec![7; length - 1][..]].concat();
+    let mut serials: Vec<Vec<u8>> =
+        vec![vec![0], vec![1], vec![0x7f], vec![0x80], vec![1, 0], vec![1, 0, 0]];
+    serials.extend([7, 8, 9, 15, 16, 17, 19, 20, 21, 40].map(top));
+    let mut list = ca.list().number(1);
+    for serial in &serials {
+        list = list.revoke(serial, Some(4));
+    }
+    // A negative serial, as some old authorities issued them.
+    list.entries.extend(crl_maker::sequence(&[&[2, 1, 0x80], &crl_maker::time(NOW), &[]]));
+    let list = read(&ca, &list.sign());
+    let integer = |digits: &[u8]| crl_maker::unsigned(digits)[2..].to_vec();
+    for serial in &serials {
+        assert!(list.listed(&list.issuer, &integer(serial)).is_some(), "{serial:02x?}");
+        let mut other = serial.clone();
+        *other.last_mut().expect("an octet") ^= 0x40;
+        assert!(list.listed(&list.issuer, &integer(&other)).is_none(), "{other:02x?}");
+    }
+    assert!(list.listed(&list.issuer, &[0x80]).is_some(), "-128");
+    assert!(list.listed(&list.issuer, &[0x81]).is_none());
+    assert_eq!(list.entries(), serials.len() + 1);
+}
+
+#[test]
+fn of_two_entries_for_one_serial_the_graver_decides() {
+    let ca = Ca::root("Root");
+    for reasons in [[Some(6), Some(1)], [Some(1), Some(6)]] {
+        let list = ca.list().number(1).revoke(&[5], reasons[0]).revoke(&[5], reasons[1]).sign();
+        let found = judge(&[list], &ca, &ca.issue("device", &[5], &[]));
+        assert_eq!(found, Some(Code::CertificateRevoked));
+    }
+}
+
+#[test]
+fn scopes_by_kind_are_honoured() {
+    let ca = Ca::root("Root");
+    let device = ca.issue("device", &[5], &[]);
+    let authority = ca.issue("sub", &[5], &[basic_constraints_ca()]);
+    let list = |flag: u8| ca.list().number(1).scope(&[0x80 | flag, 1, 0xff]).sign();
+    let cases = [
+        (1, None, Some(Code::CrlMissing)),
+        (2, Some(Code::CrlMissing), None),
+        (5, Some(Code::CrlMissing), Some(Code::CrlMissing)),
+    ];
+    for (flag, of_device, of_authority) in cases {
+        let lists = [list(flag)];
+        assert_eq!(judge(&lists, &ca, &device), of_device, "{flag}");
+        assert_eq!(judge(&lists, &ca, &authority), of_authority, "{flag}");
+    }
+    let both = [list(1), list(2)];
+    assert_eq!(judge(&both, &ca, &device), None);
+    assert_eq!(judge(&both, &ca, &authority), None);
+}
+
+#[test]
+fn of_partitioned_lists_the_certificate_chooses() {
+    let ca = Ca::root("Root");
+    let part =
+        |at: &str, serial| ca.list().number(1).scope(&uri(at)).revoke(&[serial], None).sign();
+    let lists = [part("http://ca.example/1", 1), part("http://ca.example/2", 2)];
+    let at = |serial: u8, at: &str| {
+        judge(&lists, &ca, &ca.issue("device", &[serial], &[points(&[uri(at)])]))
+    };
+    assert_eq!(at(1, "http://ca.example/1"), Some(Code::CertificateRevoked));
+    assert_eq!(at(1, "http://ca.example/2"), None, "only its own partition speaks for it");
+    assert_eq!(at(2, "http://ca.example/2"), Some(Code::CertificateRevoked));
+    assert_eq!(at(3, "http://ca.example/3"), Some(Code::CrlMissing));
+    // Several points, the second of which has a list; none at all.
+    let several = [points(&[uri("http://ca.example/3"), uri("http://ca.example/1")])];
+    assert_eq!(judge(&lists, &ca, &ca.issue("device", &[3], &several)), None);
+    assert_eq!(judge(&lists, &ca, &ca.issue("device", &[3], &[])), Some(Code::CrlMissing));
+    // The issuer's own name is every certificate's point.
+    let own = [ca.list().number(1).scope(&full_name("Root")).sign()];
+    assert_eq!(judge(&own, &ca, &ca.issue("device", &[3], &[])), None);
+}
+
+#[test]
+fn a_name_relative_to_the_issuer_is_made_whole() {
+    let ca = Ca::root("Root");
+    let relative = tlv(0xa0, &tlv(0xa1, &crl_maker::attribute("Part")));
+    let whole = {
+        let rdns =
+            [tlv(0x31, &crl_maker::attribute("Root")), tlv(0x31, &crl_maker::attribute("Part"))];
+        tlv(0xa0, &tlv(0xa0, &tlv(0xa4, &tlv(0x30, &rdns.concat()))))
+    };
+    for (of_list, of_certificate) in [(&relative, &whole), (&whole, &relative)] {
+        let lists = [ca.list().number(1).scope(of_list).sign()];
+        let device = ca.issue("device", &[5], &[points(std::slice::from_ref(of_certificate))]);
+        assert_eq!(judge(&lists, &ca, &device), None);
+        let other = ca.issue("device", &[5], &[points(&[full_name("Part")])]);
+        assert_eq!(judge(&lists, &ca, &other), Some(Code::CrlMissing));
+    }
+}
+
+#[test]
+fn some_reasons_are_not_all() {
+    let ca = Ca::root("Root");
+    // keyCompromise and cACompromise; all others; none.
+    let [few, others, none] = [&[0x83, 2, 5, 0x60][..], &[0x83, 3, 7, 0x1f, 0x80], &[0x83, 1, 0]];
+    let list = |reasons: &[u8]| ca.list().number(1).scope(reasons).sign();
+    let device = ca.issue("device", &[5], &[]);
+    assert_eq!(judge(&[list(few)], &ca, &device), Some(Code::CrlMissing));
+    assert_eq!(judge(&[list(others)], &ca, &device), Some(Code::CrlMissing));
+    assert_eq!(judge(&[list(none)], &ca, &device), Some(Code::CrlMissing));
+    assert_eq!(judge(&[list(few), list(others)], &ca, &device), None);
+    let revoked = ca.list().number(1).scope(few).revoke(&[5], Some(1)).sign();
+    let found = judge(&[list(others), revoked], &ca, &device);
+    assert_eq!(found, Some(Code::CertificateRevoked));
+}
+
+#[test]
+fn an_indirect_list_speaks_for_the_issuers_it_names() {
+    let (ca, service) = (Ca::root("Root"), Ca::root("Lists"));
+    let issuer_is =
+        |text: &str| extension(&[0x55, 0x1d, 29], true, &tlv(0x30, &tlv(0xa4, &name(text))));
+    let der = service
+        .list()
+        .number(1)
+        .scope(&[&full_name("Lists")[..], &[0x84, 1, 0xff]].concat())
+        .revoke(&[4], None)
+        .entry(&[5], &issuer_is("Root"))
+        .revoke(&[6], None)
+        .entry(&[7], &issuer_is("Other"))
+        .sign();
+    let list = Arc::new(read(&service, &der));
+    assert_eq!(list.entries(), 4);
+    let revocations = Revocations::new([list]);
+    let point = [full_name("Lists"), tlv(0xa2, &tlv(0xa4, &name("Lists")))].concat();
+    let issue = |serial, fields| ca.issue("device", &[serial], &[points(&[fields])]);
+    let trusted = |serial| with(&revocations, &ca, &issue(serial, point.clone()), &|_| true);
+    assert_eq!(trusted(4), None, "an entry of the list's own issuer");
+    assert_eq!(trusted(5), Some(Code::CertificateRevoked));
+    assert_eq!(trusted(6), Some(Code::CertificateRevoked), "the issuer named last stays");
+    assert_eq!(trusted(7), None, "an entry of another issuer's");
+    // Without its signer's path to the anchor, or without the certificate naming it, it is nothing.
+    let device = issue(4, point);
+    assert_eq!(with(&revocations, &ca, &device, &|_| false), Some(Code::CrlMissing));
+    let unnamed = issue(4, full_name("Lists"));
+    assert_eq!(with(&revocations, &ca, &unnamed, &|_| true), Some(Code::CrlMissing));
+}
+
+#[test]
+fn authorities_of_one_name_are_told_apart_by_key() {
+    let (a, b) = (Ca::root("Root"), Ca::root("Root"));
+    let of =
+        |ca: &Ca, serial| Arc::new(read(ca, &ca.list().number(1).revoke(&[serial], None).sign()));
+    let both = Revocations::new([of(&a, 1), of(&b, 2)]);
+    let trusting =
+        |ca: &Ca, serial| with(&both, ca, &ca.issue("device", &[serial], &[]), &|_| true);
+    // Each has its own list, so the other's is not asked, trusted or not.
+    assert_eq!(trusting(&a, 1), Some(Code::CertificateRevoked));
+    assert_eq!(trusting(&a, 2), None);
+    assert_eq!(trusting(&b, 1), None);
+    assert_eq!(trusting(&b, 2), Some(Code::CertificateRevoked));
+    // With only the other's: good for nothing unless that key is trusted under the same anchor, as
+    // after a key rollover (RFC 5280 section 6.3.3 (f)).
+    let only_b = Revocations::new([of(&b, 2)]);
+    let of_a = |serial| a.issue("device", &[serial], &[]);
+    assert_eq!(with(&only_b, &a, &of_a(1), &|_| false), Some(Code::CrlMissing));
+    assert_eq!(with(&only_b, &a, &of_a(2), &|_| false), Some(Code::CrlMissing));
+    let trusts_b = |signer: &Certificate| signer.key == b.certificate.key;
+    assert_eq!(with(&only_b, &a, &of_a(1), &trusts_b), None);
+    assert_eq!(with(&only_b, &a, &of_a(2), &trusts_b), Some(Code::CertificateRevoked));
+    // And a list of another name never.
+    let other = Ca::root("Other");
+    assert_eq!(
+        with(&only_b, &other, &other.issue("device", &[2], &[]), &|_| true),
+        Some(Code::CrlMissing)
+    );
+}
+
+#[test]
+fn a_delta_is_combined_only_by_the_rules() {
+    let ca = Ca::root("Root");
+    let base = || ca.list().number(7).revoke(&[5], Some(6));
+    let delta = |number, base| {
+        ca.list().number(number).delta_to(base).revoke(&[5], Some(8)).revoke(&[6], None)
+    };
+    let at = |lists: &[Vec<u8>], serial| judge(lists, &ca, &ca.issue("device", &[serial], &[]));
+    let lifts = |delta: crl_maker::List<'_>| at(&[base().sign(), delta.sign()], 5).is_none();
+    assert!(lifts(delta(8, 7)) && lifts(delta(8, 3)));
+    assert!(!lifts(delta(8, 8)), "for a later complete list");
+    assert!(!lifts(delta(7, 7)) && !lifts(delta(6, 5)), "not later than the complete list");
+    assert!(!lifts(delta(8, 7).scope(&[0x81, 1, 0xff])), "another scope");
+    let expired = |list: crl_maker::List<'_>| {
+        crl_maker::List { next_update: Some(Timestamp(NOW.0 - 1)), ..list }.sign()
+    };
+    let stale = [base().sign(), expired(delta(8, 7))];
+    assert_eq!(at(&stale, 5), Some(Code::CertificateOnHold), "a stale delta lifts nothing");
+    assert_eq!(at(&stale, 6), Some(Code::CertificateRevoked), "but nobody is good again by it");
+    assert_eq!(at(&stale, 4), None, "the complete list decides until its own nextUpdate");
+    let old = [base().sign(), delta(6, 5).sign()];
+    assert_eq!(at(&old, 6), None, "an older delta says nothing");
+    // The latest of several decides; a fresh one brings an expired complete list up to date.
+    let later = ca.list().number(9).delta_to(7).revoke(&[5], Some(1)).sign();
+    assert_eq!(at(&[base().sign(), later, delta(8, 7).sign()], 5), Some(Code::CertificateRevoked));
+    let renewed = [expired(base()), delta(8, 7).sign()];
+    assert_eq!(at(&renewed, 4), None);
+    assert_eq!(at(&renewed, 5), None);
+    assert_eq!(at(&[expired(base())], 4), Some(Code::CrlStale));
+    assert_eq!(at(&[delta(8, 7).sign()], 4), Some(Code::CrlMissing), "a delta alone");
+    assert_eq!(at(&[delta(8, 7).sign()], 6), Some(Code::CertificateRevoked));
+}
+
+#[test]
+fn the_operators_policy_is_kept() {
+    let ca = Ca::root("Root");
+    let device = ca.issue("device", &[4], &[]);
+    let key = ca.certificate.key;
+    let ask = |der: Vec<u8>, policy: RevocationPolicy, later: i64| {
+        let revocations = Revocations::new([Arc::new(read(&ca, &der))]).with_policy(policy);
+        code(check_at(&revocations, &ca, &device, Timestamp(NOW.0 + later)))
+    };
+    let policy = RevocationPolicy::default;
+    let list = || ca.list().number(1).next_update(Some(NOW)).sign();
+    let grace = std::time::Duration::from_secs(10);
+    assert_eq!(ask(list(), RevocationPolicy { grace, ..policy() }, 10), None);
+    assert_eq!(ask(list(), RevocationPolicy { grace, ..policy() }, 11), Some(Code::CrlStale));
+    let grace_by_key = [(key, grace)].into();
+    assert_eq!(ask(list(), RevocationPolicy { grace_by_key, ..policy() }, 10), None);
+    let endless = || ca.list().number(1).next_update(None).sign();
+    assert_eq!(ask(endless(), policy(), 0), Some(Code::CrlInvalid));
+    assert_eq!(ask(endless(), RevocationPolicy { without_next_update: true, ..policy() }, 0), None);
+    let require_delta = [key].into();
+    assert_eq!(
+        ask(list(), RevocationPolicy { require_delta, ..policy() }, 0),
+        Some(Code::CrlStale)
+    );
+}
+
+#[test]
+fn modes_decide_what_an_unknown_status_is() {
+    let ca = Ca::root("Root");
+    let stale =
+        ca.list().number(1).next_update(Some(Timestamp(NOW.0 - 1))).revoke(&[5], None).sign();
+    let stale = Revocations::new([Arc::new(read(&ca, &stale))]);
+    let (good, bad) = (ca.issue("device", &[4], &[]), ca.issue("device", &[5], &[]));
+    let ask = |revocations: &Revocations, certificate, mode| {
+        code(revocations.check(&Question {
+            certificate,
+            issuer: &ca.certificate.subject,
+            issuer_key: ca.certificate.key,
+            mode,
+            now: NOW,
+            signer_is_trusted: &|_| false,
+        }))
+    };
+    let none = Revocations::default();
+    assert_eq!(ask(&none, &good, CrlMode::Require), Some(Code::CrlMissing));
+    assert_eq!(ask(&stale, &good, CrlMode::Require), Some(Code::CrlStale));
+    assert_eq!(ask(&none, &good, CrlMode::IfAvailable), None);
+    assert_eq!(ask(&stale, &good, CrlMode::IfAvailable), None);
+    assert_eq!(ask(&stale, &bad, CrlMode::IfAvailable), Some(Code::CertificateRevoked));
+    assert_eq!(ask(&stale, &bad, CrlMode::Off), None);
+    let noted = |issuers| {
+        let why = "the signature is forged".to_owned();
+        Revocations::default().with_unusable(vec![Unusable { issuers, why }])
+    };
+    let of_ca = vec![ca.certificate.subject.clone()];
+    assert_eq!(ask(&noted(of_ca), &good, CrlMode::Require), Some(Code::CrlInvalid));
+    assert_eq!(ask(&noted(Vec::new()), &good, CrlMode::Require), Some(Code::CrlInvalid));
+    let of_other = vec![Ca::root("Other").certificate.subject.clone()];
+    assert_eq!(ask(&noted(of_other), &good, CrlMode::Require), Some(Code::CrlMissing));
+}
+
+#[test]
+fn limits_are_named() {
+    let ca = Ca::root("Root");
+    let mut list = ca.list().number(1);
+    list.entries = crl_maker::many(0, 100);
+    let der = list.sign();
+    let mut reader = ListReader::new(der.len() as u64 - 1);
+    let found = reader.feed(&der).expect_err("too large").to_string();
+    assert!(found.contains(&format!("at most {}", der.len() - 1)), "{found}");
+    // What is announced counts before it arrives.
+    let mut reader = ListReader::new(1000);
+    assert!(reader.feed(&[0x30, 0x84, 0x7f, 0, 0, 0]).is_err());
+    let long = ca.list().extension(&[0x55, 0x1d, 99], false, &vec![0; 70_000]).sign();
+    assert!(fault(&ca, &long).to_string().contains("at most 65536"));
+    let mut odd = ca.list();
+    for n in 0..10_001u16 {
+        let [a, b] = n.to_be_bytes();
+        odd.entries.extend(crl_maker::sequence(&[&[2, 3, 0x80, a, b], &crl_maker::time(NOW)]));
+    }
+    assert!(fault(&ca, &odd.sign()).to_string().contains("more than 10000"));
+}
+
+#[test]
+fn the_command_line_tells_what_is_in_a_list() {
+    use base64::Engine as _;
+    let ca = Ca::root("Root");
+    let folder = tempfile::tempdir().expect("a folder");
+    let list = folder.path().join("list.crl");
+    std::fs::write(&list, ca.list().number(7).revoke(&[0x80], Some(6)).sign()).expect("room");
+    let signer = |ca: &Ca, name: &str| {
+        let text = base64::engine::general_purpose::STANDARD.encode(ca.certificate.der());
+        let path = folder.path().join(name);
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+        std::fs::write(&path, pem).expect("room");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let (right, wrong) = (signer(&ca, "right.pem"), signer(&Ca::root("Root"), "wrong.pem"));
+    let ask = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_anchorgate"));
+        let output = command.args(["crl", "inspect"]).arg(&list).args(arguments).output();
+        let output = output.expect("the program runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let now = NOW.to_string();
+    let (status, said) = ask(&["--at", &now, "--signer", &right, "--serial", "81"]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("number:       7") && said.contains("serial 0081: not listed"), "{said}");
+    let (status, said) = ask(&["--at", &now, "--signer", &right, "--serial", "80"]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("serial 0080: certificateHold"), "{said}");
+    let (status, said) = ask(&["--at", &now, "--signer", &wrong]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("not usable:   the signature does not verify"), "{said}");
+    let (status, said) = ask(&["--at", "2030-01-01T00:00:00Z"]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("stale") && said.contains("not verified"), "{said}");
 }

@@ -4,6 +4,7 @@
 mod crl_maker;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anchorgate::crl::{self, Config, Handle, Metrics, RefreshError, Source, Status};
@@ -128,9 +129,12 @@ impl Drop for Running {
 }
 
 fn start(config: Config, set: Arc<AnchorSet>) -> Running {
+    start_at(config, set, Arc::new(|| NOW))
+}
+
+fn start_at(config: Config, set: Arc<AnchorSet>, clock: crl::Clock) -> Running {
     let (anchors, watched) = watch::channel(set);
     let (sender, updates) = mpsc::channel(100);
-    let clock: crl::Clock = Arc::new(|| NOW);
     let (source, handle) =
         Source::new(config, watched, sender, Metrics::default(), clock).expect("a source");
     let stop = CancellationToken::new();
@@ -393,4 +397,43 @@ async fn base_and_delta_come_from_their_own_addresses() {
     let kinds: Vec<_> =
         running.handle.status().iter().filter_map(|s| Some(s.list.as_ref()?.kind)).collect();
     assert_eq!(kinds, ["complete", "delta"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_is_looked_for_when_it_is_due_whatever_the_clock_does() {
+    let ca = Ca::root("Root");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("list.crl");
+    let put = |number| std::fs::write(&path, ca.list().number(number).sign()).expect("room");
+    let url = url::Url::from_file_path(&path).expect("a URL").to_string();
+    let mut config = Config::default();
+    config.transport.files = true;
+    let begin = tokio::time::Instant::now();
+    let set_by = Arc::new(AtomicI64::new(0));
+    let offset = Arc::clone(&set_by);
+    let clock: crl::Clock = Arc::new(move || {
+        let elapsed = begin.elapsed().as_secs();
+        Timestamp(NOW.0 + elapsed as i64 + offset.load(Ordering::Relaxed))
+    });
+    put(1);
+    let mut running = start_at(config, anchors(&ca, Some(&url), None), clock);
+    assert_eq!(running.list().await.number, Some(1.into()));
+    put(2);
+    let before = begin.elapsed();
+    assert_eq!(running.list().await.number, Some(2.into()));
+    let waited = begin.elapsed() - before;
+    assert!((9..=11).contains(&waited.as_secs()), "{waited:?}");
+    // The clock is set back, after which nothing seems due for a while, and then forward.
+    for (number, hours) in [(3, -1), (4, 20)] {
+        set_by.store(hours * HOUR, Ordering::Relaxed);
+        put(number);
+        let before = begin.elapsed();
+        let found = running.next().await;
+        let waited = (begin.elapsed() - before).as_secs();
+        assert!(waited <= 31, "{waited} s");
+        match found {
+            ListState::InForce(list) => assert_eq!(list.number, Some(number.into())),
+            other => panic!("{other:?}"),
+        }
+    }
 }

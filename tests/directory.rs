@@ -1,6 +1,7 @@
 //! The directory as its clients see it: over HTTP, with Graph's statuses, shapes and errors.
 
 #[path = "support/directory.rs"]
+#[allow(dead_code)]
 mod support;
 
 use std::io::{BufRead, BufReader, Write};
@@ -313,7 +314,7 @@ async fn bad_bodies_are_errors_and_change_nothing() {
     ] {
         let request = server.ask(Method::PATCH, &path).header("content-type", "application/json");
         let (got, error) = answer(request.body(body.to_owned())).await;
-        assert_eq!(got, status, "{:.60}", body);
+        assert_eq!(got, status, "{body:.60}");
         assert!(
             error["error"]["message"].is_string()
                 && error["error"]["innerError"]["date"].is_string()
@@ -351,6 +352,29 @@ async fn gzip_bodies_are_read_within_the_limit() {
     let packed = gzip(&bomb);
     assert!(packed.len() < 100_000);
     assert_eq!(send("gzip", packed).await.0, 413);
+}
+
+#[tokio::test]
+async fn answers_are_packed_for_who_can_unpack_them() {
+    let server = Server::start().await;
+    let roots = ["a", "b", "c"].map(|name| Ca::root(name).element(true));
+    server.configuration("fleet", json!(roots)).await;
+    // A client that leaves the bytes as they come.
+    let client = reqwest::Client::builder().no_gzip().build().expect("a client");
+    let coding = async |accepted: &str| {
+        let request = client.get(format!("{}{M}", server.url)).bearer_auth(ADMIN);
+        let response = request.header("accept-encoding", accepted).send().await.expect("an answer");
+        let coding = response.headers().get("content-encoding").cloned();
+        let body = response.bytes().await.expect("a body");
+        (coding.is_some_and(|c| c == "gzip"), body)
+    };
+    let (packed, plain) = (coding("deflate, gzip;q=1.0").await, coding("identity").await);
+    assert!(packed.0 && !plain.0 && packed.1.len() < plain.1.len());
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&packed.1[..]), &mut text)
+        .expect("gzip");
+    assert_eq!(text.as_bytes(), plain.1);
+    assert!(!coding("gzip;q=0").await.0);
 }
 
 #[tokio::test]
@@ -474,6 +498,111 @@ async fn a_reader_can_wait_for_a_change() {
         200,
         "an old tag is not waited with"
     );
+}
+
+/// A child process serves a directory whose file may not grow past a limit, as on a full disk.
+#[test]
+fn a_full_disk_is_said_and_loses_nothing() {
+    const CHILD: &str = "ANCHORGATE_TEST_FULL_DISK";
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    if std::env::var_os(CHILD).is_some() {
+        runtime.block_on(async {
+            let server = Server::start().await;
+            let mut large = ca_params("large");
+            let filler = rcgen::CustomExtension::from_oid_content(
+                &[1, 3, 6, 1, 4, 1, 99999, 1],
+                [&[4, 0x82, 0x1b, 0x58][..], &[0; 7000]].concat(),
+            );
+            large.custom_extensions = vec![filler];
+            let body = configuration("large", json!([Ca::self_signed(large).element(true)]));
+            let mut made = Vec::new();
+            let refused = loop {
+                let response = server.ask(Method::POST, M).json(&body).send().await;
+                let response = response.expect("an answer");
+                if response.status() != 201 {
+                    break response;
+                }
+                made.push(response.json::<Value>().await.expect("JSON")["id"].clone());
+                assert!(made.len() < 100_000, "the limit does not hold");
+            };
+            assert_eq!(
+                (refused.status().as_u16(), &refused.headers()["retry-after"]),
+                (503, &"5".parse().expect("a header"))
+            );
+            assert!(!made.is_empty());
+            for id in &made {
+                let path = format!("{M}/{}", id.as_str().expect("an id"));
+                assert_eq!(server.get(&path).await.0, 200, "{id} was answered and is lost");
+            }
+        });
+        return;
+    }
+    let limited = "trap '' XFSZ; ulimit -f 4096; exec \"$0\" \"$@\"";
+    let status = Command::new("bash")
+        .args(["-c", limited])
+        .arg(std::env::current_exe().expect("this test"))
+        .args(["--exact", "a_full_disk_is_said_and_loses_nothing", "--nocapture"])
+        .env(CHILD, "1")
+        .stdout(Stdio::null())
+        .status()
+        .expect("a child");
+    assert!(status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn administrators_use_the_command_line() {
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, contents: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, contents).expect("written");
+        path.to_str().expect("text").to_owned()
+    };
+    let token = file("token", format!("{ADMIN}\n").as_bytes());
+    let (root, other) = (Ca::root("root"), Ca::root("other"));
+    let (root, other_file) = (file("root.der", &root.der), file("other.der", &other.der));
+    let leaf = file("leaf.der", &Ca::self_signed(leaf_params("leaf")).der);
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_anchorgate"))
+            .args(["directory", "--json", "--url", &server.url, "--token-file", &token])
+            .args(arguments)
+            .output()
+            .expect("it runs");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        match output.status.success() {
+            true => Ok(serde_json::from_slice::<Value>(&output.stdout).unwrap_or(Value::Null)),
+            false => Err(text),
+        }
+    };
+    let with_crl = format!("{root},crl=http://pki.example/r.crl");
+    let made = run(&[
+        "create",
+        "--name",
+        "fleet",
+        "--field",
+        "tls_client_auth_san_dns",
+        "--ca",
+        &with_crl,
+    ]);
+    let made = made.expect("made");
+    let id = made["id"].as_str().expect("an id");
+    assert_eq!(made["certificateAuthorities"][0]["isRootAuthority"], true);
+    let count = |answer: Result<Value, String>| {
+        answer.expect("done")["certificateAuthorities"].as_array().map(Vec::len)
+    };
+    assert_eq!(count(run(&["add-ca", id, &other_file])), Some(2));
+    assert_eq!(count(run(&["add-ca", id, &other_file])), Some(2), "once is enough");
+    assert_eq!(count(run(&["remove-ca", id, &root])), Some(1));
+    let why = run(&["remove-ca", id, &root]).expect_err("gone already");
+    assert!(why.contains("has no authority"), "{why}");
+    let why = run(&["add-ca", id, &leaf]).expect_err("no authority");
+    assert!(why.contains("leaf.der") && why.contains("basicConstraints lacks CA"), "{why}");
+    assert_eq!(count(run(&["get", id])), Some(1));
+    assert_eq!(run(&["update", id, "--name", "new"]).expect("done")["displayName"], "new");
+    assert_eq!(run(&["list"]).expect("a list")[0]["displayName"], "new");
+    assert!(run(&["delete", id]).is_ok());
+    let why = run(&["get", id]).expect_err("deleted");
+    assert!(why.contains("404 Request_ResourceNotFound"), "{why}");
 }
 
 /// A child process stores objects and says which it was told are stored; it is killed in the middle.

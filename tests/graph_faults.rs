@@ -36,6 +36,10 @@ use tokio::task::JoinHandle;
 /// The trust list: configuration, then common name, of every authority.
 type InForce = BTreeSet<(String, String)>;
 
+/// When the good list is taken.
+const NOW: i64 = 1_795_000_000;
+const YEAR: i64 = 365 * 86_400;
+
 struct Rig {
     graph: Misbehaving,
     handle: Handle,
@@ -77,13 +81,22 @@ impl Rig {
     }
 
     fn start(graph: Misbehaving, folder: Arc<TempDir>, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_at(NOW, graph, folder, change)
+    }
+
+    fn start_at(
+        now: i64,
+        graph: Misbehaving,
+        folder: Arc<TempDir>,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut config = config(&graph.url);
         config.state_file = Some(folder.path().join("anchors"));
         change(&mut config);
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let (sender, updates) = mpsc::channel(64);
-        let clock = Arc::new(AtomicI64::new(1_795_000_000));
+        let clock = Arc::new(AtomicI64::new(now));
         let reading = Arc::clone(&clock);
         let now = Arc::new(move || Timestamp(reading.load(Ordering::Relaxed)));
         let (handle, sync) = follow(config, metrics, sender, now).expect("a usable configuration");
@@ -640,7 +653,7 @@ async fn a_full_disk_stops_no_update() {
 #[tokio::test]
 async fn age_is_measured_past_jumps_of_the_clock_and_acted_on() {
     let (mut rig, good) = Rig::good_with(|config| config.too_old = TooOld::Refuse).await;
-    rig.clock.fetch_add(365 * 86_400, Ordering::Relaxed);
+    rig.clock.fetch_add(YEAR, Ordering::Relaxed);
     rig.fails("a year ahead", "500", |_, _| Reply::status(500)).await;
     assert_eq!(rig.in_force(), Some(good.all.clone()), "the clock jumped, the list did not age");
     assert!(!rig.handle.status().too_old);
@@ -648,29 +661,26 @@ async fn age_is_measured_past_jumps_of_the_clock_and_acted_on() {
     // After a restart a year later the list on disk is old, by the clock.
     let (graph, folder) = (rig.graph.clone(), Arc::clone(&rig.folder));
     drop(rig);
-    let start = |too_old, max_age| {
-        Rig::start(graph.clone(), Arc::clone(&folder), move |config| {
-            config.too_old = too_old;
-            config.max_age = Duration::from_secs(max_age);
-        })
+    let start = |too_old, now| {
+        let (graph, folder) = (graph.clone(), Arc::clone(&folder));
+        Rig::start_at(now, graph, folder, move |config| config.too_old = too_old)
     };
-    // Nothing is ever as old as this list is then.
-    let mut rig = start(TooOld::Refuse, 0);
+    let mut rig = start(TooOld::Refuse, NOW + YEAR);
     let update = rig.updates.recv().await.expect("an update");
     let Update::Anchors { set, .. } = update else { panic!("not of a directory") };
     assert!(set.configurations.is_empty());
     assert!(set.skipped[0].why.contains("was not reached for"));
     assert!(rig.handle.status().too_old && rig.metric("graph_too_old{source=\"hub\"} 1"));
     drop(rig);
-    let mut rig = start(TooOld::Continue, 0);
+    let mut rig = start(TooOld::Continue, NOW + YEAR);
     let _ = rig.handle.sync_now().await;
     assert_eq!(rig.in_force(), Some(good.all.clone()));
     assert!(rig.handle.status().too_old, "in force, with an alarm");
     drop(rig);
     // Reached again, the list is in force again though nothing in it has changed.
-    graph.answer(|_, _| Reply::status(500));
-    let mut rig = start(TooOld::Refuse, 3600);
+    let mut rig = start(TooOld::Refuse, NOW + YEAR);
     let _ = rig.handle.sync_now().await;
+    assert_eq!(rig.in_force(), Some(InForce::new()));
     rig.takes("reached again", &good.list, &good.all).await;
     assert!(!rig.handle.status().too_old);
 }

@@ -325,6 +325,46 @@ fn the_list_policy_of_a_request_overrides_the_directorys() {
 }
 
 #[test]
+fn a_revoked_intermediate_sends_the_search_on_to_another_path() {
+    let [a, b, intermediate, device] = [0, 1, 2, 3].map(Key::number);
+    let root = |name: &str, key| Spec::authority(cn(name), cn(name)).sign(key, key);
+    let by = |issuer: &str, serial: u8, key| {
+        Spec::authority(cn("Intermediate"), cn(issuer)).serial(&[serial]).sign(intermediate, key)
+    };
+    let (by_a, by_b) = (by("Root A", 0x0a, a), by("Root B", 0x0b, b));
+    let leaf = Spec::device(cn("device-1"), cn("Intermediate")).sign(device, intermediate);
+    let (fresh, later) = ("260501000000Z", "260701000000Z");
+    let list = |name: &str, revoked: &[u8], key| {
+        STANDARD.encode(crl(&cn(name), fresh, later, &[(revoked, Some(4))], key))
+    };
+    let authorities = [root("Root A", a), root("Root B", b)].map(|der| {
+        json!({
+            "isRootAuthority": true,
+            "certificate": STANDARD.encode(der),
+            "certificateRevocationListUrl": "http://pki.example/root.crl",
+        })
+    });
+    let chain = [&leaf, &by_a, &by_b].map(|der| pem("CERTIFICATE", der)).concat();
+    let request = |revoked_by_b: u8| {
+        json!({
+            "directory": {"value": [{
+                "id": "fleet",
+                "tlsClientAuthParameter": "tls_client_auth_subject_dn",
+                "certificateAuthorities": authorities,
+            }]},
+            "chainPem": chain,
+            "crlsBase64": [list("Root A", &[0x0a], a), list("Root B", &[revoked_by_b], b)],
+            "at": AT,
+        })
+    };
+    let answers = batch(&[request(0x0a), request(0x0b)]);
+    // The serial that A revoked says nothing about B's certificate.
+    assert_eq!(answers[0]["decision"], "accept", "{}", answers[0]);
+    assert_eq!(answers[0]["path"][2]["subject"], "CN=Root B");
+    assert_eq!(answers[1]["reason"], "certificate_revoked", "{}", answers[1]);
+}
+
+#[test]
 fn files_are_judged_and_every_path_is_explained() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name).display().to_string();

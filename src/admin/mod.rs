@@ -12,6 +12,8 @@
 //! A web page that an operator visits can send requests to loopback.  Such a request names the page's
 //! host or carries its origin; neither is ours.
 
+pub mod answer;
+
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;

@@ -10,7 +10,7 @@ use anyhow::Context;
 use hyper::Request;
 use hyper::body::Incoming;
 use prometheus_client::registry::Registry;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::{error, info};
 
 use crate::config::Config;
@@ -25,6 +25,7 @@ use crate::http::peer::Peer;
 use crate::http::serve::Limits;
 use crate::keyring;
 use crate::oauth::{self, PublicPlane, TokenEndpoint};
+use crate::runtime::claim::{Claim, claim};
 use crate::runtime::health::Ready;
 use crate::runtime::live::{Active, Live};
 use crate::runtime::publisher::{OwnChange, Publisher};
@@ -48,6 +49,8 @@ pub struct App {
     pub live: Live,
     tasks: Tasks,
     drain: Duration,
+    look_at_keys: Arc<Notify>,
+    _claim: Claim,
 }
 
 impl App {
@@ -57,8 +60,7 @@ impl App {
     /// # Errors
     /// A key, a file or an address that cannot be used.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(&config.data_dir)
-            .with_context(|| format!("cannot make data_dir {}", config.data_dir.display()))?;
+        let claim = claim(&config.data_dir).context("data_dir")?;
         let sockets = Sockets::bind(&config)?;
         let addresses = sockets.addresses()?;
         let tasks = Tasks::default();
@@ -67,6 +69,15 @@ impl App {
 
         let provider = tls::provider();
         let edge_metrics = tls::metrics::Metrics::register(&mut registry);
+        let (key_changes, changed_keys) = mpsc::channel(4);
+        let look_at_keys = Arc::<Notify>::default();
+        let key_files = keyring::watch(
+            config.keyring.clone(),
+            Arc::clone(&provider),
+            KEY_FILES,
+            Arc::clone(&look_at_keys),
+            key_changes,
+        );
         let identity = keyring::identity(&config.keyring, &provider)?;
         let keys = Arc::new(keyring::signing_keys(&config.keyring)?);
         let trust = Snapshot::nothing(Arc::new(config.trust));
@@ -100,8 +111,7 @@ impl App {
         )?;
         tasks.spawn(lists.run(tasks.stopping()));
 
-        let (key_changes, changed_keys) = mpsc::channel(4);
-        tasks.spawn_until_stop(keyring::watch(config.keyring, provider, KEY_FILES, key_changes));
+        tasks.spawn_until_stop(key_files);
         let rebuild =
             Rebuild { config: config.tls, live: live.clone(), metrics: edge_metrics.clone() };
         tasks.spawn_until_stop(rebuild.run(changed_keys, own));
@@ -175,11 +185,12 @@ impl App {
         let (https, http): (Option<Served>, Option<Served>) = directory.unwrap_or_default();
         if let (Some(socket), Some(served)) = (sockets.directory, https) {
             tasks.spawn(serve(
-                edge("directory", |tls| &tls.public, public_bounds),
+                edge("directory", |tls| &tls.directory, public_bounds),
                 socket,
                 stop.clone(),
-                move |_, request: Request<Incoming>| {
+                move |peer: Arc<Peer>, mut request: Request<Incoming>| {
                     let served = served.clone();
+                    request.extensions_mut().insert(peer);
                     async move { served.answer(request).await }
                 },
             ));
@@ -194,11 +205,21 @@ impl App {
             Arc::clone(&admin).handle(request)
         }));
         info!(?addresses, "listening");
-        Ok(Self { addresses, live, tasks, drain: config.drain })
+        Ok(Self { addresses, live, tasks, drain: config.drain, look_at_keys, _claim: claim })
+    }
+
+    /// Looks at the files of our own keys now.
+    pub fn reload(&self) {
+        self.look_at_keys.notify_one();
+    }
+
+    /// Waits until a part ended that must not, so that the rest is of no use.
+    pub async fn failed(&self) {
+        self.tasks.stopping().cancelled().await;
     }
 
     /// Stops accepting, finishes the requests in flight, and ends.  False when some did not finish
-    /// in time.
+    /// in time, or a part had failed.
     pub async fn stop(self) -> bool {
         self.tasks.drain(self.drain).await
     }

@@ -8,13 +8,17 @@ use hyper::StatusCode;
 use hyper::body::Bytes;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use crate::admin::Admin;
+use crate::admin::answer::Answer;
 use crate::crl;
 use crate::domain::time::Timestamp;
 use crate::domain::trust::anchors::AnchorSet;
+use crate::domain::verify::{UnverifiedChain, explain};
 use crate::graph;
 use crate::http::reply;
 use crate::runtime::health::Ready;
@@ -58,6 +62,13 @@ pub(super) fn plane(
             let lists = lists.clone();
             move || json!(lists.status())
         })
+        .with_action("/verify", {
+            let live = live.clone();
+            move |body| {
+                let live = live.clone();
+                async move { verify(&live, &body) }
+            }
+        })
         .with_action("/trust/sync", {
             let sources = Arc::clone(&sources);
             move |_| {
@@ -92,6 +103,47 @@ pub(super) fn plane(
             }
         });
     Arc::new(admin)
+}
+
+/// Judges `{"chainPem": …, "at": …}` under what is in force, and tells every path that was tried.
+fn verify(live: &Live, body: &Bytes) -> reply::Reply {
+    let asked = member(body, "chainPem")
+        .and_then(|chain| chain.ok_or_else(|| "`chainPem` is missing".to_owned()))
+        .and_then(|chain| Ok((chain, member(body, "at")?)));
+    let (chain, at) = match asked {
+        Ok(asked) => asked,
+        Err(why) => return refused(StatusCode::BAD_REQUEST, &why),
+    };
+    let now = match at.as_deref().map(|at| (at, Timestamp::parse_rfc3339(at))) {
+        None => SystemTime::now().into(),
+        Some((_, Some(at))) => at,
+        Some((at, None)) => {
+            let why = format!("`{at}` is no time such as 2026-11-21T08:00:00Z");
+            return refused(StatusCode::BAD_REQUEST, &why);
+        }
+    };
+    let chain: Vec<_> = match CertificateDer::pem_slice_iter(chain.as_bytes()).collect() {
+        Ok(chain) => chain,
+        Err(error) => {
+            let why = format!("the chain is no PEM: {error}");
+            return refused(StatusCode::BAD_REQUEST, &why);
+        }
+    };
+    let trust = &live.current().trust;
+    let answer = match UnverifiedChain::from_der(&chain) {
+        Ok(chain) => {
+            let (decision, attempts) = explain(&chain, trust, now);
+            Answer::new(decision, attempts, Vec::new(), Vec::new())
+        }
+        Err(refusal) => Answer::refused(refusal, Vec::new()),
+    };
+    let told = json!({
+        "accept": answer.is_accept(),
+        "generation": trust.generation,
+        "answer": answer.to_json(None),
+        "text": answer.to_text(),
+    });
+    reply::json(StatusCode::OK, &told)
 }
 
 /// Puts in force what one source holds back.

@@ -1,5 +1,7 @@
 //! Rank 7: the commands.
 
+pub mod crl;
+pub mod directory;
 pub mod operator;
 pub mod quickstart;
 pub mod verify;
@@ -12,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 use crate::app::App;
+use crate::cli::directory::DirectoryArgs;
 use crate::cli::operator::{CrlCommand, ReadyArgs, TrustCommand};
 use crate::cli::quickstart::QuickstartArgs;
 use crate::config::{self, Config};
@@ -42,6 +45,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway until SIGTERM or Ctrl-C, then finish the requests in flight
+    ///
+    /// SIGHUP makes it look at once at the files of its certificate and keys, which it otherwise does
+    /// every few seconds.
     Run {
         /// The configuration file (TOML); README has the table of its keys
         #[arg(long, short, value_name = "FILE", env = "ANCHORGATE_CONFIG")]
@@ -65,9 +71,10 @@ enum Command {
     /// See, refresh or approve the trust of the running gateway
     #[command(subcommand)]
     Trust(TrustCommand),
-    /// See or refresh the revocation lists of the running gateway
+    /// See or refresh the revocation lists of the running gateway, or look into a list
     #[command(subcommand)]
     Crl(CrlCommand),
+    Directory(Box<DirectoryArgs>),
     /// Print the version
     Version,
 }
@@ -100,6 +107,9 @@ pub fn main() -> ExitCode {
             block_on(async move { exit_code(operator::trust(&command).await) })
         }
         Command::Crl(command) => block_on(async move { exit_code(operator::crl(&command).await) }),
+        Command::Directory(args) => {
+            block_on(async move { exit_code(directory::directory(&args).await) })
+        }
         Command::Version => {
             println!("anchorgate {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -122,9 +132,21 @@ async fn serve(config: Config) -> ExitCode {
         eprintln!("log.filter: {error}");
         return exit::CONFIG.into();
     }
+    // Before anything runs: a hangup that nobody expects ends the process.
+    let mut hangups = match signal(SignalKind::hangup()) {
+        Ok(hangups) => hangups,
+        Err(error) => return failed(&error.into()),
+    };
     match App::start(config).await {
         Ok(app) => {
-            interrupted().await;
+            let mut interrupted = std::pin::pin!(interrupted());
+            loop {
+                tokio::select! {
+                    () = interrupted.as_mut() => break,
+                    () = app.failed() => break,
+                    _ = hangups.recv() => app.reload(),
+                }
+            }
             info!("stopping: requests in flight are finished");
             if app.stop().await { ExitCode::SUCCESS } else { exit::FAILURE.into() }
         }
@@ -148,7 +170,7 @@ pub(crate) async fn interrupted() {
     }
 }
 
-fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
+pub(crate) fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(work),
         Err(error) => failed(&error.into()),

@@ -9,6 +9,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use url::Url;
 
+use crate::cli::crl::{InspectArgs, inspect};
+
 /// Where the admin plane is.
 #[derive(Debug, Args)]
 pub struct AdminArgs {
@@ -55,6 +57,8 @@ pub enum TrustCommand {
 pub enum CrlCommand {
     /// Numbers, entries, ages, the next look and the last error of each address
     Show(AdminArgs),
+    /// Tell what is in a list, and why it would not be used; asks no gateway
+    Inspect(InspectArgs),
     /// Fetch one address, or all, now
     Refresh {
         /// The address, as the authorities name it; all when left out
@@ -111,6 +115,7 @@ pub async fn crl(command: &CrlCommand) -> anyhow::Result<ExitCode> {
             let status = ask(args, Method::GET, "status.json", None).await?;
             (args, status["revocation"].clone())
         }
+        CrlCommand::Inspect(args) => return inspect(args),
         CrlCommand::Refresh { address, admin } => {
             let body = json!({ "address": address });
             (admin, ask(admin, Method::POST, "crl/refresh", Some(body)).await?)
@@ -181,7 +186,17 @@ async fn ask(
     path: &str,
     body: Option<Value>,
 ) -> anyhow::Result<Value> {
-    let url = args.admin.join(path)?;
+    ask_at(&args.admin, method, path, body).await
+}
+
+/// Asks the admin plane at `admin`.
+pub(super) async fn ask_at(
+    admin: &Url,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> anyhow::Result<Value> {
+    let url = admin.join(path)?;
     let client = reqwest::Client::builder()
         .no_proxy()
         .timeout(Duration::from_secs(120))

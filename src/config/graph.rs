@@ -56,26 +56,34 @@ fn source(
     let name = name.unwrap_or_else(|| "directory".to_owned());
     let base = base(section);
     let credential = credential(&mut section.section("credential"), folder, base.as_ref());
-    let mut config = Config::new(&name, base?, credential?);
-    config.prefix_ids = several;
-    config.every = section.duration("every", SECOND..=DAY).unwrap_or(config.every);
-    config.wait = section.duration("wait", SECOND..=Duration::from_secs(600));
+    let every = section.duration("every", SECOND..=DAY);
+    let wait = section.duration("wait", SECOND..=Duration::from_secs(600));
     let part = "a part of the anchors, from 0.0 to 1.0";
-    if let Some(part) = section.take("max_removal", part, |value| {
+    let max_removal = section.take("max_removal", part, |value| {
         let part = value.as_float().or(value.as_integer().map(|n| n as f64))?;
         (0.0..=1.0).contains(&part).then_some(part)
-    }) {
-        config.max_removal = part;
-    }
-    config.unguarded = section.flag("guard") == Some(false);
-    config.max_age = section.duration("max_age", SECOND..=365 * DAY).unwrap_or(config.max_age);
+    });
+    let unguarded = section.flag("guard") == Some(false);
+    let max_age = section.duration("max_age", SECOND..=365 * DAY);
     let choices = [("continue", TooOld::Continue), ("refuse", TooOld::Refuse)];
-    config.too_old = section.choice("too_old", &choices).unwrap_or_default();
-    if let Some(file) = section.file("ca_bundle") {
-        config.ca_bundle = Some(section.read("ca_bundle", &folder.join(file))?);
-    }
-    config.state_file = data_dir.map(|dir| dir.join(format!("trust-{name}.state")));
-    Some(config)
+    let too_old = section.choice("too_old", &choices);
+    let ca_bundle =
+        section.file("ca_bundle").and_then(|file| section.read("ca_bundle", &folder.join(file)));
+
+    // From here on nothing is asked of the section: what is missing was noted.
+    let defaults = Config::new(&name, base?, credential?);
+    Some(Config {
+        prefix_ids: several,
+        every: every.unwrap_or(defaults.every),
+        wait,
+        max_removal: max_removal.unwrap_or(defaults.max_removal),
+        unguarded,
+        max_age: max_age.unwrap_or(defaults.max_age),
+        too_old: too_old.unwrap_or_default(),
+        ca_bundle,
+        state_file: data_dir.map(|dir| dir.join(format!("trust-{name}.state"))),
+        ..defaults
+    })
 }
 
 /// The directory's root: by URL, or by the name of a cloud.
@@ -105,6 +113,13 @@ fn base(section: &mut Section) -> Option<Url> {
 
 /// `[graph.credential]`: exactly one way.
 fn credential(section: &mut Section, folder: &Path, base: Option<&Url>) -> Option<Credential> {
+    let ways = [
+        section.has("token") || section.has("token_file"),
+        section.has("client_secret") || section.has("client_secret_file"),
+        section.has("certificate"),
+        section.has("federated_token_file"),
+        section.has("managed_identity"),
+    ];
     let token = section.secret("token", "token_file", folder);
     let client_secret = section.secret("client_secret", "client_secret_file", folder);
     let certificate = section.file("certificate").map(|file| folder.join(file));
@@ -121,16 +136,9 @@ fn credential(section: &mut Section, folder: &Path, base: Option<&Url>) -> Optio
     let scope = section.text("scope");
     let metadata_url = section.url("metadata_url");
 
-    let ways = [
-        token.is_some(),
-        client_secret.is_some(),
-        certificate.is_some(),
-        federated.is_some(),
-        managed.is_some(),
-    ];
     if ways.iter().filter(|way| **way).count() != 1 {
         section.problem(
-            "credential",
+            "token",
             None,
             "exactly one of token, token_file, client_secret, client_secret_file, certificate, \
              federated_token_file and managed_identity is needed",

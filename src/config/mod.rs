@@ -7,7 +7,6 @@ mod parse;
 mod read;
 
 use std::fmt;
-use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,9 +27,6 @@ use crate::tls;
 use crate::tls::acceptor::Bounds;
 
 pub use read::Problem;
-
-/// Bytes of a configuration file that are read.
-const MAX_FILE: usize = 4 * 1024 * 1024;
 
 /// All settings of one gateway.
 pub struct Config {
@@ -107,11 +103,7 @@ pub enum Faults {
 /// Every problem of the file.
 pub fn load(path: &Path) -> Result<Config, Faults> {
     let file = |error| Faults::File(path.to_owned(), error);
-    let bytes = fs::read(path).map_err(file)?;
-    if bytes.len() > MAX_FILE {
-        let why = format!("{} bytes long; at most {MAX_FILE} are read", bytes.len());
-        return Err(Faults::Syntax(path.to_owned(), why));
-    }
+    let bytes = read::file(path).map_err(file)?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Faults::Syntax(path.to_owned(), "not UTF-8".to_owned()))?;
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();

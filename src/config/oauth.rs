@@ -56,19 +56,26 @@ pub fn read(top: &mut Section) -> Option<OauthSettings> {
     let clients: Vec<_> =
         top.sections("client").into_iter().map(|mut s| client(&mut s, own.as_ref())).collect();
 
-    let policy = TokenPolicy::new(&issuer?, own).and_then(|policy| {
-        policy.with_clients(clients.into_iter().collect::<Option<Vec<_>>>().unwrap_or_default())
-    });
+    // Checked part by part, so that no problem hides another: the rest without its issuer, the
+    // clients without the rest.
+    let mut problems = Vec::new();
+    let policy = TokenPolicy::new(issuer.as_deref().unwrap_or(STAND_IN), own)
+        .or_else(|found| {
+            problems = found;
+            TokenPolicy::new(STAND_IN, None)
+        })
+        .and_then(|policy| policy.with_clients(clients.into_iter().flatten().collect()));
     let policy = match policy {
-        Ok(policy) if optional_client_id => policy.with_optional_client_id(),
-        Ok(policy) => policy,
-        Err(problems) => {
-            for problem in problems {
+        Ok(policy) if problems.is_empty() => policy,
+        policy => {
+            for problem in problems.into_iter().chain(policy.err().unwrap_or_default()) {
                 section.problem(&problem.place, None, problem.why);
             }
             return None;
         }
     };
+    issuer?;
+    let policy = if optional_client_id { policy.with_optional_client_id() } else { policy };
     let public_url = match public_url {
         Some(url) => url,
         None => origin_of(&Url::parse(policy.issuer()).ok()?)?,
@@ -82,6 +89,9 @@ pub fn read(top: &mut Section) -> Option<OauthSettings> {
         published_keys: published_keys.into_iter().map(PathBuf::from).collect(),
     })
 }
+
+/// An issuer to check the rest with where there is none; no policy with it is used.
+const STAND_IN: &str = "https://issuer.invalid";
 
 fn client(section: &mut Section, own: Option<&Terms>) -> Option<Client> {
     let id = section.require("id", "the client_id", text);

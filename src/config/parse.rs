@@ -1,7 +1,6 @@
 //! From a TOML table to each part's own `Config`.
 
 use std::cell::RefCell;
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -11,11 +10,12 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use crate::admin;
-use crate::config::read::{Problems, Section, text};
+use crate::config::read::{Problems, Section, file, text};
 use crate::config::{Config, DirectoryPart, Listener, Problem, graph, oauth};
 use crate::crl;
 use crate::directory;
 use crate::directory::auth::{Permission, StaticToken};
+use crate::directory::issuers::{Issuer, KeySource};
 use crate::domain::trust::assembly::ListPolicy;
 use crate::domain::trust::snapshot::TrustPolicy;
 use crate::keyring;
@@ -204,12 +204,12 @@ fn revocation(section: &mut Section, folder: &Path, data_dir: Option<&Path>) -> 
     transport.public_only = section.flag("private_addresses") == Some(false);
     transport.files = section.flag("files").unwrap_or(false);
     transport.proxy = section.url("proxy");
-    if let Some(file) = section.file("ca_bundle") {
-        match fs::read(folder.join(&file)) {
+    if let Some(path) = section.file("ca_bundle") {
+        match file(&folder.join(&path)) {
             Ok(pem) => transport.roots_pem = Some(pem),
             Err(error) => {
                 let why = format!("it must be a PEM file that can be read: {error}");
-                section.problem("ca_bundle", Some(format!("`{}`", file.display())), why);
+                section.problem("ca_bundle", Some(format!("`{}`", path.display())), why);
             }
         }
     }
@@ -243,8 +243,11 @@ fn directory(top: &mut Section, folder: &Path) -> Option<Option<DirectoryPart>> 
         config.page_size = size as usize;
     }
     config.tokens = section.sections("tokens").iter_mut().filter_map(static_token).collect();
-    if config.tokens.is_empty() {
-        section.problem("tokens", None, "missing; without a token nobody may read or write");
+    config.issuers =
+        section.sections("issuers").iter_mut().filter_map(|s| issuer(s, folder)).collect();
+    if config.tokens.is_empty() && config.issuers.is_empty() {
+        let allowed = "missing, and so is issuers: nobody may read or write";
+        section.problem("tokens", None, allowed);
     }
     Some(Some(DirectoryPart { listen, listen_http, public_url, database, config }))
 }
@@ -256,6 +259,30 @@ fn database(section: &mut Section, folder: &Path) -> Option<Database> {
     Database::parse(url.expose())
         .map_err(|error| section.problem(key, None, error.to_string()))
         .ok()
+}
+
+fn issuer(section: &mut Section, folder: &Path) -> Option<Issuer> {
+    let issuer = section.text("issuer");
+    if issuer.is_none() {
+        section.problem("issuer", None, "missing; the `iss` of its tokens is expected");
+    }
+    let audiences = section.texts("audiences").unwrap_or_default();
+    if audiences.is_empty() {
+        section.problem("audiences", None, "missing; the `aud` values of its tokens are expected");
+    }
+    let keys = match (section.file("jwks_file"), section.url("jwks_url")) {
+        (Some(file), None) => Some(KeySource::File(folder.join(file))),
+        (None, Some(url)) => Some(KeySource::Url(url)),
+        _ => {
+            section.problem("jwks_url", None, "exactly one of jwks_url and jwks_file is needed");
+            None
+        }
+    };
+    let ca_bundle = match section.file("ca_bundle") {
+        None => None,
+        Some(file) => Some(section.read("ca_bundle", &folder.join(file))?),
+    };
+    Some(Issuer { issuer: issuer?, audiences, keys: keys?, ca_bundle })
 }
 
 fn static_token(section: &mut Section) -> Option<StaticToken> {
@@ -350,6 +377,19 @@ mod tests {
         assert_eq!(found.len(), 9, "{found:#?}");
     }
 
+    /// A problem of one part hides none of another: the issuer is missing, and all else is looked at.
+    #[test]
+    fn no_problem_of_the_policy_hides_another() {
+        let text = format!(
+            "{}\n[[client]]\nid = 'meter'\nconfigurations = ['c']\naudience = 'x:y z'",
+            MINIMAL.replace("issuer", "#").replace("[\"a\"]", "[\"a b\"]")
+        );
+        let found = problems(&text);
+        for told in ["oauth.issuer: missing", "`a b` is no scope token", "`x:y z` is neither"] {
+            assert!(found.iter().any(|p| p.contains(told)), "{told} is not in {found:#?}");
+        }
+    }
+
     #[test]
     fn a_database_is_named_by_url_or_by_file_and_its_password_not_told() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -361,7 +401,7 @@ mod tests {
                 .map(|config| config.directory.and_then(|d| d.database).map(|d| d.to_string()))
                 .map_err(|problems| problems.iter().map(ToString::to_string).collect::<String>())
         };
-        fs::write(folder.path().join("url"), "postgres://hub:hunter2@db.example/d\n")
+        std::fs::write(folder.path().join("url"), "postgres://hub:hunter2@db.example/d\n")
             .expect("a file");
         let expected = Ok(Some("db.example:5432/d".to_owned()));
         assert_eq!(read(""), Ok(None));
@@ -386,6 +426,14 @@ mod tests {
         let found = problems(&format!("spelt = 1\n{MINIMAL}"));
         assert_eq!(found.len(), 1, "{found:#?}");
         assert!(found[0].contains("directory") && found[0].contains("graph"), "{found:?}");
+    }
+
+    #[test]
+    fn the_example_is_good_but_for_the_files_it_names() {
+        let text = include_str!("../../deploy/config.example.toml");
+        let found = problems(text);
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].starts_with("graph[0].credential.client_secret_file:"), "{found:?}");
     }
 
     #[test]

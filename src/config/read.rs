@@ -7,7 +7,8 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -157,7 +158,7 @@ impl Section {
 
     /// The bytes of the file that `key` names.
     pub fn read(&self, key: &str, path: &Path) -> Option<Vec<u8>> {
-        fs::read(path)
+        file(path)
             .map_err(|error| {
                 let shown = Some(format!("`{}`", path.display()));
                 self.problem(key, shown, format!("it must be a file that can be read: {error}"));
@@ -258,6 +259,23 @@ impl Drop for Section {
     }
 }
 
+/// Bytes of a file that a setting names, and of the configuration file, that are read.
+pub const MAX_FILE: u64 = 4 * 1024 * 1024;
+
+/// Reads a small file whole.
+///
+/// # Errors
+/// The operating system's, or that it is longer than [`MAX_FILE`].
+pub fn file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // One byte past the limit tells "exactly full" from "too big", of devices and pipes too.
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(io::Error::other(format!("longer than {MAX_FILE} bytes")));
+    }
+    Ok(bytes)
+}
+
 /// A text that is not empty.
 pub fn text(value: &Value) -> Option<String> {
     value.as_str().filter(|s| !s.trim().is_empty()).map(str::to_owned)
@@ -351,6 +369,12 @@ mod tests {
     fn a_required_key_that_is_missing_is_a_problem() {
         let problems = read("", |top| assert_eq!(top.require("issuer", "a URL", url), None));
         assert_eq!(problems, ["issuer: missing; it must be a URL"]);
+    }
+
+    #[test]
+    fn a_file_without_end_is_read_to_the_limit_and_refused() {
+        let error = file(Path::new("/dev/zero")).expect_err("endless").to_string();
+        assert_eq!(error, "longer than 4194304 bytes");
     }
 
     #[test]

@@ -302,10 +302,8 @@ impl Source {
     /// Starts what is due.
     fn launch(&mut self) {
         let now = self.now();
-        // Nothing is planned further ahead; what seems so was planned before the clock was set back.
-        let horizon = now.after(self.config.timing.max * 2);
         for (address, point) in &mut self.points {
-            if point.flying || (now < point.due && point.due <= horizon) {
+            if point.flying || !point.is_due(now) {
                 continue;
             }
             let plan = Plan {

@@ -166,7 +166,7 @@ impl Saving {
             fs::rename(temporary, &self.target)?;
         }
         // The new name is on the disk only when its directory is.
-        self.target.parent().map_or(Ok(()), |directory| sync_directory(directory))
+        self.target.parent().map_or(Ok(()), sync_directory)
     }
 }
 

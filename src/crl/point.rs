@@ -139,6 +139,8 @@ pub(super) struct Point {
     pub(super) past_caches: bool,
     pub(super) due: Timestamp,
     pub(super) waiting: Vec<oneshot::Sender<()>>,
+    /// When `due` was planned.
+    planned: Timestamp,
     in_vain: u32,
     looks: u64,
     seed: u64,
@@ -168,10 +170,16 @@ impl Point {
             past_caches: false,
             due: now,
             waiting: Vec::new(),
+            planned: now,
             in_vain: 0,
             looks: 0,
             seed: seed ^ own,
         }
+    }
+
+    /// Time to look.  A clock that was set back would put it off for as long.
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        self.due <= now || now < self.planned
     }
 
     /// Looks that are over.
@@ -202,6 +210,7 @@ impl Point {
 
     fn plan(&mut self, now: Timestamp, max_age: Option<Duration>, timing: &Timing) {
         self.looks += 1;
+        self.planned = now;
         let looked = Looked {
             now,
             times: self.list.as_deref().map(Times::from),

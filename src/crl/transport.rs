@@ -210,7 +210,7 @@ impl Transport {
                     let limit = self.config.max_bytes;
                     let read = move || read_file(&path, known.as_ref(), limit, &out);
                     let joined = tokio::task::spawn_blocking(read).await;
-                    joined.unwrap_or_else(|_| Err(FetchError::Refused))
+                    joined.unwrap_or(Err(FetchError::Refused))
                 }
             }
         };
@@ -367,11 +367,12 @@ fn read_file(
     limit: u64,
     out: &Sender<Vec<u8>>,
 ) -> Result<Fetched, FetchError> {
-    let mut file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
+    // Before it is opened: to open a pipe waits for whoever writes to it.
+    if !std::fs::metadata(path)?.is_file() {
         return Err(FetchError::Address(format!("{} is not a file", path.display())));
     }
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
     if metadata.len() > limit {
         return Err(FetchError::TooLarge { bytes: metadata.len(), limit });
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::directory::errors::Fault;
+use crate::directory::issuers::{self, Issuer, TrustedIssuer};
 use crate::domain::cert::Fingerprint;
 
 /// Graph's permissions for what the directory serves.
@@ -73,6 +74,21 @@ impl Need {
     }
 }
 
+impl Need {
+    /// The roles that a person needs beside a delegated permission; any one is enough.
+    fn roles(self) -> &'static [Role] {
+        use Role::*;
+        match self {
+            Self::ReadMutualTls | Self::WriteMutualTls => {
+                &[GlobalAdministrator, CloudDeviceAdministrator, IotDeviceAdministrator]
+            }
+            Self::ReadApplications | Self::WriteApplications => {
+                &[GlobalAdministrator, ApplicationAdministrator, CloudApplicationAdministrator]
+            }
+        }
+    }
+}
+
 /// A bearer token that the configuration lists, for machines without an issuer.
 #[derive(Debug, Clone)]
 pub struct StaticToken {
@@ -84,21 +100,68 @@ pub struct StaticToken {
     pub permissions: Vec<Permission>,
 }
 
+/// Directory roles (`wids`) that Graph's pages name for people who use these resources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Global Administrator.
+    GlobalAdministrator,
+    /// Cloud Device Administrator.
+    CloudDeviceAdministrator,
+    /// IoT Device Administrator.
+    IotDeviceAdministrator,
+    /// Application Administrator.
+    ApplicationAdministrator,
+    /// Cloud Application Administrator.
+    CloudApplicationAdministrator,
+}
+
+impl Role {
+    /// Every role, with its template's id.
+    const ALL: [(Self, &'static str); 5] = [
+        (Self::GlobalAdministrator, "62e90394-69f5-4237-9190-012177145e10"),
+        (Self::CloudDeviceAdministrator, "7698a772-787b-4ac8-901f-60d6b08affd2"),
+        (Self::IotDeviceAdministrator, "2ea5ce4c-b2d8-4668-bd81-3680bd2d227a"),
+        (Self::ApplicationAdministrator, "9b895d92-2cd3-44c7-9d02-a6ac2d5ea5c3"),
+        (Self::CloudApplicationAdministrator, "158c047a-c907-4556-b7ef-446551a6b5f7"),
+    ];
+
+    /// The role of that template id.
+    pub fn parse(id: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known)| known.eq_ignore_ascii_case(id)).map(|(role, _)| *role)
+    }
+}
+
+/// What a token grants.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// To the application itself.
+    pub application: Vec<Permission>,
+    /// To the application on behalf of a person, as far as the person may.
+    pub delegated: Vec<Permission>,
+    /// What the person is.
+    pub roles: Vec<Role>,
+}
+
 /// Who asks.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// For the audit log.
     pub name: String,
-    permissions: Vec<Permission>,
+    grant: Grant,
 }
 
 impl Caller {
+    /// A caller with what its token grants.
+    pub fn new(name: String, grant: Grant) -> Self {
+        Self { name, grant }
+    }
+
     /// Refuses what the caller may not do.
     pub fn require(&self, need: Need) -> Result<(), Fault> {
-        match need.any_of().iter().any(|p| self.permissions.contains(p)) {
-            true => Ok(()),
-            false => Err(Fault::Forbidden),
-        }
+        let Grant { application, delegated, roles } = &self.grant;
+        let any = |granted: &[Permission]| need.any_of().iter().any(|p| granted.contains(p));
+        let may = need.roles().iter().any(|role| roles.contains(role));
+        if any(application) || (any(delegated) && may) { Ok(()) } else { Err(Fault::Forbidden) }
     }
 }
 
@@ -106,19 +169,28 @@ impl Caller {
 pub struct Authenticator {
     /// By SHA-256 of the token.  To look up a hash tells by its time nothing about the token.
     tokens: HashMap<[u8; 32], Arc<Caller>>,
+    issuers: Vec<TrustedIssuer>,
 }
 
 impl Authenticator {
-    /// Knows the callers of `tokens`.
-    pub fn new(tokens: Vec<StaticToken>) -> Self {
+    /// Knows the callers of `tokens`, and those that `issuers` vouch for.
+    pub fn new(tokens: Vec<StaticToken>, issuers: Vec<Issuer>) -> Self {
         let caller = |t: StaticToken| {
-            (t.sha256, Arc::new(Caller { name: t.name, permissions: t.permissions }))
+            let grant = Grant { application: t.permissions, ..Grant::default() };
+            (t.sha256, Arc::new(Caller::new(t.name, grant)))
         };
-        Self { tokens: tokens.into_iter().map(caller).collect() }
+        Self {
+            tokens: tokens.into_iter().map(caller).collect(),
+            issuers: issuers.into_iter().map(TrustedIssuer::new).collect(),
+        }
     }
 
-    /// The caller of an `Authorization` header.
-    pub fn caller(&self, authorization: Option<&str>) -> Result<Arc<Caller>, Fault> {
+    /// The caller of an `Authorization` header, on a connection with this client certificate.
+    pub async fn caller(
+        &self,
+        authorization: Option<&str>,
+        certificate: Option<&Fingerprint>,
+    ) -> Result<Arc<Caller>, Fault> {
         let token = authorization
             .and_then(|value| value.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"))
@@ -126,7 +198,14 @@ impl Authenticator {
             .filter(|token| !token.is_empty())
             .ok_or(Fault::Token("Access token is empty."))?;
         let hash = Fingerprint::of(token.as_bytes()).0;
-        self.tokens.get(&hash).cloned().ok_or(Fault::Token("Access token is not accepted."))
+        if let Some(caller) = self.tokens.get(&hash) {
+            return Ok(Arc::clone(caller));
+        }
+        let claimed = issuers::claimed_issuer(token);
+        match self.issuers.iter().find(|issuer| Some(issuer.name()) == claimed.as_deref()) {
+            Some(issuer) => issuer.caller(token, certificate).await.map(Arc::new),
+            None => Err(Fault::Token("Access token is not accepted.")),
+        }
     }
 }
 
@@ -135,30 +214,31 @@ mod tests {
     use super::*;
 
     fn authenticator() -> Authenticator {
-        Authenticator::new(vec![StaticToken {
+        let token = StaticToken {
             name: "sync".into(),
             sha256: Fingerprint::of(b"s3cret").0,
             permissions: vec![Permission::MutualTlsRead],
-        }])
+        };
+        Authenticator::new(vec![token], vec![])
     }
 
-    #[test]
-    fn a_known_token_is_its_caller() {
-        let caller = authenticator().caller(Some("bearer s3cret")).expect("a caller");
+    #[tokio::test]
+    async fn a_known_token_is_its_caller() {
+        let caller = authenticator().caller(Some("bearer s3cret"), None).await.expect("a caller");
         assert_eq!(caller.name, "sync");
         assert_eq!(caller.require(Need::ReadMutualTls), Ok(()));
         assert_eq!(caller.require(Need::WriteMutualTls), Err(Fault::Forbidden));
         assert_eq!(caller.require(Need::ReadApplications), Err(Fault::Forbidden));
     }
 
-    #[test]
-    fn anything_else_is_refused() {
+    #[tokio::test]
+    async fn anything_else_is_refused() {
         for header in [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Basic s3cret")] {
-            let got = authenticator().caller(header).err();
+            let got = authenticator().caller(header, None).await.err();
             assert_eq!(got, Some(Fault::Token("Access token is empty.")), "{header:?}");
         }
         for header in ["Bearer s3cres", "Bearer s3cret x", "Bearer S3CRET"] {
-            let got = authenticator().caller(Some(header)).err();
+            let got = authenticator().caller(Some(header), None).await.err();
             assert_eq!(got, Some(Fault::Token("Access token is not accepted.")), "{header}");
         }
     }

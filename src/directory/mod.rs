@@ -1,7 +1,7 @@
 //! The directory: a Graph-compatible API for trust configurations, on a store of our own.
 //!
 //! A request goes: who asks ([`auth`]) → what is meant ([`routes`], [`odata`]) → the operation
-//! ([`configurations`], [`applications`]), which checks bodies whole ([`validate`]) before it stores →
+//! (`configurations`, `applications`), which checks bodies whole ([`validate`]) before it stores →
 //! Graph's answer, or Graph's error ([`errors`]).
 //!
 //! Graph's configurations have no ETag, so that two administrators who each read, change and write a
@@ -15,6 +15,7 @@
 
 pub mod auth;
 pub mod errors;
+pub mod issuers;
 pub mod odata;
 pub mod routes;
 pub mod shapes;
@@ -31,7 +32,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, Bytes};
 use axum::http::header::{self, HeaderName};
-use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method, Request, StatusCode};
 use axum::response::Response;
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -41,9 +42,12 @@ use tracing::{info, warn};
 
 use crate::directory::auth::{Authenticator, Caller, Need, StaticToken};
 use crate::directory::errors::Fault;
+use crate::directory::issuers::Issuer;
 use crate::directory::routes::Resource;
+use crate::domain::cert::Fingerprint;
 use crate::domain::time::Timestamp;
 use crate::http::body::{self, BodyError};
+use crate::http::peer::Peer;
 use crate::runtime::log::AUDIT;
 use crate::runtime::random::{guid, is_guid};
 use crate::store::Store;
@@ -53,6 +57,8 @@ use crate::store::Store;
 pub struct Config {
     /// Bearer tokens that are accepted.
     pub tokens: Vec<StaticToken>,
+    /// Issuers whose tokens are accepted.
+    pub issuers: Vec<Issuer>,
     /// Objects a page when `$top` does not say.
     pub page_size: usize,
     /// Bytes of a request body, before and after decompression.
@@ -65,6 +71,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             tokens: Vec::new(),
+            issuers: Vec::new(),
             page_size: 100,
             body_limit: 1024 * 1024,
             // Below the time that a request may take in all.
@@ -96,7 +103,7 @@ pub struct Served {
 impl Directory {
     /// A directory on `store`.
     pub fn new(config: Config, store: Store) -> Self {
-        let callers = Authenticator::new(config.tokens.clone());
+        let callers = Authenticator::new(config.tokens.clone(), config.issuers.clone());
         Self { inner: Arc::new(Inner { config, callers, store }) }
     }
 
@@ -109,7 +116,8 @@ impl Directory {
 }
 
 impl Served {
-    /// Answers one request.
+    /// Answers one request.  A token that is bound to a certificate is taken when the request has an
+    /// `Arc<Peer>` with that certificate among its extensions.
     pub async fn answer<B>(&self, request: Request<B>) -> Response
     where
         B: hyper::body::Body<Data = Bytes> + Send + 'static,
@@ -162,7 +170,8 @@ impl Served {
         let Inner { config, callers, store } = &*self.directory.inner;
         let (head, body) = request.into_parts();
         let authorization = head.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-        let caller = callers.caller(authorization)?;
+        let certificate = presented(&head.extensions);
+        let caller = callers.caller(authorization, certificate.as_ref()).await?;
         let resource = routes::resolve(head.uri.path())?;
         let write = !matches!(head.method, Method::GET);
         caller.require(need(&resource, write))?;
@@ -288,6 +297,12 @@ enum Answer {
     Done,
     /// 304: the directory is still of that version.
     Unchanged(u64),
+}
+
+/// The client certificate of the connection, which the handshake has proved the possession of.
+fn presented(extensions: &Extensions) -> Option<Fingerprint> {
+    let peer = extensions.get::<Arc<Peer>>()?;
+    peer.chain.as_ref().ok().map(|chain| chain.leaf().fingerprint)
 }
 
 fn need(resource: &Resource, write: bool) -> Need {

@@ -357,14 +357,26 @@ fn stated(body: &Map<String, Value>, target: &str) -> Result<(Certificate, bool)
     }
 }
 
-/// Refuses a certificate that no judge could use as the authority it is stated to be.
 fn usable(
     certificate: &Certificate,
     is_root: bool,
     target: &str,
     now: Timestamp,
 ) -> Result<(), Fault> {
-    let bad = |why: &str| Err(property("certificate", AUTHORITY_INFORMATION, target, why));
+    check_authority(certificate, is_root, now)
+        .map_err(|why| property("certificate", AUTHORITY_INFORMATION, target, &why))
+}
+
+/// Refuses a certificate that no judge could use as the authority it is stated to be.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check_authority(
+    certificate: &Certificate,
+    is_root: bool,
+    now: Timestamp,
+) -> Result<(), String> {
+    let bad = |why: &str| Err(why.to_owned());
     if !certificate.basic_constraints.is_some_and(|b| b.ca) {
         return bad("it is not a certification authority: basicConstraints lacks CA");
     }
@@ -388,8 +400,8 @@ fn usable(
     }
 }
 
-/// Self-issued, and signed with its own key (RFC 5280 section 3.2).
-fn is_self_signed(certificate: &Certificate) -> bool {
+/// Self-issued, and signed with its own key (RFC 5280 section 3.2): a root, to the directory.
+pub fn is_self_signed(certificate: &Certificate) -> bool {
     certificate.is_self_issued()
         && webpki::ALL_VERIFICATION_ALGS.iter().any(|algorithm| {
             algorithm.signature_alg_id().as_ref() == &certificate.signature_algorithm[..]
@@ -503,4 +515,74 @@ fn property(name: &'static str, resource: &'static str, target: &str, why: &str)
         target => format!("{target}.{name}"),
     };
     Fault::Property { property: name, resource, target, why: why.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    const NOW: Timestamp = Timestamp(1_795_000_000);
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "\\PC{0,12}".prop_map(Value::from),
+            Just(json!("tls_client_auth_san_uri")),
+            Just(json!("MAMCAQA=")),
+            Just(json!("http://pki.example/x.crl")),
+        ];
+        let key = prop::sample::select(vec![
+            "id",
+            "@odata.type",
+            "displayName",
+            "description",
+            "deletedDateTime",
+            "tlsClientAuthParameter",
+            "certificateAuthorities",
+            "trustedCertificateAuthorities ",
+            "certificate",
+            "isRootAuthority",
+            "certificateRevocationListUrl",
+            "deltaCertificateRevocationListUrl",
+        ]);
+        leaf.prop_recursive(3, 30, 5, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::vec((key.clone(), inner), 0..6).prop_map(|pairs| {
+                    Value::Object(pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        /// Random JSON has no certification authority in it: what passes has no authorities.
+        #[test]
+        fn no_body_makes_it_panic_or_believe(value in any_json()) {
+            let Ok(body) = object(value.to_string().as_bytes()) else { return Ok(()) };
+            if let Ok(made) = create_configuration(&body, NOW) {
+                prop_assert!(made.certificate_authorities.is_empty());
+                let same = made.json();
+                prop_assert_eq!(update_configuration(&made, &same, NOW), Ok(made));
+            }
+            prop_assert!(create_application(&body, NOW).is_err());
+        }
+    }
+
+    #[test]
+    fn a_published_misspelling_is_taken_and_a_wrong_value_is_not() {
+        let body = |parameter: Value| {
+            let body = json!({"tlsClientAuthParameter": parameter, "certificateAuthority": []});
+            create_configuration(body.as_object().expect("an object"), NOW)
+        };
+        assert!(body(json!("tlsclientauthsubjectdn")).is_ok());
+        assert!(matches!(
+            body(json!("unknownFutureValue")),
+            Err(Fault::Property { property: "tlsClientAuthParameter", .. })
+        ));
+    }
 }

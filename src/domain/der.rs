@@ -196,6 +196,19 @@ pub fn boolean(element: Element<'_>) -> Result<bool, DerError> {
     }
 }
 
+/// The contents of an OBJECT IDENTIFIER: arcs that are whole and minimal (X.690 section 8.19).
+pub fn object_identifier<'a>(element: Element<'a>) -> Result<&'a [u8], DerError> {
+    let begins = element
+        .value
+        .iter()
+        .scan(true, |begins, octet| Some((std::mem::replace(begins, octet & 0x80 == 0), *octet)));
+    let padded = begins.clone().any(|(begins, octet)| begins && octet == 0x80);
+    match element.value.last() {
+        Some(last) if last & 0x80 == 0 && !padded => Ok(element.value),
+        _ => Err(DerError::Value("OBJECT IDENTIFIER is not whole or not minimal")),
+    }
+}
+
 /// The contents of a minimal INTEGER.
 pub fn integer(element: Element<'_>) -> Result<&[u8], DerError> {
     match element.value {
@@ -288,6 +301,11 @@ mod tests {
         assert!(named_bits(&[5, 0xa1]).is_err());
         assert!(named_bits(&[8, 0xa0]).is_err());
         assert!(named_bits(&[]).is_err());
+        assert!(object_identifier(read(&[6, 3, 0x55, 0x1d, 20])).is_ok());
+        assert!(object_identifier(read(&[6, 3, 0x55, 0x81, 0x14])).is_ok());
+        for bad in [&[6, 0][..], &[6, 2, 0x55, 0x81], &[6, 3, 0x55, 0x80, 1], &[6, 2, 0x80, 1]] {
+            assert!(object_identifier(Reader::new(bad).any().expect("an element")).is_err());
+        }
     }
 
     #[test]

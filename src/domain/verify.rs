@@ -187,6 +187,8 @@ fn decide(
 pub(crate) mod tests {
     use super::*;
     use crate::domain::subject::SubjectField;
+    use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices};
+    use crate::domain::trust::path::forge::{Key, NOW, Spec, cn};
 
     /// A verdict without a judge, for tests of what follows from one.
     pub(crate) fn verified(
@@ -206,5 +208,54 @@ pub(crate) mod tests {
             path: Vec::new(),
             generation: 1,
         }
+    }
+
+    #[test]
+    fn a_chain_is_read_within_its_limits() {
+        let leaf = Spec::device(cn("d"), cn("R")).sign(Key::number(2), Key::number(0));
+        let code = |chain: &[Vec<u8>]| UnverifiedChain::from_der(chain).map_err(|r| r.code).err();
+        assert_eq!(code(&[]), Some(Code::CertificateMissing));
+        assert_eq!(code(&vec![leaf.clone(); MAX_CHAIN_CERTIFICATES]), None);
+        assert_eq!(code(&vec![leaf.clone(); MAX_CHAIN_CERTIFICATES + 1]), Some(Code::ChainTooLong));
+        let large = vec![0; MAX_CHAIN_BYTES - leaf.len() + 1];
+        assert_eq!(code(&[leaf.clone(), large.clone()]), Some(Code::ChainTooLong));
+        assert_eq!(code(&[large, leaf]), Some(Code::ChainTooLong));
+        assert_eq!(code(&[vec![0x30, 0]]), Some(Code::CertificateMalformed));
+    }
+
+    #[test]
+    fn an_unreadable_certificate_matters_only_where_it_is_missed() {
+        let [root, authority, device] = [0, 1, 2].map(Key::number);
+        let anchor = Spec::authority(cn("R"), cn("R")).sign(root, root);
+        let middle = Spec::authority(cn("A"), cn("R")).sign(authority, root);
+        let leaf = Spec::device(cn("d"), cn("A")).sign(device, authority);
+        let configuration = Configuration {
+            id: "fleet".into(),
+            display_name: String::new(),
+            subject_field: SubjectField::SubjectDn,
+            devices: Devices::Any,
+            authorities: vec![Authority {
+                certificate: Arc::new(Certificate::from_der(&anchor).expect("a certificate")),
+                is_root: true,
+                crl_url: None,
+                delta_crl_url: None,
+            }],
+        };
+        let anchors = AnchorSet { configurations: vec![configuration], skipped: Vec::new() };
+        let (anchors, none) = (Arc::new(anchors), Arc::default());
+        let snapshot = Snapshot::new(7, anchors, none, Arc::default(), Arc::default());
+        let garbage = vec![0x30, 3, 2, 1, 0];
+        let decide = |chain: &[Vec<u8>]| {
+            let chain = UnverifiedChain::from_der(chain).expect("the leaf is readable");
+            judge(&chain, &snapshot, Timestamp(NOW)).map_err(|refusal| refusal.code)
+        };
+        let code_of = Result::<Vec<Verified>, Code>::err;
+        let verified = decide(&[leaf.clone(), garbage.clone(), middle]).expect("accepted");
+        assert_eq!(verified[0].generation(), 7);
+        assert_eq!(verified[0].configuration().as_str(), "fleet");
+        assert_eq!(verified[0].subject().as_str(), "CN=d");
+        assert_eq!(verified[0].path().len(), 3);
+        assert_eq!(code_of(decide(&[leaf.clone(), garbage])), Some(Code::CertificateMalformed));
+        assert_eq!(code_of(decide(&[leaf])), Some(Code::ChainUntrusted));
     }
 }

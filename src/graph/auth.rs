@@ -217,6 +217,18 @@ impl TokenSource {
         Ok(last.insert(token).clone())
     }
 
+    /// An HTTP client that presents what tokens are bound to: the certificate that they were got with
+    /// (RFC 8705 section 3).  `None` where tokens are not bound.
+    pub async fn bound_client(&self) -> Result<Option<reqwest::Client>, AuthError> {
+        match &self.credential {
+            Credential::MutualTls { certificate, key, .. } => {
+                let identity = identity(certificate, key).await?;
+                self.http.client(Some(identity)).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
     async fn acquire(
         &self,
         last: &Option<Token>,
@@ -278,13 +290,7 @@ impl TokenSource {
                 (url, request)
             }
             Credential::MutualTls { endpoint, certificate, key } => {
-                let mut pem = read_file(certificate).await?;
-                pem.push(b'\n');
-                pem.extend(read_file(key).await?);
-                let identity = Identity::from_pem(&pem).map_err(|error| {
-                    let file = certificate.display();
-                    AuthError::Credential(format!("{file}: {}", chain(&error)))
-                })?;
+                let identity = identity(certificate, key).await?;
                 let http = self.http.client(Some(identity))?;
                 let form = [
                     ("grant_type", "client_credentials"),
@@ -312,6 +318,16 @@ impl TokenSource {
         form.extend(proof);
         Ok(self.http.client(None)?.post(endpoint.url.clone()).form(&form))
     }
+}
+
+/// A client certificate and its key, as the files have them now: both are renewed while we run.
+async fn identity(certificate: &PathBuf, key: &PathBuf) -> Result<Identity, AuthError> {
+    let mut pem = read_file(certificate).await?;
+    pem.push(b'\n');
+    pem.extend(read_file(key).await?);
+    Identity::from_pem(&pem).map_err(|error| {
+        AuthError::Credential(format!("{}: {}", certificate.display(), chain(&error)))
+    })
 }
 
 async fn read_file(path: &PathBuf) -> Result<Vec<u8>, AuthError> {

@@ -180,8 +180,8 @@ pub(super) mod tests {
     #[test]
     fn every_kind_of_change_has_its_line() {
         let (a, b, i) = (authority("a", true), authority("b", true), authority("i", false));
-        let old = set(&[("1", &[a.clone(), i.clone()]), ("2", &[b.clone()])]);
-        let mut new = set(&[("1", &[a.clone(), b.clone()]), ("3", &[a.clone()])]);
+        let old = set(&[("1", &[a.clone(), i.clone()]), ("2", std::slice::from_ref(&b))]);
+        let mut new = set(&[("1", &[a.clone(), b.clone()]), ("3", std::slice::from_ref(&a))]);
         new.configurations[0].authorities[0].crl_url = Some("http://x/".into());
         new.configurations[0].subject_field = SubjectField::SanUri;
         let changes = Changes::between(&old, &new);

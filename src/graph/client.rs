@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{HeaderMap, HeaderName};
-use reqwest::{Identity, Response, StatusCode, redirect};
+use reqwest::{Identity, Method, Response, StatusCode, redirect};
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
@@ -238,6 +238,7 @@ impl Client {
     /// # Errors
     /// Anything that leaves it less than whole.
     pub async fn fetch(&self, since: &Since) -> Result<Fetched, FetchError> {
+        let http = self.http().await?;
         let mut entries = Entries::default();
         let mut seen = HashSet::new();
         let (mut next, mut bytes) = (Some(self.list.clone()), 0);
@@ -250,7 +251,7 @@ impl Client {
             if !seen.insert(url.clone()) {
                 return Err(FetchError::Circle);
             }
-            let page = self.get(&url, first.then_some(since)).await?;
+            let page = self.get(&http, &url, first.then_some(since)).await?;
             if page.status == StatusCode::NOT_MODIFIED && first && since.etag.is_some() {
                 return Ok(Fetched::Unchanged);
             }
@@ -268,32 +269,114 @@ impl Client {
             next = page.next.map(|link| self.same_origin(&link)).transpose()?;
         }
         let mut entries = entries.list;
-        self.complete(&mut entries).await;
+        self.complete(&http, &mut entries).await;
         Ok(Fetched::List { entries, etag, waits })
+    }
+
+    /// One operation on the list (`below` is empty) or on what is below it, for administrators' tools:
+    /// the answer's JSON, null where there is none.  Not tried again but after a 401: a change that
+    /// was put off may have been made.
+    ///
+    /// # Errors
+    /// As for [`Client::fetch`]; nothing is known to be changed then.
+    pub async fn call(
+        &self,
+        method: Method,
+        below: &str,
+        body: Option<&Value>,
+        if_match: Option<&str>,
+    ) -> Result<Value, FetchError> {
+        let http = self.http().await?;
+        let mut url = self.list.clone();
+        if let (Ok(mut path), false) = (url.path_segments_mut(), below.is_empty()) {
+            path.push(below);
+        }
+        let mut token = self.tokens.token().await?;
+        let mut renewed = false;
+        loop {
+            let mut request = http
+                .request(method.clone(), url.clone())
+                .bearer_auth(token.secret.expose())
+                .header("accept", "application/json")
+                .header("client-request-id", guid());
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            if let Some(tag) = if_match {
+                request = request.header("if-match", tag);
+            }
+            let response = request.send().await.map_err(|e| FetchError::Transport(chain(&e)))?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            let body = read_limited(response, self.limits.page_bytes).await?;
+            if status == StatusCode::UNAUTHORIZED && !renewed {
+                renewed = true;
+                token = self.tokens.other_than(&token, None).await?;
+                continue;
+            }
+            if !status.is_success() {
+                let answer = Answer { status, headers, body };
+                return Err(answer.into_error(Timestamp::from(SystemTime::now())));
+            }
+            return if body.is_empty() { Ok(Value::Null) } else { Ok(wire::parse(&body)?) };
+        }
+    }
+
+    /// Every object of the list as it was sent, for administrators' tools.
+    ///
+    /// # Errors
+    /// As for [`Client::fetch`].
+    pub async fn objects(&self) -> Result<Vec<Value>, FetchError> {
+        let http = self.http().await?;
+        let (mut objects, mut seen) = (Vec::new(), HashSet::new());
+        let mut next = Some(self.list.clone());
+        while let Some(url) = next {
+            if seen.len() >= self.limits.pages {
+                return Err(FetchError::TooManyPages { limit: self.limits.pages });
+            }
+            if !seen.insert(url.clone()) {
+                return Err(FetchError::Circle);
+            }
+            let mut page = wire::parse(&self.get(&http, &url, None).await?.body)?;
+            match page["value"].take() {
+                Value::Array(list) => objects.extend(list),
+                _ => return Err(WireError::Shape("`value` is no list".into()).into()),
+            }
+            let link = page["@odata.nextLink"].as_str();
+            next = link.map(|link| self.same_origin(link)).transpose()?;
+        }
+        Ok(objects)
+    }
+
+    async fn http(&self) -> Result<reqwest::Client, AuthError> {
+        Ok(self.tokens.bound_client().await?.unwrap_or_else(|| self.http.clone()))
     }
 
     /// Asks one by one for what the list shortened.  What stays short stays so: it is for the caller to
     /// keep what it has.
-    async fn complete(&self, entries: &mut [Entry]) {
+    async fn complete(&self, http: &reqwest::Client, entries: &mut [Entry]) {
         let shortened = entries.iter_mut().filter(|e| matches!(e, Entry::Shortened { .. }));
         for entry in shortened.take(self.limits.single_gets) {
-            match self.get_one(entry.id()).await {
+            match self.get_one(http, entry.id()).await {
                 // An answer for another object says nothing about this one.
                 Ok(whole) if whole.id() == entry.id() => *entry = whole,
                 Ok(other) => {
-                    warn!(asked = %entry.id(), got = %other.id(), "another object was sent")
+                    warn!(asked = %entry.id(), got = %other.id(), "another object was sent");
                 }
                 Err(error) => warn!(configuration = %entry.id(), %error, "not completed"),
             }
         }
     }
 
-    async fn get_one(&self, id: &ConfigurationId) -> Result<Entry, FetchError> {
+    async fn get_one(
+        &self,
+        http: &reqwest::Client,
+        id: &ConfigurationId,
+    ) -> Result<Entry, FetchError> {
         let mut url = self.list.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.push(id.as_str());
         }
-        let answer = self.get(&url, None).await?;
+        let answer = self.get(http, &url, None).await?;
         Ok(wire::read_entry(&answer.body)?)
     }
 
@@ -306,11 +389,16 @@ impl Client {
     }
 
     /// One GET, tried again where the directory asks for it.
-    async fn get(&self, url: &Url, since: Option<&Since>) -> Result<Answer, FetchError> {
+    async fn get(
+        &self,
+        http: &reqwest::Client,
+        url: &Url,
+        since: Option<&Since>,
+    ) -> Result<Answer, FetchError> {
         let mut token = self.tokens.token().await?;
         let (mut renewed, mut tries) = (false, 0);
         loop {
-            let answer = self.get_once(url, since, &token).await?;
+            let answer = self.get_once(http, url, since, &token).await?;
             match answer.status.as_u16() {
                 200 | 304 => return Ok(answer),
                 401 if !renewed => {
@@ -337,13 +425,13 @@ impl Client {
 
     async fn get_once(
         &self,
+        http: &reqwest::Client,
         url: &Url,
         since: Option<&Since>,
         token: &Token,
     ) -> Result<Answer, FetchError> {
         let request_id = guid();
-        let mut request = self
-            .http
+        let mut request = http
             .get(url.clone())
             .bearer_auth(token.secret.expose())
             .header("accept", "application/json")
@@ -422,7 +510,7 @@ impl Entries {
 }
 
 /// Reads a body of at most `limit` bytes.
-pub(super) async fn read_limited(
+pub(crate) async fn read_limited(
     mut response: Response,
     limit: usize,
 ) -> Result<Vec<u8>, FetchError> {

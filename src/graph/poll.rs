@@ -123,6 +123,11 @@ impl Sync {
             let too_old = self.too_old_at().filter(|_| !self.status(|s| s.too_old));
             let client = &self.client;
             tokio::select! {
+                // In this order: what is too old is not in force while the directory is asked.
+                biased;
+                () = sleep_until(too_old.unwrap_or(next)), if too_old.is_some() => {
+                    self.expire().await?;
+                }
                 command = self.commands.recv() => match command {
                     Some(Command::Sync(reply)) => {
                         // No waiting, and the whole list: the operator wants to know.
@@ -143,9 +148,6 @@ impl Sync {
                 },
                 fetched = async { sleep_until(next).await; client.fetch(&since).await } => {
                     next = self.take(fetched).await?.1;
-                }
-                () = sleep_until(too_old.unwrap_or(next)), if too_old.is_some() => {
-                    self.expire().await?;
                 }
             }
         }

@@ -359,6 +359,7 @@ mod tests {
         STANDARD.encode(params.self_signed(&key).expect("a certificate").der())
     }
 
+    #[allow(clippy::needless_pass_by_value)] // Literals read better by value.
     fn configuration(id: &str, authorities: Value) -> Value {
         json!({
             "id": id, "deletedDateTime": null, "displayName": "fleet",

@@ -3,9 +3,9 @@
 //! # Why
 //! hyper bounds the header time of HTTP/1 only, and with the same figure as the idle time of a kept-open
 //! connection; HTTP/2 has neither.  Here a watchdog looks at two facts, "a request is being handled" and
-//! "bytes came since the last reply", and closes what is late.
+//! "bytes came since the last reply", and closes what is late.  On HTTP/2 bytes say nothing, since settings
+//! and pings are no requests: there, a header that does not end is closed as idleness is.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -21,18 +21,18 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Limits of one connection.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// From the first byte of a request to the end of its header; also from the start of a connection
-    /// to its first request.
+    /// From the first byte of an HTTP/1 request to the end of its header; also from the start of a
+    /// connection to its first request.
     pub header_read: Duration,
     /// From the end of a reply to the next request.
     pub idle: Duration,
-    /// From the end of a request's header to the end of its reply.
+    /// From the end of a request's header until its reply is made.
     pub request: Duration,
     /// Bytes of a request's header.
     pub header_bytes: usize,
@@ -77,17 +77,18 @@ pub async fn connection<IO, H, F, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let activity = Arc::new(Activity::new());
+    let activity = Arc::new(Activity::new(protocol));
     let io = TokioIo::new(Watched { io, activity: Arc::clone(&activity) });
     let service = {
-        let activity = Arc::clone(&activity);
+        let (activity, limit) = (Arc::clone(&activity), limits.request);
         service_fn(move |request| {
             let handling = Handling::begin(&activity);
-            let reply = handler(request);
+            let reply = timeout(limit, handler(request));
             async move {
+                // An error closes an HTTP/1 connection and resets an HTTP/2 stream.
                 let reply = reply.await;
                 drop(handling);
-                Ok::<_, Infallible>(reply)
+                reply
             }
         })
     };
@@ -135,7 +136,7 @@ where
             () = alarm.as_mut() => {
                 if activity.deadline(limits) > Instant::now() {
                     alarm.as_mut().reset(next());
-                } else if closing || activity.is_late_for_good() {
+                } else if closing || activity.is_reading() {
                     return;
                 } else {
                     closing = true;
@@ -151,6 +152,7 @@ where
 /// What the watchdog looks at.
 struct Activity {
     start: Instant,
+    protocol: Protocol,
     /// Requests whose header was read and whose reply is not made yet.
     handling: AtomicUsize,
     /// Bytes came while nothing was handled: a request has begun.
@@ -160,9 +162,10 @@ struct Activity {
 }
 
 impl Activity {
-    fn new() -> Self {
+    fn new(protocol: Protocol) -> Self {
         Self {
             start: Instant::now(),
+            protocol,
             handling: AtomicUsize::new(0),
             // A fresh connection owes its first request.
             reading: AtomicBool::new(true),
@@ -176,20 +179,17 @@ impl Activity {
     }
 
     fn deadline(&self, limits: &Limits) -> Instant {
+        if self.handling.load(Ordering::Relaxed) > 0 {
+            // Each request that is handled has its own limit; look again after it.
+            return Instant::now() + limits.request;
+        }
         let since = self.start + Duration::from_millis(self.since.load(Ordering::Relaxed));
-        since
-            + if self.handling.load(Ordering::Relaxed) > 0 {
-                limits.request
-            } else if self.reading.load(Ordering::Relaxed) {
-                limits.header_read
-            } else {
-                limits.idle
-            }
+        since + if self.is_reading() { limits.header_read } else { limits.idle }
     }
 
-    /// Late inside a request: there is nothing to end gracefully.
-    fn is_late_for_good(&self) -> bool {
-        self.reading.load(Ordering::Relaxed) || self.handling.load(Ordering::Relaxed) > 0
+    /// A request has begun, so that there is nothing to end gracefully.
+    fn is_reading(&self) -> bool {
+        self.reading.load(Ordering::Relaxed)
     }
 }
 
@@ -228,7 +228,8 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let poll = Pin::new(&mut self.io).poll_read(cx, buf);
-        if buf.filled().len() > before
+        if self.activity.protocol == Protocol::Http1
+            && buf.filled().len() > before
             && self.activity.handling.load(Ordering::Relaxed) == 0
             && !self.activity.reading.swap(true, Ordering::Relaxed)
         {
@@ -270,9 +271,14 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
     use crate::http::reply;
+    use http_body_util::{BodyExt, Empty, StreamBody};
     use hyper::StatusCode;
+    use hyper::body::{Bytes, Frame};
+    use hyper::client::conn::http2 as client;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     fn start(limits: Limits, stop: CancellationToken) -> DuplexStream {
@@ -342,5 +348,68 @@ mod tests {
         let _ = read.read_to_end(&mut answer).await;
         let _ = sent.await;
         assert!(answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
+    }
+
+    type Sent = http_body_util::combinators::BoxBody<Bytes, Infallible>;
+
+    /// An HTTP/2 client of a server that reads bodies, and the task that ends when the server closes.
+    async fn start_http2() -> (client::SendRequest<Sent>, tokio::task::JoinHandle<()>) {
+        let (near, far) = duplex(64 * 1024);
+        tokio::spawn(async move {
+            let (limits, stop) = (Limits::default(), CancellationToken::new());
+            connection(far, Protocol::Http2, &limits, stop, |request: Request<Incoming>| async {
+                let _ = request.into_body().collect().await;
+                reply::empty(StatusCode::NO_CONTENT)
+            })
+            .await;
+        });
+        // One that pings, as clients do to keep a path open: that is no request.
+        let (sender, driver) = client::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(7))
+            .keep_alive_while_idle(true)
+            .handshake(TokioIo::new(near))
+            .await
+            .expect("HTTP/2");
+        let closed = tokio::spawn(async move {
+            let _ = driver.await;
+        });
+        (sender, closed)
+    }
+
+    fn post(body: Sent) -> Request<Sent> {
+        Request::post("http://x/").body(body).expect("a request")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_http2_connection_is_closed_at_the_idle_limit() {
+        let (mut sender, closed) = start_http2().await;
+        let answer = sender.send_request(post(Empty::new().boxed())).await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+        let before = Instant::now();
+        closed.await.expect("no panic");
+        assert_eq!(before.elapsed().as_secs(), 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_cut_off_however_many_requests_come_beside_it() {
+        let (mut sender, _closed) = start_http2().await;
+        let endless = futures_util::stream::pending::<Result<Frame<Bytes>, Infallible>>();
+        let before = Instant::now();
+        let slow = sender.send_request(post(StreamBody::new(endless).boxed()));
+        let slow = tokio::spawn(async move { slow.await.map(|_| before.elapsed()) });
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            if slow.is_finished() {
+                break;
+            }
+            let answer = sender.send_request(post(Empty::new().boxed())).await;
+            assert_eq!(answer.expect("an answer").status(), StatusCode::NO_CONTENT);
+        }
+        assert!(slow.is_finished(), "its limit is 30 s, and 60 have passed");
+        assert!(slow.await.expect("no panic").is_err(), "it was answered");
+        // The others' connection goes on.
+        let answer = sender.send_request(post(Empty::new().boxed())).await;
+        assert_eq!(answer.expect("an answer").status(), StatusCode::NO_CONTENT);
     }
 }

@@ -251,7 +251,8 @@ mod tests {
         let first = signing_keys(&config).expect("made").current().kid().to_owned();
         let (sender, mut changes) = tokio::sync::mpsc::channel(4);
         let every = std::time::Duration::from_secs(10);
-        tokio::spawn(watch(config.clone(), Arc::new(provider()), every, sender));
+        let look = Arc::default();
+        tokio::spawn(watch(config.clone(), Arc::new(provider()), every, look, sender));
         tokio::time::sleep(every / 2).await;
         fs::write(&config.signing_key, "not a key").expect("written");
         tokio::time::sleep(every).await;

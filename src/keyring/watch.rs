@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tracing::{error, info};
 
 use crate::domain::cert::Fingerprint;
@@ -24,18 +24,33 @@ pub enum Change {
     SigningKeys(Arc<SigningKeys>),
 }
 
-/// Looks at the key files every so often and sends what changed.  A file that cannot be used leaves
+/// Looks at the key files every so often, and when `look` is notified, and sends what changed.  A file that cannot be used leaves
 /// what is in force, and is said once for each state of it.
-pub async fn watch(
+///
+/// What changes from the call on is noticed, so that who calls this first and reads the keys then
+/// misses nothing.
+pub fn watch(
     config: Config,
     provider: Arc<CryptoProvider>,
     every: Duration,
+    look: Arc<Notify>,
     changes: mpsc::Sender<Change>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let seen = Seen::of(&config);
+    follow(config, provider, every, look, changes, seen)
+}
+
+async fn follow(
+    config: Config,
+    provider: Arc<CryptoProvider>,
+    every: Duration,
+    look: Arc<Notify>,
+    changes: mpsc::Sender<Change>,
+    mut seen: Seen,
 ) {
-    let config = Arc::new(config);
-    let mut seen = Seen::of(&config);
     loop {
-        tokio::time::sleep(every).await;
+        // Either way: the files are looked at.
+        let _ = tokio::time::timeout(every, look.notified()).await;
         let (now, was) = (Seen::of(&config), seen);
         if now.identity != was.identity {
             match identity(&config, &provider) {

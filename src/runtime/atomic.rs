@@ -72,7 +72,7 @@ pub fn write(path: &Path, kind: &str, payload: &[u8]) -> Result<(), AtomicError>
     store().map_err(failed)
 }
 
-/// Reads what [`write`] wrote under the same `kind`; the predecessor when the newest is missing or
+/// Reads what [`write()`] wrote under the same `kind`; the predecessor when the newest is missing or
 /// damaged.  At most `limit` bytes of payload.
 ///
 /// # Errors

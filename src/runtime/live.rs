@@ -27,7 +27,9 @@ pub struct Active {
 pub struct EdgeTls {
     /// For the token plane: a client certificate is asked for.
     pub token: Arc<ServerConfig>,
-    /// For the public and directory planes: none is.
+    /// For the directory plane: one is asked for, for tokens that are bound to it, and none demanded.
+    pub directory: Arc<ServerConfig>,
+    /// For the public plane: none is asked for.
     pub public: Arc<ServerConfig>,
 }
 

@@ -1,6 +1,7 @@
 //! Rank 1: what running code shares.
 
 pub mod atomic;
+pub mod claim;
 pub mod health;
 pub mod live;
 pub mod log;

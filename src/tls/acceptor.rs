@@ -1,6 +1,7 @@
 //! From an accepted connection to a served one: handshake under a time limit, then HTTP.
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +16,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, debug_span};
+use tracing::{Instrument, debug, info_span};
 
 use crate::domain::refusal::{Code, Refusal};
 use crate::domain::verify::UnverifiedChain;
@@ -23,12 +24,14 @@ use crate::http::listen;
 use crate::http::peer::Peer;
 use crate::http::serve::{Limits, Protocol, connection};
 use crate::runtime::live::{EdgeTls, Live};
+use crate::runtime::log::AUDIT;
 use crate::tls::metrics::Metrics;
+use crate::tls::verifier::refused;
 
 /// Bounds of one TLS listener.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// From accept to the end of the handshake.
+    /// From accept to the end of the handshake, the wait for its permit included.
     pub handshake: Duration,
     /// Connections at once; the next waits in the kernel's queue.
     pub connections: usize,
@@ -88,12 +91,10 @@ where
         async move {
             let _permit = permit;
             let _open = edge.metrics.open(edge.name);
-            let shaken = {
-                let Ok(_shaking) = handshakes.acquire().await else { return };
-                let span = debug_span!("handshake", connection = number, %address);
-                handshake(&edge, stream, address, number).instrument(span).await
-            };
-            let Some((stream, peer)) = shaken else { return };
+            // In the audit's target, so that its filter shows where a refused peer is.
+            let span = info_span!(target: AUDIT, "handshake", connection = number, %address);
+            let shaken = handshake(&edge, &handshakes, stream, address, number);
+            let Some((stream, peer)) = shaken.instrument(span).await else { return };
             let protocol = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Protocol::Http2,
                 _ => Protocol::Http1,
@@ -110,21 +111,26 @@ where
 
 async fn handshake(
     edge: &Edge,
+    handshakes: &Semaphore,
     stream: TcpStream,
     address: SocketAddr,
     number: u64,
 ) -> Option<(TlsStream<TcpStream>, Peer)> {
-    let config = Arc::clone((edge.tls)(&edge.live.current().tls));
-    let accept = TlsAcceptor::from(config).accept(stream);
-    let stream = match timeout(edge.bounds.handshake, accept).await {
+    // The limit counts from accept: a crowd that says nothing is gone when it ends, and not one
+    // batch of handshakes after the other.
+    let shaken = timeout(edge.bounds.handshake, async {
+        let _permit = handshakes.acquire().await.map_err(io::Error::other)?;
+        let config = Arc::clone((edge.tls)(&edge.live.current().tls));
+        TlsAcceptor::from(config).accept(stream).await
+    });
+    let stream = match shaken.await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             match error.get_ref().and_then(|e| e.downcast_ref::<TlsError>()) {
-                // Counted and logged by the verifier, which knows the code.
+                // Counted and audited by the verifier, which knows the code.
                 Some(TlsError::InvalidCertificate(_)) => {}
                 Some(TlsError::NoCertificatesPresented) => {
-                    edge.metrics.refused(Code::CertificateMissing);
-                    debug!("refused: no client certificate");
+                    refused(&edge.metrics, &no_certificate(), None, None);
                 }
                 Some(error) => {
                     edge.metrics.failed(edge.name, "tls");
@@ -148,7 +154,11 @@ async fn handshake(
     edge.metrics.completed(edge.name, resumed);
     let chain = match tls.peer_certificates() {
         Some(presented) => UnverifiedChain::from_der(presented).map(Arc::new),
-        None => Err(Refusal::new(Code::CertificateMissing, "no certificate was presented")),
+        None => Err(no_certificate()),
     };
     Some((stream, Peer { address, connection: number, chain, resumed }))
+}
+
+fn no_certificate() -> Refusal {
+    Refusal::new(Code::CertificateMissing, "no certificate was presented")
 }

@@ -15,7 +15,7 @@ use rustls::version::{TLS12, TLS13};
 
 use crate::runtime::live::{EdgeTls, WeakLive};
 use crate::tls::metrics::Metrics;
-use crate::tls::verifier::{JudgeVerifier, ReportVerifier};
+use crate::tls::verifier::Verifier;
 
 /// What the token listener does with a bad client certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,9 +63,9 @@ pub fn edge(
     let provider = provider();
     let verifier: Arc<dyn ClientCertVerifier> = match config.client_auth {
         ClientAuth::Required => {
-            Arc::new(JudgeVerifier::new(live.clone(), metrics.clone(), &provider))
+            Arc::new(Verifier::required(live.clone(), metrics.clone(), &provider))
         }
-        ClientAuth::Report => Arc::new(ReportVerifier::new(&provider)),
+        ClientAuth::Report => Arc::new(Verifier::report(metrics.clone(), &provider)),
     };
     let versions: &[_] = if config.tls13_only { &[&TLS13] } else { &[&TLS13, &TLS12] };
     let builder =
@@ -73,8 +73,11 @@ pub fn edge(
     let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(Arc::clone(identity)));
     let mut token =
         builder()?.with_client_cert_verifier(verifier).with_cert_resolver(resolver.clone());
+    let mut directory = builder()?
+        .with_client_cert_verifier(Arc::new(Verifier::report(metrics.clone(), &provider)))
+        .with_cert_resolver(resolver.clone());
     let mut public = builder()?.with_no_client_auth().with_cert_resolver(resolver);
-    for server in [&mut token, &mut public] {
+    for server in [&mut token, &mut directory, &mut public] {
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // Without extended master secret a TLS 1.2 session can be spliced (RFC 7627).
         server.require_ems = true;
@@ -87,5 +90,5 @@ pub fn edge(
             server.ticketer = aws_lc_rs::Ticketer::new()?;
         }
     }
-    Ok(EdgeTls { token: Arc::new(token), public: Arc::new(public) })
+    Ok(EdgeTls { token: Arc::new(token), directory: Arc::new(directory), public: Arc::new(public) })
 }

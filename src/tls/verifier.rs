@@ -1,4 +1,4 @@
-//! Client certificate verifiers: what the handshake asks before it goes on.
+//! The client certificate verifier: what the handshake asks before it goes on.
 //!
 //! The verdict here only decides whether to talk.  rustls does not ask again when a session is
 //! resumed, so every request is judged again by whoever serves it.
@@ -18,61 +18,51 @@ use rustls::{
 };
 use tracing::info;
 
+use crate::domain::cert::{Certificate, Fingerprint};
 use crate::domain::refusal::{Code, Refusal};
 use crate::domain::verify::{UnverifiedChain, judge};
 use crate::runtime::live::WeakLive;
 use crate::runtime::log::AUDIT;
 use crate::tls::metrics::Metrics;
 
-/// Refuses in the handshake what the judge refuses.
-pub struct JudgeVerifier {
-    live: WeakLive,
+/// Judges client certificates in the handshake, or lets them all through to the request.
+pub struct Verifier {
+    /// What to judge under; `None` leaves it to each request to tell the refusal.
+    live: Option<WeakLive>,
     metrics: Metrics,
     signatures: WebPkiSupportedAlgorithms,
 }
 
-impl JudgeVerifier {
-    /// A verifier that judges under what `live` has in force.
-    pub fn new(live: WeakLive, metrics: Metrics, provider: &CryptoProvider) -> Self {
-        Self { live, metrics, signatures: provider.signature_verification_algorithms }
+impl Verifier {
+    /// Refuses what the judge refuses under what `live` has in force.
+    pub fn required(live: WeakLive, metrics: Metrics, provider: &CryptoProvider) -> Self {
+        Self { live: Some(live), ..Self::report(metrics, provider) }
     }
 
-    fn judge(&self, presented: &[&CertificateDer<'_>]) -> Result<(), Refusal> {
-        let active = self.live.current().ok_or_else(|| {
-            Refusal::new(Code::ChainUntrusted, "the gateway is starting or has stopped")
-        })?;
-        let chain = UnverifiedChain::from_der(presented)?;
-        judge(&chain, &active.trust, SystemTime::now().into()).map(|_| ()).inspect_err(|refusal| {
-            let leaf = chain.leaf();
-            // The address is in the span of the connection's handshake.
-            info!(
-                target: AUDIT,
-                decision = "refused",
-                at = "handshake",
-                code = refusal.code.as_str(),
-                detail = refusal.detail,
-                subject = %leaf.subject,
-                serial = leaf.serial_hex(),
-                certificate = %leaf.fingerprint,
-                generation = active.trust.generation,
-            );
+    /// Refuses no certificate, nor the lack of one.
+    pub fn report(metrics: Metrics, provider: &CryptoProvider) -> Self {
+        Self { live: None, metrics, signatures: provider.signature_verification_algorithms }
+    }
+
+    /// A peer that shows a certificate and not that it holds its key may be an impostor.
+    fn shows_the_key(
+        &self,
+        certificate: &CertificateDer<'_>,
+        shown: Result<HandshakeSignatureValid, Error>,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        shown.inspect_err(|error| {
+            let detail = format!("the peer does not show that it holds the leaf's key: {error}");
+            let refusal = Refusal::new(Code::SignatureInvalid, detail);
+            refused(&self.metrics, &refusal, Some(certificate), None);
         })
     }
 }
 
-/// Lets every certificate, and none at all, through to the request, which tells the refusal.
-pub struct ReportVerifier {
-    signatures: WebPkiSupportedAlgorithms,
-}
-
-impl ReportVerifier {
-    /// A verifier that refuses no certificate.
-    pub fn new(provider: &CryptoProvider) -> Self {
-        Self { signatures: provider.signature_verification_algorithms }
+impl ClientCertVerifier for Verifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.live.is_some()
     }
-}
 
-impl ClientCertVerifier for JudgeVerifier {
     /// None: the list cannot follow the live anchors, tells strangers whom we trust, and past 64 KB
     /// no peer accepts it.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -85,14 +75,19 @@ impl ClientCertVerifier for JudgeVerifier {
         intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        let Some(live) = &self.live else { return Ok(ClientCertVerified::assertion()) };
         let presented: Vec<_> = std::iter::once(end_entity).chain(intermediates).collect();
-        match self.judge(&presented) {
-            Ok(()) => Ok(ClientCertVerified::assertion()),
-            Err(refusal) => {
-                self.metrics.refused(refusal.code);
-                Err(alert(refusal))
-            }
-        }
+        let active = live.current();
+        let verdict = match &active {
+            Some(active) => UnverifiedChain::from_der(&presented)
+                .and_then(|chain| judge(&chain, &active.trust, SystemTime::now().into())),
+            None => Err(Refusal::new(Code::ChainUntrusted, "the gateway is stopping")),
+        };
+        verdict.map(|_| ClientCertVerified::assertion()).map_err(|refusal| {
+            let generation = active.map(|active| active.trust.generation);
+            refused(&self.metrics, &refusal, Some(end_entity), generation);
+            alert(refusal)
+        })
     }
 
     fn verify_tls12_signature(
@@ -101,7 +96,7 @@ impl ClientCertVerifier for JudgeVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.signatures)
+        self.shows_the_key(cert, verify_tls12_signature(message, cert, dss, &self.signatures))
     }
 
     fn verify_tls13_signature(
@@ -110,7 +105,7 @@ impl ClientCertVerifier for JudgeVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.signatures)
+        self.shows_the_key(cert, verify_tls13_signature(message, cert, dss, &self.signatures))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -118,45 +113,26 @@ impl ClientCertVerifier for JudgeVerifier {
     }
 }
 
-impl ClientCertVerifier for ReportVerifier {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.signatures)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.signatures)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.signatures.supported_schemes()
-    }
+/// Counts and audits a refusal.  The connection's number and address are in the span around it.
+pub(super) fn refused(
+    metrics: &Metrics,
+    refusal: &Refusal,
+    leaf: Option<&CertificateDer<'_>>,
+    generation: Option<u64>,
+) {
+    metrics.refused(refusal.code);
+    let readable = leaf.and_then(|leaf| Certificate::from_der(leaf).ok());
+    info!(
+        target: AUDIT,
+        event = "handshake",
+        decision = "refused",
+        refusal = refusal.code.as_str(),
+        detail = refusal.detail,
+        subject = readable.as_ref().map(|leaf| leaf.subject.to_string()),
+        serial = readable.as_ref().map(Certificate::serial_hex),
+        certificate = leaf.map(|leaf| tracing::field::display(Fingerprint::of(leaf))),
+        generation,
+    );
 }
 
 /// The TLS error that makes rustls send the alert that fits a refusal (RFC 8446 section 6.2), and
@@ -180,14 +156,8 @@ fn alert(refusal: Refusal) -> Error {
     })
 }
 
-impl fmt::Debug for JudgeVerifier {
+impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JudgeVerifier")
-    }
-}
-
-impl fmt::Debug for ReportVerifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ReportVerifier")
+        f.write_str("Verifier")
     }
 }

@@ -217,7 +217,7 @@ fn tbs_certificate(
 /// A list in the making.
 #[derive(Clone)]
 pub struct List<'a> {
-    signer: &'a Ca,
+    pub signer: &'a Ca,
     /// The encoded version; v1 has none.
     pub version: Option<u8>,
     pub issuer: Vec<u8>,
@@ -284,6 +284,17 @@ impl List<'_> {
 
     /// The signed list.
     pub fn sign(&self) -> Vec<u8> {
+        self.signer.key.wrap(&self.tbs())
+    }
+
+    /// The list, signed after something was done to it.
+    pub fn sign_changed(&self, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut tbs = self.tbs();
+        change(&mut tbs);
+        self.signer.key.wrap(&tbs)
+    }
+
+    fn tbs(&self) -> Vec<u8> {
         let entries =
             if self.entries.is_empty() { Vec::new() } else { header(0x30, self.entries.len()) };
         let extensions = match &self.extensions[..] {
@@ -305,7 +316,7 @@ impl List<'_> {
         tbs.extend_from_slice(&head);
         tbs.extend_from_slice(&self.entries);
         tbs.extend_from_slice(&extensions);
-        self.signer.key.wrap(&tbs)
+        tbs
     }
 }
 

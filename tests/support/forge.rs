@@ -88,7 +88,7 @@ pub fn cn(text: &str) -> Vec<u8> {
 
 /// GeneralNames, each with its context tag number and contents.
 pub fn general_names(names: &[(u8, Vec<u8>)]) -> Vec<u8> {
-    seq(&names.iter().map(|n| general_name(n)).collect::<Vec<_>>())
+    seq(&names.iter().map(general_name).collect::<Vec<_>>())
 }
 
 pub fn general_name((number, contents): &(u8, Vec<u8>)) -> Vec<u8> {

@@ -14,6 +14,7 @@ use crate::cli::quickstart::pki::{Authority, Identity, Subject};
 use crate::domain::subject::SubjectField;
 use crate::domain::subject::SubjectId;
 use crate::domain::time::Timestamp;
+use crate::runtime::claim::claim;
 
 /// How long lists of the quickstart are good for.
 const LIST_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -173,7 +174,7 @@ impl World {
             self.publish(slug, "issuer", &domain.issuer, None, 1, &[], now)?;
             self.publish(slug, "issuer", &domain.issuer, Some(1), 2, &[], now)?;
         }
-        self.put("anchorgate.toml", &self.config())
+        self.put_secret("anchorgate.toml", &self.config())
     }
 
     /// Issues a list and puts it where the CRL server finds it.
@@ -290,11 +291,11 @@ impl World {
             devices: devices.collect(),
             crl_dir: self.dir.join("crl").display().to_string(),
         };
-        let path = self.dir.join(INDEX);
-        // Complete as soon as it is there: others wait for it to appear.
-        let aside = path.with_extension("new");
-        fs::write(&aside, serde_json::to_vec_pretty(&index)?)?;
-        fs::rename(&aside, &path).with_context(|| format!("cannot write {}", path.display()))
+        // Complete as soon as it is there, since others wait for it to appear; and it tells the token.
+        let (aside, path) = ("quickstart.new", self.dir.join(INDEX));
+        self.put_secret(aside, &serde_json::to_string_pretty(&index)?)?;
+        fs::rename(self.dir.join(aside), &path)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// The gateway's configuration file.
@@ -447,6 +448,10 @@ fn clear(dir: &Path) -> anyhow::Result<()> {
         dir.join("anchorgate.toml").exists() && dir.join("pki/server-root.pem").exists();
     if !is_empty && !made_by_us {
         bail!("{} holds something else than a quickstart; name an empty directory", dir.display());
+    }
+    if made_by_us {
+        // A gateway that runs there has its claim: it is not to lose its files.
+        claim(&dir.join("data"))?;
     }
     for sub in ["pki", "crl", "data"] {
         match fs::remove_dir_all(dir.join(sub)) {

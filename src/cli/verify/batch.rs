@@ -18,7 +18,7 @@ pub fn run(mut input: impl BufRead, mut output: impl Write) -> ExitCode {
     let mut line = Vec::new();
     loop {
         line.clear();
-        let answer = match next_line(&mut input, &mut line) {
+        let answer = match next_line(&mut input, &mut line, MAX_LINE) {
             Ok(Line::End) => return ExitCode::SUCCESS,
             Ok(Line::TooLong) => error(&Value::Null, &format!("a line above {MAX_LINE} bytes")),
             Ok(Line::Read) if line.trim_ascii().is_empty() => continue,
@@ -34,6 +34,7 @@ pub fn run(mut input: impl BufRead, mut output: impl Write) -> ExitCode {
     }
 }
 
+#[derive(Debug, PartialEq, Eq)]
 enum Line {
     Read,
     TooLong,
@@ -41,11 +42,11 @@ enum Line {
 }
 
 /// Reads one line; of one that is too long only the end is looked for.
-fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Line> {
-    if input.by_ref().take(MAX_LINE).read_until(b'\n', line)? == 0 {
+fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>, max: u64) -> io::Result<Line> {
+    if input.by_ref().take(max).read_until(b'\n', line)? == 0 {
         return Ok(Line::End);
     }
-    if line.ends_with(b"\n") || (line.len() as u64) < MAX_LINE {
+    if line.ends_with(b"\n") || (line.len() as u64) < max {
         return Ok(Line::Read);
     }
     line.clear();
@@ -81,4 +82,39 @@ fn answer(line: &[u8], signatures: &Arc<SignatureMemo>) -> Value {
 
 fn error(id: &Value, detail: &str) -> Value {
     json!({"id": id, "decision": "error", "detail": detail})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_too_long_is_passed_over_whole() {
+        let mut input =
+            io::BufReader::with_capacity(3, &b"0123\n01234567\n0123456789abc\nlast"[..]);
+        let mut line = Vec::new();
+        let mut next = |line: &mut Vec<u8>| {
+            line.clear();
+            let read = next_line(&mut input, line, 8).expect("no failure");
+            (read, String::from_utf8_lossy(line).into_owned())
+        };
+        assert_eq!(next(&mut line), (Line::Read, "0123\n".into()));
+        assert_eq!(next(&mut line), (Line::TooLong, String::new()));
+        assert_eq!(next(&mut line), (Line::TooLong, String::new()));
+        assert_eq!(next(&mut line), (Line::Read, "last".into()));
+        assert_eq!(next(&mut line), (Line::End, String::new()));
+    }
+
+    #[test]
+    fn every_line_has_its_answer() {
+        let mut output = Vec::new();
+        run(&b"{\"id\":1}\n\n[]\n\xff\n"[..], &mut output);
+        let text = String::from_utf8(output).expect("UTF-8");
+        let ids: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["id"].clone())
+            .collect();
+        assert_eq!(ids, [json!(1), Value::Null, Value::Null]);
+        assert_eq!(text.matches("\"decision\":\"error\"").count(), 3);
+    }
 }

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-mod answer;
 mod batch;
+mod live;
 mod request;
 
-use answer::Answer;
+use crate::admin::answer::Answer;
 use request::Request;
+use url::Url;
 
 /// Exit code for input that cannot be used.
 const UNUSABLE: u8 = 2;
@@ -26,23 +27,32 @@ With --batch, every line of standard input is one JSON object
 and gives one line of output, at once and in order:
   {\"id\":…,\"decision\":\"accept\"|\"reject\"|\"error\",\"configurationId\",\"subjectId\",\"reason\",\"detail\",\"path\",\"crls\"}")]
 pub struct Args {
-    /// The trust configurations: a Graph list answer, {"value":[…]}
-    #[arg(long, value_name = "FILE.json", required_unless_present = "batch")]
+    /// The trust configurations: a Graph list answer, {"value":[…]}.  Without it the running gateway is
+    /// asked, and judges under what it has in force
+    #[arg(long, value_name = "FILE.json")]
     directory: Option<PathBuf>,
+    /// The admin plane of the running gateway, where no directory is given
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:9090",
+        env = "ANCHORGATE_ADMIN"
+    )]
+    admin: Url,
     /// The chain to judge as PEM, leaf first; `-` is standard input
     #[arg(long, value_name = "CHAIN.pem", required_unless_present = "batch")]
     chain: Option<PathBuf>,
     /// A revocation list, DER or PEM; matched to its authority by issuer and key
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "directory")]
     crl: Vec<PathBuf>,
     /// The time to judge at, such as 2026-11-21T08:00:00Z [default: now]
     #[arg(long, value_name = "RFC3339")]
     at: Option<String>,
     /// What revocation lists are needed [default: require for an authority with an address, else off]
-    #[arg(long, value_name = "POLICY", value_parser = ["require", "if-available", "off"])]
+    #[arg(long, value_name = "POLICY", value_parser = ["require", "if-available", "off"], requires = "directory")]
     crl_policy: Option<String>,
     /// The configuration to judge under, where several accept the chain
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", requires = "directory")]
     configuration: Option<String>,
     /// Print JSON, with every path that was tried
     #[arg(long)]
@@ -56,6 +66,9 @@ pub struct Args {
 pub fn run(args: &Args) -> ExitCode {
     if args.batch {
         return batch::run(std::io::stdin().lock(), std::io::stdout().lock());
+    }
+    if args.directory.is_none() {
+        return live::run(args);
     }
     let answer = match Request::from_files(args).and_then(|request| request.judge(None, true)) {
         Ok(answer) => answer,

@@ -12,10 +12,9 @@ use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::admin::answer::{Answer, List};
 use crate::cli::verify::Args;
-use crate::cli::verify::answer::{Answer, List};
 use crate::domain::cert::Certificate;
-use crate::domain::refusal::Refusal;
 use crate::domain::time::Timestamp;
 use crate::domain::trust::anchors::{AnchorSet, ConfigurationId};
 use crate::domain::trust::crl::RevocationList;
@@ -199,14 +198,7 @@ impl Request {
     }
 }
 
-/// A refusal that was made before there was anything to judge with is an answer, not an error.
-impl Answer {
-    fn refused(refusal: Refusal, skipped: Vec<crate::domain::trust::anchors::Skipped>) -> Self {
-        Self::new(Err(refusal), Vec::new(), Vec::new(), skipped)
-    }
-}
-
-fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
+pub(super) fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
     let name = path.display();
     let from: Box<dyn Read> = if path.as_os_str() == "-" {
         Box::new(std::io::stdin())

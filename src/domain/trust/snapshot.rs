@@ -43,6 +43,8 @@ pub struct TrustPolicy {
     pub max_signatures: usize,
     /// Issuers tried for one decision.
     pub max_nodes: usize,
+    /// Paths to an anchor that are judged whole for one decision.
+    pub max_paths: usize,
     /// Comparisons of a name with a name constraint for one decision.
     pub max_name_comparisons: usize,
 }
@@ -65,6 +67,7 @@ impl Default for TrustPolicy {
             // A hundred authorities of one name without key identifiers, and a path below them.
             max_signatures: 128,
             max_nodes: 2048,
+            max_paths: 256,
             max_name_comparisons: 250_000,
         }
     }

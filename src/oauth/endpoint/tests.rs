@@ -256,7 +256,11 @@ fn live() -> Live {
         Ok::<_, ()>(Active {
             trust: Arc::new(Snapshot::default()),
             keys: Arc::new(keys()),
-            tls: Arc::new(EdgeTls { token: Arc::clone(&tls), public: tls }),
+            tls: Arc::new(EdgeTls {
+                token: Arc::clone(&tls),
+                directory: Arc::clone(&tls),
+                public: tls,
+            }),
         })
     });
     started.expect("a cell").0

@@ -57,17 +57,21 @@ fn check_time(element: Element<'_>) -> Result<(), DerError> {
         _ => return Timestamp::from_der(element).map(|_| ()),
     };
     // The first 28 days of every month need no calendar.
-    let pair = |i: usize| {
-        let (tens, ones) = (digits[i].wrapping_sub(b'0'), digits[i + 1].wrapping_sub(b'0'));
-        if tens > 9 || ones > 9 { u8::MAX } else { tens * 10 + ones }
-    };
-    let plain = pair(0) < 100
-        && (1..=12).contains(&pair(2))
-        && (1..=28).contains(&pair(4))
-        && pair(6) < 24
-        && pair(8) < 60
-        && pair(10) < 60;
-    if plain && element.tag == tag::UTC_TIME {
+    let mut numbers = [0u8; 6];
+    let mut are_digits = true;
+    for (number, pair) in numbers.iter_mut().zip(digits.as_chunks::<2>().0) {
+        let [tens, ones] = pair.map(|digit| digit.wrapping_sub(b'0'));
+        are_digits &= tens <= 9 && ones <= 9;
+        *number = tens.wrapping_mul(10).wrapping_add(ones);
+    }
+    let [_, month, day, hour, minute, second] = numbers;
+    let is_plain = are_digits
+        && (1..=12).contains(&month)
+        && (1..=28).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second < 60;
+    if is_plain && element.tag == tag::UTC_TIME {
         return Ok(());
     }
     Timestamp::from_der(element).map(|_| ())

@@ -77,6 +77,11 @@ impl RevocationList {
         entries.get(serial)
     }
 
+    /// Whose certificates the entries are: the list's own issuer, then those an indirect list names.
+    pub fn certificate_issuers(&self) -> impl Iterator<Item = &Name> {
+        self.groups.iter().map(|(name, _)| name)
+    }
+
     /// Entries of all certificate issuers.
     pub fn entries(&self) -> usize {
         self.groups.iter().map(|(_, entries)| entries.len()).sum()

@@ -22,7 +22,9 @@ mod signature;
 pub use entries::{Entries, MAX_ODD_SERIALS};
 pub use error::{CrlError, Fault};
 pub use list::{CrlNumber, Kind, RevocationList};
-pub use reader::{DEFAULT_MAX_BYTES, ListReader, MAX_CERTIFICATE_ISSUERS, MAX_PART_BYTES};
+pub use reader::{
+    DEFAULT_MAX_BYTES, ListReader, MAX_CERTIFICATE_ISSUERS, MAX_PART_BYTES, Unverified,
+};
 pub use reason::{Reason, Reasons};
 pub(in crate::domain::trust) use scope::distribution_points;
 pub use scope::{DistributionPoint, IssuingDistributionPoint, Only};

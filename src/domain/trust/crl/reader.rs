@@ -74,8 +74,11 @@ impl ListReader {
             Framing::Der => self.walk.feed(bytes),
             Framing::Pem(decoder) => {
                 let mut der = Vec::with_capacity(bytes.len() / 4 * 3 + 3);
-                decoder.feed(bytes, &mut der).map_err(Fault::Pem)?;
-                self.walk.feed(&der)
+                let decoded = decoder.feed(bytes, &mut der);
+                // What came before the fault is walked first: the verdict is the same however the
+                // text was cut.
+                self.walk.feed(&der)?;
+                decoded.map_err(Fault::Pem)
             }
         }
     }
@@ -85,17 +88,45 @@ impl ListReader {
     /// # Errors
     /// The list is truncated, breaks a rule, is of the future, or is not signed by any of `signers`.
     pub fn finish(
-        mut self,
+        self,
         signers: &[Arc<Certificate>],
         now: Timestamp,
     ) -> Result<RevocationList, CrlError> {
+        let (issuer, walk) = self.end()?;
+        walk.finish(signers, now).map_err(|fault| CrlError { issuer, fault })
+    }
+
+    /// What the bytes say, whoever wrote them: to look at, and good for nothing else.
+    ///
+    /// # Errors
+    /// The list is truncated or breaks a rule.
+    pub fn finish_unverified(self) -> Result<Unverified, CrlError> {
+        let (issuer, walk) = self.end()?;
+        let list = walk.list(Vec::new()).map_err(|fault| CrlError { issuer, fault })?;
+        Ok(Unverified(list))
+    }
+
+    fn end(mut self) -> Result<(Option<Name>, Walk), CrlError> {
         if let Framing::Pem(decoder) = &mut self.framing {
             let mut der = Vec::new();
-            let end = decoder.finish(&mut der).map_err(Fault::Pem);
-            end.and_then(|()| self.walk.feed(&der)).map_err(|fault| self.walk.error(fault))?;
+            let end = decoder.finish(&mut der);
+            let walked = self.walk.feed(&der);
+            walked.and(end.map_err(Fault::Pem)).map_err(|fault| self.walk.error(fault))?;
         }
-        let issuer = self.walk.issuer.clone();
-        self.walk.finish(signers, now).map_err(|fault| CrlError { issuer, fault })
+        if self.walk.part != Part::End {
+            return Err(self.walk.error(malformed("certificateList", DerError::Truncated)));
+        }
+        Ok((self.walk.issuer.clone(), self.walk))
+    }
+}
+
+/// A list that nobody vouches for.
+pub struct Unverified(RevocationList);
+
+impl Unverified {
+    /// What it says.
+    pub fn list(&self) -> &RevocationList {
+        &self.0
     }
 }
 
@@ -385,12 +416,13 @@ impl Walk {
             self.group = self.group_of(issuer)?;
         }
         self.removals |= entry.reason == Reason::RemoveFromCrl;
-        self.groups[self.group].add(entry.serial, entry.reason, size, remaining).map_err(
-            |TooManyOdd| Fault::TooMany {
+        let expected = || usize::try_from(remaining).unwrap_or(usize::MAX) / size.max(1) + 1;
+        self.groups[self.group].add(entry.serial, entry.reason, expected).map_err(|TooManyOdd| {
+            Fault::TooMany {
                 what: "serial numbers that are negative or above 20 octets",
                 limit: MAX_ODD_SERIALS,
-            },
-        )
+            }
+        })
     }
 
     fn group_of(&mut self, issuer: Name) -> Result<usize, Fault> {
@@ -458,14 +490,25 @@ impl Walk {
         Ok(Some(element.raw.len()))
     }
 
-    fn finish(self, signers: &[Arc<Certificate>], now: Timestamp) -> Result<RevocationList, Fault> {
-        let (Part::End, Some(issuer)) = (self.part, self.issuer) else {
-            return Err(malformed("certificateList", DerError::Truncated));
-        };
-        let signed = self.message.finish().ok_or(Fault::Rule("no signature algorithm"))?;
+    fn finish(
+        mut self,
+        signers: &[Arc<Certificate>],
+        now: Timestamp,
+    ) -> Result<RevocationList, Fault> {
+        let message = std::mem::replace(&mut self.message, Message::new());
+        let signed = message.finish().ok_or(Fault::Rule("no signature algorithm"))?;
+        let issuer = self.issuer.as_ref().ok_or(Fault::Rule("no issuer"))?;
         let key_id = self.extensions.signer.as_ref().and_then(|id| id.key_id.as_deref());
-        let signers = signers_of(&issuer, key_id, signers, &signed, &self.signature)?;
+        let signers = signers_of(issuer, key_id, signers, &signed, &self.signature)?;
+        if self.this_update > now {
+            return Err(Fault::NotYetValid { this_update: self.this_update, now });
+        }
+        self.list(signers)
+    }
 
+    /// The list, as signed by `signers`.
+    fn list(self, signers: Vec<Arc<Certificate>>) -> Result<RevocationList, Fault> {
+        let issuer = self.issuer.ok_or(Fault::Rule("no issuer"))?;
         let scope = self.extensions.scope;
         if !self.others.is_empty() && !scope.as_ref().is_some_and(|scope| scope.indirect) {
             return Err(Fault::Rule(
@@ -480,9 +523,6 @@ impl Walk {
             (Some(_), None) => return Err(Fault::Rule("a delta list without cRLNumber")),
             (Some(base), Some(_)) => Kind::Delta { base },
         };
-        if self.this_update > now {
-            return Err(Fault::NotYetValid { this_update: self.this_update, now });
-        }
         let mut names: Vec<_> = self.others.into_iter().collect();
         names.sort_unstable_by_key(|(_, group)| *group);
         let names = std::iter::once(issuer.clone()).chain(names.into_iter().map(|(name, _)| name));

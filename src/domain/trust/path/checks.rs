@@ -277,3 +277,112 @@ fn extended_key_usage(certificate: &Certificate) -> Refusal {
     let detail = format!("extendedKeyUsage of `{}` does not allow clientAuth", certificate.subject);
     Refusal::new(Code::ExtendedKeyUsage, detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::trust::path::forge::{self, Key, NOW, Spec, cn};
+
+    fn read(spec: &Spec) -> Arc<Certificate> {
+        let key = Key::number(0);
+        Arc::new(Certificate::from_der(&spec.sign(key, key)).expect("a certificate"))
+    }
+
+    /// The verdict on this leaf right below a good anchor.
+    fn leaf(spec: &Spec, purpose: Purpose, policy: &TrustPolicy) -> Result<(), Code> {
+        let anchor = read(&Spec::authority(cn("Root"), cn("Root")));
+        path(&[read(spec), anchor], purpose, Timestamp(NOW), policy, &mut 10).map_err(|r| r.code)
+    }
+
+    fn device() -> Spec {
+        Spec::device(cn("device"), cn("Root"))
+    }
+
+    fn usages(of: &[&[u8]]) -> Vec<u8> {
+        forge::seq(&of.iter().map(|usage| forge::oid(usage)).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_device_needs_client_auth_where_it_says_what_it_is_for() {
+        let lax = TrustPolicy::default();
+        let strict = TrustPolicy { require_client_auth: true, ..TrustPolicy::default() };
+        let with = |of: &[&[u8]]| device().with(forge::EXTENDED_KEY_USAGE, true, usages(of));
+        let refused = Err(Code::ExtendedKeyUsage);
+        for (spec, by_lax, by_strict) in [
+            (with(&[forge::CLIENT_AUTH]), Ok(()), Ok(())),
+            (with(&[forge::SERVER_AUTH, forge::CLIENT_AUTH]), Ok(()), Ok(())),
+            (with(&[forge::SERVER_AUTH]), refused, refused),
+            (with(&[forge::ANY_USAGE]), Ok(()), refused),
+            (device().without(forge::EXTENDED_KEY_USAGE), Ok(()), refused),
+        ] {
+            assert_eq!(leaf(&spec, Purpose::ClientAuth, &lax), by_lax);
+            assert_eq!(leaf(&spec, Purpose::ClientAuth, &strict), by_strict);
+            // A signer of lists is no client.
+            let signer = spec.with(forge::KEY_USAGE, true, forge::key_usage(&[6]));
+            assert_eq!(leaf(&signer, Purpose::CrlSigning, &strict), Ok(()));
+        }
+    }
+
+    #[test]
+    fn each_purpose_has_its_key_usage() {
+        let policy = TrustPolicy::default();
+        let with = |bits: &[u8]| device().with(forge::KEY_USAGE, false, forge::key_usage(bits));
+        for (bits, client, signer) in [
+            (&[0][..], true, false),
+            (&[6], false, true),
+            (&[0, 6], true, true),
+            (&[2, 4], false, false),
+        ] {
+            assert_eq!(leaf(&with(bits), Purpose::ClientAuth, &policy).is_ok(), client, "{bits:?}");
+            assert_eq!(leaf(&with(bits), Purpose::CrlSigning, &policy).is_ok(), signer, "{bits:?}");
+        }
+        let without = device().without(forge::KEY_USAGE);
+        assert_eq!(leaf(&without, Purpose::ClientAuth, &policy), Ok(()));
+        assert_eq!(leaf(&without, Purpose::CrlSigning, &policy), Ok(()));
+    }
+
+    #[test]
+    fn serial_numbers_are_positive_and_of_twenty_octets() {
+        for (serial, good) in [
+            (&[1][..], true),
+            (&[0, 0xff], true),
+            (&[0x7f; 20], true),
+            (&[&[0][..], &[0xff; 20]].concat(), true),
+            (&[0x7f; 21], false),
+            (&[0], false),
+            (&[0xff], false),
+        ] {
+            let verdict =
+                leaf(&device().serial(serial), Purpose::ClientAuth, &TrustPolicy::default());
+            let wanted = if good { Ok(()) } else { Err(Code::CertificateMalformed) };
+            assert_eq!(verdict, wanted, "{serial:02x?}");
+        }
+    }
+
+    #[test]
+    fn a_critical_extension_must_be_processed() {
+        let policy = TrustPolicy::default();
+        let key_id = forge::tlv(4, &[1, 2, 3]);
+        for (kind, der) in [(&[0x2a, 3, 4][..], vec![5, 0]), (forge::SUBJECT_KEY_ID, key_id)] {
+            let (critical, not) =
+                (device().with(kind, true, der.clone()), device().with(kind, false, der));
+            let refused = Err(Code::CriticalExtension);
+            assert_eq!(leaf(&critical, Purpose::ClientAuth, &policy), refused);
+            assert_eq!(leaf(&not, Purpose::ClientAuth, &policy), Ok(()));
+        }
+    }
+
+    #[test]
+    fn empty_names_and_a_path_of_one_are_refused() {
+        let nobody = || forge::seq::<Vec<u8>>(&[]);
+        let policy = TrustPolicy::default();
+        let verdict = leaf(&Spec::device(cn("d"), nobody()), Purpose::ClientAuth, &policy);
+        assert_eq!(verdict, Err(Code::CertificateMalformed));
+        let anchor = read(&Spec::authority(nobody(), cn("Root")));
+        let verdict = as_anchor(&anchor, Purpose::ClientAuth, Timestamp(NOW), &policy);
+        assert_eq!(verdict.map_err(|r| r.code), Err(Code::AuthorityNotCa));
+        let alone = [read(&Spec::authority(cn("Root"), cn("Root")))];
+        let verdict = path(&alone, Purpose::ClientAuth, Timestamp(NOW), &policy, &mut 10);
+        assert_eq!(verdict.map_err(|r| r.code), Err(Code::ChainUntrusted));
+    }
+}

@@ -90,3 +90,55 @@ pub fn key_ids_agree(certificate: &Certificate, issuer: &Certificate) -> Option<
     let wanted = certificate.authority_key_id.as_ref()?.key_id.as_ref()?;
     Some(wanted == issuer.subject_key_id.as_ref()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use crate::domain::subject::SubjectField;
+    use crate::domain::trust::anchors::{Authority, Configuration, Devices};
+    use crate::domain::trust::path::forge::{Key, Spec, cn};
+
+    fn read(der: &[u8]) -> Certificate {
+        Certificate::from_der(der).expect("a certificate")
+    }
+
+    fn configuration(roots: &[(&str, usize)]) -> Configuration {
+        let authority = |(name, own): &(&str, usize)| {
+            let key = Key::number(*own);
+            let der = Spec::authority(cn(name), cn(name)).key_ids(key, key).sign(key, key);
+            let certificate = Arc::new(read(&der));
+            Authority { certificate, is_root: true, crl_url: None, delta_crl_url: None }
+        };
+        Configuration {
+            id: "c".into(),
+            display_name: String::new(),
+            subject_field: SubjectField::SubjectDn,
+            devices: Devices::Any,
+            authorities: roots.iter().map(authority).collect(),
+        }
+    }
+
+    #[test]
+    fn key_identifiers_put_the_right_configuration_first() {
+        let configurations = vec![
+            configuration(&[("Root", 1), ("Else", 4)]),
+            configuration(&[("Other", 2)]),
+            configuration(&[("Other", 2), ("ROOT ", 3)]),
+        ];
+        let anchors = AnchorSet { configurations, skipped: Vec::new() };
+        let index = Index::of(&anchors);
+        let candidates = |leaf: &Spec| {
+            let leaf = read(&leaf.sign(Key::number(9), Key::number(3)));
+            index.candidates(&anchors, [&leaf].into_iter())
+        };
+        let leaf = Spec::device(cn("d"), cn("root"));
+        assert_eq!(candidates(&leaf), [0, 2]);
+        assert_eq!(candidates(&leaf.key_ids(Key::number(9), Key::number(3))), [2, 0]);
+        assert_eq!(candidates(&Spec::device(cn("d"), cn("Nobody"))), [0; 0]);
+        let root = read(&Spec::device(cn("root"), cn("x")).sign(Key::number(9), Key::number(9)));
+        assert_eq!(index.named_in(2, &root.subject).len(), 1);
+        assert!(index.named_in(1, &root.subject).is_empty());
+    }
+}

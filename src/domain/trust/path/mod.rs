@@ -3,7 +3,7 @@
 //!
 //! # Rooms
 //! [`search`] grows a path from the certificate upwards and knows the bounds; [`checks`] judges a whole
-//! path from the anchor downwards, with [`constraints`] (names), [`policy`] (certificate policies) and
+//! path from the anchor downwards, with [`constraints`] (on [`names`]), [`policy`] (certificate policies) and
 //! [`signature`] for the parts that have state or cost of their own; [`second`] asks rustls-webpki
 //! for its opinion; [`index`] finds the configurations and authorities that can matter.
 //!
@@ -16,6 +16,7 @@
 pub mod checks;
 pub mod constraints;
 pub mod index;
+pub mod names;
 pub mod policy;
 pub mod search;
 pub mod second;
@@ -23,4 +24,4 @@ pub mod signature;
 
 #[cfg(test)]
 #[path = "../../../../tests/support/forge.rs"]
-mod forge;
+pub(crate) mod forge;

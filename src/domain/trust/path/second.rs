@@ -127,3 +127,79 @@ impl SignatureVerificationAlgorithm for VerifiedBefore {
         self.0.signature_alg_id()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::trust::path::forge::{self, Key, NOW, Spec, cn};
+
+    /// Leaf, intermediate and root with these changes, signed in order.
+    fn path(change: impl FnOnce(&mut [Spec; 3])) -> Vec<Arc<Certificate>> {
+        let mut specs = [
+            Spec::device(cn("d"), cn("A")),
+            Spec::authority(cn("A"), cn("R")),
+            Spec::authority(cn("R"), cn("R")),
+        ];
+        change(&mut specs);
+        let sign =
+            |(i, spec): (usize, &Spec)| spec.sign(Key::number(i), Key::number((i + 1).min(2)));
+        let read = |der: Vec<u8>| Arc::new(Certificate::from_der(&der).expect("a certificate"));
+        specs.iter().enumerate().map(sign).map(read).collect()
+    }
+
+    #[test]
+    fn a_refusal_of_webpki_is_a_refusal() {
+        assert_eq!(opinion(&path(|_| {}), Timestamp(NOW)), Ok(()));
+        // Each of these the first judge refuses too; here it is not asked.
+        for broken in [
+            path(|[leaf, ..]| leaf.not_after = "260531235959Z".into()),
+            path(|[_, authority, _]| {
+                *authority = authority.clone().without(forge::BASIC_CONSTRAINTS);
+            }),
+            path(|[leaf, ..]| leaf.not_before = "260601000001Z".into()),
+            path(|[leaf, authority, _]| {
+                let only = forge::name_constraints(&[(2, b"a.example".to_vec())], &[]);
+                *authority = authority.clone().with(forge::NAME_CONSTRAINTS, true, only);
+                let san = forge::general_names(&[(2, b"b.example".to_vec())]);
+                *leaf = leaf.clone().with(forge::SUBJECT_ALT_NAME, false, san);
+            }),
+        ] {
+            let refusal = opinion(&broken, Timestamp(NOW)).expect_err("webpki refuses");
+            assert_eq!(refusal.code, Code::ChainUntrusted);
+            assert!(refusal.detail.contains("the second judge"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn what_webpki_lacks_is_not_asked_of_it() {
+        let mail = || forge::name_constraints(&[(1, b"a.example".to_vec())], &[]);
+        for beyond in [
+            path(|[leaf, ..]| leaf.issuer = forge::name(&[(forge::CN, 0x13, "a")])),
+            path(|[_, authority, _]| {
+                *authority = authority.clone().with(forge::NAME_CONSTRAINTS, true, mail());
+            }),
+            path(|[leaf, ..]| {
+                *leaf = leaf.clone().with(
+                    forge::CERTIFICATE_POLICIES,
+                    true,
+                    forge::policies(&[forge::policy(1)]),
+                );
+            }),
+            path(|[leaf, authority, _]| {
+                (authority.subject, leaf.issuer) = (cn("R"), cn("R"));
+            }),
+            path(|[_, authority, _]| *authority = authority.clone().path_length(300)),
+            path(|[leaf, ..]| {
+                *leaf = leaf.clone().with(
+                    forge::BASIC_CONSTRAINTS,
+                    true,
+                    forge::seq(&[forge::tlv(1, &[0xff])]),
+                );
+            }),
+            path(|[leaf, ..]| leaf.not_before = "500101000000Z".into()),
+        ] {
+            assert!(!is_plain(&beyond));
+            assert_eq!(opinion(&beyond, Timestamp(NOW)), Ok(()));
+        }
+    }
+}

@@ -152,3 +152,76 @@ fn algorithm_name(contents: &[u8]) -> String {
         Err(_) => "an unreadable algorithm".into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::trust::path::forge::{self, Key, Spec, cn};
+    use proptest::prelude::*;
+
+    fn certificate(spec: &Spec, own: usize, signer: usize) -> Certificate {
+        let der = spec.sign(Key::number(own), Key::number(signer));
+        Certificate::from_der(&der).expect("a certificate")
+    }
+
+    #[test]
+    fn only_success_is_remembered() {
+        let memo = SignatureMemo::default();
+        let issuer = certificate(&Spec::authority(cn("R"), cn("R")), 0, 0);
+        let stranger = certificate(&Spec::authority(cn("R"), cn("R")), 1, 1);
+        let leaf = certificate(&Spec::device(cn("d"), cn("R")), 2, 0);
+        let code = |result: Result<(), Refusal>| result.map_err(|refusal| refusal.code);
+        assert_eq!(code(memo.verify(&leaf, &stranger)), Err(Code::SignatureInvalid));
+        assert!(memo.is_empty());
+        assert_eq!(code(memo.verify(&leaf, &issuer)), Ok(()));
+        assert_eq!(memo.len(), 1);
+        // What is remembered of one key says nothing of another.
+        assert_eq!(code(memo.verify(&leaf, &stranger)), Err(Code::SignatureInvalid));
+        assert_eq!(code(memo.verify(&leaf, &issuer)), Ok(()));
+        let forgetful = SignatureMemo::new(0);
+        assert_eq!(code(forgetful.verify(&leaf, &issuer)), Ok(()));
+        assert!(forgetful.is_empty());
+    }
+
+    #[test]
+    fn an_algorithm_that_is_not_accepted_is_named() {
+        let issuer = certificate(&Spec::authority(cn("R"), cn("R")), 0, 0);
+        let mut spec = Spec::device(cn("d"), cn("R"));
+        spec.algorithm = forge::ECDSA_SHA1.to_vec();
+        let refusal = verify(&certificate(&spec, 2, 0), &issuer).expect_err("SHA-1");
+        assert_eq!(refusal.code, Code::SignatureAlgorithm);
+        assert!(refusal.detail.contains("1.2.840.10045.4.1"), "{refusal}");
+    }
+
+    #[test]
+    fn rsa_keys_are_measured() {
+        let key = |octets: &[u8]| forge::seq(&[forge::tlv(2, octets), forge::uint(65537)]);
+        assert_eq!(rsa_bits(&key(&[&[0, 0x80][..], &[1; 255]].concat())), Some(2048));
+        assert_eq!(rsa_bits(&key(&[&[0x7f][..], &[1; 255]].concat())), Some(2047));
+        assert_eq!(rsa_bits(&key(&[1])), Some(1));
+        assert_eq!(rsa_bits(&key(&[0])), None);
+        assert_eq!(rsa_bits(&[]), None);
+        let mut weak = certificate(&Spec::authority(cn("R"), cn("R")), 0, 0);
+        weak.key_algorithm = RSA_ENCRYPTION.into();
+        weak.public_key = key(&[0x7f; 128]).into();
+        let refusal = key_is_accepted(&weak).expect_err("1023 bits");
+        assert!(refusal.detail.contains("RSA of 1023 bits; 2048 to 8192"), "{refusal}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_key_makes_it_panic(
+            key in prop::collection::vec(any::<u8>(), 0..40),
+            algorithm in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let mut issuer = certificate(&Spec::authority(cn("R"), cn("R")), 0, 0);
+            let leaf = certificate(&Spec::device(cn("d"), cn("R")), 2, 0);
+            issuer.public_key = key.clone().into();
+            prop_assert!(verify(&leaf, &issuer).is_err());
+            issuer.key_algorithm = RSA_ENCRYPTION.into();
+            prop_assert!(verify(&leaf, &issuer).is_err());
+            issuer.key_algorithm = algorithm.into();
+            prop_assert!(verify(&leaf, &issuer).is_err());
+        }
+    }
+}

@@ -1,6 +1,11 @@
 //! The whole process on free ports, with a PKI made for the test: what a device sees.
 
-#[path = "support/postgres.rs"]
+mod audit;
+mod database;
+mod edge;
+mod keys;
+mod peer;
+#[path = "../support/postgres.rs"]
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod postgres;
 
@@ -15,7 +20,6 @@ use anchorgate::cli::quickstart::world::{Domain, Ports, World};
 use anchorgate::config;
 use anchorgate::domain::subject::SubjectField;
 use anchorgate::domain::time::Timestamp;
-use postgres::Cluster;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -38,12 +42,22 @@ fn now() -> Timestamp {
 impl Gateway {
     /// A gateway whose directory has the configurations of `fields`; `edit` changes its file first.
     async fn start(fields: &[SubjectField], edit: impl Fn(String) -> String) -> Self {
+        Self::start_with(fields, edit, |_| {}).await
+    }
+
+    /// As [`Gateway::start`], after `prepare` did what it will with the files.
+    async fn start_with(
+        fields: &[SubjectField],
+        edit: impl Fn(String) -> String,
+        prepare: impl FnOnce(&World),
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let ports = Ports::free().expect("ports");
         let world = World::create(&dir.path().join("world"), ports, now()).expect("a world");
         let file = world.dir.join("anchorgate.toml");
         let text = std::fs::read_to_string(&file).expect("written");
         std::fs::write(&file, edit(text)).expect("written");
+        prepare(&world);
         let lists = CancellationToken::new();
         tokio::spawn(serve_lists(&world, lists.clone()).expect("a free port"));
         let config = config::load(&file).unwrap_or_else(|faults| panic!("{faults}"));
@@ -309,39 +323,49 @@ async fn a_hundred_devices_at_once_are_all_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_database_of_the_directory_takes_no_trust_away() {
-    let cluster = Cluster::start("");
-    let url = cluster.database().await;
-    let in_database = format!("[directory]\ndatabase_url = \"{url}\"");
-    let edit = |text: String| text.replace("[directory]", &in_database);
-    let gateway = Gateway::start(&[SubjectField::SanDns], edit).await;
+async fn operators_ask_the_running_gateway() {
+    let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
     let domain = gateway.domain(SubjectField::SanDns);
-    let id = &domain.devices[0].subject_id;
-    let list = || {
-        gateway.http.get(gateway.directory("")).bearer_auth(&gateway.world.directory_token).send()
+    let admin = format!("http://{}", gateway.app.addresses.admin);
+    let program = |arguments: Vec<String>| {
+        let admin = admin.clone();
+        async move {
+            let run = move || {
+                std::process::Command::new(env!("CARGO_BIN_EXE_anchorgate"))
+                    .args(arguments)
+                    .env("ANCHORGATE_ADMIN", admin)
+                    .output()
+            };
+            let output = tokio::task::spawn_blocking(run).await.expect("no panic").expect("run");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            (output.status.code(), text + &String::from_utf8_lossy(&output.stderr))
+        }
     };
-    let start = Instant::now();
-    while gateway.admin("/readyz").await.0 != 200 {
-        assert!(start.elapsed() < IN_FORCE, "not ready: {}", gateway.admin("/readyz").await.1);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
 
-    cluster.crash();
-    let answer = list().await.expect("an answer");
-    assert_eq!(answer.status(), 503);
-    assert!(answer.headers().contains_key("retry-after"));
-    // The gateway, which syncs from this directory, goes on with what it knows.
-    let mut connection = gateway.connect(&gateway.device(domain, 0)).await;
-    assert_eq!(connection.token(id).await.expect("an answer").status, 200);
-    assert_eq!(gateway.admin("/readyz").await.0, 200);
+    let (code, text) = program(words("ready")).await;
+    assert_eq!((code, text.as_str()), (Some(0), "ready\n"));
+    let (code, text) = program(words("trust show")).await;
+    assert!(code == Some(0) && text.contains("tls_client_auth_san_dns"), "{text}");
+    let (code, text) = program(words("trust sync")).await;
+    assert!(code == Some(0) && text.contains("quickstart"), "{text}");
+    let (code, text) = program(words("trust approve")).await;
+    assert!(code == Some(1) && text.contains("nothing is held back"), "{text}");
+    let (code, text) = program(words("crl refresh")).await;
+    assert!(code == Some(0) && text.contains("dns-issuer-delta.crl"), "{text}");
+    let (code, text) = program(words("crl refresh http://nobody.example/x.crl")).await;
+    assert!(code == Some(1) && text.contains("no authority names"), "{text}");
 
-    cluster.resume();
-    let start = Instant::now();
-    while list().await.expect("an answer").status() != 200 {
-        assert!(start.elapsed() < IN_FORCE, "the directory does not come back");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let another = gateway.domain(SubjectField::SanEmail);
-    gateway.create(another).await;
-    gateway.wait_until_served(another).await;
+    let pki = gateway.world.dir.join("pki");
+    let chain = |name: &str| format!("verify --chain {}", pki.join(name).display());
+    let (code, text) = program(words(&chain("dns-1-chain.pem"))).await;
+    assert!(code == Some(0) && text.contains(&domain.devices[0].subject_id), "{text}");
+    let (code, text) = program(words(&chain("ip-1-chain.pem"))).await;
+    assert!(code == Some(1) && text.contains("chain_untrusted"), "{text}");
+    let (code, text) = program(words(&chain("dns-1.key"))).await;
+    assert!(code == Some(1) && text.contains("certificate_missing"), "{text}");
+    let late = chain("dns-1-chain.pem") + " --json --at 2099-01-01T00:00:00Z";
+    let (code, text) = program(words(&late)).await;
+    let answer: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((code, &answer["reason"]), (Some(1), &json!("authority_expired")), "{text}");
 }

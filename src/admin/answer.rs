@@ -48,6 +48,11 @@ impl Answer {
         Self { decision, attempts, lists, skipped }
     }
 
+    /// A refusal that was made before there was anything to judge with.
+    pub fn refused(refusal: Refusal, skipped: Vec<Skipped>) -> Self {
+        Self::new(Err(refusal), Vec::new(), Vec::new(), skipped)
+    }
+
     /// True when the chain is accepted.
     pub fn is_accept(&self) -> bool {
         self.decision.is_ok()

@@ -1,7 +1,7 @@
 //! One certificate, parsed once into what path validation, revocation and identity ask of it.
 //!
 //! The frame is read by x509-parser, and every part that decides trust a second time by the strict
-//! reader of [`der`](crate::domain::der): a certificate that either of them cannot read is malformed.
+//! reader of [`der`]: a certificate that either of them cannot read is malformed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,34 +14,13 @@ use crate::domain::name::{self, Name};
 use crate::domain::refusal::{Code, Refusal};
 use crate::domain::time::Timestamp;
 
-/// OBJECT IDENTIFIER contents that this crate knows.
-pub mod oid {
-    #![allow(missing_docs)]
-    pub const SUBJECT_KEY_IDENTIFIER: &[u8] = &[0x55, 0x1d, 14];
-    pub const KEY_USAGE: &[u8] = &[0x55, 0x1d, 15];
-    pub const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 17];
-    pub const ISSUER_ALT_NAME: &[u8] = &[0x55, 0x1d, 18];
-    pub const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 19];
-    pub const CRL_NUMBER: &[u8] = &[0x55, 0x1d, 20];
-    pub const REASON_CODE: &[u8] = &[0x55, 0x1d, 21];
-    pub const INVALIDITY_DATE: &[u8] = &[0x55, 0x1d, 24];
-    pub const DELTA_CRL_INDICATOR: &[u8] = &[0x55, 0x1d, 27];
-    pub const ISSUING_DISTRIBUTION_POINT: &[u8] = &[0x55, 0x1d, 28];
-    pub const CERTIFICATE_ISSUER: &[u8] = &[0x55, 0x1d, 29];
-    pub const NAME_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 30];
-    pub const CRL_DISTRIBUTION_POINTS: &[u8] = &[0x55, 0x1d, 31];
-    pub const CERTIFICATE_POLICIES: &[u8] = &[0x55, 0x1d, 32];
-    pub const ANY_POLICY: &[u8] = &[0x55, 0x1d, 32, 0];
-    pub const POLICY_MAPPINGS: &[u8] = &[0x55, 0x1d, 33];
-    pub const AUTHORITY_KEY_IDENTIFIER: &[u8] = &[0x55, 0x1d, 35];
-    pub const POLICY_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 36];
-    pub const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 37];
-    pub const FRESHEST_CRL: &[u8] = &[0x55, 0x1d, 46];
-    pub const INHIBIT_ANY_POLICY: &[u8] = &[0x55, 0x1d, 54];
-    pub const ANY_EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 37, 0];
-    pub const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
-    pub const EMAIL_ADDRESS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1];
-}
+mod extensions;
+pub mod oid;
+
+pub use extensions::{
+    MAX_EXTENSIONS, read_authority_key_id, read_extensions, read_general_name, read_general_names,
+    read_oids,
+};
 
 /// SHA-256 of a certificate's DER, or of a key's SubjectPublicKeyInfo.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -297,8 +276,10 @@ impl Certificate {
             let value = &extension.value[..];
             match &extension.oid[..] {
                 oid::BASIC_CONSTRAINTS => {
-                    self.basic_constraints =
-                        Some(read_basic_constraints(value).map_err(at("basicConstraints"))?);
+                    self.basic_constraints = Some(
+                        extensions::read_basic_constraints(value)
+                            .map_err(at("basicConstraints"))?,
+                    );
                 }
                 oid::KEY_USAGE => {
                     let bits = der::single(value, tag::BIT_STRING)
@@ -389,94 +370,5 @@ fn read_spki(spki: Element<'_>) -> Result<(&[u8], &[u8]), DerError> {
     Ok((algorithm, key))
 }
 
-/// Extensions ::= SEQUENCE SIZE (1..MAX) OF Extension; each OID once (RFC 5280 section 4.2).
-pub fn read_extensions(der: &[u8]) -> Result<Vec<Extension>, DerError> {
-    let mut list = der::single(der, tag::SEQUENCE)?.reader();
-    let mut out: Vec<Extension> = Vec::new();
-    while !list.is_empty() {
-        let mut r = list.sequence()?;
-        let oid = r.expect(tag::OID)?.value;
-        let critical = match r.optional(tag::BOOLEAN)? {
-            None => false,
-            Some(flag) => match der::boolean(flag)? {
-                true => true,
-                false => {
-                    return Err(DerError::Value("critical is FALSE, the DEFAULT, yet encoded"));
-                }
-            },
-        };
-        let value = r.expect(tag::OCTET_STRING)?.value;
-        r.end()?;
-        if out.iter().any(|e| &*e.oid == oid) {
-            return Err(DerError::Value("an extension occurs twice"));
-        }
-        out.push(Extension { oid: oid.into(), critical, value: value.into() });
-    }
-    if out.is_empty() {
-        return Err(DerError::Value("an empty list"));
-    }
-    Ok(out)
-}
-
-fn read_basic_constraints(der: &[u8]) -> Result<BasicConstraints, DerError> {
-    let mut r = der::single(der, tag::SEQUENCE)?.reader();
-    let ca = match r.optional(tag::BOOLEAN)? {
-        // An encoded DEFAULT FALSE is not DER, but common; it says nothing dangerous.
-        Some(flag) => der::boolean(flag)?,
-        None => false,
-    };
-    let path_len = r.optional(tag::INTEGER)?.map(der::small_integer).transpose()?;
-    r.end()?;
-    Ok(BasicConstraints { ca, path_len })
-}
-
-/// SEQUENCE SIZE (1..MAX) OF OBJECT IDENTIFIER.
-pub fn read_oids(der: &[u8]) -> Result<Vec<Box<[u8]>>, DerError> {
-    let mut r = der::single(der, tag::SEQUENCE)?.reader();
-    let mut out = Vec::new();
-    while !r.is_empty() {
-        out.push(r.expect(tag::OID)?.value.into());
-    }
-    if out.is_empty() { Err(DerError::Value("an empty list")) } else { Ok(out) }
-}
-
-/// GeneralNames from the reader of their SEQUENCE's (or implicit tag's) contents; at least one.
-pub fn read_general_names(mut r: Reader<'_>) -> Result<Vec<GeneralName>, DerError> {
-    let mut out = Vec::new();
-    while !r.is_empty() {
-        out.push(read_general_name(r.any()?)?);
-    }
-    if out.is_empty() { Err(DerError::Value("an empty list of names")) } else { Ok(out) }
-}
-
-/// One GeneralName.
-pub fn read_general_name(element: Element<'_>) -> Result<GeneralName, DerError> {
-    const NOT_IA5: DerError = DerError::Value("a name is not an IA5String");
-    let ia5 = || if element.value.is_ascii() { Ok(element.value.into()) } else { Err(NOT_IA5) };
-    Ok(match element.tag {
-        0xa0 => GeneralName::Other(element.raw.into()),
-        0x81 => GeneralName::Email(ia5()?),
-        0x82 => GeneralName::Dns(ia5()?),
-        // Name is a CHOICE, so the tag is explicit.
-        0xa4 => GeneralName::Directory(Name::from_der(element.value)?),
-        0x86 => GeneralName::Uri(ia5()?),
-        0x87 => GeneralName::Ip(element.value.into()),
-        0xa3 => GeneralName::Unsupported(3, element.raw.into()),
-        0xa5 => GeneralName::Unsupported(5, element.raw.into()),
-        0x88 => GeneralName::Unsupported(8, element.raw.into()),
-        _ => return Err(DerError::Value("not a GeneralName")),
-    })
-}
-
-/// authorityKeyIdentifier's contents, as found in certificates and CRLs.
-pub fn read_authority_key_id(der: &[u8]) -> Result<AuthorityKeyIdentifier, DerError> {
-    let mut r = der::single(der, tag::SEQUENCE)?.reader();
-    let key_id = r.optional(tag::context(0))?.map(|e| e.value.into());
-    let issuer = match r.optional(tag::context_constructed(1))? {
-        Some(names) => read_general_names(names.reader())?,
-        None => Vec::new(),
-    };
-    let serial = r.optional(tag::context(2))?.map(der::integer).transpose()?.map(Into::into);
-    r.end()?;
-    Ok(AuthorityKeyIdentifier { key_id, issuer, serial })
-}
+#[cfg(test)]
+mod tests;

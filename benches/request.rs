@@ -1,0 +1,114 @@
+//! What does a token cost over real sockets: on an open connection, with a resumed and with a full
+//! handshake before it?
+//!
+//! Client and server share the process and the machine's cores, so the figures hold both sides; what
+//! the server's own share is, `handshake` and `mint` tell.
+
+mod support;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anchorgate::cli::quickstart::client::Device;
+use anchorgate::domain::token::policy::{Resource, Terms, TokenPolicy};
+use anchorgate::http::listen::bind;
+use anchorgate::http::peer::Peer;
+use anchorgate::oauth::{self, TokenEndpoint};
+use anchorgate::tls::acceptor::{Bounds, Edge, serve};
+use anchorgate::tls::{self, metrics::Metrics};
+use criterion::{Criterion, criterion_group, criterion_main};
+use hyper::Request;
+use hyper::body::Incoming;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use support::World;
+
+/// Starts the token listener alone; its address.
+fn start(runtime: &Runtime, world: &World) -> SocketAddr {
+    let (live, writer) = world.live(world.snapshot(1_000), &tls::Config::default());
+    // The cell keeps what was published last; nobody publishes here.
+    drop(writer);
+    let resource = Resource {
+        audience: "https://api.example".into(),
+        scopes: vec!["telemetry:write".into()],
+        default_scope: vec!["telemetry:write".into()],
+    };
+    let terms = Terms { resources: vec![resource], lifetime: Duration::from_secs(300) };
+    let policy = TokenPolicy::new("https://gw.example", Some(terms)).expect("a policy");
+    let origin: url::Url = "https://gw.example".parse().expect("a URL");
+    let config = oauth::Config::new(origin.clone(), origin);
+    let endpoint = TokenEndpoint::new(
+        live.clone(),
+        Arc::new(policy),
+        &config,
+        oauth::Metrics::register(&mut prometheus_client::registry::Registry::default()),
+    );
+    let endpoint = Arc::new(endpoint);
+    let _context = runtime.enter();
+    let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let edge = Edge {
+        name: "token",
+        tls: |tls| &tls.token,
+        bounds: Bounds::default(),
+        live,
+        metrics: Metrics::default(),
+    };
+    runtime.spawn(serve(
+        edge,
+        listener,
+        CancellationToken::new(),
+        move |peer: Arc<Peer>, request: Request<Incoming>| {
+            let endpoint = Arc::clone(&endpoint);
+            async move { endpoint.handle(request, &peer).await }
+        },
+    ));
+    address
+}
+
+fn requests(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let world = World::new();
+    let address = start(&runtime, &world);
+    let device = || {
+        let ca = world.server_root.certificate_pem();
+        Device::new(&ca, &world.device.chain_pem, &world.device.key_pem).expect("a device")
+    };
+    let mut group = c.benchmark_group("request");
+    let known = device();
+    let mut open = runtime.block_on(known.connect(address)).expect("connected");
+    group.bench_function("token on an open connection", |b| {
+        b.iter(|| {
+            let answer = runtime.block_on(open.token("device-1")).expect("an answer");
+            assert_eq!(answer.status, 200);
+        });
+    });
+    group.bench_function("token after a resumed handshake", |b| {
+        b.iter(|| {
+            runtime.block_on(async {
+                let mut connection = known.connect(address).await.expect("connected");
+                assert!(connection.resumed);
+                assert_eq!(connection.token("device-1").await.expect("an answer").status, 200);
+            });
+        });
+    });
+    group.bench_function("token after a full handshake", |b| {
+        b.iter_batched(
+            &device,
+            |device| {
+                runtime.block_on(async {
+                    let mut connection = device.connect(address).await.expect("connected");
+                    assert!(!connection.resumed);
+                    assert_eq!(connection.token("device-1").await.expect("an answer").status, 200);
+                });
+            },
+            criterion::BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, requests);
+criterion_main!(benches);

@@ -1,0 +1,253 @@
+//! `crl inspect`: what is in a list, and why it would not be used.  Nothing is fetched or asked.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use crate::domain::cert::{Certificate, GeneralName};
+use crate::domain::time::Timestamp;
+use crate::domain::trust::crl::{Kind, ListReader, Only, RevocationList};
+
+/// Bytes of a list that are read here: more than any limit for fetching.
+const MAX_LIST: u64 = 4 << 30;
+/// Bytes of a file of certificates.
+const MAX_SIGNERS: u64 = 16 << 20;
+
+/// Arguments of `crl inspect`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit status: 0 nothing speaks against the list (with --serial: and it does not \
+    name that one); 1 something does."
+)]
+pub struct InspectArgs {
+    /// The list, DER or PEM; `-` is standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Tell whether the certificate of this serial number (hexadecimal) is listed
+    #[arg(long, value_name = "HEX")]
+    serial: Option<String>,
+    /// Verify the signature with a certificate of this PEM file
+    #[arg(long, value_name = "CERT.pem")]
+    signer: Vec<PathBuf>,
+    /// The time to judge freshness at, RFC 3339; now when left out
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+}
+
+/// `crl inspect`.
+///
+/// # Errors
+/// A file or an argument cannot be read.
+pub fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
+    let now = match &args.at {
+        None => Timestamp::from(std::time::SystemTime::now()),
+        Some(text) => Timestamp::parse_rfc3339(text)
+            .with_context(|| format!("--at: `{text}` is not a time like 2026-11-21T08:00:00Z"))?,
+    };
+    let serial = args.serial.as_deref().map(read_serial).transpose()?;
+    let mut signers = Vec::new();
+    for path in &args.signer {
+        signers.extend(read_signers(path)?);
+    }
+
+    let unverified = match read_list(&args.file)?.finish_unverified() {
+        Ok(unverified) => unverified,
+        Err(error) => {
+            println!("not usable: {error}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let list = unverified.list();
+    show(list);
+    let mut faults = faults(list, now);
+    if signers.is_empty() {
+        println!("signature:    not verified; --signer names who should have signed");
+    } else {
+        // The file is read again: a list is verified as it is read.
+        match read_list(&args.file)?.finish(&signers, now) {
+            Ok(list) => {
+                let signer = list.signers.first().map(|signer| signer.subject.to_string());
+                println!("signature:    by `{}`", signer.unwrap_or_default());
+            }
+            Err(error) => faults.push(error.fault.to_string()),
+        }
+    }
+    for fault in &faults {
+        println!("not usable:   {fault}");
+    }
+    let listed = serial.is_some_and(|serial| show_serial(list, &serial));
+    Ok(if faults.is_empty() && !listed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn read_list(path: &Path) -> anyhow::Result<ListReader> {
+    let mut source = open(path)?;
+    let mut reader = ListReader::new(MAX_LIST);
+    let mut piece = vec![0; 256 * 1024];
+    loop {
+        let read = source.read(&mut piece).with_context(|| path.display().to_string())?;
+        if read == 0 {
+            return Ok(reader);
+        }
+        // What is wrong with the bytes is told at the end, by whoever asks for the list.
+        if let Err(error) = reader.feed(&piece[..read]) {
+            bail!("{}: {error}", path.display());
+        }
+    }
+}
+
+fn open(path: &Path) -> anyhow::Result<Box<dyn Read>> {
+    if path.as_os_str() == "-" {
+        return Ok(Box::new(std::io::stdin().lock()));
+    }
+    let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+    Ok(Box::new(file))
+}
+
+fn read_signers(path: &Path) -> anyhow::Result<Vec<Arc<Certificate>>> {
+    let mut text = Vec::new();
+    open(path)?.take(MAX_SIGNERS + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_SIGNERS {
+        bail!("{}: more than {MAX_SIGNERS} bytes", path.display());
+    }
+    let mut signers = Vec::new();
+    for der in CertificateDer::pem_slice_iter(&text) {
+        let der = der.with_context(|| format!("{}: not PEM", path.display()))?;
+        let certificate =
+            Certificate::from_der(&der).with_context(|| path.display().to_string())?;
+        signers.push(Arc::new(certificate));
+    }
+    if signers.is_empty() {
+        bail!("{}: no certificate", path.display());
+    }
+    Ok(signers)
+}
+
+/// Hexadecimal digits, `:` and a leading `0x` allowed, as INTEGER contents.
+fn read_serial(text: &str) -> anyhow::Result<Vec<u8>> {
+    let plain = text.trim_start_matches("0x").replace(':', "");
+    let digits: Option<Vec<u32>> = plain.chars().map(|c| c.to_digit(16)).collect();
+    let Some(digits) = digits.filter(|digits| !digits.is_empty() && digits.len() <= 256) else {
+        bail!("--serial: `{text}` is not a hexadecimal number");
+    };
+    // A zero in front, and one more if the digits are odd: it is dropped again where it says nothing.
+    let zeros = vec![0; 2 + digits.len() % 2];
+    let digits: Vec<u32> = zeros.into_iter().chain(digits).collect();
+    let mut octets: Vec<u8> = digits
+        .chunks(2)
+        .map(|pair| pair.iter().fold(0, |n, &digit| n << 4 | digit as u8))
+        .collect();
+    let leading = octets.iter().take_while(|&&octet| octet == 0).count().min(octets.len() - 1);
+    // Minimal, and never negative: a zero goes before a top bit.
+    let keep_zero = leading > 0 && octets[leading] & 0x80 != 0;
+    Ok(octets.split_off(leading - usize::from(keep_zero)))
+}
+
+fn show(list: &RevocationList) {
+    let or_none = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
+    println!("issuer:       {}", list.issuer);
+    match list.kind {
+        Kind::Complete => println!("kind:         complete, v{}", list.version),
+        Kind::Delta { base } => println!("kind:         delta to number {base}"),
+    }
+    println!("number:       {}", or_none(list.number.map(|number| number.to_string())));
+    println!("this update:  {}", list.this_update);
+    println!("next update:  {}", or_none(list.next_update.map(|at| at.to_string())));
+    if let Some(at) = list.next_publish {
+        println!("next publish: {at}");
+    }
+    if let Some(scope) = &list.scope {
+        let only = match scope.only {
+            Only::All => "all certificates",
+            Only::User => "end-entity certificates only",
+            Only::Authority => "authorities' certificates only",
+            Only::Attribute => "attribute certificates only",
+        };
+        let indirect = if scope.indirect { ", indirect" } else { "" };
+        let reasons = if scope.reasons.is_some() { ", some reasons only" } else { "" };
+        println!("scope:        {only}{reasons}{indirect}");
+        for name in scope.names.iter().flatten() {
+            println!("              at {}", general_name(name));
+        }
+    }
+    println!(
+        "entries:      {} in {} bytes; {} bytes in memory",
+        list.entries(),
+        list.bytes,
+        list.resident_bytes()
+    );
+}
+
+/// What keeps the list from being used, its signature aside.
+fn faults(list: &RevocationList, now: Timestamp) -> Vec<String> {
+    let mut faults = Vec::new();
+    if list.this_update > now {
+        faults.push(format!("it is of the future: now is {now}"));
+    }
+    match list.next_update {
+        None => faults.push("it has no nextUpdate: it is never fresh".to_owned()),
+        Some(at) if at < now => {
+            faults.push(format!("it is stale since {} s", now.since(at).as_secs()));
+        }
+        Some(_) => {}
+    }
+    faults
+}
+
+/// True when the list names the serial.
+fn show_serial(list: &RevocationList, serial: &[u8]) -> bool {
+    let mut listed = false;
+    let hex: String = serial.iter().map(|octet| format!("{octet:02x}")).collect();
+    for issuer in list.certificate_issuers() {
+        if let Some(reason) = list.listed(issuer, serial) {
+            println!("serial {hex}: {reason}, certificate of `{issuer}`");
+            listed = true;
+        }
+    }
+    if !listed {
+        println!("serial {hex}: not listed");
+    }
+    listed
+}
+
+fn general_name(name: &GeneralName) -> String {
+    match name {
+        GeneralName::Directory(name) => name.to_string(),
+        GeneralName::Uri(text) | GeneralName::Dns(text) | GeneralName::Email(text) => {
+            // Foreign text goes to a terminal.
+            String::from_utf8_lossy(text).escape_debug().to_string()
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serials_are_read_as_people_write_them() {
+        for (text, want) in [
+            ("0", &[0][..]),
+            ("5", &[5]),
+            ("0x05", &[5]),
+            ("00:05", &[5]),
+            ("80", &[0, 0x80]),
+            ("0080", &[0, 0x80]),
+            ("7f", &[0x7f]),
+            ("123", &[1, 0x23]),
+            ("f123", &[0, 0xf1, 0x23]),
+            ("fed", &[0x0f, 0xed]),
+        ] {
+            assert_eq!(read_serial(text).expect(text), want, "{text}");
+        }
+        for bad in ["", "0x", "xyz", "1 2", "-1"] {
+            assert!(read_serial(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What the log says of decisions, and what it never says.
+
+use std::io;
+use std::sync::{Mutex, Once};
+
+use anchorgate::cli::quickstart::pki::{Authority, Identity, Subject};
+use anchorgate::domain::subject::SubjectField;
+use rustls::version::{TLS12, TLS13};
+use serde_json::Value;
+
+use super::{Gateway, now, peer};
+
+/// All that was logged in this process, as a collector gets it.
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+struct Log;
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOG.lock().expect("no panic while it is held").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Logs everything that our own code can say, and of others what the default filter lets through.
+fn capture() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        tracing_subscriber::fmt()
+            .with_env_filter("info,anchorgate=trace")
+            .with_writer(|| Log)
+            .json()
+            .flatten_event(true)
+            .init();
+    });
+}
+
+fn log() -> String {
+    String::from_utf8(LOG.lock().expect("no panic while it is held").clone()).expect("UTF-8")
+}
+
+/// The audit lines about one certificate.
+fn audited(identity: &Identity) -> Vec<Value> {
+    let certificate = identity.certificate.fingerprint.to_string();
+    log()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"))
+        .filter(|line| line["target"] == "audit" && line["certificate"] == *certificate)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_decision_is_one_audit_line_and_no_secret_is_logged() {
+    capture();
+    let gateway = Gateway::start(&[SubjectField::SanEmail], |text| text).await;
+    let domain = gateway.domain(SubjectField::SanEmail);
+    let device = &domain.devices[1];
+    let mut connection = gateway.connect(&gateway.device(domain, 1)).await;
+    let issued = connection.token(&device.subject_id).await.expect("an answer");
+    let wrong = connection.token("nobody\r\nx: y").await.expect("an answer");
+    assert_eq!((issued.status.as_u16(), wrong.status.as_u16()), (200, 401));
+
+    let lines = audited(&device.identity);
+    let [first, second] = &lines[..] else { panic!("{lines:#?}") };
+    assert_eq!(first["decision"], "issued");
+    assert_eq!(first["subject"], *device.subject_id);
+    assert_eq!(first["client_id"], *device.subject_id);
+    assert_eq!(first["audience"], "https://api.quickstart.example");
+    assert!(first["configuration"].is_string() && first["jti"].is_string(), "{first}");
+    assert_eq!(
+        (&second["decision"], &second["refusal"]),
+        (&"invalid_client".into(), &"client_unknown".into())
+    );
+    assert_eq!(second["client_id"], "nobody\u{fffd}\u{fffd}x: y");
+    for line in &lines {
+        assert!(line["address"].as_str().is_some_and(|a| a.starts_with("127.0.0.1:")), "{line}");
+        assert_eq!(line["connection"], first["connection"]);
+    }
+
+    let log = log();
+    let key: String = device.identity.key_pem.lines().filter(|l| !l.starts_with("---")).collect();
+    let signing = std::fs::read_to_string(gateway.world.dir.join("data/signing-key.pem"));
+    let signing: String =
+        signing.expect("there").lines().filter(|l| !l.starts_with("---")).collect();
+    let token = issued.body["access_token"].as_str().expect("a token");
+    for secret in [token, &gateway.world.directory_token, &key, &signing] {
+        assert!(secret.len() > 40 && !log.contains(secret), "a secret is logged");
+        // Nor a part of it that would be of use.
+        assert!(!log.contains(&secret[secret.len() - 40..]), "a part of a secret is logged");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_handshake_is_audited_with_its_code_and_where_it_came_from() {
+    capture();
+    let gateway = Gateway::start(&[SubjectField::SanIp], |text| text).await;
+    let domain = gateway.domain(SubjectField::SanIp);
+    let device = &domain.devices[1].identity;
+    let subject = Subject { common_name: "x".into(), ..Subject::default() };
+    let stranger = Authority::root("Some Root", now()).expect("a root");
+    let stranger = stranger.client(&subject, now()).expect("a certificate");
+    let many = domain.issuer.client(&subject, now()).expect("a certificate");
+    let crowd = vec![peer::chain(&many.certificate_pem)[0].clone(); 49];
+    let ca = gateway.world.server_root.certificate_pem();
+    for version in [&TLS12, &TLS13] {
+        for (shown, key) in [
+            (peer::chain(&stranger.chain_pem), &stranger),
+            // Somebody else's certificate.
+            (peer::chain(&device.chain_pem), &stranger),
+            (crowd.clone(), &many),
+        ] {
+            let client = peer::client(&ca, version, Some((shown, key)));
+            assert!(peer::alert(&client, gateway.app.addresses.token).await.is_some());
+        }
+    }
+    for (identity, code) in
+        [(&stranger, "chain_untrusted"), (device, "signature_invalid"), (&many, "chain_too_long")]
+    {
+        let lines = audited(identity);
+        assert_eq!(lines.len(), 2, "one for each TLS version: {lines:#?}");
+        for line in lines {
+            assert_eq!(
+                (&line["event"], &line["decision"]),
+                (&"handshake".into(), &"refused".into())
+            );
+            assert_eq!(line["refusal"], code, "{line}");
+            assert!(line["detail"].is_string() && line["serial"].is_string(), "{line}");
+            let address = line["span"]["address"].as_str();
+            assert!(address.is_some_and(|a| a.starts_with("127.0.0.1:")), "{line}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The edge: which alert a refusal is, and what happens at its bounds.
+
+use std::time::{Duration, Instant};
+
+use anchorgate::cli::quickstart::pki::{Authority, Subject};
+use anchorgate::domain::subject::SubjectField;
+use anchorgate::domain::time::Timestamp;
+use rustls::AlertDescription;
+use rustls::version::{TLS12, TLS13};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use super::{Gateway, now, peer};
+
+const YEAR: i64 = 366 * 86_400;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_refusal_has_its_alert_in_tls_1_2_and_1_3() {
+    let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
+    let domain = gateway.domain(SubjectField::SanDns);
+    let device = &domain.devices[0].identity;
+    let subject = Subject {
+        common_name: "device".into(),
+        dns: vec!["device.example".into()],
+        ..Subject::default()
+    };
+    let made_at = |years: i64| {
+        domain.issuer.client(&subject, Timestamp(now().0 + years * YEAR)).expect("a certificate")
+    };
+    let (expired, early) = (made_at(-2), made_at(2));
+    let server = domain.issuer.server(&subject, now()).expect("a certificate");
+    let stranger = Authority::root("Some Root", now()).expect("a root");
+    let stranger = stranger.client(&subject, now()).expect("a certificate");
+    let nameless = Subject { common_name: "nameless".into(), ..Subject::default() };
+    let nameless = domain.issuer.client(&nameless, now()).expect("a certificate");
+    let revoked = &domain.devices[2];
+    gateway.world.revoke(domain, revoked, 3, now()).expect("published");
+
+    let of =
+        |identity: &anchorgate::cli::quickstart::pki::Identity| peer::chain(&identity.chain_pem);
+    let mut crowd = of(device);
+    crowd.extend(std::iter::repeat_n(crowd[1].clone(), 48));
+    let mut garbage = of(device);
+    garbage[0] = garbage[0][..garbage[0].len() - 1].to_vec().into();
+    let cases = [
+        ("no certificate", None, AlertDescription::CertificateRequired),
+        ("expired", Some((of(&expired), &expired)), AlertDescription::CertificateExpired),
+        ("not yet valid", Some((of(&early), &early)), AlertDescription::CertificateExpired),
+        ("a server's", Some((of(&server), &server)), AlertDescription::UnsupportedCertificate),
+        ("unknown CA", Some((of(&stranger), &stranger)), AlertDescription::UnknownCA),
+        ("no subject", Some((of(&nameless), &nameless)), AlertDescription::CertificateUnknown),
+        ("too many", Some((crowd, device)), AlertDescription::CertificateUnknown),
+        ("unreadable", Some((garbage, device)), AlertDescription::BadCertificate),
+        // Another's certificate, without its key.
+        ("an impostor", Some((of(device), &stranger)), AlertDescription::DecryptError),
+    ];
+    let ca = gateway.world.server_root.certificate_pem();
+    let address = gateway.app.addresses.token;
+    for version in [&TLS12, &TLS13] {
+        for (case, shown, alert) in &cases {
+            let client = peer::client(&ca, version, shown.clone());
+            let got = peer::alert(&client, address).await;
+            assert_eq!(got, Some(*alert), "{case}, {:?}", version.version);
+        }
+        let good = peer::client(&ca, version, Some((of(device), device)));
+        assert_eq!(peer::alert(&good, address).await, None, "{:?}", version.version);
+        let client = peer::client(&ca, version, Some((of(&revoked.identity), &revoked.identity)));
+        let start = Instant::now();
+        // The list takes its time.
+        while peer::alert(&client, address).await != Some(AlertDescription::CertificateRevoked) {
+            assert!(start.elapsed() < super::IN_FORCE, "not revoked, {:?}", version.version);
+        }
+    }
+    let (_, metrics) = gateway.admin("/metrics").await;
+    for code in [
+        "certificate_missing",
+        "certificate_expired",
+        "certificate_not_yet_valid",
+        "extended_key_usage",
+        "chain_untrusted",
+        "subject_missing",
+        "chain_too_long",
+        "certificate_malformed",
+        "signature_invalid",
+        "certificate_revoked",
+    ] {
+        let counter = format!(r#"{{listener="token",result="refused",code="{code}"}}"#);
+        assert!(metrics.contains(&counter), "{code} is not counted: {metrics}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_more_than_allowed_waits_for_one_to_end() {
+    let two = |text: String| text.replace("[token]\n", "[token]\nconnections = 2\n");
+    let gateway = Gateway::start(&[SubjectField::SanIp], two).await;
+    let domain = gateway.domain(SubjectField::SanIp);
+    let id = domain.devices[0].subject_id.clone();
+    let device = gateway.device(domain, 0);
+    let mut first = gateway.connect(&device).await;
+    let second = gateway.connect(&device).await;
+    let address = gateway.app.addresses.token;
+    let third = {
+        let (device, id) = (device.clone(), id.clone());
+        tokio::spawn(async move { device.connect(address).await?.token(&id).await })
+    };
+    for _ in 0..10 {
+        assert_eq!(first.token(&id).await.expect("an answer").status, 200);
+    }
+    assert!(!third.is_finished(), "a third connection is served beside two");
+    drop(second);
+    let answer = third.await.expect("no panic").expect("an answer");
+    assert_eq!(answer.status, 200);
+}
+
+/// The limit counts from accept: those that wait for the permit to shake hands do not wait one after
+/// the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_say_nothing_are_all_closed_at_the_handshake_limit() {
+    let one =
+        |text: String| text.replace("[token]\n", "[token]\nhandshake = \"1s\"\nhandshakes = 1\n");
+    let gateway = Gateway::start(&[], one).await;
+    let start = Instant::now();
+    let mut silent = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(gateway.app.addresses.token).await.expect("accepted");
+        silent.spawn(async move { stream.read_u8().await.map_err(|error| error.kind()) });
+    }
+    while let Some(closed) = silent.join_next().await {
+        assert_eq!(closed.expect("no panic"), Err(std::io::ErrorKind::UnexpectedEof));
+    }
+    let took = start.elapsed();
+    assert!(took >= Duration::from_secs(1), "closed after {took:?}");
+    assert!(took < Duration::from_secs(5), "the last was closed after {took:?}");
+    let (_, metrics) = gateway.admin("/metrics").await;
+    let timeouts = r#"{listener="token",result="failed",code="timeout"} 8"#;
+    assert!(metrics.contains(timeouts), "{metrics}");
+}

@@ -1,0 +1,107 @@
+//! Our own keys change while the gateway runs.
+
+use std::time::Instant;
+
+use anchorgate::cli::quickstart::pki::Subject;
+use anchorgate::domain::subject::SubjectField;
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{DecodingKey, Validation};
+use rustls::pki_types::CertificateDer;
+use rustls::version::TLS13;
+use serde_json::Value;
+
+use super::{Gateway, IN_FORCE, now, peer};
+
+impl Gateway {
+    /// The certificate that a new connection to the public listener is shown.
+    async fn shown(&self) -> CertificateDer<'static> {
+        let client = peer::client(&self.world.server_root.certificate_pem(), &TLS13, None);
+        let stream = peer::connect(&client, self.app.addresses.public).await.expect("connected");
+        stream.get_ref().1.peer_certificates().expect("a chain")[0].clone().into_owned()
+    }
+
+    async fn jwks(&self) -> JwkSet {
+        let url = format!("https://localhost:{}/jwks.json", self.app.addresses.public.port());
+        let answer = self.http.get(url).send().await.expect("an answer");
+        answer.json().await.expect("a key set")
+    }
+
+    async fn a_token(&self, field: SubjectField) -> String {
+        let domain = self.domain(field);
+        let mut connection = self.connect(&self.device(domain, 0)).await;
+        let answer = connection.token(&domain.devices[0].subject_id).await.expect("an answer");
+        answer.body["access_token"].as_str().expect("a token").to_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_server_certificate_is_shown_and_no_connection_is_dropped() {
+    let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
+    let domain = gateway.domain(SubjectField::SanDns);
+    let mut open = gateway.connect(&gateway.device(domain, 0)).await;
+    let id = &domain.devices[0].subject_id;
+    assert_eq!(open.token(id).await.expect("an answer").status, 200);
+    let old = gateway.shown().await;
+
+    let subject = Subject {
+        common_name: "localhost".into(),
+        dns: vec!["localhost".into()],
+        ..Subject::default()
+    };
+    let new = gateway.world.server_root.server(&subject, now()).expect("a certificate");
+    let pki = gateway.world.dir.join("pki");
+    // First a half-finished change: it is not taken, and nothing is lost.
+    std::fs::write(pki.join("server.key"), &new.key_pem).expect("written");
+    gateway.app.reload();
+    assert_eq!(gateway.shown().await, old);
+    std::fs::write(pki.join("server.pem"), &new.chain_pem).expect("written");
+    gateway.app.reload();
+    let start = Instant::now();
+    while gateway.shown().await == old {
+        assert!(start.elapsed() < IN_FORCE, "the old certificate is still shown");
+    }
+    assert_eq!(gateway.shown().await.as_ref(), new.certificate.der());
+    assert_eq!(open.token(id).await.expect("the connection stays").status, 200);
+    gateway.wait_until_served(domain).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_signing_key_is_published_before_and_after_it_signs() {
+    let published = |text: String| {
+        text.replace("[oauth]\n", "[oauth]\npublished_keys = [\"data/other.pem\"]\n")
+    };
+    // The file has to be there at the start: what is configured and missing is an error.
+    let gateway = Gateway::start_with(&[SubjectField::SanUri], published, |world| {
+        let key = rcgen::KeyPair::generate().expect("a key").serialize_pem();
+        std::fs::create_dir_all(world.dir.join("data")).expect("made");
+        std::fs::write(world.dir.join("data/other.pem"), key).expect("written");
+    })
+    .await;
+    let kid = |token: &str| jsonwebtoken::decode_header(token).expect("a header").kid;
+    let before = gateway.a_token(SubjectField::SanUri).await;
+    let keys = gateway.jwks().await;
+    assert_eq!(keys.keys.len(), 2, "the next key is published before it signs");
+
+    let data = gateway.world.dir.join("data");
+    let read = |name: &str| std::fs::read_to_string(data.join(name)).expect("there");
+    let (current, next) = (read("signing-key.pem"), read("other.pem"));
+    std::fs::write(data.join("signing-key.pem"), next).expect("written");
+    std::fs::write(data.join("other.pem"), current).expect("written");
+    gateway.app.reload();
+    let start = Instant::now();
+    let mut after = gateway.a_token(SubjectField::SanUri).await;
+    while kid(&after) == kid(&before) {
+        assert!(start.elapsed() < IN_FORCE, "the old key still signs");
+        after = gateway.a_token(SubjectField::SanUri).await;
+    }
+    // Who fetched the keys before the rotation, and who fetches them now, can check both tokens.
+    for keys in [&keys, &gateway.jwks().await] {
+        for token in [&before, &after] {
+            let key = keys.find(&kid(token).expect("a kid")).expect("published");
+            let mut validation = Validation::new(jsonwebtoken::Algorithm::ES256);
+            validation.set_audience(&["https://api.quickstart.example"]);
+            let key = DecodingKey::from_jwk(key).expect("a key");
+            jsonwebtoken::decode::<Value>(token, &key, &validation).expect("a good token");
+        }
+    }
+}

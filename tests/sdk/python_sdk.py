@@ -1,0 +1,245 @@
+"""The directory through Microsoft's own Python SDK (msgraph-beta-sdk), over plain loopback HTTP and HTTPS.
+
+usage: python_sdk.py QUICKSTART.JSON
+
+Needs: pip install msgraph-beta-sdk (which brings cryptography). Exits 0 when every step held.
+"""
+
+import asyncio
+import base64
+import datetime
+import json
+import ssl
+import sys
+import time
+import uuid
+
+import httpx
+from azure.core.credentials import AccessToken
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from kiota_abstractions.base_request_configuration import RequestConfiguration
+from kiota_authentication_azure.azure_identity_authentication_provider import (
+    AzureIdentityAuthenticationProvider,
+)
+from msgraph_beta import GraphRequestAdapter, GraphServiceClient
+from msgraph_beta.generated.models.certificate_authority import CertificateAuthority
+from msgraph_beta.generated.models.certificate_authority_as_entity import (
+    CertificateAuthorityAsEntity,
+)
+from msgraph_beta.generated.models.certificate_based_application_configuration import (
+    CertificateBasedApplicationConfiguration,
+)
+from msgraph_beta.generated.models.mutual_tls_oauth_configuration import (
+    MutualTlsOauthConfiguration,
+)
+from msgraph_beta.generated.models.o_data_errors.o_data_error import ODataError
+from msgraph_beta.generated.models.tls_client_registration_metadata import (
+    TlsClientRegistrationMetadata,
+)
+from msgraph_core import GraphClientFactory
+
+
+class StaticCredential:
+    """What azure-identity would be, for a directory with static tokens."""
+
+    def __init__(self, token):
+        self.token = token
+
+    def get_token(self, *scopes, **kwargs):
+        return AccessToken(self.token, int(time.time()) + 3600)
+
+
+def authority(name, issuer=None):
+    """A CA certificate and its key: self-signed, or issued by another."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer[0].subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=30))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+        )
+    )
+    certificate = builder.sign(issuer[1] if issuer else key, hashes.SHA256())
+    return certificate, key
+
+
+def der(made):
+    return made[0].public_bytes(serialization.Encoding.DER)
+
+
+def client(root, token, ca_file):
+    provider = AzureIdentityAuthenticationProvider(
+        StaticCredential(token), allowed_hosts=[httpx.URL(root).host]
+    )
+    context = ssl.create_default_context(cafile=ca_file) if root.startswith("https") else True
+    http = GraphClientFactory.create_with_default_middleware(
+        client=httpx.AsyncClient(verify=context, timeout=30)
+    )
+    adapter = GraphRequestAdapter(provider, client=http)
+    adapter.base_url = root + "/beta"
+    return GraphServiceClient(request_adapter=adapter)
+
+
+async def fails(awaitable, status, code, word):
+    try:
+        await awaitable
+    except ODataError as error:
+        assert error.response_status_code == status, error.response_status_code
+        assert error.error.code == code, error.error.code
+        assert word in error.error.message, error.error.message
+        assert uuid.UUID(error.error.inner_error.request_id)
+        return
+    raise AssertionError(f"no {status} {code}")
+
+
+def query(builder, **options):
+    """A request configuration with query options, for any request builder."""
+    get = getattr(builder, builder.__class__.__name__ + "GetQueryParameters")
+    return RequestConfiguration(query_parameters=get(**options))
+
+
+async def configurations(graph):
+    many = graph.directory.certificate_authorities.mutual_tls_oauth_configurations
+    name = f"O'Brien's fleet {uuid.uuid4()}"
+    root, spare = authority("sdk root"), authority("sdk spare")
+    middle = authority("sdk intermediate", root)
+
+    made = await many.post(
+        MutualTlsOauthConfiguration(
+            display_name=name,
+            tls_client_auth_parameter=TlsClientRegistrationMetadata.Tls_client_auth_san_uri,
+            certificate_authorities=[
+                CertificateAuthority(
+                    certificate=der(root),
+                    is_root_authority=True,
+                    certificate_revocation_list_url="http://pki.example/root.crl",
+                ),
+                CertificateAuthority(certificate=der(middle), is_root_authority=False),
+            ],
+        )
+    )
+    assert uuid.UUID(made.id) and made.deleted_date_time is None
+    assert made.tls_client_auth_parameter == TlsClientRegistrationMetadata.Tls_client_auth_san_uri
+    first = made.certificate_authorities[0]
+    assert first.certificate == base64.b64encode(der(root)) or first.certificate == der(root)
+    assert first.issuer == "CN=sdk root" and len(first.issuer_ski) == 40
+    one = many.by_mutual_tls_oauth_configuration_id(made.id)
+
+    quoted = name.replace("'", "''")
+    for text in [f"displayName eq '{quoted}'", f"id in ('{made.id}')"]:
+        page = await many.get(query(many, filter=text))
+        assert [c.id for c in page.value] == [made.id], text
+    page = await many.get(query(many, count=True, top=1, select=["id", "displayName"]))
+    assert len(page.value) == 1 and page.odata_count >= 1
+    assert page.value[0].certificate_authorities is None
+    assert int(await many.count.get()) >= 1
+
+    # All pages, by the links that the directory gives.
+    ids, page = [], await many.get(query(many, top=1))
+    while page:
+        ids += [c.id for c in page.value]
+        page = await many.with_url(page.odata_next_link).get() if page.odata_next_link else None
+    assert made.id in ids and len(ids) == len(set(ids))
+
+    # Read, change, write the whole, as the documentation says.
+    read = await one.get()
+    read.certificate_authorities.append(
+        CertificateAuthority(certificate=der(spare), is_root_authority=True)
+    )
+    changed = await one.patch(read)
+    assert len(changed.certificate_authorities) == 3
+    read = await one.get()
+    read.certificate_authorities = [
+        a for a in read.certificate_authorities if a.issuer != "CN=sdk spare"
+    ]
+    await one.patch(read)
+    read = await one.get()
+    assert [a.is_root_authority for a in read.certificate_authorities] == [True, False]
+    assert read.certificate_authorities[0].certificate_revocation_list_url.endswith("root.crl")
+
+    await fails(
+        one.patch(
+            MutualTlsOauthConfiguration(
+                tls_client_auth_parameter=TlsClientRegistrationMetadata.Tls_client_auth_san_ip
+            )
+        ),
+        400, "Request_BadRequest", "tlsClientAuthParameter",
+    )
+    await fails(
+        one.patch(
+            MutualTlsOauthConfiguration(
+                certificate_authorities=[
+                    CertificateAuthority(certificate=b"not a certificate", is_root_authority=True)
+                ]
+            )
+        ),
+        400, "Request_BadRequest",
+        "Invalid value specified for property 'certificate' of resource"
+        " 'CertificateAuthorityInformation'.",
+    )
+    assert len((await one.get()).certificate_authorities) == 2
+    await one.delete()
+    await fails(one.get(), 404, "Request_ResourceNotFound", made.id)
+
+
+async def applications(graph):
+    many = graph.directory.certificate_authorities.certificate_based_application_configurations
+    root = authority("app root")
+    middle = authority("app intermediate", root)
+    made = await many.post(
+        CertificateBasedApplicationConfiguration(
+            display_name="sdk",
+            description="d",
+            trusted_certificate_authorities=[
+                CertificateAuthorityAsEntity(certificate=der(root), is_root_authority=True)
+            ],
+        )
+    )
+    assert uuid.UUID(made.id) and made.description == "d"
+    one = many.by_certificate_based_application_configuration_id(made.id)
+    await one.patch(CertificateBasedApplicationConfiguration(description="e"))
+    assert (await one.get()).description == "e"
+    page = await many.get(query(many, expand=["trustedCertificateAuthorities"]))
+    mine = [c for c in page.value if c.id == made.id][0]
+    assert mine.trusted_certificate_authorities[0].issuer == "CN=app root"
+
+    inside = one.trusted_certificate_authorities
+    added = await inside.post(
+        CertificateAuthorityAsEntity(certificate=der(middle), is_root_authority=False)
+    )
+    assert added.issuer_subject_key_identifier
+    assert len((await inside.get()).value) == 2
+    await inside.by_certificate_authority_as_entity_id(added.id).delete()
+    assert len((await inside.get()).value) == 1
+    await one.delete()
+    await fails(one.get(), 404, "Request_ResourceNotFound", made.id)
+
+
+async def main():
+    with open(sys.argv[1], encoding="utf-8") as file:
+        where = json.load(file)
+    for name in ["directory_http_url", "directory_url"]:
+        root = where[name].rstrip("/").removesuffix("/beta")
+        graph = client(root, where["directory_token"], where["ca_file"])
+        await configurations(graph)
+        await applications(graph)
+        stranger = client(root, "no-such-token", where["ca_file"])
+        await fails(
+            stranger.directory.certificate_authorities.mutual_tls_oauth_configurations.get(),
+            401, "InvalidAuthenticationToken", "token",
+        )
+        print(f"python sdk: {root}: every step held")
+
+
+asyncio.run(main())

@@ -1,0 +1,50 @@
+//! The judge on a generated chain, and whether webpki sees it the same way.
+
+#![allow(dead_code)]
+
+use std::sync::Arc;
+
+use anchorgate::domain::cert::Certificate;
+use anchorgate::domain::refusal::Refusal;
+use anchorgate::domain::subject::SubjectField;
+use anchorgate::domain::time::Timestamp;
+use anchorgate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices};
+use anchorgate::domain::trust::snapshot::Snapshot;
+use anchorgate::domain::verify::{UnverifiedChain, judge};
+
+use crate::forge::NOW;
+use crate::mutants::Mutant;
+
+/// The judge's decision on this chain, with its root as the only anchor.
+pub fn ours(mutant: &Mutant) -> Result<(), Refusal> {
+    let root = Certificate::from_der(&mutant.root)?;
+    let authority = Authority {
+        certificate: Arc::new(root),
+        is_root: true,
+        crl_url: None,
+        delta_crl_url: None,
+    };
+    let configuration = Configuration {
+        id: "fleet".into(),
+        display_name: String::new(),
+        subject_field: SubjectField::SubjectDn,
+        devices: Devices::Any,
+        authorities: vec![authority],
+    };
+    let anchors = AnchorSet { configurations: vec![configuration], skipped: Vec::new() };
+    let (anchors, none) = (Arc::new(anchors), Arc::default());
+    let snapshot = Snapshot::new(1, anchors, none, Arc::default(), Arc::default());
+    let chain = UnverifiedChain::from_der(&mutant.chain)?;
+    judge(&chain, &snapshot, Timestamp(NOW)).map(|_| ())
+}
+
+/// `Err` where webpki refuses a path that the judge found good and that has nothing webpki lacks.  In
+/// service that is a refusal; here it is a fault of one of the two.
+pub fn agree(mutant: &Mutant) -> Result<(), String> {
+    match ours(mutant) {
+        Err(refusal) if refusal.detail.contains("the second judge") => {
+            Err(format!("{}: {:?}: {refusal}", mutant.seed, mutant.changes))
+        }
+        _ => Ok(()),
+    }
+}
