@@ -138,8 +138,8 @@ impl Follower {
 
 async fn current(listener: &mut PgListener) -> Result<u64, Lost> {
     let asked = async {
-        let mut connection = sqlx::Acquire::acquire(listener).await?;
-        version(&mut connection).await
+        let connection = sqlx::Acquire::acquire(listener).await?;
+        version(connection).await
     };
     Ok(timeout(ANSWER, asked).await??)
 }
