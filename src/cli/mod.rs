@@ -18,7 +18,9 @@ use crate::cli::directory::DirectoryArgs;
 use crate::cli::operator::{CrlCommand, ReadyArgs, TrustCommand};
 use crate::cli::quickstart::QuickstartArgs;
 use crate::config::{self, Config};
+use crate::keyring;
 use crate::runtime::log;
+use crate::tls;
 
 /// Exit codes, beside 0 and `verify`'s own (sysexits.h).
 mod exit {
@@ -53,7 +55,7 @@ enum Command {
         #[arg(long, short, value_name = "FILE", env = "ANCHORGATE_CONFIG")]
         config: PathBuf,
     },
-    /// Check a configuration file and tell every problem at once
+    /// Check a configuration file and tell every problem at once; then that its key files can be used
     CheckConfig {
         /// The configuration file (TOML)
         #[arg(long, short, value_name = "FILE", env = "ANCHORGATE_CONFIG")]
@@ -90,10 +92,7 @@ pub fn main() -> ExitCode {
     };
     match cli.command {
         Command::Run { config } => with_config(&config, |config| block_on(serve(config))),
-        Command::CheckConfig { config } => with_config(&config, |_| {
-            println!("no problem found");
-            ExitCode::SUCCESS
-        }),
+        Command::CheckConfig { config } => with_config(&config, |config| check_keys(&config)),
         Command::Quickstart(args) => block_on(async move {
             match quickstart::run(&args).await {
                 Ok(true) => ExitCode::SUCCESS,
@@ -122,6 +121,26 @@ fn with_config(path: &Path, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
         Ok(config) => then(config),
         Err(faults) => {
             eprintln!("{faults}");
+            exit::CONFIG.into()
+        }
+    }
+}
+
+/// The last part of `check-config`: the key files can be used.  Nothing is made.
+fn check_keys(config: &Config) -> ExitCode {
+    let keyring = &config.keyring;
+    let made_at_the_start = keyring.make_signing_key && !keyring.signing_key.exists();
+    let used = keyring::identity(keyring, &tls::provider()).and_then(|_| match made_at_the_start {
+        true => Ok(()),
+        false => keyring::signing_keys(keyring).map(|_| ()),
+    });
+    match used {
+        Ok(()) => {
+            println!("no problem found");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
             exit::CONFIG.into()
         }
     }

@@ -1,6 +1,7 @@
 //! Logging set-up and the type that keeps secrets out of it.
 
 use std::fmt;
+use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
@@ -25,7 +26,11 @@ pub const AUDIT: &str = "audit";
 /// A `filter` that cannot be read.
 pub fn start(filter: &str, format: Format) -> Result<(), String> {
     let filter = EnvFilter::try_new(filter).map_err(|e| e.to_string())?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        // Colours are for people: in a file or a collector their codes are noise.
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     // A second start, as in tests that start several gateways, keeps the first.
     let _ = match format {
         Format::Text => builder.try_init(),
