@@ -27,7 +27,7 @@ impl io::Write for Log {
 }
 
 /// Logs everything that our own code can say, and of others what the default filter lets through.
-fn capture() {
+pub(super) fn capture() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         tracing_subscriber::fmt()
@@ -39,7 +39,7 @@ fn capture() {
     });
 }
 
-fn log() -> String {
+pub(super) fn log() -> String {
     String::from_utf8(LOG.lock().expect("no panic while it is held").clone()).expect("UTF-8")
 }
 

@@ -1,6 +1,7 @@
 //! The whole process on free ports, with a PKI made for the test: what a device sees.
 
 mod audit;
+mod bad_days;
 mod database;
 mod edge;
 mod hub;

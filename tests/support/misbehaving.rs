@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 /// One request as it came.
 #[derive(Debug, Clone)]
@@ -24,7 +25,7 @@ pub enum Reply {
     Plain(u16, &'static str, Vec<u8>),
     /// These bytes, then the end of the connection.
     Bytes(Vec<u8>),
-    /// These bytes, then nothing for longer than anybody waits.
+    /// These bytes, then nothing for longer than anybody waits, or until [`Misbehaving::hang_up`].
     Stall(Vec<u8>),
 }
 
@@ -43,6 +44,7 @@ type Script = Box<dyn Fn(&Seen, usize) -> Reply + Send + Sync>;
 struct Inner {
     script: Mutex<Script>,
     seen: Mutex<Vec<Seen>>,
+    hang_up: Notify,
 }
 
 /// The server.
@@ -57,7 +59,11 @@ impl Misbehaving {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("its address"));
         let script: Script = Box::new(|_, _| Reply::status(500));
-        let inner = Arc::new(Inner { script: Mutex::new(script), seen: Mutex::default() });
+        let inner = Arc::new(Inner {
+            script: Mutex::new(script),
+            seen: Mutex::default(),
+            hang_up: Notify::new(),
+        });
         let serving = Arc::clone(&inner);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -71,6 +77,12 @@ impl Misbehaving {
     pub fn answer(&self, script: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) {
         *self.inner.script.lock().expect("whole") = Box::new(script);
         self.inner.seen.lock().expect("whole").clear();
+    }
+
+    /// Ends the connections that stall.
+    #[allow(dead_code, reason = "for tests of gateways, whose time limits are long")]
+    pub fn hang_up(&self) {
+        self.inner.hang_up.notify_waiters();
     }
 
     /// What was asked since.
@@ -123,7 +135,11 @@ async fn serve(mut stream: TcpStream, inner: Arc<Inner>) {
     };
     let _ = stream.write_all(&bytes).await;
     if stall {
-        tokio::time::sleep(Duration::from_secs(3600)).await;
+        let patience = tokio::time::sleep(Duration::from_secs(3600));
+        tokio::select! {
+            () = patience => {}
+            () = inner.hang_up.notified() => {}
+        }
     }
     let _ = stream.shutdown().await;
 }
