@@ -9,11 +9,13 @@ mod directory;
 #[path = "support/misbehaving.rs"]
 mod misbehaving;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use anchorgate::domain::time::Timestamp;
@@ -39,6 +41,46 @@ type InForce = BTreeSet<(String, String)>;
 /// When the good list is taken.
 const NOW: i64 = 1_795_000_000;
 const YEAR: i64 = 365 * 86_400;
+
+thread_local! {
+    /// What was logged on this thread, which is one test with all its tasks.
+    static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOG.with_borrow_mut(|log| log.extend_from_slice(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn capture() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        tracing_subscriber::fmt()
+            .with_env_filter("info")
+            .with_ansi(false)
+            .with_writer(|| Log)
+            .init();
+    });
+}
+
+/// A line of this test's log has all of these in it.
+fn logged(parts: &[&str]) -> bool {
+    LOG.with_borrow(|log| {
+        String::from_utf8_lossy(log).lines().any(|line| parts.iter().all(|p| line.contains(p)))
+    })
+}
+
+fn forget_log() {
+    LOG.with_borrow_mut(Vec::clear);
+}
 
 struct Rig {
     graph: Misbehaving,
@@ -90,6 +132,7 @@ impl Rig {
         folder: Arc<TempDir>,
         change: impl FnOnce(&mut Config),
     ) -> Self {
+        capture();
         let mut config = config(&graph.url);
         config.state_file = Some(folder.path().join("anchors"));
         change(&mut config);
@@ -133,10 +176,22 @@ impl Rig {
         self.in_force.clone()
     }
 
-    fn metric(&self, line: &str) -> bool {
+    fn metrics(&self) -> String {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("text");
-        text.lines().any(|l| l == line)
+        text
+    }
+
+    fn metric(&self, line: &str) -> bool {
+        self.metrics().lines().any(|l| l == line)
+    }
+
+    /// Polls that ended with this result.
+    fn polls(&self, result: &str) -> u64 {
+        let name = format!("graph_polls_total{{source=\"hub\",result=\"{result}\"}} ");
+        let text = self.metrics();
+        let count = text.lines().find_map(|l| l.strip_prefix(&name));
+        count.map_or(0, |n| n.parse().expect("a number"))
     }
 
     /// The script fails the poll, for the reason given, and changes nothing.
@@ -146,13 +201,17 @@ impl Rig {
         why: &str,
         script: impl Fn(&misbehaving::Seen, usize) -> Reply + Send + Sync + 'static,
     ) {
-        let before = self.in_force();
+        let (before, polls) = (self.in_force(), self.polls("failed"));
+        forget_log();
         self.graph.answer(script);
         let error = self.handle.sync_now().await.expect_err(name).to_string();
         assert!(error.contains(why), "{name}: `{error}` does not say `{why}`");
         let status = self.handle.status();
         assert_eq!(status.last_error.as_deref(), Some(&*error), "{name}");
         assert!(status.failures > 0 && status.next_poll.is_some(), "{name}");
+        assert_eq!(self.polls("failed"), polls + 1, "{name}: not counted");
+        let parts = ["WARN", "poll failed, what is in force stays", "source=hub", &error];
+        assert!(logged(&parts), "{name}: not logged");
         assert_eq!(self.in_force(), before, "{name}: what is in force changed");
     }
 
@@ -160,21 +219,31 @@ impl Rig {
     async fn takes(&mut self, name: &str, answer: &Value, want: &InForce) {
         let answer = answer.clone();
         self.graph.answer(move |_, _| Reply::json(&answer));
-        let result = self.handle.sync_now().await;
-        assert!(result.is_ok(), "{name}: {result:?}");
+        let polls = self.polls("changed") + self.polls("unchanged");
+        let changes = self.handle.sync_now().await.expect(name);
+        assert_eq!(self.polls("changed") + self.polls("unchanged"), polls + 1, "{name}");
+        for line in &changes.lines {
+            assert!(logged(&["INFO audit", line]), "{name}: `{line}` is not logged");
+        }
+        for skipped in self.handle.status().skipped {
+            assert!(logged(&["WARN", "not in force", &skipped.why]), "{name}: {}", skipped.why);
+        }
         assert_eq!(self.in_force().as_ref(), Some(want), "{name}");
         assert!(self.handle.status().held_back.is_none(), "{name}");
     }
 
     /// The answer is held back and changes nothing.
     async fn holds(&mut self, name: &str, answer: &Value) {
-        let before = self.in_force();
+        let (before, polls) = (self.in_force(), self.polls("held_back"));
+        forget_log();
         let answer = answer.clone();
         self.graph.answer(move |_, _| Reply::json(&answer));
         self.handle.sync_now().await.expect("the poll itself is good");
         assert!(self.handle.status().held_back.is_some(), "{name}");
         assert_eq!(self.in_force(), before, "{name}: what is in force changed");
         assert!(self.metric("graph_held_back{source=\"hub\"} 1"), "{name}");
+        assert_eq!(self.polls("held_back"), polls + 1, "{name}");
+        assert!(logged(&["ERROR", "held back", "source=hub"]), "{name}: not logged");
     }
 }
 
@@ -627,6 +696,7 @@ async fn a_restart_without_the_network_serves_the_last_good_list() {
     let mut rig = restart();
     let _ = rig.handle.sync_now().await;
     assert_eq!(rig.in_force(), Some(good.all));
+    assert!(logged(&["ERROR", "the newest list on disk is not usable", "its header is"]));
     drop(rig);
     // Both damaged: nothing is in force, nothing is made up.
     for name in ["anchors", "anchors.1"] {
@@ -635,6 +705,7 @@ async fn a_restart_without_the_network_serves_the_last_good_list() {
     let mut rig = restart();
     let _ = rig.handle.sync_now().await;
     assert_eq!(rig.in_force(), None);
+    assert!(logged(&["ERROR", "the list of the last run cannot be used", "damaged"]));
 }
 
 #[tokio::test]
@@ -648,6 +719,75 @@ async fn a_full_disk_stops_no_update() {
         list["value"].as_array_mut().expect("a list").pop();
     });
     rig.takes("half", &half, &good.only("one")).await;
+    assert!(logged(&["ERROR", "in force, but was not written to disk", "/proc/version"]));
+}
+
+/// Where the child of [`kill_nine_leaves_a_whole_list`] keeps its state, and where it syncs from.
+const CHILD: [&str; 2] = ["GRAPH_FAULTS_FOLDER", "GRAPH_FAULTS_URL"];
+
+/// Not a test of its own: the process that is killed.  Says when it has taken a list.
+#[tokio::test]
+async fn child_that_syncs() {
+    let [Ok(folder), Ok(url)] = CHILD.map(std::env::var) else { return };
+    let mut config = config(&url);
+    config.state_file = Some(PathBuf::from(folder).join("anchors"));
+    let (sender, mut updates) = mpsc::channel(64);
+    let metrics = Metrics::register(&mut Registry::default());
+    let clock = Arc::new(|| Timestamp(NOW));
+    let (handle, sync) = follow(config, metrics, sender, clock).expect("usable");
+    tokio::spawn(sync.run());
+    loop {
+        handle.sync_now().await.expect("a good poll");
+        while updates.try_recv().is_ok() {}
+        println!("taken");
+    }
+}
+
+/// Each list that is taken is written; the process is killed somewhere between the first byte of a
+/// file and its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_nine_leaves_a_whole_list() {
+    let (graph, good) = (Misbehaving::start().await, Good::new());
+    let grown = good.but(|list| {
+        let list = list["value"][0]["certificateAuthorities"].as_array_mut().expect("a list");
+        list.push(Ca::root("one-3").element(true));
+    });
+    let mut more = good.all.clone();
+    more.insert(("one".into(), "one-3".into()));
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    let mut written = BTreeSet::new();
+    for round in 0..12u64 {
+        let lists = [good.list.clone(), grown.clone()];
+        graph.answer(move |_, n| Reply::json(&lists[n % 2]));
+        let mut child = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "child_that_syncs", "--nocapture"])
+            .envs(CHILD.into_iter().zip([folder.path().as_os_str(), graph.url.as_ref()]))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a child");
+        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let killed = tokio::task::spawn_blocking(move || {
+            let taken = lines.by_ref().map_while(Result::ok).filter(|l| l.ends_with("taken"));
+            // At another moment of the writing each time.
+            let taken = taken.take(3 + usize::try_from(round).expect("small")).count();
+            std::thread::sleep(Duration::from_micros(round * 700));
+            child.kill().expect("killed");
+            child.wait().expect("ended");
+            taken
+        });
+        assert!(killed.await.expect("no panic") >= 3, "the child synced until it was killed");
+        written.extend(
+            std::fs::read_dir(folder.path()).expect("it").map(|f| f.expect("it").file_name()),
+        );
+
+        graph.answer(|_, _| Reply::Bytes(vec![]));
+        let mut rig = Rig::start(graph.clone(), Arc::clone(&folder), |_| {});
+        rig.handle.sync_now().await.expect_err("a dead directory");
+        let in_force = rig.in_force().expect("a list");
+        assert!(in_force == good.all || in_force == more, "round {round}: {in_force:?}");
+        assert!(rig.handle.status().from_disk);
+    }
+    assert!(written.iter().any(|f| f == "anchors.1"), "{written:?}");
 }
 
 #[tokio::test]
@@ -670,12 +810,14 @@ async fn age_is_measured_past_jumps_of_the_clock_and_acted_on() {
     let Update::Anchors { set, .. } = update else { panic!("not of a directory") };
     assert!(set.configurations.is_empty());
     assert!(set.skipped[0].why.contains("was not reached for"));
+    assert!(logged(&["ERROR", "was not reached for", "in force no longer"]));
     assert!(rig.handle.status().too_old && rig.metric("graph_too_old{source=\"hub\"} 1"));
     drop(rig);
     let mut rig = start(TooOld::Continue, NOW + YEAR);
     let _ = rig.handle.sync_now().await;
     assert_eq!(rig.in_force(), Some(good.all.clone()));
     assert!(rig.handle.status().too_old, "in force, with an alarm");
+    assert!(logged(&["ERROR", "was not reached for", "still in force, as the policy says"]));
     drop(rig);
     // Reached again, the list is in force again though nothing in it has changed.
     let mut rig = start(TooOld::Refuse, NOW + YEAR);
