@@ -343,6 +343,11 @@ async fn operators_ask_the_running_gateway() {
     };
     let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
 
+    let start = Instant::now();
+    while gateway.admin("/readyz").await.0 != 200 {
+        assert!(start.elapsed() < IN_FORCE, "not ready: {}", gateway.admin("/readyz").await.1);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let (code, text) = program(words("ready")).await;
     assert_eq!((code, text.as_str()), (Some(0), "ready\n"));
     let (code, text) = program(words("trust show")).await;
