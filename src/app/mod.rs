@@ -63,6 +63,7 @@ impl App {
     /// A key, a file or an address that cannot be used.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let claim = claim(&config.data_dir).context("data_dir")?;
+        Sockets::warn_about_descriptors(&config);
         let sockets = Sockets::bind(&config)?;
         let addresses = sockets.addresses()?;
         let tasks = Tasks::default();
