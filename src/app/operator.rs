@@ -83,6 +83,13 @@ pub(super) fn plane(
                 }
             }
         })
+        .with_action("/trust/diff", {
+            let sources = Arc::clone(&sources);
+            move |body| {
+                let reply = diff(&sources, &body);
+                async move { reply }
+            }
+        })
         .with_action("/trust/approve", {
             let sources = Arc::clone(&sources);
             move |body| {
@@ -148,25 +155,50 @@ fn verify(live: &Live, body: &Bytes) -> reply::Reply {
 
 /// Puts in force what one source holds back.
 async fn approve(sources: &[graph::Handle], body: &Bytes) -> reply::Reply {
-    let name = match member(body, "source") {
-        Ok(name) => name,
-        Err(why) => return refused(StatusCode::BAD_REQUEST, &why),
-    };
-    let source = match (&name, sources) {
-        (None, [only]) => Some(only),
-        (None, _) => {
-            let why = "there are several sources, or none: name one as `source`";
-            return refused(StatusCode::BAD_REQUEST, why);
-        }
-        (Some(name), _) => sources.iter().find(|source| **source.source() == **name),
-    };
-    let Some(source) = source else {
-        let why = format!("no source is called `{}`", name.unwrap_or_default());
-        return refused(StatusCode::NOT_FOUND, &why);
+    let source = match named(sources, body) {
+        Ok(source) => source,
+        Err(reply) => return *reply,
     };
     match source.approve().await {
         Ok(changes) => reply::json(StatusCode::OK, &changes),
         Err(error) => refused(StatusCode::CONFLICT, &error.to_string()),
+    }
+}
+
+/// Tells what the list answer `{"answer": …}` would change if a source gave it.
+fn diff(sources: &[graph::Handle], body: &Bytes) -> reply::Reply {
+    let source = match named(sources, body) {
+        Ok(source) => source,
+        Err(reply) => return *reply,
+    };
+    // The body was read once already; its depth is the source's to judge.
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    match source.preview(body["answer"].to_string().as_bytes()) {
+        Ok(preview) => reply::json(StatusCode::OK, &preview),
+        Err(error) => refused(StatusCode::UNPROCESSABLE_ENTITY, &format!("`answer`: {error}")),
+    }
+}
+
+/// The source that the body names as `source`; the only one when it names none.
+fn named<'a>(
+    sources: &'a [graph::Handle],
+    body: &Bytes,
+) -> Result<&'a graph::Handle, Box<reply::Reply>> {
+    let refused = |status, why: &str| Err(Box::new(refused(status, why)));
+    let name = match member(body, "source") {
+        Ok(name) => name,
+        Err(why) => return refused(StatusCode::BAD_REQUEST, &why),
+    };
+    match (&name, sources) {
+        (None, [only]) => Ok(only),
+        (None, _) => {
+            let why = "there are several sources, or none: name one as `source`";
+            refused(StatusCode::BAD_REQUEST, why)
+        }
+        (Some(name), _) => match sources.iter().find(|source| **source.source() == **name) {
+            Some(source) => Ok(source),
+            None => refused(StatusCode::NOT_FOUND, &format!("no source is called `{name}`")),
+        },
     }
 }
 

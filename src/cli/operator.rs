@@ -1,15 +1,24 @@
 //! Commands that ask a running gateway, through its admin plane: `ready`, `trust`, `crl show|refresh`.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
-use reqwest::Method;
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Method};
 use serde_json::{Value, json};
 use url::Url;
 
 use crate::cli::crl::{InspectArgs, inspect};
+use crate::graph::client::read_limited;
+use crate::graph::wire;
+
+/// Bytes of a list answer that are compared: the admin plane takes 16 MiB with what is around it.
+const MAX_ANSWER: usize = 15 * 1024 * 1024;
 
 /// Where the admin plane is.
 #[derive(Debug, Args)]
@@ -41,6 +50,8 @@ pub enum TrustCommand {
     Show(AdminArgs),
     /// Ask the directories now
     Sync(AdminArgs),
+    /// Tell what a list answer of a directory would change if it came now; changes nothing
+    Diff(DiffArgs),
     /// Put an answer in force that was held back because it removes too much
     Approve {
         /// The source whose answer it is; the only one when left out
@@ -50,6 +61,26 @@ pub enum TrustCommand {
         #[command(flatten)]
         admin: AdminArgs,
     },
+}
+
+/// Arguments of `trust diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The answer: a file, `-` for standard input, or an http or https address to get it from
+    #[arg(value_name = "FILE|URL")]
+    answer: String,
+    /// A file with a bearer token for the address
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// PEM of the only authorities that the address's server may have
+    #[arg(long, value_name = "FILE")]
+    ca_bundle: Option<PathBuf>,
+    /// The source it stands for; the only one when left out
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// Which gateway
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 /// What to do with revocation lists.
@@ -93,6 +124,11 @@ pub async fn trust(command: &TrustCommand) -> anyhow::Result<ExitCode> {
     let (args, answer) = match command {
         TrustCommand::Show(args) => (args, ask(args, Method::GET, "status.json", None).await?),
         TrustCommand::Sync(args) => (args, ask(args, Method::POST, "trust/sync", None).await?),
+        TrustCommand::Diff(args) => {
+            let answer = wire::parse(&args.read().await?).context("the list answer")?;
+            let body = json!({ "answer": answer, "source": args.source });
+            (&args.admin, ask(&args.admin, Method::POST, "trust/diff", Some(body)).await?)
+        }
         TrustCommand::Approve { source, admin } => {
             let body = json!({ "source": source });
             (admin, ask(admin, Method::POST, "trust/approve", Some(body)).await?)
@@ -100,6 +136,7 @@ pub async fn trust(command: &TrustCommand) -> anyhow::Result<ExitCode> {
     };
     match command {
         TrustCommand::Show(_) if !args.json => show_trust(&answer),
+        TrustCommand::Diff(_) if !args.json => show_diff(&answer),
         _ => println!("{answer:#}"),
     }
     Ok(ExitCode::SUCCESS)
@@ -155,6 +192,79 @@ fn show_trust(status: &Value) {
     }
     for skipped in status["trust"]["skipped"].as_array().into_iter().flatten() {
         println!("not in force: {}: {}", text(&skipped["id"]), text(&skipped["why"]));
+    }
+}
+
+fn show_diff(preview: &Value) {
+    let changes = &preview["changes"];
+    let lines = texts(&changes["lines"]);
+    for line in &lines {
+        println!("{line}");
+    }
+    for skipped in preview["skipped"].as_array().into_iter().flatten() {
+        println!("not in force: {}: {}", text(&skipped["configuration"]), text(&skipped["why"]));
+    }
+    if lines.is_empty() {
+        println!("no change against what is in force from {}", text(&preview["source"]));
+        return;
+    }
+    println!(
+        "against what is in force from {}: {} anchors added, {} of {} removed",
+        text(&preview["source"]),
+        changes["anchors_added"],
+        changes["anchors_removed"],
+        changes["anchors_before"]
+    );
+    if preview["held_back"] == json!(true) {
+        println!("it removes too much: it would be held back until `anchorgate trust approve`");
+    }
+}
+
+impl DiffArgs {
+    /// The answer's bytes.
+    async fn read(&self) -> anyhow::Result<Vec<u8>> {
+        let is_url = ["http://", "https://"].iter().any(|s| self.answer.starts_with(s));
+        if is_url {
+            return self.get().await;
+        }
+        ensure!(
+            self.token_file.is_none() && self.ca_bundle.is_none(),
+            "--token-file and --ca-bundle are for an address, and `{}` is a file",
+            self.answer
+        );
+        let from: Box<dyn Read> = match &*self.answer {
+            "-" => Box::new(std::io::stdin()),
+            file => Box::new(File::open(file).with_context(|| file.to_owned())?),
+        };
+        let mut bytes = Vec::new();
+        // One byte more than is allowed tells "full" from "too long".
+        from.take(MAX_ANSWER as u64 + 1)
+            .read_to_end(&mut bytes)
+            .with_context(|| self.answer.clone())?;
+        ensure!(bytes.len() <= MAX_ANSWER, "{} has more than {MAX_ANSWER} bytes", self.answer);
+        Ok(bytes)
+    }
+
+    async fn get(&self) -> anyhow::Result<Vec<u8>> {
+        let read = |file: &PathBuf| {
+            std::fs::read_to_string(file).with_context(|| file.display().to_string())
+        };
+        // No redirects: the token is for this address.
+        let mut client = reqwest::Client::builder()
+            .redirect(Policy::none())
+            .connect_timeout(Duration::from_secs(10))
+            .timeout(Duration::from_secs(60));
+        if let Some(file) = &self.ca_bundle {
+            client = client.tls_certs_only(Certificate::from_pem_bundle(read(file)?.as_bytes())?);
+        }
+        let mut request = client.build().context("HTTP client")?.get(&self.answer);
+        if let Some(file) = &self.token_file {
+            request = request.bearer_auth(read(file)?.trim());
+        }
+        let answer =
+            request.send().await.with_context(|| format!("no answer from {}", self.answer))?;
+        ensure!(answer.status().is_success(), "{}: {}", self.answer, answer.status());
+        read_limited(answer, MAX_ANSWER).await.with_context(|| self.answer.clone())
     }
 }
 

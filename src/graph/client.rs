@@ -487,13 +487,13 @@ impl Answer {
 
 /// Objects by id: a list that is read while it changes may show one twice.
 #[derive(Default)]
-struct Entries {
-    list: Vec<Entry>,
+pub(super) struct Entries {
+    pub(super) list: Vec<Entry>,
     places: HashMap<ConfigurationId, usize>,
 }
 
 impl Entries {
-    fn add(&mut self, entry: Entry) {
+    pub(super) fn add(&mut self, entry: Entry) {
         let id = entry.id().clone();
         match self.places.get(&id) {
             // Which of the two is newer only a GET by id can tell.

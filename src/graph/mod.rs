@@ -14,6 +14,7 @@ pub mod auth;
 pub mod changes;
 pub mod client;
 mod poll;
+mod preview;
 mod state;
 mod status;
 pub mod wire;
@@ -33,6 +34,7 @@ use crate::graph::client::{Client, Limits};
 use crate::graph::poll::Command;
 
 pub use poll::{Clock, Sync};
+pub use preview::Preview;
 pub use status::{HeldBack, Metrics, SkippedStatus, Status};
 
 /// What happens to trust when the directory was not reached for [`Config::max_age`].
@@ -115,8 +117,17 @@ pub enum HandleError {
 #[derive(Clone)]
 pub struct Handle {
     source: Arc<str>,
+    rules: Rules,
     commands: mpsc::Sender<Command>,
     shared: Arc<Mutex<Shared>>,
+}
+
+/// How an answer is compared with what is in force.
+#[derive(Clone, Copy)]
+struct Rules {
+    prefix_ids: bool,
+    /// [`Config::max_removal`]; `None` where nothing is held back.
+    max_removal: Option<f64>,
 }
 
 /// What the sync lets be seen.
@@ -191,8 +202,9 @@ pub fn follow(
     let (commands, inbox) = mpsc::channel(8);
     let status = Status::new(&config.source, client.url().as_str());
     let shared = Arc::new(Mutex::new(Shared { status, in_force: Arc::default() }));
-    let handle =
-        Handle { source: Arc::clone(&config.source), commands, shared: Arc::clone(&shared) };
+    let max_removal = (!config.unguarded).then_some(config.max_removal);
+    let rules = Rules { prefix_ids: config.prefix_ids, max_removal };
+    let handle = Handle { source: Arc::clone(&config.source), rules, commands, shared };
     let sync = Sync::new(config, client, metrics, updates, clock, handle.clone(), inbox);
     Ok((handle, sync))
 }

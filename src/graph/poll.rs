@@ -197,9 +197,10 @@ impl Sync {
             }
             Ok(Fetched::List { entries, etag, waits }) => {
                 let whole = entries.iter().all(|e| !matches!(e, Entry::Shortened { .. }));
-                let set = assemble(&self.in_force, entries, self.prefix());
+                let prefix = self.handle.rules.prefix(&self.config.source);
+                let set = assemble(&self.in_force, entries, prefix);
                 let changes = Changes::between(&self.in_force, &set);
-                if !self.config.unguarded && changes.is_suspicious(self.config.max_removal) {
+                if self.handle.rules.holds_back(&changes) {
                     self.hold(set, changes.clone(), now);
                     (Ok(changes), self.interval())
                 } else {
@@ -368,10 +369,6 @@ impl Sync {
         every - every / 10 + jitter(every / 5)
     }
 
-    fn prefix(&self) -> Option<&str> {
-        self.config.prefix_ids.then_some(&*self.config.source)
-    }
-
     fn status<T>(&self, read: impl FnOnce(&Status) -> T) -> T {
         read(&lock(&self.handle.shared).status)
     }
@@ -386,17 +383,17 @@ impl Sync {
         status.configurations = self.in_force.configurations.len();
         status.anchors = authorities().filter(|a| a.is_root).count();
         status.intermediates = authorities().filter(|a| !a.is_root).count();
-        let skipped = |s: &Skipped| SkippedStatus {
-            configuration: s.configuration.to_string(),
-            why: s.why.clone(),
-        };
-        status.skipped = self.in_force.skipped.iter().map(skipped).collect();
+        status.skipped = self.in_force.skipped.iter().map(SkippedStatus::from).collect();
         self.metrics.show(status, self.confirmed.map(|(at, _)| at));
     }
 }
 
 /// The list that an answer makes of what is in force.  What the answer shortens stays as it is.
-fn assemble(in_force: &AnchorSet, entries: Vec<Entry>, prefix: Option<&str>) -> AnchorSet {
+pub(super) fn assemble(
+    in_force: &AnchorSet,
+    entries: Vec<Entry>,
+    prefix: Option<&str>,
+) -> AnchorSet {
     let before: HashMap<&ConfigurationId, &Configuration> =
         in_force.configurations.iter().map(|c| (&c.id, c)).collect();
     let named = |id: ConfigurationId| match prefix {

@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 
 use crate::domain::time::Timestamp;
+use crate::domain::trust::anchors::Skipped;
 use crate::graph::changes::Changes;
 
 /// How the sync with one directory stands.  Times are RFC 3339.
@@ -54,6 +55,12 @@ pub struct SkippedStatus {
     pub configuration: String,
     /// The rule.
     pub why: String,
+}
+
+impl From<&Skipped> for SkippedStatus {
+    fn from(skipped: &Skipped) -> Self {
+        Self { configuration: skipped.configuration.to_string(), why: skipped.why.clone() }
+    }
 }
 
 /// An answer that waits for approval.

@@ -3,11 +3,16 @@
 mod audit;
 mod database;
 mod edge;
+mod hub;
 mod keys;
+#[path = "../support/misbehaving.rs"]
+#[allow(dead_code, reason = "other tests use the rest of it")]
+mod misbehaving;
 mod peer;
 #[path = "../support/postgres.rs"]
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod postgres;
+mod trust;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -151,6 +156,27 @@ impl Gateway {
         let answer = self.http.get(url).send().await.expect("an answer");
         (answer.status().as_u16(), answer.text().await.expect("a text"))
     }
+
+    /// Waits until every list was looked at once, which may be a moment after devices are served.
+    async fn until_ready(&self) {
+        let start = Instant::now();
+        while self.admin("/readyz").await.0 != 200 {
+            assert!(start.elapsed() < IN_FORCE, "not ready: {}", self.admin("/readyz").await.1);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Runs a command of the program against this gateway: its exit code, and all that it printed.
+    async fn program(&self, words: &str) -> (Option<i32>, String) {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_anchorgate"));
+        command
+            .args(words.split(' '))
+            .env("ANCHORGATE_ADMIN", format!("http://{}", self.app.addresses.admin));
+        let run = tokio::task::spawn_blocking(move || command.output()).await;
+        let output = run.expect("no panic").expect("run");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), text + &String::from_utf8_lossy(&output.stderr))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,8 +192,7 @@ async fn every_subject_field_gets_a_bound_token() {
         let other = connection.token(&domain.devices[0].subject_id).await.expect("an answer");
         assert_eq!((other.status.as_u16(), &other.body["error"]), (401, &json!("invalid_client")));
     }
-    let (status, ready) = gateway.admin("/readyz").await;
-    assert_eq!(status, 200, "{ready}");
+    gateway.until_ready().await;
     let (_, metrics) = gateway.admin("/metrics").await;
     assert!(metrics.contains("anchorgate_trust_configurations 5"), "{metrics}");
     assert!(metrics.contains(r#"result="full""#), "{metrics}");
@@ -326,51 +351,30 @@ async fn a_hundred_devices_at_once_are_all_served() {
 async fn operators_ask_the_running_gateway() {
     let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
     let domain = gateway.domain(SubjectField::SanDns);
-    let admin = format!("http://{}", gateway.app.addresses.admin);
-    let program = |arguments: Vec<String>| {
-        let admin = admin.clone();
-        async move {
-            let run = move || {
-                std::process::Command::new(env!("CARGO_BIN_EXE_anchorgate"))
-                    .args(arguments)
-                    .env("ANCHORGATE_ADMIN", admin)
-                    .output()
-            };
-            let output = tokio::task::spawn_blocking(run).await.expect("no panic").expect("run");
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            (output.status.code(), text + &String::from_utf8_lossy(&output.stderr))
-        }
-    };
-    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-
-    let start = Instant::now();
-    while gateway.admin("/readyz").await.0 != 200 {
-        assert!(start.elapsed() < IN_FORCE, "not ready: {}", gateway.admin("/readyz").await.1);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let (code, text) = program(words("ready")).await;
+    gateway.until_ready().await;
+    let (code, text) = gateway.program("ready").await;
     assert_eq!((code, text.as_str()), (Some(0), "ready\n"));
-    let (code, text) = program(words("trust show")).await;
+    let (code, text) = gateway.program("trust show").await;
     assert!(code == Some(0) && text.contains("tls_client_auth_san_dns"), "{text}");
-    let (code, text) = program(words("trust sync")).await;
+    let (code, text) = gateway.program("trust sync").await;
     assert!(code == Some(0) && text.contains("quickstart"), "{text}");
-    let (code, text) = program(words("trust approve")).await;
+    let (code, text) = gateway.program("trust approve").await;
     assert!(code == Some(1) && text.contains("nothing is held back"), "{text}");
-    let (code, text) = program(words("crl refresh")).await;
+    let (code, text) = gateway.program("crl refresh").await;
     assert!(code == Some(0) && text.contains("dns-issuer-delta.crl"), "{text}");
-    let (code, text) = program(words("crl refresh http://nobody.example/x.crl")).await;
+    let (code, text) = gateway.program("crl refresh http://nobody.example/x.crl").await;
     assert!(code == Some(1) && text.contains("no authority names"), "{text}");
 
     let pki = gateway.world.dir.join("pki");
     let chain = |name: &str| format!("verify --chain {}", pki.join(name).display());
-    let (code, text) = program(words(&chain("dns-1-chain.pem"))).await;
+    let (code, text) = gateway.program(&chain("dns-1-chain.pem")).await;
     assert!(code == Some(0) && text.contains(&domain.devices[0].subject_id), "{text}");
-    let (code, text) = program(words(&chain("ip-1-chain.pem"))).await;
+    let (code, text) = gateway.program(&chain("ip-1-chain.pem")).await;
     assert!(code == Some(1) && text.contains("chain_untrusted"), "{text}");
-    let (code, text) = program(words(&chain("dns-1.key"))).await;
+    let (code, text) = gateway.program(&chain("dns-1.key")).await;
     assert!(code == Some(1) && text.contains("certificate_missing"), "{text}");
     let late = chain("dns-1-chain.pem") + " --json --at 2099-01-01T00:00:00Z";
-    let (code, text) = program(words(&late)).await;
+    let (code, text) = gateway.program(&late).await;
     let answer: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!((code, &answer["reason"]), (Some(1), &json!("authority_expired")), "{text}");
 }
