@@ -3,6 +3,7 @@
 mod operator;
 mod sockets;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{error, info};
 
-use crate::config::Config;
+use crate::admin::Admin;
+use crate::config::{Config, DirectoryPart};
 use crate::crl;
 use crate::directory::{Directory, Served};
 use crate::domain::trust::anchors::AnchorSet;
@@ -61,6 +63,7 @@ impl App {
     /// A key, a file or an address that cannot be used.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let claim = claim(&config.data_dir).context("data_dir")?;
+        Sockets::warn_about_descriptors(&config);
         let sockets = Sockets::bind(&config)?;
         let addresses = sockets.addresses()?;
         let tasks = Tasks::default();
@@ -117,22 +120,9 @@ impl App {
         tasks.spawn_until_stop(rebuild.run(changed_keys, own));
 
         // The directory is served before it is synced from: a gateway may be its own.
-        let directory = match config.directory {
-            Some(part) => {
-                let store = match &part.database {
-                    Some(database) => {
-                        let (store, follower) = Store::connect(database).await;
-                        tasks.spawn_until_stop(follower.run());
-                        store
-                    }
-                    None => Store::open(&config.data_dir.join("directory.redb")).await?,
-                };
-                let directory = Directory::new(part.config, store);
-                let https = part.public_url.map(|url| directory.at(&url));
-                let http = addresses.directory_http.map(|at| directory.at(&format!("http://{at}")));
-                Some((https, http))
-            }
-            None => None,
+        let (directory, directory_http) = match config.directory {
+            Some(part) => open_directory(part, &config.data_dir, &addresses, &tasks).await?,
+            None => (None, None),
         };
         let mut sources = Vec::new();
         let graph_metrics = graph::Metrics::register(&mut registry);
@@ -155,6 +145,7 @@ impl App {
         ));
         let admin = operator::plane(ready, registry, &live, crl_handle, sources);
 
+        let planes = Planes { endpoint, public, directory, directory_http, admin };
         let edge = |name, tls, bounds| Edge {
             name,
             tls,
@@ -162,48 +153,12 @@ impl App {
             live: live.clone(),
             metrics: edge_metrics.clone(),
         };
-        let stop = tasks.stopping();
-        tasks.spawn(serve(
-            edge("token", |tls| &tls.token, config.token.bounds),
-            sockets.token,
-            stop.clone(),
-            move |peer: Arc<Peer>, request: Request<Incoming>| {
-                let endpoint = Arc::clone(&endpoint);
-                async move { endpoint.handle(request, &peer).await }
-            },
-        ));
-        let public_bounds = config.public.bounds;
-        tasks.spawn(serve(
-            edge("public", |tls| &tls.public, public_bounds.clone()),
-            sockets.public,
-            stop.clone(),
-            move |_, request: Request<Incoming>| {
-                let reply = public.handle(&request.into_parts().0);
-                async move { reply }
-            },
-        ));
-        let (https, http): (Option<Served>, Option<Served>) = directory.unwrap_or_default();
-        if let (Some(socket), Some(served)) = (sockets.directory, https) {
-            tasks.spawn(serve(
-                edge("directory", |tls| &tls.directory, public_bounds),
-                socket,
-                stop.clone(),
-                move |peer: Arc<Peer>, mut request: Request<Incoming>| {
-                    let served = served.clone();
-                    request.extensions_mut().insert(peer);
-                    async move { served.answer(request).await }
-                },
-            ));
-        }
-        if let (Some(socket), Some(served)) = (sockets.directory_http, http) {
-            tasks.spawn(serve_plain(socket, Limits::default(), stop.clone(), move |request| {
-                let served = served.clone();
-                async move { served.answer(request).await }
-            }));
-        }
-        tasks.spawn(serve_plain(sockets.admin, Limits::default(), stop, move |request| {
-            Arc::clone(&admin).handle(request)
-        }));
+        let edges = Edges {
+            token: edge("token", |tls| &tls.token, config.token.bounds),
+            public: edge("public", |tls| &tls.public, config.public.bounds.clone()),
+            directory: edge("directory", |tls| &tls.directory, config.public.bounds),
+        };
+        planes.listen(sockets, edges, &tasks);
         info!(?addresses, "listening");
         Ok(Self { addresses, live, tasks, drain: config.drain, look_at_keys, _claim: claim })
     }
@@ -222,6 +177,79 @@ impl App {
     /// in time, or a part had failed.
     pub async fn stop(self) -> bool {
         self.tasks.drain(self.drain).await
+    }
+}
+
+/// Opens the embedded directory: as it is served over TLS, and over plain HTTP.
+async fn open_directory(
+    part: DirectoryPart,
+    data_dir: &Path,
+    addresses: &Addresses,
+    tasks: &Tasks,
+) -> anyhow::Result<(Option<Served>, Option<Served>)> {
+    let store = match &part.database {
+        Some(database) => {
+            let (store, follower) = Store::connect(database).await;
+            tasks.spawn_until_stop(follower.run());
+            store
+        }
+        None => Store::open(&data_dir.join("directory.redb")).await?,
+    };
+    let directory = Directory::new(part.config, store);
+    let https = part.public_url.map(|url| directory.at(&url));
+    let http = addresses.directory_http.map(|at| directory.at(&format!("http://{at}")));
+    Ok((https, http))
+}
+
+/// What is served.
+struct Planes {
+    endpoint: Arc<TokenEndpoint>,
+    public: Arc<PublicPlane>,
+    directory: Option<Served>,
+    directory_http: Option<Served>,
+    admin: Arc<Admin>,
+}
+
+/// How the TLS listeners are served.
+struct Edges {
+    token: Edge,
+    public: Edge,
+    directory: Edge,
+}
+
+impl Planes {
+    /// Starts every listener.
+    fn listen(self, sockets: Sockets, edges: Edges, tasks: &Tasks) {
+        let Self { endpoint, public, directory, directory_http, admin } = self;
+        let stop = || tasks.stopping();
+        let token = move |peer: Arc<Peer>, request: Request<Incoming>| {
+            let endpoint = Arc::clone(&endpoint);
+            async move { endpoint.handle(request, &peer).await }
+        };
+        tasks.spawn(serve(edges.token, sockets.token, stop(), token));
+        let public = move |_, request: Request<Incoming>| {
+            let reply = public.handle(&request.into_parts().0);
+            async move { reply }
+        };
+        tasks.spawn(serve(edges.public, sockets.public, stop(), public));
+        if let (Some(socket), Some(served)) = (sockets.directory, directory) {
+            let directory = move |peer: Arc<Peer>, mut request: Request<Incoming>| {
+                let served = served.clone();
+                // A token bound to a certificate is good with that certificate only.
+                request.extensions_mut().insert(peer);
+                async move { served.answer(request).await }
+            };
+            tasks.spawn(serve(edges.directory, socket, stop(), directory));
+        }
+        if let (Some(socket), Some(served)) = (sockets.directory_http, directory_http) {
+            let directory = move |request| {
+                let served = served.clone();
+                async move { served.answer(request).await }
+            };
+            tasks.spawn(serve_plain(socket, Limits::default(), stop(), directory));
+        }
+        let admin = move |request| Arc::clone(&admin).handle(request);
+        tasks.spawn(serve_plain(sockets.admin, Limits::default(), stop(), admin));
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
+use tracing::warn;
 
 use crate::config::Config;
 use crate::http::listen::bind;
@@ -44,6 +45,20 @@ impl Sockets {
         })
     }
 
+    /// Says so when the process may not open as many files as the listeners may hold connections.
+    pub(super) fn warn_about_descriptors(config: &Config) {
+        // What lists, directories, stores and logs need besides.
+        const OTHERS: usize = 256;
+        let needed = config.token.bounds.connections + config.public.bounds.connections + OTHERS;
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+        if let Some(most) = open_files(&limits).filter(|most| *most < needed) {
+            warn!(
+                "this process may open {most} files and its listeners may need {needed}: raise \
+                 LimitNOFILE (ulimit -n), or lower token.connections and public.connections"
+            );
+        }
+    }
+
     pub(super) fn addresses(&self) -> io::Result<Addresses> {
         let of =
             |socket: &Option<TcpListener>| socket.as_ref().map(TcpListener::local_addr).transpose();
@@ -54,5 +69,25 @@ impl Sockets {
             directory_http: of(&self.directory_http)?,
             admin: self.admin.local_addr()?,
         })
+    }
+}
+
+/// The soft limit of open files, from the text of `/proc/self/limits`; `None` where there is none.
+fn open_files(limits: &str) -> Option<usize> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_open_files_is_read() {
+        let text = "Limit                     Soft Limit           Hard Limit           Units\n\
+                    Max open files            1024                 524288               files\n";
+        assert_eq!(open_files(text), Some(1024));
+        assert_eq!(open_files("Max open files            unlimited  unlimited  files\n"), None);
+        assert_eq!(open_files(""), None);
     }
 }

@@ -19,11 +19,7 @@ async fn a_dead_database_of_the_directory_takes_no_trust_away() {
     let list = || {
         gateway.http.get(gateway.directory("")).bearer_auth(&gateway.world.directory_token).send()
     };
-    let start = Instant::now();
-    while gateway.admin("/readyz").await.0 != 200 {
-        assert!(start.elapsed() < IN_FORCE, "not ready: {}", gateway.admin("/readyz").await.1);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    gateway.until_ready().await;
 
     cluster.crash();
     let answer = list().await.expect("an answer");

@@ -158,6 +158,15 @@ impl Gateway {
         (answer.status().as_u16(), answer.text().await.expect("a text"))
     }
 
+    /// Waits until every list was looked at once, which may be a moment after devices are served.
+    async fn until_ready(&self) {
+        let start = Instant::now();
+        while self.admin("/readyz").await.0 != 200 {
+            assert!(start.elapsed() < IN_FORCE, "not ready: {}", self.admin("/readyz").await.1);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Runs a command of the program against this gateway: its exit code, and all that it printed.
     async fn program(&self, words: &str) -> (Option<i32>, String) {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_anchorgate"));
@@ -184,8 +193,7 @@ async fn every_subject_field_gets_a_bound_token() {
         let other = connection.token(&domain.devices[0].subject_id).await.expect("an answer");
         assert_eq!((other.status.as_u16(), &other.body["error"]), (401, &json!("invalid_client")));
     }
-    let (status, ready) = gateway.admin("/readyz").await;
-    assert_eq!(status, 200, "{ready}");
+    gateway.until_ready().await;
     let (_, metrics) = gateway.admin("/metrics").await;
     assert!(metrics.contains("anchorgate_trust_configurations 5"), "{metrics}");
     assert!(metrics.contains(r#"result="full""#), "{metrics}");
@@ -344,6 +352,7 @@ async fn a_hundred_devices_at_once_are_all_served() {
 async fn operators_ask_the_running_gateway() {
     let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
     let domain = gateway.domain(SubjectField::SanDns);
+    gateway.until_ready().await;
     let (code, text) = gateway.program("ready").await;
     assert_eq!((code, text.as_str()), (Some(0), "ready\n"));
     let (code, text) = gateway.program("trust show").await;

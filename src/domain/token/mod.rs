@@ -1,7 +1,7 @@
 //! Tokens: what a verified device may have, and the keys that sign it.
 //!
 //! A grant (RFC 6749) under a policy of clients gives claims (RFC 9068) bound to the certificate
-//! (RFC 8705 section 3).  Where a grant type is added: [`grants::Grant`] and [`authorize`].
+//! (RFC 8705 section 3).  Where a grant type is added: [`grants::Grant`] and [`authorize()`].
 
 pub mod claims;
 pub mod grants;

@@ -1,6 +1,6 @@
 //! The revocation sets in force, and the question that path validation asks of them.
 //!
-//! A complete list and the deltas that amend it form a [`Series`]: one issuer, one key, one scope.  The
+//! A complete list and the deltas that amend it form a series: one issuer, one key, one scope.  The
 //! complete list is shared and never copied; a delta is an overlay that is asked first.
 //!
 //! # Why a stale or unfitting delta still counts, but only against a certificate
