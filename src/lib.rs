@@ -58,6 +58,14 @@
 //!    gives identity.
 //! 8. Nothing secret is logged, listed or served.
 //!
+//! # Limits
+//!
+//! Every input has one, and its refusal says the value and the limit.  Those that an operator sets are
+//! in README's table.  Fixed are: 48 certificates and 64 KiB in a presented chain (more than a path's
+//! 10, since what is presented need not be in order, nor all of it used), 16 KiB in a token request's
+//! body, 1 MiB in a directory request's, JSON 32 deep, 128 signatures and 1,024 issuers tried for one
+//! decision, 200 pages of 16 MiB in a directory's answer.
+//!
 //! # Where to add a thing
 //!
 //! | to add | touch |
