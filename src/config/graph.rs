@@ -10,6 +10,7 @@ use crate::graph::auth::{
     AssertionStyle, Credential, INSTANCE_METADATA, ManagedIdentity, TokenEndpoint,
 };
 use crate::graph::{Config, TooOld};
+use crate::runtime::log::Secret;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -23,12 +24,20 @@ const LOGIN: &str = "https://login.microsoftonline.com";
 const CLOUDS: [(&str, bool); 4] =
     [("global", true), ("usgov", false), ("dod", false), ("china", false)];
 
+/// The environment: Azure's platforms hand credentials over in it.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
 /// Reads every `[[graph]]`.  `None` after a problem was noted.
-pub fn read(top: &mut Section, folder: &Path, data_dir: Option<&Path>) -> Option<Vec<Config>> {
+pub fn read(
+    top: &mut Section,
+    folder: &Path,
+    data_dir: Option<&Path>,
+    environment: Environment<'_>,
+) -> Option<Vec<Config>> {
     let mut sections = top.sections("graph");
     let several = sections.len() > 1;
     let sources: Vec<_> =
-        sections.iter_mut().map(|s| source(s, several, folder, data_dir)).collect();
+        sections.iter_mut().map(|s| source(s, several, folder, data_dir, environment)).collect();
     let mut names: Vec<_> = sources.iter().flatten().map(|s| s.source.to_string()).collect();
     names.sort_unstable();
     for twice in names.windows(2).filter(|pair| pair[0] == pair[1]) {
@@ -43,6 +52,7 @@ fn source(
     several: bool,
     folder: &Path,
     data_dir: Option<&Path>,
+    environment: Environment<'_>,
 ) -> Option<Config> {
     let name = section.take("name", "letters, digits, `-` and `_`, at most 64", |value| {
         let fits = |s: &String| {
@@ -55,7 +65,10 @@ fn source(
     }
     let name = name.unwrap_or_else(|| "directory".to_owned());
     let base = base(section);
-    let credential = credential(&mut section.section("credential"), folder, base.as_ref());
+    let credential = {
+        let mut section = section.section("credential");
+        credential(&mut section, folder, base.as_ref(), environment)
+    };
     let every = section.duration("every", SECOND..=DAY);
     let wait = section.duration("wait", SECOND..=Duration::from_secs(600));
     let part = "a part of the anchors, from 0.0 to 1.0";
@@ -112,12 +125,17 @@ fn base(section: &mut Section) -> Option<Url> {
 }
 
 /// `[graph.credential]`: exactly one way.
-fn credential(section: &mut Section, folder: &Path, base: Option<&Url>) -> Option<Credential> {
+fn credential(
+    section: &mut Section,
+    folder: &Path,
+    base: Option<&Url>,
+    environment: Environment<'_>,
+) -> Option<Credential> {
     let ways = [
         section.has("token") || section.has("token_file"),
         section.has("client_secret") || section.has("client_secret_file"),
         section.has("certificate"),
-        section.has("federated_token_file"),
+        section.has("federated_token_file") || section.has("workload_identity"),
         section.has("managed_identity"),
     ];
     let token = section.secret("token", "token_file", folder);
@@ -125,7 +143,10 @@ fn credential(section: &mut Section, folder: &Path, base: Option<&Url>) -> Optio
     let certificate = section.file("certificate").map(|file| folder.join(file));
     let key = section.file("key").map(|file| folder.join(file));
     let federated = section.file("federated_token_file").map(|file| folder.join(file));
-    let managed = section.choice("managed_identity", &[("system", ()), ("user", ())]);
+    let workload = section.flag("workload_identity").unwrap_or(false);
+    let managed = section.choice("managed_identity", &[("system", false), ("user", true)]);
+    let object_id = section.text("object_id");
+    let resource_id = section.text("resource_id");
     let mutual_tls = section.flag("mutual_tls").unwrap_or(false);
     let styles = [("PS256", AssertionStyle::Ps256), ("RS256", AssertionStyle::Rs256)];
     let style = section.choice("assertion", &styles).unwrap_or_default();
@@ -141,7 +162,7 @@ fn credential(section: &mut Section, folder: &Path, base: Option<&Url>) -> Optio
             "token",
             None,
             "exactly one of token, token_file, client_secret, client_secret_file, certificate, \
-             federated_token_file and managed_identity is needed",
+             federated_token_file, workload_identity and managed_identity is needed",
         );
         return None;
     }
@@ -150,15 +171,61 @@ fn credential(section: &mut Section, folder: &Path, base: Option<&Url>) -> Optio
     }
     let resource =
         base.map_or_else(|| GLOBAL.to_owned(), |base| base.origin().ascii_serialization());
-    if managed.is_some() {
-        let identity = client_id.map_or(ManagedIdentity::System, ManagedIdentity::ClientId);
-        let url = metadata_url.or_else(|| Url::parse(INSTANCE_METADATA).ok())?;
-        return Some(Credential::InstanceMetadata { url, resource, identity });
+    if let Some(of_a_user) = managed {
+        let identity = match (of_a_user, client_id, object_id, resource_id) {
+            (false, None, None, None) => ManagedIdentity::System,
+            (true, Some(id), None, None) => ManagedIdentity::ClientId(id),
+            (true, None, Some(id), None) => ManagedIdentity::ObjectId(id),
+            (true, None, None, Some(id)) => ManagedIdentity::ResourceId(id),
+            _ => {
+                let allowed = "`user` needs exactly one of client_id, object_id and resource_id; \
+                               `system` none";
+                section.problem("managed_identity", None, allowed);
+                return None;
+            }
+        };
+        // How App Service says that it is the platform; a metadata service that is named goes first.
+        let app_service = environment("IDENTITY_ENDPOINT").zip(environment("IDENTITY_HEADER"));
+        return match (metadata_url, app_service) {
+            (None, Some((endpoint, header))) => {
+                let Ok(url) = Url::parse(&endpoint) else {
+                    let shown = Some(format!("`{endpoint}`"));
+                    section.problem("managed_identity", shown, "IDENTITY_ENDPOINT must be a URL");
+                    return None;
+                };
+                let header = Secret::new(header);
+                Some(Credential::AppService { url, header, resource, identity })
+            }
+            (named, _) => {
+                let url = named.or_else(|| Url::parse(INSTANCE_METADATA).ok())?;
+                Some(Credential::InstanceMetadata { url, resource, identity })
+            }
+        };
     }
 
+    // What the webhook of workload identity puts into a pod; settings go first.
+    let handed = |name: &str| workload.then(|| environment(name)).flatten();
+    let federated =
+        federated.or_else(|| handed("AZURE_FEDERATED_TOKEN_FILE").map(|file| folder.join(file)));
+    let client_id = client_id.or_else(|| handed("AZURE_CLIENT_ID"));
+    let tenant = tenant.or_else(|| handed("AZURE_TENANT_ID"));
+    let login = handed("AZURE_AUTHORITY_HOST").unwrap_or_else(|| LOGIN.to_owned());
+    if workload && federated.is_none() {
+        let allowed = "AZURE_FEDERATED_TOKEN_FILE is not in the environment, and there is no \
+                       federated_token_file";
+        section.problem("workload_identity", None, allowed);
+        return None;
+    }
     let url = match (token_url, tenant) {
         (Some(url), _) => url,
-        (None, Some(tenant)) => Url::parse(&format!("{LOGIN}/{tenant}/oauth2/v2.0/token")).ok()?,
+        (None, Some(tenant)) => {
+            let text = format!("{}/{tenant}/oauth2/v2.0/token", login.trim_end_matches('/'));
+            let Ok(url) = Url::parse(&text) else {
+                section.problem("tenant", Some(format!("`{text}`")), "it must make a URL");
+                return None;
+            };
+            url
+        }
         (None, None) => {
             section.problem("tenant", None, "missing, and so is token_url: where are tokens had?");
             return None;
@@ -184,5 +251,81 @@ fn credential(section: &mut Section, folder: &Path, base: Option<&Url>) -> Optio
         }
         (.., Some(token_file)) => Some(Credential::WorkloadIdentity { endpoint, token_file }),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::read::Problems;
+
+    fn read_with(credential: &str, environment: Environment<'_>) -> Result<Credential, String> {
+        let problems = Problems::default();
+        let text = format!("[[graph]]\n[graph.credential]\n{credential}");
+        let sources = {
+            let mut top = Section::top(text.parse().expect("TOML"), &problems);
+            read(&mut top, Path::new("/etc/anchorgate"), None, environment)
+        };
+        let told: Vec<_> = problems.borrow().iter().map(ToString::to_string).collect();
+        match sources {
+            Some(mut sources) if told.is_empty() => Ok(sources.remove(0).credential),
+            _ => Err(told.join("; ")),
+        }
+    }
+
+    #[test]
+    fn a_pod_hands_its_workload_identity_over() {
+        let pod = |name: &str| {
+            let value = match name {
+                "AZURE_FEDERATED_TOKEN_FILE" => "/var/run/secrets/azure/tokens/token",
+                "AZURE_CLIENT_ID" => "the-client",
+                "AZURE_TENANT_ID" => "the-tenant",
+                "AZURE_AUTHORITY_HOST" => "https://login.example/",
+                _ => return None,
+            };
+            Some(value.to_owned())
+        };
+        match read_with("workload_identity = true", &pod) {
+            Ok(Credential::WorkloadIdentity { endpoint, token_file }) => {
+                let url = "https://login.example/the-tenant/oauth2/v2.0/token";
+                assert_eq!(endpoint.url.as_str(), url);
+                assert_eq!(endpoint.client_id, "the-client");
+                assert_eq!(endpoint.scope, "https://graph.microsoft.com/.default");
+                assert_eq!(token_file, Path::new("/var/run/secrets/azure/tokens/token"));
+            }
+            other => panic!("{other:?}"),
+        }
+        let error = read_with("workload_identity = true", &|_| None).expect_err("nothing there");
+        assert!(error.contains("AZURE_FEDERATED_TOKEN_FILE"), "{error}");
+    }
+
+    #[test]
+    fn a_managed_identity_is_of_the_platform_that_is_there() {
+        let nowhere = |_: &str| None;
+        let app_service = |name: &str| match name {
+            "IDENTITY_ENDPOINT" => Some("http://127.0.0.1:41000/msi/token".to_owned()),
+            "IDENTITY_HEADER" => Some("a-secret".to_owned()),
+            _ => None,
+        };
+        assert!(matches!(
+            read_with("managed_identity = 'system'", &nowhere),
+            Ok(Credential::InstanceMetadata { identity: ManagedIdentity::System, .. })
+        ));
+        assert!(matches!(
+            read_with("managed_identity = 'user'\nobject_id = 'x'", &app_service),
+            Ok(Credential::AppService { identity: ManagedIdentity::ObjectId(_), .. })
+        ));
+        for wrong in ["managed_identity = 'user'", "managed_identity = 'system'\nclient_id = 'x'"] {
+            let error = read_with(wrong, &nowhere).expect_err("whose?");
+            assert!(error.contains("exactly one of client_id"), "{error}");
+        }
+    }
+
+    #[test]
+    fn exactly_one_way_is_needed() {
+        for wrong in ["", "token = 'a'\nmanaged_identity = 'system'"] {
+            let error = read_with(wrong, &|_| None).expect_err("one way");
+            assert!(error.contains("exactly one of token"), "{error}");
+        }
     }
 }

@@ -61,7 +61,7 @@ fn read(top: &mut Section, folder: &Path) -> Option<Config> {
     let (trust, lists) = (trust(top, &mut section), lists(&mut section));
     drop(section);
     let directory = directory(top, folder);
-    let graph = graph::read(top, folder, data_dir.as_deref());
+    let graph = graph::read(top, folder, data_dir.as_deref(), &|name| std::env::var(name).ok());
     let admin = admin(top);
 
     let data_dir = data_dir?;
