@@ -14,7 +14,7 @@ use url::Url;
 /// Exit code for input that cannot be used.
 const UNUSABLE: u8 = 2;
 
-/// Judges a certificate chain offline, with the judge that serves traffic
+/// Judge a certificate chain as the gateway does: offline, or under what the running one has in force
 ///
 /// Exit code 0: accepted.  1: refused.  2: the input cannot be used.
 #[derive(Debug, clap::Args)]
