@@ -18,7 +18,6 @@ use crate::admin::Admin;
 use crate::config::{Config, DirectoryPart};
 use crate::crl;
 use crate::directory::{Directory, Served};
-use crate::domain::trust::anchors::AnchorSet;
 use crate::domain::trust::assembly::Assembly;
 use crate::domain::trust::snapshot::Snapshot;
 use crate::graph;
@@ -92,7 +91,7 @@ impl App {
         // The inbox of the one writer, and what it tells back.
         let (updates, inbox) = mpsc::channel(256);
         let (own, own_inbox) = mpsc::channel(16);
-        let (anchors, anchors_in_force) = watch::channel(Arc::<AnchorSet>::default());
+        let (anchors, anchors_in_force) = watch::channel(Arc::clone(&live.current().trust.anchors));
         let publisher = Publisher {
             assembly: Assembly::new(config.lists),
             writer,

@@ -252,7 +252,7 @@ fn trust(live: &Live) -> Value {
             json!({
                 "id": configuration.id.as_str(),
                 "displayName": configuration.display_name,
-                "subjectField": configuration.subject_field.as_str(),
+                "subjectField": configuration.kind.as_str(),
                 "authorities": authorities,
             })
         })

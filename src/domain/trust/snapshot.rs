@@ -78,8 +78,11 @@ impl Default for TrustPolicy {
 pub struct Snapshot {
     /// Grows with every publication.
     pub generation: u64,
-    /// The configurations in force, of all sources.
+    /// The configurations of devices in force, of all sources.
     pub anchors: Arc<AnchorSet>,
+    /// The configurations of applications in force, of all sources.  Apart from the others, so that
+    /// no search among one kind ever meets the other, whatever their ids.
+    pub applications: Arc<AnchorSet>,
     /// The revocation sets in force.
     pub revocations: Arc<Revocations>,
     /// What the operator demands.
@@ -87,6 +90,7 @@ pub struct Snapshot {
     /// Signatures that were verified; shared by all generations.
     pub signatures: Arc<SignatureMemo>,
     index: Arc<Index>,
+    application_index: Arc<Index>,
 }
 
 impl Snapshot {
@@ -99,7 +103,7 @@ impl Snapshot {
         signatures: Arc<SignatureMemo>,
     ) -> Self {
         let index = Arc::new(Index::of(&anchors));
-        Self { generation, anchors, revocations, policy, signatures, index }
+        Self { generation, anchors, revocations, policy, signatures, index, ..Self::default() }
     }
 
     /// Nothing is trusted yet.
@@ -122,11 +126,25 @@ impl Snapshot {
             policy: Arc::clone(&self.policy),
             signatures: Arc::clone(&self.signatures),
             index,
+            applications: Arc::clone(&self.applications),
+            application_index: Arc::clone(&self.application_index),
         }
     }
 
-    /// Authorities by name.
+    /// The same with these configurations of applications.
+    #[must_use]
+    pub fn with_applications(self, applications: AnchorSet) -> Self {
+        let application_index = Arc::new(Index::of(&applications));
+        Self { applications: Arc::new(applications), application_index, ..self }
+    }
+
+    /// Authorities of configurations of devices by name.
     pub fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// Authorities of configurations of applications by name.
+    pub fn application_index(&self) -> &Index {
+        &self.application_index
     }
 }

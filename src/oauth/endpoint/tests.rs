@@ -12,7 +12,7 @@ use crate::domain::refusal::Code;
 use crate::domain::subject::SubjectField;
 use crate::domain::token::keys::tests::signing_key;
 use crate::domain::token::{Algorithm, Resource, Terms};
-use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices};
+use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices, Kind};
 use crate::domain::verify::UnverifiedChain;
 use crate::domain::verify::tests::verified;
 use crate::runtime::live::{Active, EdgeTls};
@@ -340,7 +340,7 @@ impl World {
         Configuration {
             id: id.into(),
             display_name: id.to_owned(),
-            subject_field,
+            kind: Kind::Devices(subject_field),
             devices: Devices::Any,
             authorities: vec![Authority {
                 certificate: Arc::new(certificate),
