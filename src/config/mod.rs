@@ -1,6 +1,7 @@
 //! Rank 5: the only reader of settings.  Everything is parsed once, into each part's own `Config`, and
 //! every problem is told at once.
 
+mod applications;
 mod graph;
 mod oauth;
 mod parse;

@@ -11,7 +11,7 @@ use toml::{Table, Value};
 
 use crate::admin;
 use crate::config::read::{Problems, Section, file, text};
-use crate::config::{Config, DirectoryPart, Listener, Problem, graph, oauth};
+use crate::config::{Config, DirectoryPart, Listener, Problem, applications, graph, oauth};
 use crate::crl;
 use crate::directory;
 use crate::directory::auth::{Permission, StaticToken};
@@ -55,17 +55,20 @@ fn read(top: &mut Section, folder: &Path) -> Option<Config> {
     let (tls, certificate) = tls(top, folder);
     let (token, client_auth) = token(top);
     let public = listener(&mut top.section("public"), 8444);
-    let oauth = oauth::read(top);
+    let oauth = oauth::read(top, folder);
     let mut section = top.section("revocation");
     let crl = revocation(&mut section, folder, data_dir.as_deref());
     let (trust, lists) = (trust(top, &mut section), lists(&mut section));
     drop(section);
     let directory = directory(top, folder);
     let graph = graph::read(top, folder, data_dir.as_deref(), &|name| std::env::var(name).ok());
+    let followed = oauth.as_ref().zip(graph.as_ref());
+    let followed = followed.map(|(o, graph)| applications::sources(top, &o.policy, graph));
     let admin = admin(top);
 
     let data_dir = data_dir?;
     let oauth = oauth?;
+    let graph = graph?.into_iter().chain(followed?).collect();
     let (certificate, key) = certificate?;
     let mut plane = oauth_plane::Config::new(oauth.token_url, oauth.public_url);
     plane.report = client_auth == ClientAuth::Report;
@@ -93,7 +96,7 @@ fn read(top: &mut Section, folder: &Path) -> Option<Config> {
         lists,
         crl,
         directory: directory?,
-        graph: graph?,
+        graph,
         admin: admin?,
         drain,
     })
