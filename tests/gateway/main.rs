@@ -1,5 +1,6 @@
 //! The whole process on free ports, with a PKI made for the test: what a device sees.
 
+mod applications;
 mod audit;
 mod bad_days;
 mod database;
