@@ -7,6 +7,8 @@ use anchorgate::cli::quickstart::client::Answer;
 use anchorgate::cli::quickstart::pki::{Authority, Identity, Subject};
 use anchorgate::config;
 use anchorgate::domain::subject::SubjectField;
+use anchorgate::graph::auth::{AssertionStyle, Credential, TokenEndpoint};
+use anchorgate::graph::client::{Client, Limits};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey};
@@ -41,7 +43,8 @@ impl Applications {
         Self::start_with("", |text| text).await
     }
 
-    /// With further keys of the client `script`, and the gateway's file edited.
+    /// With further keys of the client `script`, in which `CONFIGURATION` is its configuration's id, and
+    /// the gateway's file edited.
     async fn start_with(keys: &str, edit: impl Fn(String) -> String) -> Self {
         audit::capture();
         let mut gateway = Gateway::start(&[SubjectField::SanDns], edit).await;
@@ -66,6 +69,7 @@ impl Applications {
         let service = issuers[1].client(&subject("service"), now()).expect("a certificate");
         let dir = gateway.world.dir.clone();
         std::fs::write(dir.join("script.pem"), &script.chain_pem).expect("written");
+        let keys = keys.replace("CONFIGURATION", &ids[0]);
         let file = dir.join("anchorgate.toml");
         let mut text = std::fs::read_to_string(&file).expect("written");
         text.push_str(&format!(
@@ -520,4 +524,158 @@ async fn tokens_are_bound_unless_that_was_given_up() {
     let two = sign(&x5c(&world.service), &claims, &world.service);
     let (status, answer) = ask(&world.service, &two, &[("client_id", "service")]).await;
     assert_eq!((status, &answer["error"]), (400, &json!("invalid_request")), "{answer}");
+}
+
+/// An administrator's script has its token from the gateway, and with it administers the gateway's own
+/// directory; the client that it uses is the one that speaks to Microsoft.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_administers_the_directory() {
+    const ADMIN: &str = r#"
+tls_client_certificate_bound_access_tokens = false
+
+[[client]]
+id = "admin"
+application_configuration = "CONFIGURATION"
+token_endpoint_auth_method = "private_key_jwt"
+tls_client_certificate_bound_access_tokens = false
+subject_field = "tls_client_auth_subject_dn"
+subjects = ["CN=admin"]
+audience = "https://directory.example"
+scopes = ["MutualTlsOauthConfiguration.ReadWrite.All"]
+default_scopes = ["MutualTlsOauthConfiguration.ReadWrite.All"]
+"#;
+    let issuer = |text: String| {
+        let own = text.lines().find_map(|line| line.strip_prefix("issuer = ")).expect("an issuer");
+        let own = own.trim_matches('"').to_owned();
+        let issuers = format!(
+            "[[directory.issuers]]\nissuer = \"{own}\"\naudiences = [\"https://directory.example\"]\n\
+             jwks_url = \"{own}/jwks.json\"\nca_bundle = \"pki/server-root.pem\"\n\n[[graph]]"
+        );
+        text.replacen("[[graph]]", &issuers, 1)
+    };
+    let world = Applications::start_with(ADMIN, issuer).await;
+    let (certificate, key) = rsa(&world.issuers[0], "admin");
+    let dir = &world.gateway.world.dir;
+    let (certificate_file, key_file) = (dir.join("admin.pem"), dir.join("admin.key"));
+    std::fs::write(&certificate_file, certificate).expect("written");
+    std::fs::write(&key_file, key).expect("written");
+    let url = |text: &str| url::Url::parse(text).expect("a URL");
+    let directory =
+        url(&format!("https://localhost:{}", world.gateway.world.ports.directory.port()));
+    let ca = world.gateway.world.server_root.certificate_pem().into_bytes();
+    for style in [AssertionStyle::Rs256, AssertionStyle::Ps256] {
+        let endpoint = TokenEndpoint {
+            url: url(&world.public_endpoint()),
+            client_id: "admin".to_owned(),
+            scope: "https://directory.example/.default".to_owned(),
+        };
+        let credential = Credential::ClientCertificate {
+            endpoint,
+            certificate: certificate_file.clone(),
+            key: key_file.clone(),
+            style,
+            send_chain: true,
+        };
+        let client = Client::new(&directory, credential, Some(ca.clone()), Limits::default());
+        let client = client.expect("a client");
+        let domain = world.gateway.domain(SubjectField::SanUri);
+        let body = world.gateway.world.configuration(domain);
+        let made = client.call(Method::POST, "", Some(&body), None).await.expect("made");
+        let id = made["id"].as_str().expect("an id");
+        assert!(client.objects().await.expect("a list").iter().any(|o| o["id"] == id));
+        client.call(Method::DELETE, id, None, None).await.expect("removed");
+    }
+    // What it may not, it may not; and a token for something else is none for the directory.
+    let (_, answer) = world.ask(&world.assertion()).await;
+    let elses = answer["access_token"].as_str().expect("a token");
+    let answer =
+        world.gateway.http.get(world.gateway.directory("")).bearer_auth(elses).send().await;
+    assert_eq!(answer.expect("an answer").status(), 401);
+}
+
+/// A certificate of `issuer` for an RSA key, with the chain, and the key: PEM.
+fn rsa(issuer: &Authority, name: &str) -> (String, String) {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).expect("a key");
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    let of_issuer = rcgen::KeyPair::from_pem(&issuer.key_pem()).expect("a key");
+    let signer = rcgen::Issuer::from_ca_cert_pem(&issuer.certificate_pem(), of_issuer);
+    let leaf = params.signed_by(&key, &signer.expect("an issuer")).expect("a certificate");
+    (leaf.pem() + &issuer.chain_pem, key.serialize_pem())
+}
+
+/// A directory that lets one collection be read and not the other holds up neither's trust.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_fetched_holds_up_nothing_else() {
+    const CLIENT: &str = "\n[[client]]\nid = 'service'\napplication_configuration = 'x'\n\
+                          token_endpoint_auth_method = 'tls_client_auth'\n\
+                          subject_field = 'tls_client_auth_san_dns'\nsubjects = ['s.example']\n";
+    const APPLICATIONS: &str = ", \"AppCertTrustConfiguration.ReadWrite.All\"";
+    let devices_only = |text: String| text.replace(APPLICATIONS, "") + CLIENT;
+    let gateway = Gateway::start(&[SubjectField::SanDns], devices_only).await;
+    gateway.until_ready().await;
+    let source = gateway.source("quickstart/applications").await;
+    assert!(source["last_success"].is_null(), "{source}");
+    assert!(source["last_error"].as_str().is_some_and(|e| e.contains("403")), "{source}");
+    assert!(gateway.source("quickstart").await["last_error"].is_null());
+    let service = Authority::root("R", now()).expect("a root");
+    let service = service.client(&subject("s"), now()).expect("a certificate");
+    let device = gateway.device_of(&service.chain_pem, &service.key_pem);
+    let outcome =
+        async { device.connect(gateway.app.addresses.token).await?.token("service").await };
+    assert!(outcome.await.is_err(), "unknown is a refusal, in the handshake already");
+
+    // And the other way round: applications are served while the devices' list is refused.
+    let world = Applications::start().await;
+    let Applications { mut gateway, service, .. } = world;
+    let file = gateway.world.dir.join("anchorgate.toml");
+    let text = std::fs::read_to_string(&file).expect("written");
+    let text = text.replace("\"MutualTlsOauthConfiguration.ReadWrite.All\", ", "");
+    std::fs::write(&file, text).expect("written");
+    assert!(gateway.app.stop().await);
+    // Nothing of an earlier run is left, so that all is fetched anew.
+    for name in ["trust-quickstart.state", "trust-quickstart.applications.state"] {
+        std::fs::remove_file(gateway.world.dir.join("data").join(name)).expect("it was there");
+    }
+    for entry in std::fs::read_dir(gateway.world.dir.join("data")).expect("there").flatten() {
+        if entry.file_name().to_string_lossy().starts_with("trust-") {
+            std::fs::remove_file(entry.path()).expect("removed");
+        }
+    }
+    let config = config::load(&file).unwrap_or_else(|faults| panic!("{faults}"));
+    gateway.app = App::start(config).await.expect("started");
+    let device = gateway.device_of(&service.chain_pem, &service.key_pem);
+    let start = Instant::now();
+    loop {
+        let asked =
+            async { device.connect(gateway.app.addresses.token).await?.token("service").await };
+        match asked.await {
+            Ok(answer) if answer.status == 200 => break,
+            other => assert!(start.elapsed() < IN_FORCE, "not served: {other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(gateway.source("quickstart").await["last_success"].is_null());
+    assert_eq!(gateway.admin("/readyz").await.0, 503, "devices are not served yet");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_without_the_directory_serves_applications_from_disk() {
+    let world = Applications::start_with(UNBOUND, |text| text).await;
+    let file = world.gateway.world.dir.join("anchorgate.toml");
+    let text = std::fs::read_to_string(&file).expect("written");
+    let (head, rest) = text.split_once("[directory]").expect("a directory");
+    let (_, tail) = rest.split_once("# The gateway is a client").expect("a source");
+    std::fs::write(&file, format!("{head}#{tail}")).expect("written");
+    let Applications { mut gateway, roots, issuers, ids, script, service } = world;
+    assert!(gateway.app.stop().await);
+    let config = config::load(&file).unwrap_or_else(|faults| panic!("{faults}"));
+    gateway.app = App::start(config).await.expect("started");
+    let world = Applications { gateway, roots, issuers, ids, script, service };
+    world.in_force(2).await;
+    assert_eq!(world.ask(&world.assertion()).await.0, 200);
+    let answer = world.ask_with(&world.service, &[("client_id", "service")]).await;
+    assert_eq!(answer.expect("an answer").status, 200);
+    assert_eq!(world.gateway.source("quickstart/applications").await["from_disk"], true);
 }

@@ -134,6 +134,37 @@ fn an_authority_that_cannot_be_used_is_left_out_alone() {
     }
 }
 
+/// Each collection is read by its own members, and the other's say nothing.
+#[test]
+fn an_application_configuration_is_read_by_its_own_members() {
+    let root = json!([{"certificate": ca("root"), "isRootAuthority": true}]);
+    let read = |value: &Value| {
+        let list = json!({"value": [value]}).to_string();
+        let page = Page::read_of(Collection::Applications, list.as_bytes()).expect("a page");
+        page.entries.into_iter().next().expect("an entry")
+    };
+    let whole = json!({"id": "a", "displayName": "x", "trustedCertificateAuthorities ": root});
+    match read(&whole) {
+        Entry::Whole { configuration, skipped } => {
+            assert_eq!(configuration.kind, Kind::Applications);
+            assert_eq!((configuration.authorities.len(), skipped.len()), (1, 0));
+        }
+        other => panic!("{other:?}"),
+    }
+    let empty = json!({"id": "a", "trustedCertificateAuthorities": null});
+    for shortened in [configuration("a", root.clone()), empty] {
+        match read(&shortened) {
+            Entry::Shortened { readable: Some(known), .. } => assert!(known.authorities.is_empty()),
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut deleted = whole.clone();
+    deleted["deletedDateTime"] = json!("2026-11-20T00:00:00Z");
+    assert!(matches!(read(&deleted), Entry::Out(_)));
+    // And an application configuration among those of devices is none of theirs.
+    assert!(matches!(one(&whole), Entry::Shortened { readable: None, .. }));
+}
+
 #[test]
 fn an_unusable_answer_is_an_error() {
     let deep = format!("{}1{}", "[".repeat(40), "]".repeat(40));
@@ -171,6 +202,8 @@ fn any_json() -> impl Strategy<Value = Value> {
         "certificate",
         "isRootAuthority",
         "certificateAuthorities ",
+        "trustedCertificateAuthorities",
+        "trustedCertificateAuthorities@odata.nextLink",
         "tlsClientAuthParameter",
         "deletedDateTime",
         "@odata.nextLink",
@@ -190,10 +223,15 @@ proptest! {
     #[test]
     fn no_json_makes_it_panic(value in any_json()) {
         let text = value.to_string();
-        let _ = Page::read(text.as_bytes());
-        let _ = read_entry(text.as_bytes());
         let list = json!({"value": [value]}).to_string();
-        let _ = read_anchor_set(list.as_bytes());
+        for collection in [Collection::Devices, Collection::Applications] {
+            let _ = Page::read_of(collection, text.as_bytes());
+            let _ = read_set(collection, list.as_bytes());
+        }
+        let _ = read_entry(text.as_bytes());
+        let _ = read_authorities(text.as_bytes());
+        let values = value.as_array().cloned().unwrap_or_default();
+        let _ = application(&"a".into(), "", &values);
     }
 
     #[test]
