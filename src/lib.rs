@@ -47,7 +47,7 @@
 //!    long as the process lives.  Everything else (validity now, revocation, names, policy, subject) is
 //!    decided each time and never cached.
 //! 3. The TLS configurations outlive trust updates: a CRL refresh or an anchor change does not throw
-//!    away session tickets.  They are rebuilt when the server's certificate changes.
+//!    away session tickets.  They are rebuilt when the server's certificate or a ticket key changes.
 //! 4. One writer.  Build and validate first, then publish.  A failed build leaves the old state in
 //!    force, due for another try, and visible.
 //! 5. Unknown is a refusal.  "Never loaded" and "loaded, empty" are different values.  A truncated or
