@@ -15,6 +15,7 @@ use anchorgate::domain::trust::anchors::{
 };
 use anchorgate::domain::trust::assembly::{ListState, Update};
 use anchorgate::domain::trust::crl::RevocationList;
+use anchorgate::domain::trust::revocations::{AuthorityPolicy, CrlMode, ListPolicy, Selector};
 use crl_maker::{Ca, HOUR, NOW};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -287,6 +288,43 @@ async fn what_was_never_good_is_told_and_why() {
     assert!(running.unusable().await.contains("ldap"));
     running.anchors.send_replace(anchors(&ca, None, None));
     assert!(matches!(running.next().await, ListState::Gone));
+}
+
+#[tokio::test]
+async fn an_authority_that_is_off_is_not_fetched_for_and_the_others_are() {
+    let (off, on, web) = (Ca::root("Off"), Ca::root("On"), Web::start().await);
+    web.put("/shared", on.list().number(1).sign());
+    let both = |shared: &str| {
+        let mut set = AnchorSet::clone(&anchors(&off, Some(&web.url("/off")), None));
+        let on = anchors(&on, Some(shared), None).configurations[0].authorities[0].clone();
+        set.configurations[0].authorities.push(on);
+        Arc::new(set)
+    };
+    let entry = |subject: &Ca, mode| AuthorityPolicy {
+        selector: Selector {
+            subject: Some(subject.certificate.subject.clone()),
+            ..Selector::default()
+        },
+        mode: Some(mode),
+        grace: Some(std::time::Duration::from_secs(7200)),
+        ..AuthorityPolicy::default()
+    };
+    let authorities = vec![entry(&off, CrlMode::Off), entry(&on, CrlMode::IfAvailable)];
+    let policy = ListPolicy { authorities, ..ListPolicy::default() };
+    let config = Config { policy, ..Config::default() };
+    let mut running = start(config.clone(), both(&web.url("/shared")));
+    running.list().await;
+    let status = running.refresh().await;
+    assert_eq!(status.address, web.url("/shared"));
+    let demanded = &status.policies[0];
+    assert_eq!((demanded.mode, demanded.grace_seconds), ("if-available", 7200));
+    let asked = web.asked.lock().expect("no panic").clone();
+    assert!(asked.iter().all(|head| !head.contains("/off")), "{asked:?}");
+    // Of two that share an address, one is enough to fetch from it; the other's list is none of its.
+    web.put("/off", off.list().number(1).sign());
+    let mut running = start(config, both(&web.url("/off")));
+    assert!(running.unusable().await.contains("/off"));
+    assert_eq!(running.handle.status()[0].authorities, ["CN=On"]);
 }
 
 #[tokio::test]

@@ -38,6 +38,7 @@ use crate::domain::cert::Certificate;
 use crate::domain::time::Timestamp;
 use crate::domain::trust::anchors::AnchorSet;
 use crate::domain::trust::assembly::{ListState, Update};
+use crate::domain::trust::revocations::ListPolicy;
 
 pub use filter::is_private;
 pub use flight::LookError;
@@ -59,6 +60,8 @@ pub struct Config {
     pub transport: TransportConfig,
     /// Spreads the looks of replicas; any number.
     pub seed: u64,
+    /// What is demanded of lists: those of authorities that are off are not fetched.
+    pub policy: ListPolicy,
 }
 
 impl Default for Config {
@@ -69,6 +72,7 @@ impl Default for Config {
             timing: Timing::default(),
             transport: TransportConfig::default(),
             seed: 0,
+            policy: ListPolicy::default(),
         }
     }
 }
@@ -157,6 +161,8 @@ pub struct Source {
     points: BTreeMap<Arc<str>, Point>,
     /// Addresses that are none to fetch from.
     unfit: BTreeSet<Arc<str>>,
+    /// Entries of the settings that fit no authority, as they were told last.
+    unmatched: Vec<String>,
     signers: Arc<Vec<Arc<Certificate>>>,
     flights: JoinSet<Landed>,
     in_flight: HashMap<Id, Arc<str>>,
@@ -194,6 +200,7 @@ impl Source {
             clock,
             points: BTreeMap::new(),
             unfit: BTreeSet::new(),
+            unmatched: Vec::new(),
             signers: Arc::default(),
             flights: JoinSet::new(),
             in_flight: HashMap::new(),
@@ -228,7 +235,9 @@ impl Source {
     /// Takes up addresses that matter now and drops those that do not.
     async fn reconcile(&mut self) {
         let anchors = Arc::clone(&self.anchors.borrow_and_update());
-        let (wanted, signers) = point::wanted(&anchors);
+        let point::Wants { addresses: wanted, signers, unmatched } =
+            point::wants(&anchors, &self.config.policy);
+        self.tell_unmatched(&anchors, unmatched);
         let same_signers = signers.len() == self.signers.len()
             && signers.iter().zip(&*self.signers).all(|(a, b)| a.fingerprint == b.fingerprint);
         self.signers = Arc::new(signers);
@@ -261,12 +270,25 @@ impl Source {
                 Err(error) => {
                     warn!(crl.address = &*address, %error, "the list cannot be fetched");
                     let state =
-                        ListState::Unusable { issuers: wanted.issuers, why: error.to_string() };
+                        ListState::Unusable { issuers: wanted.issuers(), why: error.to_string() };
                     self.unfit.insert(Arc::clone(&address));
                     self.send(address, state).await;
                 }
             }
         }
+    }
+
+    /// Says once which entries of the settings fit no authority: a typing error would otherwise leave
+    /// an authority under rules that nobody meant.
+    fn tell_unmatched(&mut self, anchors: &AnchorSet, unmatched: Vec<String>) {
+        // Before the directory has answered, nothing is in force yet.
+        if anchors.configurations.is_empty() || self.unmatched == unmatched {
+            return;
+        }
+        for entry in &unmatched {
+            warn!("revocation.authority: no authority in force is the one of {entry}");
+        }
+        self.unmatched = unmatched;
     }
 
     async fn forget(&mut self, address: Arc<str>) {
@@ -388,7 +410,7 @@ impl Source {
                 }
                 if result == Outcome::Refused && point.list.is_none() {
                     let why = format!("{address}: {why}");
-                    news = Some(ListState::Unusable { issuers: point.wanted.issuers.clone(), why });
+                    news = Some(ListState::Unusable { issuers: point.wanted.issuers(), why });
                 }
                 point.failed(now, why, timing);
             }

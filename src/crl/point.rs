@@ -14,38 +14,81 @@ use crate::domain::name::Name;
 use crate::domain::time::Timestamp;
 use crate::domain::trust::anchors::AnchorSet;
 use crate::domain::trust::crl::{CrlNumber, RevocationList};
+use crate::domain::trust::revocations::{CrlMode, ListPolicy, ListRules};
 
 /// What authorities expect at an address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) complete: bool,
     pub(super) delta: bool,
-    /// Names and keys of the authorities that name the address.
-    pub(super) issuers: Vec<Name>,
-    pub(super) keys: Vec<Fingerprint>,
+    /// The authorities that name the address.
+    pub(super) authorities: Vec<Namer>,
 }
 
-/// The addresses that matter, and all certificates that may sign lists.
-pub(super) fn wanted(anchors: &AnchorSet) -> (BTreeMap<Arc<str>, Wanted>, Vec<Arc<Certificate>>) {
+/// An authority that names an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Namer {
+    pub(super) name: Name,
+    pub(super) key: Fingerprint,
+    /// What is demanded of its lists.
+    pub(super) rules: ListRules,
+}
+
+impl Wanted {
+    /// The names of the authorities.
+    pub(super) fn issuers(&self) -> Vec<Name> {
+        let mut names: Vec<Name> = Vec::new();
+        for authority in &self.authorities {
+            if !names.contains(&authority.name) {
+                names.push(authority.name.clone());
+            }
+        }
+        names
+    }
+
+    fn add(&mut self, authority: Namer, is_delta: bool) {
+        self.delta |= is_delta;
+        self.complete |= !is_delta;
+        if !self.authorities.contains(&authority) {
+            self.authorities.push(authority);
+        }
+    }
+}
+
+/// What is looked at.
+pub(super) struct Wants {
+    /// By address.
+    pub(super) addresses: BTreeMap<Arc<str>, Wanted>,
+    /// All certificates that may sign lists.
+    pub(super) signers: Vec<Arc<Certificate>>,
+    /// Entries of the settings that fit no authority.
+    pub(super) unmatched: Vec<String>,
+}
+
+/// The addresses that matter under these settings.
+pub(super) fn wants(anchors: &AnchorSet, policy: &ListPolicy) -> Wants {
+    let policy = policy.resolve(anchors);
     let mut addresses: BTreeMap<Arc<str>, Wanted> = BTreeMap::new();
     let mut signers: BTreeMap<Fingerprint, Arc<Certificate>> = BTreeMap::new();
     for authority in anchors.configurations.iter().flat_map(|c| &c.authorities) {
         let certificate = &authority.certificate;
         signers.entry(certificate.fingerprint).or_insert_with(|| Arc::clone(certificate));
+        let rules = policy.of(&certificate.subject, certificate.key);
+        if rules.mode == Some(CrlMode::Off) {
+            continue;
+        }
         for (address, is_delta) in [(&authority.crl_url, false), (&authority.delta_crl_url, true)] {
             let Some(address) = address else { continue };
-            let wanted = addresses.entry(Arc::clone(address)).or_default();
-            wanted.delta |= is_delta;
-            wanted.complete |= !is_delta;
-            if !wanted.keys.contains(&certificate.key) {
-                wanted.keys.push(certificate.key);
-            }
-            if !wanted.issuers.contains(&certificate.subject) {
-                wanted.issuers.push(certificate.subject.clone());
-            }
+            let namer = Namer {
+                name: certificate.subject.clone(),
+                key: certificate.key,
+                rules: rules.clone(),
+            };
+            addresses.entry(Arc::clone(address)).or_default().add(namer, is_delta);
         }
     }
-    (addresses, signers.into_values().collect())
+    let signers = signers.into_values().collect();
+    Wants { addresses, signers, unmatched: policy.unmatched }
 }
 
 /// Why a list that can be read and verified is not taken.
@@ -92,12 +135,14 @@ pub(super) fn accept(
     }
     // An indirect list has its own issuer's name; whether that one is trusted is asked at each use.
     let indirect = new.scope.as_ref().is_some_and(|scope| scope.indirect);
-    if !indirect && !wanted.issuers.contains(&new.issuer) {
+    if !indirect && !wanted.authorities.iter().any(|authority| authority.name == new.issuer) {
         return Err(Rejected::Issuer { found: new.issuer.to_string() });
     }
     let Some(old) = old else { return Ok(true) };
-    let belongs =
-        |list: &RevocationList| list.signer_key().is_some_and(|key| wanted.keys.contains(&key));
+    let belongs = |list: &RevocationList| {
+        let key = list.signer_key();
+        wanted.authorities.iter().any(|authority| Some(authority.key) == key)
+    };
     if belongs(old) && !belongs(new) {
         return Err(Rejected::Key);
     }

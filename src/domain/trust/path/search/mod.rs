@@ -239,15 +239,11 @@ impl<'a> Search<'a> {
     }
 
     fn crl_mode(&self, goal: &Goal<'a>, issuer: &Certificate) -> CrlMode {
-        let policy = &self.snapshot.policy;
-        if let Some(mode) = policy.crl {
-            return mode;
-        }
         // The same authority may be presented in another certificate than the directory's.
         let has_list = self.authorities(goal, &issuer.subject).any(|authority| {
             authority.certificate.key == issuer.key && authority.crl_url.is_some()
         });
-        if has_list || policy.require_crl { CrlMode::Require } else { CrlMode::Off }
+        self.snapshot.crl_mode(&issuer.subject, issuer.key, has_list)
     }
 
     /// Whether this signer of a revocation list has a path to the same anchor.
