@@ -83,7 +83,8 @@ impl App {
         );
         let identity = keyring::identity(&config.keyring, &provider)?;
         let keys = Arc::new(keyring::signing_keys(&config.keyring)?);
-        let trust = Snapshot::nothing(Arc::new(config.trust));
+        let trust =
+            Snapshot::nothing(Arc::new(config.trust)).with_sightings(config.crl.sightings.clone());
         let (live, writer) = Live::start(|live| {
             let tls = Arc::new(tls::edge(&config.tls, &identity, live, &edge_metrics)?);
             Ok::<_, tls::TlsError>(Active { trust: Arc::new(trust), keys, tls })

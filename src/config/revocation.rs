@@ -1,6 +1,7 @@
 //! `[revocation]`: how lists are fetched, and what is demanded of them.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::read::{Section, file, text};
@@ -110,6 +111,9 @@ fn fetching(section: &mut Section, folder: &Path, data_dir: Option<&Path>) -> cr
             Some(format!("{:?}", timing.min)),
             format!("it must not be above max_interval, which is {:?}", timing.max),
         );
+    }
+    if section.flag("certificate_addresses") == Some(true) {
+        config.sightings = Some(Arc::default());
     }
     if let Some(parallel) = section.number("parallel", 1..=256) {
         config.parallel = parallel as usize;

@@ -1,7 +1,7 @@
 //! One address: what is wanted of it, what is in force from it, and whether a newer list may replace
 //! that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::trust::anchors::AnchorSet;
 use crate::domain::trust::crl::{CrlNumber, RevocationList};
 use crate::domain::trust::revocations::{CrlMode, ListPolicy, ListRules};
+use crate::domain::trust::sightings::Sighting;
 
 /// What authorities expect at an address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,39 +57,55 @@ impl Wanted {
 }
 
 /// What is looked at.
+#[derive(Default)]
 pub(super) struct Wants {
     /// By address.
     pub(super) addresses: BTreeMap<Arc<str>, Wanted>,
     /// All certificates that may sign lists.
     pub(super) signers: Vec<Arc<Certificate>>,
+    /// Those that the directory names.
+    pub(super) authorities: BTreeSet<Fingerprint>,
     /// Entries of the settings that fit no authority.
     pub(super) unmatched: Vec<String>,
 }
 
+impl Wants {
+    pub(super) fn add(&mut self, address: &Arc<str>, namer: Namer, is_delta: bool) {
+        self.addresses.entry(Arc::clone(address)).or_default().add(namer, is_delta);
+    }
+}
+
 /// The addresses that matter under these settings.
-pub(super) fn wants(anchors: &AnchorSet, policy: &ListPolicy) -> Wants {
+pub(super) fn wants(anchors: &AnchorSet, policy: &ListPolicy, sightings: &[Sighting]) -> Wants {
     let policy = policy.resolve(anchors);
-    let mut addresses: BTreeMap<Arc<str>, Wanted> = BTreeMap::new();
+    let mut wants = Wants::default();
     let mut signers: BTreeMap<Fingerprint, Arc<Certificate>> = BTreeMap::new();
+    let namer = |certificate: &Certificate| {
+        let rules = policy.of(&certificate.subject, certificate.key);
+        let name = certificate.subject.clone();
+        let namer = Namer { name, key: certificate.key, rules: rules.clone() };
+        (rules.mode != Some(CrlMode::Off)).then_some(namer)
+    };
     for authority in anchors.configurations.iter().flat_map(|c| &c.authorities) {
         let certificate = &authority.certificate;
         signers.entry(certificate.fingerprint).or_insert_with(|| Arc::clone(certificate));
-        let rules = policy.of(&certificate.subject, certificate.key);
-        if rules.mode == Some(CrlMode::Off) {
-            continue;
-        }
+        let Some(namer) = namer(certificate) else { continue };
         for (address, is_delta) in [(&authority.crl_url, false), (&authority.delta_crl_url, true)] {
-            let Some(address) = address else { continue };
-            let namer = Namer {
-                name: certificate.subject.clone(),
-                key: certificate.key,
-                rules: rules.clone(),
-            };
-            addresses.entry(Arc::clone(address)).or_default().add(namer, is_delta);
+            if let Some(address) = address {
+                wants.add(address, namer.clone(), is_delta);
+            }
         }
     }
-    let signers = signers.into_values().collect();
-    Wants { addresses, signers, unmatched: policy.unmatched }
+    wants.authorities = signers.keys().copied().collect();
+    for sighting in sightings {
+        let issuer = &sighting.issuer;
+        signers.entry(issuer.fingerprint).or_insert_with(|| Arc::clone(issuer));
+        let Some(namer) = namer(issuer) else { continue };
+        for (addresses, is_delta) in [(&sighting.complete, false), (&sighting.delta, true)] {
+            addresses.iter().for_each(|address| wants.add(address, namer.clone(), is_delta));
+        }
+    }
+    Wants { signers: signers.into_values().collect(), unmatched: policy.unmatched, ..wants }
 }
 
 /// Why a list that can be read and verified is not taken.

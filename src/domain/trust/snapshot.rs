@@ -8,6 +8,7 @@ use crate::domain::trust::anchors::AnchorSet;
 use crate::domain::trust::path::index::Index;
 use crate::domain::trust::path::signature::SignatureMemo;
 use crate::domain::trust::revocations::{CrlMode, Revocations};
+use crate::domain::trust::sightings::Sightings;
 
 /// What the operator demands of paths; the defaults are the strict ones.
 #[derive(Debug, Clone)]
@@ -84,6 +85,9 @@ pub struct Snapshot {
     pub policy: Arc<TrustPolicy>,
     /// Signatures that were verified; shared by all generations.
     pub signatures: Arc<SignatureMemo>,
+    /// Where certificates themselves say that their lists are; shared by all generations.  `None`:
+    /// only the directory says it.
+    pub sightings: Option<Arc<Sightings>>,
     index: Arc<Index>,
 }
 
@@ -97,12 +101,18 @@ impl Snapshot {
         signatures: Arc<SignatureMemo>,
     ) -> Self {
         let index = Arc::new(Index::of(&anchors));
-        Self { generation, anchors, revocations, policy, signatures, index }
+        Self { generation, anchors, revocations, policy, signatures, sightings: None, index }
     }
 
     /// Nothing is trusted yet.
     pub fn nothing(policy: Arc<TrustPolicy>) -> Self {
         Self { policy, ..Self::default() }
+    }
+
+    /// With a place to note the addresses that certificates name.
+    #[must_use]
+    pub fn with_sightings(self, sightings: Option<Arc<Sightings>>) -> Self {
+        Self { sightings, ..self }
     }
 
     /// The snapshot that follows this one.  `None` keeps the configurations, and with them their index.
@@ -119,6 +129,7 @@ impl Snapshot {
             revocations,
             policy: Arc::clone(&self.policy),
             signatures: Arc::clone(&self.signatures),
+            sightings: self.sightings.clone(),
             index,
         }
     }
