@@ -54,6 +54,8 @@
 //!    unreadable answer of the directory removes no anchor.
 //! 6. The data plane never waits for the network or a disk.  The last good state is on disk and is
 //!    served from at the start, with its own validity.
+//!    What is not known yet, such as the list of an address that a certificate names for the first time,
+//!    is noted, fetched by the side, and there for the next request.
 //! 7. Identity is (configuration, anchor key, path, field, value).  Only the end-entity certificate
 //!    gives identity.
 //! 8. Nothing secret is logged, listed or served.

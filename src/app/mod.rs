@@ -87,7 +87,8 @@ impl App {
         let keys = Arc::new(keyring::signing_keys(&config.keyring)?);
         let tickets = Secrets::new(keyring::ticket_secrets(&config.keyring)?);
         let tls_config = tls::Config { tickets, ..config.tls };
-        let trust = Snapshot::nothing(Arc::new(config.trust));
+        let trust =
+            Snapshot::nothing(Arc::new(config.trust)).with_sightings(config.crl.sightings.clone());
         let (live, writer) = Live::start(|live| {
             let tls = Arc::new(tls::edge(&tls_config, &identity, live, &edge_metrics)?);
             Ok::<_, tls::TlsError>(Active { trust: Arc::new(trust), keys, tls })

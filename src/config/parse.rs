@@ -10,13 +10,11 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use crate::admin;
-use crate::config::read::{Problems, Section, file, text};
-use crate::config::{Config, DirectoryPart, Listener, Problem, graph, oauth};
-use crate::crl;
+use crate::config::read::{Problems, Section, text};
+use crate::config::{Config, DirectoryPart, Listener, Problem, graph, oauth, revocation};
 use crate::directory;
 use crate::directory::auth::{Permission, StaticToken};
 use crate::directory::issuers::{Issuer, KeySource};
-use crate::domain::trust::assembly::ListPolicy;
 use crate::domain::trust::snapshot::TrustPolicy;
 use crate::keyring;
 use crate::oauth as oauth_plane;
@@ -28,7 +26,6 @@ use crate::tls::{self, ClientAuth};
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
-const DAY: Duration = Duration::from_secs(86_400);
 
 /// Reads all settings; relative paths are relative to `folder`.
 pub fn parse(table: Table, folder: &Path) -> Result<Config, Vec<Problem>> {
@@ -56,10 +53,8 @@ fn read(top: &mut Section, folder: &Path) -> Option<Config> {
     let (token, client_auth) = token(top);
     let public = listener(&mut top.section("public"), 8444);
     let oauth = oauth::read(top);
-    let mut section = top.section("revocation");
-    let crl = revocation(&mut section, folder, data_dir.as_deref());
-    let (trust, lists) = (trust(top, &mut section), lists(&mut section));
-    drop(section);
+    let revocation = revocation::read(top, folder, data_dir.as_deref());
+    let trust = TrustPolicy { require_crl: revocation.require_crl, ..trust(top) };
     let directory = directory(top, folder);
     let graph = graph::read(top, folder, data_dir.as_deref(), &|name| std::env::var(name).ok());
     let admin = admin(top);
@@ -91,8 +86,8 @@ fn read(top: &mut Section, folder: &Path) -> Option<Config> {
         oauth: plane,
         policy: Arc::new(oauth.policy),
         trust,
-        lists,
-        crl,
+        lists: revocation.lists,
+        crl: revocation.crl,
         directory: directory?,
         graph: graph?,
         admin: admin?,
@@ -170,7 +165,7 @@ fn listener(section: &mut Section, port: u16) -> Listener {
     Listener { listen, bounds }
 }
 
-fn trust(top: &mut Section, revocation: &mut Section) -> TrustPolicy {
+fn trust(top: &mut Section) -> TrustPolicy {
     let default = TrustPolicy::default();
     let mut section = top.section("trust");
     TrustPolicy {
@@ -179,57 +174,8 @@ fn trust(top: &mut Section, revocation: &mut Section) -> TrustPolicy {
         anchor_constraints: section.flag("anchor_constraints").unwrap_or(true),
         require_client_auth: section.flag("require_client_auth").unwrap_or(false),
         max_path: section.number("max_path", 2..=10).map_or(default.max_path, |n| n as usize),
-        require_crl: revocation.flag("require_crl").unwrap_or(false),
-        grace: revocation.duration("grace", Duration::ZERO..=30 * DAY).unwrap_or(default.grace),
         ..default
     }
-}
-
-fn lists(revocation: &mut Section) -> ListPolicy {
-    ListPolicy {
-        require_delta: revocation.flag("require_delta").unwrap_or(false),
-        without_next_update: revocation.flag("without_next_update").unwrap_or(false),
-        ..ListPolicy::default()
-    }
-}
-
-fn revocation(section: &mut Section, folder: &Path, data_dir: Option<&Path>) -> crl::Config {
-    let mut config = crl::Config {
-        directory: Some(data_dir.unwrap_or(folder).join("crl")),
-        ..crl::Config::default()
-    };
-    let timing = &mut config.timing;
-    timing.min = section.duration("min_interval", SECOND..=DAY).unwrap_or(timing.min);
-    timing.max = section.duration("max_interval", SECOND..=DAY).unwrap_or(timing.max);
-    timing.file = section.duration("file_interval", SECOND..=HOUR).unwrap_or(timing.file);
-    if timing.min > timing.max {
-        section.problem(
-            "min_interval",
-            Some(format!("{:?}", timing.min)),
-            format!("it must not be above max_interval, which is {:?}", timing.max),
-        );
-    }
-    if let Some(parallel) = section.number("parallel", 1..=256) {
-        config.parallel = parallel as usize;
-    }
-    let transport = &mut config.transport;
-    if let Some(bytes) = section.number("max_bytes", 1024..=4 * 1024 * 1024 * 1024) {
-        transport.max_bytes = bytes;
-    }
-    transport.timeout = section.duration("timeout", SECOND..=HOUR).unwrap_or(transport.timeout);
-    transport.public_only = section.flag("private_addresses") == Some(false);
-    transport.files = section.flag("files").unwrap_or(false);
-    transport.proxy = section.url("proxy");
-    if let Some(path) = section.file("ca_bundle") {
-        match file(&folder.join(&path)) {
-            Ok(pem) => transport.roots_pem = Some(pem),
-            Err(error) => {
-                let why = format!("it must be a PEM file that can be read: {error}");
-                section.problem("ca_bundle", Some(format!("`{}`", path.display())), why);
-            }
-        }
-    }
-    config
 }
 
 /// `Some(None)`: no embedded directory.
@@ -304,12 +250,7 @@ fn issuer(section: &mut Section, folder: &Path) -> Option<Issuer> {
 fn static_token(section: &mut Section) -> Option<StaticToken> {
     let name = section.text("name");
     let sha256 = section.require("sha256", "the SHA-256 of a token, 64 hexadecimal digits", |v| {
-        let digits = v.as_str().filter(|s| s.len() == 64)?;
-        let mut out = [0; 32];
-        for (byte, pair) in out.iter_mut().zip(digits.as_bytes().chunks(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-        }
-        Some(out)
+        revocation::hex(v.as_str()?)?.try_into().ok()
     });
     let names = Permission::ALL.map(Permission::as_str).join(", ");
     let permissions =
@@ -317,7 +258,8 @@ fn static_token(section: &mut Section) -> Option<StaticToken> {
             value.as_array()?.iter().map(|name| Permission::parse(name.as_str()?)).collect()
         });
     let sha256 = sha256?;
-    let short: String = sha256[..4].iter().map(|b: &u8| format!("{b:02x}")).collect();
+    let sha256: [u8; 32] = sha256;
+    let short: String = sha256[..4].iter().map(|b| format!("{b:02x}")).collect();
     let name = name.unwrap_or_else(|| format!("token {short}"));
     Some(StaticToken { name, sha256, permissions: permissions? })
 }
