@@ -18,6 +18,7 @@ use crate::admin::answer::Answer;
 use crate::crl;
 use crate::domain::time::Timestamp;
 use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Kind};
+use crate::domain::trust::snapshot::Snapshot;
 use crate::domain::verify::{UnverifiedChain, explain};
 use crate::graph;
 use crate::http::reply;
@@ -245,30 +246,40 @@ fn trust(live: &Live) -> Value {
     };
     json!({
         "generation": trust.generation,
-        "configurations": configurations(&trust.anchors),
+        "configurations": configurations(trust, &trust.anchors),
         "skipped": skipped(&trust.anchors),
-        "applicationConfigurations": configurations(&trust.applications),
+        "applicationConfigurations": configurations(trust, &trust.applications),
         "skippedApplications": skipped(&trust.applications),
+        "unmatchedRevocationEntries": trust.revocations.policy().unmatched,
     })
 }
 
-fn configurations(set: &AnchorSet) -> Vec<Value> {
-    let authority = |authority: &Authority| {
+fn configurations(trust: &Snapshot, set: &AnchorSet) -> Vec<Value> {
+    let authority = |kind: Kind, authority: &Authority| {
+        let certificate = &authority.certificate;
+        let (name, key) = (&certificate.subject, certificate.key);
+        let rules = trust.revocations.policy().of(name, key);
         json!({
-            "subject": authority.certificate.subject.to_string(),
-            "fingerprint": authority.certificate.fingerprint.to_string(),
+            "subject": name.to_string(),
+            "fingerprint": certificate.fingerprint.to_string(),
             "root": authority.is_root,
-            "notAfter": authority.certificate.not_after.to_string(),
+            "notAfter": certificate.not_after.to_string(),
             "crl": authority.crl_url.as_deref(),
             "deltaCrl": authority.delta_crl_url.as_deref(),
+            "revocation": {
+                "mode": trust.crl_mode(kind, name, key, authority.crl_url.is_some()).as_str(),
+                "graceSeconds": rules.grace.as_secs(),
+                "requireDelta": rules.require_delta,
+            },
         })
     };
     let configuration = |configuration: &Configuration| {
         let mut told = json!({
             "id": configuration.id.as_str(),
             "displayName": configuration.display_name,
-            "authorities": configuration.authorities.iter().map(authority).collect::<Vec<_>>(),
         });
+        let all = configuration.authorities.iter().map(|a| authority(configuration.kind, a));
+        told["authorities"] = all.collect();
         if let Kind::Devices(field) = configuration.kind {
             told["subjectField"] = field.as_str().into();
         }
@@ -277,18 +288,24 @@ fn configurations(set: &AnchorSet) -> Vec<Value> {
     set.configurations.iter().map(configuration).collect()
 }
 
-/// Grants readiness when there is trust to decide by, and every list was looked at once.
+/// Grants readiness when there is trust in devices to decide by, which `nothing` is not yet, and every
+/// list was looked at once.
 pub(super) fn become_ready(
     ready: &Ready,
-    mut anchors: watch::Receiver<Arc<AnchorSet>>,
+    live: Live,
+    nothing: Arc<AnchorSet>,
+    mut changes: watch::Receiver<Arc<AnchorSet>>,
     lists: crl::Handle,
 ) -> impl Future<Output = ()> + Send + 'static {
     const LOOK: Duration = Duration::from_millis(200);
     let (trust, revocation) = (ready.latch("trust"), ready.latch("revocation"));
     async move {
-        // A directory that has nothing is an answer; no answer is none.
-        if anchors.changed().await.is_err() {
-            return;
+        // A directory that has nothing is an answer; no answer is none.  Applications are no trust in
+        // devices, and some that cannot be had are no reason not to serve these.
+        while Arc::ptr_eq(&live.current().trust.anchors, &nothing) {
+            if changes.changed().await.is_err() {
+                return;
+            }
         }
         drop(trust);
         // The lists' own task takes the same news: give it time to know its addresses.

@@ -106,3 +106,10 @@ pub struct AnchorSet {
     /// What was left out.
     pub skipped: Vec<Skipped>,
 }
+
+impl AnchorSet {
+    /// Every authority of every configuration.
+    pub fn authorities(&self) -> impl Iterator<Item = &Authority> {
+        self.configurations.iter().flat_map(|configuration| &configuration.authorities)
+    }
+}

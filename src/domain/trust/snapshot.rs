@@ -1,12 +1,14 @@
 //! Everything that trust decisions need, immutable.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::domain::trust::anchors::AnchorSet;
+use crate::domain::cert::Fingerprint;
+use crate::domain::name::Name;
+use crate::domain::trust::anchors::{AnchorSet, Kind};
 use crate::domain::trust::path::index::Index;
 use crate::domain::trust::path::signature::SignatureMemo;
 use crate::domain::trust::revocations::{CrlMode, Revocations};
+use crate::domain::trust::sightings::Sightings;
 
 /// What the operator demands of paths; the defaults are the strict ones.
 #[derive(Debug, Clone)]
@@ -22,13 +24,11 @@ pub struct TrustPolicy {
     /// Refuse leaves without extendedKeyUsage clientAuth.  Otherwise its absence is allowed, and
     /// anyExtendedKeyUsage in its place.
     pub require_client_auth: bool,
-    /// `None`: `Require` for an authority with a CRL address, else `Off`.  `Some` is for every
-    /// authority in the path.
+    /// `None`: as the revocation policy says of the authority, and where that says nothing, `Require`
+    /// for one with a CRL address, else `Off`.  `Some` is for every authority in the path.
     pub crl: Option<CrlMode>,
     /// Authorities without a CRL address are `Require` too.
     pub require_crl: bool,
-    /// How long past nextUpdate a list still decides.
-    pub grace: Duration,
     /// The user-initial-policy-set (RFC 5280 section 6.1.1 (c)) as OID contents; empty: any policy.
     pub policies: Vec<Box<[u8]>>,
     /// initial-explicit-policy (RFC 5280 section 6.1.1 (f)).
@@ -58,7 +58,6 @@ impl Default for TrustPolicy {
             require_client_auth: false,
             crl: None,
             require_crl: false,
-            grace: Duration::ZERO,
             policies: Vec::new(),
             explicit_policy: false,
             inhibit_policy_mapping: false,
@@ -89,6 +88,9 @@ pub struct Snapshot {
     pub policy: Arc<TrustPolicy>,
     /// Signatures that were verified; shared by all generations.
     pub signatures: Arc<SignatureMemo>,
+    /// Where certificates themselves say that their lists are; shared by all generations.  `None`:
+    /// only the directory says it.
+    pub sightings: Option<Arc<Sightings>>,
     index: Arc<Index>,
     application_index: Arc<Index>,
 }
@@ -111,6 +113,12 @@ impl Snapshot {
         Self { policy, ..Self::default() }
     }
 
+    /// With a place to note the addresses that certificates name.
+    #[must_use]
+    pub fn with_sightings(self, sightings: Option<Arc<Sightings>>) -> Self {
+        Self { sightings, ..self }
+    }
+
     /// The snapshot that follows this one.  `None` keeps the configurations, and with them their index.
     #[must_use]
     pub fn next(&self, anchors: Option<AnchorSet>, revocations: Arc<Revocations>) -> Self {
@@ -125,6 +133,7 @@ impl Snapshot {
             revocations,
             policy: Arc::clone(&self.policy),
             signatures: Arc::clone(&self.signatures),
+            sightings: self.sightings.clone(),
             index,
             applications: Arc::clone(&self.applications),
             application_index: Arc::clone(&self.application_index),
@@ -136,6 +145,36 @@ impl Snapshot {
     pub fn with_applications(self, applications: AnchorSet) -> Self {
         let application_index = Arc::new(Index::of(&applications));
         Self { applications: Arc::new(applications), application_index, ..self }
+    }
+
+    /// The configurations of both kinds, for who fetches lists: to a list its issuer's kind is nothing.
+    pub fn every_configuration(&self) -> Arc<AnchorSet> {
+        if self.applications.configurations.is_empty() {
+            return Arc::clone(&self.anchors);
+        }
+        let mut all = AnchorSet::clone(&self.anchors);
+        all.configurations.extend(self.applications.configurations.iter().cloned());
+        Arc::new(all)
+    }
+
+    /// What the authority of this name and key needs in a configuration of this kind; `has_address`: a
+    /// list of it is published where we look.  An operator's word on all decides before one on a
+    /// single authority.
+    pub fn crl_mode(
+        &self,
+        kind: Kind,
+        name: &Name,
+        key: Fingerprint,
+        has_address: bool,
+    ) -> CrlMode {
+        let told_apart = || self.revocations.policy().of(name, key).mode;
+        self.policy.crl.or_else(told_apart).unwrap_or(match kind {
+            _ if has_address || self.policy.require_crl => CrlMode::Require,
+            Kind::Devices(_) => CrlMode::Off,
+            // Graph has no place for a list's address here.  What is known of the same authority by
+            // a configuration of devices counts all the same.
+            Kind::Applications => CrlMode::IfAvailable,
+        })
     }
 
     /// Authorities of configurations of devices by name.
