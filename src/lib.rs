@@ -56,16 +56,19 @@
 //!    served from at the start, with its own validity.
 //!    What is not known yet, such as the list of an address that a certificate names for the first time,
 //!    is noted, fetched by the side, and there for the next request.
-//! 7. Identity is (configuration, anchor key, path, field, value).  Only the end-entity certificate
+//! 7. Devices and applications are trusted apart: two lists of configurations, two judges, two types of
+//!    proof.  A certificate that is good for one is nothing for the other.
+//! 8. Identity is (configuration, anchor key, path, field, value).  Only the end-entity certificate
 //!    gives identity.
-//! 8. Nothing secret is logged, listed or served.
+//! 9. Nothing secret is logged, listed or served.
 //!
 //! # Limits
 //!
 //! Every input has one, and its refusal says the value and the limit.  Those that an operator sets are
 //! in README's table.  Fixed are: 48 certificates and 64 KiB in a presented chain (more than a path's
 //! 10, since what is presented need not be in order, nor all of it used), 16 KiB in a token request's
-//! body, 1 MiB in a directory request's, JSON 32 deep, 128 signatures and 1,024 issuers tried for one
+//! body (48 KiB where clients send assertions: of 40 KiB, with 10 certificates, living 10 minutes, 16,384
+//! of a client remembered), 1 MiB in a directory request's, JSON 32 deep, 128 signatures and 1,024 issuers tried for one
 //! decision, 200 pages of 16 MiB in a directory's answer.
 //!
 //! # Where to add a thing

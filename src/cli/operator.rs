@@ -173,11 +173,13 @@ fn show_trust(status: &Value) {
     for source in status["sources"].as_array().into_iter().flatten() {
         println!("source {source}");
     }
-    for configuration in status["trust"]["configurations"].as_array().into_iter().flatten() {
+    let trust = &status["trust"];
+    let all = |name: &str| trust[name].as_array().into_iter().flatten().collect::<Vec<_>>();
+    for configuration in [all("configurations"), all("applicationConfigurations")].concat() {
         println!(
             "{}  {}  {}",
             text(&configuration["id"]),
-            text(&configuration["subjectField"]),
+            configuration["subjectField"].as_str().unwrap_or("applications"),
             text(&configuration["displayName"])
         );
         for authority in configuration["authorities"].as_array().into_iter().flatten() {
@@ -194,7 +196,7 @@ fn show_trust(status: &Value) {
     for entry in texts(&status["trust"]["unmatchedRevocationEntries"]) {
         println!("revocation.authority fits nobody: {entry}");
     }
-    for skipped in status["trust"]["skipped"].as_array().into_iter().flatten() {
+    for skipped in [all("skipped"), all("skippedApplications")].concat() {
         println!("not in force: {}: {}", text(&skipped["id"]), text(&skipped["why"]));
     }
 }
