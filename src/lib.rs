@@ -67,9 +67,9 @@
 //! Every input has one, and its refusal says the value and the limit.  Those that an operator sets are
 //! in README's table.  Fixed are: 48 certificates and 64 KiB in a presented chain (more than a path's
 //! 10, since what is presented need not be in order, nor all of it used), 16 KiB in a token request's
-//! body (48 KiB where clients send assertions: of 40 KiB, with 10 certificates, living 10 minutes, 16,384
-//! of a client remembered), 1 MiB in a directory request's, JSON 32 deep, 128 signatures and 1,024 issuers tried for one
-//! decision, 200 pages of 16 MiB in a directory's answer.
+//! body (48 KiB where clients send assertions: 40 KiB, 10 certificates, 10 minutes; 16,384 used ones of a
+//! client are remembered), 1 MiB in a directory request's, JSON 32 deep, 128 signatures and 1,024 issuers
+//! tried for one decision, 200 pages of 16 MiB in a directory's answer.
 //!
 //! # Where to add a thing
 //!

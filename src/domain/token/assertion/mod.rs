@@ -79,7 +79,8 @@ impl<'a> Assertion<'a> {
             return Err(AssertionError::ManyCertificates { certificates: many });
         }
         let thumbprint = header.x5t_s256.as_deref().map(|text| {
-            let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+            // MSAL pads it, against RFC 7515 section 2.
+            let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()?;
             bytes.try_into().ok().map(Fingerprint)
         });
         let claims = serde_json::from_slice(&bytes(payload)?).map_err(|_| {
@@ -166,8 +167,9 @@ impl<'a> Assertion<'a> {
                 named.cloned().ok_or(AssertionError::UnknownThumbprint)?
             }
             (Some(x5c), _) => {
-                let der =
-                    x5c.iter().map(|text| STANDARD.decode(text)).collect::<Result<Vec<_>, _>>();
+                // MSAL leaves the line ends of PEM in it.
+                let der = x5c.iter().map(|text| STANDARD.decode(text.replace(['\r', '\n'], "")));
+                let der = der.collect::<Result<Vec<_>, _>>();
                 let der = der.map_err(|_| AssertionError::Malformed("x5c is not base64"))?;
                 UnverifiedChain::from_der(&der)?
             }

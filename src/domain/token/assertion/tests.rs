@@ -204,6 +204,11 @@ fn the_certificate_is_carried_or_named() {
     );
     let unknown = json!({"alg": "ES256", "x5t#S256": named(&other)});
     assert_eq!(found(unknown, &[known.clone()]), Err(AssertionError::UnknownThumbprint));
+    // As MSAL spells both.
+    let lines =
+        x5c[0].as_str().expect("text").as_bytes().chunks(64).collect::<Vec<_>>().join(&b'\n');
+    let lines = json!([String::from_utf8(lines).expect("text")]);
+    assert_eq!(found(with(&lines, &format!("{}=", named(&holder))), &[]), own);
     // SHA-1 names nothing, and other ways to a key are not followed.
     let others =
         json!({"alg": "ES256", "x5t": "AAAA", "kid": "1", "jku": "https://x.example", "jwk": {}});
