@@ -133,3 +133,87 @@ fn tell(number: u64, open: &Open, refusal: &Refusal, generation: u64) {
         connection = number,
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::cert::Certificate;
+    use crate::domain::subject::SubjectField;
+    use crate::domain::token::keys::{Algorithm, SigningKey, SigningKeys};
+    use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices};
+    use crate::domain::trust::snapshot::Snapshot;
+    use crate::runtime::live::Active;
+    use crate::tls::{self, metrics::Metrics};
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use rustls::sign::CertifiedKey;
+
+    fn live(trust: Snapshot) -> (Live, crate::runtime::live::Writer) {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+        let chain = vec![params.self_signed(&key).expect("a certificate").der().clone()];
+        let private = key.serialize_der().try_into().expect("a key");
+        let identity = CertifiedKey::from_der(chain, private, &tls::provider()).expect("they fit");
+        let signing = SigningKey::from_pkcs8(Algorithm::Es256, key.serialized_der());
+        let keys = SigningKeys::new(Arc::new(signing.expect("a key")), &[]).expect("a set");
+        Live::start(|live| {
+            let config = tls::Config::default();
+            let tls = tls::edge(&config, &Arc::new(identity), live, &Metrics::default())?;
+            Ok::<_, tls::TlsError>(Active {
+                trust: Arc::new(trust),
+                keys: Arc::new(keys),
+                tls: Arc::new(tls),
+            })
+        })
+        .expect("a cell")
+    }
+
+    /// A trust domain of one authority, and a chain of it.
+    fn world(crl_url: Option<&str>) -> (Snapshot, Arc<UnverifiedChain>) {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"));
+        let root = root.expect("a root");
+        let params = CertificateParams::new(["device.example".to_owned()]).expect("a name");
+        let key = KeyPair::generate().expect("a key");
+        let leaf = params.signed_by(&key, &root).expect("a leaf");
+        let authority = Authority {
+            certificate: Arc::new(Certificate::from_der(root.der()).expect("readable")),
+            is_root: true,
+            crl_url: crl_url.map(Into::into),
+            delta_crl_url: None,
+        };
+        let configuration = Configuration {
+            id: "1".into(),
+            display_name: String::new(),
+            subject_field: SubjectField::SanDns,
+            devices: Devices::Any,
+            authorities: vec![authority],
+        };
+        let anchors = AnchorSet { configurations: vec![configuration], skipped: Vec::new() };
+        let (none, policy, memo) = Default::default();
+        let trust = Snapshot::new(1, Arc::new(anchors), none, policy, memo);
+        (trust, Arc::new(UnverifiedChain::from_der(&[leaf.der()]).expect("readable")))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_bad_is_closed_and_who_wants_for_a_list_is_not() {
+        let (good, chain) = world(None);
+        let (list_missing, waiting) = world(Some("http://ca.example/1.crl"));
+        let (open, stop) = (OpenConnections::default(), CancellationToken::new());
+        for (trust, chain, closes) in [
+            (good, &chain, false),
+            (list_missing, &waiting, false),
+            (Snapshot::default(), &chain, true),
+        ] {
+            let (live, _writer) = live(trust);
+            let tokens: Vec<_> = (0..3 * SLICE + 1).map(|_| stop.child_token()).collect();
+            let numbered = (1u64..).zip(&tokens);
+            let entries: Vec<_> = numbered.map(|(n, t)| open.enter(n, chain, t)).collect();
+            open.close_refused(&live).await;
+            let closed = tokens.iter().filter(|token| token.is_cancelled()).count();
+            assert_eq!(closed, if closes { tokens.len() } else { 0 });
+            drop(entries);
+            assert!(open.lock().is_empty(), "closed connections are forgotten");
+        }
+    }
+}
