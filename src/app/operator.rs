@@ -13,8 +13,8 @@ use rustls_pki_types::pem::PemObject;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
-use crate::admin::Admin;
 use crate::admin::answer::Answer;
+use crate::admin::{self, Admin, MAX_LARGE_BODY};
 use crate::crl;
 use crate::domain::time::Timestamp;
 use crate::domain::trust::anchors::AnchorSet;
@@ -23,9 +23,14 @@ use crate::graph;
 use crate::http::reply;
 use crate::runtime::health::Ready;
 use crate::runtime::live::Live;
+use crate::tls::acceptor::Bounds;
+
+/// Bytes of a chain to judge: PEM may have any text between the certificates.
+const MAX_CHAIN: usize = 2 * 1024 * 1024;
 
 /// The admin plane with everything that there is to see and do.
 pub(super) fn plane(
+    config: &admin::Config,
     ready: Ready,
     mut registry: Registry,
     live: &Live,
@@ -39,7 +44,7 @@ pub(super) fn plane(
     registry.register("trust_configurations", "Configurations in force", configurations.clone());
     let sources = Arc::new(sources);
 
-    let admin = Admin::new(ready, registry)
+    let admin = Admin::new(config, ready, registry)
         .with_gauges({
             let live = live.clone();
             move || {
@@ -62,7 +67,7 @@ pub(super) fn plane(
             let lists = lists.clone();
             move || json!(lists.status())
         })
-        .with_action("/verify", {
+        .with_sized_action("/verify", MAX_CHAIN, {
             let live = live.clone();
             move |body| {
                 let live = live.clone();
@@ -83,7 +88,7 @@ pub(super) fn plane(
                 }
             }
         })
-        .with_action("/trust/diff", {
+        .with_sized_action("/trust/diff", MAX_LARGE_BODY, {
             let sources = Arc::clone(&sources);
             move |body| {
                 let reply = diff(&sources, &body);
@@ -110,6 +115,11 @@ pub(super) fn plane(
             }
         });
     Arc::new(admin)
+}
+
+/// Bounds of the admin listener: few ask, and a crowd of strangers is kept out of the way of devices.
+pub(super) fn bounds() -> Bounds {
+    Bounds { connections: 256, handshakes: 16, ..Bounds::default() }
 }
 
 /// Judges `{"chainPem": …, "at": …}` under what is in force, and tells every path that was tried.

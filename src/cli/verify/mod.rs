@@ -8,8 +8,8 @@ mod live;
 mod request;
 
 use crate::admin::answer::Answer;
+use crate::cli::gateway::Gateway;
 use request::Request;
-use url::Url;
 
 /// Exit code for input that cannot be used.
 const UNUSABLE: u8 = 2;
@@ -31,14 +31,9 @@ pub struct Args {
     /// asked, and judges under what it has in force
     #[arg(long, value_name = "FILE.json")]
     directory: Option<PathBuf>,
-    /// The admin plane of the running gateway, where no directory is given
-    #[arg(
-        long,
-        value_name = "URL",
-        default_value = "http://127.0.0.1:9090",
-        env = "ANCHORGATE_ADMIN"
-    )]
-    admin: Url,
+    /// The running gateway, where no directory is given
+    #[command(flatten)]
+    gateway: Gateway,
     /// The chain to judge as PEM, leaf first; `-` is standard input
     #[arg(long, value_name = "CHAIN.pem", required_unless_present = "batch")]
     chain: Option<PathBuf>,
