@@ -7,7 +7,7 @@ use std::time::Duration;
 use anchorgate::domain::cert::Certificate;
 use anchorgate::domain::subject::SubjectField;
 use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices};
+use anchorgate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices, Kind};
 use anchorgate::domain::trust::path::second;
 use anchorgate::domain::trust::path::signature::SignatureMemo;
 use anchorgate::domain::trust::revocations::Revocations;
@@ -59,7 +59,7 @@ fn snapshot(root: &[u8], configurations: usize, signatures: SignatureMemo) -> Sn
     let configuration = |n: usize| Configuration {
         id: format!("configuration-{n}").as_str().into(),
         display_name: String::new(),
-        subject_field: SubjectField::SubjectDn,
+        kind: Kind::Devices(SubjectField::SubjectDn),
         devices: Devices::Any,
         authorities: vec![authority(if n == 0 { root.to_vec() } else { other(n) })],
     };

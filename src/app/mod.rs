@@ -19,7 +19,6 @@ use crate::admin::Admin;
 use crate::config::{Config, DirectoryPart};
 use crate::crl;
 use crate::directory::{Directory, Served};
-use crate::domain::trust::anchors::AnchorSet;
 use crate::domain::trust::assembly::Assembly;
 use crate::domain::trust::snapshot::Snapshot;
 use crate::graph;
@@ -98,7 +97,7 @@ impl App {
         // The inbox of the one writer, and what it tells back.
         let (updates, inbox) = mpsc::channel(256);
         let (own, own_inbox) = mpsc::channel(16);
-        let (anchors, anchors_in_force) = watch::channel(Arc::<AnchorSet>::default());
+        let (anchors, anchors_in_force) = watch::channel(Arc::clone(&live.current().trust.anchors));
         let publisher = Publisher {
             assembly: Assembly::new(config.lists),
             writer,
@@ -145,9 +144,14 @@ impl App {
         drop(updates);
 
         let oauth_metrics = oauth::Metrics::register(&mut registry);
-        let public = Arc::new(PublicPlane::new(live.clone(), &config.policy, &config.oauth));
-        let endpoint =
-            Arc::new(TokenEndpoint::new(live.clone(), config.policy, &config.oauth, oauth_metrics));
+        let endpoint = Arc::new(TokenEndpoint::new(
+            live.clone(),
+            Arc::clone(&config.policy),
+            &config.oauth,
+            oauth_metrics,
+        ));
+        let public = PublicPlane::new(live.clone(), &config.policy, &config.oauth, &endpoint);
+        let public = Arc::new(public);
         tasks.spawn_until_stop(operator::become_ready(
             &ready,
             anchors_in_force,
@@ -245,9 +249,9 @@ impl Planes {
             async move { endpoint.handle(request, &peer).await }
         };
         tasks.spawn(serve(edges.token, sockets.token, stop(), token));
-        let public = move |_, request: Request<Incoming>| {
-            let reply = public.handle(&request.into_parts().0);
-            async move { reply }
+        let public = move |peer: Arc<Peer>, request: Request<Incoming>| {
+            let public = Arc::clone(&public);
+            async move { public.handle(request, &peer).await }
         };
         tasks.spawn(serve(edges.public, sockets.public, stop(), public));
         if let (Some(socket), Some(served)) = (sockets.directory, directory) {

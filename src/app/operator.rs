@@ -17,7 +17,9 @@ use crate::admin::answer::Answer;
 use crate::admin::{self, Admin, MAX_LARGE_BODY};
 use crate::crl;
 use crate::domain::time::Timestamp;
-use crate::domain::trust::anchors::AnchorSet;
+use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Kind};
+use crate::domain::trust::revocations::CrlMode;
+use crate::domain::trust::snapshot::Snapshot;
 use crate::domain::verify::{UnverifiedChain, explain};
 use crate::graph;
 use crate::http::reply;
@@ -42,6 +44,12 @@ pub(super) fn plane(
     registry.register("trust_generation", "Generation of the trust in force", generation.clone());
     let configurations: Gauge = Gauge::default();
     registry.register("trust_configurations", "Configurations in force", configurations.clone());
+    let applications: Gauge = Gauge::default();
+    registry.register(
+        "trust_application_configurations",
+        "Application configurations in force",
+        applications.clone(),
+    );
     let sources = Arc::new(sources);
 
     let admin = Admin::new(config, ready, registry)
@@ -52,6 +60,8 @@ pub(super) fn plane(
                 generation.set(i64::try_from(trust.generation).unwrap_or(i64::MAX));
                 let count = trust.anchors.configurations.len();
                 configurations.set(i64::try_from(count).unwrap_or(i64::MAX));
+                let count = trust.applications.configurations.len();
+                applications.set(i64::try_from(count).unwrap_or(i64::MAX));
             }
         })
         .with_status("started", move || json!(started.to_string()))
@@ -189,7 +199,7 @@ fn diff(sources: &[graph::Handle], body: &Bytes) -> reply::Reply {
     }
 }
 
-/// The source that the body names as `source`; the only one when it names none.
+/// The source that the body names as `source`; the only one of devices when it names none.
 fn named<'a>(
     sources: &'a [graph::Handle],
     body: &Bytes,
@@ -199,13 +209,14 @@ fn named<'a>(
         Ok(name) => name,
         Err(why) => return refused(StatusCode::BAD_REQUEST, &why),
     };
-    match (&name, sources) {
-        (None, [only]) => Ok(only),
-        (None, _) => {
+    let mut of_devices = sources.iter().filter(|s| s.collection() == graph::Collection::Devices);
+    match (&name, of_devices.next(), of_devices.next()) {
+        (None, Some(only), None) => Ok(only),
+        (None, ..) => {
             let why = "there are several sources, or none: name one as `source`";
             refused(StatusCode::BAD_REQUEST, why)
         }
-        (Some(name), _) => match sources.iter().find(|source| **source.source() == **name) {
+        (Some(name), ..) => match sources.iter().find(|source| **source.source() == **name) {
             Some(source) => Ok(source),
             None => refused(StatusCode::NOT_FOUND, &format!("no source is called `{name}`")),
         },
@@ -240,55 +251,51 @@ fn refused(status: StatusCode, why: &str) -> reply::Reply {
 /// What is in force.
 fn trust(live: &Live) -> Value {
     let trust = &live.current().trust;
-    let configurations: Vec<_> = trust
-        .anchors
-        .configurations
-        .iter()
-        .map(|configuration| {
-            let authorities: Vec<_> = configuration
-                .authorities
-                .iter()
-                .map(|authority| {
-                    let certificate = &authority.certificate;
-                    let has_list = authority.crl_url.is_some();
-                    let mode = trust.crl_mode(&certificate.subject, certificate.key, has_list);
-                    let rules =
-                        trust.revocations.policy().of(&certificate.subject, certificate.key);
-                    json!({
-                        "subject": authority.certificate.subject.to_string(),
-                        "fingerprint": authority.certificate.fingerprint.to_string(),
-                        "root": authority.is_root,
-                        "notAfter": authority.certificate.not_after.to_string(),
-                        "crl": authority.crl_url.as_deref(),
-                        "deltaCrl": authority.delta_crl_url.as_deref(),
-                        "revocation": {
-                            "mode": mode.as_str(),
-                            "graceSeconds": rules.grace.as_secs(),
-                            "requireDelta": rules.require_delta,
-                        },
-                    })
-                })
-                .collect();
-            json!({
-                "id": configuration.id.as_str(),
-                "displayName": configuration.display_name,
-                "subjectField": configuration.subject_field.as_str(),
-                "authorities": authorities,
-            })
-        })
-        .collect();
-    let skipped: Vec<_> = trust
-        .anchors
-        .skipped
-        .iter()
-        .map(|skipped| json!({ "id": skipped.configuration.as_str(), "why": skipped.why }))
-        .collect();
+    let skipped = |set: &AnchorSet| -> Vec<Value> {
+        let skipped = set.skipped.iter();
+        skipped.map(|s| json!({ "id": s.configuration.as_str(), "why": s.why })).collect()
+    };
     json!({
         "generation": trust.generation,
-        "configurations": configurations,
-        "skipped": skipped,
+        "configurations": configurations(trust, &trust.anchors),
+        "skipped": skipped(&trust.anchors),
+        "applicationConfigurations": configurations(trust, &trust.applications),
+        "skippedApplications": skipped(&trust.applications),
         "unmatchedRevocationEntries": trust.revocations.policy().unmatched,
     })
+}
+
+fn configurations(trust: &Snapshot, set: &AnchorSet) -> Vec<Value> {
+    let authority = |authority: &Authority| {
+        let (name, key) = (&authority.certificate.subject, authority.certificate.key);
+        let mode = trust.crl_mode(name, key, authority.crl_url.is_some(), CrlMode::Off);
+        let rules = trust.revocations.policy().of(name, key);
+        json!({
+            "subject": authority.certificate.subject.to_string(),
+            "fingerprint": authority.certificate.fingerprint.to_string(),
+            "root": authority.is_root,
+            "notAfter": authority.certificate.not_after.to_string(),
+            "crl": authority.crl_url.as_deref(),
+            "deltaCrl": authority.delta_crl_url.as_deref(),
+            "revocation": {
+                "mode": mode.as_str(),
+                "graceSeconds": rules.grace.as_secs(),
+                "requireDelta": rules.require_delta,
+            },
+        })
+    };
+    let configuration = |configuration: &Configuration| {
+        let mut told = json!({
+            "id": configuration.id.as_str(),
+            "displayName": configuration.display_name,
+            "authorities": configuration.authorities.iter().map(authority).collect::<Vec<_>>(),
+        });
+        if let Kind::Devices(field) = configuration.kind {
+            told["subjectField"] = field.as_str().into();
+        }
+        told
+    };
+    set.configurations.iter().map(configuration).collect()
 }
 
 /// Grants readiness when there is trust to decide by, and every list was looked at once.

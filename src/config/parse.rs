@@ -10,7 +10,9 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use crate::config::read::{Problems, Section, text};
-use crate::config::{Config, DirectoryPart, Listener, Problem, admin, graph, oauth, revocation};
+use crate::config::{
+    Config, DirectoryPart, Listener, Problem, admin, applications, graph, oauth, revocation,
+};
 use crate::directory;
 use crate::directory::auth::{Permission, StaticToken};
 use crate::directory::issuers::{Issuer, KeySource};
@@ -51,15 +53,18 @@ fn read(top: &mut Section, folder: &Path) -> Option<Config> {
     let (tls, certificate, ticket_keys) = tls(top, folder);
     let (token, client_auth, close_refused) = token(top);
     let public = listener(&mut top.section("public"), 8444);
-    let oauth = oauth::read(top);
+    let oauth = oauth::read(top, folder);
     let revocation = revocation::read(top, folder, data_dir.as_deref());
     let trust = TrustPolicy { require_crl: revocation.require_crl, ..trust(top) };
     let directory = directory(top, folder);
     let graph = graph::read(top, folder, data_dir.as_deref(), &|name| std::env::var(name).ok());
+    let followed = oauth.as_ref().zip(graph.as_ref());
+    let followed = followed.map(|(o, graph)| applications::sources(top, &o.policy, graph));
     let admin = admin::read(top);
 
     let data_dir = data_dir?;
     let oauth = oauth?;
+    let graph = graph?.into_iter().chain(followed?).collect();
     let (certificate, key) = certificate?;
     let mut plane = oauth_plane::Config::new(oauth.token_url, oauth.public_url);
     plane.report = client_auth == ClientAuth::Report;
@@ -89,7 +94,7 @@ fn read(top: &mut Section, folder: &Path) -> Option<Config> {
         lists: revocation.lists,
         crl: revocation.crl,
         directory: directory?,
-        graph: graph?,
+        graph,
         admin: admin?,
         drain,
     })

@@ -37,6 +37,45 @@ pub use poll::{Clock, Sync};
 pub use preview::Preview;
 pub use status::{HeldBack, Metrics, SkippedStatus, Status};
 
+/// What of a directory is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Collection {
+    /// `mutualTlsOauthConfigurations`: whose devices are trusted.
+    #[default]
+    Devices,
+    /// `certificateBasedApplicationConfigurations`: whose applications are.
+    Applications,
+}
+
+impl Collection {
+    /// Its path below the directory's root.
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Devices => "beta/directory/certificateAuthorities/mutualTlsOauthConfigurations",
+            Self::Applications => {
+                "beta/directory/certificateAuthorities/certificateBasedApplicationConfigurations"
+            }
+        }
+    }
+
+    /// The query that makes a list of it whole.
+    const fn query(self) -> Option<&'static str> {
+        match self {
+            Self::Devices => None,
+            // Authorities are a navigation property there.
+            Self::Applications => Some("$expand=trustedCertificateAuthorities"),
+        }
+    }
+
+    /// What the sync with it is called, where that with the devices' is called as the directory is.
+    fn name_in(self, source: &Arc<str>) -> Arc<str> {
+        match self {
+            Self::Devices => Arc::clone(source),
+            Self::Applications => format!("{source}/applications").into(),
+        }
+    }
+}
+
 /// What happens to trust when the directory was not reached for [`Config::max_age`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TooOld {
@@ -52,6 +91,9 @@ pub enum TooOld {
 pub struct Config {
     /// Its name here: in logs, metrics, and as the prefix of ids.
     pub source: Arc<str>,
+    /// What is followed: each collection is followed by a [`Sync`] of its own, so that one that
+    /// cannot be had holds up no other.
+    pub collection: Collection,
     /// Put `source/` before the ids of its configurations; for when there are several directories.
     pub prefix_ids: bool,
     /// Its root, such as `https://graph.microsoft.com`.
@@ -79,10 +121,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults for a directory.
+    /// The defaults for a directory's configurations of devices.
     pub fn new(source: &str, base: Url, credential: Credential) -> Self {
         Self {
             source: source.into(),
+            collection: Collection::default(),
             prefix_ids: false,
             base,
             credential,
@@ -122,10 +165,12 @@ pub struct Handle {
     shared: Arc<Mutex<Shared>>,
 }
 
-/// How an answer is compared with what is in force.
-#[derive(Clone, Copy)]
+/// How an answer is read, and compared with what is in force.
+#[derive(Clone)]
 struct Rules {
-    prefix_ids: bool,
+    collection: Collection,
+    /// What is put before ids: the directory's name, where there are several.
+    prefix: Option<Arc<str>>,
     /// [`Config::max_removal`]; `None` where nothing is held back.
     max_removal: Option<f64>,
 }
@@ -137,9 +182,14 @@ struct Shared {
 }
 
 impl Handle {
-    /// The directory's name here.
+    /// The sync's name: the directory's, or that and `/applications`.
     pub fn source(&self) -> &Arc<str> {
         &self.source
+    }
+
+    /// What is followed.
+    pub fn collection(&self) -> Collection {
+        self.rules.collection
     }
 
     /// How things stand.
@@ -188,7 +238,7 @@ fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
 /// # Errors
 /// An address or credential that cannot be used.
 pub fn follow(
-    config: Config,
+    mut config: Config,
     metrics: Metrics,
     updates: mpsc::Sender<Update>,
     clock: Clock,
@@ -198,12 +248,15 @@ pub fn follow(
         config.credential.clone(),
         config.ca_bundle.clone(),
         config.limits.clone(),
-    )?;
+    )?
+    .following(config.collection);
+    let prefix = config.prefix_ids.then(|| Arc::clone(&config.source));
+    config.source = config.collection.name_in(&config.source);
     let (commands, inbox) = mpsc::channel(8);
     let status = Status::new(&config.source, client.url().as_str());
     let shared = Arc::new(Mutex::new(Shared { status, in_force: Arc::default() }));
     let max_removal = (!config.unguarded).then_some(config.max_removal);
-    let rules = Rules { prefix_ids: config.prefix_ids, max_removal };
+    let rules = Rules { collection: config.collection, prefix, max_removal };
     let handle = Handle { source: Arc::clone(&config.source), rules, commands, shared };
     let sync = Sync::new(config, client, metrics, updates, clock, handle.clone(), inbox);
     Ok((handle, sync))

@@ -16,7 +16,7 @@ use crate::graph::client::{Client, FetchError, Fetched, Since};
 use crate::graph::state;
 use crate::graph::status::{HeldBack, Metrics, SkippedStatus, Status};
 use crate::graph::wire::Entry;
-use crate::graph::{Config, Handle, HandleError, TooOld, lock};
+use crate::graph::{Collection, Config, Handle, HandleError, TooOld, lock};
 use crate::runtime::log::AUDIT;
 use crate::runtime::random::jitter;
 
@@ -157,7 +157,7 @@ impl Sync {
     async fn load(&mut self) -> Result<(), Ended> {
         let Some(path) = self.config.state_file.clone() else { return Ok(()) };
         let source = &self.config.source;
-        match state::load(path).await {
+        match state::load(path, self.config.collection).await {
             Ok(None) => info!(%source, "no list of an earlier run: waiting for the directory"),
             Err(why) => error!(%source, "the list of the last run cannot be used: {why}"),
             Ok(Some(last)) => {
@@ -197,7 +197,7 @@ impl Sync {
             }
             Ok(Fetched::List { entries, etag, waits }) => {
                 let whole = entries.iter().all(|e| !matches!(e, Entry::Shortened { .. }));
-                let prefix = self.handle.rules.prefix(&self.config.source);
+                let prefix = self.handle.rules.prefix.as_deref();
                 let set = assemble(&self.in_force, entries, prefix);
                 let changes = Changes::between(&self.in_force, &set);
                 if self.handle.rules.holds_back(&changes) {
@@ -319,7 +319,7 @@ impl Sync {
         if self.saved.is_none_or(|at| at.elapsed() >= SAVE_EVERY)
             && let Some(path) = &self.config.state_file
         {
-            match state::save(path, &self.in_force, now).await {
+            match state::save(path, self.config.collection, &self.in_force, now).await {
                 Ok(()) => self.saved = Some(Instant::now()),
                 Err(why) => {
                     let source = &self.config.source;
@@ -354,7 +354,11 @@ impl Sync {
 
     async fn send(&self, set: AnchorSet) -> Result<(), Ended> {
         let source = Arc::clone(&self.config.source);
-        self.updates.send(Update::Anchors { source, set }).await.map_err(|_| Ended)
+        let update = match self.config.collection {
+            Collection::Devices => Update::Anchors { source, set },
+            Collection::Applications => Update::Applications { source, set },
+        };
+        self.updates.send(update).await.map_err(|_| Ended)
     }
 
     /// Until the next poll after a good one.

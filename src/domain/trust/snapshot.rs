@@ -77,8 +77,11 @@ impl Default for TrustPolicy {
 pub struct Snapshot {
     /// Grows with every publication.
     pub generation: u64,
-    /// The configurations in force, of all sources.
+    /// The configurations of devices in force, of all sources.
     pub anchors: Arc<AnchorSet>,
+    /// The configurations of applications in force, of all sources.  Apart from the others, so that
+    /// no search among one kind ever meets the other, whatever their ids.
+    pub applications: Arc<AnchorSet>,
     /// The revocation sets in force.
     pub revocations: Arc<Revocations>,
     /// What the operator demands.
@@ -89,6 +92,7 @@ pub struct Snapshot {
     /// only the directory says it.
     pub sightings: Option<Arc<Sightings>>,
     index: Arc<Index>,
+    application_index: Arc<Index>,
 }
 
 impl Snapshot {
@@ -101,7 +105,7 @@ impl Snapshot {
         signatures: Arc<SignatureMemo>,
     ) -> Self {
         let index = Arc::new(Index::of(&anchors));
-        Self { generation, anchors, revocations, policy, signatures, sightings: None, index }
+        Self { generation, anchors, revocations, policy, signatures, index, ..Self::default() }
     }
 
     /// Nothing is trusted yet.
@@ -131,20 +135,40 @@ impl Snapshot {
             signatures: Arc::clone(&self.signatures),
             sightings: self.sightings.clone(),
             index,
+            applications: Arc::clone(&self.applications),
+            application_index: Arc::clone(&self.application_index),
         }
     }
 
     /// What the authority of this name and key needs; `has_address`: a list of it is published where
-    /// we look.  An operator's word on all decides before one on a single authority.
-    pub fn crl_mode(&self, name: &Name, key: Fingerprint, has_address: bool) -> CrlMode {
+    /// we look; `otherwise`: what it needs where none is.  An operator's word on all decides before one on a single authority.
+    pub fn crl_mode(
+        &self,
+        name: &Name,
+        key: Fingerprint,
+        has_address: bool,
+        otherwise: CrlMode,
+    ) -> CrlMode {
         let told_apart = || self.revocations.policy().of(name, key).mode;
         self.policy.crl.or_else(told_apart).unwrap_or({
-            if has_address || self.policy.require_crl { CrlMode::Require } else { CrlMode::Off }
+            if has_address || self.policy.require_crl { CrlMode::Require } else { otherwise }
         })
     }
 
-    /// Authorities by name.
+    /// The same with these configurations of applications.
+    #[must_use]
+    pub fn with_applications(self, applications: AnchorSet) -> Self {
+        let application_index = Arc::new(Index::of(&applications));
+        Self { applications: Arc::new(applications), application_index, ..self }
+    }
+
+    /// Authorities of configurations of devices by name.
     pub fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// Authorities of configurations of applications by name.
+    pub fn application_index(&self) -> &Index {
+        &self.application_index
     }
 }

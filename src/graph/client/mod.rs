@@ -15,12 +15,10 @@ use url::{Host, Url};
 
 use crate::domain::time::Timestamp;
 use crate::domain::trust::anchors::ConfigurationId;
+use crate::graph::Collection;
 use crate::graph::auth::{AuthError, Credential, Token, TokenSource, challenge_claims};
 use crate::graph::wire::{self, Entry, Page, WireError};
 use crate::runtime::random::{guid, jitter};
-
-/// The collection, below the directory's root.
-const COLLECTION: &str = "beta/directory/certificateAuthorities/mutualTlsOauthConfigurations";
 
 /// Bounds of one conversation.
 #[derive(Debug, Clone)]
@@ -194,6 +192,7 @@ pub struct Since {
 pub struct Client {
     http: reqwest::Client,
     tokens: TokenSource,
+    collection: Collection,
     list: Url,
     limits: Limits,
 }
@@ -223,9 +222,19 @@ impl Client {
         list.set_query(None);
         list.set_fragment(None);
         let root = list.path().trim_end_matches('/').trim_end_matches("/beta").to_owned();
-        list.set_path(&format!("{root}/{COLLECTION}"));
+        let collection = Collection::default();
+        list.set_path(&format!("{root}/{}", collection.path()));
         let tokens = TokenSource::new(credential, settings);
-        Ok(Self { http, tokens, list, limits })
+        Ok(Self { http, tokens, collection, list, limits })
+    }
+
+    /// The same for another collection of the directory.
+    #[must_use]
+    pub fn following(mut self, collection: Collection) -> Self {
+        let path = self.list.path();
+        let root = path.strip_suffix(self.collection.path()).unwrap_or(path).to_owned();
+        self.list.set_path(&format!("{root}{}", collection.path()));
+        Self { collection, ..self }
     }
 
     /// Where the list is asked for.
@@ -241,7 +250,9 @@ impl Client {
         let http = self.http().await?;
         let mut entries = Entries::default();
         let mut seen = HashSet::new();
-        let (mut next, mut bytes) = (Some(self.list.clone()), 0);
+        let mut list = self.list.clone();
+        list.set_query(self.collection.query());
+        let (mut next, mut bytes) = (Some(list), 0);
         let (mut etag, mut waits) = (None, false);
         while let Some(url) = next {
             if seen.len() >= self.limits.pages {
@@ -264,7 +275,7 @@ impl Client {
             if bytes > self.limits.total_bytes {
                 return Err(FetchError::TooLarge { limit: self.limits.total_bytes });
             }
-            let page = Page::read(&page.body)?;
+            let page = Page::read_of(self.collection, &page.body)?;
             page.entries.into_iter().for_each(|entry| entries.add(entry));
             next = page.next.map(|link| self.same_origin(&link)).transpose()?;
         }
@@ -356,7 +367,11 @@ impl Client {
     async fn complete(&self, http: &reqwest::Client, entries: &mut [Entry]) {
         let shortened = entries.iter_mut().filter(|e| matches!(e, Entry::Shortened { .. }));
         for entry in shortened.take(self.limits.single_gets) {
-            match self.get_one(http, entry.id()).await {
+            let whole = match self.collection {
+                Collection::Devices => self.get_one(http, entry.id()).await,
+                Collection::Applications => self.get_authorities(http, entry).await,
+            };
+            match whole {
                 // An answer for another object says nothing about this one.
                 Ok(whole) if whole.id() == entry.id() => *entry = whole,
                 Ok(other) => {
@@ -378,6 +393,41 @@ impl Client {
         }
         let answer = self.get(http, &url, None).await?;
         Ok(wire::read_entry(&answer.body)?)
+    }
+
+    /// Asks for the authorities of an application configuration, page by page.
+    async fn get_authorities(
+        &self,
+        http: &reqwest::Client,
+        entry: &Entry,
+    ) -> Result<Entry, FetchError> {
+        let mut url = self.list.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.push(entry.id().as_str()).push("trustedCertificateAuthorities");
+        }
+        let (mut authorities, mut seen, mut bytes) = (Vec::new(), HashSet::new(), 0);
+        let mut next = Some(url);
+        while let Some(url) = next {
+            if seen.len() >= self.limits.pages {
+                return Err(FetchError::TooManyPages { limit: self.limits.pages });
+            }
+            if !seen.insert(url.clone()) {
+                return Err(FetchError::Circle);
+            }
+            let page = self.get(http, &url, None).await?;
+            bytes += page.body.len();
+            if bytes > self.limits.total_bytes {
+                return Err(FetchError::TooLarge { limit: self.limits.total_bytes });
+            }
+            let (more, link) = wire::read_authorities(&page.body)?;
+            authorities.extend(more);
+            next = link.map(|link| self.same_origin(&link)).transpose()?;
+        }
+        let name = match entry {
+            Entry::Shortened { readable: Some(known), .. } => &*known.display_name,
+            _ => "",
+        };
+        Ok(wire::application(entry.id(), name, &authorities))
     }
 
     fn same_origin(&self, link: &str) -> Result<Url, FetchError> {
@@ -579,70 +629,4 @@ pub(super) fn chain(error: &dyn Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::runtime::log::Secret;
-
-    fn client(base: &str) -> Result<Client, AuthError> {
-        let base = Url::parse(base).expect("a URL");
-        let token = Credential::Static(Secret::new("t"));
-        Client::new(&base, token, Some(Vec::new()), Limits::default())
-    }
-
-    #[test]
-    fn the_base_may_be_written_in_any_way() {
-        for base in [
-            "https://g.example",
-            "https://g.example/",
-            "https://g.example/beta",
-            "https://g.example/beta/",
-        ] {
-            let url = client(base).expect("a client").url().to_string();
-            assert_eq!(url, format!("https://g.example/{COLLECTION}"));
-        }
-        let below = client("https://g.example/x/").expect("a client");
-        assert_eq!(below.url().path(), format!("/x/{COLLECTION}"));
-    }
-
-    #[test]
-    fn tokens_do_not_go_out_in_the_clear() {
-        for base in
-            ["http://g.example", "http://10.0.0.1", "ftp://g.example", "http://127.0.0.1.g.example"]
-        {
-            assert!(client(base).is_err(), "{base}");
-        }
-        for base in ["http://127.0.0.1:8081", "http://localhost:8081", "http://[::1]:8081"] {
-            assert!(client(base).is_ok(), "{base}");
-        }
-    }
-
-    #[test]
-    fn links_stay_at_the_origin() {
-        let client = client("https://g.example").expect("a client");
-        assert!(client.same_origin("https://g.example/beta/x?$skiptoken=1").is_ok());
-        assert!(client.same_origin("https://g.example:443/y").is_ok());
-        for link in [
-            "https://evil.example/",
-            "http://g.example/",
-            "https://g.example:444/",
-            "/beta/x",
-            "https://g.example@evil.example/",
-        ] {
-            assert!(matches!(client.same_origin(link), Err(FetchError::Foreign(_))), "{link}");
-        }
-    }
-
-    #[test]
-    fn retry_after_is_read_in_both_forms() {
-        let read = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("retry-after", value.parse().expect("a header"));
-            retry_after(&headers, Timestamp(784_111_700)).map(|d| d.as_secs())
-        };
-        assert_eq!(read("120"), Some(120));
-        assert_eq!(read("Sun, 06 Nov 1994 08:49:37 GMT"), Some(77));
-        assert_eq!(read("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0));
-        assert_eq!(read("soon"), None);
-        assert_eq!(read("-1"), None);
-    }
-}
+mod tests;
