@@ -143,9 +143,12 @@ fn decide(
     let certificates = chain.certificates().iter().map(AsRef::as_ref);
     for index in snapshot.index().candidates(&snapshot.anchors, certificates) {
         let configuration = &snapshot.anchors.configurations[index];
-        let judged = search
-            .path(index)
-            .and_then(|path| Ok((SubjectId::of(chain.leaf(), configuration.subject_field)?, path)));
+        let judged = search.path(index).and_then(|path| {
+            let subject = SubjectId::of(chain.leaf(), configuration.subject_field)?;
+            // Last: whether a device is registered is nobody's to learn without its certificate.
+            snapshot.devices.admit(configuration, &subject)?;
+            Ok((subject, path))
+        });
         match judged {
             Ok((subject, path)) => verified.push(Verified {
                 configuration: configuration.id.clone(),

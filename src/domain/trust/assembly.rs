@@ -11,6 +11,7 @@ use crate::domain::cert::Fingerprint;
 use crate::domain::name::Name;
 use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Skipped};
 use crate::domain::trust::crl::RevocationList;
+use crate::domain::trust::devices::{Registries, Registry};
 use crate::domain::trust::revocations::{RevocationPolicy, Revocations, Unusable};
 use crate::domain::trust::snapshot::{Snapshot, TrustPolicy};
 
@@ -23,6 +24,13 @@ pub enum Update {
         source: Arc<str>,
         /// What it has now.
         set: AnchorSet,
+    },
+    /// The devices of a directory.
+    Devices {
+        /// Which directory.
+        source: Arc<str>,
+        /// What it has now.
+        registry: Registry,
     },
     /// The list at one address.
     Lists {
@@ -66,6 +74,7 @@ pub struct ListPolicy {
 pub struct Assembly {
     policy: ListPolicy,
     anchors: BTreeMap<Arc<str>, AnchorSet>,
+    devices: Arc<Registries>,
     lists: BTreeMap<Arc<str>, ListState>,
     /// The configurations in force are not those that are wanted.
     anchors_changed: bool,
@@ -90,6 +99,9 @@ impl Assembly {
                 self.anchors.insert(source, set);
                 self.anchors_changed |= changed;
                 changed
+            }
+            Update::Devices { source, registry } => {
+                Arc::make_mut(&mut self.devices).set(source, registry)
             }
             Update::Lists { address, state: ListState::Gone } => {
                 self.lists.remove(&address).is_some()
@@ -126,7 +138,7 @@ impl Assembly {
         let revocations = Revocations::new(lists)
             .with_unusable(unusable.collect())
             .with_policy(self.revocation_policy(anchors, &previous.policy));
-        previous.next(merged, Arc::new(revocations))
+        previous.next(merged, Arc::new(revocations)).with_devices(Arc::clone(&self.devices))
     }
 
     /// What [`Assembly::build`] made last is in force: nothing is due until the next change.

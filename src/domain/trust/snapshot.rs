@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::trust::anchors::AnchorSet;
+use crate::domain::trust::devices::Registries;
 use crate::domain::trust::path::index::Index;
 use crate::domain::trust::path::signature::SignatureMemo;
 use crate::domain::trust::revocations::{CrlMode, Revocations};
@@ -82,6 +83,8 @@ pub struct Snapshot {
     pub anchors: Arc<AnchorSet>,
     /// The revocation sets in force.
     pub revocations: Arc<Revocations>,
+    /// The device registries in force.
+    pub devices: Arc<Registries>,
     /// What the operator demands.
     pub policy: Arc<TrustPolicy>,
     /// Signatures that were verified; shared by all generations.
@@ -99,7 +102,8 @@ impl Snapshot {
         signatures: Arc<SignatureMemo>,
     ) -> Self {
         let index = Arc::new(Index::of(&anchors));
-        Self { generation, anchors, revocations, policy, signatures, index }
+        let devices = Arc::default();
+        Self { generation, anchors, revocations, devices, policy, signatures, index }
     }
 
     /// Nothing is trusted yet.
@@ -119,10 +123,17 @@ impl Snapshot {
             generation: self.generation + 1,
             anchors,
             revocations,
+            devices: Arc::clone(&self.devices),
             policy: Arc::clone(&self.policy),
             signatures: Arc::clone(&self.signatures),
             index,
         }
+    }
+
+    /// This snapshot with other device registries.
+    #[must_use]
+    pub fn with_devices(self, devices: Arc<Registries>) -> Self {
+        Self { devices, ..self }
     }
 
     /// Authorities by name.
