@@ -282,7 +282,8 @@ fn entry(value: &Value) -> Result<Entry, WireError> {
     }
 }
 
-fn is_id(id: &str) -> bool {
+/// True for what is taken as an object's `id`.
+pub fn is_id(id: &str) -> bool {
     !id.is_empty()
         && id.chars().count() <= MAX_ID_LENGTH
         && !id.chars().any(|c| c.is_control() || c.is_whitespace())

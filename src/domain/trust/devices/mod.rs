@@ -20,6 +20,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::domain::cert::Fingerprint;
 use crate::domain::refusal::{Code, Refusal};
 use crate::domain::subject::SubjectId;
@@ -349,7 +351,7 @@ fn same_device(entries: &[Entry], device: [u8; 16]) -> (&[Entry], &[Entry]) {
 }
 
 /// What of a registry's devices differs in another, in numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// Devices before.
     pub before: usize,
