@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anchorgate::store::{Collection, Record, Store, StoreError};
+use anchorgate::store::{Change, Collection, Record, Since, Store, StoreError};
 use directory::{Ca, M, Server, answer};
 use postgres::{Cluster, database};
 use proptest::prelude::*;
@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 const C: Collection = Collection::MutualTlsOauthConfigurations;
+const D: Collection = Collection::Devices;
 /// Below the pace at which replicas ask by themselves: what is seen within this was told.
 const TOLD: Duration = Duration::from_secs(4);
 /// What a test waits for at most.
@@ -95,6 +96,11 @@ both_engines!(
     a_limit_holds_against_many_at_once,
     what_is_referred_to_is_not_removed,
     a_change_is_announced,
+    a_change_is_one_of_its_own_collection,
+    objects_that_refer_to_one_are_listed_by_page,
+    changes_are_told_by_page_in_their_order,
+    a_reader_who_was_away_too_long_is_told_so,
+    a_reader_beside_many_writers_misses_nothing,
     callers_that_go_away_leave_the_store_well,
     lists_go_on_where_they_stopped_in_the_order_of_bytes,
     concurrent_changes_are_all_kept_and_never_mixed,
@@ -109,8 +115,8 @@ async fn what_was_stored_is_there_after_a_restart(place: Place) {
     let store = place.open().await;
     let record = Record { id: "a".into(), version, body: b"one".to_vec() };
     assert_eq!(store.get(C, "a").await.ok(), Some(record));
-    assert_eq!(*store.changes().borrow(), version);
-    assert_eq!(store.version().await.ok(), Some(version));
+    assert_eq!(store.changes().borrow().of(C), version);
+    assert_eq!(store.version(C).await.ok(), Some(version));
     assert!(store.get(Collection::Devices, "a").await.is_err(), "another collection");
 }
 
@@ -185,9 +191,219 @@ async fn a_change_is_announced(place: Place) {
     let mut changes = store.changes();
     let version = store.insert(C, "a", vec![], None).await.expect("stored");
     timeout(TOLD, changes.changed()).await.expect("told").expect("announced");
-    assert_eq!(*changes.borrow_and_update(), version);
+    assert_eq!(changes.borrow_and_update().of(C), version);
     let _ = store.insert(C, "a", vec![], None).await;
     assert!(!changes.has_changed().expect("open"), "nothing was changed");
+}
+
+async fn a_change_is_one_of_its_own_collection(place: Place) {
+    let store = place.open().await;
+    let trust = store.insert(C, "a", vec![], None).await.expect("stored");
+    let device = store.insert(Collection::Devices, "d", vec![], None).await.expect("stored");
+    assert_eq!(store.version(C).await.ok(), Some(trust));
+    assert_eq!(store.version(Collection::Devices).await.ok(), Some(device));
+    assert_eq!(store.version(Collection::DeviceTemplates).await.ok(), Some(0));
+    store.remove(Collection::Devices, "d", None).await.expect("removed");
+    let removal = store.version(Collection::Devices).await.expect("a version");
+    assert!(removal > device, "a removal is a change");
+    assert_eq!(store.version(C).await.ok(), Some(trust));
+    assert!(store.replace(C, "a", 0, vec![]).await.is_err());
+    assert_eq!(store.version(C).await.ok(), Some(trust), "what is refused is no change");
+    let again = place_again(&place, store).await;
+    assert_eq!(again.version(C).await.ok(), Some(trust));
+    assert_eq!(again.changes().borrow().of(Collection::Devices), removal);
+}
+
+/// The same place, opened again.
+async fn place_again(place: &Place, store: Store) -> Store {
+    drop(store);
+    place.open().await
+}
+
+async fn objects_that_refer_to_one_are_listed_by_page(place: Place) {
+    const T: Collection = Collection::DeviceTemplates;
+    let store = place.open().await;
+    for id in ["t", "t\0", "u"] {
+        store.insert(T, id, vec![], None).await.expect("stored");
+    }
+    let ids: Vec<String> = (0..7).map(|n| format!("{n}")).collect();
+    for (n, id) in ids.iter().enumerate() {
+        let target = ["t", "u"][n % 2];
+        let body = target.as_bytes().to_vec();
+        let target = (T, target);
+        store.insert_referring(Collection::Devices, id, body, None, target).await.expect("stored");
+    }
+    store.insert_referring(C, "x", vec![], None, (T, "t")).await.expect("stored");
+    store.insert_referring(Collection::Devices, "z", vec![], None, (T, "t\0")).await.expect("it");
+    let store = place_again(&place, store).await;
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.referrers((T, "t"), Collection::Devices, after.clone(), 3).await;
+        let page = page.expect("a page");
+        assert!(page.iter().all(|record| record.body == b"t"));
+        let Some(last) = page.last() else { break };
+        after = Some(last.id.clone());
+        seen.extend(page.into_iter().map(|record| record.id));
+    }
+    assert_eq!(seen, ["0", "2", "4", "6"]);
+    assert!(matches!(store.remove(T, "t", None).await, Err(StoreError::Referenced(_))));
+    for id in ["0", "2", "4", "6"] {
+        store.remove(Collection::Devices, id, None).await.expect("removed");
+    }
+    let by = store.remove(T, "t", None).await;
+    assert!(matches!(&by, Err(StoreError::Referenced(id)) if id == "x"), "{by:?}");
+    store.remove(C, "x", None).await.expect("removed");
+    store.remove(T, "t", None).await.expect("nothing refers to it any longer");
+    assert!(matches!(store.remove(T, "t\0", None).await, Err(StoreError::Referenced(_))));
+}
+
+/// What a reader makes of the changes: ids and bodies.
+#[derive(Default)]
+struct Reader {
+    objects: BTreeMap<String, Vec<u8>>,
+    seen: u64,
+    removals: u64,
+}
+
+impl Reader {
+    async fn begin(store: &Store) -> Self {
+        let removals = store.version(C).await.expect("a version");
+        Self { removals, ..Self::default() }
+    }
+
+    fn since(&self) -> Since {
+        Since { seen: self.seen, removals: self.removals }
+    }
+
+    /// Reads all there is, in pages.
+    async fn follow(&mut self, store: &Store, limit: usize) -> Result<(), StoreError> {
+        loop {
+            let page = store.changes_since(C, self.since(), limit).await?;
+            let whole = page.len() < limit;
+            for Change { id, version, body } in page {
+                assert!(version > self.seen, "in the order of versions");
+                self.seen = version;
+                match body {
+                    Some(body) => drop(self.objects.insert(id, body)),
+                    None => drop(self.objects.remove(&id)),
+                }
+            }
+            if whole {
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn all(store: &Store) -> BTreeMap<String, Vec<u8>> {
+    let list = store.list(C, None, 10_000).await.expect("a list");
+    list.into_iter().map(|record| (record.id, record.body)).collect()
+}
+
+async fn changes_are_told_by_page_in_their_order(place: Place) {
+    let store = place.open().await;
+    for n in 0..10u8 {
+        store.insert(C, &n.to_string(), vec![n], None).await.expect("stored");
+        store.insert(Collection::Devices, &n.to_string(), vec![n], None).await.expect("stored");
+    }
+    store.remove(C, "3", None).await.expect("removed");
+    let mut reader = Reader::begin(&store).await;
+    let page = store.changes_since(C, reader.since(), 100).await.expect("a page");
+    assert!(page.iter().all(|change| change.body.is_some()), "old removals are nothing to a new reader");
+    assert_eq!(page.len(), 9);
+    reader.follow(&store, 4).await.expect("followed");
+    assert_eq!(reader.objects, all(&store).await);
+
+    let one = store.get(C, "1").await.expect("it");
+    let two = store.replace(C, "1", one.version, b"new".to_vec()).await.expect("replaced");
+    store.remove(C, "2", None).await.expect("removed");
+    store.insert(C, "2", b"again".to_vec(), None).await.expect("stored");
+    store.remove(C, "4", None).await.expect("removed");
+    let store = place_again(&place, store).await;
+    let page = store.changes_since(C, reader.since(), 100).await.expect("a page");
+    let told: Vec<_> = page.iter().map(|change| (&*change.id, change.body.as_deref())).collect();
+    let new: [(&str, Option<&[u8]>); 4] =
+        [("1", Some(b"new")), ("2", None), ("2", Some(b"again")), ("4", None)];
+    assert_eq!((told, page[0].version), (new.to_vec(), two));
+    reader.follow(&store, 1).await.expect("followed");
+    assert_eq!(reader.objects, all(&store).await);
+    let last = Since::version(store.version(C).await.expect("a version"));
+    assert_eq!(store.changes_since(C, last, 100).await.expect("a page"), []);
+
+    let identity = store.identity().await.expect("an identity");
+    assert!(identity.len() >= 32);
+    let elsewhere = Place::file();
+    assert_ne!(elsewhere.open().await.identity().await.expect("an identity"), identity);
+    let store = place_again(&place, store).await;
+    assert_eq!(store.identity().await.expect("an identity"), identity);
+}
+
+async fn a_reader_who_was_away_too_long_is_told_so(place: Place) {
+    let store = place.open().await.remembering(3);
+    for n in 0..8u8 {
+        store.insert(C, &n.to_string(), vec![n], None).await.expect("stored");
+    }
+    let mut reader = Reader::begin(&store).await;
+    reader.follow(&store, 100).await.expect("followed");
+    let before = reader.since();
+    for n in 0..3u8 {
+        store.remove(C, &n.to_string(), None).await.expect("removed");
+    }
+    assert_eq!(store.changes_since(C, before, 2).await.expect("a page").len(), 2);
+    reader.follow(&store, 2).await.expect("as many removals as are remembered");
+    assert_eq!(reader.objects, all(&store).await);
+    store.remove(C, "3", None).await.expect("removed");
+    let refused = store.changes_since(C, before, 2).await;
+    assert!(matches!(refused, Err(StoreError::Forgotten(v)) if v == before.seen), "{refused:?}");
+    reader.follow(&store, 2).await.expect("one behind");
+    assert_eq!(reader.objects, all(&store).await);
+    // Another collection has its own memory.
+    let elsewhere = Since { seen: 0, removals: 0 };
+    assert_eq!(store.changes_since(Collection::Devices, elsewhere, 9).await.expect("a page"), []);
+    // A version that the store has never reached is of another time or place.
+    let future = Since::version(store.version(C).await.expect("a version") + 1);
+    let refused = store.changes_since(C, future, 2).await;
+    assert!(matches!(refused, Err(StoreError::Forgotten(_))), "{refused:?}");
+    let refused = store.changes_since(C, Since::version(u64::MAX), 2).await;
+    assert!(matches!(refused, Err(StoreError::Forgotten(_))), "{refused:?}");
+    let mut anew = Reader::begin(&store).await;
+    anew.follow(&store, 3).await.expect("a new reader");
+    assert_eq!(anew.objects, all(&store).await);
+}
+
+async fn a_reader_beside_many_writers_misses_nothing(place: Place) {
+    const WRITERS: u32 = 6;
+    const WRITES: u32 = 30;
+    let store = place.open().await;
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let store = store.clone();
+        writers.spawn(async move {
+            for n in 0..WRITES {
+                let id = format!("{writer} {}", n % 7);
+                let body = n.to_be_bytes().to_vec();
+                let done = match store.get(C, &id).await {
+                    Err(StoreError::Missing) => store.insert(C, &id, body, None).await.map(drop),
+                    Ok(record) if n % 5 == 0 => store.remove(C, &id, Some(record.version)).await,
+                    Ok(record) => store.replace(C, &id, record.version, body).await.map(drop),
+                    Err(error) => Err(error),
+                };
+                done.expect("each writes objects of its own");
+            }
+        });
+    }
+    let mut reader = Reader::begin(&store).await;
+    while !writers.is_empty() {
+        reader.follow(&store, 3).await.expect("followed");
+        if let Some(ended) = writers.try_join_next() {
+            ended.expect("written");
+        }
+    }
+    reader.follow(&store, 3).await.expect("followed");
+    assert_eq!(reader.objects, all(&store).await);
+    let mut late = Reader::begin(&store).await;
+    late.follow(&store, 3).await.expect("followed");
+    assert_eq!(late.objects, reader.objects);
 }
 
 async fn lists_go_on_where_they_stopped_in_the_order_of_bytes(place: Place) {
@@ -308,6 +524,7 @@ async fn follow_the_model(place: &Place, steps: Vec<Step>) {
         store.remove(C, &record.id, Some(record.version)).await.expect("removed");
     }
     let mut model: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut reader = Reader::begin(&store).await;
     for step in steps {
         match step {
             Step::Insert(id, byte) => {
@@ -332,9 +549,10 @@ async fn follow_the_model(place: &Place, steps: Vec<Step>) {
                 store = place.open().await;
             }
         }
-        let all = store.list(C, None, 100).await.expect("a list");
-        let all: BTreeMap<_, _> = all.into_iter().map(|r| (r.id, r.body)).collect();
-        assert_eq!(all, model);
+        assert_eq!(all(&store).await, model);
+        assert_eq!(store.count(C).await.ok(), Some(model.len() as u64));
+        reader.follow(&store, 2).await.expect("followed");
+        assert_eq!(reader.objects, model);
     }
 }
 
@@ -388,6 +606,11 @@ async fn kill_nine_loses_nothing_that_was_answered(place: Place) {
         // A write that was under way may be there too: at most one for each kill.
         let kept = store.count(Collection::Devices).await.expect("a count") as usize;
         assert!(kept <= told.len() + round, "more is stored than was ever begun");
+        // What is kept beside the objects is of the same transactions.
+        let whole = Since { seen: 0, removals: store.version(D).await.expect("a version") };
+        let changes = store.changes_since(D, whole, 1000).await.expect("changes");
+        assert_eq!(changes.len(), kept);
+        assert!(changes.windows(2).all(|pair| pair[0].version < pair[1].version));
     }
 }
 
@@ -399,7 +622,7 @@ async fn a_write_through_one_replica_is_told_to_the_readers_of_another() {
     let mut changes = BTreeSet::new();
     for n in 0..20 {
         let version = one.insert(C, &n.to_string(), vec![n], None).await.expect("stored");
-        timeout(TOLD, heard.wait_for(|last| *last >= version)).await.expect("told").expect("open");
+        timeout(TOLD, heard.wait_for(|last| last.of(C) >= version)).await.expect("told").expect("open");
         assert_eq!(other.get(C, &n.to_string()).await.expect("there").version, version);
         changes.insert(version);
     }
@@ -503,7 +726,7 @@ async fn what_is_changed_while_nobody_listens_is_not_missed() {
         query(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
              WHERE datname = current_database() AND pid <> pg_backend_pid() \
-             AND (query LIKE 'LISTEN%' OR query LIKE '%FROM directory_version')",
+             AND (query LIKE 'LISTEN%' OR query LIKE '%FROM directory_collection')",
         )
         .execute(&mut operator)
         .await
@@ -516,7 +739,7 @@ async fn what_is_changed_while_nobody_listens_is_not_missed() {
                 Err(error) => panic!("{error}"),
             }
         };
-        timeout(LONG, heard.wait_for(|last| *last >= version)).await.expect("told").expect("open");
+        timeout(LONG, heard.wait_for(|last| last.of(C) >= version)).await.expect("told").expect("open");
     }
 }
 

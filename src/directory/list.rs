@@ -22,7 +22,7 @@ pub(super) async fn page<E: Entity>(
 ) -> Result<Answer, Fault> {
     let query = Query::parse::<E>(&call.query, Takes::List)?;
     // Taken before the objects are read: a change in between makes this page's tag old, not wrong.
-    let version = match wait_for_change(call).await? {
+    let version = match wait_for_change(call, collection).await? {
         Waited::Changed(version) => version,
         Waited::Unchanged(version) => return Ok(Answer::Unchanged(version)),
     };
@@ -60,25 +60,27 @@ pub(super) async fn page<E: Entity>(
     Ok(Answer::List(answer, version))
 }
 
-/// What came of waiting for a change, with the directory's version.
+/// What came of waiting for a change, with the collection's version.
 enum Waited {
     Changed(u64),
     Unchanged(u64),
 }
 
-/// The directory's version, at once or when it is another than `If-None-Match` has.
-async fn wait_for_change(call: &Call) -> Result<Waited, Fault> {
+/// The collection's version, at once or when it is another than `If-None-Match` has.
+async fn wait_for_change(call: &Call, collection: Collection) -> Result<Waited, Fault> {
     // Subscribed first: a change after the version is asked for is heard of.
     let mut changes = call.store.changes();
-    changes.mark_unchanged();
-    let ask = || async { call.store.version().await.map_err(|error| store_fault(error, "")) };
+    let before = *changes.borrow_and_update();
+    let ask =
+        || async { call.store.version(collection).await.map_err(|error| store_fault(error, "")) };
     let version = ask().await?;
     match call.header(&header::IF_NONE_MATCH) {
         Some(tags) if tags_match(tags, version) => {}
         _ => return Ok(Waited::Changed(version)),
     }
     let wait = call.preferred_wait().unwrap_or_default().min(call.max_wait);
-    let told = tokio::time::timeout(wait, changes.changed()).await.is_ok();
+    let news = changes.wait_for(|now| now.are_news(&before, collection, version));
+    let told = tokio::time::timeout(wait, news).await.is_ok();
     // Asked again: a store that was lost meanwhile does not know that nothing has changed.
     let version = if wait.is_zero() { version } else { ask().await? };
     Ok(if told { Waited::Changed(version) } else { Waited::Unchanged(version) })
