@@ -1,10 +1,14 @@
 //! The store's contract, held by both engines, and what the database of several replicas adds to it.
 
-#[path = "support/directory.rs"]
+#[path = "../support/directory.rs"]
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod directory;
-#[path = "support/postgres.rs"]
+#[path = "../support/postgres.rs"]
 mod postgres;
+
+mod changes;
+mod replicas;
+mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
@@ -13,15 +17,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anchorgate::store::{Change, Collection, Record, Since, Store, StoreError};
-use directory::{Ca, M, Server, answer};
+use anchorgate::store::{Collection, Record, Since, Store, StoreError};
+use changes::{Reader, all};
 use postgres::{Cluster, database};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use reqwest::Method;
-use serde_json::{Value, json};
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, query};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -77,17 +77,19 @@ macro_rules! both_engines {
         mod embedded {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
-                super::$name(super::Place::file()).await;
+                super::$name($crate::Place::file()).await;
             })*
         }
         mod postgresql {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
-                super::$name(super::Place::database().await).await;
+                super::$name($crate::Place::database().await).await;
             })*
         }
     };
 }
+
+pub(crate) use both_engines;
 
 both_engines!(
     what_was_stored_is_there_after_a_restart,
@@ -98,9 +100,6 @@ both_engines!(
     a_change_is_announced,
     a_change_is_one_of_its_own_collection,
     objects_that_refer_to_one_are_listed_by_page,
-    changes_are_told_by_page_in_their_order,
-    a_reader_who_was_away_too_long_is_told_so,
-    a_reader_beside_many_writers_misses_nothing,
     callers_that_go_away_leave_the_store_well,
     lists_go_on_where_they_stopped_in_the_order_of_bytes,
     concurrent_changes_are_all_kept_and_never_mixed,
@@ -255,155 +254,6 @@ async fn objects_that_refer_to_one_are_listed_by_page(place: Place) {
     store.remove(C, "x", None).await.expect("removed");
     store.remove(T, "t", None).await.expect("nothing refers to it any longer");
     assert!(matches!(store.remove(T, "t\0", None).await, Err(StoreError::Referenced(_))));
-}
-
-/// What a reader makes of the changes: ids and bodies.
-#[derive(Default)]
-struct Reader {
-    objects: BTreeMap<String, Vec<u8>>,
-    seen: u64,
-    removals: u64,
-}
-
-impl Reader {
-    async fn begin(store: &Store) -> Self {
-        let removals = store.version(C).await.expect("a version");
-        Self { removals, ..Self::default() }
-    }
-
-    fn since(&self) -> Since {
-        Since { seen: self.seen, removals: self.removals }
-    }
-
-    /// Reads all there is, in pages.
-    async fn follow(&mut self, store: &Store, limit: usize) -> Result<(), StoreError> {
-        loop {
-            let page = store.changes_since(C, self.since(), limit).await?;
-            let whole = page.len() < limit;
-            for Change { id, version, body } in page {
-                assert!(version > self.seen, "in the order of versions");
-                self.seen = version;
-                match body {
-                    Some(body) => drop(self.objects.insert(id, body)),
-                    None => drop(self.objects.remove(&id)),
-                }
-            }
-            if whole {
-                return Ok(());
-            }
-        }
-    }
-}
-
-async fn all(store: &Store) -> BTreeMap<String, Vec<u8>> {
-    let list = store.list(C, None, 10_000).await.expect("a list");
-    list.into_iter().map(|record| (record.id, record.body)).collect()
-}
-
-async fn changes_are_told_by_page_in_their_order(place: Place) {
-    let store = place.open().await;
-    for n in 0..10u8 {
-        store.insert(C, &n.to_string(), vec![n], None).await.expect("stored");
-        store.insert(Collection::Devices, &n.to_string(), vec![n], None).await.expect("stored");
-    }
-    store.remove(C, "3", None).await.expect("removed");
-    let mut reader = Reader::begin(&store).await;
-    let page = store.changes_since(C, reader.since(), 100).await.expect("a page");
-    assert!(page.iter().all(|change| change.body.is_some()), "old removals are nothing to a new reader");
-    assert_eq!(page.len(), 9);
-    reader.follow(&store, 4).await.expect("followed");
-    assert_eq!(reader.objects, all(&store).await);
-
-    let one = store.get(C, "1").await.expect("it");
-    let two = store.replace(C, "1", one.version, b"new".to_vec()).await.expect("replaced");
-    store.remove(C, "2", None).await.expect("removed");
-    store.insert(C, "2", b"again".to_vec(), None).await.expect("stored");
-    store.remove(C, "4", None).await.expect("removed");
-    let store = place_again(&place, store).await;
-    let page = store.changes_since(C, reader.since(), 100).await.expect("a page");
-    let told: Vec<_> = page.iter().map(|change| (&*change.id, change.body.as_deref())).collect();
-    let new: [(&str, Option<&[u8]>); 4] =
-        [("1", Some(b"new")), ("2", None), ("2", Some(b"again")), ("4", None)];
-    assert_eq!((told, page[0].version), (new.to_vec(), two));
-    reader.follow(&store, 1).await.expect("followed");
-    assert_eq!(reader.objects, all(&store).await);
-    let last = Since::version(store.version(C).await.expect("a version"));
-    assert_eq!(store.changes_since(C, last, 100).await.expect("a page"), []);
-
-    let identity = store.identity().await.expect("an identity");
-    assert!(identity.len() >= 32);
-    let elsewhere = Place::file();
-    assert_ne!(elsewhere.open().await.identity().await.expect("an identity"), identity);
-    let store = place_again(&place, store).await;
-    assert_eq!(store.identity().await.expect("an identity"), identity);
-}
-
-async fn a_reader_who_was_away_too_long_is_told_so(place: Place) {
-    let store = place.open().await.remembering(3);
-    for n in 0..8u8 {
-        store.insert(C, &n.to_string(), vec![n], None).await.expect("stored");
-    }
-    let mut reader = Reader::begin(&store).await;
-    reader.follow(&store, 100).await.expect("followed");
-    let before = reader.since();
-    for n in 0..3u8 {
-        store.remove(C, &n.to_string(), None).await.expect("removed");
-    }
-    assert_eq!(store.changes_since(C, before, 2).await.expect("a page").len(), 2);
-    reader.follow(&store, 2).await.expect("as many removals as are remembered");
-    assert_eq!(reader.objects, all(&store).await);
-    store.remove(C, "3", None).await.expect("removed");
-    let refused = store.changes_since(C, before, 2).await;
-    assert!(matches!(refused, Err(StoreError::Forgotten(v)) if v == before.seen), "{refused:?}");
-    reader.follow(&store, 2).await.expect("one behind");
-    assert_eq!(reader.objects, all(&store).await);
-    // Another collection has its own memory.
-    let elsewhere = Since { seen: 0, removals: 0 };
-    assert_eq!(store.changes_since(Collection::Devices, elsewhere, 9).await.expect("a page"), []);
-    // A version that the store has never reached is of another time or place.
-    let future = Since::version(store.version(C).await.expect("a version") + 1);
-    let refused = store.changes_since(C, future, 2).await;
-    assert!(matches!(refused, Err(StoreError::Forgotten(_))), "{refused:?}");
-    let refused = store.changes_since(C, Since::version(u64::MAX), 2).await;
-    assert!(matches!(refused, Err(StoreError::Forgotten(_))), "{refused:?}");
-    let mut anew = Reader::begin(&store).await;
-    anew.follow(&store, 3).await.expect("a new reader");
-    assert_eq!(anew.objects, all(&store).await);
-}
-
-async fn a_reader_beside_many_writers_misses_nothing(place: Place) {
-    const WRITERS: u32 = 6;
-    const WRITES: u32 = 30;
-    let store = place.open().await;
-    let mut writers = JoinSet::new();
-    for writer in 0..WRITERS {
-        let store = store.clone();
-        writers.spawn(async move {
-            for n in 0..WRITES {
-                let id = format!("{writer} {}", n % 7);
-                let body = n.to_be_bytes().to_vec();
-                let done = match store.get(C, &id).await {
-                    Err(StoreError::Missing) => store.insert(C, &id, body, None).await.map(drop),
-                    Ok(record) if n % 5 == 0 => store.remove(C, &id, Some(record.version)).await,
-                    Ok(record) => store.replace(C, &id, record.version, body).await.map(drop),
-                    Err(error) => Err(error),
-                };
-                done.expect("each writes objects of its own");
-            }
-        });
-    }
-    let mut reader = Reader::begin(&store).await;
-    while !writers.is_empty() {
-        reader.follow(&store, 3).await.expect("followed");
-        if let Some(ended) = writers.try_join_next() {
-            ended.expect("written");
-        }
-    }
-    reader.follow(&store, 3).await.expect("followed");
-    assert_eq!(reader.objects, all(&store).await);
-    let mut late = Reader::begin(&store).await;
-    late.follow(&store, 3).await.expect("followed");
-    assert_eq!(late.objects, reader.objects);
 }
 
 async fn lists_go_on_where_they_stopped_in_the_order_of_bytes(place: Place) {
@@ -611,177 +461,5 @@ async fn kill_nine_loses_nothing_that_was_answered(place: Place) {
         let changes = store.changes_since(D, whole, 1000).await.expect("changes");
         assert_eq!(changes.len(), kept);
         assert!(changes.windows(2).all(|pair| pair[0].version < pair[1].version));
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_write_through_one_replica_is_told_to_the_readers_of_another() {
-    let place = Place::database().await;
-    let (one, other) = (place.open().await, place.open().await);
-    let mut heard = other.changes();
-    let mut changes = BTreeSet::new();
-    for n in 0..20 {
-        let version = one.insert(C, &n.to_string(), vec![n], None).await.expect("stored");
-        timeout(TOLD, heard.wait_for(|last| last.of(C) >= version)).await.expect("told").expect("open");
-        assert_eq!(other.get(C, &n.to_string()).await.expect("there").version, version);
-        changes.insert(version);
-    }
-    assert_eq!(changes.len(), 20);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn replicas_that_start_at_once_make_the_tables_once() {
-    let place = Place::database().await;
-    let mut starts = JoinSet::new();
-    for n in 0..6 {
-        let text = place.text();
-        starts.spawn(async move {
-            let store = open(&text).await;
-            store.insert(C, &n.to_string(), vec![], None).await.map(|_| store)
-        });
-    }
-    for store in starts.join_all().await {
-        assert_eq!(store.expect("stored").count(C).await.ok(), Some(6));
-    }
-}
-
-/// The server is set to answer before it writes; the store must not be.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_crash_of_the_database_loses_nothing_that_was_answered() {
-    let cluster = Arc::new(Cluster::start("-c synchronous_commit=off -c wal_writer_delay=10s"));
-    let url = cluster.database().await;
-    let store = open(&url).await;
-    for n in 0..50 {
-        store.insert(C, &format!("{n:02}"), vec![], None).await.expect("stored");
-    }
-    cluster.crash();
-    cluster.resume();
-    let store = open(&url).await;
-    assert_eq!(store.count(C).await.ok(), Some(50));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dead_database_is_503_and_comes_back_by_itself() {
-    let cluster = Arc::new(Cluster::start(""));
-    let store = open(&cluster.database().await).await;
-    let server = Server::on(store.clone()).await;
-    let id = server.configuration("fleet", json!([Ca::root("root").element(true)])).await;
-    let path = format!("{M}/{id}");
-    let list = server.ask(Method::GET, M).send().await.expect("an answer");
-    let tag = list.headers()["etag"].to_str().expect("text").to_owned();
-    let unchanged = || server.ask(Method::GET, M).header("if-none-match", &tag);
-    assert_eq!(unchanged().send().await.expect("an answer").status(), 304);
-    let mut changes = store.changes();
-    changes.mark_unchanged();
-
-    cluster.crash();
-    for request in [
-        server.ask(Method::GET, M),
-        server.ask(Method::GET, &path),
-        server.ask(Method::PATCH, &path).json(&json!({"displayName": "lost"})),
-        server.ask(Method::DELETE, &path),
-        // "Unchanged" is not known any longer, and so is not answered.
-        unchanged(),
-        unchanged().header("prefer", "wait=5"),
-    ] {
-        let response = request.send().await.expect("an answer");
-        assert_eq!(response.status(), 503);
-        assert_eq!(response.headers()["retry-after"], "5");
-        let error: Value = response.json().await.expect("JSON");
-        assert_eq!(error["error"]["code"], "ServiceUnavailable");
-        assert!(!error.to_string().contains("sock"), "what is inside is not told: {error}");
-    }
-
-    cluster.resume();
-    // Assumed to have changed while nobody listened: whoever waits looks again.
-    timeout(LONG, changes.changed()).await.expect("it comes back").expect("open");
-    let (status, found) = server.get(&path).await;
-    assert_eq!((status, &found["displayName"]), (200, &json!("fleet")));
-    assert_eq!(server.patch(&path, &json!({"displayName": "new"})).await.0, 200);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_starts_without_its_database() {
-    let cluster = Arc::new(Cluster::start(""));
-    let url = cluster.database().await;
-    cluster.crash();
-    let store = open(&url).await;
-    assert!(matches!(store.count(C).await, Err(StoreError::Unavailable(_))));
-    let mut changes = store.changes();
-    cluster.resume();
-    timeout(LONG, changes.changed()).await.expect("it comes").expect("open");
-    assert_eq!(store.count(C).await.ok(), Some(0));
-}
-
-/// The listening connection alone is cut, as an idle one is by a firewall that says so.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_changed_while_nobody_listens_is_not_missed() {
-    let place = Place::database().await;
-    let (one, other) = (place.open().await, place.open().await);
-    let mut heard = other.changes();
-    let options: PgConnectOptions = place.text().parse().expect("a URL");
-    let mut operator = options.connect().await.expect("a connection");
-    for n in 0..5 {
-        // Of this test's database only: other tests share the server.
-        query(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-             WHERE datname = current_database() AND pid <> pg_backend_pid() \
-             AND (query LIKE 'LISTEN%' OR query LIKE '%FROM directory_collection')",
-        )
-        .execute(&mut operator)
-        .await
-        .expect("cut");
-        // The store that writes is cut off too, and is back soon.
-        let version = loop {
-            match one.insert(C, &n.to_string(), vec![], None).await {
-                Ok(version) => break version,
-                Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,
-                Err(error) => panic!("{error}"),
-            }
-        };
-        timeout(LONG, heard.wait_for(|last| last.of(C) >= version)).await.expect("told").expect("open");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn patches_through_two_replicas_leave_one_whole_list() {
-    let place = Place::database().await;
-    let servers = [
-        Arc::new(Server::on(place.open().await).await),
-        Arc::new(Server::on(place.open().await).await),
-    ];
-    let id = servers[0].configuration("fleet", json!([])).await;
-    let path = format!("{M}/{id}");
-    let tag = servers[1].get(&path).await.1["@odata.etag"].as_str().expect("a tag").to_owned();
-    let lists: Vec<Vec<Ca>> =
-        (0..6).map(|n| (0..3).map(|m| Ca::root(&format!("root {n} {m}"))).collect()).collect();
-    let element = |ca: &Ca| ca.element(true);
-    for conditional in [true, false] {
-        let mut patches = JoinSet::new();
-        for (n, list) in lists.iter().enumerate() {
-            let (server, path, tag) = (Arc::clone(&servers[n % 2]), path.clone(), tag.clone());
-            let body =
-                json!({"certificateAuthorities": list.iter().map(element).collect::<Vec<_>>()});
-            patches.spawn(async move {
-                let request = server.ask(Method::PATCH, &path).json(&body);
-                let request = if conditional { request.header("if-match", tag) } else { request };
-                answer(request).await.0
-            });
-        }
-        let statuses = patches.join_all().await;
-        let done = statuses.iter().filter(|status| **status == 200).count();
-        let stale = statuses.iter().filter(|status| **status == 412).count();
-        let expected = if conditional { (1, 5) } else { (6, 0) };
-        assert_eq!((done, stale), expected, "{statuses:?}");
-        let stored = servers[1].get(&path).await.1;
-        let stored: Vec<&str> = stored["certificateAuthorities"]
-            .as_array()
-            .expect("a list")
-            .iter()
-            .filter_map(|authority| authority["certificate"].as_str())
-            .collect();
-        let whole =
-            lists.iter().any(|list| stored == list.iter().map(Ca::base64).collect::<Vec<_>>());
-        assert!(whole, "the stored list is nobody's: {stored:?}");
     }
 }
