@@ -134,9 +134,11 @@ impl Fault {
             Self::Coding(coding) => {
                 format!("A request body with '{coding}' is not read; send JSON, plain or gzip.")
             }
-            Self::SyncState(_) => "The sync state is not found. The token has expired or is of another \
+            Self::SyncState(_) => {
+                "The sync state is not found. The token has expired or is of another \
                                    directory; begin again without one."
-                .into(),
+                    .into()
+            }
             Self::Unavailable(_) => "The service is temporarily unavailable. Try again.".into(),
             Self::Query(why) | Self::Quota(why) | Self::Conflict(why) => why.clone(),
         }

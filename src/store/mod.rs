@@ -142,8 +142,7 @@ impl Store {
         match &self.engine {
             Engine::Embedded(file) => {
                 let (file, kind, id) = (Arc::clone(file), target.0, target.1.to_owned());
-                let list =
-                    move || file.referrers((kind, &id), collection, after.as_deref(), limit);
+                let list = move || file.referrers((kind, &id), collection, after.as_deref(), limit);
                 blocking(list).await
             }
             Engine::Postgres(database) => {

@@ -65,7 +65,10 @@ async fn changes_are_told_by_page_in_their_order(place: Place) {
     store.remove(C, "3", None).await.expect("removed");
     let mut reader = Reader::begin(&store).await;
     let page = store.changes_since(C, reader.since(), 100).await.expect("a page");
-    assert!(page.iter().all(|change| change.body.is_some()), "old removals are nothing to a new reader");
+    assert!(
+        page.iter().all(|change| change.body.is_some()),
+        "old removals are nothing to a new reader"
+    );
     assert_eq!(page.len(), 9);
     reader.follow(&store, 4).await.expect("followed");
     assert_eq!(reader.objects, all(&store).await);
@@ -161,4 +164,3 @@ async fn a_reader_beside_many_writers_misses_nothing(place: Place) {
     late.follow(&store, 3).await.expect("followed");
     assert_eq!(late.objects, reader.objects);
 }
-

@@ -23,7 +23,10 @@ async fn a_write_through_one_replica_is_told_to_the_readers_of_another() {
     let mut changes = BTreeSet::new();
     for n in 0..20 {
         let version = one.insert(C, &n.to_string(), vec![n], None).await.expect("stored");
-        timeout(TOLD, heard.wait_for(|last| last.of(C) >= version)).await.expect("told").expect("open");
+        timeout(TOLD, heard.wait_for(|last| last.of(C) >= version))
+            .await
+            .expect("told")
+            .expect("open");
         assert_eq!(other.get(C, &n.to_string()).await.expect("there").version, version);
         changes.insert(version);
     }
@@ -140,7 +143,10 @@ async fn what_is_changed_while_nobody_listens_is_not_missed() {
                 Err(error) => panic!("{error}"),
             }
         };
-        timeout(LONG, heard.wait_for(|last| last.of(C) >= version)).await.expect("told").expect("open");
+        timeout(LONG, heard.wait_for(|last| last.of(C) >= version))
+            .await
+            .expect("told")
+            .expect("open");
     }
 }
 

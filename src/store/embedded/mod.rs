@@ -17,7 +17,9 @@ use redb::{
 use crate::store::announce::Versions;
 use crate::store::objects::{Change, Collection, Record, Since, StoreError};
 
-use tables::{IDENTITY, META, REFERRED, TEXTS, VERSION, changed, forgotten, last, objects, removed};
+use tables::{
+    IDENTITY, META, REFERRED, TEXTS, VERSION, changed, forgotten, last, objects, removed,
+};
 use write::{BATCH, Pending};
 
 pub(super) use write::Write;

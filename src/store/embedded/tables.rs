@@ -49,7 +49,9 @@ pub(super) fn objects(collection: Collection) -> Objects {
 pub(super) fn changed(collection: Collection) -> Ids {
     TableDefinition::new(match collection {
         Collection::MutualTlsOauthConfigurations => "mutualTlsOauthConfigurations changed",
-        Collection::ApplicationConfigurations => "certificateBasedApplicationConfigurations changed",
+        Collection::ApplicationConfigurations => {
+            "certificateBasedApplicationConfigurations changed"
+        }
         Collection::DeviceTemplates => "deviceTemplates changed",
         Collection::Devices => "devices changed",
     })
@@ -59,7 +61,9 @@ pub(super) fn changed(collection: Collection) -> Ids {
 pub(super) fn removed(collection: Collection) -> Ids {
     TableDefinition::new(match collection {
         Collection::MutualTlsOauthConfigurations => "mutualTlsOauthConfigurations removed",
-        Collection::ApplicationConfigurations => "certificateBasedApplicationConfigurations removed",
+        Collection::ApplicationConfigurations => {
+            "certificateBasedApplicationConfigurations removed"
+        }
         Collection::DeviceTemplates => "deviceTemplates removed",
         Collection::Devices => "devices removed",
     })

@@ -5,10 +5,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 
+use crate::store::embedded::Failure;
 use crate::store::embedded::tables::{
     KEPT, META, REFERENCES, REFERRED, VERSION, changed, forget, last, objects, removed,
 };
-use crate::store::embedded::Failure;
 use crate::store::objects::{Collection, StoreError};
 
 /// Changes that one transaction takes at most, which bounds what one of them waits for the others.
@@ -17,12 +17,7 @@ pub(super) const BATCH: usize = 256;
 /// A change of one collection.
 pub(in crate::store) enum Write {
     /// A new object.
-    Insert {
-        id: String,
-        body: Vec<u8>,
-        most: Option<u64>,
-        refers_to: Option<(Collection, String)>,
-    },
+    Insert { id: String, body: Vec<u8>, most: Option<u64>, refers_to: Option<(Collection, String)> },
     /// Another body for an object.
     Replace { id: String, expected: u64, body: Vec<u8> },
     /// An object's end; how many removals are remembered.
@@ -157,7 +152,8 @@ fn remove(
 fn referrers<'t>(
     referred: &'t impl ReadableTable<(&'static str, &'static str, &'static str, &'static str), ()>,
     (collection, id): (Collection, &str),
-) -> Result<redb::Range<'t, (&'static str, &'static str, &'static str, &'static str), ()>, Failure> {
+) -> Result<redb::Range<'t, (&'static str, &'static str, &'static str, &'static str), ()>, Failure>
+{
     let name = collection.name();
     let after = format!("{id}\0");
     Ok(referred.range((name, id, "", "")..(name, &*after, "", ""))?)

@@ -325,10 +325,7 @@ impl Begun {
     }
 }
 
-async fn count(
-    connection: &mut PgConnection,
-    collection: Collection,
-) -> Result<u64, sqlx::Error> {
+async fn count(connection: &mut PgConnection, collection: Collection) -> Result<u64, sqlx::Error> {
     let count: Option<i64> =
         query_scalar("SELECT objects FROM directory_collection WHERE collection = $1")
             .bind(collection.name())
@@ -338,11 +335,7 @@ async fn count(
 }
 
 /// Forgets the oldest removals, so that `most` are left.
-async fn forget(
-    change: &mut Begun,
-    collection: Collection,
-    most: u64,
-) -> Result<(), sqlx::Error> {
+async fn forget(change: &mut Begun, collection: Collection, most: u64) -> Result<(), sqlx::Error> {
     query(
         "WITH over AS (SELECT removed - $2 AS many FROM directory_collection \
                        WHERE collection = $1 AND removed > $2), \
@@ -419,8 +412,9 @@ fn text(id: &[u8]) -> String {
 }
 
 async fn versions(connection: &mut PgConnection) -> Result<Versions, sqlx::Error> {
-    let rows: Vec<(String, i64)> =
-        query_as("SELECT collection, version FROM directory_collection").fetch_all(connection).await?;
+    let rows: Vec<(String, i64)> = query_as("SELECT collection, version FROM directory_collection")
+        .fetch_all(connection)
+        .await?;
     let mut versions = Versions::default();
     for collection in Collection::ALL {
         if let Some((_, version)) = rows.iter().find(|(name, _)| name == collection.name()) {
