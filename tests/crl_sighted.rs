@@ -63,7 +63,7 @@ fn anchors(cas: &[&Ca], crl: Option<&str>) -> AnchorSet {
     let configuration = Configuration {
         id: ConfigurationId::from("1"),
         display_name: String::new(),
-        subject_field: SubjectField::SanDns,
+        kind: Kind::Devices(SubjectField::SanDns),
         devices: Devices::Any,
         authorities: cas.iter().map(authority).collect(),
     };

@@ -156,6 +156,7 @@ impl App {
             &ready,
             anchors_in_force,
             crl_handle.clone(),
+            sources.iter().filter_map(graph::Handle::devices).cloned().collect(),
         ));
         let admin = operator::plane(&config.admin, ready, registry, &live, crl_handle, sources);
 

@@ -166,12 +166,24 @@ fn show_trust(status: &Value) {
     println!("generation {}, started {}", status["trust"]["generation"], text(&status["started"]));
     for source in status["sources"].as_array().into_iter().flatten() {
         println!("source {source}");
+        let devices = &source["devices"];
+        if devices.is_object() {
+            println!(
+                "  devices  {} known, {} enabled, {} disabled, {} duplicates, last confirmed {}",
+                devices["known"],
+                devices["enabled"],
+                devices["disabled"],
+                devices["duplicates"],
+                text(&devices["last_success"])
+            );
+        }
     }
     for configuration in status["trust"]["configurations"].as_array().into_iter().flatten() {
         println!(
-            "{}  {}  {}",
+            "{}  {}  {} devices  {}",
             text(&configuration["id"]),
             text(&configuration["subjectField"]),
+            text(&configuration["devices"]),
             text(&configuration["displayName"])
         );
         for authority in configuration["authorities"].as_array().into_iter().flatten() {
