@@ -5,4 +5,5 @@ pub mod assembly;
 pub mod crl;
 pub mod path;
 pub mod revocations;
+pub mod sightings;
 pub mod snapshot;
