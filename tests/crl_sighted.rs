@@ -14,7 +14,7 @@ use anchorgate::domain::cert::Certificate;
 use anchorgate::domain::refusal::Code;
 use anchorgate::domain::subject::SubjectField;
 use anchorgate::domain::trust::anchors::{
-    AnchorSet, Authority, Configuration, ConfigurationId, Devices,
+    AnchorSet, Authority, Configuration, ConfigurationId, Devices, Kind,
 };
 use anchorgate::domain::trust::assembly::{Assembly, Update};
 use anchorgate::domain::trust::revocations::{AuthorityPolicy, CrlMode, ListPolicy, Selector};
