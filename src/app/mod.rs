@@ -35,6 +35,7 @@ use crate::runtime::tasks::Tasks;
 use crate::store::Store;
 use crate::tls;
 use crate::tls::acceptor::{Edge, serve};
+use crate::tls::closing::OpenConnections;
 use crate::tls::tickets::Secrets;
 
 use sockets::Sockets;
@@ -158,8 +159,9 @@ impl App {
             nothing,
             anchors_in_force,
             crl_handle.clone(),
+            sources.iter().filter_map(graph::Handle::devices).cloned().collect(),
         ));
-        let admin = operator::plane(ready, registry, &live, crl_handle, sources);
+        let admin = operator::plane(&config.admin, ready, registry, &live, crl_handle, sources);
 
         let planes = Planes { endpoint, public, directory, directory_http, admin };
         let edge = |name, tls, bounds| Edge {
@@ -168,11 +170,17 @@ impl App {
             bounds,
             live: live.clone(),
             metrics: edge_metrics.clone(),
+            open: None,
         };
+        let open = config.close_refused.then(OpenConnections::default);
+        if let Some(open) = open.clone() {
+            tasks.spawn_until_stop(open.keep_good(live.clone()));
+        }
         let edges = Edges {
-            token: edge("token", |tls| &tls.token, config.token.bounds),
+            token: Edge { open, ..edge("token", |tls| &tls.token, config.token.bounds) },
             public: edge("public", |tls| &tls.public, config.public.bounds.clone()),
             directory: edge("directory", |tls| &tls.directory, config.public.bounds),
+            admin: config.admin.tls.then(|| edge("admin", |tls| &tls.public, operator::bounds())),
         };
         planes.listen(sockets, edges, &tasks);
         info!(?addresses, "listening");
@@ -231,6 +239,8 @@ struct Edges {
     token: Edge,
     public: Edge,
     directory: Edge,
+    /// Without one, the admin plane is served in plain.
+    admin: Option<Edge>,
 }
 
 impl Planes {
@@ -265,7 +275,15 @@ impl Planes {
             tasks.spawn(serve_plain(socket, Limits::default(), stop(), directory));
         }
         let admin = move |request| Arc::clone(&admin).handle(request);
-        tasks.spawn(serve_plain(sockets.admin, Limits::default(), stop(), admin));
+        match edges.admin {
+            Some(edge) => {
+                let admin = move |_, request| admin(request);
+                tasks.spawn(serve(edge, sockets.admin, stop(), admin));
+            }
+            None => {
+                tasks.spawn(serve_plain(sockets.admin, Limits::default(), stop(), admin));
+            }
+        }
     }
 }
 

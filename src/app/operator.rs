@@ -13,20 +13,26 @@ use rustls_pki_types::pem::PemObject;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
-use crate::admin::Admin;
 use crate::admin::answer::Answer;
+use crate::admin::{self, Admin, MAX_LARGE_BODY};
 use crate::crl;
 use crate::domain::time::Timestamp;
-use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Kind};
+use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices, Kind};
 use crate::domain::trust::snapshot::Snapshot;
 use crate::domain::verify::{UnverifiedChain, explain};
 use crate::graph;
+use crate::graph::HandleError;
 use crate::http::reply;
 use crate::runtime::health::Ready;
 use crate::runtime::live::Live;
+use crate::tls::acceptor::Bounds;
+
+/// Bytes of a chain to judge: PEM may have any text between the certificates.
+const MAX_CHAIN: usize = 2 * 1024 * 1024;
 
 /// The admin plane with everything that there is to see and do.
 pub(super) fn plane(
+    config: &admin::Config,
     ready: Ready,
     mut registry: Registry,
     live: &Live,
@@ -46,7 +52,7 @@ pub(super) fn plane(
     );
     let sources = Arc::new(sources);
 
-    let admin = Admin::new(ready, registry)
+    let admin = Admin::new(config, ready, registry)
         .with_gauges({
             let live = live.clone();
             move || {
@@ -71,7 +77,7 @@ pub(super) fn plane(
             let lists = lists.clone();
             move || json!(lists.status())
         })
-        .with_action("/verify", {
+        .with_sized_action("/verify", MAX_CHAIN, {
             let live = live.clone();
             move |body| {
                 let live = live.clone();
@@ -85,14 +91,14 @@ pub(super) fn plane(
                 async move {
                     // Side by side: one dead directory does not hold up another.
                     let polls = sources.iter().map(|source| async move {
-                        (source.source().to_string(), outcome(source.sync_now().await))
+                        (source.source().to_string(), sync(source).await)
                     });
                     let outcomes: Map<_, _> = join_all(polls).await.into_iter().collect();
                     reply::json(StatusCode::OK, &outcomes)
                 }
             }
         })
-        .with_action("/trust/diff", {
+        .with_sized_action("/trust/diff", MAX_LARGE_BODY, {
             let sources = Arc::clone(&sources);
             move |body| {
                 let reply = diff(&sources, &body);
@@ -119,6 +125,11 @@ pub(super) fn plane(
             }
         });
     Arc::new(admin)
+}
+
+/// Bounds of the admin listener: few ask, and a crowd of strangers is kept out of the way of devices.
+pub(super) fn bounds() -> Bounds {
+    Bounds { connections: 256, handshakes: 16, ..Bounds::default() }
 }
 
 /// Judges `{"chainPem": …, "at": …}` under what is in force, and tells every path that was tried.
@@ -162,16 +173,48 @@ fn verify(live: &Live, body: &Bytes) -> reply::Reply {
     reply::json(StatusCode::OK, &told)
 }
 
-/// Puts in force what one source holds back.
+/// Asks one source now, for its configurations and, where they are needed, its devices.
+async fn sync(source: &graph::Handle) -> Value {
+    let devices = async {
+        match source.devices() {
+            Some(devices) => Some(devices.sync_now().await),
+            None => None,
+        }
+    };
+    let (changes, devices) = tokio::join!(source.sync_now(), devices);
+    let mut told = match changes {
+        Ok(changes) => json!({ "changes": changes }),
+        Err(error) => json!({ "error": error.to_string() }),
+    };
+    match devices {
+        Some(Ok(difference)) => told["devices"] = json!(difference),
+        Some(Err(error)) => told["devicesError"] = json!(error.to_string()),
+        None => {}
+    }
+    told
+}
+
+/// Puts in force what one source holds back, of its configurations and of its devices.
 async fn approve(sources: &[graph::Handle], body: &Bytes) -> reply::Reply {
     let source = match named(sources, body) {
         Ok(source) => source,
         Err(reply) => return *reply,
     };
-    match source.approve().await {
-        Ok(changes) => reply::json(StatusCode::OK, &changes),
-        Err(error) => refused(StatusCode::CONFLICT, &error.to_string()),
+    let devices = match source.devices() {
+        Some(devices) => devices.approve().await,
+        None => Err(HandleError::NothingHeld),
+    };
+    let mut told = match source.approve().await {
+        Ok(changes) => json!(changes),
+        Err(HandleError::NothingHeld) if devices.is_ok() => json!({}),
+        Err(error) => return refused(StatusCode::CONFLICT, &error.to_string()),
+    };
+    match devices {
+        Ok(difference) => told["devices"] = json!(difference),
+        Err(HandleError::NothingHeld) => {}
+        Err(error) => return refused(StatusCode::CONFLICT, &error.to_string()),
     }
+    reply::json(StatusCode::OK, &told)
 }
 
 /// Tells what the list answer `{"answer": …}` would change if a source gave it.
@@ -209,13 +252,6 @@ fn named<'a>(
             Some(source) => Ok(source),
             None => refused(StatusCode::NOT_FOUND, &format!("no source is called `{name}`")),
         },
-    }
-}
-
-fn outcome(result: Result<graph::changes::Changes, graph::HandleError>) -> Value {
-    match result {
-        Ok(changes) => json!({ "changes": changes }),
-        Err(error) => json!({ "error": error.to_string() }),
     }
 }
 
@@ -282,23 +318,30 @@ fn configurations(trust: &Snapshot, set: &AnchorSet) -> Vec<Value> {
         told["authorities"] = all.collect();
         if let Kind::Devices(field) = configuration.kind {
             told["subjectField"] = field.as_str().into();
+            told["devices"] = match configuration.devices {
+                Devices::Any => "any".into(),
+                Devices::Registered(_) => "registered".into(),
+            };
         }
         told
     };
     set.configurations.iter().map(configuration).collect()
 }
 
-/// Grants readiness when there is trust in devices to decide by, which `nothing` is not yet, and every
-/// list was looked at once.
+/// Grants readiness when there is trust in devices to decide by, which `nothing` is not yet, every list
+/// was looked at once, and the devices of every directory are known where a configuration demands
+/// registered ones.
 pub(super) fn become_ready(
     ready: &Ready,
     live: Live,
     nothing: Arc<AnchorSet>,
     mut changes: watch::Receiver<Arc<AnchorSet>>,
     lists: crl::Handle,
+    registries: Vec<graph::devices::Handle>,
 ) -> impl Future<Output = ()> + Send + 'static {
     const LOOK: Duration = Duration::from_millis(200);
     let (trust, revocation) = (ready.latch("trust"), ready.latch("revocation"));
+    let devices = ready.latch("devices");
     async move {
         // A directory that has nothing is an answer; no answer is none.  Applications are no trust in
         // devices, and some that cannot be had are no reason not to serve these.
@@ -318,5 +361,9 @@ pub(super) fn become_ready(
             tokio::time::sleep(LOOK).await;
         }
         drop(revocation);
+        while registries.iter().any(|registry| !registry.status().loaded) {
+            tokio::time::sleep(LOOK).await;
+        }
+        drop(devices);
     }
 }

@@ -144,8 +144,12 @@ fn decide(
     for index in snapshot.index().candidates(&snapshot.anchors, certificates) {
         let configuration = &snapshot.anchors.configurations[index];
         let Kind::Devices(field) = configuration.kind else { continue };
-        let judged =
-            search.path(index).and_then(|path| Ok((SubjectId::of(chain.leaf(), field)?, path)));
+        let judged = search.path(index).and_then(|path| {
+            let subject = SubjectId::of(chain.leaf(), field)?;
+            // Last: whether a device is registered is nobody's to learn without its certificate.
+            snapshot.devices.admit(configuration, &subject)?;
+            Ok((subject, path))
+        });
         match judged {
             Ok((subject, path)) => verified.push(Verified {
                 configuration: configuration.id.clone(),

@@ -102,10 +102,6 @@ fn compare(old: &Configuration, new: &Configuration, out: &mut Vec<String>) {
         let (from, to) = (old.kind.as_str(), new.kind.as_str());
         out.push(format!("configuration {id} changed from {from} to {to}"));
     }
-    if old.devices != new.devices {
-        let (from, to) = (old.devices, new.devices);
-        out.push(format!("configuration {id} changed from {from:?} devices to {to:?}"));
-    }
     let twin = |list: &'_ [Authority], one: &Authority| -> Option<Authority> {
         let wanted = one.certificate.fingerprint;
         list.iter().find(|a| a.certificate.fingerprint == wanted).cloned()

@@ -13,6 +13,7 @@
 pub mod auth;
 pub mod changes;
 pub mod client;
+pub mod devices;
 mod poll;
 mod preview;
 mod state;
@@ -31,6 +32,7 @@ use crate::domain::trust::assembly::Update;
 use crate::graph::auth::{AuthError, Credential};
 use crate::graph::changes::Changes;
 use crate::graph::client::{Client, Limits};
+use crate::graph::devices::Admission;
 use crate::graph::poll::Command;
 
 pub use poll::{Clock, Sync};
@@ -116,6 +118,12 @@ pub struct Config {
     pub too_old: TooOld,
     /// Where the last good list is kept.
     pub state_file: Option<PathBuf>,
+    /// Which configurations admit registered devices only.
+    pub devices: Admission,
+    /// Devices that are kept.
+    pub max_devices: usize,
+    /// Where the last good devices are kept.
+    pub devices_file: Option<PathBuf>,
     /// Bounds of one conversation.
     pub limits: Limits,
 }
@@ -137,6 +145,9 @@ impl Config {
             max_age: Duration::from_secs(7 * 86_400),
             too_old: TooOld::default(),
             state_file: None,
+            devices: Admission::default(),
+            max_devices: 10_000_000,
+            devices_file: None,
             limits: Limits::default(),
         }
     }
@@ -163,6 +174,7 @@ pub struct Handle {
     rules: Rules,
     commands: mpsc::Sender<Command>,
     shared: Arc<Mutex<Shared>>,
+    devices: Option<devices::Handle>,
 }
 
 /// How an answer is read, and compared with what is in force.
@@ -194,7 +206,13 @@ impl Handle {
 
     /// How things stand.
     pub fn status(&self) -> Status {
-        lock(&self.shared).status.clone()
+        let devices = self.devices.as_ref().map(devices::Handle::status);
+        Status { devices, ..lock(&self.shared).status.clone() }
+    }
+
+    /// The sync of its devices, where a configuration needs them.
+    pub fn devices(&self) -> Option<&devices::Handle> {
+        self.devices.as_ref()
     }
 
     /// The configurations of this source that are in force, as last accepted.
@@ -248,8 +266,8 @@ pub fn follow(
         config.credential.clone(),
         config.ca_bundle.clone(),
         config.limits.clone(),
-    )?
-    .following(config.collection);
+    )?;
+    let client = Arc::new(client.following(config.collection));
     let prefix = config.prefix_ids.then(|| Arc::clone(&config.source));
     config.source = config.collection.name_in(&config.source);
     let (commands, inbox) = mpsc::channel(8);
@@ -257,7 +275,19 @@ pub fn follow(
     let shared = Arc::new(Mutex::new(Shared { status, in_force: Arc::default() }));
     let max_removal = (!config.unguarded).then_some(config.max_removal);
     let rules = Rules { collection: config.collection, prefix, max_removal };
-    let handle = Handle { source: Arc::clone(&config.source), rules, commands, shared };
-    let sync = Sync::new(config, client, metrics, updates, clock, handle.clone(), inbox);
+    let (devices, sync) = match config.collection == Collection::Devices
+        && config.devices.needs_registry()
+    {
+        true => {
+            let (client, metrics) = (Arc::clone(&client), metrics.devices.clone());
+            let (config, updates, clock) = (config.clone(), updates.clone(), Arc::clone(&clock));
+            let (handle, sync) = devices::Sync::new(config, client, metrics, updates, clock);
+            (Some(handle), Some(sync))
+        }
+        false => (None, None),
+    };
+    let source = Arc::clone(&config.source);
+    let handle = Handle { source, rules, commands, shared, devices };
+    let sync = Sync::new(config, client, metrics, updates, clock, handle.clone(), inbox, sync);
     Ok((handle, sync))
 }

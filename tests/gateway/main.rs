@@ -10,6 +10,7 @@ mod keys;
 #[path = "../support/misbehaving.rs"]
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod misbehaving;
+mod operators;
 mod peer;
 #[path = "../support/postgres.rs"]
 #[allow(dead_code, reason = "other tests use the rest of it")]

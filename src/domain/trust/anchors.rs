@@ -30,13 +30,13 @@ impl fmt::Display for ConfigurationId {
 }
 
 /// Which devices a configuration admits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Devices {
     /// Any certificate under its anchors.
     #[default]
     Any,
-    /// Only subject IDs that the directory's device registry has, enabled.
-    Registered,
+    /// Only subject IDs that the device registry of this source has, enabled.
+    Registered(Arc<str>),
 }
 
 /// One `certificateAuthority` of a configuration.

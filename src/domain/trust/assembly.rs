@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::domain::name::Name;
 use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Skipped};
 use crate::domain::trust::crl::RevocationList;
+use crate::domain::trust::devices::{Registries, Registry};
 use crate::domain::trust::revocations::{ListPolicy, Revocations, Unusable};
 use crate::domain::trust::snapshot::Snapshot;
 
@@ -28,6 +29,13 @@ pub enum Update {
         source: Arc<str>,
         /// What it has now.
         set: AnchorSet,
+    },
+    /// The devices of a directory.
+    Devices {
+        /// Which directory.
+        source: Arc<str>,
+        /// What it has now.
+        registry: Registry,
     },
     /// The list at one address.
     Lists {
@@ -60,6 +68,7 @@ pub struct Assembly {
     policy: ListPolicy,
     anchors: BTreeMap<Arc<str>, AnchorSet>,
     applications: BTreeMap<Arc<str>, AnchorSet>,
+    devices: Arc<Registries>,
     lists: BTreeMap<Arc<str>, ListState>,
     /// The configurations of devices in force are not those that are wanted.
     anchors_changed: bool,
@@ -89,6 +98,9 @@ impl Assembly {
                 let changed = replace(&mut self.applications, source, set);
                 self.applications_changed |= changed;
                 changed
+            }
+            Update::Devices { source, registry } => {
+                Arc::make_mut(&mut self.devices).set(source, registry)
             }
             Update::Lists { address, state: ListState::Gone } => {
                 self.lists.remove(&address).is_some()
@@ -131,6 +143,7 @@ impl Assembly {
             .with_unusable(unusable.collect())
             .with_policy(self.policy.resolve(authorities));
         let next = previous.next(devices, Arc::new(revocations));
+        let next = next.with_devices(Arc::clone(&self.devices));
         match applications {
             Some(applications) => next.with_applications(applications),
             None => next,

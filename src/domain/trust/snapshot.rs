@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::domain::cert::Fingerprint;
 use crate::domain::name::Name;
 use crate::domain::trust::anchors::{AnchorSet, Kind};
+use crate::domain::trust::devices::Registries;
 use crate::domain::trust::path::index::Index;
 use crate::domain::trust::path::signature::SignatureMemo;
 use crate::domain::trust::revocations::{CrlMode, Revocations};
@@ -84,6 +85,8 @@ pub struct Snapshot {
     pub applications: Arc<AnchorSet>,
     /// The revocation sets in force.
     pub revocations: Arc<Revocations>,
+    /// The device registries in force.
+    pub devices: Arc<Registries>,
     /// What the operator demands.
     pub policy: Arc<TrustPolicy>,
     /// Signatures that were verified; shared by all generations.
@@ -131,6 +134,7 @@ impl Snapshot {
             generation: self.generation + 1,
             anchors,
             revocations,
+            devices: Arc::clone(&self.devices),
             policy: Arc::clone(&self.policy),
             signatures: Arc::clone(&self.signatures),
             sightings: self.sightings.clone(),
@@ -175,6 +179,12 @@ impl Snapshot {
             // a configuration of devices counts all the same.
             Kind::Applications => CrlMode::IfAvailable,
         })
+    }
+
+    /// This snapshot with other device registries.
+    #[must_use]
+    pub fn with_devices(self, devices: Arc<Registries>) -> Self {
+        Self { devices, ..self }
     }
 
     /// Authorities of configurations of devices by name.

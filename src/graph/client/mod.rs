@@ -15,6 +15,7 @@ use url::{Host, Url};
 
 use crate::domain::time::Timestamp;
 use crate::domain::trust::anchors::ConfigurationId;
+use crate::domain::trust::devices::RegistryError;
 use crate::graph::Collection;
 use crate::graph::auth::{AuthError, Credential, Token, TokenSource, challenge_claims};
 use crate::graph::wire::{self, Entry, Page, WireError};
@@ -151,6 +152,9 @@ pub enum FetchError {
     /// The answer is not understood.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// The devices are more than are kept.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
 }
 
 impl FetchError {
@@ -218,12 +222,8 @@ impl Client {
             request: limits.request,
         };
         let http = settings.client(None)?;
-        let mut list = base.clone();
-        list.set_query(None);
-        list.set_fragment(None);
-        let root = list.path().trim_end_matches('/').trim_end_matches("/beta").to_owned();
         let collection = Collection::default();
-        list.set_path(&format!("{root}/{}", collection.path()));
+        let list = below(base, collection.path());
         let tokens = TokenSource::new(credential, settings);
         Ok(Self { http, tokens, collection, list, limits })
     }
@@ -268,8 +268,7 @@ impl Client {
             }
             if first {
                 etag = text(&page.headers, "etag");
-                waits = text(&page.headers, "preference-applied")
-                    .is_some_and(|applied| applied.contains("wait"));
+                waits = applies_wait(&page.headers);
             }
             bytes += page.body.len();
             if bytes > self.limits.total_bytes {
@@ -282,6 +281,22 @@ impl Client {
         let mut entries = entries.list;
         self.complete(&http, &mut entries).await;
         Ok(Fetched::List { entries, etag, waits })
+    }
+
+    /// One page of something else than the list, at an address that [`below`] or the directory gave.
+    /// With `wait` the directory may hold it back until there is something to say; the second value
+    /// tells that it would.
+    ///
+    /// # Errors
+    /// As for [`Client::fetch`].
+    pub(super) async fn page(
+        &self,
+        url: &Url,
+        wait: Option<Duration>,
+    ) -> Result<(Vec<u8>, bool), FetchError> {
+        let http = self.http().await?;
+        let answer = self.get(&http, url, Some(&Since { etag: None, wait })).await?;
+        Ok((answer.body, applies_wait(&answer.headers)))
     }
 
     /// One operation on the list (`below` is empty) or on what is below it, for administrators' tools:
@@ -297,11 +312,38 @@ impl Client {
         body: Option<&Value>,
         if_match: Option<&str>,
     ) -> Result<Value, FetchError> {
-        let http = self.http().await?;
         let mut url = self.list.clone();
         if let (Ok(mut path), false) = (url.path_segments_mut(), below.is_empty()) {
             path.push(below);
         }
+        self.operate(method, &url, body, if_match).await
+    }
+
+    /// The address of something else of the directory: `segments` are below its version.
+    pub fn at(&self, segments: &[&str], query: &str) -> Url {
+        let mut url = self.list.clone();
+        url.set_query((!query.is_empty()).then_some(query));
+        let root = url.path().rsplit_once("/directory/certificateAuthorities/");
+        let root = root.map_or("/", |(root, _)| root).to_owned();
+        url.set_path(&root);
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.extend(segments);
+        }
+        url
+    }
+
+    /// As [`Client::call`], at an address that [`Client::at`] made.
+    ///
+    /// # Errors
+    /// As for [`Client::call`].
+    pub async fn operate(
+        &self,
+        method: Method,
+        url: &Url,
+        body: Option<&Value>,
+        if_match: Option<&str>,
+    ) -> Result<Value, FetchError> {
+        let http = self.http().await?;
         let mut token = self.tokens.token().await?;
         let mut renewed = false;
         loop {
@@ -337,7 +379,6 @@ impl Client {
     /// # Errors
     /// As for [`Client::fetch`].
     pub async fn objects(&self) -> Result<Vec<Value>, FetchError> {
-        let http = self.http().await?;
         let (mut objects, mut seen) = (Vec::new(), HashSet::new());
         let mut next = Some(self.list.clone());
         while let Some(url) = next {
@@ -347,15 +388,25 @@ impl Client {
             if !seen.insert(url.clone()) {
                 return Err(FetchError::Circle);
             }
-            let mut page = wire::parse(&self.get(&http, &url, None).await?.body)?;
-            match page["value"].take() {
-                Value::Array(list) => objects.extend(list),
-                _ => return Err(WireError::Shape("`value` is no list".into()).into()),
-            }
-            let link = page["@odata.nextLink"].as_str();
-            next = link.map(|link| self.same_origin(link)).transpose()?;
+            let (page, link) = self.list_page(&url).await?;
+            objects.extend(page);
+            next = link;
         }
         Ok(objects)
+    }
+
+    /// One page of a list as it was sent, and where it goes on, for administrators' tools.
+    ///
+    /// # Errors
+    /// As for [`Client::fetch`].
+    pub async fn list_page(&self, url: &Url) -> Result<(Vec<Value>, Option<Url>), FetchError> {
+        let http = self.http().await?;
+        let mut page = wire::parse(&self.get(&http, url, None).await?.body)?;
+        let Value::Array(list) = page["value"].take() else {
+            return Err(WireError::Shape("`value` is no list".into()).into());
+        };
+        let link = page["@odata.nextLink"].as_str();
+        Ok((list, link.map(|link| self.same_origin(link)).transpose()?))
     }
 
     async fn http(&self) -> Result<reqwest::Client, AuthError> {
@@ -430,7 +481,7 @@ impl Client {
         Ok(wire::application(entry.id(), name, &authorities))
     }
 
-    fn same_origin(&self, link: &str) -> Result<Url, FetchError> {
+    pub(super) fn same_origin(&self, link: &str) -> Result<Url, FetchError> {
         match Url::parse(link) {
             Ok(url) if url.origin() == self.list.origin() => Ok(url),
             Ok(url) => Err(FetchError::Foreign(url.origin().ascii_serialization())),
@@ -595,6 +646,21 @@ fn back_off(tries: u32) -> Duration {
 fn text(headers: &HeaderMap, name: &'static str) -> Option<String> {
     let value = headers.get(HeaderName::from_static(name))?.to_str().ok()?;
     Some(value.to_owned())
+}
+
+/// The directory lets a reader wait for a change (RFC 7240 section 3).
+fn applies_wait(headers: &HeaderMap) -> bool {
+    text(headers, "preference-applied").is_some_and(|applied| applied.contains("wait"))
+}
+
+/// An address below the root of a directory, whose version people put there or leave out.
+pub(super) fn below(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    let root = url.path().trim_end_matches('/').trim_end_matches("/beta").to_owned();
+    url.set_path(&format!("{root}/{path}"));
+    url
 }
 
 /// Refuses to send tokens in the clear over a network.

@@ -360,7 +360,8 @@ fn with_authorities(mut configuration: Configuration, list: &[Value], name: &str
     }
 }
 
-fn is_id(id: &str) -> bool {
+/// True for what is taken as an object's `id`.
+pub fn is_id(id: &str) -> bool {
     !id.is_empty()
         && id.chars().count() <= MAX_ID_LENGTH
         && !id.chars().any(|c| c.is_control() || c.is_whitespace())
