@@ -66,7 +66,9 @@
 //! in README's table.  Fixed are: 48 certificates and 64 KiB in a presented chain (more than a path's
 //! 10, since what is presented need not be in order, nor all of it used), 16 KiB in a token request's
 //! body, 1 MiB in a directory request's, JSON 32 deep, 128 signatures and 1,024 issuers tried for one
-//! decision, 200 pages of 16 MiB in a directory's answer.
+//! decision, 200 pages of 16 MiB in a directory's answer; in our own directory 10,000,000
+//! devices, 10,000 templates, 100,000 removals of a kind that are remembered, 2,000 objects looked at for
+//! a page.
 //!
 //! # Where to add a thing
 //!
