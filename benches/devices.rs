@@ -1,132 +1,101 @@
-//! What does a fleet of devices cost the directory: to register, to keep, to follow, to change?
-//!
-//! Through the whole of it, over HTTP on loopback, as an import, a gateway and an administrator do.  The
-//! size is that of `ANCHORGATE_BENCH_DEVICES`; by itself 20,000, and 1,000,000 for what README says.
+//! What a registry of a million devices costs: memory, a start, a look-up, a change.
 
-#[path = "../tests/support/directory.rs"]
-#[allow(dead_code, reason = "tests use the rest of it")]
-mod directory;
+use std::hint::black_box;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
-
-use anchorgate::store::Store;
+use anchorgate::domain::trust::anchors::ConfigurationId;
+use anchorgate::domain::trust::devices::{
+    Change, DeviceKey, DeviceRegistry, KnownTo, News, ObjectKey, Standing,
+};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use directory::{ADMIN, D, Server, T, answer, template};
-use serde_json::json;
-use tokio::runtime::Runtime;
-use tokio::task::JoinSet;
 
-/// Requests at once, as `device import` makes by itself.
-const PARALLEL: u64 = 32;
+const DEVICES: usize = 1_000_000;
+/// Objects on a page of an answer.
+const PAGE: usize = 1_000;
 
-fn devices() -> u64 {
-    let asked = std::env::var("ANCHORGATE_BENCH_DEVICES").ok().and_then(|n| n.parse().ok());
-    match asked {
-        Some(devices) => devices,
-        None if std::env::args().any(|argument| argument == "--test") => 500,
-        None => 20_000,
+fn name(n: usize) -> String {
+    format!("meter-{n}.berlin.fleet.example")
+}
+
+fn change(n: usize, enabled: bool) -> Change {
+    Change {
+        object: ObjectKey::of(&format!("00000000-0000-4000-8000-{n:012}")),
+        news: News::Is {
+            device: Some(Some(DeviceKey::of(&name(n)))),
+            enabled: Some(enabled),
+            known_to: Some(KnownTo::Only("fleet".into())),
+        },
     }
 }
 
-async fn register(server: &Arc<Server>, template: &str, devices: u64) {
-    let next = Arc::new(AtomicU64::new(0));
-    let mut workers = JoinSet::new();
-    for _ in 0..PARALLEL {
-        let (server, next) = (Arc::clone(server), Arc::clone(&next));
-        let path = format!("{T}/{template}/createDeviceFromTemplate");
-        workers.spawn(async move {
-            loop {
-                let n = next.fetch_add(1, Ordering::Relaxed);
-                if n >= devices {
-                    return;
-                }
-                let body = json!({"externalDeviceId": format!("urn:example:device:{n:012}")});
-                let (status, made) = server.post(&path, &body).await;
-                assert_eq!(status, 200, "{made}");
-            }
-        });
+/// A registry as it comes: page by page.
+fn enumerate(devices: usize) -> DeviceRegistry {
+    let mut registry = DeviceRegistry::default();
+    for page in 0..devices.div_ceil(PAGE) {
+        let changes: Vec<_> =
+            (page * PAGE..devices.min((page + 1) * PAGE)).map(|n| change(n, true)).collect();
+        registry = registry.changed(&changes, devices).expect("within the limit").0;
     }
-    workers.join_all().await;
+    registry
 }
 
-/// One round of the delta query; the link of the next, and the devices told.
-async fn follow(server: &Server, mut link: String) -> (String, u64) {
-    let mut told = 0;
-    loop {
-        let (status, page) = answer(server.client.get(&link).bearer_auth(ADMIN)).await;
-        assert_eq!(status, 200, "{page}");
-        told += page["value"].as_array().expect("a list").len() as u64;
-        match (page["@odata.nextLink"].as_str(), page["@odata.deltaLink"].as_str()) {
-            (Some(next), _) => link = next.to_owned(),
-            (None, delta) => return (delta.expect("a link").to_owned(), told),
-        }
-    }
+/// Bytes of this process in memory, where the system tells.
+fn resident() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<usize>().ok()? * 1024)
 }
 
-fn bench(c: &mut Criterion) {
-    let runtime = Runtime::new().expect("a runtime");
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("directory.redb");
-    let devices = devices();
-    let (server, of) = runtime.block_on(async {
-        let store = Store::open(&path).await.expect("a store");
-        let server = Arc::new(Server::on(store).await);
-        let fleet = server.configuration("fleet", json!([])).await;
-        let of = template(&server, Some(&fleet)).await;
-        (server, of)
-    });
-    let begin = Instant::now();
-    runtime.block_on(register(&server, &of, devices));
-    let spent = begin.elapsed();
-    let bytes = std::fs::metadata(&path).expect("the file").len();
-    println!(
-        "{devices} devices registered in {spent:.1?}, {:.0} a second; the file has {} bytes a device",
-        devices as f64 / spent.as_secs_f64(),
-        bytes / devices
-    );
-    let begin = Instant::now();
-    let first = format!("{}{D}/delta?$select=accountEnabled,physicalIds", server.url);
-    let (link, told) = runtime.block_on(follow(&server, first));
-    assert_eq!(told, devices);
-    println!("all of them followed in {:.1?}", begin.elapsed());
+fn devices(c: &mut Criterion) {
+    let mut bytes = Vec::new();
+    enumerate(DEVICES).write(&mut bytes);
+    let before = resident();
+    let registry = DeviceRegistry::read(&bytes, DEVICES).expect("what was written");
+    let again = DeviceRegistry::read(&bytes, DEVICES).expect("what was written");
+    if let (Some(before), Some(after)) = (before, resident()) {
+        // The second one has no memory of the first's building to use again.
+        let each = after.saturating_sub(before) as f64 / (2 * DEVICES) as f64;
+        println!(
+            "{each:.1} bytes a device in memory, at most; {} in the file",
+            bytes.len() / DEVICES
+        );
+    }
+    assert!(registry.difference(&again).is_empty());
 
-    let one = format!("{D}?$filter=displayName eq 'urn:example:device:{:012}'", devices / 2);
-    let (_, found) = runtime.block_on(server.get(&one));
-    let id = found["value"][0]["id"].as_str().expect("an id").to_owned();
     let mut group = c.benchmark_group("devices");
     group.sample_size(20);
-    group.bench_function("a page of 100", |b| {
-        b.to_async(&runtime).iter(|| async { server.get(D).await.1["value"][0]["id"].clone() });
+    let configuration = ConfigurationId::from("fleet");
+    let device = name(DEVICES / 3);
+    for (count, registry) in [("1", &enumerate(1)), ("1,000,000", &registry)] {
+        let id = if count == "1" { name(0) } else { device.clone() };
+        group.bench_function(format!("look-up among {count}"), |b| {
+            b.iter(|| {
+                let standing = registry.standing(DeviceKey::of(black_box(&id)), &configuration);
+                assert_eq!(standing, Standing::Enabled);
+            });
+        });
+    }
+    for changes in [1, PAGE] {
+        let news: Vec<_> = (0..changes).map(|n| change(n * 7, false)).collect();
+        group.bench_function(format!("{changes} changes in 1,000,000"), |b| {
+            b.iter_batched(
+                || registry.clone(),
+                |registry| registry.changed(&news, DEVICES).expect("within the limit"),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.sample_size(10);
+    group.bench_function("difference of two that share nothing", |b| {
+        b.iter(|| black_box(registry.difference(&again)));
     });
-    group.bench_function("found by name", |b| {
-        b.to_async(&runtime).iter(|| async { server.get(&one).await.1["value"][0]["id"].clone() });
+    group.bench_function("read 1,000,000 from disk's bytes", |b| {
+        b.iter(|| DeviceRegistry::read(black_box(&bytes), DEVICES).expect("a registry"));
     });
-    group.bench_function("disabled", |b| {
-        let body = json!({"accountEnabled": false});
-        let path = format!("{D}/{id}");
-        b.to_async(&runtime).iter(|| async { server.patch(&path, &body).await });
-    });
-    group.bench_function("nothing new", |b| {
-        let latest = format!("{D}/delta?$deltatoken=latest");
-        let ask = || {
-            let (_, page) = runtime.block_on(server.get(&latest));
-            page["@odata.deltaLink"].as_str().expect("a link").to_owned()
-        };
-        b.to_async(&runtime).iter_batched(
-            ask,
-            |link| {
-                let server = Arc::clone(&server);
-                async move { answer(server.client.get(link).bearer_auth(ADMIN)).await }
-            },
-            BatchSize::SmallInput,
-        );
+    group.bench_function("enumerate 1,000,000 in pages of 1,000", |b| {
+        b.iter(|| enumerate(black_box(DEVICES)));
     });
     group.finish();
-    let (_, told) = runtime.block_on(follow(&server, link));
-    assert!(told <= 1, "one device was changed");
 }
 
-criterion_group!(benches, bench);
+criterion_group!(benches, devices);
 criterion_main!(benches);

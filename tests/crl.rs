@@ -11,7 +11,7 @@ use anchorgate::domain::refusal::{Code, Refusal};
 use anchorgate::domain::subject::SubjectField;
 use anchorgate::domain::time::Timestamp;
 use anchorgate::domain::trust::anchors::{
-    AnchorSet, Authority, Configuration, ConfigurationId, Devices,
+    AnchorSet, Authority, Configuration, ConfigurationId, Devices, Kind as Trusts,
 };
 use anchorgate::domain::trust::crl::{Fault, Kind, ListReader, RevocationList};
 use anchorgate::domain::trust::revocations::{
@@ -504,7 +504,7 @@ fn in_force(authorities: Vec<Authority>) -> AnchorSet {
     let configuration = Configuration {
         id: ConfigurationId::from("1"),
         display_name: String::new(),
-        subject_field: SubjectField::SanDns,
+        kind: Trusts::Devices(SubjectField::SanDns),
         devices: Devices::Any,
         authorities,
     };

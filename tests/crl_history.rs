@@ -3,6 +3,8 @@
 
 #[path = "support/crl_maker.rs"]
 mod crl_maker;
+#[path = "support/crl_model.rs"]
+mod crl_model;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -112,6 +114,11 @@ fn truth(state: &State) -> Vec<Option<Code>> {
 }
 
 proptest! {
+    #[test]
+    fn signed_lists_say_what_the_model_says(input in prop::collection::vec(any::<u8>(), 3..200)) {
+        crl_model::check(&input);
+    }
+
     #[test]
     fn base_and_delta_equal_the_complete_list(
         before in prop::collection::vec(act(), 0..20),

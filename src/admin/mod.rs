@@ -1,4 +1,5 @@
-//! Rank 4: the private plane, for operators and their tools, on loopback.
+//! Rank 4: the private plane, for operators and their tools: on loopback, or with TLS and tokens
+//! anywhere.
 //!
 //! | path | what |
 //! |---|---|
@@ -8,10 +9,14 @@
 //! | `GET /status.json` | what is in force, from where, since when |
 //! | `POST …` | the actions that the composition root adds, such as `/trust/sync` |
 //!
+//! The first two are open to whoever reaches the listener: what probes them has no token.
+//!
 //! # Why the Host and Origin checks
 //! A web page that an operator visits can send requests to loopback.  Such a request names the page's
-//! host or carries its origin; neither is ours.
+//! host or carries its origin; neither is ours.  With a token, or where the listener is not on
+//! loopback, the host says nothing.
 
+pub mod access;
 pub mod answer;
 
 use std::future::Future;
@@ -24,19 +29,31 @@ use hyper::{HeaderMap, Method, Request, StatusCode, header};
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 use serde_json::{Map, Value, json};
+use tracing::info;
 
-use crate::http::body;
+use crate::admin::access::{Access, Denied, Permission, Token};
+use crate::http::body::{self, BodyError};
 use crate::http::reply::{self, Reply};
 use crate::runtime::health::Ready;
+use crate::runtime::log::AUDIT;
 
-/// Bytes of an action's body: a directory's answer and a chain fit.
-const MAX_BODY: usize = 16 * 1024 * 1024;
+/// Bytes of an action's body: a chain of 64 KiB as PEM in JSON fits.
+const MAX_BODY: usize = 256 * 1024;
 
-/// Where the admin plane listens.
+/// Bytes of the body of an action on a directory's whole answer.
+pub const MAX_LARGE_BODY: usize = 16 * 1024 * 1024;
+
+/// Where the admin plane listens, and to whom.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// A loopback address: the plane has neither TLS nor authentication of its own.
+    /// An address: any with `tls` and `tokens`, otherwise on loopback.
     pub listen: SocketAddr,
+    /// Serve with the server's certificate.
+    pub tls: bool,
+    /// Who may act; none: whoever reaches the listener.
+    pub tokens: Vec<Token>,
+    /// Status and metrics are told without a token.
+    pub open_reads: bool,
 }
 
 /// Tells one part's status, as a JSON value.
@@ -45,19 +62,38 @@ pub type StatusOf = Box<dyn Fn() -> Value + Send + Sync>;
 /// Does something that an operator asked for; the body is the request's.
 pub type Action = Box<dyn Fn(Bytes) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync>;
 
+/// An action and where it is asked for.
+struct Act {
+    path: &'static str,
+    /// Bytes of its body.
+    limit: usize,
+    action: Action,
+}
+
 /// The admin plane.
 pub struct Admin {
+    access: Access,
+    on_loopback: bool,
     ready: Ready,
     registry: Registry,
     parts: Vec<(&'static str, StatusOf)>,
-    actions: Vec<(&'static str, Action)>,
+    actions: Vec<Act>,
     before_metrics: Vec<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Admin {
-    /// A plane that tells readiness and metrics.
-    pub fn new(ready: Ready, registry: Registry) -> Self {
-        Self { ready, registry, parts: vec![], actions: vec![], before_metrics: vec![] }
+    /// A plane that tells readiness and metrics, to those whom `config` lets ask.
+    pub fn new(config: &Config, ready: Ready, registry: Registry) -> Self {
+        let access = Access { tokens: config.tokens.clone(), open_reads: config.open_reads };
+        Self {
+            access,
+            on_loopback: config.listen.ip().is_loopback(),
+            ready,
+            registry,
+            parts: vec![],
+            actions: vec![],
+            before_metrics: vec![],
+        }
     }
 
     /// Adds a part to the status.
@@ -74,14 +110,29 @@ impl Admin {
     /// Adds an action, asked for by `POST path`.
     #[must_use]
     pub fn with_action<F>(
-        mut self,
+        self,
         path: &'static str,
         action: impl Fn(Bytes) -> F + Send + Sync + 'static,
     ) -> Self
     where
         F: Future<Output = Reply> + Send + 'static,
     {
-        self.actions.push((path, Box::new(move |body| Box::pin(action(body)))));
+        self.with_sized_action(path, MAX_BODY, action)
+    }
+
+    /// Adds an action with a body of at most `limit` bytes.
+    #[must_use]
+    pub fn with_sized_action<F>(
+        mut self,
+        path: &'static str,
+        limit: usize,
+        action: impl Fn(Bytes) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Reply> + Send + 'static,
+    {
+        let action: Action = Box::new(move |body| Box::pin(action(body)));
+        self.actions.push(Act { path, limit, action });
         self
     }
 
@@ -95,23 +146,73 @@ impl Admin {
     /// Answers one request.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Reply {
         let (head, incoming) = request.into_parts();
-        if !is_local(&head.headers) {
-            let why = "only clients on this machine, not web pages, may ask";
-            return reply::json(StatusCode::FORBIDDEN, &json!({ "error": why }));
+        let (method, path) = (&head.method, head.uri.path());
+        if let Err(reply) = self.admit(method, path, &head.headers) {
+            return *reply;
         }
-        match body::read(incoming, MAX_BODY).await {
-            Ok(body) => self.answer(&head.method, head.uri.path(), body).await,
-            Err(error) => {
+        let limit = self.act(path).map_or(0, |act| act.limit);
+        match body::read(incoming, limit).await {
+            Ok(body) => self.answer(method, path, body).await,
+            Err(error @ BodyError::TooLong { .. }) => {
                 let error = json!({ "error": error.to_string() });
                 reply::json(StatusCode::PAYLOAD_TOO_LARGE, &error)
+            }
+            Err(error @ BodyError::Broken(_)) => {
+                reply::json(StatusCode::BAD_REQUEST, &json!({ "error": error.to_string() }))
             }
         }
     }
 
+    /// Refuses who may not ask, before a byte of the body is read.
+    fn admit(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), Box<Reply>> {
+        let refused = |status, why: &str| Box::new(reply::json(status, &json!({ "error": why })));
+        if headers.contains_key(header::ORIGIN) {
+            return Err(refused(StatusCode::FORBIDDEN, "web pages may not ask"));
+        }
+        let is_action = self.act(path).is_some();
+        let need = if is_action { Permission::Operate } else { Permission::Read };
+        let admitted = match path {
+            "/livez" | "/readyz" => Ok(None),
+            _ => self.access.admit(headers, need),
+        };
+        if is_action && *method == Method::POST {
+            let caller = admitted.ok().flatten().map(|token| &*token.name);
+            let decision = if admitted.is_ok() { "admitted" } else { "refused" };
+            info!(target: AUDIT, event = "admin", decision, path, caller);
+        }
+        let (status, why, challenge) = match admitted {
+            Ok(None) if self.on_loopback && !names_loopback(headers) => {
+                let why = "only clients on this machine, not web pages, may ask";
+                return Err(refused(StatusCode::FORBIDDEN, why));
+            }
+            Ok(_) => return Ok(()),
+            Err(Denied::NoToken) => (StatusCode::UNAUTHORIZED, "a token is needed", "Bearer"),
+            Err(Denied::UnknownToken) => (
+                StatusCode::UNAUTHORIZED,
+                "the token is not known",
+                "Bearer error=\"invalid_token\"",
+            ),
+            Err(Denied::Forbidden) => (
+                StatusCode::FORBIDDEN,
+                "the token is not good for this",
+                "Bearer error=\"insufficient_scope\"",
+            ),
+        };
+        let mut reply = refused(status, why);
+        reply
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static(challenge));
+        Err(reply)
+    }
+
+    fn act(&self, path: &str) -> Option<&Act> {
+        self.actions.iter().find(|act| act.path == path)
+    }
+
     async fn answer(&self, method: &Method, path: &str, body: Bytes) -> Reply {
-        if let Some((_, action)) = self.actions.iter().find(|(at, _)| *at == path) {
+        if let Some(act) = self.act(path) {
             return match *method {
-                Method::POST => action(body).await,
+                Method::POST => (act.action)(body).await,
                 _ => reply::method_not_allowed("POST"),
             };
         }
@@ -162,25 +263,36 @@ impl Admin {
     }
 }
 
-/// True for a request that names this machine and comes from no web page.
-fn is_local(headers: &HeaderMap) -> bool {
+/// True for a request that names this machine.
+fn names_loopback(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("");
     let name = match host.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or(""),
         None => host.split(':').next().unwrap_or(""),
     };
-    let is_loopback = name.eq_ignore_ascii_case("localhost")
-        || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    is_loopback && !headers.contains_key(header::ORIGIN)
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::cert::Fingerprint;
     use http_body_util::BodyExt;
 
+    fn config(listen: &str, tokens: &[&str]) -> Config {
+        let token = |name: &&str| Token {
+            name: (*name).to_owned(),
+            sha256: Fingerprint::of(name.as_bytes()).0,
+            permissions: vec![Permission::Operate],
+        };
+        let listen: SocketAddr = listen.parse().expect("an address");
+        let (tokens, open_reads) = (tokens.iter().map(token).collect(), listen.ip().is_loopback());
+        Config { listen, tls: !open_reads, tokens, open_reads }
+    }
+
     fn admin(ready: &Ready) -> Arc<Admin> {
-        let admin = Admin::new(ready.clone(), Registry::default())
+        let admin = Admin::new(&config("127.0.0.1:0", &[]), ready.clone(), Registry::default())
             .with_status("part", || json!({ "x": 1 }))
             .with_action("/do", |body| async move {
                 reply::json(StatusCode::OK, &json!({ "got": body.len() }))
@@ -218,20 +330,59 @@ mod tests {
         assert!(ask(&admin, Method::GET, "/metrics").await.1.ends_with("# EOF\n"));
     }
 
+    /// What becomes of a request with these headers, before its body.
+    fn admitted(config: &Config, path: &str, pairs: &[(header::HeaderName, &'static str)]) -> u16 {
+        let admin = Admin::new(config, Ready::default(), Registry::default())
+            .with_action("/do", |_| async { reply::empty(StatusCode::OK) });
+        let headers = pairs
+            .iter()
+            .map(|(n, v)| (n.clone(), header::HeaderValue::from_static(v)))
+            .collect::<HeaderMap>();
+        match admin.admit(&Method::POST, path, &headers) {
+            Ok(()) => 200,
+            Err(reply) => reply.status().as_u16(),
+        }
+    }
+
     #[test]
-    fn a_web_page_is_not_local() {
-        let headers = |pairs: &[(header::HeaderName, &'static str)]| {
-            pairs
-                .iter()
-                .map(|(n, v)| (n.clone(), header::HeaderValue::from_static(v)))
-                .collect::<HeaderMap>()
-        };
-        assert!(is_local(&headers(&[(header::HOST, "127.0.0.1:9090")])));
-        assert!(is_local(&headers(&[(header::HOST, "localhost")])));
-        assert!(is_local(&headers(&[(header::HOST, "[::1]:9090")])));
-        assert!(!is_local(&headers(&[])));
-        assert!(!is_local(&headers(&[(header::HOST, "evil.example:9090")])));
-        let page = [(header::HOST, "localhost"), (header::ORIGIN, "https://evil.example")];
-        assert!(!is_local(&headers(&page)));
+    fn a_web_page_may_not_ask() {
+        let config = config("127.0.0.1:0", &[]);
+        let ask = |pairs: &[_]| admitted(&config, "/do", pairs);
+        assert_eq!(ask(&[(header::HOST, "127.0.0.1:9090")]), 200);
+        assert_eq!(ask(&[(header::HOST, "localhost")]), 200);
+        assert_eq!(ask(&[(header::HOST, "[::1]:9090")]), 200);
+        assert_eq!(ask(&[]), 403);
+        assert_eq!(ask(&[(header::HOST, "evil.example:9090")]), 403);
+        assert_eq!(
+            ask(&[(header::HOST, "localhost"), (header::ORIGIN, "https://evil.example")]),
+            403
+        );
+    }
+
+    #[test]
+    fn a_token_is_asked_for_what_is_not_a_probe() {
+        let host = (header::HOST, "gw.example:9090");
+        let with = (header::AUTHORIZATION, "Bearer operator");
+        let wide = config("0.0.0.0:9090", &["operator"]);
+        let here = config("127.0.0.1:9090", &["operator"]);
+        let localhost = (header::HOST, "localhost");
+        for (config, path, pairs, status) in [
+            (&wide, "/livez", vec![host.clone()], 200),
+            (&wide, "/readyz", vec![host.clone()], 200),
+            (&wide, "/metrics", vec![host.clone()], 401),
+            (&wide, "/status.json", vec![host.clone()], 401),
+            (&wide, "/do", vec![host.clone()], 401),
+            (&wide, "/nowhere", vec![host.clone()], 401),
+            (&wide, "/metrics", vec![host.clone(), with.clone()], 200),
+            (&wide, "/do", vec![host.clone(), with.clone()], 200),
+            (&wide, "/do", vec![with.clone(), (header::ORIGIN, "https://x.example")], 403),
+            (&here, "/metrics", vec![localhost.clone()], 200),
+            (&here, "/do", vec![localhost.clone()], 401),
+            (&here, "/do", vec![localhost, with.clone()], 200),
+            (&here, "/livez", vec![host.clone()], 403),
+            (&here, "/do", vec![host, with], 200),
+        ] {
+            assert_eq!(admitted(config, path, &pairs), status, "{path} {pairs:?}");
+        }
     }
 }

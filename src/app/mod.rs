@@ -19,7 +19,6 @@ use crate::admin::Admin;
 use crate::config::{Config, DirectoryPart};
 use crate::crl;
 use crate::directory::{Directory, Served};
-use crate::domain::trust::anchors::AnchorSet;
 use crate::domain::trust::assembly::Assembly;
 use crate::domain::trust::snapshot::Snapshot;
 use crate::graph;
@@ -36,6 +35,7 @@ use crate::runtime::tasks::Tasks;
 use crate::store::Store;
 use crate::tls;
 use crate::tls::acceptor::{Edge, serve};
+use crate::tls::closing::OpenConnections;
 use crate::tls::tickets::Secrets;
 
 use sockets::Sockets;
@@ -97,7 +97,7 @@ impl App {
         // The inbox of the one writer, and what it tells back.
         let (updates, inbox) = mpsc::channel(256);
         let (own, own_inbox) = mpsc::channel(16);
-        let (anchors, anchors_in_force) = watch::channel(Arc::<AnchorSet>::default());
+        let (anchors, anchors_in_force) = watch::channel(Arc::clone(&live.current().trust.anchors));
         let publisher = Publisher {
             assembly: Assembly::new(config.lists),
             writer,
@@ -144,15 +144,21 @@ impl App {
         drop(updates);
 
         let oauth_metrics = oauth::Metrics::register(&mut registry);
-        let public = Arc::new(PublicPlane::new(live.clone(), &config.policy, &config.oauth));
-        let endpoint =
-            Arc::new(TokenEndpoint::new(live.clone(), config.policy, &config.oauth, oauth_metrics));
+        let endpoint = Arc::new(TokenEndpoint::new(
+            live.clone(),
+            Arc::clone(&config.policy),
+            &config.oauth,
+            oauth_metrics,
+        ));
+        let public = PublicPlane::new(live.clone(), &config.policy, &config.oauth, &endpoint);
+        let public = Arc::new(public);
         tasks.spawn_until_stop(operator::become_ready(
             &ready,
             anchors_in_force,
             crl_handle.clone(),
+            sources.iter().filter_map(graph::Handle::devices).cloned().collect(),
         ));
-        let admin = operator::plane(ready, registry, &live, crl_handle, sources);
+        let admin = operator::plane(&config.admin, ready, registry, &live, crl_handle, sources);
 
         let planes = Planes { endpoint, public, directory, directory_http, admin };
         let edge = |name, tls, bounds| Edge {
@@ -161,11 +167,17 @@ impl App {
             bounds,
             live: live.clone(),
             metrics: edge_metrics.clone(),
+            open: None,
         };
+        let open = config.close_refused.then(OpenConnections::default);
+        if let Some(open) = open.clone() {
+            tasks.spawn_until_stop(open.keep_good(live.clone()));
+        }
         let edges = Edges {
-            token: edge("token", |tls| &tls.token, config.token.bounds),
+            token: Edge { open, ..edge("token", |tls| &tls.token, config.token.bounds) },
             public: edge("public", |tls| &tls.public, config.public.bounds.clone()),
             directory: edge("directory", |tls| &tls.directory, config.public.bounds),
+            admin: config.admin.tls.then(|| edge("admin", |tls| &tls.public, operator::bounds())),
         };
         planes.listen(sockets, edges, &tasks);
         info!(?addresses, "listening");
@@ -224,6 +236,8 @@ struct Edges {
     token: Edge,
     public: Edge,
     directory: Edge,
+    /// Without one, the admin plane is served in plain.
+    admin: Option<Edge>,
 }
 
 impl Planes {
@@ -236,9 +250,9 @@ impl Planes {
             async move { endpoint.handle(request, &peer).await }
         };
         tasks.spawn(serve(edges.token, sockets.token, stop(), token));
-        let public = move |_, request: Request<Incoming>| {
-            let reply = public.handle(&request.into_parts().0);
-            async move { reply }
+        let public = move |peer: Arc<Peer>, request: Request<Incoming>| {
+            let public = Arc::clone(&public);
+            async move { public.handle(request, &peer).await }
         };
         tasks.spawn(serve(edges.public, sockets.public, stop(), public));
         if let (Some(socket), Some(served)) = (sockets.directory, directory) {
@@ -258,7 +272,15 @@ impl Planes {
             tasks.spawn(serve_plain(socket, Limits::default(), stop(), directory));
         }
         let admin = move |request| Arc::clone(&admin).handle(request);
-        tasks.spawn(serve_plain(sockets.admin, Limits::default(), stop(), admin));
+        match edges.admin {
+            Some(edge) => {
+                let admin = move |_, request| admin(request);
+                tasks.spawn(serve(edge, sockets.admin, stop(), admin));
+            }
+            None => {
+                tasks.spawn(serve_plain(sockets.admin, Limits::default(), stop(), admin));
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod crl;
 pub mod directory;
+pub mod gateway;
 pub mod operator;
 pub mod quickstart;
 pub mod verify;

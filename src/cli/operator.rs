@@ -6,31 +6,25 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Method};
 use serde_json::{Value, json};
-use url::Url;
 
 use crate::cli::crl::{InspectArgs, inspect};
+use crate::cli::gateway::Gateway;
 use crate::graph::client::read_limited;
 use crate::graph::wire;
 
 /// Bytes of a list answer that are compared: the admin plane takes 16 MiB with what is around it.
 const MAX_ANSWER: usize = 15 * 1024 * 1024;
 
-/// Where the admin plane is.
+/// Which gateway is asked, and how its answer is printed.
 #[derive(Debug, Args)]
 pub struct AdminArgs {
-    /// The admin plane of the running gateway
-    #[arg(
-        long,
-        value_name = "URL",
-        default_value = "http://127.0.0.1:9090",
-        env = "ANCHORGATE_ADMIN"
-    )]
-    admin: Url,
+    #[command(flatten)]
+    gateway: Gateway,
     /// Print the answer as JSON
     #[arg(long)]
     json: bool,
@@ -172,12 +166,24 @@ fn show_trust(status: &Value) {
     println!("generation {}, started {}", status["trust"]["generation"], text(&status["started"]));
     for source in status["sources"].as_array().into_iter().flatten() {
         println!("source {source}");
+        let devices = &source["devices"];
+        if devices.is_object() {
+            println!(
+                "  devices  {} known, {} enabled, {} disabled, {} duplicates, last confirmed {}",
+                devices["known"],
+                devices["enabled"],
+                devices["disabled"],
+                devices["duplicates"],
+                text(&devices["last_success"])
+            );
+        }
     }
     for configuration in status["trust"]["configurations"].as_array().into_iter().flatten() {
         println!(
-            "{}  {}  {}",
+            "{}  {}  {} devices  {}",
             text(&configuration["id"]),
             text(&configuration["subjectField"]),
+            text(&configuration["devices"]),
             text(&configuration["displayName"])
         );
         for authority in configuration["authorities"].as_array().into_iter().flatten() {
@@ -309,34 +315,7 @@ async fn ask(
     path: &str,
     body: Option<Value>,
 ) -> anyhow::Result<Value> {
-    ask_at(&args.admin, method, path, body).await
-}
-
-/// Asks the admin plane at `admin`.
-pub(super) async fn ask_at(
-    admin: &Url,
-    method: Method,
-    path: &str,
-    body: Option<Value>,
-) -> anyhow::Result<Value> {
-    let url = admin.join(path)?;
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(Duration::from_secs(120))
-        .build()
-        .context("HTTP client")?;
-    let mut request = client.request(method, url.clone());
-    if let Some(body) = body {
-        request = request.json(&body);
-    }
-    let answer = request.send().await.with_context(|| format!("no gateway answers at {url}"))?;
-    let status = answer.status();
-    let body: Value = answer.json().await.with_context(|| format!("{url} answers no JSON"))?;
-    // 503 is how `/readyz` says "not yet".
-    if !status.is_success() && status != 503 {
-        bail!("{url}: {status}: {}", text(&body["error"]));
-    }
-    Ok(body)
+    args.gateway.ask(method, path, body).await
 }
 
 /// A text, or `-`.

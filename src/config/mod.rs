@@ -1,6 +1,8 @@
 //! Rank 5: the only reader of settings.  Everything is parsed once, into each part's own `Config`, and
 //! every problem is told at once.
 
+mod admin;
+mod applications;
 mod graph;
 mod oauth;
 mod parse;
@@ -13,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admin;
+use crate::admin as admin_plane;
 use crate::crl;
 use crate::directory;
 use crate::domain::token::policy::TokenPolicy;
@@ -43,6 +45,8 @@ pub struct Config {
     pub keyring: keyring::Config,
     /// The token listener.
     pub token: Listener,
+    /// Its connections are closed when their certificates are no longer good.
+    pub close_refused: bool,
     /// The public listener.
     pub public: Listener,
     /// The OAuth plane.
@@ -60,7 +64,7 @@ pub struct Config {
     /// The directories that are synced from.
     pub graph: Vec<graph_source::Config>,
     /// The admin plane.
-    pub admin: admin::Config,
+    pub admin: admin_plane::Config,
     /// How long a stop waits for requests in flight.
     pub drain: Duration,
 }

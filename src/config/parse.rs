@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use crate::admin;
 use crate::config::read::{Problems, Section, text};
-use crate::config::{Config, DirectoryPart, Listener, Problem, graph, oauth, revocation};
+use crate::config::{
+    Config, DirectoryPart, Listener, Problem, admin, applications, graph, oauth, revocation,
+};
 use crate::directory;
 use crate::directory::auth::{Permission, StaticToken};
 use crate::directory::issuers::{Issuer, KeySource};
@@ -50,17 +51,20 @@ fn read(top: &mut Section, folder: &Path) -> Option<Config> {
     let drain = top.duration("drain", SECOND..=HOUR).unwrap_or(30 * SECOND);
     let (log_filter, log_format) = log(top);
     let (tls, certificate, ticket_keys) = tls(top, folder);
-    let (token, client_auth) = token(top);
+    let (token, client_auth, close_refused) = token(top);
     let public = listener(&mut top.section("public"), 8444);
-    let oauth = oauth::read(top);
+    let oauth = oauth::read(top, folder);
     let revocation = revocation::read(top, folder, data_dir.as_deref());
     let trust = TrustPolicy { require_crl: revocation.require_crl, ..trust(top) };
     let directory = directory(top, folder);
     let graph = graph::read(top, folder, data_dir.as_deref(), &|name| std::env::var(name).ok());
-    let admin = admin(top);
+    let followed = oauth.as_ref().zip(graph.as_ref());
+    let followed = followed.map(|(o, graph)| applications::sources(top, &o.policy, graph));
+    let admin = admin::read(top);
 
     let data_dir = data_dir?;
     let oauth = oauth?;
+    let graph = graph?.into_iter().chain(followed?).collect();
     let (certificate, key) = certificate?;
     let mut plane = oauth_plane::Config::new(oauth.token_url, oauth.public_url);
     plane.report = client_auth == ClientAuth::Report;
@@ -82,6 +86,7 @@ fn read(top: &mut Section, folder: &Path) -> Option<Config> {
         log_format,
         tls: tls::Config { client_auth, ..tls },
         token,
+        close_refused,
         public,
         oauth: plane,
         policy: Arc::new(oauth.policy),
@@ -89,7 +94,7 @@ fn read(top: &mut Section, folder: &Path) -> Option<Config> {
         lists: revocation.lists,
         crl: revocation.crl,
         directory: directory?,
-        graph: graph?,
+        graph,
         admin: admin?,
         drain,
     })
@@ -129,11 +134,16 @@ fn tls(top: &mut Section, folder: &Path) -> Tls {
     (config, certificate.zip(key), ticket_keys)
 }
 
-fn token(top: &mut Section) -> (Listener, ClientAuth) {
+fn token(top: &mut Section) -> (Listener, ClientAuth, bool) {
     let mut section = top.section("token");
     let modes = [("required", ClientAuth::Required), ("report", ClientAuth::Report)];
     let client_auth = section.choice("client_auth", &modes).unwrap_or_default();
-    (listener(&mut section, 8443), client_auth)
+    let close_refused = section.flag("close_refused").unwrap_or(false);
+    if close_refused && client_auth == ClientAuth::Report {
+        let why = "client_auth = \"report\" is to tell refused devices why, on open connections";
+        section.problem("close_refused", Some("`true`".to_owned()), why);
+    }
+    (listener(&mut section, 8443), client_auth, close_refused)
 }
 
 fn listener(section: &mut Section, port: u16) -> Listener {
@@ -262,18 +272,6 @@ fn static_token(section: &mut Section) -> Option<StaticToken> {
     let short: String = sha256[..4].iter().map(|b| format!("{b:02x}")).collect();
     let name = name.unwrap_or_else(|| format!("token {short}"));
     Some(StaticToken { name, sha256, permissions: permissions? })
-}
-
-fn admin(top: &mut Section) -> Option<admin::Config> {
-    let mut section = top.section("admin");
-    let listen =
-        section.address("listen").unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)));
-    if !listen.ip().is_loopback() {
-        let allowed = "the admin plane has neither TLS nor authentication: a loopback address";
-        section.problem("listen", Some(format!("`{listen}`")), allowed);
-        return None;
-    }
-    Some(admin::Config { listen })
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use crate::http::peer::Peer;
 use crate::http::serve::{Limits, Protocol, connection};
 use crate::runtime::live::{EdgeTls, Live};
 use crate::runtime::log::AUDIT;
+use crate::tls::closing::OpenConnections;
 use crate::tls::metrics::Metrics;
 use crate::tls::shares::Shares;
 use crate::tls::verifier::refused;
@@ -68,6 +69,8 @@ pub struct Edge {
     pub live: Live,
     /// Counters.
     pub metrics: Metrics,
+    /// Where open connections are entered, to be closed when they are no longer good.
+    pub open: Option<OpenConnections>,
 }
 
 /// Numbers connections, so that all log lines of one can be found.
@@ -107,6 +110,11 @@ where
                 _ => Protocol::Http1,
             };
             let peer = Arc::new(peer);
+            let stop = stop.child_token();
+            let _entry = match (&edge.open, &peer.chain) {
+                (Some(open), Ok(chain)) => Some(open.enter(number, chain, &stop)),
+                _ => None,
+            };
             let handle = move |request| handler(Arc::clone(&peer), request);
             connection(stream, protocol, &edge.bounds.http, stop, handle).await;
         }

@@ -1,6 +1,7 @@
 //! Rank 3: the edge.  Every rustls type of the server side is in here.
 
 pub mod acceptor;
+pub mod closing;
 pub mod metrics;
 mod shares;
 pub mod tickets;

@@ -82,6 +82,11 @@ impl Device {
 }
 
 impl Connection {
+    /// True when one of the ends has closed it.
+    pub fn is_closed(&self) -> bool {
+        self.driver.is_finished()
+    }
+
     /// Asks for a token on this connection.
     ///
     /// # Errors

@@ -7,7 +7,6 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::block_on;
-use crate::cli::operator::ask_at;
 use crate::cli::verify::request::read;
 use crate::cli::verify::{Args, UNUSABLE};
 
@@ -28,7 +27,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     };
     let body = json!({ "chainPem": chain, "at": args.at });
     block_on(async move {
-        match ask_at(&args.admin, Method::POST, "verify", Some(body)).await {
+        match args.gateway.ask(Method::POST, "verify", Some(body)).await {
             Ok(told) => tell(args, &told),
             Err(error) => unusable(&error),
         }

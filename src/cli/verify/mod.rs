@@ -8,8 +8,8 @@ mod live;
 mod request;
 
 use crate::admin::answer::Answer;
+use crate::cli::gateway::Gateway;
 use request::Request;
-use url::Url;
 
 /// Exit code for input that cannot be used.
 const UNUSABLE: u8 = 2;
@@ -23,7 +23,7 @@ Example:
   anchorgate verify --directory configurations.json --chain device.pem --crl ca.crl --json
 
 With --batch, every line of standard input is one JSON object
-  {\"id\":…,\"directory\":{…},\"chainPem\":\"…\",\"crlsBase64\":[…],\"at\":\"…\",\"crlPolicy\":\"…\"}
+  {\"id\":…,\"directory\":{…},\"devices\":{…},\"chainPem\":\"…\",\"crlsBase64\":[…],\"at\":\"…\",\"crlPolicy\":\"…\"}
 and gives one line of output, at once and in order:
   {\"id\":…,\"decision\":\"accept\"|\"reject\"|\"error\",\"configurationId\",\"subjectId\",\"reason\",\"detail\",\"path\",\"crls\"}")]
 pub struct Args {
@@ -31,20 +31,20 @@ pub struct Args {
     /// asked, and judges under what it has in force
     #[arg(long, value_name = "FILE.json")]
     directory: Option<PathBuf>,
-    /// The admin plane of the running gateway, where no directory is given
-    #[arg(
-        long,
-        value_name = "URL",
-        default_value = "http://127.0.0.1:9090",
-        env = "ANCHORGATE_ADMIN"
-    )]
-    admin: Url,
+    /// The running gateway, where no directory is given
+    #[command(flatten)]
+    gateway: Gateway,
     /// The chain to judge as PEM, leaf first; `-` is standard input
     #[arg(long, value_name = "CHAIN.pem", required_unless_present = "batch")]
     chain: Option<PathBuf>,
     /// A revocation list, DER or PEM; matched to its authority by issuer and key
     #[arg(long, value_name = "FILE", requires = "directory")]
     crl: Vec<PathBuf>,
+    /// The devices that are registered: a Graph list answer, {"value":[…]}, with physicalIds and
+    /// accountEnabled.  With it a subject that is not among them, enabled, is refused; without it every
+    /// certificate under the authorities is a device
+    #[arg(long, value_name = "FILE.json", requires = "directory")]
+    devices: Option<PathBuf>,
     /// The time to judge at, such as 2026-11-21T08:00:00Z [default: now]
     #[arg(long, value_name = "RFC3339")]
     at: Option<String>,
@@ -58,7 +58,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     /// Judge one JSON object a line from standard input
-    #[arg(long, conflicts_with_all = ["directory", "chain", "crl", "at", "crl_policy", "configuration", "json"])]
+    #[arg(long, conflicts_with_all = ["directory", "devices", "chain", "crl", "at", "crl_policy", "configuration", "json"])]
     batch: bool,
 }
 

@@ -1,0 +1,13 @@
+//! Lists whose signatures are good: what they say, alone and merged, is what a naive model says.
+//!
+//! `cargo +nightly fuzz run crl_sets -- -max_total_time=600`
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../../tests/support/crl_maker.rs"]
+mod crl_maker;
+#[path = "../../tests/support/crl_model.rs"]
+mod crl_model;
+
+fuzz_target!(|input: &[u8]| crl_model::check(input));

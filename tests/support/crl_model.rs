@@ -1,0 +1,203 @@
+//! What lists that are really signed must say, by the plainest model there is: every byte string is a
+//! complete list and up to two deltas, or a list with some octets changed before it was signed.
+//!
+//! Whoever includes this file has `crl_maker` beside it.
+
+#![allow(dead_code, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use anchorgate::domain::cert::Certificate;
+use anchorgate::domain::refusal::Code;
+use anchorgate::domain::time::Timestamp;
+use anchorgate::domain::trust::crl::{CrlError, ListReader, RevocationList};
+use anchorgate::domain::trust::revocations::{CrlMode, Question, Revocations};
+
+use crate::crl_maker::{self, Ca, List, NOW, extension, sequence, time, tlv};
+
+static CA: LazyLock<Ca> = LazyLock::new(|| Ca::ed25519("Root"));
+
+/// Serials of every width that is kept apart, and neighbours of each other.
+static SERIALS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    let mut all = vec![vec![0], vec![1], vec![0x7f], vec![0, 0x80], vec![0, 0xff]];
+    for width in [7, 8, 9, 15, 16, 17, 19, 20] {
+        all.push([&[1], &vec![0; width - 1][..]].concat());
+        all.push([&[1], &vec![0; width - 2][..], &[1]].concat());
+        all.push([&[0, 0x80], &vec![0xff; width - 1][..]].concat());
+    }
+    all
+});
+/// And those that fit no slot: too wide, or negative.
+static ODD: LazyLock<Vec<Vec<u8>>> =
+    LazyLock::new(|| vec![vec![0x80], vec![0xff], vec![1; 21], [&[0x80], &[0; 20][..]].concat()]);
+
+static FLEET: LazyLock<Vec<Arc<Certificate>>> =
+    LazyLock::new(|| SERIALS.iter().map(|serial| CA.issue("device", serial, &[])).collect());
+
+const HOLD: u8 = 6;
+const REMOVE: u8 = 8;
+const REASONS: [u8; 8] = [0, 1, 4, 5, HOLD, HOLD, REMOVE, 9];
+
+/// Serial to reason, the gravest of several: revoked, then on hold, then removed.
+type Said = BTreeMap<Vec<u8>, u8>;
+
+fn rank(reason: u8) -> u8 {
+    match reason {
+        HOLD => 1,
+        REMOVE => 2,
+        _ => 0,
+    }
+}
+
+/// A complete list or a delta, and what it says.
+#[derive(Default)]
+struct Plan {
+    /// Above the complete list's number by this.
+    number: u64,
+    /// BaseCRLNumber, above the complete list's number by this.
+    base: u64,
+    expired: bool,
+    said: Said,
+    entries: Vec<u8>,
+}
+
+impl Plan {
+    fn add(&mut self, serial: &[u8], reason: u8) {
+        let coded = extension(&[0x55, 0x1d, 21], false, &[10, 1, reason]);
+        let coded = if reason == 0 { Vec::new() } else { tlv(0x30, &coded) };
+        self.entries.extend(sequence(&[&tlv(0x02, serial), &time(NOW), &coded]));
+        let said = self.said.entry(serial.to_vec()).or_insert(reason);
+        if rank(reason) < rank(*said) {
+            *said = reason;
+        }
+    }
+}
+
+/// The complete list's number.
+const NUMBER: u64 = 100;
+
+/// Reads `input` as three plans, makes them, and compares.
+///
+/// # Panics
+/// Something is not as the model has it.
+pub fn check(input: &[u8]) {
+    let Some((&[mode, size, many], input)) = input.split_first_chunk() else { return };
+    if mode & 1 != 0 {
+        return patched(input, usize::from(size));
+    }
+    let many = u64::from(many) * 8;
+    let mut plans: [Plan; 3] = Default::default();
+    for (at, plan) in plans.iter_mut().enumerate().skip(1) {
+        // Never two deltas of one number: which of them decides is nobody's promise.
+        plan.number = u64::from(mode >> (at * 2) & 1) * 2 + at as u64 - 1;
+        plan.base = u64::from(mode >> (at * 2 + 1) & 1);
+        plan.expired = size >> at & 1 != 0;
+    }
+    for entry in input.chunks_exact(2).take(400) {
+        let [which, what] = [entry[0], entry[1]];
+        let all = SERIALS.len() + ODD.len();
+        let number = usize::from(what >> 3) % all;
+        let serial = SERIALS.get(number).or_else(|| ODD.get(number - SERIALS.len()));
+        let reason = REASONS[usize::from(what & 7)];
+        plans[usize::from(which) % 3].add(serial.expect("one of them"), reason);
+    }
+    plans[0].entries.extend(crl_maker::many(0, many));
+
+    let complete = List { entries: plans[0].entries.clone(), ..CA.list() };
+    let base = read(&complete.number(NUMBER).sign(), usize::from(size));
+    let Ok(base) = base else {
+        let removes = plans[0].said.values().any(|reason| *reason == REMOVE);
+        // Only where every entry of a serial lifts it is it known to; one may be hidden by a graver.
+        assert!(removes || has_hidden_removal(&plans[0].entries), "{base:?}");
+        return;
+    };
+    assert!(plans[0].said.values().all(|reason| *reason != REMOVE), "a removal from nothing");
+    for index in [0, many.saturating_sub(1)] {
+        let listed = base.listed(&base.issuer, &crl_maker::serial(index)).is_some();
+        assert_eq!(listed, index < many, "entry {index} of {many}");
+    }
+    assert!(base.listed(&base.issuer, &crl_maker::serial(many)).is_none());
+    let mut lists = vec![Arc::new(base)];
+    for plan in &plans[1..] {
+        let list = List { entries: plan.entries.clone(), ..CA.list() };
+        let next_update = Timestamp(NOW.0 + if plan.expired { -1 } else { 1 });
+        let list = list.next_update(Some(next_update));
+        let der = list.number(NUMBER + plan.number).delta_to(NUMBER + plan.base).sign();
+        lists.push(Arc::new(read(&der, usize::from(size)).expect("a good delta")));
+    }
+    for (list, plan) in lists.iter().zip(&plans) {
+        for serial in SERIALS.iter().chain(&*ODD) {
+            let listed = list.listed(&list.issuer, serial).map(|reason| reason as u8);
+            let class = |reason: Option<u8>| reason.map(rank);
+            assert_eq!(class(listed), class(plan.said.get(serial).copied()), "{serial:02x?}");
+        }
+    }
+    let revocations = Revocations::new(lists);
+    for (certificate, serial) in FLEET.iter().zip(&*SERIALS) {
+        let question = Question {
+            certificate,
+            issuer: &CA.certificate.subject,
+            issuer_key: CA.certificate.key,
+            mode: CrlMode::Require,
+            now: NOW,
+            signer_is_trusted: &|_| false,
+        };
+        let decided = revocations.check(&question).err().map(|refusal| refusal.code);
+        assert_eq!(decided, truth(&plans, serial), "{serial:02x?}");
+    }
+}
+
+/// RFC 5280 sections 5.2.4 and 6.3.3, and: nobody is good again because a delta cannot be used.
+fn truth(plans: &[Plan; 3], serial: &[u8]) -> Option<Code> {
+    let code = |reason: u8| match reason {
+        HOLD => Code::CertificateOnHold,
+        _ => Code::CertificateRevoked,
+    };
+    let base = plans[0].said.get(serial).copied();
+    let mut later: Vec<&Plan> = plans[1..].iter().filter(|plan| plan.number > 0).collect();
+    later.sort_by_key(|plan| std::cmp::Reverse(plan.number));
+    if let Some(delta) = later.iter().find(|plan| plan.base == 0 && !plan.expired) {
+        return match (delta.said.get(serial).copied(), base) {
+            (Some(REMOVE), Some(HOLD)) => None,
+            (Some(REMOVE) | None, base) => base.map(code),
+            (Some(changed), _) => Some(code(changed)),
+        };
+    }
+    let in_later = later.iter().filter_map(|plan| plan.said.get(serial).copied());
+    base.or(in_later.into_iter().find(|reason| *reason != REMOVE)).map(code)
+}
+
+/// Whether an entry has the reason removeFromCRL, whatever else is said of its serial.
+fn has_hidden_removal(entries: &[u8]) -> bool {
+    let reason = extension(&[0x55, 0x1d, 21], false, &[10, 1, REMOVE]);
+    entries.windows(reason.len()).any(|window| window == reason)
+}
+
+/// A list that its issuer signed as it is: whatever it says, it is read without a panic, and the same
+/// in pieces as whole.
+fn patched(patches: &[u8], size: usize) {
+    let list = CA.list().number(NUMBER).revoke(&[5], Some(1)).revoke(&[6], None);
+    let der = list.scope(&tlv(0x81, &[0xff])).sign_changed(|tbs| {
+        for patch in patches.chunks_exact(3) {
+            let at = usize::from(u16::from_be_bytes([patch[0], patch[1]])) % tbs.len();
+            tbs[at] = patch[2];
+        }
+    });
+    let (whole, pieces) = (read(&der, der.len()), read(&der, size));
+    assert_eq!(whole.is_ok(), pieces.is_ok(), "{whole:?} / {pieces:?}");
+    if let (Ok(whole), Ok(pieces)) = (whole, pieces) {
+        for serial in SERIALS.iter().chain(&*ODD) {
+            let listed = whole.listed(&whole.issuer, serial);
+            assert_eq!(listed, pieces.listed(&pieces.issuer, serial));
+        }
+    }
+}
+
+fn read(der: &[u8], size: usize) -> Result<RevocationList, CrlError> {
+    let mut reader = ListReader::new(1 << 24);
+    for piece in der.chunks(size.max(1)) {
+        reader.feed(piece)?;
+    }
+    reader.finish(std::slice::from_ref(&CA.certificate), NOW)
+}
