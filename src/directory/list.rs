@@ -16,7 +16,7 @@ const TRIES: usize = 8;
 
 /// Objects that are looked at for one page.  A filter that few objects pass gives short pages, with a
 /// link to the next, rather than a request without an end.
-const SCANNED: usize = 10_000;
+const SCANNED: usize = 2_000;
 
 /// Which objects of a collection.
 #[derive(Clone, Copy)]

@@ -248,6 +248,41 @@ async fn devices_are_listed_filtered_and_counted() {
     assert_eq!(server.get(&format!("{T}/{ABSENT}/deviceInstances")).await.0, 404);
 }
 
+/// A search is bounded; what it has not come to is on the next pages.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_that_finds_little_ends_and_goes_on() {
+    const DEVICES: usize = 2_100;
+    let server = std::sync::Arc::new(Server::start().await);
+    let template = template(&server, None).await;
+    let mut makers = tokio::task::JoinSet::new();
+    for maker in 0..30 {
+        let (server, template) = (server.clone(), template.clone());
+        makers.spawn(async move {
+            for n in (maker..DEVICES).step_by(30) {
+                device(&server, &template, &format!("urn:device:{n}")).await;
+            }
+        });
+    }
+    makers.join_all().await;
+    let (_, list) = server.get(&format!("{D}?$filter=displayName eq 'urn:device:7'")).await;
+    let id = list["value"][0]["id"].as_str().expect("an id").to_owned();
+    assert_eq!(server.patch(&format!("{D}/{id}"), &json!({"accountEnabled": false})).await.0, 204);
+    let mut found = Vec::new();
+    let (mut pages, mut next) = (0, format!("{D}?$filter=accountEnabled eq false&$count=true"));
+    loop {
+        let (status, page) = server.get(&next).await;
+        assert_eq!(status, 200, "{page}");
+        assert!(pages > 0 || page["@odata.count"] == 1, "a count is of all: {page}");
+        pages += 1;
+        found.extend(page["value"].as_array().expect("a list").iter().map(|d| d["id"].clone()));
+        match page["@odata.nextLink"].as_str() {
+            Some(link) => next = link.trim_start_matches(&server.url).to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!((json!(found), pages), (json!([id]), 2));
+}
+
 #[tokio::test]
 async fn owners_are_nobody_and_it_is_said() {
     let server = Server::start().await;

@@ -11,7 +11,7 @@ use sqlx::{ConnectOptions, query};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::directory::{Ca, M, Server, answer};
+use crate::directory::{ADMIN, Ca, D, M, Server, answer, device, template};
 use crate::postgres::Cluster;
 use crate::{C, LONG, Place, TOLD, open};
 
@@ -191,4 +191,39 @@ async fn patches_through_two_replicas_leave_one_whole_list() {
             lists.iter().any(|list| stored == list.iter().map(Ca::base64).collect::<Vec<_>>());
         assert!(whole, "the stored list is nobody's: {stored:?}");
     }
+}
+
+/// What one replica has told, another goes on from; and a reader that waits there hears of a change here.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_of_devices_go_on_at_another_replica() {
+    let place = Place::database().await;
+    let one = Server::on(place.open().await).await;
+    let other = Server::on(place.open().await).await;
+    let of = template(&one, None).await;
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        ids.push(device(&one, &of, &format!("urn:device:{n}")).await);
+    }
+    let (_, first) = one.get(&format!("{D}/delta?$select=accountEnabled&$top=3")).await;
+    let follow = |page: &Value, member: &str| {
+        let link = page[member].as_str().expect("a link").replace(&one.url, &other.url);
+        other.client.get(link).bearer_auth(ADMIN)
+    };
+    let (status, last) = answer(follow(&first, "@odata.nextLink")).await;
+    assert_eq!((status, last["value"].as_array().map(Vec::len)), (200, Some(2)), "{last}");
+    let waits = |page: &Value| {
+        let mut page = page.clone();
+        page["@odata.deltaLink"] =
+            page["@odata.deltaLink"].as_str().expect("a link").replace(&other.url, &one.url).into();
+        follow(&page, "@odata.deltaLink").header("prefer", "wait=20")
+    };
+    let waiting = tokio::spawn(answer(waits(&last)));
+    let path = format!("{D}/{}", ids[1]);
+    assert_eq!(one.patch(&path, &json!({"accountEnabled": false})).await.0, 204);
+    let (_, changed) = timeout(TOLD, waiting).await.expect("told").expect("answered");
+    assert_eq!(changed["value"][0]["id"], json!(ids[1]));
+    assert_eq!(changed["value"][0]["accountEnabled"], false);
+    assert_eq!(one.delete(&path).await, 204);
+    let (_, gone) = answer(waits(&changed)).await;
+    assert_eq!(gone["value"], json!([{"id": ids[1], "@removed": {"reason": "deleted"}}]));
 }

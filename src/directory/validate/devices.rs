@@ -9,6 +9,7 @@ use crate::directory::validate::members::{
     known_members, not_deleted, only, property, same_id, text,
 };
 use crate::domain::subject;
+use crate::domain::time::Timestamp;
 use crate::graph::wire::member;
 use crate::runtime::random::{guid, is_guid};
 
@@ -87,9 +88,8 @@ pub fn update_device(stored: &Device, body: &Map<String, Value>) -> Result<Devic
     let json = stored.json();
     for &name in Device::PROPERTIES {
         // Read-modify-write sends the others back: equal ones are no change.
-        let changed = member(body, name).is_some_and(|value| {
-            !value.is_null() && value != json.get(name).unwrap_or(&Value::Null)
-        });
+        let had = json.get(name).unwrap_or(&Value::Null);
+        let changed = member(body, name).is_some_and(|sent| !sent.is_null() && !same(sent, had));
         if changed && !matches!(name, "id" | "accountEnabled") {
             let why =
                 "it cannot be changed; a device is what its template and its creation made it";
@@ -99,6 +99,26 @@ pub fn update_device(stored: &Device, body: &Map<String, Value>) -> Result<Devic
     match account_enabled(body)? {
         Some(enabled) => Ok(stored.enabled(enabled)),
         None => Ok(stored.clone()),
+    }
+}
+
+/// True when an SDK that was sent `had` may send `sent` back: nulls left out of objects, and times in
+/// another spelling.
+fn same(sent: &Value, had: &Value) -> bool {
+    match (sent, had) {
+        (Value::Array(sent), Value::Array(had)) => {
+            sent.len() == had.len() && sent.iter().zip(had).all(|(sent, had)| same(sent, had))
+        }
+        (Value::Object(sent), Value::Object(had)) => {
+            let null = &Value::Null;
+            sent.iter().all(|(name, value)| same(value, had.get(name).unwrap_or(null)))
+                && had.iter().all(|(name, value)| same(sent.get(name).unwrap_or(null), value))
+        }
+        (Value::String(text), Value::String(other)) if text != other => {
+            let time = Timestamp::parse_rfc3339(text);
+            time.is_some() && time == Timestamp::parse_rfc3339(other)
+        }
+        _ => sent == had,
     }
 }
 
@@ -274,9 +294,19 @@ mod tests {
         assert_eq!(update_device(&stored, &sent), Ok(stored.clone()), "as it was read");
         sent.insert("accountEnabled".into(), false.into());
         assert_eq!(update_device(&stored, &sent), Ok(stored.enabled(false)));
+        // As Microsoft's Python SDK sends it back.
+        let time = sent["createdDateTime"].as_str().expect("a time").replace('Z', "+00:00");
+        sent.insert("createdDateTime".into(), time.into());
+        let keys = sent["alternativeSecurityIds"][0].as_object_mut().expect("an object");
+        assert_eq!(keys.remove("identityProvider"), Some(Value::Null));
+        assert_eq!(update_device(&stored, &sent), Ok(stored.enabled(false)));
         for (name, value) in [
             ("displayName", json!("other")),
             ("physicalIds", json!([])),
+            ("physicalIds", json!(["[EXTID]:other"])),
+            ("alternativeSecurityIds", json!([{"type": 2}])),
+            ("alternativeSecurityIds", json!([{"type": 2, "key": "AA==", "more": 1}])),
+            ("createdDateTime", json!("2026-01-01T00:00:00Z")),
             ("model", json!("other")),
             ("accountEnabled", json!(null)),
             ("accountEnabled", json!(0)),
