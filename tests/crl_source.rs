@@ -146,7 +146,7 @@ impl Running {
     async fn next(&mut self) -> ListState {
         match self.updates.recv().await.expect("the source runs") {
             Update::Lists { state, .. } => state,
-            Update::Anchors { .. } => panic!("the source has no anchors"),
+            other => panic!("the source has lists only: {other:?}"),
         }
     }
 

@@ -391,7 +391,7 @@ async fn an_enumeration_that_names_nobody_waits_for_approval() {
 async fn more_removals_than_are_allowed_wait_for_approval() {
     let all: Vec<_> = (0..202).map(|n| device(n, true)).collect();
     let gone = |numbers: std::ops::Range<usize>| numbers.map(removed).collect::<Vec<_>>();
-    let mut rig = Rig::with(&all, |_| {}).await;
+    let rig = Rig::with(&all, |_| {}).await;
     rig.says("1", &gone(100..201), Some(2));
     rig.says("2", &gone(201..202), Some(3));
     rig.says("3", &[], Some(3));

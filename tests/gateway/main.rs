@@ -3,6 +3,7 @@
 mod audit;
 mod bad_days;
 mod database;
+mod devices;
 mod edge;
 mod hub;
 mod keys;
