@@ -47,13 +47,15 @@
 //!    long as the process lives.  Everything else (validity now, revocation, names, policy, subject) is
 //!    decided each time and never cached.
 //! 3. The TLS configurations outlive trust updates: a CRL refresh or an anchor change does not throw
-//!    away session tickets.  They are rebuilt when the server's certificate changes.
+//!    away session tickets.  They are rebuilt when the server's certificate or a ticket key changes.
 //! 4. One writer.  Build and validate first, then publish.  A failed build leaves the old state in
 //!    force, due for another try, and visible.
 //! 5. Unknown is a refusal.  "Never loaded" and "loaded, empty" are different values.  A truncated or
 //!    unreadable answer of the directory removes no anchor.
 //! 6. The data plane never waits for the network or a disk.  The last good state is on disk and is
 //!    served from at the start, with its own validity.
+//!    What is not known yet, such as the list of an address that a certificate names for the first time,
+//!    is noted, fetched by the side, and there for the next request.
 //! 7. Identity is (configuration, anchor key, path, field, value).  Only the end-entity certificate
 //!    gives identity.
 //! 8. Nothing secret is logged, listed or served.

@@ -2,10 +2,11 @@
 
 #[path = "support/crl_maker.rs"]
 mod crl_maker;
+#[path = "support/web.rs"]
+mod web;
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use anchorgate::crl::{self, Config, Handle, Metrics, RefreshError, Source, Status};
 use anchorgate::domain::subject::SubjectField;
@@ -15,86 +16,12 @@ use anchorgate::domain::trust::anchors::{
 };
 use anchorgate::domain::trust::assembly::{ListState, Update};
 use anchorgate::domain::trust::crl::RevocationList;
+use anchorgate::domain::trust::revocations::{AuthorityPolicy, CrlMode, ListPolicy, Selector};
 use crl_maker::{Ca, HOUR, NOW};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-
-/// What a path answers: the head's other lines, and the body.
-#[derive(Clone, Default)]
-struct Page {
-    status: u16,
-    headers: Vec<String>,
-    body: Vec<u8>,
-}
-
-/// A web server that answers what it is told, and remembers what it was asked.
-#[derive(Clone)]
-struct Web {
-    origin: String,
-    pages: Arc<Mutex<HashMap<String, Page>>>,
-    asked: Arc<Mutex<Vec<String>>>,
-}
-
-impl Web {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let origin = format!("http://{}", listener.local_addr().expect("an address"));
-        let web = Self { origin, pages: Arc::default(), asked: Arc::default() };
-        let server = web.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(server.clone().answer(stream));
-            }
-        });
-        web
-    }
-
-    async fn answer(self, mut stream: tokio::net::TcpStream) -> Option<()> {
-        loop {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(stream.read_u8().await.ok()?);
-            }
-            let head = String::from_utf8(head).ok()?;
-            let path = head.split(' ').nth(1)?.to_owned();
-            self.asked.lock().expect("no panic").push(head.to_ascii_lowercase());
-            let page = self.pages.lock().expect("no panic").get(&path).cloned();
-            let page = page.unwrap_or(Page { status: 404, ..Page::default() });
-            let etag = page.headers.iter().find_map(|line| line.strip_prefix("ETag: "));
-            let fresh = etag.is_some_and(|etag| {
-                head.to_ascii_lowercase().contains(&format!("if-none-match: {etag}"))
-            });
-            let (status, body) = if fresh { (304, &[][..]) } else { (page.status, &page.body[..]) };
-            let lines: String = page.headers.iter().map(|line| format!("{line}\r\n")).collect();
-            let length = if status == 304 {
-                String::new()
-            } else {
-                format!("Content-Length: {}\r\n", body.len())
-            };
-            let head = format!("HTTP/1.1 {status} X\r\n{length}{lines}\r\n");
-            stream.write_all(head.as_bytes()).await.ok()?;
-            stream.write_all(body).await.ok()?;
-        }
-    }
-
-    fn put(&self, path: &str, body: Vec<u8>) {
-        self.put_page(path, Page { status: 200, headers: Vec::new(), body });
-    }
-
-    fn put_page(&self, path: &str, page: Page) {
-        self.pages.lock().expect("no panic").insert(path.to_owned(), page);
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.origin)
-    }
-
-    fn asked(&self) -> usize {
-        self.asked.lock().expect("no panic").len()
-    }
-}
+use web::{Page, Web};
 
 fn anchors(ca: &Ca, crl: Option<&str>, delta: Option<&str>) -> Arc<AnchorSet> {
     Arc::new(AnchorSet {
@@ -267,6 +194,34 @@ async fn the_newest_list_survives_a_restart_without_a_network() {
 }
 
 #[tokio::test]
+async fn an_authority_that_is_put_back_starts_with_its_old_list() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = Config { directory: Some(directory.path().into()), ..Config::default() };
+    let (ca, web) = (Ca::root("Root"), Web::start().await);
+    let url = web.url("/1.crl");
+    web.put("/1.crl", ca.list().number(5).revoke(&[1], None).sign());
+    let mut running = start(config, anchors(&ca, Some(&url), None));
+    running.list().await;
+    running.anchors.send_replace(anchors(&ca, None, None));
+    assert!(matches!(running.next().await, ListState::Gone));
+    // Its files are looked through before it is asked for anything else.
+    let asked = running.handle.refresh(None).await.expect("the source runs");
+    assert!(asked.is_empty());
+    let files: Vec<_> = std::fs::read_dir(directory.path())
+        .expect("readable")
+        .map(|file| file.expect("an entry").path())
+        .collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    assert_eq!(files[0].extension(), Some("aside".as_ref()));
+
+    web.put("/1.crl", ca.list().number(4).sign());
+    running.anchors.send_replace(anchors(&ca, Some(&url), None));
+    assert_eq!(running.list().await.number, Some(5.into()), "from disk");
+    let error = running.error().await;
+    assert!(error.contains("cRLNumber 4 is below 5"), "{error}");
+}
+
+#[tokio::test]
 async fn what_was_never_good_is_told_and_why() {
     let (ca, web) = (Ca::root("Root"), Web::start().await);
     web.put("/1.crl", Ca::root("Root").list().number(1).sign());
@@ -287,6 +242,43 @@ async fn what_was_never_good_is_told_and_why() {
     assert!(running.unusable().await.contains("ldap"));
     running.anchors.send_replace(anchors(&ca, None, None));
     assert!(matches!(running.next().await, ListState::Gone));
+}
+
+#[tokio::test]
+async fn an_authority_that_is_off_is_not_fetched_for_and_the_others_are() {
+    let (off, on, web) = (Ca::root("Off"), Ca::root("On"), Web::start().await);
+    web.put("/shared", on.list().number(1).sign());
+    let both = |shared: &str| {
+        let mut set = AnchorSet::clone(&anchors(&off, Some(&web.url("/off")), None));
+        let on = anchors(&on, Some(shared), None).configurations[0].authorities[0].clone();
+        set.configurations[0].authorities.push(on);
+        Arc::new(set)
+    };
+    let entry = |subject: &Ca, mode| AuthorityPolicy {
+        selector: Selector {
+            subject: Some(subject.certificate.subject.clone()),
+            ..Selector::default()
+        },
+        mode: Some(mode),
+        grace: Some(std::time::Duration::from_secs(7200)),
+        ..AuthorityPolicy::default()
+    };
+    let authorities = vec![entry(&off, CrlMode::Off), entry(&on, CrlMode::IfAvailable)];
+    let policy = ListPolicy { authorities, ..ListPolicy::default() };
+    let config = Config { policy, ..Config::default() };
+    let mut running = start(config.clone(), both(&web.url("/shared")));
+    running.list().await;
+    let status = running.refresh().await;
+    assert_eq!(status.address, web.url("/shared"));
+    let demanded = &status.policies[0];
+    assert_eq!((demanded.mode, demanded.grace_seconds), ("if-available", 7200));
+    let asked = web.asked.lock().expect("no panic").clone();
+    assert!(asked.iter().all(|head| !head.contains("/off")), "{asked:?}");
+    // Of two that share an address, one is enough to fetch from it; the other's list is none of its.
+    web.put("/off", off.list().number(1).sign());
+    let mut running = start(config, both(&web.url("/off")));
+    assert!(running.unusable().await.contains("/off"));
+    assert_eq!(running.handle.status()[0].authorities, ["CN=On"]);
 }
 
 #[tokio::test]

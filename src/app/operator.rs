@@ -265,6 +265,11 @@ fn trust(live: &Live) -> Value {
                 .authorities
                 .iter()
                 .map(|authority| {
+                    let certificate = &authority.certificate;
+                    let has_list = authority.crl_url.is_some();
+                    let mode = trust.crl_mode(&certificate.subject, certificate.key, has_list);
+                    let rules =
+                        trust.revocations.policy().of(&certificate.subject, certificate.key);
                     json!({
                         "subject": authority.certificate.subject.to_string(),
                         "fingerprint": authority.certificate.fingerprint.to_string(),
@@ -272,6 +277,11 @@ fn trust(live: &Live) -> Value {
                         "notAfter": authority.certificate.not_after.to_string(),
                         "crl": authority.crl_url.as_deref(),
                         "deltaCrl": authority.delta_crl_url.as_deref(),
+                        "revocation": {
+                            "mode": mode.as_str(),
+                            "graceSeconds": rules.grace.as_secs(),
+                            "requireDelta": rules.require_delta,
+                        },
                     })
                 })
                 .collect();
@@ -297,6 +307,7 @@ fn trust(live: &Live) -> Value {
         "generation": trust.generation,
         "configurations": configurations,
         "skipped": skipped,
+        "unmatchedRevocationEntries": trust.revocations.policy().unmatched,
     })
 }
 

@@ -195,12 +195,16 @@ fn show_trust(status: &Value) {
         for authority in configuration["authorities"].as_array().into_iter().flatten() {
             let kind = if authority["root"] == json!(true) { "anchor" } else { "issuer" };
             println!(
-                "  {kind}  {}  until {}  {}",
+                "  {kind}  {}  until {}  {}  lists: {}",
                 text(&authority["subject"]),
                 text(&authority["notAfter"]),
-                text(&authority["fingerprint"])
+                text(&authority["fingerprint"]),
+                text(&authority["revocation"]["mode"])
             );
         }
+    }
+    for entry in texts(&status["trust"]["unmatchedRevocationEntries"]) {
+        println!("revocation.authority fits nobody: {entry}");
     }
     for skipped in status["trust"]["skipped"].as_array().into_iter().flatten() {
         println!("not in force: {}: {}", text(&skipped["id"]), text(&skipped["why"]));
@@ -294,6 +298,15 @@ fn show_list(status: &Value) {
             list["entries"],
             text(&list["thisUpdate"]),
             text(&list["nextUpdate"])
+        );
+    }
+    for policy in status["policies"].as_array().into_iter().flatten() {
+        let delta = if policy["requireDelta"] == json!(true) { ", with a fresh delta" } else { "" };
+        println!(
+            "  {} for {}, grace {} s{delta}",
+            text(&policy["mode"]),
+            text(&policy["authority"]),
+            policy["graceSeconds"]
         );
     }
     println!("  next look {}", text(&status["nextFetch"]));

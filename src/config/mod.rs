@@ -5,6 +5,7 @@ mod graph;
 mod oauth;
 mod parse;
 mod read;
+mod revocation;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use crate::admin;
 use crate::crl;
 use crate::directory;
 use crate::domain::token::policy::TokenPolicy;
-use crate::domain::trust::assembly::ListPolicy;
+use crate::domain::trust::revocations::ListPolicy;
 use crate::domain::trust::snapshot::TrustPolicy;
 use crate::graph as graph_source;
 use crate::keyring;

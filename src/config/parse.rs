@@ -10,13 +10,11 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use crate::admin;
-use crate::config::read::{Problems, Section, file, text};
-use crate::config::{Config, DirectoryPart, Listener, Problem, graph, oauth};
-use crate::crl;
+use crate::config::read::{Problems, Section, text};
+use crate::config::{Config, DirectoryPart, Listener, Problem, graph, oauth, revocation};
 use crate::directory;
 use crate::directory::auth::{Permission, StaticToken};
 use crate::directory::issuers::{Issuer, KeySource};
-use crate::domain::trust::assembly::ListPolicy;
 use crate::domain::trust::snapshot::TrustPolicy;
 use crate::keyring;
 use crate::oauth as oauth_plane;
@@ -28,7 +26,6 @@ use crate::tls::{self, ClientAuth};
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
-const DAY: Duration = Duration::from_secs(86_400);
 
 /// Reads all settings; relative paths are relative to `folder`.
 pub fn parse(table: Table, folder: &Path) -> Result<Config, Vec<Problem>> {
@@ -52,14 +49,12 @@ fn read(top: &mut Section, folder: &Path) -> Option<Config> {
     let data_dir = data_dir.map(|dir| folder.join(dir));
     let drain = top.duration("drain", SECOND..=HOUR).unwrap_or(30 * SECOND);
     let (log_filter, log_format) = log(top);
-    let (tls, certificate) = tls(top, folder);
+    let (tls, certificate, ticket_keys) = tls(top, folder);
     let (token, client_auth) = token(top);
     let public = listener(&mut top.section("public"), 8444);
     let oauth = oauth::read(top);
-    let mut section = top.section("revocation");
-    let crl = revocation(&mut section, folder, data_dir.as_deref());
-    let (trust, lists) = (trust(top, &mut section), lists(&mut section));
-    drop(section);
+    let revocation = revocation::read(top, folder, data_dir.as_deref());
+    let trust = TrustPolicy { require_crl: revocation.require_crl, ..trust(top) };
     let directory = directory(top, folder);
     let graph = graph::read(top, folder, data_dir.as_deref(), &|name| std::env::var(name).ok());
     let admin = admin(top);
@@ -80,6 +75,7 @@ fn read(top: &mut Section, folder: &Path) -> Option<Config> {
             },
             algorithm: oauth.algorithm,
             published_keys: oauth.published_keys.iter().map(|file| folder.join(file)).collect(),
+            ticket_keys,
         },
         data_dir,
         log_filter,
@@ -90,8 +86,8 @@ fn read(top: &mut Section, folder: &Path) -> Option<Config> {
         oauth: plane,
         policy: Arc::new(oauth.policy),
         trust,
-        lists,
-        crl,
+        lists: revocation.lists,
+        crl: revocation.crl,
         directory: directory?,
         graph: graph?,
         admin: admin?,
@@ -109,7 +105,9 @@ fn log(top: &mut Section) -> (String, Format) {
     (filter.unwrap_or_else(|| "info".to_owned()), format)
 }
 
-fn tls(top: &mut Section, folder: &Path) -> (tls::Config, Option<(PathBuf, PathBuf)>) {
+type Tls = (tls::Config, Option<(PathBuf, PathBuf)>, Vec<PathBuf>);
+
+fn tls(top: &mut Section, folder: &Path) -> Tls {
     let mut section = top.section("tls");
     let file = |value: &Value| text(value).map(|path| folder.join(path));
     let certificate =
@@ -118,8 +116,17 @@ fn tls(top: &mut Section, folder: &Path) -> (tls::Config, Option<(PathBuf, PathB
     let tls13_only =
         section.choice("minimum_version", &[("1.2", false), ("1.3", true)]).unwrap_or(false);
     let no_resumption = section.flag("resumption") == Some(false);
+    let ticket_keys: Vec<PathBuf> = section
+        .texts("ticket_keys")
+        .unwrap_or_default()
+        .into_iter()
+        .map(|path| folder.join(path))
+        .collect();
+    if no_resumption && !ticket_keys.is_empty() {
+        section.problem("ticket_keys", None, "nothing where `resumption` is false");
+    }
     let config = tls::Config { tls13_only, no_resumption, ..tls::Config::default() };
-    (config, certificate.zip(key))
+    (config, certificate.zip(key), ticket_keys)
 }
 
 fn token(top: &mut Section) -> (Listener, ClientAuth) {
@@ -142,8 +149,12 @@ fn listener(section: &mut Section, port: u16) -> Listener {
         handshakes: section
             .number("handshakes", 1..=100_000)
             .map_or(default.handshakes, |n| n as usize),
+        handshakes_per_address: default.handshakes_per_address,
         http: default.http,
     };
+    let per_address = section.number("handshakes_per_address", 1..=100_000);
+    bounds.handshakes_per_address =
+        per_address.map_or(bounds.handshakes.div_ceil(4), |n| n as usize);
     let http = &mut bounds.http;
     http.header_read = section.duration("header_read", SECOND..=MINUTE).unwrap_or(http.header_read);
     http.idle = section.duration("idle", SECOND..=HOUR).unwrap_or(http.idle);
@@ -154,7 +165,7 @@ fn listener(section: &mut Section, port: u16) -> Listener {
     Listener { listen, bounds }
 }
 
-fn trust(top: &mut Section, revocation: &mut Section) -> TrustPolicy {
+fn trust(top: &mut Section) -> TrustPolicy {
     let default = TrustPolicy::default();
     let mut section = top.section("trust");
     TrustPolicy {
@@ -163,57 +174,8 @@ fn trust(top: &mut Section, revocation: &mut Section) -> TrustPolicy {
         anchor_constraints: section.flag("anchor_constraints").unwrap_or(true),
         require_client_auth: section.flag("require_client_auth").unwrap_or(false),
         max_path: section.number("max_path", 2..=10).map_or(default.max_path, |n| n as usize),
-        require_crl: revocation.flag("require_crl").unwrap_or(false),
-        grace: revocation.duration("grace", Duration::ZERO..=30 * DAY).unwrap_or(default.grace),
         ..default
     }
-}
-
-fn lists(revocation: &mut Section) -> ListPolicy {
-    ListPolicy {
-        require_delta: revocation.flag("require_delta").unwrap_or(false),
-        without_next_update: revocation.flag("without_next_update").unwrap_or(false),
-        ..ListPolicy::default()
-    }
-}
-
-fn revocation(section: &mut Section, folder: &Path, data_dir: Option<&Path>) -> crl::Config {
-    let mut config = crl::Config {
-        directory: Some(data_dir.unwrap_or(folder).join("crl")),
-        ..crl::Config::default()
-    };
-    let timing = &mut config.timing;
-    timing.min = section.duration("min_interval", SECOND..=DAY).unwrap_or(timing.min);
-    timing.max = section.duration("max_interval", SECOND..=DAY).unwrap_or(timing.max);
-    timing.file = section.duration("file_interval", SECOND..=HOUR).unwrap_or(timing.file);
-    if timing.min > timing.max {
-        section.problem(
-            "min_interval",
-            Some(format!("{:?}", timing.min)),
-            format!("it must not be above max_interval, which is {:?}", timing.max),
-        );
-    }
-    if let Some(parallel) = section.number("parallel", 1..=256) {
-        config.parallel = parallel as usize;
-    }
-    let transport = &mut config.transport;
-    if let Some(bytes) = section.number("max_bytes", 1024..=4 * 1024 * 1024 * 1024) {
-        transport.max_bytes = bytes;
-    }
-    transport.timeout = section.duration("timeout", SECOND..=HOUR).unwrap_or(transport.timeout);
-    transport.public_only = section.flag("private_addresses") == Some(false);
-    transport.files = section.flag("files").unwrap_or(false);
-    transport.proxy = section.url("proxy");
-    if let Some(path) = section.file("ca_bundle") {
-        match file(&folder.join(&path)) {
-            Ok(pem) => transport.roots_pem = Some(pem),
-            Err(error) => {
-                let why = format!("it must be a PEM file that can be read: {error}");
-                section.problem("ca_bundle", Some(format!("`{}`", path.display())), why);
-            }
-        }
-    }
-    config
 }
 
 /// `Some(None)`: no embedded directory.
@@ -288,12 +250,7 @@ fn issuer(section: &mut Section, folder: &Path) -> Option<Issuer> {
 fn static_token(section: &mut Section) -> Option<StaticToken> {
     let name = section.text("name");
     let sha256 = section.require("sha256", "the SHA-256 of a token, 64 hexadecimal digits", |v| {
-        let digits = v.as_str().filter(|s| s.len() == 64)?;
-        let mut out = [0; 32];
-        for (byte, pair) in out.iter_mut().zip(digits.as_bytes().chunks(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-        }
-        Some(out)
+        revocation::hex(v.as_str()?)?.try_into().ok()
     });
     let names = Permission::ALL.map(Permission::as_str).join(", ");
     let permissions =
@@ -301,7 +258,8 @@ fn static_token(section: &mut Section) -> Option<StaticToken> {
             value.as_array()?.iter().map(|name| Permission::parse(name.as_str()?)).collect()
         });
     let sha256 = sha256?;
-    let short: String = sha256[..4].iter().map(|b: &u8| format!("{b:02x}")).collect();
+    let sha256: [u8; 32] = sha256;
+    let short: String = sha256[..4].iter().map(|b| format!("{b:02x}")).collect();
     let name = name.unwrap_or_else(|| format!("token {short}"));
     Some(StaticToken { name, sha256, permissions: permissions? })
 }

@@ -115,6 +115,7 @@ impl Hangar {
         };
         let (reader, saving) = read?;
         let validators = fetched.validators.clone();
+        let saving = saving.zip(self.store.clone());
         let finished = spawn_blocking(move || finish(reader, saving, &plan, validators)).await;
         let list = finished.map_err(|_| LookError::Aborted)??;
         let (validators, max_age) = (fetched.validators, fetched.max_age);
@@ -138,21 +139,23 @@ fn receive(
     while let Some(piece) = pieces.blocking_recv() {
         reader.feed(&piece)?;
         if std::mem::take(&mut first) {
-            saving = store.and_then(|store| kept(&plan.address, store.begin(&plan.address)));
+            saving = store
+                .and_then(|store| store.kept(&plan.address, store.begin(&plan.address)))
+                .zip(store);
         }
-        if let Some(mut file) = saving.take()
-            && kept(&plan.address, file.write(&piece)).is_some()
+        if let Some((mut file, store)) = saving.take()
+            && store.kept(&plan.address, file.write(&piece)).is_some()
         {
-            saving = Some(file);
+            saving = Some((file, store));
         }
     }
-    Ok((reader, saving))
+    Ok((reader, saving.map(|(file, _)| file)))
 }
 
 /// Verifies, compares with the list in force, and keeps on disk.  `None`: the same list again.
 fn finish(
     reader: ListReader,
-    saving: Option<Saving>,
+    saving: Option<(Saving, Store)>,
     plan: &Plan,
     validators: Validators,
 ) -> Result<Option<Arc<RevocationList>>, LookError> {
@@ -160,10 +163,16 @@ fn finish(
     if !point::accept(&plan.wanted, plan.in_force.as_deref(), &list)? {
         return Ok(None);
     }
-    if let Some(saving) = saving {
-        let address = plan.address.to_string();
-        let meta = Meta { address, validators, fetched: plan.now.0 };
-        kept(&plan.address, saving.commit(&meta));
+    if let Some((saving, store)) = saving {
+        let meta = Meta {
+            address: plan.address.to_string(),
+            validators,
+            fetched: plan.now.0,
+            next_update: list.next_update.map(|at| at.0),
+        };
+        if store.kept(&plan.address, saving.commit(&meta)).is_some() {
+            store.works();
+        }
     }
     Ok(Some(Arc::new(list)))
 }
@@ -171,7 +180,10 @@ fn finish(
 fn load(store: &Store, plan: &Plan, limit: u64) -> Option<(Arc<RevocationList>, Meta)> {
     let mut reader = ListReader::new(limit);
     let feed = |piece: &[u8]| reader.feed(piece).map_err(io::Error::other);
-    let meta = kept(&plan.address, store.load(&plan.address, feed))??;
+    let loaded = store.load(&plan.address, feed).inspect_err(
+        |error| warn!(crl.address = &*plan.address, %error, "the copy on disk is not used"),
+    );
+    let meta = loaded.ok()??;
     let list = reader.finish(&plan.signers, plan.now).map_err(LookError::from);
     let usable = list.and_then(|list| {
         point::accept(&plan.wanted, None, &list)?;
@@ -184,11 +196,4 @@ fn load(store: &Store, plan: &Plan, limit: u64) -> Option<(Arc<RevocationList>, 
             None
         }
     }
-}
-
-/// A disk that fails costs the copy, never the list.
-fn kept<T>(address: &str, result: io::Result<T>) -> Option<T> {
-    result
-        .inspect_err(|error| warn!(crl.address = address, %error, "no copy of the list on disk"))
-        .ok()
 }

@@ -8,15 +8,22 @@
 //! list · JSON of `Meta` · length of the JSON, 4 octets · SHA-256 of all that · magic, 8 octets
 //! ```
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
+use tracing::{debug, info, warn};
 
 use crate::crl::transport::Validators;
 use crate::domain::cert::Fingerprint;
+use crate::domain::time::Timestamp;
 
 const MAGIC: &[u8; 8] = b"agcrl\x00\x01\n";
 const TAIL: u64 = 4 + 32 + 8;
@@ -31,12 +38,23 @@ pub struct Meta {
     pub validators: Validators,
     /// When it was fetched, in seconds since 1970.
     pub fetched: i64,
+    /// The list's nextUpdate, likewise.
+    #[serde(default)]
+    pub next_update: Option<i64>,
 }
+
+/// How long the list of an address that nobody names is kept at least: an authority that is put back
+/// by then starts with its old list, and takes no older one.
+const KEPT: Duration = Duration::from_secs(7 * 86_400);
+/// And until its nextUpdate, when an older one is stale too; but no longer than this.
+const KEPT_AT_MOST: Duration = Duration::from_secs(400 * 86_400);
 
 /// A directory of lists.
 #[derive(Debug, Clone)]
 pub struct Store {
     directory: PathBuf,
+    /// The disk failed the last time.
+    failing: Arc<AtomicBool>,
 }
 
 impl Store {
@@ -47,12 +65,62 @@ impl Store {
     pub fn open(directory: impl Into<PathBuf>) -> io::Result<Self> {
         let directory = directory.into();
         fs::create_dir_all(&directory)?;
-        Ok(Self { directory })
+        for file in fs::read_dir(&directory)? {
+            let path = file?.path();
+            // Of a process that was ended while it wrote.
+            if path.to_string_lossy().ends_with(".crl.new") {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(Self { directory, failing: Arc::default() })
     }
 
     fn path(&self, address: &str) -> PathBuf {
         let name = Fingerprint::of(address.as_bytes()).to_string();
         self.directory.join(format!("{name}.crl"))
+    }
+
+    /// A disk that fails costs the copy, never the list.  It is told once, until it works again: a
+    /// full disk fails every list at every look.
+    pub fn kept<T>(&self, what: &str, result: io::Result<T>) -> Option<T> {
+        match result {
+            Ok(kept) => Some(kept),
+            Err(error) => {
+                if self.failing.swap(true, Ordering::Relaxed) {
+                    debug!(what, %error, "no copy on disk");
+                } else {
+                    warn!(what, %error, "no copy on disk, nor of others until the disk is mended");
+                }
+                None
+            }
+        }
+    }
+
+    /// A copy is whole on the disk.
+    pub fn works(&self) {
+        if self.failing.swap(false, Ordering::Relaxed) {
+            info!("copies of lists are kept on disk again");
+        }
+    }
+
+    /// Sets aside the lists of addresses that are not among `named`, and removes those that were set
+    /// aside long ago.
+    ///
+    /// # Errors
+    /// The disk refuses; the rest is done all the same.
+    pub fn sweep(&self, named: &[Arc<str>], now: Timestamp) -> io::Result<()> {
+        let named: HashSet<PathBuf> = named.iter().map(|address| self.path(address)).collect();
+        let mut done = Ok(());
+        for file in fs::read_dir(&self.directory)? {
+            let path = file?.path();
+            let swept = match path.extension().and_then(OsStr::to_str) {
+                Some("crl") if !named.contains(&path) => set_aside(&path, now),
+                Some(ASIDE) if !named.contains(&path.with_extension("crl")) => forget(&path, now),
+                _ => Ok(()),
+            };
+            done = done.and(swept);
+        }
+        done
     }
 
     /// Begins to write the list of `address`.  Nothing is in its place before
@@ -80,26 +148,17 @@ impl Store {
         address: &str,
         mut piece: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<Option<Meta>> {
-        let mut file = match File::open(self.path(address)) {
+        let path = self.path(address);
+        // Named again: what was set aside is its list.
+        match fs::rename(path.with_extension(ASIDE), &path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
-        let damaged = |what| io::Error::new(io::ErrorKind::InvalidData, what);
-        let length = file.metadata()?.len();
-        let body = length.checked_sub(TAIL).ok_or_else(|| damaged("too short"))?;
-        let mut tail = [0; TAIL as usize];
-        file.seek(SeekFrom::Start(body))?;
-        file.read_exact(&mut tail)?;
-        let (meta_length, rest) = tail.split_at(4);
-        let (checksum, magic) = rest.split_at(32);
-        if magic != MAGIC {
-            return Err(damaged("not a list of this program's"));
-        }
-        let meta_length = meta_length.iter().fold(0, |n, &b| (n << 8) | u64::from(b));
-        let list = body
-            .checked_sub(meta_length)
-            .filter(|_| meta_length <= MAX_META)
-            .ok_or_else(|| damaged("impossible lengths"))?;
+        let Tail { list, meta: meta_length, checksum, bytes: tail } = Tail::read(&mut file)?;
 
         let mut context = Context::new(&SHA256);
         let mut buffer = vec![0; 256 * 1024];
@@ -128,6 +187,80 @@ impl Store {
         }
         Ok(Some(meta))
     }
+}
+
+/// The end of a file.
+struct Tail {
+    /// Octets of the list.
+    list: u64,
+    /// Octets of the JSON after it.
+    meta: u64,
+    checksum: [u8; 32],
+    bytes: [u8; TAIL as usize],
+}
+
+impl Tail {
+    fn read(file: &mut File) -> io::Result<Self> {
+        let length = file.metadata()?.len();
+        let body = length.checked_sub(TAIL).ok_or_else(|| damaged("too short"))?;
+        let mut bytes = [0; TAIL as usize];
+        file.seek(SeekFrom::Start(body))?;
+        file.read_exact(&mut bytes)?;
+        let (meta, rest) = bytes.split_at(4);
+        let (sum, magic) = rest.split_at(32);
+        if magic != MAGIC {
+            return Err(damaged("not a list of this program's"));
+        }
+        let meta = meta.iter().fold(0, |n, &b| (n << 8) | u64::from(b));
+        let list = body
+            .checked_sub(meta)
+            .filter(|_| meta <= MAX_META)
+            .ok_or_else(|| damaged("impossible lengths"))?;
+        let mut checksum = [0; 32];
+        checksum.copy_from_slice(sum);
+        Ok(Self { list, meta, checksum, bytes })
+    }
+}
+
+fn damaged(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// Ends the names of lists that nobody asks for; the file's time says since when.
+const ASIDE: &str = "aside";
+
+fn set_aside(path: &Path, now: Timestamp) -> io::Result<()> {
+    let aside = path.with_extension(ASIDE);
+    // The time first: a list that is aside with an old time would be removed at once.
+    File::options().append(true).open(path)?.set_modified(system_time(now))?;
+    fs::rename(path, aside)
+}
+
+/// Removes a list that was set aside long enough ago.
+fn forget(path: &Path, now: Timestamp) -> io::Result<()> {
+    let since = Timestamp::from(fs::metadata(path)?.modified()?);
+    // What is damaged says nothing of nextUpdate, and would not be used.
+    let next_update = File::open(path).and_then(|mut file| next_update(&mut file)).ok().flatten();
+    let until = next_update.map_or(since.after(KEPT), |at| at.max(since.after(KEPT)));
+    if now < until.min(since.after(KEPT_AT_MOST)) {
+        return Ok(());
+    }
+    fs::remove_file(path)?;
+    debug!(path = %path.display(), "a list that nobody names was removed");
+    Ok(())
+}
+
+fn next_update(file: &mut File) -> io::Result<Option<Timestamp>> {
+    let tail = Tail::read(file)?;
+    file.seek(SeekFrom::Start(tail.list))?;
+    let mut meta = Vec::new();
+    file.take(tail.meta).read_to_end(&mut meta)?;
+    let meta: Meta = serde_json::from_slice(&meta)?;
+    Ok(meta.next_update.map(Timestamp))
+}
+
+fn system_time(at: Timestamp) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(at.0).unwrap_or(0))
 }
 
 /// A list being written.
@@ -192,10 +325,17 @@ mod tests {
     use super::*;
 
     const ADDRESS: &str = "http://ca.example/1.crl";
+    const NOW: Timestamp = Timestamp(1_767_225_600);
+    const DAY: i64 = 86_400;
 
     fn meta(address: &str) -> Meta {
         let validators = Validators { etag: Some("\"1\"".to_owned()), last_modified: None };
-        Meta { address: address.to_owned(), validators, fetched: 7 }
+        Meta {
+            address: address.to_owned(),
+            validators,
+            fetched: 7,
+            next_update: Some(NOW.0 + 30 * DAY),
+        }
     }
 
     fn save(store: &Store, content: &[u8]) {
@@ -254,5 +394,62 @@ mod tests {
             fs::write(&path, &whole[..at]).expect("room");
             assert!(load(&store).is_err(), "cut at {at}");
         }
+    }
+
+    #[test]
+    fn a_list_that_nobody_names_is_kept_for_a_while() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let files = || fs::read_dir(directory.path()).expect("readable").count();
+        fs::write(directory.path().join("x.crl.new"), "left over").expect("room");
+        fs::write(directory.path().join("sighted"), "another's").expect("room");
+        let store = Store::open(directory.path()).expect("a store");
+        save(&store, b"the list");
+        assert_eq!(files(), 2);
+        let sweep = |named: &[Arc<str>], days| {
+            store.sweep(named, Timestamp(NOW.0 + days * DAY)).expect("swept");
+        };
+        sweep(&[ADDRESS.into()], 1000);
+        assert_eq!(files(), 2, "it is named");
+        // Its nextUpdate is at day 30; it was set aside at day 10.
+        for day in [10, 16, 29] {
+            sweep(&[], day);
+            assert_eq!(files(), 2, "day {day}");
+        }
+        assert!(load(&store).expect("readable").is_some(), "put back, it starts with its list");
+        sweep(&[], 28);
+        sweep(&[], 34);
+        assert_eq!(files(), 2, "seven days count anew");
+        sweep(&[], 35);
+        assert_eq!(files(), 1);
+        assert!(load(&store).expect("readable").is_none());
+    }
+
+    #[test]
+    fn a_damaged_list_that_nobody_names_goes_too() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Store::open(directory.path()).expect("a store");
+        fs::write(store.path(ADDRESS), "garbage").expect("room");
+        store.sweep(&[], NOW).expect("swept");
+        store.sweep(&[], Timestamp(NOW.0 + 7 * DAY - 1)).expect("swept");
+        assert_eq!(fs::read_dir(directory.path()).expect("readable").count(), 1);
+        store.sweep(&[], Timestamp(NOW.0 + 7 * DAY)).expect("swept");
+        assert_eq!(fs::read_dir(directory.path()).expect("readable").count(), 0);
+    }
+
+    #[test]
+    fn a_disk_that_fails_is_told_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Store::open(directory.path().join("lists")).expect("a store");
+        fs::remove_dir(directory.path().join("lists")).expect("empty");
+        for _ in 0..3 {
+            assert!(store.kept(ADDRESS, store.begin(ADDRESS)).is_none());
+            assert!(store.failing.load(Ordering::Relaxed));
+        }
+        fs::create_dir(directory.path().join("lists")).expect("room");
+        let saving = store.kept(ADDRESS, store.begin(ADDRESS)).expect("a file");
+        assert!(store.failing.load(Ordering::Relaxed), "an empty file is no proof");
+        saving.commit(&meta(ADDRESS)).expect("committed");
+        store.works();
+        assert!(!store.failing.load(Ordering::Relaxed));
     }
 }

@@ -1,7 +1,7 @@
 //! One address: what is wanted of it, what is in force from it, and whether a newer list may replace
 //! that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,38 +14,98 @@ use crate::domain::name::Name;
 use crate::domain::time::Timestamp;
 use crate::domain::trust::anchors::AnchorSet;
 use crate::domain::trust::crl::{CrlNumber, RevocationList};
+use crate::domain::trust::revocations::{CrlMode, ListPolicy, ListRules};
+use crate::domain::trust::sightings::Sighting;
 
 /// What authorities expect at an address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) complete: bool,
     pub(super) delta: bool,
-    /// Names and keys of the authorities that name the address.
-    pub(super) issuers: Vec<Name>,
-    pub(super) keys: Vec<Fingerprint>,
+    /// The authorities that name the address.
+    pub(super) authorities: Vec<Namer>,
 }
 
-/// The addresses that matter, and all certificates that may sign lists.
-pub(super) fn wanted(anchors: &AnchorSet) -> (BTreeMap<Arc<str>, Wanted>, Vec<Arc<Certificate>>) {
-    let mut addresses: BTreeMap<Arc<str>, Wanted> = BTreeMap::new();
+/// An authority that names an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Namer {
+    pub(super) name: Name,
+    pub(super) key: Fingerprint,
+    /// What is demanded of its lists.
+    pub(super) rules: ListRules,
+}
+
+impl Wanted {
+    /// The names of the authorities.
+    pub(super) fn issuers(&self) -> Vec<Name> {
+        let mut names: Vec<Name> = Vec::new();
+        for authority in &self.authorities {
+            if !names.contains(&authority.name) {
+                names.push(authority.name.clone());
+            }
+        }
+        names
+    }
+
+    fn add(&mut self, authority: Namer, is_delta: bool) {
+        self.delta |= is_delta;
+        self.complete |= !is_delta;
+        if !self.authorities.contains(&authority) {
+            self.authorities.push(authority);
+        }
+    }
+}
+
+/// What is looked at.
+#[derive(Default)]
+pub(super) struct Wants {
+    /// By address.
+    pub(super) addresses: BTreeMap<Arc<str>, Wanted>,
+    /// All certificates that may sign lists.
+    pub(super) signers: Vec<Arc<Certificate>>,
+    /// Those that the directory names.
+    pub(super) authorities: BTreeSet<Fingerprint>,
+    /// Entries of the settings that fit no authority.
+    pub(super) unmatched: Vec<String>,
+}
+
+impl Wants {
+    pub(super) fn add(&mut self, address: &Arc<str>, namer: Namer, is_delta: bool) {
+        self.addresses.entry(Arc::clone(address)).or_default().add(namer, is_delta);
+    }
+}
+
+/// The addresses that matter under these settings.
+pub(super) fn wants(anchors: &AnchorSet, policy: &ListPolicy, sightings: &[Sighting]) -> Wants {
+    let policy = policy.resolve(anchors);
+    let mut wants = Wants::default();
     let mut signers: BTreeMap<Fingerprint, Arc<Certificate>> = BTreeMap::new();
+    let namer = |certificate: &Certificate| {
+        let rules = policy.of(&certificate.subject, certificate.key);
+        let name = certificate.subject.clone();
+        let namer = Namer { name, key: certificate.key, rules: rules.clone() };
+        (rules.mode != Some(CrlMode::Off)).then_some(namer)
+    };
     for authority in anchors.configurations.iter().flat_map(|c| &c.authorities) {
         let certificate = &authority.certificate;
         signers.entry(certificate.fingerprint).or_insert_with(|| Arc::clone(certificate));
+        let Some(namer) = namer(certificate) else { continue };
         for (address, is_delta) in [(&authority.crl_url, false), (&authority.delta_crl_url, true)] {
-            let Some(address) = address else { continue };
-            let wanted = addresses.entry(Arc::clone(address)).or_default();
-            wanted.delta |= is_delta;
-            wanted.complete |= !is_delta;
-            if !wanted.keys.contains(&certificate.key) {
-                wanted.keys.push(certificate.key);
-            }
-            if !wanted.issuers.contains(&certificate.subject) {
-                wanted.issuers.push(certificate.subject.clone());
+            if let Some(address) = address {
+                wants.add(address, namer.clone(), is_delta);
             }
         }
     }
-    (addresses, signers.into_values().collect())
+    wants.authorities = signers.keys().copied().collect();
+    for sighting in sightings {
+        let issuer = &sighting.issuer;
+        signers.entry(issuer.fingerprint).or_insert_with(|| Arc::clone(issuer));
+        let Some(namer) = namer(issuer) else { continue };
+        for (addresses, is_delta) in [(&sighting.complete, false), (&sighting.delta, true)] {
+            addresses.iter().for_each(|address| wants.add(address, namer.clone(), is_delta));
+        }
+    }
+    Wants { signers: signers.into_values().collect(), unmatched: policy.unmatched, ..wants }
 }
 
 /// Why a list that can be read and verified is not taken.
@@ -92,12 +152,14 @@ pub(super) fn accept(
     }
     // An indirect list has its own issuer's name; whether that one is trusted is asked at each use.
     let indirect = new.scope.as_ref().is_some_and(|scope| scope.indirect);
-    if !indirect && !wanted.issuers.contains(&new.issuer) {
+    if !indirect && !wanted.authorities.iter().any(|authority| authority.name == new.issuer) {
         return Err(Rejected::Issuer { found: new.issuer.to_string() });
     }
     let Some(old) = old else { return Ok(true) };
-    let belongs =
-        |list: &RevocationList| list.signer_key().is_some_and(|key| wanted.keys.contains(&key));
+    let belongs = |list: &RevocationList| {
+        let key = list.signer_key();
+        wanted.authorities.iter().any(|authority| Some(authority.key) == key)
+    };
     if belongs(old) && !belongs(new) {
         return Err(Rejected::Key);
     }

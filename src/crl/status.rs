@@ -10,8 +10,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
-use crate::crl::point::Point;
+use crate::crl::point::{Namer, Point};
 use crate::domain::time::Timestamp;
+use crate::domain::trust::crl::{Kind, RevocationList};
 
 /// One address.  Times are RFC 3339.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -21,6 +22,8 @@ pub struct Status {
     pub address: String,
     /// The authorities that name it.
     pub authorities: Vec<String>,
+    /// What is demanded of each of them.
+    pub policies: Vec<PolicyStatus>,
     /// The list in force.
     pub list: Option<ListStatus>,
     /// When the address was last fetched from (not: loaded from disk).
@@ -31,6 +34,22 @@ pub struct Status {
     pub next_fetch: String,
     /// When and why the last look failed, until one succeeds.
     pub last_error: Option<ErrorStatus>,
+}
+
+/// What is demanded of the lists of one authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyStatus {
+    /// The authority.
+    pub authority: String,
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub key: String,
+    /// `require` or `if-available`: nobody looks at an address for an authority that is `off`.
+    pub mode: &'static str,
+    /// How long past nextUpdate its lists still decide.
+    pub grace_seconds: u64,
+    /// Its complete list decides only together with a fresh delta.
+    pub require_delta: bool,
 }
 
 /// A list in force.
@@ -70,7 +89,8 @@ impl Status {
     pub(super) fn of(address: &str, point: &Point) -> Self {
         Self {
             address: address.to_owned(),
-            authorities: point.wanted.issuers.iter().map(ToString::to_string).collect(),
+            authorities: point.wanted.issuers().iter().map(ToString::to_string).collect(),
+            policies: point.wanted.authorities.iter().map(PolicyStatus::from).collect(),
             list: point.list.as_ref().map(|list| ListStatus::from(&**list)),
             fetched: point.fetched.map(|at| at.to_string()),
             from_disk: point.from_disk,
@@ -83,9 +103,20 @@ impl Status {
     }
 }
 
-impl From<&crate::domain::trust::crl::RevocationList> for ListStatus {
-    fn from(list: &crate::domain::trust::crl::RevocationList) -> Self {
-        use crate::domain::trust::crl::Kind;
+impl From<&Namer> for PolicyStatus {
+    fn from(authority: &Namer) -> Self {
+        Self {
+            authority: authority.name.to_string(),
+            key: authority.key.to_string(),
+            mode: authority.rules.mode.unwrap_or_default().as_str(),
+            grace_seconds: authority.rules.grace.as_secs(),
+            require_delta: authority.rules.require_delta,
+        }
+    }
+}
+
+impl From<&RevocationList> for ListStatus {
+    fn from(list: &RevocationList) -> Self {
         let base_number = match list.kind {
             Kind::Complete => None,
             Kind::Delta { base } => Some(base.to_string()),

@@ -301,11 +301,38 @@ impl Client {
         body: Option<&Value>,
         if_match: Option<&str>,
     ) -> Result<Value, FetchError> {
-        let http = self.http().await?;
         let mut url = self.list.clone();
         if let (Ok(mut path), false) = (url.path_segments_mut(), below.is_empty()) {
             path.push(below);
         }
+        self.operate(method, &url, body, if_match).await
+    }
+
+    /// The address of something else of the directory: `segments` are below its version.
+    pub fn at(&self, segments: &[&str], query: &str) -> Url {
+        let mut url = self.list.clone();
+        url.set_query((!query.is_empty()).then_some(query));
+        let root = url.path().rsplit_once("/directory/certificateAuthorities/");
+        let root = root.map_or("/", |(root, _)| root).to_owned();
+        url.set_path(&root);
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.extend(segments);
+        }
+        url
+    }
+
+    /// As [`Client::call`], at an address that [`Client::at`] made.
+    ///
+    /// # Errors
+    /// As for [`Client::call`].
+    pub async fn operate(
+        &self,
+        method: Method,
+        url: &Url,
+        body: Option<&Value>,
+        if_match: Option<&str>,
+    ) -> Result<Value, FetchError> {
+        let http = self.http().await?;
         let mut token = self.tokens.token().await?;
         let mut renewed = false;
         loop {
@@ -341,7 +368,6 @@ impl Client {
     /// # Errors
     /// As for [`Client::fetch`].
     pub async fn objects(&self) -> Result<Vec<Value>, FetchError> {
-        let http = self.http().await?;
         let (mut objects, mut seen) = (Vec::new(), HashSet::new());
         let mut next = Some(self.list.clone());
         while let Some(url) = next {
@@ -351,15 +377,25 @@ impl Client {
             if !seen.insert(url.clone()) {
                 return Err(FetchError::Circle);
             }
-            let mut page = wire::parse(&self.get(&http, &url, None).await?.body)?;
-            match page["value"].take() {
-                Value::Array(list) => objects.extend(list),
-                _ => return Err(WireError::Shape("`value` is no list".into()).into()),
-            }
-            let link = page["@odata.nextLink"].as_str();
-            next = link.map(|link| self.same_origin(link)).transpose()?;
+            let (page, link) = self.list_page(&url).await?;
+            objects.extend(page);
+            next = link;
         }
         Ok(objects)
+    }
+
+    /// One page of a list as it was sent, and where it goes on, for administrators' tools.
+    ///
+    /// # Errors
+    /// As for [`Client::fetch`].
+    pub async fn list_page(&self, url: &Url) -> Result<(Vec<Value>, Option<Url>), FetchError> {
+        let http = self.http().await?;
+        let mut page = wire::parse(&self.get(&http, url, None).await?.body)?;
+        let Value::Array(list) = page["value"].take() else {
+            return Err(WireError::Shape("`value` is no list".into()).into());
+        };
+        let link = page["@odata.nextLink"].as_str();
+        Ok((list, link.map(|link| self.same_origin(link)).transpose()?))
     }
 
     async fn http(&self) -> Result<reqwest::Client, AuthError> {
@@ -630,6 +666,9 @@ mod tests {
             let url = client(base).expect("a client").url().to_string();
             assert_eq!(url, format!("https://g.example/{COLLECTION}"));
         }
+        let client_below = client("https://g.example/x/beta").expect("a client");
+        let url = client_below.at(&["devices", "a/b"], "$top=1");
+        assert_eq!(url.as_str(), "https://g.example/x/beta/devices/a%2Fb?$top=1");
         let below = client("https://g.example/x/").expect("a client");
         assert_eq!(below.url().path(), format!("/x/{COLLECTION}"));
     }

@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod directory;
 #[path = "../support/postgres.rs"]
+#[allow(dead_code, reason = "other tests use the rest of it")]
 mod postgres;
 
 mod changes;

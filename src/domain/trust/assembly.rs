@@ -3,17 +3,15 @@
 //! *Wanted* is kept apart from *in force*: what was applied stays due until somebody says that a
 //! snapshot of it was published, so that a failed build is retried and not forgotten.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::domain::cert::Fingerprint;
 use crate::domain::name::Name;
 use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Skipped};
 use crate::domain::trust::crl::RevocationList;
 use crate::domain::trust::devices::{Registries, Registry};
-use crate::domain::trust::revocations::{RevocationPolicy, Revocations, Unusable};
-use crate::domain::trust::snapshot::{Snapshot, TrustPolicy};
+use crate::domain::trust::revocations::{ListPolicy, Revocations, Unusable};
+use crate::domain::trust::snapshot::Snapshot;
 
 /// News of one source.
 #[derive(Debug, Clone)]
@@ -55,18 +53,6 @@ pub enum ListState {
     },
     /// The address matters no longer.
     Gone,
-}
-
-/// How lists are used; the rest is in [`TrustPolicy`].
-#[derive(Debug, Clone, Default)]
-pub struct ListPolicy {
-    /// Authorities with a delta address need a fresh delta; otherwise their complete list decides
-    /// until its own nextUpdate.
-    pub require_delta: bool,
-    /// Lists without nextUpdate decide.
-    pub without_next_update: bool,
-    /// Lateness allowed by the key that signs, instead of [`TrustPolicy::grace`].
-    pub grace_by_key: HashMap<Fingerprint, Duration>,
 }
 
 /// The latest word of every source.
@@ -137,7 +123,7 @@ impl Assembly {
         });
         let revocations = Revocations::new(lists)
             .with_unusable(unusable.collect())
-            .with_policy(self.revocation_policy(anchors, &previous.policy));
+            .with_policy(self.policy.resolve(anchors));
         previous.next(merged, Arc::new(revocations)).with_devices(Arc::clone(&self.devices))
     }
 
@@ -167,24 +153,6 @@ impl Assembly {
             }
         }
         out
-    }
-
-    fn revocation_policy(&self, anchors: &AnchorSet, policy: &TrustPolicy) -> RevocationPolicy {
-        let with_delta = |authority: &&Authority| authority.delta_crl_url.is_some();
-        let require_delta: HashSet<_> = anchors
-            .configurations
-            .iter()
-            .filter(|_| self.policy.require_delta)
-            .flat_map(|configuration| &configuration.authorities)
-            .filter(with_delta)
-            .map(|authority| authority.certificate.key)
-            .collect();
-        RevocationPolicy {
-            grace: policy.grace,
-            grace_by_key: self.policy.grace_by_key.clone(),
-            without_next_update: self.policy.without_next_update,
-            require_delta,
-        }
     }
 }
 

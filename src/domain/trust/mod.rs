@@ -6,4 +6,5 @@ pub mod crl;
 pub mod devices;
 pub mod path;
 pub mod revocations;
+pub mod sightings;
 pub mod snapshot;

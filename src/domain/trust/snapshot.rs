@@ -1,13 +1,15 @@
 //! Everything that trust decisions need, immutable.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use crate::domain::cert::Fingerprint;
+use crate::domain::name::Name;
 use crate::domain::trust::anchors::AnchorSet;
 use crate::domain::trust::devices::Registries;
 use crate::domain::trust::path::index::Index;
 use crate::domain::trust::path::signature::SignatureMemo;
 use crate::domain::trust::revocations::{CrlMode, Revocations};
+use crate::domain::trust::sightings::Sightings;
 
 /// What the operator demands of paths; the defaults are the strict ones.
 #[derive(Debug, Clone)]
@@ -23,13 +25,11 @@ pub struct TrustPolicy {
     /// Refuse leaves without extendedKeyUsage clientAuth.  Otherwise its absence is allowed, and
     /// anyExtendedKeyUsage in its place.
     pub require_client_auth: bool,
-    /// `None`: `Require` for an authority with a CRL address, else `Off`.  `Some` is for every
-    /// authority in the path.
+    /// `None`: as the revocation policy says of the authority, and where that says nothing, `Require`
+    /// for one with a CRL address, else `Off`.  `Some` is for every authority in the path.
     pub crl: Option<CrlMode>,
     /// Authorities without a CRL address are `Require` too.
     pub require_crl: bool,
-    /// How long past nextUpdate a list still decides.
-    pub grace: Duration,
     /// The user-initial-policy-set (RFC 5280 section 6.1.1 (c)) as OID contents; empty: any policy.
     pub policies: Vec<Box<[u8]>>,
     /// initial-explicit-policy (RFC 5280 section 6.1.1 (f)).
@@ -59,7 +59,6 @@ impl Default for TrustPolicy {
             require_client_auth: false,
             crl: None,
             require_crl: false,
-            grace: Duration::ZERO,
             policies: Vec::new(),
             explicit_policy: false,
             inhibit_policy_mapping: false,
@@ -89,6 +88,9 @@ pub struct Snapshot {
     pub policy: Arc<TrustPolicy>,
     /// Signatures that were verified; shared by all generations.
     pub signatures: Arc<SignatureMemo>,
+    /// Where certificates themselves say that their lists are; shared by all generations.  `None`:
+    /// only the directory says it.
+    pub sightings: Option<Arc<Sightings>>,
     index: Arc<Index>,
 }
 
@@ -102,13 +104,19 @@ impl Snapshot {
         signatures: Arc<SignatureMemo>,
     ) -> Self {
         let index = Arc::new(Index::of(&anchors));
-        let devices = Arc::default();
-        Self { generation, anchors, revocations, devices, policy, signatures, index }
+        let (devices, sightings) = (Arc::default(), None);
+        Self { generation, anchors, revocations, devices, policy, signatures, sightings, index }
     }
 
     /// Nothing is trusted yet.
     pub fn nothing(policy: Arc<TrustPolicy>) -> Self {
         Self { policy, ..Self::default() }
+    }
+
+    /// With a place to note the addresses that certificates name.
+    #[must_use]
+    pub fn with_sightings(self, sightings: Option<Arc<Sightings>>) -> Self {
+        Self { sightings, ..self }
     }
 
     /// The snapshot that follows this one.  `None` keeps the configurations, and with them their index.
@@ -126,6 +134,7 @@ impl Snapshot {
             devices: Arc::clone(&self.devices),
             policy: Arc::clone(&self.policy),
             signatures: Arc::clone(&self.signatures),
+            sightings: self.sightings.clone(),
             index,
         }
     }
@@ -134,6 +143,15 @@ impl Snapshot {
     #[must_use]
     pub fn with_devices(self, devices: Arc<Registries>) -> Self {
         Self { devices, ..self }
+    }
+
+    /// What the authority of this name and key needs; `has_address`: a list of it is published where
+    /// we look.  An operator's word on all decides before one on a single authority.
+    pub fn crl_mode(&self, name: &Name, key: Fingerprint, has_address: bool) -> CrlMode {
+        let told_apart = || self.revocations.policy().of(name, key).mode;
+        self.policy.crl.or_else(told_apart).unwrap_or({
+            if has_address || self.policy.require_crl { CrlMode::Require } else { CrlMode::Off }
+        })
     }
 
     /// Authorities by name.

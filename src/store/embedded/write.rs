@@ -132,7 +132,8 @@ fn remove(
     let found = objects.get(id)?.map(|object| object.value().0);
     let found = expect(found, expected)?;
     let mut referred = transaction.open_table(REFERRED)?;
-    if let Some(by) = referrers(&referred, (collection, id))?.next() {
+    let (name, after) = (collection.name(), format!("{id}\0"));
+    if let Some(by) = referred.range((name, id, "", "")..(name, &*after, "", ""))?.next() {
         return Err(StoreError::Referenced(by?.0.value().3.into()).into());
     }
     let version = next_version(transaction, collection)?;
@@ -146,17 +147,6 @@ fn remove(
     }
     forget(transaction, collection, remembered)?;
     Ok(version)
-}
-
-/// Everything that refers to an object.
-fn referrers<'t>(
-    referred: &'t impl ReadableTable<(&'static str, &'static str, &'static str, &'static str), ()>,
-    (collection, id): (Collection, &str),
-) -> Result<redb::Range<'t, (&'static str, &'static str, &'static str, &'static str), ()>, Failure>
-{
-    let name = collection.name();
-    let after = format!("{id}\0");
-    Ok(referred.range((name, id, "", "")..(name, &*after, "", ""))?)
 }
 
 fn next_version(transaction: &WriteTransaction, collection: Collection) -> Result<u64, Failure> {

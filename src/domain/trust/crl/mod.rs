@@ -26,5 +26,5 @@ pub use reader::{
     DEFAULT_MAX_BYTES, ListReader, MAX_CERTIFICATE_ISSUERS, MAX_PART_BYTES, Unverified,
 };
 pub use reason::{Reason, Reasons};
-pub(in crate::domain::trust) use scope::distribution_points;
 pub use scope::{DistributionPoint, IssuingDistributionPoint, Only};
+pub(in crate::domain::trust) use scope::{distribution_points, read_points};

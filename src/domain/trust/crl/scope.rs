@@ -154,7 +154,10 @@ pub(in crate::domain::trust) fn distribution_points(
 }
 
 /// cRLDistributionPoints' value, of a certificate (or freshestCRL's, of a list) of this issuer.
-pub(super) fn read_points(value: &[u8], issuer: &Name) -> Result<Vec<DistributionPoint>, DerError> {
+pub(in crate::domain::trust) fn read_points(
+    value: &[u8],
+    issuer: &Name,
+) -> Result<Vec<DistributionPoint>, DerError> {
     let mut list = der::single(value, tag::SEQUENCE)?.reader();
     let mut out = Vec::new();
     while !list.is_empty() {

@@ -14,6 +14,7 @@ use crate::domain::trust::path::checks::{self, Purpose};
 use crate::domain::trust::path::index::key_ids_agree;
 use crate::domain::trust::path::second;
 use crate::domain::trust::revocations::{CrlMode, Question};
+use crate::domain::trust::sightings::Look;
 use crate::domain::trust::snapshot::Snapshot;
 
 /// Paths that an explanation keeps.
@@ -226,28 +227,40 @@ impl<'a> Search<'a> {
             |signer: &Certificate| self.signer(goal, anchor.fingerprint, signer);
         for pair in path.windows(2).rev() {
             let [certificate, issuer] = pair else { continue };
-            self.snapshot.revocations.check(&Question {
+            let sightings = self.snapshot.sightings.as_deref();
+            let look = sightings
+                .map_or(Look::None, |sightings| sightings.look(certificate, issuer, self.now));
+            let by_directory = self.has_list(goal, issuer);
+            let has_address = by_directory || look.has_address();
+            let mode = self.snapshot.crl_mode(&issuer.subject, issuer.key, has_address);
+            let checked = self.snapshot.revocations.check(&Question {
                 certificate,
                 issuer: &issuer.subject,
                 issuer_key: issuer.key,
-                mode: self.crl_mode(goal, issuer),
+                mode,
                 now: self.now,
                 signer_is_trusted: &signer_is_trusted,
-            })?;
+            });
+            // Where the directory names a list, another one is of use only if that says nothing of
+            // this certificate, as when its issuer spreads them over several.
+            let is_missing =
+                || matches!(&checked, Err(refusal) if refusal.code == Code::CrlMissing);
+            if let (Some(sightings), Look::New(new)) = (sightings, &look)
+                && mode != CrlMode::Off
+                && (!by_directory || mode == CrlMode::IfAvailable || is_missing())
+            {
+                sightings.note(new, issuer, anchor.fingerprint, self.now);
+            }
+            checked?;
         }
         Ok(())
     }
 
-    fn crl_mode(&self, goal: &Goal<'a>, issuer: &Certificate) -> CrlMode {
-        let policy = &self.snapshot.policy;
-        if let Some(mode) = policy.crl {
-            return mode;
-        }
-        // The same authority may be presented in another certificate than the directory's.
-        let has_list = self.authorities(goal, &issuer.subject).any(|authority| {
-            authority.certificate.key == issuer.key && authority.crl_url.is_some()
-        });
-        if has_list || policy.require_crl { CrlMode::Require } else { CrlMode::Off }
+    /// The directory names a list of this issuer, which may be presented in another certificate than
+    /// the directory's.
+    fn has_list(&self, goal: &Goal<'a>, issuer: &Certificate) -> bool {
+        self.authorities(goal, &issuer.subject)
+            .any(|authority| authority.certificate.key == issuer.key && authority.crl_url.is_some())
     }
 
     /// Whether this signer of a revocation list has a path to the same anchor.

@@ -8,10 +8,11 @@
 //! But what it lists was revoked after the complete list was issued, and a device must not become good
 //! again because a newer delta failed to arrive.
 
+mod policy;
+
 use std::cell::OnceCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::domain::cert::{Certificate, Fingerprint};
 use crate::domain::name::Name;
@@ -19,17 +20,7 @@ use crate::domain::refusal::{Code, Refusal};
 use crate::domain::time::Timestamp;
 use crate::domain::trust::crl::{self, DistributionPoint, Kind, Reason, Reasons, RevocationList};
 
-/// What a certification authority's certificates need.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum CrlMode {
-    /// A usable, fresh list; none is a refusal.
-    #[default]
-    Require,
-    /// A list is used where there is one; none, or a stale one, is no refusal.
-    IfAvailable,
-    /// Lists are not looked at.
-    Off,
-}
+pub use policy::{AuthorityPolicy, CrlMode, ListPolicy, ListRules, RevocationPolicy, Selector};
 
 /// One certificate whose status is asked.
 pub struct Question<'a> {
@@ -46,19 +37,6 @@ pub struct Question<'a> {
     /// Asked for a list that another key than `issuer_key` signed: does this CRL signer's certificate
     /// have a valid path to the same anchor (RFC 5280 section 6.3.3 (f))?
     pub signer_is_trusted: &'a dyn Fn(&Certificate) -> bool,
-}
-
-/// What the operator allows lists to be.
-#[derive(Debug, Clone, Default)]
-pub struct RevocationPolicy {
-    /// How long past nextUpdate a list still decides.
-    pub grace: Duration,
-    /// Lateness allowed to lists that this key signed, instead of `grace`.
-    pub grace_by_key: HashMap<Fingerprint, Duration>,
-    /// A list without nextUpdate decides; otherwise it never does.
-    pub without_next_update: bool,
-    /// Keys whose complete list decides only together with a fresh delta.
-    pub require_delta: HashSet<Fingerprint>,
 }
 
 /// A list that was found and cannot be used.
@@ -113,6 +91,11 @@ impl Revocations {
         Self { unusable, ..self }
     }
 
+    /// What is demanded of lists.
+    pub fn policy(&self) -> &RevocationPolicy {
+        &self.policy
+    }
+
     /// The lists in force: of each series the latest complete one, and its deltas.
     pub fn lists(&self) -> impl Iterator<Item = &Arc<RevocationList>> {
         self.by_issuer
@@ -136,7 +119,7 @@ impl Revocations {
         }
         let mut search = Search {
             question,
-            policy: &self.policy,
+            rules: self.policy.of(question.issuer, question.issuer_key),
             points: OnceCell::new(),
             covered: Reasons::NONE,
             problem: None,
@@ -221,7 +204,8 @@ impl Series {
 /// The search for one certificate's status.
 struct Search<'q> {
     question: &'q Question<'q>,
-    policy: &'q RevocationPolicy,
+    /// What is demanded of the certificate's issuer.
+    rules: &'q ListRules,
     points: OnceCell<Vec<DistributionPoint>>,
     /// Reasons for which the certificate is known not to be revoked.
     covered: Reasons,
@@ -309,12 +293,10 @@ impl Search<'_> {
             self.refuse_if_listed_in(series.later_deltas(now).map(|(delta, _)| delta))?;
         }
 
-        let needs_delta =
-            base.signer_key().is_some_and(|key| self.policy.require_delta.contains(&key));
         let state = match delta {
             // A fresh delta brings even an expired complete list up to date (section 6.3.3 (a)).
             Some(_) => Ok(()),
-            None if needs_delta => Err(Refusal::new(
+            None if self.rules.require_delta => Err(Refusal::new(
                 Code::CrlStale,
                 format!("no fresh delta list of `{}` amends its complete list", base.issuer),
             )),
@@ -342,7 +324,7 @@ impl Search<'_> {
     fn lateness(&self, list: &RevocationList) -> Result<(), Refusal> {
         let now = self.question.now;
         let Some(next_update) = list.next_update else {
-            return if self.policy.without_next_update {
+            return if self.rules.without_next_update {
                 Ok(())
             } else {
                 let issuer = &list.issuer;
@@ -350,9 +332,7 @@ impl Search<'_> {
                 Err(Refusal::new(Code::CrlInvalid, detail))
             };
         };
-        let key = list.signer_key();
-        let grace = key.and_then(|key| self.policy.grace_by_key.get(&key).copied());
-        let grace = grace.unwrap_or(self.policy.grace);
+        let grace = self.rules.grace;
         if now <= next_update.after(grace) {
             return Ok(());
         }
