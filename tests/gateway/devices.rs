@@ -1,8 +1,11 @@
 //! Registered devices only: the directory's registry decides the next request.
 
+use anchorgate::app::App;
 use anchorgate::cli::quickstart::client::{Answer, Connection};
 use anchorgate::cli::quickstart::world::Domain;
+use anchorgate::config;
 use anchorgate::domain::subject::SubjectField;
+use anchorgate::domain::trust::devices::DeviceRegistry;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -92,6 +95,30 @@ impl Gateway {
             assert!(start.elapsed() < IN_FORCE, "`{error}` is waited for: {answer:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// The devices that a start would find, and how many of them are disabled.
+    fn devices_on_disk(&self) -> (usize, usize) {
+        let file = self.world.dir.join("data/devices-quickstart.state");
+        let Ok(bytes) = std::fs::read(file) else { return (0, 0) };
+        // A line of the file's own, a line of JSON, the registry.
+        let registry = bytes.splitn(3, |&b| b == b'\n').nth(2).expect("three parts");
+        let counts = DeviceRegistry::read(registry, 10).expect("a registry").counts();
+        (counts.devices, counts.disabled)
+    }
+
+    /// The same gateway again, without its own directory, and with nobody at the address it knows.
+    async fn again_without_directory(self) -> Self {
+        let Self { world, app, lists, http, _dir } = self;
+        assert!(app.stop().await);
+        let file = world.dir.join("anchorgate.toml");
+        let text = std::fs::read_to_string(&file).expect("written");
+        let (head, rest) = text.split_once("[directory]").expect("a directory");
+        let (_, tail) = rest.split_once("# The gateway is a client").expect("a source");
+        std::fs::write(&file, format!("{head}#{tail}")).expect("written");
+        let config = config::load(&file).unwrap_or_else(|faults| panic!("{faults}"));
+        let app = App::start(config).await.expect("started");
+        Self { world, app, lists, http, _dir }
     }
 
     async fn devices_of(&self, source: &str) -> Value {
@@ -186,6 +213,53 @@ async fn handshakes_are_refused_and_operators_see_why() {
     let (code, text) = gateway.program(&verify).await;
     assert!(code == Some(1) && text.contains("device_unknown"), "{text}");
     gateway.until_handshake(domain, "alert").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_in_force_at_once_where_the_directory_lets_readers_wait() {
+    let waits = |text: String| {
+        let keys = "every = \"1h\"\nwait = \"60s\"\ndevices = \"registered\"\n";
+        report(&text).replace("every = \"1s\"\ndevices = \"registered\"\n", keys)
+    };
+    let gateway = Gateway::start(&[], waits).await;
+    let domain = gateway.domain(SubjectField::SanUri);
+    let template = gateway.template(&gateway.create(domain).await).await;
+    let (id, mut open) = (identity(domain, 0), gateway.connect(&gateway.device(domain, 0)).await);
+    // About a second, the least time between two polls; polling alone would take an hour.
+    let place = gateway.register(&template, id).await;
+    gateway.until_refused(&mut open, id, "").await;
+    for (enabled, code) in [(false, "device_disabled"), (true, ""), (false, "device_disabled")] {
+        gateway.enable(&place, enabled).await;
+        let start = Instant::now();
+        gateway.until_refused(&mut open, id, code).await;
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_without_the_directory_knows_the_devices_of_the_last_run() {
+    let gateway = Gateway::start(&[], |text| report(&text)).await;
+    let domain = gateway.domain(SubjectField::SanUri);
+    let template = gateway.template(&gateway.create(domain).await).await;
+    gateway.register(&template, identity(domain, 0)).await;
+    let disabled = gateway.register(&template, identity(domain, 1)).await;
+    gateway.enable(&disabled, false).await;
+    let mut open = gateway.connect(&gateway.device(domain, 1)).await;
+    gateway.until_refused(&mut open, identity(domain, 1), "device_disabled").await;
+    // The last change is written a moment after it is in force.
+    let start = Instant::now();
+    while gateway.devices_on_disk() != (2, 1) {
+        assert!(start.elapsed() < IN_FORCE, "on disk: {:?}", gateway.devices_on_disk());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let gateway = gateway.again_without_directory().await;
+    let domain = gateway.domain(SubjectField::SanUri);
+    for (n, code) in [(0, ""), (1, "device_disabled")] {
+        let mut connection = gateway.connect(&gateway.device(domain, n)).await;
+        gateway.until_refused(&mut connection, identity(domain, n), code).await;
+    }
+    gateway.until_ready().await;
+    assert_eq!(gateway.devices_of("quickstart").await["from_disk"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]

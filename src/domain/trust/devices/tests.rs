@@ -1,5 +1,6 @@
 use super::*;
-use crate::domain::subject::SubjectField;
+use crate::domain::subject::{SubjectField, SubjectId};
+use crate::domain::trust::anchors::{Configuration, Devices};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
