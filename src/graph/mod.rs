@@ -222,7 +222,7 @@ pub fn follow(
     let shared = Arc::new(Mutex::new(Shared { status, in_force: Arc::default() }));
     let max_removal = (!config.unguarded).then_some(config.max_removal);
     let rules = Rules { prefix_ids: config.prefix_ids, max_removal };
-    let (devices, sync) = match config.devices.needs_registry() {
+    let (devices, devices_sync) = match config.devices.needs_registry() {
         true => {
             let (client, metrics) = (Arc::clone(&client), metrics.devices.clone());
             let (config, updates, clock) = (config.clone(), updates.clone(), Arc::clone(&clock));
@@ -233,6 +233,6 @@ pub fn follow(
     };
     let source = Arc::clone(&config.source);
     let handle = Handle { source, rules, commands, shared, devices };
-    let sync = Sync::new(config, client, metrics, updates, clock, handle.clone(), inbox, sync);
-    Ok((handle, sync))
+    let sync = Sync::new(config, client, metrics, updates, clock, handle.clone(), inbox);
+    Ok((handle, sync.with_devices(devices_sync)))
 }

@@ -282,12 +282,12 @@ impl Sync {
             let waiting = self.waits && self.config.wait.is_some();
             if waiting { GAP } else { interval(self.config.every) }
         };
-        self.answer(Ok(difference));
+        self.answer(&Ok(difference));
         Ok(if self.waiting.is_empty() { pause } else { Duration::ZERO })
     }
 
     /// Tells those who wait for this round; the next one is for those who came later.
-    fn answer(&mut self, answer: Answer) {
+    fn answer(&mut self, answer: &Answer) {
         for reply in self.waiting.drain(..) {
             let _ = reply.send(answer.clone());
         }
@@ -423,7 +423,7 @@ impl Sync {
             status.pages = pages;
         });
         if !restart {
-            self.answer(Err(HandleError::Failed(why)));
+            self.answer(&Err(HandleError::Failed(why)));
         }
         pause
     }

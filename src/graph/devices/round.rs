@@ -54,7 +54,8 @@ impl Round {
             let page = Page::read(&body, prefix.as_deref())?;
             let (registry, others) = registry.changed(&page.changes, most)?;
             let is_last = matches!(page.link, Some(Link::Delta(_)));
-            let difference = is_last.then(|| in_force.difference(&registry)).unwrap_or_default();
+            let difference =
+                if is_last { in_force.difference(&registry) } else { Difference::default() };
             Ok::<_, FetchError>((registry, others, page.link, difference))
         });
         let (registry, others, link, difference) = match read.await {
