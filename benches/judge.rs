@@ -99,7 +99,7 @@ fn registry(devices: usize, one: &str) -> DeviceRegistry {
 }
 
 /// A snapshot whose configurations admit devices of the registry only.
-fn registered(snapshot: Snapshot, registry: DeviceRegistry) -> Snapshot {
+fn registered(snapshot: &Snapshot, registry: DeviceRegistry) -> Snapshot {
     let mut anchors = AnchorSet::clone(&snapshot.anchors);
     for configuration in &mut anchors.configurations {
         configuration.devices = Devices::Registered("hub".into());
@@ -155,7 +155,7 @@ fn decisions(c: &mut Criterion) {
 
     for (name, devices) in REGISTERED {
         let registry = registry(devices, "CN=device-1");
-        let warm = registered(snapshot(&root, 1, SignatureMemo::default()), registry);
+        let warm = registered(&snapshot(&root, 1, SignatureMemo::default()), registry);
         let parsed = UnverifiedChain::from_der(&chain).expect("a chain");
         group.bench_function(format!("judge again, registered devices: {name}"), |b| {
             b.iter(|| black_box(judge(&parsed, &warm, now).expect("accepted")));

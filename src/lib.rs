@@ -29,6 +29,7 @@
 //!          -> oauth/request: bytes -> TokenRequest -> oauth/endpoint: Live::current(), judge again,
 //!          authorize, sign -> reply -> audit           any refusal -> oauth/error -> reply
 //! update   graph: credential -> pages -> wire -> AnchorSet --+
+//!          graph/devices: pages of changes -> registry ------+
 //!          crl: schedule -> transport -> read, verify -------+-> inbox -> runtime/publisher:
 //!          keyring: server certificate, signing keys --------+   Assembly -> build -> Writer::publish
 //! ```
@@ -69,9 +70,10 @@
 //! 10, since what is presented need not be in order, nor all of it used), 16 KiB in a token request's
 //! body (48 KiB where clients send assertions: 40 KiB, 10 certificates, 10 minutes; 16,384 used ones of a
 //! client are remembered), 1 MiB in a directory request's, JSON 32 deep, 128 signatures and 1,024 issuers
-//! tried for one decision, 200 pages of 16 MiB in a directory's answer; in our own directory 10,000,000
-//! devices, 10,000 templates, 100,000 removals of a kind that are remembered, 2,000 objects looked at for
-//! a page.
+//! tried for one decision, 200 pages of 16 MiB in a directory's list; in an answer about devices 1,000
+//! pages of that size, and one more for each 50 of `graph.max_devices`; 10,000 configurations that
+//! devices are registered for; in our own directory 10,000,000 devices, 10,000 templates, 100,000
+//! removals of a kind that are remembered, 2,000 objects looked at for a page.
 //!
 //! # Where to add a thing
 //!

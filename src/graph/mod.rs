@@ -275,7 +275,7 @@ pub fn follow(
     let shared = Arc::new(Mutex::new(Shared { status, in_force: Arc::default() }));
     let max_removal = (!config.unguarded).then_some(config.max_removal);
     let rules = Rules { collection: config.collection, prefix, max_removal };
-    let (devices, sync) = match config.collection == Collection::Devices
+    let (devices, devices_sync) = match config.collection == Collection::Devices
         && config.devices.needs_registry()
     {
         true => {
@@ -288,6 +288,6 @@ pub fn follow(
     };
     let source = Arc::clone(&config.source);
     let handle = Handle { source, rules, commands, shared, devices };
-    let sync = Sync::new(config, client, metrics, updates, clock, handle.clone(), inbox, sync);
-    Ok((handle, sync))
+    let sync = Sync::new(config, client, metrics, updates, clock, handle.clone(), inbox);
+    Ok((handle, sync.with_devices(devices_sync)))
 }

@@ -92,7 +92,6 @@ impl Sync {
         clock: Clock,
         handle: Handle,
         commands: mpsc::Receiver<Command>,
-        devices: Option<devices::Sync>,
     ) -> Self {
         Self {
             config,
@@ -102,7 +101,7 @@ impl Sync {
             clock,
             commands,
             handle,
-            devices,
+            devices: None,
             in_force: Arc::default(),
             loaded: false,
             withdrawn: false,
@@ -113,6 +112,11 @@ impl Sync {
             saved: None,
             failures: 0,
         }
+    }
+
+    /// With the sync of the directory's devices beside it.
+    pub(super) fn with_devices(self, devices: Option<devices::Sync>) -> Self {
+        Self { devices, ..self }
     }
 
     /// Sends what the disk has, then follows the directory until the publisher is gone.

@@ -4,6 +4,7 @@ mod applications;
 mod audit;
 mod bad_days;
 mod database;
+mod devices;
 mod edge;
 mod hub;
 mod keys;

@@ -16,6 +16,7 @@
 //! the directory enables and disables is never held back alone, but waits with an answer that is.
 
 mod poll;
+mod round;
 mod state;
 mod status;
 mod wire;

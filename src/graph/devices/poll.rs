@@ -1,26 +1,23 @@
 //! The loop that follows one directory's devices.
 
-use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 use url::Url;
 
 use crate::domain::time::Timestamp;
 use crate::domain::trust::assembly::Update;
-use crate::domain::trust::devices::{DeviceRegistry, Difference, ObjectKey, Registry};
+use crate::domain::trust::devices::{DeviceRegistry, Difference, Registry};
 use crate::graph::client::{Client, FetchError, below};
 use crate::graph::devices::Handle;
+use crate::graph::devices::round::Round;
 use crate::graph::devices::state;
 use crate::graph::devices::status::{HeldBack, Metrics, Status};
-use crate::graph::devices::wire::{Link, Page};
 use crate::graph::poll::{Clock, Ended, GAP, interval, pause_after};
-use crate::graph::wire::WireError;
 use crate::graph::{Config, HandleError, TooOld};
 use crate::runtime::log::AUDIT;
 
@@ -43,15 +40,11 @@ const COLLECTION: &str = "beta/devices/delta";
 const QUERY: &str = "$select=accountEnabled,physicalIds";
 /// Devices that an answer may remove, whatever part of all they are.
 const REMOVED_FREELY: usize = 100;
-/// Pages that a round may have, and one more for each [`DEVICES_PER_PAGE`] that are allowed: directories
-/// choose the size of their pages, and Graph's have about a hundred.
-const PAGES: usize = 1_000;
-/// See [`PAGES`].
-const DEVICES_PER_PAGE: usize = 50;
-/// Failures after which a round that is not whole is given up: its links may be what is wrong.
-const TRIES: u32 = 8;
-/// The least time between two changes that are written to disk.
-const SAVE_CHANGES: Duration = Duration::from_secs(60);
+/// The least time between two changes that are written to disk, for each so many devices: all of them
+/// are written each time.
+const SAVE_CHANGES: (Duration, usize) = (Duration::from_secs(1), 20_000);
+/// The longest of it: as old may be what a start without the directory goes on with.
+const SAVE_CHANGES_WITHIN: Duration = Duration::from_secs(60);
 /// How often a registry that did not change is written to disk again, for its deltaLink.
 const SAVE_EVERY: Duration = Duration::from_secs(600);
 
@@ -93,21 +86,6 @@ pub struct Sync {
     /// Operators who wait for the round, and for the one after it.
     waiting: Vec<Reply>,
     waiting_next: Vec<Reply>,
-}
-
-/// One answer of the directory, as far as it was read.
-struct Round {
-    /// It enumerates everything: what it does not name is not there.
-    whole: bool,
-    /// The next page.
-    url: Url,
-    registry: DeviceRegistry,
-    pages: usize,
-    /// The pages that were asked for, to notice a circle.
-    seen: HashSet<ObjectKey>,
-    /// Objects that are no registered devices.
-    others: usize,
-    failures: u32,
 }
 
 impl Sync {
@@ -226,7 +204,7 @@ impl Sync {
                 self.confirmed = Some((last.at, now.checked_sub(age).unwrap_or(now)));
                 self.in_force = last.registry.clone();
                 self.told = last.registry;
-                self.cursor = self.link(&last.cursor).ok();
+                self.cursor = self.client.same_origin(&last.cursor).ok();
                 self.loaded = true;
                 self.begin();
                 self.show(|status| status.from_disk = true);
@@ -260,7 +238,9 @@ impl Sync {
                     // An enumeration has nothing to wait for: what it ends with may.
                     self.waits = waits || self.round.whole;
                 }
-                self.read(body).await
+                let prefix = self.config.prefix_ids.then(|| Arc::clone(&self.config.source));
+                let page = (body, prefix, self.config.max_devices);
+                self.round.read(&self.client, page, self.in_force.clone()).await
             }
             Err(error) => Err(error),
         };
@@ -273,54 +253,6 @@ impl Sync {
             Ok(Some((cursor, difference))) => self.finish(cursor, difference, now).await,
             Err(error) => Ok(self.fail(&error)),
         }
-    }
-
-    /// Applies a page to the round.  When it was the last one: the deltaLink, and what is different.
-    async fn read(&mut self, body: Vec<u8>) -> Result<Option<(Url, Difference)>, FetchError> {
-        let (registry, most) = (self.round.registry.clone(), self.config.max_devices);
-        let in_force = self.in_force.clone();
-        let prefix = self.config.prefix_ids.then(|| Arc::clone(&self.config.source));
-        // Milliseconds of computing, which no request should wait for.
-        let read = spawn_blocking(move || {
-            let page = Page::read(&body, prefix.as_deref())?;
-            let (registry, others) = registry.changed(&page.changes, most)?;
-            let is_last = matches!(page.link, Some(Link::Delta(_)));
-            let difference = is_last.then(|| in_force.difference(&registry)).unwrap_or_default();
-            Ok::<_, FetchError>((registry, others, page.link, difference))
-        });
-        let (registry, others, link, difference) = match read.await {
-            Ok(read) => read?,
-            Err(_) => return Err(WireError::Shape("reading it ended early".into()).into()),
-        };
-        let end = match link {
-            Some(Link::Delta(link)) => Some((self.link(&link)?, difference)),
-            Some(Link::Next(link)) => {
-                let url = self.link(&link)?;
-                let limit = PAGES.saturating_add(most / DEVICES_PER_PAGE);
-                if self.round.pages + 1 >= limit {
-                    return Err(FetchError::TooManyPages { limit });
-                }
-                if !self.round.seen.insert(ObjectKey::of(url.as_str())) {
-                    return Err(FetchError::Circle);
-                }
-                self.round.url = url;
-                None
-            }
-            // Where would its changes be asked for?  It may as well be cut off.
-            None => {
-                let why = "neither @odata.nextLink nor @odata.deltaLink";
-                return Err(WireError::Shape(why.into()).into());
-            }
-        };
-        let round = &mut self.round;
-        (round.registry, round.failures) = (registry, 0);
-        round.pages += 1;
-        round.others += others;
-        Ok(end)
-    }
-
-    fn link(&self, link: &str) -> Result<Url, FetchError> {
-        self.client.same_origin(link)
     }
 
     /// The round is whole.
@@ -350,12 +282,12 @@ impl Sync {
             let waiting = self.waits && self.config.wait.is_some();
             if waiting { GAP } else { interval(self.config.every) }
         };
-        self.answer(Ok(difference));
+        self.answer(&Ok(difference));
         Ok(if self.waiting.is_empty() { pause } else { Duration::ZERO })
     }
 
     /// Tells those who wait for this round; the next one is for those who came later.
-    fn answer(&mut self, answer: Answer) {
+    fn answer(&mut self, answer: &Answer) {
         for reply in self.waiting.drain(..) {
             let _ = reply.send(answer.clone());
         }
@@ -432,13 +364,19 @@ impl Sync {
             status.too_old = false;
             status.held_back = None;
         });
-        let pause = if news { SAVE_CHANGES } else { SAVE_EVERY };
+        let pause = if news { self.save_pause() } else { SAVE_EVERY };
         let due = match self.saved {
             Some(saved) if !first => saved + pause,
             _ => Instant::now(),
         };
         self.save_at = Some(self.save_at.map_or(due, |at| at.min(due)));
         Ok(())
+    }
+
+    fn save_pause(&self) -> Duration {
+        let (pause, devices) = SAVE_CHANGES;
+        let times = u32::try_from(self.in_force.counts().devices / devices).unwrap_or(u32::MAX);
+        pause.saturating_mul(times.saturating_add(1)).min(SAVE_CHANGES_WITHIN)
     }
 
     async fn save(&mut self) {
@@ -463,14 +401,8 @@ impl Sync {
         self.round.failures += 1;
         let pause = pause_after(self.failures, self.config.every, error.retry_after());
         let (source, failures, why) = (&self.config.source, self.failures, error.to_string());
-        let restart = is_reset(error) && self.round.url != self.start;
-        let hopeless = match error {
-            FetchError::Circle
-            | FetchError::TooManyPages { .. }
-            | FetchError::Foreign(_)
-            | FetchError::Registry(_) => true,
-            _ => self.round.failures >= TRIES,
-        };
+        let restart = self.round.is_forgotten(error, &self.start);
+        let hopeless = self.round.is_hopeless(error);
         let again = match (restart, hopeless) {
             (true, _) => "all devices are asked for",
             (_, true) => "the answer is given up, and asked for",
@@ -491,7 +423,7 @@ impl Sync {
             status.pages = pages;
         });
         if !restart {
-            self.answer(Err(HandleError::Failed(why)));
+            self.answer(&Err(HandleError::Failed(why)));
         }
         pause
     }
@@ -532,18 +464,5 @@ impl Sync {
         status.duplicates = counts.twins;
         let last_success = self.confirmed.map(|(at, _)| at);
         self.metrics.show(&self.config.source, &status, last_success);
-    }
-}
-
-/// True for the ways in which a directory says that it does not know a link of its own any more: 410,
-/// and a client error where a token has expired (Graph's `syncStateNotFound`, `resyncRequired`).
-fn is_reset(error: &FetchError) -> bool {
-    matches!(error, FetchError::Status { status: 400 | 404 | 410, .. })
-}
-
-impl Round {
-    fn new(whole: bool, url: Url, registry: DeviceRegistry) -> Self {
-        let seen = HashSet::from([ObjectKey::of(url.as_str())]);
-        Self { whole, url, registry, pages: 0, seen, others: 0, failures: 0 }
     }
 }

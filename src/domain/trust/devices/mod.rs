@@ -13,86 +13,24 @@
 //! configuration alone.  Two objects of one `externalDeviceId` are a mistake in the directory: the
 //! disabled one decides.
 
+mod admission;
 mod bytes;
 mod shards;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::domain::cert::Fingerprint;
-use crate::domain::refusal::{Code, Refusal};
-use crate::domain::subject::SubjectId;
-use crate::domain::trust::anchors::{Configuration, ConfigurationId, Devices};
+use crate::domain::trust::anchors::ConfigurationId;
 use shards::{Member, Shards};
+
+pub use admission::{Registries, Registry};
 
 /// Different configurations that the devices of one directory name.
 pub const MAX_CONFIGURATIONS: usize = 10_000;
-
-/// The device registries of all directories that have one, by source.
-#[derive(Debug, Clone, Default)]
-pub struct Registries {
-    by_source: BTreeMap<Arc<str>, Registry>,
-}
-
-/// What is known of one directory's devices.
-#[derive(Debug, Clone)]
-pub enum Registry {
-    /// These are its devices.
-    InForce(DeviceRegistry),
-    /// What there was is not to be used, and why.
-    Withdrawn(Arc<str>),
-}
-
-impl Registries {
-    /// Decides whether a configuration admits a subject.
-    ///
-    /// # Errors
-    /// `device_unknown` or `device_disabled`.
-    pub fn admit(&self, configuration: &Configuration, subject: &SubjectId) -> Result<(), Refusal> {
-        let Devices::Registered(source) = &configuration.devices else { return Ok(()) };
-        let id = &configuration.id;
-        let refused = |code, what: &str| {
-            let detail = format!("`{subject}` of configuration {id}: {what}");
-            Err(Refusal::new(code, detail))
-        };
-        let registry = match self.by_source.get(source) {
-            Some(Registry::InForce(registry)) => registry,
-            Some(Registry::Withdrawn(why)) => {
-                let why = format!("the device registry of `{source}` is not in force: {why}");
-                return refused(Code::DeviceUnknown, &why);
-            }
-            None => {
-                let why = format!("the device registry of `{source}` was never loaded");
-                return refused(Code::DeviceUnknown, &why);
-            }
-        };
-        match registry.standing(DeviceKey::of(subject.as_str()), id) {
-            Standing::Enabled => Ok(()),
-            Standing::Disabled => {
-                let why = format!("disabled in the device registry of `{source}`");
-                refused(Code::DeviceDisabled, &why)
-            }
-            Standing::Unknown => {
-                let why = format!("not in the device registry of `{source}`");
-                refused(Code::DeviceUnknown, &why)
-            }
-        }
-    }
-
-    /// Takes the latest word of one source.  False when it is what there was.
-    pub fn set(&mut self, source: Arc<str>, registry: Registry) -> bool {
-        let same = match (self.by_source.get(&source), &registry) {
-            (Some(Registry::InForce(old)), Registry::InForce(new)) => old.is_same(new),
-            (Some(Registry::Withdrawn(old)), Registry::Withdrawn(new)) => old == new,
-            _ => false,
-        };
-        self.by_source.insert(source, registry);
-        !same
-    }
-}
 
 /// The devices of one directory.  Copies are cheap and share what they have in common.
 #[derive(Clone, Default)]

@@ -1,6 +1,6 @@
 use super::*;
-use crate::domain::subject::SubjectField;
-use crate::domain::trust::anchors::Kind;
+use crate::domain::subject::{SubjectField, SubjectId};
+use crate::domain::trust::anchors::{Configuration, Devices, Kind};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 

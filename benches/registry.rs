@@ -45,7 +45,7 @@ fn resident() -> Option<usize> {
     Some(line.trim().strip_suffix(" kB")?.parse::<usize>().ok()? * 1024)
 }
 
-fn devices(c: &mut Criterion) {
+fn registry(c: &mut Criterion) {
     let mut bytes = Vec::new();
     enumerate(DEVICES).write(&mut bytes);
     let before = resident();
@@ -61,7 +61,7 @@ fn devices(c: &mut Criterion) {
     }
     assert!(registry.difference(&again).is_empty());
 
-    let mut group = c.benchmark_group("devices");
+    let mut group = c.benchmark_group("registry");
     group.sample_size(20);
     let configuration = ConfigurationId::from("fleet");
     let device = name(DEVICES / 3);
@@ -97,5 +97,5 @@ fn devices(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, devices);
+criterion_group!(benches, registry);
 criterion_main!(benches);
