@@ -55,6 +55,7 @@ fn start(runtime: &Runtime, world: &World) -> SocketAddr {
         bounds: Bounds::default(),
         live,
         metrics: Metrics::default(),
+        open: None,
     };
     runtime.spawn(serve(
         edge,
