@@ -240,6 +240,22 @@ async fn the_directorys_list_and_the_operators_word_go_first() {
     world.publish().await;
     assert_eq!(world.judge(&from_own), None);
 
+    // An address with no list at it keeps no other one from being found.
+    let [bad, more] = ["/bad", "/more"].map(|path| web.url(path));
+    web.put("/bad", b"<html>".to_vec());
+    web.put("/more", ca.list().number(1).scope(&full_name(&[&more])).sign());
+    web.put("/own", ca.list().number(1).scope(&full_name(&[&own])).sign());
+    let mut world = World::start(anchors(&[&ca], Some(&by_directory)), None, ListPolicy::default());
+    world.publish().await;
+    assert_eq!(world.judge(&device(&ca, 4, &[&bad])), Some(Code::CrlMissing));
+    world.publish().await;
+    assert_eq!(world.judge(&device(&ca, 4, &[&bad])), Some(Code::CrlMissing));
+    let in_more = device(&ca, 4, &[&more]);
+    assert_eq!(world.judge(&in_more), Some(Code::CrlMissing));
+    world.publish().await;
+    assert_eq!(world.judge(&in_more), None);
+
+    web.put("/own", ca.list().number(1).sign());
     let mode = |mode| ListPolicy {
         authorities: vec![AuthorityPolicy {
             selector: Selector { sha256: Some(ca.certificate.fingerprint), ..Selector::default() },

@@ -107,6 +107,11 @@ impl Refusal {
         Self { code, detail: detail.into() }
     }
 
+    /// True where nothing speaks against the certificate but that its revocation status is not known.
+    pub fn is_for_want_of_a_list(&self) -> bool {
+        matches!(self.code, Code::CrlMissing | Code::CrlStale | Code::CrlInvalid)
+    }
+
     /// The more telling of two refusals; the first of equals.
     #[must_use]
     pub fn best(self, other: Self) -> Self {

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::domain::refusal::{Code, Refusal};
+use crate::domain::refusal::Refusal;
 use crate::domain::verify::{UnverifiedChain, judge};
 use crate::runtime::live::Live;
 use crate::runtime::log::AUDIT;
@@ -88,7 +88,7 @@ impl OpenConnections {
             for (number, open) in slice {
                 let verdict = judge(&open.chain, &active.trust, SystemTime::now().into());
                 if let Err(refusal) = verdict.map(|_| ())
-                    && is_the_peers(&refusal)
+                    && !refusal.is_for_want_of_a_list()
                 {
                     closed += 1;
                     tell(number, &open, &refusal, active.trust.generation);
@@ -112,11 +112,6 @@ impl Drop for Entry {
     fn drop(&mut self) {
         self.connections.lock().remove(&self.number);
     }
-}
-
-/// False where the refusal is for want of something of ours, and may pass.
-fn is_the_peers(refusal: &Refusal) -> bool {
-    !matches!(refusal.code, Code::CrlMissing | Code::CrlStale | Code::CrlInvalid)
 }
 
 fn tell(number: u64, open: &Open, refusal: &Refusal, generation: u64) {

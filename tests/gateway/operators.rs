@@ -13,7 +13,7 @@ const OPERATOR: &str = "the operator's token";
 const SCRAPER: &str = "the scraper's token";
 
 /// The admin plane on every address, with TLS and tokens.
-fn wide(text: String) -> String {
+fn wide(text: &str) -> String {
     let token = |name: &str, token: &str, permission: &str| {
         let hash = Fingerprint::of(token.as_bytes());
         format!(
@@ -28,7 +28,7 @@ fn wide(text: String) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wide_admin_plane_asks_for_tokens_over_tls() {
-    let gateway = Gateway::start(&[SubjectField::SanDns], wide).await;
+    let gateway = Gateway::start(&[SubjectField::SanDns], |text| wide(&text)).await;
     let port = gateway.app.addresses.admin.port();
     let base = format!("https://localhost:{port}");
     let ask = async |method: Method, path: &str, token: Option<&str>| {

@@ -12,7 +12,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll, Waker};
@@ -278,11 +278,8 @@ impl Sightings {
     }
 
     fn key(&self, issuer: &Certificate, points: &[u8], freshest: Option<&[u8]>) -> u128 {
-        let half = |state: &RandomState| {
-            let mut hasher = state.build_hasher();
-            (issuer.key, &issuer.subject, points, freshest).hash(&mut hasher);
-            u128::from(hasher.finish())
-        };
+        let said = (issuer.key, &issuer.subject, points, freshest);
+        let half = |state: &RandomState| u128::from(state.hash_one(said));
         half(&self.hashes[0]) << 64 | half(&self.hashes[1])
     }
 }

@@ -257,13 +257,12 @@ impl<'a> Search<'a> {
                 now: self.now,
                 signer_is_trusted: &signer_is_trusted,
             });
-            // Where the directory names a list, another one is of use only if that says nothing of
-            // this certificate, as when its issuer spreads them over several.
-            let is_missing =
-                || matches!(&checked, Err(refusal) if refusal.code == Code::CrlMissing);
+            // Where the directory names a list, another one is of use only if that does not settle it,
+            // as when its issuer spreads them over several.
+            let is_unknown = || checked.as_ref().is_err_and(Refusal::is_for_want_of_a_list);
             if let (Some(sightings), Look::New(new)) = (sightings, &look)
                 && mode != CrlMode::Off
-                && (!by_directory || mode == CrlMode::IfAvailable || is_missing())
+                && (!by_directory || mode == CrlMode::IfAvailable || is_unknown())
             {
                 sightings.note(new, issuer, anchor.fingerprint, self.now);
             }
