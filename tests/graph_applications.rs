@@ -183,7 +183,7 @@ async fn nothing_of_a_failed_answer_applies_and_the_last_good_list_is_on_disk() 
     let mut rig = Rig::follow(&graph.url, "t", Some(file.clone()));
     rig.handle.sync_now().await.expect("a good poll");
     assert_eq!(rig.in_force(), pairs(&[("hub/1", "r")]));
-    let cut = list.to_string()[..200].as_bytes().to_vec();
+    let cut = list.to_string().as_bytes()[..200].to_vec();
     for bad in [Reply::status(403), Reply::Plain(200, "", cut), Reply::Bytes(vec![])] {
         graph.answer(move |_, _| bad.clone());
         rig.handle.sync_now().await.expect_err("a failed poll");

@@ -196,14 +196,20 @@ fn the_certificate_is_carried_or_named() {
     let own = Ok(holder.certificate.fingerprint);
     let with = |x5c: &Value, name: &str| json!({"alg": "ES256", "x5c": x5c, "x5t#S256": name});
 
-    assert_eq!(found(json!({"alg": "ES256", "x5t#S256": named(&holder)}), &[known.clone()]), own);
+    assert_eq!(
+        found(json!({"alg": "ES256", "x5t#S256": named(&holder)}), std::slice::from_ref(&known)),
+        own
+    );
     assert_eq!(found(with(&x5c, &named(&holder)), &[]), own);
     assert_eq!(
-        found(with(&elses, &named(&holder)), &[known.clone()]),
+        found(with(&elses, &named(&holder)), std::slice::from_ref(&known)),
         Err(AssertionError::Thumbprint)
     );
     let unknown = json!({"alg": "ES256", "x5t#S256": named(&other)});
-    assert_eq!(found(unknown, &[known.clone()]), Err(AssertionError::UnknownThumbprint));
+    assert_eq!(
+        found(unknown, std::slice::from_ref(&known)),
+        Err(AssertionError::UnknownThumbprint)
+    );
     // As MSAL spells both.
     let lines =
         x5c[0].as_str().expect("text").as_bytes().chunks(64).collect::<Vec<_>>().join(&b'\n');
@@ -212,7 +218,7 @@ fn the_certificate_is_carried_or_named() {
     // SHA-1 names nothing, and other ways to a key are not followed.
     let others =
         json!({"alg": "ES256", "x5t": "AAAA", "kid": "1", "jku": "https://x.example", "jwk": {}});
-    assert_eq!(found(others, &[known.clone()]), Err(AssertionError::NoCertificate));
+    assert_eq!(found(others, std::slice::from_ref(&known)), Err(AssertionError::NoCertificate));
     let short = found(json!({"alg": "ES256", "x5t#S256": "AAAA"}), &[known]);
     assert!(matches!(short, Err(AssertionError::Malformed(_))));
     for bad in [json!(["*"]), json!([""]), json!([]), json!([named(&holder)])] {

@@ -3,7 +3,7 @@
 //! # Why in this form
 //! A fleet has a million devices, a poll changes a few, and every request asks for one.  So a registry
 //! keeps no text: a device is 128 bits of the SHA-256 of its `externalDeviceId`, a directory's object as
-//! many of its `id`, and both stand in sorted shards that one registry shares with the next ([`shards`]).
+//! many of its `id`, and both stand in sorted shards that one registry shares with the next (`shards`).
 //! That is 60 bytes a device; a change of k devices copies at most 2k small shards, whatever the fleet's size; and
 //! a look-up is one hash and two binary searches.
 //!
