@@ -227,9 +227,9 @@ pub(super) async fn remove<E: Entity>(
     collection: Collection,
     id: &str,
 ) -> Result<Answer, Fault> {
-    let expected = match call.header(&header::IF_MATCH) {
-        None => None,
-        Some(_) => {
+    let expected = match call.headers.contains_key(header::IF_MATCH) {
+        false => None,
+        true => {
             let (record, _) = load::<E>(call, collection, id).await?;
             call.precondition(record.version)?;
             Some(record.version)
