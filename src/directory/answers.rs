@@ -123,11 +123,9 @@ pub(super) fn failure(fault: &Fault, json: String) -> Response {
     let mut response = reply(fault.status(), Some(JSON), json.into());
     match fault {
         // A request without a token has done nothing wrong yet (RFC 6750 section 3.1).
-        Fault::Anonymous => insert(
-            &mut response,
-            header::WWW_AUTHENTICATE,
-            "Bearer realm=\"anchorgate directory\"",
-        ),
+        Fault::Anonymous => {
+            insert(&mut response, header::WWW_AUTHENTICATE, "Bearer realm=\"anchorgate directory\"")
+        }
         Fault::Token(_) => insert(
             &mut response,
             header::WWW_AUTHENTICATE,

@@ -144,7 +144,8 @@ impl Fault {
             Self::TooLong(limit) => format!("The request body is longer than {limit} bytes."),
             Self::Slow => "The request body did not come in time.".into(),
             Self::Unacceptable => {
-                "The Accept header takes no application/json, in which everything is answered.".into()
+                "The Accept header takes no application/json, in which everything is answered."
+                    .into()
             }
             Self::Coding(coding) => {
                 format!("A request body with '{coding}' is not read; send JSON, plain or gzip.")

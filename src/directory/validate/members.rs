@@ -89,7 +89,9 @@ impl<'de> Deserialize<'de> for Unambiguous {
                 while let Some(name) = map.next_key::<String>()? {
                     let name = name.trim();
                     if !seen.insert(name.to_owned()) {
-                        return Err(M::Error::custom(format!("the member `{name}` is there twice")));
+                        return Err(M::Error::custom(format!(
+                            "the member `{name}` is there twice"
+                        )));
                     }
                     map.next_value::<Unambiguous>()?;
                 }
