@@ -5,10 +5,12 @@
 mod support;
 
 mod administrators;
+mod bounds;
 mod delta;
 mod devices;
 mod durability;
 mod input;
+mod traps;
 
 use std::time::{Duration, Instant};
 
