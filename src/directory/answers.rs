@@ -124,7 +124,11 @@ pub(super) fn failure(fault: &Fault, json: String) -> Response {
     match fault {
         // A request without a token has done nothing wrong yet (RFC 6750 section 3.1).
         Fault::Anonymous => {
-            insert(&mut response, header::WWW_AUTHENTICATE, "Bearer realm=\"anchorgate directory\"")
+            insert(
+                &mut response,
+                header::WWW_AUTHENTICATE,
+                "Bearer realm=\"anchorgate directory\"",
+            );
         }
         Fault::Token(_) => insert(
             &mut response,
