@@ -2,7 +2,9 @@
 
 use crate::domain::der::{DerError, Element};
 use crate::domain::trust::crl::error::Fault;
-use crate::domain::trust::crl::reader::MAX_PART_BYTES;
+
+/// Bytes of one part of the head, of the extensions, or of one entry.
+pub const MAX_PART_BYTES: usize = 64 * 1024;
 
 pub(super) fn malformed(part: &'static str, why: DerError) -> Fault {
     Fault::Malformed { part, why }

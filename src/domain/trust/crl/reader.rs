@@ -17,11 +17,6 @@ use crate::domain::trust::crl::walk::{Part, Walk};
 
 /// Bytes of one list, as received.
 pub const DEFAULT_MAX_BYTES: u64 = 64 * 1024 * 1024;
-/// Bytes of one part of the head, of the extensions, or of one entry.
-pub const MAX_PART_BYTES: usize = 64 * 1024;
-/// Certificate issuers that one indirect list speaks of.
-pub const MAX_CERTIFICATE_ISSUERS: usize = 10_000;
-
 /// A list being read.
 pub struct ListReader {
     max_bytes: u64,

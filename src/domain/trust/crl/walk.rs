@@ -13,9 +13,11 @@ use crate::domain::trust::crl::entry;
 use crate::domain::trust::crl::error::{CrlError, Fault};
 use crate::domain::trust::crl::list::{Extensions, Kind, RevocationList};
 use crate::domain::trust::crl::piece::{Header, at, malformed, whole_element};
-use crate::domain::trust::crl::reader::MAX_CERTIFICATE_ISSUERS;
 use crate::domain::trust::crl::reason::Reason;
 use crate::domain::trust::crl::signature::{Algorithm, Message, Signed};
+
+/// Certificate issuers that one indirect list speaks of.
+pub const MAX_CERTIFICATE_ISSUERS: usize = 10_000;
 
 /// Bytes walked before they are hashed: they are still in the processor's cache then.
 const STRIDE: usize = 32 * 1024;
