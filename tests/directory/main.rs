@@ -4,7 +4,12 @@
 #[allow(dead_code)]
 mod support;
 
+#[path = "../support/misbehaving.rs"]
+#[allow(dead_code, reason = "other tests use the rest of it")]
+mod misbehaving;
+
 mod administrators;
+mod command_line;
 mod delta;
 mod devices;
 mod durability;
