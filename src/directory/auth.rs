@@ -272,7 +272,7 @@ impl Authenticator {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"))
             .map(|(_, token)| token.trim())
             .filter(|token| !token.is_empty())
-            .ok_or(Fault::Token("Access token is empty."))?;
+            .ok_or(Fault::Anonymous)?;
         let hash = Fingerprint::of(token.as_bytes()).0;
         if let Some(caller) = self.tokens.get(&hash) {
             return Ok(Arc::clone(caller));
@@ -311,7 +311,7 @@ mod tests {
     async fn anything_else_is_refused() {
         for header in [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Basic s3cret")] {
             let got = authenticator().caller(header, None).await.err();
-            assert_eq!(got, Some(Fault::Token("Access token is empty.")), "{header:?}");
+            assert_eq!(got, Some(Fault::Anonymous), "{header:?}");
         }
         for header in ["Bearer s3cres", "Bearer s3cret x", "Bearer S3CRET"] {
             let got = authenticator().caller(Some(header), None).await.err();

@@ -60,7 +60,7 @@ impl Query {
         let mut seen = Vec::new();
         for option in options(query) {
             let RawOption { name, value, pair } = option?;
-            let option = name.trim_start_matches('$').to_owned();
+            let option = name.strip_prefix('$').unwrap_or(&name).to_owned();
             if seen.contains(&option) {
                 return Err(Fault::Query(format!("The query option '{name}' is given twice.")));
             }
@@ -137,16 +137,36 @@ pub struct RawOption<'a> {
     pub pair: &'a str,
 }
 
-/// The options of a query.  Those without the dollar sign are not OData's and mean nothing here.
+/// Graph's options, which its beta takes without the dollar sign too.
+const OPTIONS: [&str; 11] = [
+    "count",
+    "deltatoken",
+    "expand",
+    "filter",
+    "format",
+    "orderby",
+    "search",
+    "select",
+    "skip",
+    "skiptoken",
+    "top",
+];
+
+/// The options of a query.  What has neither the dollar sign nor the name of an option is not OData's,
+/// and means nothing here.
 pub fn options(query: &str) -> impl Iterator<Item = Result<RawOption<'_>, Fault>> {
     query.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let bad = || Fault::Query(format!("The query option '{name}' is not well-formed."));
         let text = |s: &str| percent_decode(&s.replace('+', " ")).ok_or_else(bad);
         let name = match text(name) {
-            Ok(name) if name.starts_with('$') => name.to_ascii_lowercase(),
-            Ok(_) => return None,
+            Ok(name) => name.to_ascii_lowercase(),
             Err(fault) => return Some(Err(fault)),
+        };
+        let name = match name.starts_with('$') {
+            true => name,
+            false if OPTIONS.contains(&&*name) => format!("${name}"),
+            false => return None,
         };
         Some(text(value).map(|value| RawOption { name, value, pair }))
     })
@@ -263,7 +283,7 @@ impl Parser<'_> {
         }
         let property = E::FILTERABLE.iter().find(|property| self.word(property))?;
         if self.word("eq") {
-            let value = self.value()?;
+            let value = self.value::<E>(property)?;
             self.any.push((property, value));
             return Some(());
         }
@@ -271,7 +291,7 @@ impl Parser<'_> {
             return None;
         }
         loop {
-            let value = self.value()?;
+            let value = self.value::<E>(property)?;
             self.any.push((property, value));
             if self.mark(')') {
                 return Some(());
@@ -282,14 +302,15 @@ impl Parser<'_> {
         }
     }
 
-    fn value(&mut self) -> Option<Value> {
-        let words = [("null", Value::Null), ("true", true.into()), ("false", false.into())];
-        for (word, value) in words {
-            if self.word(word) {
-                return Some(value);
-            }
+    /// A value of the property's type, or null.
+    fn value<E: Entity>(&mut self, property: &str) -> Option<Value> {
+        if self.word("null") {
+            return Some(Value::Null);
         }
-        self.literal().map(Value::String)
+        if !E::BOOLEAN.contains(&property) {
+            return self.literal().map(Value::String);
+        }
+        [true, false].into_iter().find(|value| self.word(&value.to_string())).map(Value::Bool)
     }
 
     /// A whole word, in any letter case.
@@ -370,6 +391,8 @@ mod tests {
             ("id eq 'x'", Some(false)),
             ("", None),
             ("id eq a-1", None),
+            ("id eq true", None),
+            ("displayName in ('x',false)", None),
             ("id eq 'a-1", None),
             ("id in ()", None),
             ("id ne 'a-1'", None),
@@ -411,6 +434,13 @@ mod tests {
             ("$filter=%ff", Takes::List),
             ("$top=1", Takes::One),
             ("$select=id", Takes::Nothing),
+            ("$$filter=id eq 'a'", Takes::List),
+            // Beta takes them without the dollar sign: they are no less refused than with it.
+            ("orderby=displayName", Takes::List),
+            ("SKIP=2", Takes::List),
+            ("filter=id%20ne%20'a'", Takes::List),
+            ("filter=id%20eq%20'a'&$filter=id%20eq%20'b'", Takes::List),
+            ("top=1", Takes::Nothing),
         ] {
             assert!(matches!(Query::parse::<M>(bad, takes), Err(Fault::Query(_))), "{bad}");
         }
@@ -419,6 +449,17 @@ mod tests {
             Takes::One,
         );
         assert!(expanded.is_ok());
+    }
+
+    #[test]
+    fn beta_does_without_the_dollar_sign() {
+        let query = "filter=id%20eq%20'a'&Select=id&top=2&count=true&api-version=1&filters=x";
+        let plain = Query::parse::<M>(query, Takes::List).expect("a query");
+        assert_eq!((plain.top, plain.count, plain.select.len()), (Some(2), true, 1));
+        assert!(plain.filter.as_ref().is_some_and(|f| !f.matches(&object("b", None))));
+        // The link to the next page keeps what was asked, however it was written.
+        let next = Query::parse::<M>(&plain.next("a"), Takes::List).expect("a query");
+        assert_eq!((next.filter, next.select, next.top), (plain.filter, plain.select, plain.top));
     }
 
     #[test]

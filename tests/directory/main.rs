@@ -9,11 +9,13 @@ mod support;
 mod misbehaving;
 
 mod administrators;
+mod bounds;
 mod command_line;
 mod delta;
 mod devices;
 mod durability;
 mod input;
+mod traps;
 
 use std::time::{Duration, Instant};
 

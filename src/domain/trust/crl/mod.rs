@@ -14,10 +14,12 @@ mod entry;
 mod error;
 mod list;
 mod pem;
+mod piece;
 mod reader;
 mod reason;
 mod scope;
 mod signature;
+mod walk;
 
 pub use entries::{Entries, MAX_ODD_SERIALS};
 pub use error::{CrlError, Fault};
