@@ -543,6 +543,16 @@ subjects = ["CN=admin"]
 audience = "https://directory.example"
 scopes = ["MutualTlsOauthConfiguration.ReadWrite.All"]
 default_scopes = ["MutualTlsOauthConfiguration.ReadWrite.All"]
+
+[[client]]
+id = "keeper"
+application_configuration = "CONFIGURATION"
+token_endpoint_auth_method = "tls_client_auth"
+subject_field = "tls_client_auth_san_dns"
+subjects = ["keeper.apps.example"]
+audience = "https://directory.example"
+scopes = ["AppCertTrustConfiguration.ReadWrite.All"]
+default_scopes = ["AppCertTrustConfiguration.ReadWrite.All"]
 "#;
     let issuer = |text: String| {
         let own = text.lines().find_map(|line| line.strip_prefix("issuer = ")).expect("an issuer");
@@ -585,6 +595,22 @@ default_scopes = ["MutualTlsOauthConfiguration.ReadWrite.All"]
         assert!(client.objects().await.expect("a list").iter().any(|o| o["id"] == id));
         client.call(Method::DELETE, id, None, None).await.expect("removed");
     }
+    // So does an administrator's hand, with a certificate and no secret: its token is bound to that.
+    let keeper = world.issuers[0].client(&subject("keeper"), now()).expect("a certificate");
+    std::fs::write(dir.join("keeper.pem"), &keeper.chain_pem).expect("written");
+    std::fs::write(dir.join("keeper.key"), &*keeper.key_pem).expect("written");
+    let at = dir.display();
+    let line = format!(
+        "directory --url {directory} --ca-bundle {at}/pki/server-root.pem --client-id keeper \
+         --token-url https://localhost:{}/oauth2/token --scope https://directory.example/.default \
+         --client-certificate {at}/keeper.pem --client-key {at}/keeper.key",
+        world.gateway.app.addresses.token.port()
+    );
+    let (code, told) = world.gateway.program(&format!("{line} application list")).await;
+    assert!(code == Some(0) && told.contains(&world.ids[1]), "{told}");
+    let (code, told) = world.gateway.program(&format!("{line} list")).await;
+    assert!(code == Some(1) && told.contains("403 Authorization_RequestDenied"), "{told}");
+
     // What it may not, it may not; and a token for something else is none for the directory.
     let (_, answer) = world.ask(&world.assertion()).await;
     let elses = answer["access_token"].as_str().expect("a token");

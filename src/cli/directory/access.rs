@@ -36,6 +36,9 @@ pub(super) struct Access {
     /// certificate is shown in the handshake
     #[arg(long, global = true, value_name = "URL", env = "ANCHORGATE_DIRECTORY_TOKEN_URL")]
     token_url: Option<Url>,
+    /// What the token is for, where that is not the directory's address: AUDIENCE/.default
+    #[arg(long, global = true, value_name = "SCOPE")]
+    scope: Option<String>,
     /// The application's client ID
     #[arg(long, global = true, value_name = "ID", env = "AZURE_CLIENT_ID")]
     client_id: Option<String>,
@@ -121,8 +124,9 @@ impl Access {
                 return Err(usage("a client secret or certificate needs --tenant or --token-url"));
             }
         };
-        match (cloud, &self.token_url) {
-            (Some(_), None) => Ok(endpoint),
+        match (cloud, &self.token_url, &self.scope) {
+            (_, _, Some(scope)) => Ok(TokenEndpoint { scope: scope.clone(), ..endpoint }),
+            (Some(_), None, None) => Ok(endpoint),
             _ => {
                 let scope = format!("{}/.default", self.url.origin().ascii_serialization());
                 Ok(TokenEndpoint { scope, ..endpoint })
@@ -188,6 +192,7 @@ mod tests {
                 "https://gw.example/oauth2/token",
                 "https://hub.example/.default",
             ),
+            ("--tenant t --scope api://hub/.default", login, "api://hub/.default"),
         ] {
             assert_eq!(with(arguments), Ok((url.into(), scope.into())), "{arguments}");
         }
