@@ -345,6 +345,44 @@ async fn an_authority_that_is_removed_stops_the_next_request() {
     drop(world.roots);
 }
 
+/// The list that is known of an authority counts for the applications that it has signed for too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_application_gets_no_more_tokens() {
+    const AUDITOR: &str = r#"
+[[client]]
+id = "auditor"
+application_configuration = "CONFIGURATION"
+token_endpoint_auth_method = "tls_client_auth"
+subject_field = "tls_client_auth_san_dns"
+subjects = ["dns-3.devices.example"]
+"#;
+    let report = |text: String| text.replace("[token]\n", "[token]\nclient_auth = \"report\"\n");
+    let world = Applications::start_with(AUDITOR, report).await;
+    let gateway = &world.gateway;
+    let domain = gateway.domain(SubjectField::SanDns);
+    let auditor = &domain.devices[2];
+    let mut open = gateway.connect(&gateway.device(domain, 2)).await;
+    // It is a device's certificate, and no application's before its authority is trusted for those.
+    let answer = open.token("auditor").await.expect("an answer");
+    assert_eq!((answer.status.as_u16(), &answer.body["refusal"]), (401, &json!("chain_untrusted")));
+
+    let below = format!("/{}/trustedCertificateAuthorities", world.ids[0]);
+    let (_, list) = gateway.applications(Method::GET, &below, None).await;
+    for (n, authority) in [&domain.root, &domain.issuer].into_iter().enumerate() {
+        let held = list["value"][n]["id"].as_str().expect("an id");
+        let body = json!({"certificate": STANDARD.encode(authority.certificate.der())});
+        let below = format!("{below}/{held}");
+        let (status, told) = gateway.applications(Method::PATCH, &below, Some(body)).await;
+        assert_eq!(status, 204, "{told}");
+    }
+    gateway.until(&mut open, "auditor", 200).await;
+
+    gateway.world.revoke(domain, auditor, 3, now()).expect("published");
+    gateway.until(&mut open, "auditor", 401).await;
+    let answer = open.token("auditor").await.expect("an answer");
+    assert_eq!(answer.body["refusal"], "certificate_revoked", "{answer:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_assertion_that_is_not_quite_right_gives_no_token() {
     let report = |text: String| text.replace("[token]\n", "[token]\nclient_auth = \"report\"\n");
