@@ -203,5 +203,5 @@ fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
 
 fn failed(error: &anyhow::Error) -> ExitCode {
     eprintln!("anchorgate: {error:#}");
-    exit::FAILURE.into()
+    if error.is::<directory::Usage>() { exit::USAGE.into() } else { exit::FAILURE.into() }
 }

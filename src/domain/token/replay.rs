@@ -91,7 +91,7 @@ impl Used {
             return Err(AssertionError::Replayed);
         }
         if self.ends.len() >= MAX_REMEMBERED {
-            return Err(AssertionError::Full);
+            return Err(AssertionError::Full { limit: MAX_REMEMBERED });
         }
         self.ends.insert(id, until);
         self.in_order.insert((until, id));
@@ -129,10 +129,13 @@ mod tests {
         for n in 0..MAX_REMEMBERED {
             assert_eq!(replays.note("a", &n.to_string(), at(100), at(0)), Ok(()));
         }
-        assert_eq!(replays.note("a", "one more", at(100), at(99)), Err(AssertionError::Full));
+        assert_eq!(
+            replays.note("a", "one more", at(100), at(99)),
+            Err(AssertionError::Full { limit: MAX_REMEMBERED })
+        );
         assert_eq!(replays.note("b", "one more", at(100), at(99)), Ok(()));
         assert_eq!(replays.note("a", "one more", at(200), at(100)), Ok(()), "all have ended");
-        assert!(AssertionError::Full.to_string().contains("16384"));
+        assert!(AssertionError::Full { limit: MAX_REMEMBERED }.to_string().contains("16384"));
     }
 
     proptest! {
