@@ -119,22 +119,17 @@ fn pack(bytes: &[u8]) -> Option<Vec<u8>> {
     encoder.finish().ok()
 }
 
+const CHALLENGE: &str = "Bearer realm=\"anchorgate directory\"";
+
 pub(super) fn failure(fault: &Fault, json: String) -> Response {
     let mut response = reply(fault.status(), Some(JSON), json.into());
     match fault {
         // A request without a token has done nothing wrong yet (RFC 6750 section 3.1).
-        Fault::Anonymous => {
-            insert(
-                &mut response,
-                header::WWW_AUTHENTICATE,
-                "Bearer realm=\"anchorgate directory\"",
-            );
+        Fault::Anonymous => insert(&mut response, header::WWW_AUTHENTICATE, CHALLENGE),
+        Fault::Token(_) => {
+            let challenge = format!("{CHALLENGE}, error=\"invalid_token\"");
+            insert(&mut response, header::WWW_AUTHENTICATE, &challenge);
         }
-        Fault::Token(_) => insert(
-            &mut response,
-            header::WWW_AUTHENTICATE,
-            "Bearer realm=\"anchorgate directory\", error=\"invalid_token\"",
-        ),
         Fault::Method(allow) => insert(&mut response, header::ALLOW, allow),
         Fault::SyncState(anew) => insert(&mut response, header::LOCATION, anew),
         Fault::Unavailable(_) => insert(&mut response, header::RETRY_AFTER, "5"),

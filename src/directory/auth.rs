@@ -319,6 +319,45 @@ mod tests {
         }
     }
 
+    /// What a person may do through an application that may do everything: what the person's role says.
+    #[test]
+    fn a_delegated_permission_goes_as_far_as_the_role() {
+        use Need::*;
+        const TRUST: &[Need] = &[ReadMutualTls, WriteMutualTls];
+        const APPLICATIONS: &[Need] = &[ReadApplications, WriteApplications];
+        const TEMPLATES: &[Need] =
+            &[ReadTemplates, CreateTemplates, DeleteTemplates, CreateDevices];
+        const DEVICES: &[Need] = &[ReadDevices, WriteDevices];
+        let all = [TRUST, APPLICATIONS, TEMPLATES, DEVICES].concat();
+        let of_devices = [TRUST, TEMPLATES, DEVICES].concat();
+        let table = [
+            (Role::GlobalAdministrator, all.clone()),
+            (Role::CloudDeviceAdministrator, of_devices.clone()),
+            (Role::IotDeviceAdministrator, of_devices),
+            (Role::IntuneAdministrator, DEVICES.to_vec()),
+            (Role::GlobalReader, vec![ReadDevices]),
+            (Role::DirectoryReaders, vec![ReadDevices]),
+            (Role::ApplicationAdministrator, APPLICATIONS.to_vec()),
+            (Role::CloudApplicationAdministrator, APPLICATIONS.to_vec()),
+        ];
+        assert!(Role::ALL.iter().all(|(role, _)| table.iter().any(|(r, _)| r == role)));
+        let caller = |delegated: &[Permission], roles: Vec<Role>| {
+            let grant = Grant { delegated: delegated.to_vec(), roles, ..Grant::default() };
+            Caller::new("issuer", "person".into(), grant)
+        };
+        for (role, may) in table {
+            for &need in &all {
+                let got = caller(&Permission::ALL, vec![role]).require(need).is_ok();
+                assert_eq!(got, may.contains(&need), "{role:?} {need:?}");
+                // Neither a role alone nor a permission alone is enough.
+                assert!(caller(&[], vec![role]).require(need).is_err());
+            }
+        }
+        for &need in &all {
+            assert!(caller(&Permission::ALL, vec![]).require(need).is_err(), "{need:?}");
+        }
+    }
+
     #[test]
     fn permissions_have_graphs_names() {
         for permission in Permission::ALL {

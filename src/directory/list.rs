@@ -83,7 +83,7 @@ pub(super) async fn page_of<E: Entity>(
         answer.insert("@odata.count".into(), count.into());
     }
     if let (true, Some(last)) = (more, last) {
-        let root = call.root.trim_end_matches("/beta");
+        let root = call.root.strip_suffix("/beta").unwrap_or(&call.root);
         let next = format!("{root}{}?{}", call.path, query.next(&last));
         answer.insert("@odata.nextLink".into(), next.into());
     }

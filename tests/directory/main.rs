@@ -15,6 +15,7 @@ mod delta;
 mod devices;
 mod durability;
 mod input;
+mod permissions;
 mod traps;
 
 use std::time::{Duration, Instant};
