@@ -1,6 +1,5 @@
 //! `anchorgate directory device …` and `device-template …`.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -215,7 +214,6 @@ fn template_url(client: &Client, id: &str, below: Option<&str>) -> anyhow::Resul
 
 /// Prints page by page: a fleet does not fit into memory.
 async fn list(client: &Client, template: Option<&str>, json: bool) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
     let mut next = Some(match template {
         Some(id) => template_url(client, id, Some("deviceInstances"))?,
         None => client.at(&["devices"], "$top=999"),
@@ -225,9 +223,9 @@ async fn list(client: &Client, template: Option<&str>, json: bool) -> anyhow::Re
         let (page, link) = client.list_page(&url).await?;
         for device in &page {
             match (json, first) {
-                (true, true) => write!(out, "[\n{device}")?,
-                (true, false) => write!(out, ",\n{device}")?,
-                (false, _) => writeln!(out, "{}", line(device))?,
+                (true, true) => print!("[\n{device}"),
+                (true, false) => print!(",\n{device}"),
+                (false, _) => println!("{}", line(device)),
             }
             first = false;
         }
@@ -235,8 +233,8 @@ async fn list(client: &Client, template: Option<&str>, json: bool) -> anyhow::Re
         next = link;
     }
     match (json, first) {
-        (true, true) => writeln!(out, "[]")?,
-        (true, false) => writeln!(out, "\n]")?,
+        (true, true) => println!("[]"),
+        (true, false) => println!("\n]"),
         (false, _) => {}
     }
     Ok(())
