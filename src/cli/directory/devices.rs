@@ -68,6 +68,9 @@ pub(super) enum DeviceCommand {
         /// Requests at once
         #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
         parallel: u16,
+        /// Begin with this line, as an import that has stopped tells it
+        #[arg(long, value_name = "LINE", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        from: u64,
     },
 }
 
@@ -140,9 +143,9 @@ pub(super) async fn device(
             client.operate(Method::DELETE, &at(&client, &found)?, None, None).await?;
             deleted(found["id"].as_str().unwrap_or(device), json);
         }
-        DeviceCommand::Import { file, new, parallel } => {
+        DeviceCommand::Import { file, new, parallel, from } => {
             let maker = Arc::new(Maker::new(client, new).await?);
-            return import::import(maker, file, usize::from(*parallel), json).await;
+            return import::import(maker, file, usize::from(*parallel), *from, json).await;
         }
     }
     Ok(ExitCode::SUCCESS)
