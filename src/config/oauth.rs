@@ -12,7 +12,8 @@ use crate::config::read::{Section, text, url};
 use crate::domain::subject::{SubjectField, SubjectId};
 use crate::domain::token::application::Application;
 use crate::domain::token::keys::Algorithm;
-use crate::domain::token::policy::{Client, MAX_LIFETIME, Resource, Subjects, Terms, TokenPolicy};
+use crate::domain::token::policy::{Client, Subjects, TokenPolicy};
+use crate::domain::token::terms::{MAX_LIFETIME, Resource, Terms};
 use crate::domain::trust::anchors::ConfigurationId;
 
 /// What `[oauth]` says.
