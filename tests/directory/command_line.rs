@@ -327,8 +327,23 @@ async fn an_import_stops_where_nothing_comes_of_it() {
         });
         let done = line.run(&import);
         assert_eq!((done.exit, &done.json), (1, &Value::Null), "{}", done.told);
-        assert!(done.told.contains("stopped: ") && done.told.contains(" made, "), "{}", done.told);
-        assert!(done.told.contains(why), "{}", done.told);
         assert!(directory.seen().len() < 30, "{} requests", directory.seen().len());
+        assert!(done.told.contains("stopped: ") && done.told.contains(" made, "), "{}", done.told);
+        // From the first line that is not known to be done: all before it were sent.
+        let (_, after) = done.told.split_once("`--from ").expect("where to go on");
+        let from = after.split('`').next().expect("a line");
+        let first: usize = from.parse().expect("a number");
+        assert!((7..=11).contains(&first), "{}", done.told);
+        directory.answer(|seen, _| match seen.head.starts_with("post ") {
+            false => Reply::json(&json!({ "id": ID, "mutualTlsOauthConfigurationId": null })),
+            true => Reply::json(&json!({ "id": ID })),
+        });
+        let rest = line.does(&[&import[..], &["--from", from]].concat());
+        assert_eq!(rest["made"], json!(2000 - first + 1));
+        let again = directory.seen();
+        let posts: Vec<_> = again.iter().filter(|seen| seen.head.starts_with("post ")).collect();
+        assert!(posts.iter().any(|seen| seen.body.contains(&format!("urn:d:{}\"", first - 1))));
+        assert!(!posts.iter().any(|seen| seen.body.contains(&format!("urn:d:{}\"", first - 2))));
+        assert!(done.told.contains(why), "{}", done.told);
     }
 }

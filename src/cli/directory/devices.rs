@@ -1,6 +1,5 @@
 //! `anchorgate directory device …` and `device-template …`.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -69,6 +68,9 @@ pub(super) enum DeviceCommand {
         /// Requests at once
         #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
         parallel: u16,
+        /// Begin with this line, as an import that has stopped tells it
+        #[arg(long, value_name = "LINE", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        from: u64,
     },
 }
 
@@ -141,9 +143,9 @@ pub(super) async fn device(
             client.operate(Method::DELETE, &at(&client, &found)?, None, None).await?;
             deleted(found["id"].as_str().unwrap_or(device), json);
         }
-        DeviceCommand::Import { file, new, parallel } => {
+        DeviceCommand::Import { file, new, parallel, from } => {
             let maker = Arc::new(Maker::new(client, new).await?);
-            return import::import(maker, file, usize::from(*parallel), json).await;
+            return import::import(maker, file, usize::from(*parallel), *from, json).await;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -215,7 +217,6 @@ fn template_url(client: &Client, id: &str, below: Option<&str>) -> anyhow::Resul
 
 /// Prints page by page: a fleet does not fit into memory.
 async fn list(client: &Client, template: Option<&str>, json: bool) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
     let mut next = Some(match template {
         Some(id) => template_url(client, id, Some("deviceInstances"))?,
         None => client.at(&["devices"], "$top=999"),
@@ -225,9 +226,9 @@ async fn list(client: &Client, template: Option<&str>, json: bool) -> anyhow::Re
         let (page, link) = client.list_page(&url).await?;
         for device in &page {
             match (json, first) {
-                (true, true) => write!(out, "[\n{device}")?,
-                (true, false) => write!(out, ",\n{device}")?,
-                (false, _) => writeln!(out, "{}", line(device))?,
+                (true, true) => print!("[\n{device}"),
+                (true, false) => print!(",\n{device}"),
+                (false, _) => println!("{}", line(device)),
             }
             first = false;
         }
@@ -235,8 +236,8 @@ async fn list(client: &Client, template: Option<&str>, json: bool) -> anyhow::Re
         next = link;
     }
     match (json, first) {
-        (true, true) => writeln!(out, "[]")?,
-        (true, false) => writeln!(out, "\n]")?,
+        (true, true) => println!("[]"),
+        (true, false) => println!("\n]"),
         (false, _) => {}
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! `anchorgate directory device import`: a fleet from a file.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, stdin};
 use std::path::Path;
@@ -45,6 +46,7 @@ pub(super) async fn import(
     maker: Arc<Maker>,
     file: &Path,
     parallel: usize,
+    from: u64,
     as_json: bool,
 ) -> anyhow::Result<ExitCode> {
     let mut input: Box<dyn BufRead> = match file.to_str() {
@@ -54,7 +56,7 @@ pub(super) async fn import(
         }
     };
     let (mut tally, mut told) = (Tally::default(), Instant::now());
-    let mut under_way = JoinSet::new();
+    let (mut under_way, mut lines_under_way) = (JoinSet::new(), BTreeSet::new());
     skip_byte_order_mark(&mut *input).with_context(|| file.display().to_string())?;
     let (mut number, mut more) = (0u64, true);
     while more || !under_way.is_empty() {
@@ -62,6 +64,7 @@ pub(super) async fn import(
             number += 1;
             match next_line(&mut *input).with_context(|| format!("line {number}"))? {
                 None => more = false,
+                Some(_) if number < from => {}
                 Some(Err(why)) => {
                     tally.failed += 1;
                     eprintln!("line {number}: {why}");
@@ -69,6 +72,7 @@ pub(super) async fn import(
                 Some(Ok(name)) if name.is_empty() => {}
                 Some(Ok(name)) => {
                     let maker = Arc::clone(&maker);
+                    lines_under_way.insert(number);
                     under_way.spawn(async move { (number, one(&maker, &name).await, name) });
                 }
             }
@@ -76,6 +80,9 @@ pub(super) async fn import(
         }
         let Some(ended) = under_way.join_next().await else { continue };
         let (line, done, name) = ended?;
+        if !matches!(done, Done::Stop(_)) {
+            lines_under_way.remove(&line);
+        }
         match done {
             Done::Made => tally.made += 1,
             Done::Was => {
@@ -88,13 +95,15 @@ pub(super) async fn import(
             }
             Done::Stop(why) => {
                 // Those under way may be made yet; the next import finds them.
-                eprintln!("stopped: {}; the same import goes on from there", tally.text());
+                let first = lines_under_way.first().unwrap_or(&line);
+                eprintln!("stopped: {}; `--from {first}` goes on from there", tally.text());
                 return Err(why.context(format!("line {line}: `{name}`")));
             }
         }
         if told.elapsed() >= TELL {
             told = Instant::now();
-            eprintln!("{}", tally.text());
+            let first = lines_under_way.first().unwrap_or(&number);
+            eprintln!("{}; all before line {first} are done", tally.text());
         }
     }
     if as_json {

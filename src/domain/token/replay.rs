@@ -1,7 +1,8 @@
 //! Which assertions were used: each may be once (RFC 7523 section 3, `jti`).
 //!
 //! Kept in this process's memory.  Replicas do not tell each other, so an assertion that is stolen
-//! while it is on its way could be used once at each of them for as long as it lives.
+//! while it is on its way could be used once at each of them for as long as it lives, and once more after
+//! a restart.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
