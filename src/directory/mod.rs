@@ -58,8 +58,9 @@ use crate::runtime::log::AUDIT;
 use crate::runtime::random::{guid, is_guid};
 use crate::store::Store;
 
-/// How long a request's body may take: below the time that a request may take in all, so that it is
-/// answered, not cut off.
+/// How long a request may take, and its body: below the time after which a connection is cut off, so that
+/// who is late is answered.
+const REQUEST_TIME: Duration = Duration::from_secs(28);
 const BODY_TIME: Duration = Duration::from_secs(20);
 
 /// How the directory serves.
@@ -146,7 +147,10 @@ impl Served {
             .to_owned();
         let gzip = accepts_gzip(request.headers());
         let waits = preferred_wait(request.headers()).is_some();
-        let result = self.handle(request.map(Body::new), now).await;
+        let handled = tokio::time::timeout(REQUEST_TIME, self.handle(request.map(Body::new), now));
+        let result = handled.await.unwrap_or_else(|_| {
+            Err(Fault::Unavailable(format!("it took more than {REQUEST_TIME:?}")))
+        });
         let mut response = match result {
             Ok(answer) => {
                 let waits = waits && answer.may_wait();
