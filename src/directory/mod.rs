@@ -41,6 +41,7 @@ use axum::http::{Extensions, HeaderMap, HeaderValue, Method, Request};
 use axum::response::Response;
 use flate2::read::MultiGzDecoder;
 use serde_json::{Map, Value};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::directory::answers::{
@@ -147,10 +148,7 @@ impl Served {
             .to_owned();
         let gzip = accepts_gzip(request.headers());
         let waits = preferred_wait(request.headers()).is_some();
-        let handled = tokio::time::timeout(REQUEST_TIME, self.handle(request.map(Body::new), now));
-        let result = handled.await.unwrap_or_else(|_| {
-            Err(Fault::Unavailable(format!("it took more than {REQUEST_TIME:?}")))
-        });
+        let result = self.within_time(request.map(Body::new), now).await;
         let mut response = match result {
             Ok(answer) => {
                 let waits = waits && answer.may_wait();
@@ -178,6 +176,18 @@ impl Served {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
         response
+    }
+
+    /// A change goes on to its end, and into the audit log, whoever goes away meanwhile.
+    async fn within_time(&self, request: Request<Body>, now: Timestamp) -> Result<Answer, Fault> {
+        let late = |_| Fault::Unavailable(format!("it took more than {REQUEST_TIME:?}"));
+        if !writes(request.method()) {
+            return timeout(REQUEST_TIME, self.handle(request, now)).await.map_err(late)?;
+        }
+        let this = self.clone();
+        let change = tokio::spawn(async move { this.handle(request, now).await });
+        let ended = timeout(REQUEST_TIME, change).await.map_err(late)?;
+        ended.map_err(|error| Fault::Unavailable(error.to_string()))?
     }
 
     async fn handle(&self, request: Request<Body>, now: Timestamp) -> Result<Answer, Fault> {
@@ -364,7 +374,7 @@ async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Byte
     if !matches!(&*coding, "identity" | "gzip") {
         return Err(Fault::Coding(format!("Content-Encoding: {coding}")));
     }
-    let read = tokio::time::timeout(BODY_TIME, body::read(body, limit)).await;
+    let read = timeout(BODY_TIME, body::read(body, limit)).await;
     let bytes = read.map_err(|_| Fault::Slow)?.map_err(|error| match error {
         BodyError::TooLong { limit } => Fault::TooLong(limit),
         BodyError::Broken(why) => Fault::Payload(why),
