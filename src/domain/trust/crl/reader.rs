@@ -539,6 +539,7 @@ impl Walk {
             scope,
             freshest: self.extensions.freshest,
             bytes: self.outer_end,
+            signature: self.signature,
             groups,
         })
     }
