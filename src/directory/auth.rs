@@ -226,9 +226,12 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// A caller whom `issuer` names, with what its token grants.
-    pub fn new(issuer: &str, name: String, grant: Grant) -> Self {
-        let identity = (!name.is_empty()).then(|| format!("{issuer} {name}"));
+    /// A caller whom `issuer` calls `who`, if anybody, with what its token grants.  `name` is for people:
+    /// its first characters, and no line breaks, come into the log.
+    pub fn new(issuer: &str, who: Option<&str>, name: &str, grant: Grant) -> Self {
+        const SHOWN: usize = 128;
+        let identity = who.filter(|who| !who.is_empty()).map(|who| format!("{issuer} {who}"));
+        let name = name.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
         Self { name, identity, grant }
     }
 
@@ -253,7 +256,7 @@ impl Authenticator {
     pub fn new(tokens: Vec<StaticToken>, issuers: Vec<Issuer>) -> Self {
         let caller = |t: StaticToken| {
             let grant = Grant { application: t.permissions, ..Grant::default() };
-            (t.sha256, Arc::new(Caller::new("token", t.name, grant)))
+            (t.sha256, Arc::new(Caller::new("token", Some(&t.name), &t.name, grant)))
         };
         Self {
             tokens: tokens.into_iter().map(caller).collect(),
@@ -343,7 +346,7 @@ mod tests {
         assert!(Role::ALL.iter().all(|(role, _)| table.iter().any(|(r, _)| r == role)));
         let caller = |delegated: &[Permission], roles: Vec<Role>| {
             let grant = Grant { delegated: delegated.to_vec(), roles, ..Grant::default() };
-            Caller::new("issuer", "person".into(), grant)
+            Caller::new("issuer", Some("person"), "person", grant)
         };
         for (role, may) in table {
             for &need in &all {

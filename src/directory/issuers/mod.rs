@@ -53,7 +53,9 @@ pub(super) struct TrustedIssuer {
 #[derive(Debug, Deserialize)]
 struct Claims {
     sub: Option<String>,
+    oid: Option<String>,
     appid: Option<String>,
+    azp: Option<String>,
     client_id: Option<String>,
     roles: Option<Vec<String>>,
     scope: Option<String>,
@@ -143,9 +145,16 @@ impl Claims {
             delegated: names(&self.scp),
             roles: self.wids.iter().flatten().filter_map(|id| Role::parse(id)).collect(),
         };
-        let name = self.appid.or(self.client_id).or(self.sub).unwrap_or_default();
-        let name = name.chars().filter(|c| !c.is_control()).take(128).collect();
-        Caller::new(issuer, name, grant)
+        let application = self.appid.or(self.azp).or(self.client_id);
+        if self.scp.is_none() {
+            let who = application.or(self.sub);
+            return Caller::new(issuer, who.as_deref(), who.as_deref().unwrap_or_default(), grant);
+        }
+        // A person, whatever the application: many people use one.
+        let person = self.oid.or(self.sub);
+        let (shown, through) = (person.as_deref(), application.as_deref());
+        let name = format!("{} through {}", shown.unwrap_or("?"), through.unwrap_or("?"));
+        Caller::new(issuer, shown, &name, grant)
     }
 }
 
@@ -239,6 +248,44 @@ mod tests {
         let without = fixture.with(delegated(json!([]))).await.expect("a caller");
         assert_eq!(without.require(Need::WriteMutualTls), Err(Fault::Forbidden));
         assert_eq!(with.require(Need::WriteApplications), Err(Fault::Forbidden));
+    }
+
+    /// Templates are their makers': two callers must never be taken for one.
+    #[tokio::test]
+    async fn callers_are_told_apart_by_all_of_their_names() {
+        let fixture = Fixture::new();
+        let named = async |names: Value| {
+            let change = |_: &mut Value, claims: &mut Value| {
+                claims
+                    .as_object_mut()
+                    .expect("an object")
+                    .extend(names.as_object().cloned().expect("one"));
+            };
+            fixture.with(change).await.expect("a caller")
+        };
+        let long = "x".repeat(200);
+        let callers = [
+            named(json!({"appid": "a"})).await,
+            named(json!({"appid": format!("{long}1")})).await,
+            named(json!({"appid": format!("{long}2")})).await,
+            named(json!({"appid": "a\u{7}"})).await,
+            named(json!({"azp": "b"})).await,
+            named(json!({"sub": "c"})).await,
+            named(json!({"appid": "a", "scp": "x", "oid": "anna"})).await,
+            named(json!({"appid": "a", "scp": "x", "oid": "bert"})).await,
+        ];
+        for (n, one) in callers.iter().enumerate() {
+            assert!(one.identity.is_some());
+            assert!(callers[..n].iter().all(|other| other.identity != one.identity), "{one:?}");
+            assert!(one.name.len() <= 128 && !one.name.contains('\u{7}'), "{one:?}");
+        }
+        assert_eq!(callers[6].name, "anna through a");
+        let another = named(json!({"appid": "d", "scp": "x", "oid": "anna"})).await;
+        assert_eq!(another.identity, callers[6].identity, "through another application");
+        let nobody = named(json!({"appid": "a", "scp": "x", "sub": null})).await;
+        assert_eq!((nobody.identity, &*nobody.name), (None, "? through a"));
+        let nobody = named(json!({"sub": ""})).await;
+        assert_eq!(nobody.identity, None);
     }
 
     #[tokio::test]
