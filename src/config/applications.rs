@@ -5,7 +5,7 @@ use std::path::Path;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::config::oauth::{fields, subjects, terms};
+use crate::config::clients::{fields, subjects, terms};
 use crate::config::read::{Section, text};
 use crate::domain::token::application::{Application, AuthMethod, Names};
 use crate::domain::token::policy::TokenPolicy;

@@ -274,9 +274,8 @@ impl Walk {
     fn enter_entries(&mut self, input: &[u8]) -> Result<Option<usize>, Fault> {
         let name = "revokedCertificates";
         let Some((header, end)) = self.enter(input, self.tbs_end, name)? else { return Ok(None) };
-        if end == self.offset + header as u64 {
-            return Err(malformed(name, DerError::Value("empty; it is left out then")));
-        }
+        // It may be empty: RFC 5280 section 5.1.2.6 wants it left out then, but some issuers write it,
+        // and nothing else can be meant.
         self.entries_end = end;
         self.part = Part::Entry;
         Ok(Some(header))
@@ -432,6 +431,7 @@ impl Walk {
             scope,
             freshest: self.extensions.freshest,
             bytes: self.outer_end,
+            signature: self.signature,
             groups,
         })
     }
@@ -445,14 +445,17 @@ fn signers_of(
     signed: &Signed,
     signature: &[u8],
 ) -> Result<Vec<Arc<Certificate>>, Fault> {
-    let id_fits = |certificate: &Certificate| match (key_id, &certificate.subject_key_id) {
-        (Some(wanted), Some(own)) => wanted == &**own,
-        _ => true,
+    // The identifier tells where to begin; the signature decides.  An authority whose certificate was
+    // made anew with another identifier still signs with its key.
+    let id_differs = |certificate: &&Arc<Certificate>| {
+        let own = certificate.subject_key_id.as_deref();
+        key_id.zip(own).is_some_and(|(wanted, own)| wanted != own)
     };
-    let candidates =
-        known.iter().filter(|certificate| certificate.subject == *issuer && id_fits(certificate));
+    let mut candidates: Vec<_> =
+        known.iter().filter(|certificate| certificate.subject == *issuer).collect();
+    candidates.sort_by_key(id_differs);
     let mut tried = Vec::new();
-    for candidate in candidates.clone() {
+    for candidate in &candidates {
         if tried.contains(&candidate.key) {
             continue;
         }
@@ -461,6 +464,8 @@ fn signers_of(
             let may_sign =
                 |signer: &&Arc<Certificate>| signer.key_usage.is_none_or(KeyUsage::crl_sign);
             let signers: Vec<_> = candidates
+                .iter()
+                .copied()
                 .filter(|certificate| certificate.key == candidate.key)
                 .filter(may_sign)
                 .cloned()
