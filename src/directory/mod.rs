@@ -30,6 +30,7 @@ mod devices;
 mod list;
 mod names;
 mod templates;
+mod turns;
 
 use std::io::Read;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ use axum::http::{Extensions, HeaderMap, HeaderValue, Method, Request};
 use axum::response::Response;
 use flate2::read::MultiGzDecoder;
 use serde_json::{Map, Value};
+use tokio::sync::MutexGuard;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -51,6 +53,7 @@ use crate::directory::auth::{Authenticator, Caller, Need, StaticToken};
 use crate::directory::errors::Fault;
 use crate::directory::issuers::Issuer;
 use crate::directory::routes::Resource;
+use crate::directory::turns::Turns;
 use crate::domain::cert::Fingerprint;
 use crate::domain::time::Timestamp;
 use crate::http::body::{self, BodyError};
@@ -102,6 +105,7 @@ struct Inner {
     config: Config,
     callers: Authenticator,
     store: Store,
+    turns: Turns,
 }
 
 /// The directory as one listener serves it.
@@ -116,7 +120,7 @@ impl Directory {
     /// A directory on `store`.
     pub fn new(config: Config, store: Store) -> Self {
         let callers = Authenticator::new(config.tokens.clone(), config.issuers.clone());
-        Self { inner: Arc::new(Inner { config, callers, store }) }
+        Self { inner: Arc::new(Inner { config, callers, store, turns: Turns::new() }) }
     }
 
     /// The API, for a listener that clients reach at `public_url` (such as `https://hub.example:8445`).
@@ -191,7 +195,7 @@ impl Served {
     }
 
     async fn handle(&self, request: Request<Body>, now: Timestamp) -> Result<Answer, Fault> {
-        let Inner { config, callers, store } = &*self.directory.inner;
+        let Inner { config, callers, store, .. } = &*self.directory.inner;
         let (head, body) = request.into_parts();
         let authorization = head.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
         let certificate = presented(&head.extensions);
@@ -214,6 +218,7 @@ impl Served {
         };
         let call = Call {
             store: store.clone(),
+            directory: self.directory.clone(),
             root: Arc::clone(&self.root),
             page_size: config.page_size.clamp(1, odata::MAX_TOP),
             max_wait: config.max_wait,
@@ -256,6 +261,7 @@ impl Served {
 /// One request, authenticated and read.
 struct Call {
     store: Store,
+    directory: Directory,
     root: Arc<str>,
     page_size: usize,
     max_wait: Duration,
@@ -277,6 +283,11 @@ impl Call {
             return Err(Fault::Payload(format!("its media type is `{essence}`")));
         }
         validate::object(&self.body)
+    }
+
+    /// The turn to change the object `id`.
+    async fn turn(&self, id: &str) -> MutexGuard<'_, ()> {
+        self.directory.inner.turns.take(id).await
     }
 
     fn header(&self, name: &HeaderName) -> Option<&str> {
