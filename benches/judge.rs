@@ -7,7 +7,10 @@ use std::time::Duration;
 use anchorgate::domain::cert::Certificate;
 use anchorgate::domain::subject::SubjectField;
 use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices};
+use anchorgate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices, Kind};
+use anchorgate::domain::trust::devices::{
+    Change, DeviceKey, DeviceRegistry, KnownTo, News, ObjectKey, Registries, Registry,
+};
 use anchorgate::domain::trust::path::second;
 use anchorgate::domain::trust::path::signature::SignatureMemo;
 use anchorgate::domain::trust::revocations::Revocations;
@@ -23,6 +26,9 @@ use forge::{Key, NOW, Spec, cn};
 
 /// Configurations in a snapshot: a tenant's limit in Graph, and a hundred tenants.
 const CONFIGURATIONS: [usize; 2] = [1, 10_000];
+
+/// Devices in a registry: one, and a fleet.
+const REGISTERED: [(&str, usize); 2] = [("1", 1), ("1,000,000", 1_000_000)];
 
 struct World {
     root: Vec<u8>,
@@ -59,7 +65,7 @@ fn snapshot(root: &[u8], configurations: usize, signatures: SignatureMemo) -> Sn
     let configuration = |n: usize| Configuration {
         id: format!("configuration-{n}").as_str().into(),
         display_name: String::new(),
-        subject_field: SubjectField::SubjectDn,
+        kind: Kind::Devices(SubjectField::SubjectDn),
         devices: Devices::Any,
         authorities: vec![authority(if n == 0 { root.to_vec() } else { other(n) })],
     };
@@ -72,6 +78,36 @@ fn snapshot(root: &[u8], configurations: usize, signatures: SignatureMemo) -> Sn
         Arc::new(TrustPolicy::default()),
         Arc::new(signatures),
     )
+}
+
+/// A registry of so many devices, `one` among them.
+fn registry(devices: usize, one: &str) -> DeviceRegistry {
+    let change = |n: usize| Change {
+        object: ObjectKey::of(&format!("object-{n}")),
+        news: News::Is {
+            device: Some(Some(DeviceKey::of(&if n == 0 {
+                one.to_owned()
+            } else {
+                format!("device-{n}.example")
+            }))),
+            enabled: Some(true),
+            known_to: Some(KnownTo::Only("configuration-0".into())),
+        },
+    };
+    let changes: Vec<_> = (0..devices).map(change).collect();
+    DeviceRegistry::default().changed(&changes, devices).expect("within the limit").0
+}
+
+/// A snapshot whose configurations admit devices of the registry only.
+fn registered(snapshot: &Snapshot, registry: DeviceRegistry) -> Snapshot {
+    let mut anchors = AnchorSet::clone(&snapshot.anchors);
+    for configuration in &mut anchors.configurations {
+        configuration.devices = Devices::Registered("hub".into());
+    }
+    let mut registries = Registries::default();
+    registries.set("hub".into(), Registry::InForce(registry));
+    let revocations = Arc::clone(&snapshot.revocations);
+    snapshot.next(Some(anchors), revocations).with_devices(Arc::new(registries))
 }
 
 fn decisions(c: &mut Criterion) {
@@ -113,6 +149,15 @@ fn decisions(c: &mut Criterion) {
         let warm = snapshot(&root, count, SignatureMemo::default());
         let parsed = UnverifiedChain::from_der(&chain).expect("a chain");
         group.bench_function(format!("judge again, {count} configurations"), |b| {
+            b.iter(|| black_box(judge(&parsed, &warm, now).expect("accepted")));
+        });
+    }
+
+    for (name, devices) in REGISTERED {
+        let registry = registry(devices, "CN=device-1");
+        let warm = registered(&snapshot(&root, 1, SignatureMemo::default()), registry);
+        let parsed = UnverifiedChain::from_der(&chain).expect("a chain");
+        group.bench_function(format!("judge again, registered devices: {name}"), |b| {
             b.iter(|| black_box(judge(&parsed, &warm, now).expect("accepted")));
         });
     }

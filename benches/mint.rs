@@ -27,7 +27,7 @@ fn claims() -> Claims {
         exp: 1_800_000_300,
         jti: "AQEBAQEBAQEBAQEBAQEBAQ".to_owned(),
         scope: Some("telemetry:write config:read".to_owned()),
-        cnf: Confirmation::certificate(Fingerprint::of(b"a certificate")),
+        cnf: Some(Confirmation::certificate(Fingerprint::of(b"a certificate"))),
     }
 }
 

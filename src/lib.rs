@@ -29,6 +29,7 @@
 //!          -> oauth/request: bytes -> TokenRequest -> oauth/endpoint: Live::current(), judge again,
 //!          authorize, sign -> reply -> audit           any refusal -> oauth/error -> reply
 //! update   graph: credential -> pages -> wire -> AnchorSet --+
+//!          graph/devices: pages of changes -> registry ------+
 //!          crl: schedule -> transport -> read, verify -------+-> inbox -> runtime/publisher:
 //!          keyring: server certificate, signing keys --------+   Assembly -> build -> Writer::publish
 //! ```
@@ -47,7 +48,7 @@
 //!    long as the process lives.  Everything else (validity now, revocation, names, policy, subject) is
 //!    decided each time and never cached.
 //! 3. The TLS configurations outlive trust updates: a CRL refresh or an anchor change does not throw
-//!    away session tickets.  They are rebuilt when the server's certificate changes.
+//!    away session tickets.  They are rebuilt when the server's certificate or a ticket key changes.
 //! 4. One writer.  Build and validate first, then publish.  A failed build leaves the old state in
 //!    force, due for another try, and visible.
 //! 5. Unknown is a refusal.  "Never loaded" and "loaded, empty" are different values.  A truncated or
@@ -56,17 +57,23 @@
 //!    served from at the start, with its own validity.
 //!    What is not known yet, such as the list of an address that a certificate names for the first time,
 //!    is noted, fetched by the side, and there for the next request.
-//! 7. Identity is (configuration, anchor key, path, field, value).  Only the end-entity certificate
+//! 7. Devices and applications are trusted apart: two lists of configurations, two judges, two types of
+//!    proof.  A certificate that is good for one is nothing for the other.
+//! 8. Identity is (configuration, anchor key, path, field, value).  Only the end-entity certificate
 //!    gives identity.
-//! 8. Nothing secret is logged, listed or served.
+//! 9. Nothing secret is logged, listed or served.
 //!
 //! # Limits
 //!
 //! Every input has one, and its refusal says the value and the limit.  Those that an operator sets are
 //! in README's table.  Fixed are: 48 certificates and 64 KiB in a presented chain (more than a path's
 //! 10, since what is presented need not be in order, nor all of it used), 16 KiB in a token request's
-//! body, 1 MiB in a directory request's, JSON 32 deep, 128 signatures and 1,024 issuers tried for one
-//! decision, 200 pages of 16 MiB in a directory's answer.
+//! body (48 KiB where clients send assertions: 40 KiB, 10 certificates, 10 minutes; 16,384 used ones of a
+//! client are remembered), 1 MiB in a directory request's, JSON 32 deep, 128 signatures and 1,024 issuers
+//! tried for one decision, 200 pages of 16 MiB in a directory's list; in an answer about devices 1,000
+//! pages of that size, and one more for each 50 of `graph.max_devices`; 10,000 configurations that
+//! devices are registered for; in our own directory 10,000,000 devices, 10,000 templates, 100,000
+//! removals of a kind that are remembered, 2,000 objects looked at for a page.
 //!
 //! # Where to add a thing
 //!

@@ -11,7 +11,7 @@ use anchorgate::domain::refusal::{Code, Refusal};
 use anchorgate::domain::subject::SubjectField;
 use anchorgate::domain::time::Timestamp;
 use anchorgate::domain::trust::anchors::{
-    AnchorSet, Authority, Configuration, ConfigurationId, Devices,
+    AnchorSet, Authority, Configuration, ConfigurationId, Devices, Kind as Trusts,
 };
 use anchorgate::domain::trust::crl::{Fault, Kind, ListReader, RevocationList};
 use anchorgate::domain::trust::revocations::{
@@ -504,7 +504,7 @@ fn in_force(authorities: Vec<Authority>) -> AnchorSet {
     let configuration = Configuration {
         id: ConfigurationId::from("1"),
         display_name: String::new(),
-        subject_field: SubjectField::SanDns,
+        kind: Trusts::Devices(SubjectField::SanDns),
         devices: Devices::Any,
         authorities,
     };
@@ -547,7 +547,7 @@ fn settings_find_their_authority_by_any_of_its_names() {
         ],
         ..ListPolicy::default()
     };
-    let policy = settings.resolve(&anchors);
+    let policy = settings.resolve(anchors.authorities());
     let rules = |c: &Certificate| {
         let rules = policy.of(&c.subject, c.key);
         (rules.grace.as_secs() / 3600, rules.require_delta)
@@ -590,7 +590,7 @@ fn a_list_goes_stale_at_its_second_with_each_authoritys_grace() {
     ] {
         let all = [lists(&late), lists(&strict)].concat();
         let all = all.into_iter().filter(|list| with_delta || !list.is_delta());
-        let policy = settings(require_delta).resolve(&anchors);
+        let policy = settings(require_delta).resolve(anchors.authorities());
         let revocations = Revocations::new(all).with_policy(policy);
         for (ca, last) in [&late, &strict].into_iter().zip(last) {
             let device = ca.issue("device", &[4], &[]);
@@ -600,7 +600,7 @@ fn a_list_goes_stale_at_its_second_with_each_authoritys_grace() {
         }
     }
     // A delta that is required and was never there.
-    let policy = settings(Some(true)).resolve(&anchors);
+    let policy = settings(Some(true)).resolve(anchors.authorities());
     let revocations = Revocations::new([lists(&late)[0].clone()]).with_policy(policy);
     let device = late.issue("device", &[4], &[]);
     assert_eq!(code(check_at(&revocations, &late, &device, NOW)), Some(Code::CrlStale));

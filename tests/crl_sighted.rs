@@ -14,7 +14,7 @@ use anchorgate::domain::cert::Certificate;
 use anchorgate::domain::refusal::Code;
 use anchorgate::domain::subject::SubjectField;
 use anchorgate::domain::trust::anchors::{
-    AnchorSet, Authority, Configuration, ConfigurationId, Devices,
+    AnchorSet, Authority, Configuration, ConfigurationId, Devices, Kind,
 };
 use anchorgate::domain::trust::assembly::{Assembly, Update};
 use anchorgate::domain::trust::revocations::{AuthorityPolicy, CrlMode, ListPolicy, Selector};
@@ -63,7 +63,7 @@ fn anchors(cas: &[&Ca], crl: Option<&str>) -> AnchorSet {
     let configuration = Configuration {
         id: ConfigurationId::from("1"),
         display_name: String::new(),
-        subject_field: SubjectField::SanDns,
+        kind: Kind::Devices(SubjectField::SanDns),
         devices: Devices::Any,
         authorities: cas.iter().map(authority).collect(),
     };

@@ -12,7 +12,7 @@ use anchorgate::crl::{self, Config, Handle, Metrics, RefreshError, Source, Statu
 use anchorgate::domain::subject::SubjectField;
 use anchorgate::domain::time::Timestamp;
 use anchorgate::domain::trust::anchors::{
-    AnchorSet, Authority, Configuration, ConfigurationId, Devices,
+    AnchorSet, Authority, Configuration, ConfigurationId, Devices, Kind,
 };
 use anchorgate::domain::trust::assembly::{ListState, Update};
 use anchorgate::domain::trust::crl::RevocationList;
@@ -28,7 +28,7 @@ fn anchors(ca: &Ca, crl: Option<&str>, delta: Option<&str>) -> Arc<AnchorSet> {
         configurations: vec![Configuration {
             id: ConfigurationId::from("1"),
             display_name: "fleet".to_owned(),
-            subject_field: SubjectField::SanDns,
+            kind: Kind::Devices(SubjectField::SanDns),
             devices: Devices::Any,
             authorities: vec![Authority {
                 certificate: Arc::clone(&ca.certificate),
@@ -73,7 +73,7 @@ impl Running {
     async fn next(&mut self) -> ListState {
         match self.updates.recv().await.expect("the source runs") {
             Update::Lists { state, .. } => state,
-            Update::Anchors { .. } => panic!("the source has no anchors"),
+            other => panic!("the source has nothing but lists: {other:?}"),
         }
     }
 

@@ -365,6 +365,44 @@ fn a_revoked_intermediate_sends_the_search_on_to_another_path() {
 }
 
 #[test]
+fn with_a_registry_only_its_devices_are_accepted() {
+    let request = |devices: Value| {
+        let mut request = World::new().request();
+        request["devices"] = devices;
+        request
+    };
+    let device = |id: &str, enabled: bool, external: &str| {
+        let external = format!("[EXTID]:{external}");
+        json!({ "id": id, "accountEnabled": enabled, "physicalIds": [external] })
+    };
+    let list = |devices: &[Value]| request(json!({ "value": devices }));
+    let mut elsewhere = device("1", true, "CN=device-1");
+    elsewhere["@anchorgate.mutualTlsOauthConfigurationId"] = json!("other");
+    let questions = [
+        (request(Value::Null), "accept", Value::Null),
+        (list(&[device("1", true, "CN=device-1")]), "accept", Value::Null),
+        (list(&[]), "reject", json!("device_unknown")),
+        (list(&[device("1", true, "CN=DEVICE-1")]), "reject", json!("device_unknown")),
+        (list(&[elsewhere]), "reject", json!("device_unknown")),
+        (list(&[device("1", false, "CN=device-1")]), "reject", json!("device_disabled")),
+        (
+            list(&[device("1", true, "CN=device-1"), device("2", false, "CN=device-1")]),
+            "reject",
+            json!("device_disabled"),
+        ),
+        (request(json!({ "value": [7] })), "error", Value::Null),
+    ];
+    let requests: Vec<_> = questions.iter().map(|(request, ..)| request.clone()).collect();
+    for (answer, (_, decision, reason)) in batch(&requests).iter().zip(&questions) {
+        assert_eq!(
+            (&answer["decision"], &answer["reason"]),
+            (&json!(decision), reason),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
 fn files_are_judged_and_every_path_is_explained() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name).display().to_string();
@@ -381,6 +419,11 @@ fn files_are_judged_and_every_path_is_explained() {
     let accepted = run(&path("chain.pem"), &[]);
     assert_eq!(accepted.status.code(), Some(0));
     assert!(String::from_utf8_lossy(&accepted.stdout).starts_with("accept\n"));
+
+    fs::write(path("none.json"), "{\"value\":[]}").expect("written");
+    let unknown = run(&path("chain.pem"), &["--devices", &path("none.json"), "--json"]);
+    let answer: Value = serde_json::from_slice(&unknown.stdout).expect("JSON");
+    assert_eq!((unknown.status.code(), &answer["reason"]), (Some(1), &json!("device_unknown")));
 
     let expired = World::with(|w| w.device.not_after = "260531235959Z".into());
     fs::write(path("old.pem"), expired["chainPem"].as_str().expect("PEM")).expect("written");

@@ -11,7 +11,7 @@ use anchorgate::domain::subject::SubjectField;
 use anchorgate::domain::time::Timestamp;
 use anchorgate::domain::token::keys::{Algorithm, SigningKey, SigningKeys};
 use anchorgate::domain::trust::anchors::{
-    AnchorSet, Authority as TrustedAuthority, Configuration, ConfigurationId, Devices,
+    AnchorSet, Authority as TrustedAuthority, Configuration, ConfigurationId, Devices, Kind,
 };
 use anchorgate::domain::trust::crl::RevocationList;
 use anchorgate::domain::trust::revocations::Revocations;
@@ -56,7 +56,7 @@ impl World {
         let configuration = Configuration {
             id: ConfigurationId::from("bench"),
             display_name: "bench".into(),
-            subject_field: SubjectField::SanDns,
+            kind: Kind::Devices(SubjectField::SanDns),
             devices: Devices::Any,
             authorities: vec![authority(&self.root, true), authority(&self.issuer, false)],
         };

@@ -11,6 +11,7 @@ use anyhow::Context;
 use hyper::Request;
 use hyper::body::Incoming;
 use prometheus_client::registry::Registry;
+use rustls::sign::CertifiedKey;
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{error, info};
 
@@ -18,7 +19,6 @@ use crate::admin::Admin;
 use crate::config::{Config, DirectoryPart};
 use crate::crl;
 use crate::directory::{Directory, Served};
-use crate::domain::trust::anchors::AnchorSet;
 use crate::domain::trust::assembly::Assembly;
 use crate::domain::trust::snapshot::Snapshot;
 use crate::graph;
@@ -36,6 +36,7 @@ use crate::store::Store;
 use crate::tls;
 use crate::tls::acceptor::{Edge, serve};
 use crate::tls::closing::OpenConnections;
+use crate::tls::tickets::Secrets;
 
 use sockets::Sockets;
 
@@ -84,17 +85,20 @@ impl App {
         );
         let identity = keyring::identity(&config.keyring, &provider)?;
         let keys = Arc::new(keyring::signing_keys(&config.keyring)?);
+        let tickets = Secrets::new(keyring::ticket_secrets(&config.keyring)?);
+        let tls_config = tls::Config { tickets, ..config.tls };
         let trust =
             Snapshot::nothing(Arc::new(config.trust)).with_sightings(config.crl.sightings.clone());
         let (live, writer) = Live::start(|live| {
-            let tls = Arc::new(tls::edge(&config.tls, &identity, live, &edge_metrics)?);
+            let tls = Arc::new(tls::edge(&tls_config, &identity, live, &edge_metrics)?);
             Ok::<_, tls::TlsError>(Active { trust: Arc::new(trust), keys, tls })
         })?;
 
         // The inbox of the one writer, and what it tells back.
         let (updates, inbox) = mpsc::channel(256);
         let (own, own_inbox) = mpsc::channel(16);
-        let (anchors, anchors_in_force) = watch::channel(Arc::<AnchorSet>::default());
+        let nothing = Arc::clone(&live.current().trust.anchors);
+        let (anchors, anchors_in_force) = watch::channel(Arc::clone(&nothing));
         let publisher = Publisher {
             assembly: Assembly::new(config.lists),
             writer,
@@ -117,8 +121,12 @@ impl App {
         tasks.spawn(lists.run(tasks.stopping()));
 
         tasks.spawn_until_stop(key_files);
-        let rebuild =
-            Rebuild { config: config.tls, live: live.clone(), metrics: edge_metrics.clone() };
+        let rebuild = Rebuild {
+            config: tls_config,
+            identity,
+            live: live.clone(),
+            metrics: edge_metrics.clone(),
+        };
         tasks.spawn_until_stop(rebuild.run(changed_keys, own));
 
         // The directory is served before it is synced from: a gateway may be its own.
@@ -137,13 +145,21 @@ impl App {
         drop(updates);
 
         let oauth_metrics = oauth::Metrics::register(&mut registry);
-        let public = Arc::new(PublicPlane::new(live.clone(), &config.policy, &config.oauth));
-        let endpoint =
-            Arc::new(TokenEndpoint::new(live.clone(), config.policy, &config.oauth, oauth_metrics));
+        let endpoint = Arc::new(TokenEndpoint::new(
+            live.clone(),
+            Arc::clone(&config.policy),
+            &config.oauth,
+            oauth_metrics,
+        ));
+        let public = PublicPlane::new(live.clone(), &config.policy, &config.oauth, &endpoint);
+        let public = Arc::new(public);
         tasks.spawn_until_stop(operator::become_ready(
             &ready,
+            live.clone(),
+            nothing,
             anchors_in_force,
             crl_handle.clone(),
+            sources.iter().filter_map(graph::Handle::devices).cloned().collect(),
         ));
         let admin = operator::plane(&config.admin, ready, registry, &live, crl_handle, sources);
 
@@ -237,9 +253,9 @@ impl Planes {
             async move { endpoint.handle(request, &peer).await }
         };
         tasks.spawn(serve(edges.token, sockets.token, stop(), token));
-        let public = move |_, request: Request<Incoming>| {
-            let reply = public.handle(&request.into_parts().0);
-            async move { reply }
+        let public = move |peer: Arc<Peer>, request: Request<Incoming>| {
+            let public = Arc::clone(&public);
+            async move { public.handle(request, &peer).await }
         };
         tasks.spawn(serve(edges.public, sockets.public, stop(), public));
         if let (Some(socket), Some(served)) = (sockets.directory, directory) {
@@ -271,32 +287,48 @@ impl Planes {
     }
 }
 
-/// Turns a changed key into a change for the publisher.  A new server certificate needs new TLS
-/// configurations, which need the edge: what the keyring cannot know.
+/// Turns a changed key into a change for the publisher.  A new server certificate and new ticket keys
+/// need new TLS configurations, which need the edge: what the keyring cannot know.
 struct Rebuild {
     config: tls::Config,
+    identity: Arc<CertifiedKey>,
     live: Live,
     metrics: tls::metrics::Metrics,
 }
 
 impl Rebuild {
-    async fn run(self, mut changed: mpsc::Receiver<keyring::Change>, own: mpsc::Sender<OwnChange>) {
+    async fn run(
+        mut self,
+        mut changed: mpsc::Receiver<keyring::Change>,
+        own: mpsc::Sender<OwnChange>,
+    ) {
         while let Some(change) = changed.recv().await {
             let change = match change {
-                keyring::Change::SigningKeys(keys) => OwnChange::Keys(keys),
+                keyring::Change::SigningKeys(keys) => Some(OwnChange::Keys(keys)),
                 keyring::Change::Identity(identity) => {
-                    let live = self.live.downgrade();
-                    match tls::edge(&self.config, &identity, &live, &self.metrics) {
-                        Ok(tls) => OwnChange::Tls(Arc::new(tls)),
-                        Err(error) => {
-                            error!(%error, "server certificate not used; the old one stays");
-                            continue;
-                        }
-                    }
+                    self.identity = identity;
+                    self.edge()
+                }
+                keyring::Change::TicketSecrets(secrets) => {
+                    self.config.tickets = Secrets::new(secrets);
+                    self.edge()
                 }
             };
-            if own.send(change).await.is_err() {
+            if let Some(change) = change
+                && own.send(change).await.is_err()
+            {
                 return;
+            }
+        }
+    }
+
+    fn edge(&self) -> Option<OwnChange> {
+        let live = self.live.downgrade();
+        match tls::edge(&self.config, &self.identity, &live, &self.metrics) {
+            Ok(tls) => Some(OwnChange::Tls(Arc::new(tls))),
+            Err(error) => {
+                error!(%error, "TLS settings not used; the old ones stay");
+                None
             }
         }
     }

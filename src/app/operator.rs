@@ -17,9 +17,11 @@ use crate::admin::answer::Answer;
 use crate::admin::{self, Admin, MAX_LARGE_BODY};
 use crate::crl;
 use crate::domain::time::Timestamp;
-use crate::domain::trust::anchors::AnchorSet;
+use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices, Kind};
+use crate::domain::trust::snapshot::Snapshot;
 use crate::domain::verify::{UnverifiedChain, explain};
 use crate::graph;
+use crate::graph::HandleError;
 use crate::http::reply;
 use crate::runtime::health::Ready;
 use crate::runtime::live::Live;
@@ -42,6 +44,12 @@ pub(super) fn plane(
     registry.register("trust_generation", "Generation of the trust in force", generation.clone());
     let configurations: Gauge = Gauge::default();
     registry.register("trust_configurations", "Configurations in force", configurations.clone());
+    let applications: Gauge = Gauge::default();
+    registry.register(
+        "trust_application_configurations",
+        "Application configurations in force",
+        applications.clone(),
+    );
     let sources = Arc::new(sources);
 
     let admin = Admin::new(config, ready, registry)
@@ -52,6 +60,8 @@ pub(super) fn plane(
                 generation.set(i64::try_from(trust.generation).unwrap_or(i64::MAX));
                 let count = trust.anchors.configurations.len();
                 configurations.set(i64::try_from(count).unwrap_or(i64::MAX));
+                let count = trust.applications.configurations.len();
+                applications.set(i64::try_from(count).unwrap_or(i64::MAX));
             }
         })
         .with_status("started", move || json!(started.to_string()))
@@ -81,7 +91,7 @@ pub(super) fn plane(
                 async move {
                     // Side by side: one dead directory does not hold up another.
                     let polls = sources.iter().map(|source| async move {
-                        (source.source().to_string(), outcome(source.sync_now().await))
+                        (source.source().to_string(), sync(source).await)
                     });
                     let outcomes: Map<_, _> = join_all(polls).await.into_iter().collect();
                     reply::json(StatusCode::OK, &outcomes)
@@ -163,16 +173,48 @@ fn verify(live: &Live, body: &Bytes) -> reply::Reply {
     reply::json(StatusCode::OK, &told)
 }
 
-/// Puts in force what one source holds back.
+/// Asks one source now, for its configurations and, where they are needed, its devices.
+async fn sync(source: &graph::Handle) -> Value {
+    let devices = async {
+        match source.devices() {
+            Some(devices) => Some(devices.sync_now().await),
+            None => None,
+        }
+    };
+    let (changes, devices) = tokio::join!(source.sync_now(), devices);
+    let mut told = match changes {
+        Ok(changes) => json!({ "changes": changes }),
+        Err(error) => json!({ "error": error.to_string() }),
+    };
+    match devices {
+        Some(Ok(difference)) => told["devices"] = json!(difference),
+        Some(Err(error)) => told["devicesError"] = json!(error.to_string()),
+        None => {}
+    }
+    told
+}
+
+/// Puts in force what one source holds back, of its configurations and of its devices.
 async fn approve(sources: &[graph::Handle], body: &Bytes) -> reply::Reply {
     let source = match named(sources, body) {
         Ok(source) => source,
         Err(reply) => return *reply,
     };
-    match source.approve().await {
-        Ok(changes) => reply::json(StatusCode::OK, &changes),
-        Err(error) => refused(StatusCode::CONFLICT, &error.to_string()),
+    let devices = match source.devices() {
+        Some(devices) => devices.approve().await,
+        None => Err(HandleError::NothingHeld),
+    };
+    let mut told = match source.approve().await {
+        Ok(changes) => json!(changes),
+        Err(HandleError::NothingHeld) if devices.is_ok() => json!({}),
+        Err(error) => return refused(StatusCode::CONFLICT, &error.to_string()),
+    };
+    match devices {
+        Ok(difference) => told["devices"] = json!(difference),
+        Err(HandleError::NothingHeld) => {}
+        Err(error) => return refused(StatusCode::CONFLICT, &error.to_string()),
     }
+    reply::json(StatusCode::OK, &told)
 }
 
 /// Tells what the list answer `{"answer": …}` would change if a source gave it.
@@ -189,7 +231,7 @@ fn diff(sources: &[graph::Handle], body: &Bytes) -> reply::Reply {
     }
 }
 
-/// The source that the body names as `source`; the only one when it names none.
+/// The source that the body names as `source`; the only one of devices when it names none.
 fn named<'a>(
     sources: &'a [graph::Handle],
     body: &Bytes,
@@ -199,23 +241,17 @@ fn named<'a>(
         Ok(name) => name,
         Err(why) => return refused(StatusCode::BAD_REQUEST, &why),
     };
-    match (&name, sources) {
-        (None, [only]) => Ok(only),
-        (None, _) => {
+    let mut of_devices = sources.iter().filter(|s| s.collection() == graph::Collection::Devices);
+    match (&name, of_devices.next(), of_devices.next()) {
+        (None, Some(only), None) => Ok(only),
+        (None, ..) => {
             let why = "there are several sources, or none: name one as `source`";
             refused(StatusCode::BAD_REQUEST, why)
         }
-        (Some(name), _) => match sources.iter().find(|source| **source.source() == **name) {
+        (Some(name), ..) => match sources.iter().find(|source| **source.source() == **name) {
             Some(source) => Ok(source),
             None => refused(StatusCode::NOT_FOUND, &format!("no source is called `{name}`")),
         },
-    }
-}
-
-fn outcome(result: Result<graph::changes::Changes, graph::HandleError>) -> Value {
-    match result {
-        Ok(changes) => json!({ "changes": changes }),
-        Err(error) => json!({ "error": error.to_string() }),
     }
 }
 
@@ -240,69 +276,79 @@ fn refused(status: StatusCode, why: &str) -> reply::Reply {
 /// What is in force.
 fn trust(live: &Live) -> Value {
     let trust = &live.current().trust;
-    let configurations: Vec<_> = trust
-        .anchors
-        .configurations
-        .iter()
-        .map(|configuration| {
-            let authorities: Vec<_> = configuration
-                .authorities
-                .iter()
-                .map(|authority| {
-                    let certificate = &authority.certificate;
-                    let has_list = authority.crl_url.is_some();
-                    let mode = trust.crl_mode(&certificate.subject, certificate.key, has_list);
-                    let rules =
-                        trust.revocations.policy().of(&certificate.subject, certificate.key);
-                    json!({
-                        "subject": authority.certificate.subject.to_string(),
-                        "fingerprint": authority.certificate.fingerprint.to_string(),
-                        "root": authority.is_root,
-                        "notAfter": authority.certificate.not_after.to_string(),
-                        "crl": authority.crl_url.as_deref(),
-                        "deltaCrl": authority.delta_crl_url.as_deref(),
-                        "revocation": {
-                            "mode": mode.as_str(),
-                            "graceSeconds": rules.grace.as_secs(),
-                            "requireDelta": rules.require_delta,
-                        },
-                    })
-                })
-                .collect();
-            json!({
-                "id": configuration.id.as_str(),
-                "displayName": configuration.display_name,
-                "subjectField": configuration.subject_field.as_str(),
-                "authorities": authorities,
-            })
-        })
-        .collect();
-    let skipped: Vec<_> = trust
-        .anchors
-        .skipped
-        .iter()
-        .map(|skipped| json!({ "id": skipped.configuration.as_str(), "why": skipped.why }))
-        .collect();
+    let skipped = |set: &AnchorSet| -> Vec<Value> {
+        let skipped = set.skipped.iter();
+        skipped.map(|s| json!({ "id": s.configuration.as_str(), "why": s.why })).collect()
+    };
     json!({
         "generation": trust.generation,
-        "configurations": configurations,
-        "skipped": skipped,
+        "configurations": configurations(trust, &trust.anchors),
+        "skipped": skipped(&trust.anchors),
+        "applicationConfigurations": configurations(trust, &trust.applications),
+        "skippedApplications": skipped(&trust.applications),
         "unmatchedRevocationEntries": trust.revocations.policy().unmatched,
     })
 }
 
-/// Grants readiness when there is trust to decide by, and every list was looked at once.
+fn configurations(trust: &Snapshot, set: &AnchorSet) -> Vec<Value> {
+    let authority = |kind: Kind, authority: &Authority| {
+        let certificate = &authority.certificate;
+        let (name, key) = (&certificate.subject, certificate.key);
+        let rules = trust.revocations.policy().of(name, key);
+        json!({
+            "subject": name.to_string(),
+            "fingerprint": certificate.fingerprint.to_string(),
+            "root": authority.is_root,
+            "notAfter": certificate.not_after.to_string(),
+            "crl": authority.crl_url.as_deref(),
+            "deltaCrl": authority.delta_crl_url.as_deref(),
+            "revocation": {
+                "mode": trust.crl_mode(kind, name, key, authority.crl_url.is_some()).as_str(),
+                "graceSeconds": rules.grace.as_secs(),
+                "requireDelta": rules.require_delta,
+            },
+        })
+    };
+    let configuration = |configuration: &Configuration| {
+        let mut told = json!({
+            "id": configuration.id.as_str(),
+            "displayName": configuration.display_name,
+        });
+        let all = configuration.authorities.iter().map(|a| authority(configuration.kind, a));
+        told["authorities"] = all.collect();
+        if let Kind::Devices(field) = configuration.kind {
+            told["subjectField"] = field.as_str().into();
+            told["devices"] = match configuration.devices {
+                Devices::Any => "any".into(),
+                Devices::Registered(_) => "registered".into(),
+            };
+        }
+        told
+    };
+    set.configurations.iter().map(configuration).collect()
+}
+
+/// Grants readiness when there is trust in devices to decide by, which `nothing` is not yet, every list
+/// was looked at once, and the devices of every directory are known where a configuration demands
+/// registered ones.
 pub(super) fn become_ready(
     ready: &Ready,
-    mut anchors: watch::Receiver<Arc<AnchorSet>>,
+    live: Live,
+    nothing: Arc<AnchorSet>,
+    mut changes: watch::Receiver<Arc<AnchorSet>>,
     lists: crl::Handle,
+    registries: Vec<graph::devices::Handle>,
 ) -> impl Future<Output = ()> + Send + 'static {
     const LOOK: Duration = Duration::from_millis(200);
     let (trust, revocation) = (ready.latch("trust"), ready.latch("revocation"));
+    let devices = ready.latch("devices");
     async move {
-        // A directory that has nothing is an answer; no answer is none.
-        if anchors.changed().await.is_err() {
-            return;
+        // A directory that has nothing is an answer; no answer is none.  Applications are no trust in
+        // devices, and some that cannot be had are no reason not to serve these.
+        while Arc::ptr_eq(&live.current().trust.anchors, &nothing) {
+            if changes.changed().await.is_err() {
+                return;
+            }
         }
         drop(trust);
         // The lists' own task takes the same news: give it time to know its addresses.
@@ -315,5 +361,9 @@ pub(super) fn become_ready(
             tokio::time::sleep(LOOK).await;
         }
         drop(revocation);
+        while registries.iter().any(|registry| !registry.status().loaded) {
+            tokio::time::sleep(LOOK).await;
+        }
+        drop(devices);
     }
 }

@@ -166,12 +166,26 @@ fn show_trust(status: &Value) {
     println!("generation {}, started {}", status["trust"]["generation"], text(&status["started"]));
     for source in status["sources"].as_array().into_iter().flatten() {
         println!("source {source}");
+        let devices = &source["devices"];
+        if devices.is_object() {
+            println!(
+                "  devices  {} known, {} enabled, {} disabled, {} duplicates, last confirmed {}",
+                devices["known"],
+                devices["enabled"],
+                devices["disabled"],
+                devices["duplicates"],
+                text(&devices["last_success"])
+            );
+        }
     }
-    for configuration in status["trust"]["configurations"].as_array().into_iter().flatten() {
+    let trust = &status["trust"];
+    let all = |name: &str| trust[name].as_array().into_iter().flatten().collect::<Vec<_>>();
+    for configuration in [all("configurations"), all("applicationConfigurations")].concat() {
         println!(
-            "{}  {}  {}",
+            "{}  {}  {} devices  {}",
             text(&configuration["id"]),
-            text(&configuration["subjectField"]),
+            configuration["subjectField"].as_str().unwrap_or("applications"),
+            configuration["devices"].as_str().unwrap_or("no"),
             text(&configuration["displayName"])
         );
         for authority in configuration["authorities"].as_array().into_iter().flatten() {
@@ -188,7 +202,7 @@ fn show_trust(status: &Value) {
     for entry in texts(&status["trust"]["unmatchedRevocationEntries"]) {
         println!("revocation.authority fits nobody: {entry}");
     }
-    for skipped in status["trust"]["skipped"].as_array().into_iter().flatten() {
+    for skipped in [all("skipped"), all("skippedApplications")].concat() {
         println!("not in force: {}: {}", text(&skipped["id"]), text(&skipped["why"]));
     }
 }

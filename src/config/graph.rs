@@ -1,5 +1,6 @@
 //! `[[graph]]`: the directories that trust is synced from, and how the gateway authenticates to them.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use crate::config::read::{Section, text, url};
 use crate::graph::auth::{
     AssertionStyle, Credential, INSTANCE_METADATA, ManagedIdentity, TokenEndpoint,
 };
+use crate::graph::devices::Admission;
 use crate::graph::{Config, TooOld};
 use crate::runtime::log::Secret;
 
@@ -24,6 +26,9 @@ const LOGIN: &str = "https://login.microsoftonline.com";
 const CLOUDS: [(&str, bool); 4] =
     [("global", true), ("usgov", false), ("dod", false), ("china", false)];
 
+/// Which devices a configuration admits: only registered ones?
+const DEVICES: [(&str, bool); 2] = [("any", false), ("registered", true)];
+
 /// The environment: Azure's platforms hand credentials over in it.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -36,7 +41,7 @@ pub fn read(
 ) -> Option<Vec<Config>> {
     let mut sections = top.sections("graph");
     let several = sections.len() > 1;
-    let sources: Vec<_> =
+    let mut sources: Vec<_> =
         sections.iter_mut().map(|s| source(s, several, folder, data_dir, environment)).collect();
     let mut names: Vec<_> = sources.iter().flatten().map(|s| s.source.to_string()).collect();
     names.sort_unstable();
@@ -44,7 +49,38 @@ pub fn read(
         let allowed = "the names of directories must differ";
         top.problem("graph", Some(format!("`{}`", twice[0])), allowed);
     }
+    configurations(top, &mut sources);
     sources.into_iter().collect()
+}
+
+/// Reads every `[[configuration]]`: what is settled for one configuration of a directory.
+fn configurations(top: &mut Section, sources: &mut [Option<Config>]) {
+    let mut seen = HashSet::new();
+    for mut section in top.sections("configuration") {
+        let id = section.require("id", "the configuration's id, as `trust show` tells it", text);
+        let registered = section.choice("devices", &DEVICES);
+        let Some(id) = id else { continue };
+        if !seen.insert(id.clone()) {
+            section.problem("id", Some(format!("`{id}`")), "each configuration is settled once");
+            continue;
+        }
+        // After a problem with a directory it cannot be said whose this is.
+        let whole = sources.iter().all(Option::is_some);
+        let of = |source: &&mut Config| {
+            !source.prefix_ids
+                || id.strip_prefix(&*source.source).is_some_and(|rest| rest.starts_with('/'))
+        };
+        match (sources.iter_mut().flatten().find(of), registered) {
+            (Some(source), Some(registered)) => {
+                source.devices.by_configuration.insert(id.as_str().into(), registered);
+            }
+            (None, _) if whole => {
+                let allowed = "it must be of a directory that is named: with several, `name/id`";
+                section.problem("id", Some(format!("`{id}`")), allowed);
+            }
+            _ => {}
+        }
+    }
 }
 
 fn source(
@@ -80,6 +116,8 @@ fn source(
     let max_age = section.duration("max_age", SECOND..=365 * DAY);
     let choices = [("continue", TooOld::Continue), ("refuse", TooOld::Refuse)];
     let too_old = section.choice("too_old", &choices);
+    let registered = section.choice("devices", &DEVICES).unwrap_or(false);
+    let max_devices = section.number("max_devices", 1..=100_000_000);
     let ca_bundle =
         section.file("ca_bundle").and_then(|file| section.read("ca_bundle", &folder.join(file)));
 
@@ -95,6 +133,9 @@ fn source(
         too_old: too_old.unwrap_or_default(),
         ca_bundle,
         state_file: data_dir.map(|dir| dir.join(format!("trust-{name}.state"))),
+        devices: Admission { registered, ..Admission::default() },
+        max_devices: max_devices.map_or(defaults.max_devices, |n| n as usize),
+        devices_file: data_dir.map(|dir| dir.join(format!("devices-{name}.state"))),
         ..defaults
     })
 }
@@ -318,6 +359,54 @@ mod tests {
         for wrong in ["managed_identity = 'user'", "managed_identity = 'system'\nclient_id = 'x'"] {
             let error = read_with(wrong, &nowhere).expect_err("whose?");
             assert!(error.contains("exactly one of client_id"), "{error}");
+        }
+    }
+
+    fn sources(text: &str) -> Result<Vec<Config>, String> {
+        let problems = Problems::default();
+        let sources = {
+            let mut top = Section::top(text.parse().expect("TOML"), &problems);
+            read(&mut top, Path::new("/etc/anchorgate"), None, &|_| None)
+        };
+        let told: Vec<_> = problems.borrow().iter().map(ToString::to_string).collect();
+        sources.filter(|_| told.is_empty()).ok_or_else(|| told.join("; "))
+    }
+
+    #[test]
+    fn registered_devices_are_demanded_by_directory_or_by_configuration() {
+        let one = "[[graph]]\ncredential.token = 'x'\n";
+        let configuration = |id: &str, devices: &str| {
+            format!("[[configuration]]\nid = '{id}'\ndevices = '{devices}'\n")
+        };
+        let read = |text: &str| sources(text).map(|mut sources| sources.remove(0).devices);
+        assert!(!read(one).expect("settings").needs_registry(), "any is the default");
+        assert!(read(&format!("{one}devices = 'registered'\n")).expect("settings").registered);
+        let named = read(&(one.to_owned() + &configuration("a", "registered"))).expect("settings");
+        assert!(named.needs_registry() && named.by_configuration[&"a".into()]);
+
+        let two = "[[graph]]\nname = 'p'\ncredential.token = 'x'\n\
+                   [[graph]]\nname = 'q'\ncredential.token = 'x'\n";
+        let text = two.to_owned() + &configuration("q/a", "registered");
+        let both = sources(&text).expect("settings");
+        let needs: Vec<_> = both.iter().map(|source| source.devices.needs_registry()).collect();
+        assert_eq!(needs, [false, true]);
+
+        for (wrong, told) in [
+            (one.to_owned() + "devices = 'some'\n", "one of \"any\", \"registered\""),
+            (one.to_owned() + "max_devices = 0\n", "from 1 to 100000000"),
+            (
+                one.to_owned() + "[[configuration]]\ndevices = 'any'\n",
+                "configuration[0].id: missing",
+            ),
+            (
+                one.to_owned() + &configuration("a", "any") + &configuration("a", "registered"),
+                "configuration[1].id: `a` is not allowed; each configuration is settled once",
+            ),
+            (two.to_owned() + &configuration("a", "any"), "with several, `name/id`"),
+            (configuration("a", "any"), "of a directory that is named"),
+        ] {
+            let problems = sources(&wrong).expect_err("wrong");
+            assert!(problems.contains(told), "{problems} has no `{told}`");
         }
     }
 

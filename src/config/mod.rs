@@ -2,6 +2,7 @@
 //! every problem is told at once.
 
 mod admin;
+mod applications;
 mod graph;
 mod oauth;
 mod parse;

@@ -1,14 +1,16 @@
 //! `[oauth]` and `[[client]]`: who may have which tokens.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Value;
 use url::Url;
 
+use crate::config::applications;
 use crate::config::read::{Section, text, url};
 use crate::domain::subject::{SubjectField, SubjectId};
+use crate::domain::token::application::Application;
 use crate::domain::token::keys::Algorithm;
 use crate::domain::token::policy::{Client, MAX_LIFETIME, Resource, Subjects, Terms, TokenPolicy};
 use crate::domain::trust::anchors::ConfigurationId;
@@ -30,7 +32,7 @@ pub struct OauthSettings {
 }
 
 /// Reads `[oauth]` and the clients.  `None` when a problem was noted that leaves no policy.
-pub fn read(top: &mut Section) -> Option<OauthSettings> {
+pub fn read(top: &mut Section, folder: &Path) -> Option<OauthSettings> {
     let mut section = top.section("oauth");
     let issuer = section.require("issuer", "the https URL that tokens name as `iss`", url_text);
     let token_url = section.require(
@@ -53,8 +55,14 @@ pub fn read(top: &mut Section) -> Option<OauthSettings> {
              either: no token could be issued",
         );
     }
-    let clients: Vec<_> =
-        top.sections("client").into_iter().map(|mut s| client(&mut s, own.as_ref())).collect();
+    let (mut clients, mut applications) = (Vec::new(), Vec::<Application>::new());
+    for mut section in top.sections("client") {
+        if section.has("application_configuration") {
+            applications.extend(applications::read(&mut section, own.as_ref(), folder));
+        } else {
+            clients.extend(client(&mut section, own.as_ref()));
+        }
+    }
 
     // Checked part by part, so that no problem hides another: the rest without its issuer, the
     // clients without the rest.
@@ -64,7 +72,8 @@ pub fn read(top: &mut Section) -> Option<OauthSettings> {
             problems = found;
             TokenPolicy::new(STAND_IN, None)
         })
-        .and_then(|policy| policy.with_clients(clients.into_iter().flatten().collect()));
+        .and_then(|policy| policy.with_clients(clients))
+        .and_then(|policy| policy.with_applications(applications));
     let policy = match policy {
         Ok(policy) if problems.is_empty() => policy,
         policy => {
@@ -101,8 +110,7 @@ fn client(section: &mut Section, own: Option<&Terms>) -> Option<Client> {
             ids.filter(|ids| !ids.is_empty())
         })
         .map(|ids| ids.iter().map(|id| ConfigurationId::from(id.as_str())).collect());
-    let fields = SubjectField::ALL.map(|field| (field.as_str(), field));
-    let field = section.choice("subject_field", &fields);
+    let field = section.choice("subject_field", &fields());
     let subjects = match (section.texts("subjects"), field) {
         (None, _) => Some(Subjects::All),
         (Some(_), None) => {
@@ -118,7 +126,12 @@ fn client(section: &mut Section, own: Option<&Terms>) -> Option<Client> {
     Some(Client { id: id?, configurations: configurations?, subjects: subjects?, terms: terms? })
 }
 
-fn subjects(
+/// The subject fields by their names.
+pub(super) fn fields() -> [(&'static str, SubjectField); 5] {
+    SubjectField::ALL.map(|field| (field.as_str(), field))
+}
+
+pub(super) fn subjects(
     section: &Section,
     field: SubjectField,
     texts: &[String],
@@ -141,7 +154,7 @@ fn subjects(
 
 /// `audience`, `scopes`, `default_scopes`, `[[resources]]` and `token_lifetime`; what is left out is
 /// taken from `default`.
-fn terms(section: &mut Section, default: Option<&Terms>) -> Option<Terms> {
+pub(super) fn terms(section: &mut Section, default: Option<&Terms>) -> Option<Terms> {
     let minute = Duration::from_secs(60);
     let lifetime = section.duration("token_lifetime", minute..=MAX_LIFETIME);
     let first = resource(section);

@@ -10,7 +10,9 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use crate::config::read::{Problems, Section, text};
-use crate::config::{Config, DirectoryPart, Listener, Problem, admin, graph, oauth, revocation};
+use crate::config::{
+    Config, DirectoryPart, Listener, Problem, admin, applications, graph, oauth, revocation,
+};
 use crate::directory;
 use crate::directory::auth::{Permission, StaticToken};
 use crate::directory::issuers::{Issuer, KeySource};
@@ -48,18 +50,21 @@ fn read(top: &mut Section, folder: &Path) -> Option<Config> {
     let data_dir = data_dir.map(|dir| folder.join(dir));
     let drain = top.duration("drain", SECOND..=HOUR).unwrap_or(30 * SECOND);
     let (log_filter, log_format) = log(top);
-    let (tls, certificate) = tls(top, folder);
+    let (tls, certificate, ticket_keys) = tls(top, folder);
     let (token, client_auth, close_refused) = token(top);
     let public = listener(&mut top.section("public"), 8444);
-    let oauth = oauth::read(top);
+    let oauth = oauth::read(top, folder);
     let revocation = revocation::read(top, folder, data_dir.as_deref());
     let trust = TrustPolicy { require_crl: revocation.require_crl, ..trust(top) };
     let directory = directory(top, folder);
     let graph = graph::read(top, folder, data_dir.as_deref(), &|name| std::env::var(name).ok());
+    let followed = oauth.as_ref().zip(graph.as_ref());
+    let followed = followed.map(|(o, graph)| applications::sources(top, &o.policy, graph));
     let admin = admin::read(top);
 
     let data_dir = data_dir?;
     let oauth = oauth?;
+    let graph = graph?.into_iter().chain(followed?).collect();
     let (certificate, key) = certificate?;
     let mut plane = oauth_plane::Config::new(oauth.token_url, oauth.public_url);
     plane.report = client_auth == ClientAuth::Report;
@@ -74,6 +79,7 @@ fn read(top: &mut Section, folder: &Path) -> Option<Config> {
             },
             algorithm: oauth.algorithm,
             published_keys: oauth.published_keys.iter().map(|file| folder.join(file)).collect(),
+            ticket_keys,
         },
         data_dir,
         log_filter,
@@ -88,7 +94,7 @@ fn read(top: &mut Section, folder: &Path) -> Option<Config> {
         lists: revocation.lists,
         crl: revocation.crl,
         directory: directory?,
-        graph: graph?,
+        graph,
         admin: admin?,
         drain,
     })
@@ -104,7 +110,9 @@ fn log(top: &mut Section) -> (String, Format) {
     (filter.unwrap_or_else(|| "info".to_owned()), format)
 }
 
-fn tls(top: &mut Section, folder: &Path) -> (tls::Config, Option<(PathBuf, PathBuf)>) {
+type Tls = (tls::Config, Option<(PathBuf, PathBuf)>, Vec<PathBuf>);
+
+fn tls(top: &mut Section, folder: &Path) -> Tls {
     let mut section = top.section("tls");
     let file = |value: &Value| text(value).map(|path| folder.join(path));
     let certificate =
@@ -113,8 +121,17 @@ fn tls(top: &mut Section, folder: &Path) -> (tls::Config, Option<(PathBuf, PathB
     let tls13_only =
         section.choice("minimum_version", &[("1.2", false), ("1.3", true)]).unwrap_or(false);
     let no_resumption = section.flag("resumption") == Some(false);
+    let ticket_keys: Vec<PathBuf> = section
+        .texts("ticket_keys")
+        .unwrap_or_default()
+        .into_iter()
+        .map(|path| folder.join(path))
+        .collect();
+    if no_resumption && !ticket_keys.is_empty() {
+        section.problem("ticket_keys", None, "nothing where `resumption` is false");
+    }
     let config = tls::Config { tls13_only, no_resumption, ..tls::Config::default() };
-    (config, certificate.zip(key))
+    (config, certificate.zip(key), ticket_keys)
 }
 
 fn token(top: &mut Section) -> (Listener, ClientAuth, bool) {
@@ -142,8 +159,12 @@ fn listener(section: &mut Section, port: u16) -> Listener {
         handshakes: section
             .number("handshakes", 1..=100_000)
             .map_or(default.handshakes, |n| n as usize),
+        handshakes_per_address: default.handshakes_per_address,
         http: default.http,
     };
+    let per_address = section.number("handshakes_per_address", 1..=100_000);
+    bounds.handshakes_per_address =
+        per_address.map_or(bounds.handshakes.div_ceil(4), |n| n as usize);
     let http = &mut bounds.http;
     http.header_read = section.duration("header_read", SECOND..=MINUTE).unwrap_or(http.header_read);
     http.idle = section.duration("idle", SECOND..=HOUR).unwrap_or(http.idle);

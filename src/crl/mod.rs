@@ -3,7 +3,7 @@
 //! The directory says which addresses matter, and by a switch the certificates that it trusts do too;
 //! this part keeps the latest good list of each in force:
 //! loads it from disk first, fetches it when it is due, verifies it off the runtime's threads, and
-//! sends it on as an [`Update`].
+//! sends it on as an [`Update`](crate::domain::trust::assembly::Update).
 //!
 //! # Invariants
 //! - A list that cannot be fetched, read or verified, or that is older than the one in force,

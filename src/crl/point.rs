@@ -77,7 +77,7 @@ impl Wants {
 
 /// The addresses that matter under these settings.
 pub(super) fn wants(anchors: &AnchorSet, policy: &ListPolicy, sightings: &[Sighting]) -> Wants {
-    let policy = policy.resolve(anchors);
+    let policy = policy.resolve(anchors.authorities());
     let mut wants = Wants::default();
     let mut signers: BTreeMap<Fingerprint, Arc<Certificate>> = BTreeMap::new();
     let namer = |certificate: &Certificate| {

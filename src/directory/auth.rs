@@ -18,17 +18,35 @@ pub enum Permission {
     ApplicationRead,
     /// `AppCertTrustConfiguration.ReadWrite.All`.
     ApplicationReadWrite,
+    /// `DeviceTemplate.Read.All`.
+    TemplateRead,
+    /// `DeviceTemplate.ReadWrite.All`.
+    TemplateReadWrite,
+    /// `DeviceTemplate.Create`: also the devices of the templates that its holder makes.
+    TemplateCreate,
+    /// `Device.Read.All`.
+    DeviceRead,
+    /// `Device.ReadWrite.All`.
+    DeviceReadWrite,
+    /// `Device.CreateFromOwnedTemplate`.
+    DeviceCreateFromOwnedTemplate,
     /// `Directory.Read.All`.
     DirectoryRead,
 }
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 11] = [
         Self::MutualTlsRead,
         Self::MutualTlsReadWrite,
         Self::ApplicationRead,
         Self::ApplicationReadWrite,
+        Self::TemplateRead,
+        Self::TemplateReadWrite,
+        Self::TemplateCreate,
+        Self::DeviceRead,
+        Self::DeviceReadWrite,
+        Self::DeviceCreateFromOwnedTemplate,
         Self::DirectoryRead,
     ];
 
@@ -39,6 +57,12 @@ impl Permission {
             Self::MutualTlsReadWrite => "MutualTlsOauthConfiguration.ReadWrite.All",
             Self::ApplicationRead => "AppCertTrustConfiguration.Read.All",
             Self::ApplicationReadWrite => "AppCertTrustConfiguration.ReadWrite.All",
+            Self::TemplateRead => "DeviceTemplate.Read.All",
+            Self::TemplateReadWrite => "DeviceTemplate.ReadWrite.All",
+            Self::TemplateCreate => "DeviceTemplate.Create",
+            Self::DeviceRead => "Device.Read.All",
+            Self::DeviceReadWrite => "Device.ReadWrite.All",
+            Self::DeviceCreateFromOwnedTemplate => "Device.CreateFromOwnedTemplate",
             Self::DirectoryRead => "Directory.Read.All",
         }
     }
@@ -60,6 +84,18 @@ pub enum Need {
     ReadApplications,
     /// To change them.
     WriteApplications,
+    /// To read deviceTemplates.
+    ReadTemplates,
+    /// To make them.
+    CreateTemplates,
+    /// To delete them.
+    DeleteTemplates,
+    /// To read devices.
+    ReadDevices,
+    /// To make devices from templates of one's own.
+    CreateDevices,
+    /// To make devices from any template, to change and to delete them.
+    WriteDevices,
 }
 
 impl Need {
@@ -70,6 +106,14 @@ impl Need {
             Self::WriteMutualTls => &[MutualTlsReadWrite],
             Self::ReadApplications => &[ApplicationRead, ApplicationReadWrite, DirectoryRead],
             Self::WriteApplications => &[ApplicationReadWrite],
+            Self::ReadTemplates => &[TemplateRead, TemplateReadWrite, DirectoryRead],
+            Self::CreateTemplates => &[TemplateCreate, TemplateReadWrite],
+            Self::DeleteTemplates => &[TemplateReadWrite],
+            Self::ReadDevices => &[DeviceRead, DeviceReadWrite, DirectoryRead],
+            Self::CreateDevices => {
+                &[DeviceCreateFromOwnedTemplate, TemplateCreate, DeviceReadWrite]
+            }
+            Self::WriteDevices => &[DeviceReadWrite],
         }
     }
 }
@@ -85,6 +129,26 @@ impl Need {
             Self::ReadApplications | Self::WriteApplications => {
                 &[GlobalAdministrator, ApplicationAdministrator, CloudApplicationAdministrator]
             }
+            Self::ReadTemplates
+            | Self::CreateTemplates
+            | Self::DeleteTemplates
+            | Self::CreateDevices => {
+                &[GlobalAdministrator, CloudDeviceAdministrator, IotDeviceAdministrator]
+            }
+            Self::ReadDevices => &[
+                GlobalAdministrator,
+                GlobalReader,
+                DirectoryReaders,
+                CloudDeviceAdministrator,
+                IotDeviceAdministrator,
+                IntuneAdministrator,
+            ],
+            Self::WriteDevices => &[
+                GlobalAdministrator,
+                CloudDeviceAdministrator,
+                IotDeviceAdministrator,
+                IntuneAdministrator,
+            ],
         }
     }
 }
@@ -109,6 +173,12 @@ pub enum Role {
     CloudDeviceAdministrator,
     /// IoT Device Administrator.
     IotDeviceAdministrator,
+    /// Intune Administrator.
+    IntuneAdministrator,
+    /// Global Reader.
+    GlobalReader,
+    /// Directory Readers.
+    DirectoryReaders,
     /// Application Administrator.
     ApplicationAdministrator,
     /// Cloud Application Administrator.
@@ -117,10 +187,13 @@ pub enum Role {
 
 impl Role {
     /// Every role, with its template's id.
-    const ALL: [(Self, &'static str); 5] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::GlobalAdministrator, "62e90394-69f5-4237-9190-012177145e10"),
         (Self::CloudDeviceAdministrator, "7698a772-787b-4ac8-901f-60d6b08affd2"),
         (Self::IotDeviceAdministrator, "2ea5ce4c-b2d8-4668-bd81-3680bd2d227a"),
+        (Self::IntuneAdministrator, "3a2c62db-5318-420d-8d74-23affee5d9d5"),
+        (Self::GlobalReader, "f2ef992c-3afb-46b9-b7cf-a126ee74c451"),
+        (Self::DirectoryReaders, "88d8e3e3-8f55-4a1e-953a-9b9898b8876b"),
         (Self::ApplicationAdministrator, "9b895d92-2cd3-44c7-9d02-a6ac2d5ea5c3"),
         (Self::CloudApplicationAdministrator, "158c047a-c907-4556-b7ef-446551a6b5f7"),
     ];
@@ -147,13 +220,16 @@ pub struct Grant {
 pub struct Caller {
     /// For the audit log.
     pub name: String,
+    /// Which caller of which issuer; `None` where a token names nobody.
+    pub identity: Option<String>,
     grant: Grant,
 }
 
 impl Caller {
-    /// A caller with what its token grants.
-    pub fn new(name: String, grant: Grant) -> Self {
-        Self { name, grant }
+    /// A caller whom `issuer` names, with what its token grants.
+    pub fn new(issuer: &str, name: String, grant: Grant) -> Self {
+        let identity = (!name.is_empty()).then(|| format!("{issuer} {name}"));
+        Self { name, identity, grant }
     }
 
     /// Refuses what the caller may not do.
@@ -177,7 +253,7 @@ impl Authenticator {
     pub fn new(tokens: Vec<StaticToken>, issuers: Vec<Issuer>) -> Self {
         let caller = |t: StaticToken| {
             let grant = Grant { application: t.permissions, ..Grant::default() };
-            (t.sha256, Arc::new(Caller::new(t.name, grant)))
+            (t.sha256, Arc::new(Caller::new("token", t.name, grant)))
         };
         Self {
             tokens: tokens.into_iter().map(caller).collect(),

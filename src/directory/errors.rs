@@ -53,6 +53,8 @@ pub enum Fault {
     TooLong(usize),
     /// A body in a coding that is not read.
     Coding(String),
+    /// What has changed since then is not known any longer: everything is to be read again, from here.
+    SyncState(String),
     /// The store does not answer; another try may be answered.
     Unavailable(String),
 }
@@ -75,6 +77,7 @@ impl Fault {
             Self::Precondition => StatusCode::PRECONDITION_FAILED,
             Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Coding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::SyncState(_) => StatusCode::GONE,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -92,6 +95,7 @@ impl Fault {
             Self::Quota(_) => "Directory_QuotaExceeded",
             Self::TooLong(_) => "RequestEntityTooLarge",
             Self::Coding(_) => "UnsupportedMediaType",
+            Self::SyncState(_) => "syncStateNotFound",
             Self::Unavailable(_) => "ServiceUnavailable",
         }
     }
@@ -129,6 +133,11 @@ impl Fault {
             Self::TooLong(limit) => format!("The request body is longer than {limit} bytes."),
             Self::Coding(coding) => {
                 format!("A request body with '{coding}' is not read; send JSON, plain or gzip.")
+            }
+            Self::SyncState(_) => {
+                "The sync state is not found. The token has expired or is of another \
+                                   directory; begin again without one."
+                    .into()
             }
             Self::Unavailable(_) => "The service is temporarily unavailable. Try again.".into(),
             Self::Query(why) | Self::Quota(why) | Self::Conflict(why) => why.clone(),
@@ -178,6 +187,7 @@ pub fn store_fault(error: StoreError, id: &str) -> Fault {
         StoreError::Exists => {
             Fault::Conflict("Another object with the same value already exists.".into())
         }
+        StoreError::Forgotten(_) => Fault::SyncState(id.into()),
         StoreError::Unavailable(why) => Fault::Unavailable(why),
     }
 }

@@ -143,7 +143,7 @@ impl TrustedIssuer {
         if claims.cnf.as_ref().is_some_and(|cnf| !is_bound_to(cnf, certificate)) {
             return Err(Fault::Token("Access token is bound to another certificate."));
         }
-        Ok(claims.caller())
+        Ok(claims.caller(self.name()))
     }
 
     /// The key of that id; the only key, where the token names none.
@@ -232,7 +232,7 @@ fn is_bound_to(cnf: &Value, certificate: Option<&Fingerprint>) -> bool {
 }
 
 impl Claims {
-    fn caller(self) -> Caller {
+    fn caller(self, issuer: &str) -> Caller {
         let names = |list: &Option<String>| -> Vec<Permission> {
             list.iter().flat_map(|l| l.split(' ')).filter_map(Permission::parse).collect()
         };
@@ -244,7 +244,7 @@ impl Claims {
         };
         let name = self.appid.or(self.client_id).or(self.sub).unwrap_or_default();
         let name = name.chars().filter(|c| !c.is_control()).take(128).collect();
-        Caller::new(name, grant)
+        Caller::new(issuer, name, grant)
     }
 }
 

@@ -14,28 +14,58 @@ const BATCH: usize = 100;
 /// Times that a change without `If-Match` is applied to what another has just written.
 const TRIES: usize = 8;
 
+/// Objects that are looked at for one page.  A filter that few objects pass gives short pages, with a
+/// link to the next, rather than a request without an end.
+const SCANNED: usize = 2_000;
+
+/// Which objects of a collection.
+#[derive(Clone, Copy)]
+pub(super) enum Of<'a> {
+    /// All.
+    All,
+    /// Those that refer to one.
+    Referring(Collection, &'a str),
+}
+
 /// GET of a collection.
 pub(super) async fn page<E: Entity>(
     call: &Call,
     collection: Collection,
     context: &str,
 ) -> Result<Answer, Fault> {
+    page_of::<E>(call, collection, Of::All, context).await
+}
+
+/// GET of a part of a collection.
+pub(super) async fn page_of<E: Entity>(
+    call: &Call,
+    collection: Collection,
+    of: Of<'_>,
+    context: &str,
+) -> Result<Answer, Fault> {
     let query = Query::parse::<E>(&call.query, Takes::List)?;
     // Taken before the objects are read: a change in between makes this page's tag old, not wrong.
-    let version = match wait_for_change(call).await? {
+    let version = match wait_for_change(call, collection).await? {
         Waited::Changed(version) => version,
         Waited::Unchanged(version) => return Ok(Answer::Unchanged(version)),
     };
     let size = query.top.unwrap_or(call.page_size);
-    let (mut page, mut more) = (Vec::with_capacity(size.min(BATCH)), false);
-    let mut walk = Walk::new(call, collection, query.after.clone());
-    while let Some((record, entity)) = walk.next::<E>(query.filter.as_ref()).await? {
-        if page.len() == size {
-            more = true;
-            break;
+    let (mut page, mut last) = (Vec::with_capacity(size.min(BATCH)), None);
+    let mut walk = Walk::new::<E>(call, collection, of, query.filter.as_ref(), query.after.clone());
+    let more = loop {
+        match walk.next::<E>().await? {
+            Step::Found(..) if page.len() == size => break true,
+            Step::Found(record, entity) => {
+                last = Some(record.id.clone());
+                page.push((record, entity));
+            }
+            Step::Tired(at) => {
+                last = Some(at);
+                break true;
+            }
+            Step::End => break false,
         }
-        page.push((record, entity));
-    }
+    };
     let mut answer = Map::new();
     let selection = query.selection();
     answer.insert(
@@ -43,12 +73,12 @@ pub(super) async fn page<E: Entity>(
         format!("{}/$metadata#{context}{selection}", call.root).into(),
     );
     if query.count {
-        let count = count_matching::<E>(call, collection, query.filter.as_ref()).await?;
+        let count = count_matching::<E>(call, collection, of, query.filter.as_ref()).await?;
         answer.insert("@odata.count".into(), count.into());
     }
-    if let (true, Some((record, _))) = (more, page.last()) {
+    if let (true, Some(last)) = (more, last) {
         let root = call.root.trim_end_matches("/beta");
-        let next = format!("{root}{}?{}", call.path, query.next(&record.id));
+        let next = format!("{root}{}?{}", call.path, query.next(&last));
         answer.insert("@odata.nextLink".into(), next.into());
     }
     let value = page.into_iter().map(|(record, entity)| {
@@ -60,25 +90,27 @@ pub(super) async fn page<E: Entity>(
     Ok(Answer::List(answer, version))
 }
 
-/// What came of waiting for a change, with the directory's version.
+/// What came of waiting for a change, with the collection's version.
 enum Waited {
     Changed(u64),
     Unchanged(u64),
 }
 
-/// The directory's version, at once or when it is another than `If-None-Match` has.
-async fn wait_for_change(call: &Call) -> Result<Waited, Fault> {
+/// The collection's version, at once or when it is another than `If-None-Match` has.
+async fn wait_for_change(call: &Call, collection: Collection) -> Result<Waited, Fault> {
     // Subscribed first: a change after the version is asked for is heard of.
     let mut changes = call.store.changes();
-    changes.mark_unchanged();
-    let ask = || async { call.store.version().await.map_err(|error| store_fault(error, "")) };
+    let before = *changes.borrow_and_update();
+    let ask =
+        || async { call.store.version(collection).await.map_err(|error| store_fault(error, "")) };
     let version = ask().await?;
     match call.header(&header::IF_NONE_MATCH) {
         Some(tags) if tags_match(tags, version) => {}
         _ => return Ok(Waited::Changed(version)),
     }
     let wait = call.preferred_wait().unwrap_or_default().min(call.max_wait);
-    let told = tokio::time::timeout(wait, changes.changed()).await.is_ok();
+    let news = changes.wait_for(|now| now.are_news(&before, collection, version));
+    let told = tokio::time::timeout(wait, news).await.is_ok();
     // Asked again: a store that was lost meanwhile does not know that nothing has changed.
     let version = if wait.is_zero() { version } else { ask().await? };
     Ok(if told { Waited::Changed(version) } else { Waited::Unchanged(version) })
@@ -86,24 +118,37 @@ async fn wait_for_change(call: &Call) -> Result<Waited, Fault> {
 
 /// GET of a `$count`.
 pub(super) async fn count<E: Entity>(call: &Call, collection: Collection) -> Result<Answer, Fault> {
+    count_of::<E>(call, collection, Of::All).await
+}
+
+/// GET of the `$count` of a part of a collection.
+pub(super) async fn count_of<E: Entity>(
+    call: &Call,
+    collection: Collection,
+    of: Of<'_>,
+) -> Result<Answer, Fault> {
     let query = Query::parse::<E>(&call.query, Takes::Count)?;
-    count_matching::<E>(call, collection, query.filter.as_ref()).await.map(Answer::Number)
+    count_matching::<E>(call, collection, of, query.filter.as_ref()).await.map(Answer::Number)
 }
 
 async fn count_matching<E: Entity>(
     call: &Call,
     collection: Collection,
+    of: Of<'_>,
     filter: Option<&Filter>,
 ) -> Result<u64, Fault> {
-    if filter.is_none() {
+    if let (Of::All, None) = (of, filter) {
         return call.store.count(collection).await.map_err(|e| store_fault(e, ""));
     }
-    let mut walk = Walk::new(call, collection, None);
+    let mut walk = Walk::new::<E>(call, collection, of, filter, None);
     let mut count = 0;
-    while walk.next::<E>(filter).await?.is_some() {
-        count += 1;
+    loop {
+        match walk.next::<E>().await? {
+            Step::Found(..) => count += 1,
+            Step::Tired(_) => walk.scanned = 0,
+            Step::End => return Ok(count),
+        }
     }
-    Ok(count)
 }
 
 /// GET of one object.
@@ -135,6 +180,20 @@ pub(super) async fn create<E: Entity>(
         .insert(collection, entity.id(), body, most)
         .await
         .map_err(|error| store_fault(error, entity.id()))?;
+    call.audit("create", E::TYPE, entity.id());
+    Ok(version)
+}
+
+/// Stores a new object that refers to another; what the store refuses is the caller's to say.
+pub(super) async fn create_referring<E: Entity>(
+    call: &Call,
+    collection: Collection,
+    entity: &E,
+    most: Option<u64>,
+    target: (Collection, &str),
+) -> Result<u64, StoreError> {
+    let body = serde_json::to_vec(entity).map_err(|e| StoreError::Unavailable(e.to_string()))?;
+    let version = call.store.insert_referring(collection, entity.id(), body, most, target).await?;
     call.audit("create", E::TYPE, entity.id());
     Ok(version)
 }
@@ -197,44 +256,97 @@ fn encode<E: Entity>(entity: &E) -> Result<Vec<u8>, Fault> {
 }
 
 fn decode<E: Entity>(record: &Record) -> Result<E, Fault> {
-    serde_json::from_slice(&record.body)
-        .map_err(|error| Fault::Unavailable(format!("stored {} `{}`: {error}", E::TYPE, record.id)))
+    decode_body(&record.id, &record.body)
+}
+
+/// A stored object.
+pub(super) fn decode_body<E: Entity>(id: &str, body: &[u8]) -> Result<E, Fault> {
+    serde_json::from_slice(body)
+        .map_err(|error| Fault::Unavailable(format!("stored {} `{id}`: {error}", E::TYPE)))
 }
 
 /// Goes through a collection a batch at a time, so that memory stays bounded.
 struct Walk<'a> {
     call: &'a Call,
     collection: Collection,
+    of: Of<'a>,
+    filter: Option<&'a Filter>,
+    /// The only objects that can pass the filter, if it names them.
+    ids: Option<std::collections::btree_set::IntoIter<String>>,
     after: Option<String>,
     batch: std::vec::IntoIter<Record>,
     ended: bool,
+    scanned: usize,
+}
+
+enum Step<E> {
+    Found(Record, E),
+    /// Enough was looked at, the last of it this id.
+    Tired(String),
+    End,
 }
 
 impl<'a> Walk<'a> {
-    fn new(call: &'a Call, collection: Collection, after: Option<String>) -> Self {
-        Self { call, collection, after, batch: Vec::new().into_iter(), ended: false }
+    fn new<E: Entity>(
+        call: &'a Call,
+        collection: Collection,
+        of: Of<'a>,
+        filter: Option<&'a Filter>,
+        after: Option<String>,
+    ) -> Self {
+        let ids = filter.filter(|_| matches!(of, Of::All)).and_then(Filter::ids::<E>);
+        let ids = ids.map(|mut ids| match &after {
+            Some(after) => ids.split_off(&format!("{after}\0")).into_iter(),
+            None => ids.into_iter(),
+        });
+        let batch = Vec::new().into_iter();
+        Self { call, collection, of, filter, ids, after, batch, ended: false, scanned: 0 }
     }
 
-    async fn next<E: Entity>(
-        &mut self,
-        filter: Option<&Filter>,
-    ) -> Result<Option<(Record, E)>, Fault> {
+    async fn next<E: Entity>(&mut self) -> Result<Step<E>, Fault> {
         loop {
             for record in self.batch.by_ref() {
                 let entity = decode::<E>(&record)?;
-                if filter.is_none_or(|filter| filter.matches(&entity)) {
-                    return Ok(Some((record, entity)));
+                if self.filter.is_none_or(|filter| filter.matches(&entity)) {
+                    return Ok(Step::Found(record, entity));
                 }
             }
             if self.ended {
-                return Ok(None);
+                return Ok(Step::End);
             }
-            let list = self.call.store.list(self.collection, self.after.clone(), BATCH).await;
-            let batch = list.map_err(|error| store_fault(error, ""))?;
-            self.ended = batch.len() < BATCH;
-            self.after = batch.last().map(|record| record.id.clone());
+            match &self.after {
+                Some(after) if self.scanned >= SCANNED => return Ok(Step::Tired(after.clone())),
+                _ => {}
+            }
+            let batch = self.read().await.map_err(|error| store_fault(error, ""))?;
+            self.scanned += batch.len();
             self.batch = batch.into_iter();
         }
+    }
+
+    async fn read(&mut self) -> Result<Vec<Record>, StoreError> {
+        let store = &self.call.store;
+        if let Some(ids) = &mut self.ids {
+            let Some(id) = ids.next() else {
+                self.ended = true;
+                return Ok(Vec::new());
+            };
+            return match store.get(self.collection, &id).await {
+                Ok(record) => Ok(vec![record]),
+                Err(StoreError::Missing) => Ok(Vec::new()),
+                Err(error) => Err(error),
+            };
+        }
+        let after = self.after.clone();
+        let batch = match self.of {
+            Of::All => store.list(self.collection, after, BATCH).await?,
+            Of::Referring(kind, id) => {
+                store.referrers((kind, id), self.collection, after, BATCH).await?
+            }
+        };
+        self.ended = batch.len() < BATCH;
+        self.after = batch.last().map(|record| record.id.clone());
+        Ok(batch)
     }
 }
 

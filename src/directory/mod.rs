@@ -1,14 +1,14 @@
-//! The directory: a Graph-compatible API for trust configurations, on a store of our own.
+//! The directory: a Graph-compatible API for trust configurations and devices, on a store of our own.
 //!
 //! A request goes: who asks ([`auth`]) → what is meant ([`routes`], [`odata`]) → the operation
-//! (`configurations`, `applications`), which checks bodies whole ([`validate`]) before it stores →
+//! (`configurations`, `applications`, `templates`, `devices`, `delta`), which checks bodies whole ([`validate`]) before it stores →
 //! Graph's answer, or Graph's error ([`errors`]).
 //!
 //! Graph's configurations have no ETag, so that two administrators who each read, change and write a
 //! list lose one of the changes.  Here every object has one (`@odata.etag`, `ETag`), and `If-Match` is
 //! honoured when it is sent; without it a PATCH is applied to what is stored at that moment.
 //!
-//! A list answer carries the ETag of the whole directory.  A reader that sends it back in
+//! A list answer carries the ETag of its whole collection.  A reader that sends it back in
 //! `If-None-Match` gets 304 while nothing has changed, and with `Prefer: wait=N` (RFC 7240) the answer
 //! waits up to N seconds for a change: that is how gateways learn of one at once, while plain polling
 //! stays enough.
@@ -21,25 +21,29 @@ pub mod routes;
 pub mod shapes;
 pub mod validate;
 
+mod answers;
 mod applications;
 mod configurations;
+mod delta;
+mod device;
+mod devices;
 mod list;
 mod names;
+mod templates;
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, Bytes};
 use axum::http::header::{self, HeaderName};
-use axum::http::{Extensions, HeaderMap, HeaderValue, Method, Request, StatusCode};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method, Request};
 use axum::response::Response;
-use flate2::Compression;
 use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
 use serde_json::{Map, Value};
 use tracing::{info, warn};
 
+use crate::directory::answers::{Answer, accepts_gzip, entity_tag, failure, insert, success};
 use crate::directory::auth::{Authenticator, Caller, Need, StaticToken};
 use crate::directory::errors::Fault;
 use crate::directory::issuers::Issuer;
@@ -139,7 +143,7 @@ impl Served {
         let result = self.handle(request.map(Body::new), now).await;
         let mut response = match result {
             Ok(answer) => {
-                let waits = waits && matches!(answer, Answer::List(..) | Answer::Unchanged(_));
+                let waits = waits && answer.may_wait();
                 let mut response = success(answer, gzip);
                 if waits {
                     insert(&mut response, HeaderName::from_static("preference-applied"), "wait");
@@ -174,7 +178,7 @@ impl Served {
         let caller = callers.caller(authorization, certificate.as_ref()).await?;
         let resource = routes::resolve(head.uri.path())?;
         let write = !matches!(head.method, Method::GET);
-        caller.require(need(&resource, write))?;
+        caller.require(need(&resource, &head.method))?;
         // Only who may write makes us read and inflate a body.
         let body = if write {
             read_body(&head.headers, body, config.body_limit).await?
@@ -206,6 +210,18 @@ impl Served {
             Resource::Authority(id, authority) => {
                 applications::authority(&call, &id, &authority).await
             }
+            Resource::Templates => templates::collection(&call).await,
+            Resource::TemplatesCount => templates::count(&call).await,
+            Resource::Template(id) => templates::one(&call, &id).await,
+            Resource::CreateDevice(id) => templates::create_device(&call, &id).await,
+            Resource::Instances(id) => templates::instances(&call, &id).await,
+            Resource::InstancesCount(id) => templates::count_instances(&call, &id).await,
+            Resource::Instance(id, device) => templates::instance(&call, &id, &device).await,
+            Resource::Owners(id) => templates::owners(&call, &id).await,
+            Resource::Devices => devices::collection(&call).await,
+            Resource::DevicesCount => devices::count(&call).await,
+            Resource::DevicesDelta => delta::delta(&call).await,
+            Resource::Device(id) => devices::one(&call, &id).await,
         }
     }
 }
@@ -279,53 +295,36 @@ fn tags_match(tags: &str, version: u64) -> bool {
         .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"') == own)
 }
 
-fn entity_tag(version: u64) -> String {
-    format!("W/\"{version}\"")
-}
-
-/// What is answered when all went well.
-enum Answer {
-    /// 200 with an object.
-    Object(Map<String, Value>, u64),
-    /// 200 with a list, of the directory's version.
-    List(Map<String, Value>, u64),
-    /// 201 with the new object.
-    Created(Map<String, Value>, u64),
-    /// 200 with a number.
-    Number(u64),
-    /// 204.
-    Done,
-    /// 304: the directory is still of that version.
-    Unchanged(u64),
-}
-
 /// The client certificate of the connection, which the handshake has proved the possession of.
 fn presented(extensions: &Extensions) -> Option<Fingerprint> {
     let peer = extensions.get::<Arc<Peer>>()?;
     peer.chain.as_ref().ok().map(|chain| chain.leaf().fingerprint)
 }
 
-fn need(resource: &Resource, write: bool) -> Need {
+fn need(resource: &Resource, method: &Method) -> Need {
+    let read_or = |read, write| if method == Method::GET { read } else { write };
     match resource {
         Resource::Configurations | Resource::ConfigurationsCount | Resource::Configuration(_) => {
-            if write {
-                Need::WriteMutualTls
-            } else {
-                Need::ReadMutualTls
-            }
+            read_or(Need::ReadMutualTls, Need::WriteMutualTls)
         }
         Resource::Applications
         | Resource::ApplicationsCount
         | Resource::Application(_)
         | Resource::Authorities(_)
         | Resource::AuthoritiesCount(_)
-        | Resource::Authority(..) => {
-            if write {
-                Need::WriteApplications
-            } else {
-                Need::ReadApplications
-            }
+        | Resource::Authority(..) => read_or(Need::ReadApplications, Need::WriteApplications),
+        Resource::Templates => read_or(Need::ReadTemplates, Need::CreateTemplates),
+        Resource::TemplatesCount | Resource::Template(_) | Resource::Owners(_) => {
+            read_or(Need::ReadTemplates, Need::DeleteTemplates)
         }
+        Resource::CreateDevice(_) => Need::CreateDevices,
+        Resource::Instances(_)
+        | Resource::InstancesCount(_)
+        | Resource::Instance(..)
+        | Resource::Devices
+        | Resource::DevicesCount
+        | Resource::DevicesDelta
+        | Resource::Device(_) => read_or(Need::ReadDevices, Need::WriteDevices),
     }
 }
 
@@ -353,92 +352,4 @@ async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Byte
         .read_to_end(&mut plain)
         .map_err(|error| Fault::Payload(format!("the gzip stream is damaged: {error}")))?;
     if plain.len() > limit { Err(Fault::TooLong(limit)) } else { Ok(plain.into()) }
-}
-
-fn accepts_gzip(headers: &HeaderMap) -> bool {
-    headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok()).any(|value| {
-        value.split(',').any(|coding| {
-            let mut parts = coding.split(';').map(str::trim);
-            parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"))
-                && !parts.any(|p| matches!(p, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
-        })
-    })
-}
-
-const JSON: &str = "application/json;odata.metadata=minimal;odata.streaming=true;\
-                    IEEE754Compatible=false;charset=utf-8";
-
-fn success(answer: Answer, gzip: bool) -> Response {
-    let (status, object, version) = match answer {
-        Answer::Object(object, version) | Answer::List(object, version) => {
-            (StatusCode::OK, object, version)
-        }
-        Answer::Created(object, version) => (StatusCode::CREATED, object, version),
-        Answer::Number(number) => {
-            return reply(StatusCode::OK, Some("text/plain"), number.to_string().into());
-        }
-        Answer::Done => return reply(StatusCode::NO_CONTENT, None, Bytes::new()),
-        Answer::Unchanged(version) => {
-            let mut response = reply(StatusCode::NOT_MODIFIED, None, Bytes::new());
-            insert(&mut response, header::ETAG, &entity_tag(version));
-            return response;
-        }
-    };
-    let location = (status == StatusCode::CREATED)
-        .then(|| object.get("@odata.id").and_then(Value::as_str).map(str::to_owned))
-        .flatten();
-    let json = Value::Object(object).to_string();
-    let packed = (gzip && json.len() >= WORTH_PACKING).then(|| pack(json.as_bytes())).flatten();
-    let mut response = match packed {
-        Some(packed) => {
-            let mut response = reply(status, Some(JSON), packed.into());
-            insert(&mut response, header::CONTENT_ENCODING, "gzip");
-            response
-        }
-        None => reply(status, Some(JSON), json.into()),
-    };
-    insert(&mut response, header::ETAG, &entity_tag(version));
-    if let Some(location) = location {
-        insert(&mut response, header::LOCATION, &location);
-    }
-    response
-}
-
-/// Bytes below which gzip saves less than it costs.
-const WORTH_PACKING: usize = 1024;
-
-fn pack(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(bytes).ok()?;
-    encoder.finish().ok()
-}
-
-fn failure(fault: &Fault, json: String) -> Response {
-    let mut response = reply(fault.status(), Some(JSON), json.into());
-    match fault {
-        Fault::Token(_) => insert(
-            &mut response,
-            header::WWW_AUTHENTICATE,
-            "Bearer realm=\"anchorgate directory\", error=\"invalid_token\"",
-        ),
-        Fault::Method(allow) => insert(&mut response, header::ALLOW, allow),
-        Fault::Unavailable(_) => insert(&mut response, header::RETRY_AFTER, "5"),
-        _ => {}
-    }
-    response
-}
-
-fn reply(status: StatusCode, media_type: Option<&'static str>, body: Bytes) -> Response {
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = status;
-    if let Some(media_type) = media_type {
-        insert(&mut response, header::CONTENT_TYPE, media_type);
-    }
-    response
-}
-
-fn insert(response: &mut Response, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        response.headers_mut().insert(name, value);
-    }
 }

@@ -2,6 +2,8 @@
 //! `$expand`, and paging.  What is not part of it is refused, not ignored: a filter that was dropped
 //! silently would show an administrator the wrong list.
 
+use std::collections::BTreeSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
@@ -41,6 +43,8 @@ pub struct Query {
 pub enum Takes {
     /// All: a list.
     List,
+    /// `$select` and `$top`: the first request for changes.
+    Delta,
     /// `$select` and `$expand`: one object.
     One,
     /// `$filter`: a count.
@@ -54,19 +58,15 @@ impl Query {
     pub fn parse<E: Entity>(query: &str, takes: Takes) -> Result<Self, Fault> {
         let mut out = Self::default();
         let mut seen = Vec::new();
-        for pair in query.split('&').filter(|p| !p.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let bad = || Fault::Query(format!("The query option '{name}' is not well-formed."));
-            let text = |s: &str| percent_decode(&s.replace('+', " ")).ok_or_else(bad);
-            let (name, value) = (text(name)?, text(value)?);
-            // Options without the dollar sign are not OData's and mean nothing here.
-            let Some(option) = name.strip_prefix('$') else { continue };
-            let option = option.to_ascii_lowercase();
+        for option in options(query) {
+            let RawOption { name, value, pair } = option?;
+            let option = name.trim_start_matches('$').to_owned();
             if seen.contains(&option) {
                 return Err(Fault::Query(format!("The query option '{name}' is given twice.")));
             }
             let taken = match takes {
                 Takes::List => true,
+                Takes::Delta => matches!(&*option, "select" | "top"),
                 Takes::One => matches!(&*option, "select" | "expand"),
                 Takes::Count => option == "filter",
                 Takes::Nothing => false,
@@ -77,6 +77,8 @@ impl Query {
                 "expand" if taken => out.expand = names::<E>(&value, E::NAVIGATION)?,
                 "top" if taken => out.top = Some(top(&value)?),
                 "count" if taken => out.count = boolean(&value)?,
+                // Read by who serves changes.
+                "deltatoken" if takes == Takes::Delta => {}
                 "skiptoken" if taken => out.after = Some(skip_token(&value)?),
                 _ => {
                     return Err(Fault::Query(format!(
@@ -93,6 +95,11 @@ impl Query {
         Ok(out)
     }
 
+    /// A query with nothing but what is selected.
+    pub fn selecting(select: Vec<String>) -> Self {
+        Self { select, ..Self::default() }
+    }
+
     /// The query of the next page, after the object `last`.
     pub fn next(&self, last: &str) -> String {
         format!("$skiptoken={}{}", URL_SAFE_NO_PAD.encode(last), self.carried)
@@ -104,6 +111,9 @@ impl Query {
         object.retain(|name, _| {
             if E::NAVIGATION.contains(&name.as_str()) {
                 self.expand.contains(name)
+            } else if name.starts_with('@') {
+                // An annotation is no property: it cannot be selected, nor left out.
+                true
             } else {
                 self.select.is_empty() || self.select.contains(name)
             }
@@ -115,6 +125,31 @@ impl Query {
     pub fn selection(&self) -> String {
         if self.select.is_empty() { String::new() } else { format!("({})", self.select.join(",")) }
     }
+}
+
+/// An option of a query as it came.
+pub struct RawOption<'a> {
+    /// Its name in lower case, with the dollar sign.
+    pub name: String,
+    /// Its value, decoded.
+    pub value: String,
+    /// Both as they were written.
+    pub pair: &'a str,
+}
+
+/// The options of a query.  Those without the dollar sign are not OData's and mean nothing here.
+pub fn options(query: &str) -> impl Iterator<Item = Result<RawOption<'_>, Fault>> {
+    query.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let bad = || Fault::Query(format!("The query option '{name}' is not well-formed."));
+        let text = |s: &str| percent_decode(&s.replace('+', " ")).ok_or_else(bad);
+        let name = match text(name) {
+            Ok(name) if name.starts_with('$') => name.to_ascii_lowercase(),
+            Ok(_) => return None,
+            Err(fault) => return Some(Err(fault)),
+        };
+        Some(text(value).map(|value| RawOption { name, value, pair }))
+    })
 }
 
 fn names<E: Entity>(value: &str, known: &[&str]) -> Result<Vec<String>, Fault> {
@@ -165,11 +200,8 @@ fn skip_token(value: &str) -> Result<String, Fault> {
 /// does any of these properties have any of these values?
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
-    any: Vec<(&'static str, Option<String>)>,
+    any: Vec<(&'static str, Value)>,
 }
-
-/// The properties that may be filtered by.
-const FILTERABLE: [&str; 2] = ["id", "displayName"];
 
 impl Filter {
     fn parse<E: Entity>(text: &str) -> Result<Self, Fault> {
@@ -181,21 +213,24 @@ impl Filter {
             _ => Err(Fault::Query(format!(
                 "Unsupported or invalid query filter clause '{text}': 'eq' and 'in' on {} are \
                  supported, joined by 'or', at most {MAX_FILTER_TERMS} values.",
-                FILTERABLE.join(" and ")
+                E::FILTERABLE.join(", ")
             ))),
         }
     }
 
+    /// The ids of the only objects that can pass, where the filter names them: nothing else needs to be
+    /// looked at.
+    pub fn ids<E: Entity>(&self) -> Option<BTreeSet<String>> {
+        self.any.iter().map(|(property, wanted)| E::id_by(property, wanted)).collect()
+    }
+
     /// True when `object` passes.  Letter case does not count, as in the directory's own comparisons.
     pub fn matches<E: Entity>(&self, object: &E) -> bool {
-        let object = object.json();
-        self.any.iter().any(|(property, wanted)| {
-            let found = object.get(*property).and_then(Value::as_str);
-            match (found, wanted) {
-                (Some(found), Some(wanted)) => found.to_lowercase() == wanted.to_lowercase(),
-                (None, None) => true,
-                _ => false,
+        self.any.iter().any(|(property, wanted)| match (object.property(property), wanted) {
+            (Value::String(found), Value::String(wanted)) => {
+                found.to_lowercase() == wanted.to_lowercase()
             }
+            (found, wanted) => found == *wanted,
         })
     }
 }
@@ -203,7 +238,7 @@ impl Filter {
 /// A recursive-descent parser; `None` is "not in the grammar".
 struct Parser<'a> {
     rest: &'a str,
-    any: Vec<(&'static str, Option<String>)>,
+    any: Vec<(&'static str, Value)>,
     depth: usize,
 }
 
@@ -226,12 +261,9 @@ impl Parser<'_> {
             self.depth -= 1;
             return self.mark(')').then_some(());
         }
-        let property = FILTERABLE
-            .into_iter()
-            .filter(|p| E::PROPERTIES.contains(p))
-            .find(|property| self.word(property))?;
+        let property = E::FILTERABLE.iter().find(|property| self.word(property))?;
         if self.word("eq") {
-            let value = if self.word("null") { None } else { Some(self.literal()?) };
+            let value = self.value()?;
             self.any.push((property, value));
             return Some(());
         }
@@ -239,8 +271,8 @@ impl Parser<'_> {
             return None;
         }
         loop {
-            let value = self.literal()?;
-            self.any.push((property, Some(value)));
+            let value = self.value()?;
+            self.any.push((property, value));
             if self.mark(')') {
                 return Some(());
             }
@@ -248,6 +280,16 @@ impl Parser<'_> {
                 return None;
             }
         }
+    }
+
+    fn value(&mut self) -> Option<Value> {
+        let words = [("null", Value::Null), ("true", true.into()), ("false", false.into())];
+        for (word, value) in words {
+            if self.word(word) {
+                return Some(value);
+            }
+        }
+        self.literal().map(Value::String)
     }
 
     /// A whole word, in any letter case.

@@ -1,5 +1,6 @@
 //! What a path means.
 
+use crate::directory::device::device_id;
 use crate::directory::errors::Fault;
 use crate::runtime::random::is_guid;
 
@@ -24,6 +25,30 @@ pub enum Resource {
     AuthoritiesCount(String),
     /// `…/trustedCertificateAuthorities/{id}`.
     Authority(String, String),
+    /// `deviceTemplates`.
+    Templates,
+    /// `deviceTemplates/$count`.
+    TemplatesCount,
+    /// `deviceTemplates/{id}`.
+    Template(String),
+    /// `deviceTemplates/{id}/createDeviceFromTemplate`.
+    CreateDevice(String),
+    /// `deviceTemplates/{id}/deviceInstances`.
+    Instances(String),
+    /// `deviceTemplates/{id}/deviceInstances/$count`.
+    InstancesCount(String),
+    /// `deviceTemplates/{id}/deviceInstances/{device's id}`.
+    Instance(String, String),
+    /// `deviceTemplates/{id}/owners`, and what is below.
+    Owners(String),
+    /// `devices`.
+    Devices,
+    /// `devices/$count`.
+    DevicesCount,
+    /// `devices/delta`.
+    DevicesDelta,
+    /// `devices/{id}`.
+    Device(String),
 }
 
 /// Reads a path.  Both roots are served, with and without `directory/`; letters may be of any case;
@@ -35,7 +60,11 @@ pub fn resolve(path: &str) -> Result<Resource, Fault> {
         match segment.split_once('(') {
             Some((name, key)) if key.ends_with(')') => {
                 segments.push(name.to_owned());
-                segments.push(key[..key.len() - 1].trim_matches('\'').to_owned());
+                let key = &key[..key.len() - 1];
+                // A function without arguments has nothing between its parentheses.
+                if !key.is_empty() {
+                    segments.push(key.trim_matches('\'').to_owned());
+                }
             }
             _ => segments.push(segment),
         }
@@ -45,13 +74,20 @@ pub fn resolve(path: &str) -> Result<Resource, Fault> {
     let mut root = segments.next();
     if root.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("directory")) {
         root = segments.next();
+    } else if root.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("devices")) {
+        return devices(&segments.collect::<Vec<_>>());
     }
-    expect(root, "certificateAuthorities")?;
+    let root = root.unwrap_or_default();
+    let templates = root.eq_ignore_ascii_case("templates");
+    if !templates {
+        expect(Some(root), "certificateAuthorities")?;
+    }
     let collection = segments.next().unwrap_or_default();
     let rest: Vec<String> = segments.collect();
     match collection.to_ascii_lowercase().as_str() {
-        "mutualtlsoauthconfigurations" => configurations(&rest),
-        "certificatebasedapplicationconfigurations" => applications(&rest),
+        "mutualtlsoauthconfigurations" if !templates => configurations(&rest),
+        "certificatebasedapplicationconfigurations" if !templates => applications(&rest),
+        "devicetemplates" if templates => device_templates(&rest),
         _ => Err(Fault::Segment(collection)),
     }
 }
@@ -83,6 +119,52 @@ fn applications(rest: &[String]) -> Result<Resource, Fault> {
         [id, name, authority] if list(name) => Ok(Resource::Authority(key(id)?, key(authority)?)),
         [_, name, _, other, ..] if list(name) => Err(Fault::Segment(other.clone())),
         [_, other, ..] => Err(Fault::Segment(other.clone())),
+    }
+}
+
+fn device_templates(rest: &[String]) -> Result<Resource, Fault> {
+    let (id, rest) = match rest {
+        [] => return Ok(Resource::Templates),
+        [count] if is_count(count) => return Ok(Resource::TemplatesCount),
+        [id] => return Ok(Resource::Template(key(id)?)),
+        [id, rest @ ..] => (key(id)?, rest),
+    };
+    let (name, rest) = (unqualified(&rest[0]), &rest[1..]);
+    match (name.to_ascii_lowercase().as_str(), rest) {
+        ("createdevicefromtemplate", []) => Ok(Resource::CreateDevice(id)),
+        ("deviceinstances", []) => Ok(Resource::Instances(id)),
+        ("deviceinstances", [count]) if is_count(count) => Ok(Resource::InstancesCount(id)),
+        ("deviceinstances", [device]) => Ok(Resource::Instance(id, device_key(device)?)),
+        ("owners", [] | [_] | [_, _]) => Ok(Resource::Owners(id)),
+        ("createdevicefromtemplate", [other, ..]) | ("deviceinstances", [_, other, ..]) => {
+            Err(Fault::Segment(other.clone()))
+        }
+        _ => Err(Fault::Segment(name.to_owned())),
+    }
+}
+
+fn devices(rest: &[String]) -> Result<Resource, Fault> {
+    match rest {
+        [] => Ok(Resource::Devices),
+        [count] if is_count(count) => Ok(Resource::DevicesCount),
+        [delta] if unqualified(delta).eq_ignore_ascii_case("delta") => Ok(Resource::DevicesDelta),
+        [id] => Ok(Resource::Device(device_key(id)?)),
+        [_, other, ..] => Err(Fault::Segment(other.clone())),
+    }
+}
+
+/// The name of an action or function, which may be written with its namespace.
+fn unqualified(segment: &str) -> &str {
+    segment.strip_prefix("microsoft.graph.").unwrap_or(segment)
+}
+
+/// A device's object id, also where its alternate key is given: `deviceId='…'`.
+fn device_key(segment: &str) -> Result<String, Fault> {
+    match segment.split_once('=') {
+        Some((name, value)) if name.eq_ignore_ascii_case("deviceId") => {
+            key(value.trim_matches('\'')).map(|id| device_id(&id))
+        }
+        _ => key(segment),
     }
 }
 
@@ -156,6 +238,41 @@ mod tests {
                 ),
                 Resource::Authority(ID.into(), ID.into()),
             ),
+            ("/beta/directory/templates/deviceTemplates".into(), Resource::Templates),
+            (format!("/beta/templates/deviceTemplates/{ID}"), Resource::Template(ID.into())),
+            (
+                format!("/beta/templates/deviceTemplates('{ID}')/createDeviceFromTemplate"),
+                Resource::CreateDevice(ID.into()),
+            ),
+            (
+                format!(
+                    "/beta/templates/deviceTemplates/{ID}/microsoft.graph.createDeviceFromTemplate()"
+                ),
+                Resource::CreateDevice(ID.into()),
+            ),
+            (
+                format!(
+                    "/beta/templates/deviceTemplates/{ID}/deviceInstances(deviceId='{}')",
+                    device_id(ID)
+                ),
+                Resource::Instance(ID.into(), ID.into()),
+            ),
+            (
+                format!("/beta/templates/deviceTemplates/{ID}/deviceInstances/$count"),
+                Resource::InstancesCount(ID.into()),
+            ),
+            (
+                format!("/beta/templates/deviceTemplates/{ID}/owners/$ref"),
+                Resource::Owners(ID.into()),
+            ),
+            ("/beta/devices".into(), Resource::Devices),
+            ("/beta/devices/delta".into(), Resource::DevicesDelta),
+            ("/beta/devices/microsoft.graph.delta()".into(), Resource::DevicesDelta),
+            (format!("/beta/devices('{ID}')"), Resource::Device(ID.into())),
+            (
+                format!("/beta/devices(deviceId='{}')", device_id(ID).to_uppercase()),
+                Resource::Device(ID.into()),
+            ),
         ] {
             assert_eq!(resolve(&path), Ok(want), "{path}");
         }
@@ -175,6 +292,14 @@ mod tests {
                 segment("certificateAuthorityPath"),
             ),
             ("/beta/directory/certificateAuthorities", segment("")),
+            ("/beta/directory/devices", segment("devices")),
+            (
+                "/beta/directory/templates/mutualTlsOauthConfigurations",
+                segment("mutualTlsOauthConfigurations"),
+            ),
+            ("/beta/certificateAuthorities/deviceTemplates", segment("deviceTemplates")),
+            ("/beta/devices/x", Err(Fault::Identifier("x".into()))),
+            ("/beta/devices(displayName='x')", Err(Fault::Identifier("displayName='x".into()))),
             ("/beta/directory/certificateAuthorities/users", segment("users")),
             (
                 "/beta/directory/certificateAuthorities/mutualTlsOauthConfigurations/$ref",
@@ -191,7 +316,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_path_makes_it_panic(path in "/?(beta|directory|certificateAuthorities|[%a-f0-9$()'/]{0,9}|\\PC{0,9}|/){0,8}") {
+        fn no_path_makes_it_panic(path in "/?(beta|directory|certificateAuthorities|templates|deviceTemplates|devices|delta|[%a-f0-9$()'/]{0,9}|\\PC{0,9}|/){0,8}") {
             let _ = resolve(&path);
         }
     }

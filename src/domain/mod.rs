@@ -3,6 +3,7 @@
 //! No module here reads a clock, a file or a socket, or draws a random number: time and bytes are
 //! arguments.  That is what lets the same judge serve traffic, the `verify` command and every test.
 
+pub mod application;
 pub mod cert;
 pub mod der;
 pub mod dn;

@@ -6,7 +6,7 @@ use crate::domain::cert::{Certificate, Fingerprint};
 use crate::domain::refusal::{Code, Refusal};
 use crate::domain::subject::SubjectId;
 use crate::domain::time::Timestamp;
-use crate::domain::trust::anchors::ConfigurationId;
+use crate::domain::trust::anchors::{ConfigurationId, Kind};
 use crate::domain::trust::path::search::{Attempt, Search};
 use crate::domain::trust::snapshot::Snapshot;
 
@@ -71,7 +71,7 @@ impl UnverifiedChain {
     }
 }
 
-/// Proof that one chain was judged good for one configuration.  Only [`judge`] makes it.
+/// Proof that one chain was judged good for one configuration of devices.  Only [`judge`] makes it.
 #[derive(Debug, Clone)]
 pub struct Verified {
     configuration: ConfigurationId,
@@ -108,7 +108,7 @@ impl Verified {
     }
 }
 
-/// Judges `chain` under every configuration that could accept it.  All that do are returned, at least
+/// Judges `chain` under every configuration of devices that could accept it.  All that do are returned, at least
 /// one; which of several is meant is for the request's `client_id` to settle.
 ///
 /// # Errors
@@ -143,9 +143,13 @@ fn decide(
     let certificates = chain.certificates().iter().map(AsRef::as_ref);
     for index in snapshot.index().candidates(&snapshot.anchors, certificates) {
         let configuration = &snapshot.anchors.configurations[index];
-        let judged = search
-            .path(index)
-            .and_then(|path| Ok((SubjectId::of(chain.leaf(), configuration.subject_field)?, path)));
+        let Kind::Devices(field) = configuration.kind else { continue };
+        let judged = search.path(index).and_then(|path| {
+            let subject = SubjectId::of(chain.leaf(), field)?;
+            // Last: whether a device is registered is nobody's to learn without its certificate.
+            snapshot.devices.admit(configuration, &subject)?;
+            Ok((subject, path))
+        });
         match judged {
             Ok((subject, path)) => verified.push(Verified {
                 configuration: configuration.id.clone(),
@@ -187,7 +191,7 @@ fn decide(
 pub(crate) mod tests {
     use super::*;
     use crate::domain::subject::SubjectField;
-    use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices};
+    use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices, Kind};
     use crate::domain::trust::path::forge::{Key, NOW, Spec, cn};
 
     /// A verdict without a judge, for tests of what follows from one.
@@ -232,7 +236,7 @@ pub(crate) mod tests {
         let configuration = Configuration {
             id: "fleet".into(),
             display_name: String::new(),
-            subject_field: SubjectField::SubjectDn,
+            kind: Kind::Devices(SubjectField::SubjectDn),
             devices: Devices::Any,
             authorities: vec![Authority {
                 certificate: Arc::new(Certificate::from_der(&anchor).expect("a certificate")),

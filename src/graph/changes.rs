@@ -77,7 +77,7 @@ fn lines(old: &AnchorSet, new: &AnchorSet) -> Vec<String> {
     for id in ids {
         match (old.get(id), new.get(id)) {
             (None, Some(c)) => {
-                let (name, field) = (&c.display_name, c.subject_field.as_str());
+                let (name, field) = (&c.display_name, c.kind.as_str());
                 out.push(format!("configuration {id} `{name}` added, {field}"));
                 out.extend(c.authorities.iter().map(|a| line(id, a, "added")));
             }
@@ -98,13 +98,9 @@ fn compare(old: &Configuration, new: &Configuration, out: &mut Vec<String>) {
         let (from, to) = (&old.display_name, &new.display_name);
         out.push(format!("configuration {id} renamed from `{from}` to `{to}`"));
     }
-    if old.subject_field != new.subject_field {
-        let (from, to) = (old.subject_field.as_str(), new.subject_field.as_str());
+    if old.kind != new.kind {
+        let (from, to) = (old.kind.as_str(), new.kind.as_str());
         out.push(format!("configuration {id} changed from {from} to {to}"));
-    }
-    if old.devices != new.devices {
-        let (from, to) = (old.devices, new.devices);
-        out.push(format!("configuration {id} changed from {from:?} devices to {to:?}"));
     }
     let twin = |list: &'_ [Authority], one: &Authority| -> Option<Authority> {
         let wanted = one.certificate.fingerprint;
@@ -149,7 +145,7 @@ pub(super) mod tests {
     use super::*;
     use crate::domain::cert::Certificate;
     use crate::domain::subject::SubjectField;
-    use crate::domain::trust::anchors::Devices;
+    use crate::domain::trust::anchors::{Devices, Kind};
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
     use std::sync::Arc;
 
@@ -167,7 +163,7 @@ pub(super) mod tests {
         let configuration = |(id, authorities): &(&str, &[Authority])| Configuration {
             id: ConfigurationId::from(*id),
             display_name: format!("the {id}"),
-            subject_field: SubjectField::SanDns,
+            kind: Kind::Devices(SubjectField::SanDns),
             devices: Devices::Any,
             authorities: authorities.to_vec(),
         };
@@ -183,7 +179,7 @@ pub(super) mod tests {
         let old = set(&[("1", &[a.clone(), i.clone()]), ("2", std::slice::from_ref(&b))]);
         let mut new = set(&[("1", &[a.clone(), b.clone()]), ("3", std::slice::from_ref(&a))]);
         new.configurations[0].authorities[0].crl_url = Some("http://x/".into());
-        new.configurations[0].subject_field = SubjectField::SanUri;
+        new.configurations[0].kind = Kind::Devices(SubjectField::SanUri);
         let changes = Changes::between(&old, &new);
         let (fa, fb, fi) =
             (a.certificate.fingerprint, b.certificate.fingerprint, i.certificate.fingerprint);

@@ -13,6 +13,7 @@
 pub mod auth;
 pub mod changes;
 pub mod client;
+pub mod devices;
 mod poll;
 mod preview;
 mod state;
@@ -31,11 +32,51 @@ use crate::domain::trust::assembly::Update;
 use crate::graph::auth::{AuthError, Credential};
 use crate::graph::changes::Changes;
 use crate::graph::client::{Client, Limits};
+use crate::graph::devices::Admission;
 use crate::graph::poll::Command;
 
 pub use poll::{Clock, Sync};
 pub use preview::Preview;
 pub use status::{HeldBack, Metrics, SkippedStatus, Status};
+
+/// What of a directory is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Collection {
+    /// `mutualTlsOauthConfigurations`: whose devices are trusted.
+    #[default]
+    Devices,
+    /// `certificateBasedApplicationConfigurations`: whose applications are.
+    Applications,
+}
+
+impl Collection {
+    /// Its path below the directory's root.
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Devices => "beta/directory/certificateAuthorities/mutualTlsOauthConfigurations",
+            Self::Applications => {
+                "beta/directory/certificateAuthorities/certificateBasedApplicationConfigurations"
+            }
+        }
+    }
+
+    /// The query that makes a list of it whole.
+    const fn query(self) -> Option<&'static str> {
+        match self {
+            Self::Devices => None,
+            // Authorities are a navigation property there.
+            Self::Applications => Some("$expand=trustedCertificateAuthorities"),
+        }
+    }
+
+    /// What the sync with it is called, where that with the devices' is called as the directory is.
+    fn name_in(self, source: &Arc<str>) -> Arc<str> {
+        match self {
+            Self::Devices => Arc::clone(source),
+            Self::Applications => format!("{source}/applications").into(),
+        }
+    }
+}
 
 /// What happens to trust when the directory was not reached for [`Config::max_age`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,6 +93,9 @@ pub enum TooOld {
 pub struct Config {
     /// Its name here: in logs, metrics, and as the prefix of ids.
     pub source: Arc<str>,
+    /// What is followed: each collection is followed by a [`Sync`] of its own, so that one that
+    /// cannot be had holds up no other.
+    pub collection: Collection,
     /// Put `source/` before the ids of its configurations; for when there are several directories.
     pub prefix_ids: bool,
     /// Its root, such as `https://graph.microsoft.com`.
@@ -74,15 +118,22 @@ pub struct Config {
     pub too_old: TooOld,
     /// Where the last good list is kept.
     pub state_file: Option<PathBuf>,
+    /// Which configurations admit registered devices only.
+    pub devices: Admission,
+    /// Devices that are kept.
+    pub max_devices: usize,
+    /// Where the last good devices are kept.
+    pub devices_file: Option<PathBuf>,
     /// Bounds of one conversation.
     pub limits: Limits,
 }
 
 impl Config {
-    /// The defaults for a directory.
+    /// The defaults for a directory's configurations of devices.
     pub fn new(source: &str, base: Url, credential: Credential) -> Self {
         Self {
             source: source.into(),
+            collection: Collection::default(),
             prefix_ids: false,
             base,
             credential,
@@ -94,6 +145,9 @@ impl Config {
             max_age: Duration::from_secs(7 * 86_400),
             too_old: TooOld::default(),
             state_file: None,
+            devices: Admission::default(),
+            max_devices: 10_000_000,
+            devices_file: None,
             limits: Limits::default(),
         }
     }
@@ -120,12 +174,15 @@ pub struct Handle {
     rules: Rules,
     commands: mpsc::Sender<Command>,
     shared: Arc<Mutex<Shared>>,
+    devices: Option<devices::Handle>,
 }
 
-/// How an answer is compared with what is in force.
-#[derive(Clone, Copy)]
+/// How an answer is read, and compared with what is in force.
+#[derive(Clone)]
 struct Rules {
-    prefix_ids: bool,
+    collection: Collection,
+    /// What is put before ids: the directory's name, where there are several.
+    prefix: Option<Arc<str>>,
     /// [`Config::max_removal`]; `None` where nothing is held back.
     max_removal: Option<f64>,
 }
@@ -137,14 +194,25 @@ struct Shared {
 }
 
 impl Handle {
-    /// The directory's name here.
+    /// The sync's name: the directory's, or that and `/applications`.
     pub fn source(&self) -> &Arc<str> {
         &self.source
     }
 
+    /// What is followed.
+    pub fn collection(&self) -> Collection {
+        self.rules.collection
+    }
+
     /// How things stand.
     pub fn status(&self) -> Status {
-        lock(&self.shared).status.clone()
+        let devices = self.devices.as_ref().map(devices::Handle::status);
+        Status { devices, ..lock(&self.shared).status.clone() }
+    }
+
+    /// The sync of its devices, where a configuration needs them.
+    pub fn devices(&self) -> Option<&devices::Handle> {
+        self.devices.as_ref()
     }
 
     /// The configurations of this source that are in force, as last accepted.
@@ -188,7 +256,7 @@ fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
 /// # Errors
 /// An address or credential that cannot be used.
 pub fn follow(
-    config: Config,
+    mut config: Config,
     metrics: Metrics,
     updates: mpsc::Sender<Update>,
     clock: Clock,
@@ -199,12 +267,27 @@ pub fn follow(
         config.ca_bundle.clone(),
         config.limits.clone(),
     )?;
+    let client = Arc::new(client.following(config.collection));
+    let prefix = config.prefix_ids.then(|| Arc::clone(&config.source));
+    config.source = config.collection.name_in(&config.source);
     let (commands, inbox) = mpsc::channel(8);
     let status = Status::new(&config.source, client.url().as_str());
     let shared = Arc::new(Mutex::new(Shared { status, in_force: Arc::default() }));
     let max_removal = (!config.unguarded).then_some(config.max_removal);
-    let rules = Rules { prefix_ids: config.prefix_ids, max_removal };
-    let handle = Handle { source: Arc::clone(&config.source), rules, commands, shared };
+    let rules = Rules { collection: config.collection, prefix, max_removal };
+    let (devices, devices_sync) = match config.collection == Collection::Devices
+        && config.devices.needs_registry()
+    {
+        true => {
+            let (client, metrics) = (Arc::clone(&client), metrics.devices.clone());
+            let (config, updates, clock) = (config.clone(), updates.clone(), Arc::clone(&clock));
+            let (handle, sync) = devices::Sync::new(config, client, metrics, updates, clock);
+            (Some(handle), Some(sync))
+        }
+        false => (None, None),
+    };
+    let source = Arc::clone(&config.source);
+    let handle = Handle { source, rules, commands, shared, devices };
     let sync = Sync::new(config, client, metrics, updates, clock, handle.clone(), inbox);
-    Ok((handle, sync))
+    Ok((handle, sync.with_devices(devices_sync)))
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
@@ -13,10 +14,11 @@ use crate::domain::trust::anchors::{AnchorSet, Configuration, ConfigurationId, S
 use crate::domain::trust::assembly::Update;
 use crate::graph::changes::Changes;
 use crate::graph::client::{Client, FetchError, Fetched, Since};
+use crate::graph::devices;
 use crate::graph::state;
 use crate::graph::status::{HeldBack, Metrics, SkippedStatus, Status};
 use crate::graph::wire::Entry;
-use crate::graph::{Config, Handle, HandleError, TooOld, lock};
+use crate::graph::{Collection, Config, Handle, HandleError, TooOld, lock};
 use crate::runtime::log::AUDIT;
 use crate::runtime::random::jitter;
 
@@ -32,7 +34,7 @@ pub(super) enum Command {
 }
 
 /// The least time between two polls of a directory that lets readers wait: it may answer at once.
-const GAP: Duration = Duration::from_secs(1);
+pub(super) const GAP: Duration = Duration::from_secs(1);
 /// The bound of the first pause after a failure; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause after failures, unless polls are further apart.
@@ -45,13 +47,15 @@ const MAX_LINES: usize = 100;
 /// Follows one directory.
 pub struct Sync {
     config: Config,
-    client: Client,
+    client: Arc<Client>,
     metrics: Metrics,
     updates: mpsc::Sender<Update>,
     clock: Clock,
     commands: mpsc::Receiver<Command>,
     /// Kept so that the loop outlives the handles of others, and for what it shows.
     handle: Handle,
+    /// The loop that follows the devices, where a configuration needs them.
+    devices: Option<devices::Sync>,
 
     /// What was accepted last; what answers are compared with.
     in_force: Arc<AnchorSet>,
@@ -77,12 +81,12 @@ struct Held {
 }
 
 /// The publisher is gone: there is nobody to work for.
-struct Ended;
+pub(super) struct Ended;
 
 impl Sync {
     pub(super) fn new(
         config: Config,
-        client: Client,
+        client: Arc<Client>,
         metrics: Metrics,
         updates: mpsc::Sender<Update>,
         clock: Clock,
@@ -97,6 +101,7 @@ impl Sync {
             clock,
             commands,
             handle,
+            devices: None,
             in_force: Arc::default(),
             loaded: false,
             withdrawn: false,
@@ -109,10 +114,19 @@ impl Sync {
         }
     }
 
+    /// With the sync of the directory's devices beside it.
+    pub(super) fn with_devices(self, devices: Option<devices::Sync>) -> Self {
+        Self { devices, ..self }
+    }
+
     /// Sends what the disk has, then follows the directory until the publisher is gone.
     pub async fn run(mut self) {
+        let devices = self.devices.take().map(devices::Sync::run);
         // Whoever stops the process drops this future: no state needs an orderly end.
-        let Err(Ended) = self.follow().await;
+        let list = async {
+            let Err(Ended) = self.follow().await;
+        };
+        tokio::join!(list, OptionFuture::from(devices));
     }
 
     async fn follow(&mut self) -> Result<std::convert::Infallible, Ended> {
@@ -157,7 +171,7 @@ impl Sync {
     async fn load(&mut self) -> Result<(), Ended> {
         let Some(path) = self.config.state_file.clone() else { return Ok(()) };
         let source = &self.config.source;
-        match state::load(path).await {
+        match state::load(path, self.config.collection).await {
             Ok(None) => info!(%source, "no list of an earlier run: waiting for the directory"),
             Err(why) => error!(%source, "the list of the last run cannot be used: {why}"),
             Ok(Some(last)) => {
@@ -197,12 +211,12 @@ impl Sync {
             }
             Ok(Fetched::List { entries, etag, waits }) => {
                 let whole = entries.iter().all(|e| !matches!(e, Entry::Shortened { .. }));
-                let prefix = self.handle.rules.prefix(&self.config.source);
+                let prefix = self.handle.rules.prefix.as_deref();
                 let set = assemble(&self.in_force, entries, prefix);
                 let changes = Changes::between(&self.in_force, &set);
                 if self.handle.rules.holds_back(&changes) {
                     self.hold(set, changes.clone(), now);
-                    (Ok(changes), self.interval())
+                    (Ok(changes), interval(self.config.every))
                 } else {
                     self.accept(set, &changes, now).await?;
                     // A tag stands for an answer that was taken whole, else the rest never comes.
@@ -219,11 +233,7 @@ impl Sync {
 
     fn fail(&mut self, error: &FetchError) -> (Result<Changes, HandleError>, Duration) {
         self.failures = self.failures.saturating_add(1);
-        let longest = LONGEST_PAUSE.max(self.config.every);
-        let bound = FIRST_PAUSE.saturating_mul(1 << (self.failures - 1).min(16)).min(longest);
-        // Half a second more: jitter may be nothing at all.
-        let pause = jitter(bound) + Duration::from_millis(500);
-        let pause = error.retry_after().map_or(pause, |asked| asked.max(pause));
+        let pause = pause_after(self.failures, self.config.every, error.retry_after());
         let (source, failures, why) = (&self.config.source, self.failures, error.to_string());
         warn!(%source, failures, "poll failed, what is in force stays; again in {pause:?}: {why}");
         self.metrics.polled(source, "failed");
@@ -319,7 +329,7 @@ impl Sync {
         if self.saved.is_none_or(|at| at.elapsed() >= SAVE_EVERY)
             && let Some(path) = &self.config.state_file
         {
-            match state::save(path, &self.in_force, now).await {
+            match state::save(path, self.config.collection, &self.in_force, now).await {
                 Ok(()) => self.saved = Some(Instant::now()),
                 Err(why) => {
                     let source = &self.config.source;
@@ -352,21 +362,23 @@ impl Sync {
         Ok(())
     }
 
-    async fn send(&self, set: AnchorSet) -> Result<(), Ended> {
+    async fn send(&self, mut set: AnchorSet) -> Result<(), Ended> {
         let source = Arc::clone(&self.config.source);
-        self.updates.send(Update::Anchors { source, set }).await.map_err(|_| Ended)
+        let update = match self.config.collection {
+            Collection::Devices => {
+                // Here and nowhere else: the directory does not say it, and neither does the disk.
+                self.config.devices.mark(&source, &mut set);
+                Update::Anchors { source, set }
+            }
+            Collection::Applications => Update::Applications { source, set },
+        };
+        self.updates.send(update).await.map_err(|_| Ended)
     }
 
     /// Until the next poll after a good one.
     fn pause(&self) -> Duration {
         let waiting = self.waits && self.config.wait.is_some() && self.etag.is_some();
-        if waiting { GAP } else { self.interval() }
-    }
-
-    /// A tenth more or less than the configured interval.
-    fn interval(&self) -> Duration {
-        let every = self.config.every;
-        every - every / 10 + jitter(every / 5)
+        if waiting { GAP } else { interval(self.config.every) }
     }
 
     fn status<T>(&self, read: impl FnOnce(&Status) -> T) -> T {
@@ -386,6 +398,19 @@ impl Sync {
         status.skipped = self.in_force.skipped.iter().map(SkippedStatus::from).collect();
         self.metrics.show(status, self.confirmed.map(|(at, _)| at));
     }
+}
+
+/// Until the next poll after `failures` in a row: no less than the directory `asked` for.
+pub(super) fn pause_after(failures: u32, every: Duration, asked: Option<Duration>) -> Duration {
+    let doubled = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    // Half a second more: jitter may be nothing at all.
+    let pause = jitter(doubled.min(LONGEST_PAUSE.max(every))) + Duration::from_millis(500);
+    asked.map_or(pause, |asked| asked.max(pause))
+}
+
+/// A tenth more or less than the configured interval.
+pub(super) fn interval(every: Duration) -> Duration {
+    every - every / 10 + jitter(every / 5)
 }
 
 /// The list that an answer makes of what is in force.  What the answer shortens stays as it is.

@@ -29,7 +29,7 @@ impl Handle {
     /// # Errors
     /// The answer is no list, or goes on elsewhere.
     pub fn preview(&self, json: &[u8]) -> Result<Preview, WireError> {
-        let page = Page::read(json)?;
+        let page = Page::read_of(self.rules.collection, json)?;
         if page.next.is_some() {
             let why = "the list goes on at its @odata.nextLink: all of it is needed";
             return Err(WireError::Shape(why.into()));
@@ -37,7 +37,7 @@ impl Handle {
         let mut entries = Entries::default();
         page.entries.into_iter().for_each(|entry| entries.add(entry));
         let in_force = self.in_force();
-        let next = assemble(&in_force, entries.list, self.rules.prefix(&self.source));
+        let next = assemble(&in_force, entries.list, self.rules.prefix.as_deref());
         let changes = Changes::between(&in_force, &next);
         Ok(Preview {
             source: self.source.to_string(),
@@ -49,11 +49,6 @@ impl Handle {
 }
 
 impl Rules {
-    /// What is put before the ids of the configurations of `source`.
-    pub(super) fn prefix<'a>(&self, source: &'a str) -> Option<&'a str> {
-        self.prefix_ids.then_some(source)
-    }
-
     /// True for changes that wait for a person's word.
     pub(super) fn holds_back(&self, changes: &Changes) -> bool {
         self.max_removal.is_some_and(|most| changes.is_suspicious(most))

@@ -7,11 +7,18 @@ use tokio::task::spawn_blocking;
 
 use crate::domain::time::Timestamp;
 use crate::domain::trust::anchors::AnchorSet;
+use crate::graph::Collection;
 use crate::graph::wire;
 use crate::runtime::atomic::{self, AtomicError};
 
 /// What the file is, and the version of its form.
-const KIND: &str = "anchors/1";
+const fn kind(collection: Collection) -> &'static str {
+    match collection {
+        Collection::Devices => "anchors/1",
+        Collection::Applications => "applications/1",
+    }
+}
+
 /// Bytes of a file that are read.
 const MAX_FILE: u64 = 512 * 1024 * 1024;
 
@@ -27,9 +34,14 @@ pub struct LastGood {
 }
 
 /// Writes the list away.
-pub async fn save(path: &Path, set: &AnchorSet, at: Timestamp) -> Result<(), String> {
+pub async fn save(
+    path: &Path,
+    collection: Collection,
+    set: &AnchorSet,
+    at: Timestamp,
+) -> Result<(), String> {
     let (path, json) = (path.to_owned(), encode(set, at));
-    let write = move || atomic::write(&path, KIND, json.to_string().as_bytes());
+    let write = move || atomic::write(&path, kind(collection), json.to_string().as_bytes());
     match spawn_blocking(write).await {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("the writing task ended early".into()),
@@ -37,11 +49,11 @@ pub async fn save(path: &Path, set: &AnchorSet, at: Timestamp) -> Result<(), Str
 }
 
 /// Reads the list of the last run; `None` when there never was one.
-pub async fn load(path: PathBuf) -> Result<Option<LastGood>, String> {
-    let read = move || match atomic::read(&path, KIND, MAX_FILE) {
+pub async fn load(path: PathBuf, collection: Collection) -> Result<Option<LastGood>, String> {
+    let read = move || match atomic::read(&path, kind(collection), MAX_FILE) {
         Ok(loaded) => {
-            let (set, at) =
-                decode(&loaded.payload).map_err(|why| format!("{}: {why}", path.display()))?;
+            let (set, at) = decode(collection, &loaded.payload)
+                .map_err(|why| format!("{}: {why}", path.display()))?;
             Ok(Some(LastGood { set, at, fell_back: loaded.fell_back.map(|e| e.to_string()) }))
         }
         Err(AtomicError::Missing(_)) => Ok(None),
@@ -56,8 +68,8 @@ fn encode(set: &AnchorSet, at: Timestamp) -> Value {
     list
 }
 
-fn decode(payload: &[u8]) -> Result<(AnchorSet, Timestamp), String> {
-    let set = wire::read_anchor_set(payload).map_err(|error| error.to_string())?;
+fn decode(collection: Collection, payload: &[u8]) -> Result<(AnchorSet, Timestamp), String> {
+    let set = wire::read_set(collection, payload).map_err(|error| error.to_string())?;
     let json = wire::parse(payload).map_err(|error| error.to_string())?;
     let at = json["fetchedAt"].as_i64().ok_or("no time of fetching")?;
     Ok((set, Timestamp(at)))
@@ -66,6 +78,7 @@ fn decode(payload: &[u8]) -> Result<(AnchorSet, Timestamp), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::trust::anchors::Kind;
     use crate::graph::changes::Changes;
     use crate::graph::changes::tests::{authority, set};
 
@@ -73,15 +86,30 @@ mod tests {
     async fn what_was_saved_is_loaded() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("anchors");
-        assert!(load(path.clone()).await.expect("no error").is_none());
+        assert!(load(path.clone(), Collection::Devices).await.expect("no error").is_none());
         let mut a = authority("a", true);
         a.crl_url = Some("http://pki.example/a.crl".into());
         a.delta_crl_url = Some("http://pki.example/a-delta.crl".into());
         let list = set(&[("1", &[a, authority("i", false)]), ("2", &[])]);
-        save(&path, &list, Timestamp(77)).await.expect("saved");
-        let loaded = load(path).await.expect("no error").expect("a list");
+        save(&path, Collection::Devices, &list, Timestamp(77)).await.expect("saved");
+        let loaded =
+            load(path.clone(), Collection::Devices).await.expect("no error").expect("a list");
         assert_eq!(loaded.at, Timestamp(77));
         assert!(Changes::between(&list, &loaded.set).is_empty());
         assert_eq!(loaded.set.configurations.len(), 2);
+        // One collection's file is none of the other's, whoever renamed it.
+        assert!(load(path, Collection::Applications).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn applications_are_loaded_as_applications() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("applications");
+        let mut list = set(&[("1", &[authority("a", true), authority("i", false)])]);
+        list.configurations[0].kind = Kind::Applications;
+        save(&path, Collection::Applications, &list, Timestamp(78)).await.expect("saved");
+        let loaded = load(path, Collection::Applications).await.expect("no error").expect("a list");
+        assert!(Changes::between(&list, &loaded.set).is_empty());
+        assert_eq!(loaded.set.configurations[0].kind, Kind::Applications);
     }
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::domain::time::Timestamp;
 use crate::domain::trust::anchors::Skipped;
 use crate::graph::changes::Changes;
+use crate::graph::devices;
 
 /// How the sync with one directory stands.  Times are RFC 3339.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -46,6 +47,9 @@ pub struct Status {
     pub held_back: Option<HeldBack>,
     /// The last change, and when it came.
     pub last_change: Option<(String, Changes)>,
+    /// Its devices, where a configuration admits registered ones only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devices: Option<devices::Status>,
 }
 
 /// Something of an answer that is not in force.
@@ -101,6 +105,7 @@ pub struct Metrics {
     skipped: Number,
     held_back: Number,
     too_old: Number,
+    pub(super) devices: devices::Metrics,
 }
 
 impl Metrics {
@@ -125,6 +130,7 @@ impl Metrics {
         number("graph_skipped", "Parts of the last answer that are not in force", &m.skipped);
         number("graph_held_back", "1 while an answer waits for approval", &m.held_back);
         number("graph_too_old", "1 while trust is older than the policy allows", &m.too_old);
+        m.devices.register(registry);
         m
     }
 

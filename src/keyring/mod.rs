@@ -24,8 +24,10 @@ use crate::domain::token::keys::{Algorithm, KeyError, SigningKey, SigningKeys};
 
 pub use watch::{Change, watch};
 
-/// Bytes of a PEM file that are read.
-const MAX_PEM: u64 = 1024 * 1024;
+/// Bytes of a file that are read.
+const MAX_FILE: u64 = 1024 * 1024;
+/// The fewest bytes of a secret that seals tickets: as many as the key that is made of it.
+const MIN_SECRET: usize = 32;
 
 /// Where our keys are.
 #[derive(Debug, Clone)]
@@ -43,6 +45,8 @@ pub struct Config {
     /// Further keys that are published but do not sign: the next one before a rotation, the last one
     /// after it.
     pub published_keys: Vec<PathBuf>,
+    /// Secrets that seal session tickets, any bytes; the first one seals, all of them open.
+    pub ticket_keys: Vec<PathBuf>,
 }
 
 /// Why a key is not used.
@@ -110,6 +114,22 @@ pub fn signing_keys(config: &Config) -> Result<SigningKeys, KeyringError> {
     Ok(SigningKeys::new(current, &others)?)
 }
 
+/// Reads the secrets that seal session tickets.
+///
+/// # Errors
+/// A file that cannot be read, or is too short to be a secret.
+pub fn ticket_secrets(config: &Config) -> Result<Vec<Zeroizing<Vec<u8>>>, KeyringError> {
+    let secret = |path: &PathBuf| {
+        let secret = Zeroizing::new(read(path)?);
+        if secret.len() < MIN_SECRET {
+            let why = format!("{} bytes; at least {MIN_SECRET} are needed", secret.len());
+            return Err(KeyringError::Contents { path: path.clone(), why });
+        }
+        Ok(secret)
+    };
+    config.ticket_keys.iter().map(secret).collect()
+}
+
 fn signing_key(path: &Path, algorithm: Algorithm) -> Result<SigningKey, KeyringError> {
     let contents = |why: String| KeyringError::Contents { path: path.to_owned(), why };
     let pem = Zeroizing::new(read(path)?);
@@ -172,9 +192,9 @@ fn read(path: &Path) -> Result<Vec<u8>, KeyringError> {
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(failed)?;
     // One byte past the limit tells "exactly full" from "too big".
-    file.take(MAX_PEM + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MAX_PEM {
-        let why = format!("longer than {MAX_PEM} bytes");
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE {
+        let why = format!("longer than {MAX_FILE} bytes");
         return Err(KeyringError::Contents { path: path.to_owned(), why });
     }
     Ok(bytes)
@@ -192,6 +212,7 @@ mod tests {
             algorithm: Algorithm::Es256,
             make_signing_key: true,
             published_keys: Vec::new(),
+            ticket_keys: Vec::new(),
         }
     }
 
@@ -242,6 +263,20 @@ mod tests {
         fs::write(&config.key, b.signing_key.serialize_pem()).expect("written");
         let error = identity(&config, &provider()).expect_err("not its key").to_string();
         assert!(error.contains("not the key of"), "{error}");
+    }
+
+    #[test]
+    fn a_ticket_secret_is_long_enough() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("tickets");
+        let config = Config { ticket_keys: vec![file.clone()], ..config(dir.path()) };
+        let secrets = || ticket_secrets(&config).map(|secrets| secrets[0].len());
+        assert!(matches!(secrets(), Err(KeyringError::File { .. })));
+        fs::write(&file, [7; MIN_SECRET - 1]).expect("written");
+        let error = secrets().expect_err("too short").to_string();
+        assert!(error.contains("31 bytes; at least 32"), "{error}");
+        fs::write(&file, [7; MIN_SECRET]).expect("written");
+        assert_eq!(secrets().expect("long enough"), MIN_SECRET);
     }
 
     #[tokio::test(start_paused = true)]

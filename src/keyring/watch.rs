@@ -11,10 +11,11 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use tokio::sync::{Notify, mpsc};
 use tracing::{error, info};
+use zeroize::Zeroizing;
 
 use crate::domain::cert::Fingerprint;
 use crate::domain::token::keys::SigningKeys;
-use crate::keyring::{Config, identity, read, signing_keys};
+use crate::keyring::{Config, identity, read, signing_keys, ticket_secrets};
 
 /// A key that changed.
 pub enum Change {
@@ -22,10 +23,12 @@ pub enum Change {
     Identity(Arc<CertifiedKey>),
     /// The keys that sign tokens.
     SigningKeys(Arc<SigningKeys>),
+    /// The secrets that seal session tickets.
+    TicketSecrets(Vec<Zeroizing<Vec<u8>>>),
 }
 
-/// Looks at the key files every so often, and when `look` is notified, and sends what changed.  A file that cannot be used leaves
-/// what is in force, and is said once for each state of it.
+/// Looks at the key files every so often, and when `look` is notified, and sends what changed.  A file
+/// that cannot be used leaves what is in force, and is said once for each state of it.
 ///
 /// What changes from the call on is noticed, so that who calls this first and reads the keys then
 /// misses nothing.
@@ -70,6 +73,15 @@ async fn follow(
                 Err(error) => error!(%error, "signing keys not used; the old ones stay"),
             }
         }
+        if now.tickets != was.tickets {
+            match ticket_secrets(&config) {
+                Ok(secrets) => {
+                    info!(secrets = secrets.len(), "ticket keys changed");
+                    let _ = changes.send(Change::TicketSecrets(secrets)).await;
+                }
+                Err(error) => error!(%error, "ticket keys not used; the old ones stay"),
+            }
+        }
         seen = now;
     }
 }
@@ -79,6 +91,7 @@ async fn follow(
 struct Seen {
     identity: Vec<Option<Fingerprint>>,
     signing: Vec<Option<Fingerprint>>,
+    tickets: Vec<Option<Fingerprint>>,
 }
 
 impl Seen {
@@ -90,6 +103,7 @@ impl Seen {
                 .chain(&config.published_keys)
                 .map(|path| hash(path))
                 .collect(),
+            tickets: config.ticket_keys.iter().map(|path| hash(path)).collect(),
         }
     }
 }

@@ -7,7 +7,8 @@ use hyper::header::{self, HeaderValue};
 use serde::Serialize;
 
 use crate::domain::refusal::Refusal;
-use crate::domain::token::Denied;
+use crate::domain::token::assertion::AssertionError;
+use crate::domain::token::{AuthMethod, Denied};
 use crate::http::reply::{self, Reply};
 
 /// Why a request gets no token.
@@ -25,6 +26,9 @@ pub enum OauthError {
     /// The certificate is refused, or not good for the client.
     #[error(transparent)]
     InvalidClient(#[from] Refusal),
+    /// The client's assertion is not acceptable.
+    #[error("{0}")]
+    InvalidAssertion(AssertionError),
     /// The grant type is not offered.
     #[error("the grant types are: client_credentials")]
     UnsupportedGrantType,
@@ -37,6 +41,15 @@ pub enum OauthError {
     /// The fault is ours.
     #[error("{0}")]
     Server(String),
+}
+
+impl From<AssertionError> for OauthError {
+    fn from(error: AssertionError) -> Self {
+        match error {
+            AssertionError::Refused(refusal) => Self::InvalidClient(refusal),
+            other => Self::InvalidAssertion(other),
+        }
+    }
 }
 
 impl From<Denied> for OauthError {
@@ -55,7 +68,7 @@ impl OauthError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::InvalidRequest(_) | Self::TooLong { .. } => "invalid_request",
-            Self::InvalidClient(_) => "invalid_client",
+            Self::InvalidClient(_) | Self::InvalidAssertion(_) => "invalid_client",
             Self::UnsupportedGrantType => "unsupported_grant_type",
             Self::InvalidScope(_) => "invalid_scope",
             Self::InvalidTarget(_) => "invalid_target",
@@ -66,7 +79,7 @@ impl OauthError {
     fn status(&self) -> StatusCode {
         match self {
             Self::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::InvalidClient(_) => StatusCode::UNAUTHORIZED,
+            Self::InvalidClient(_) | Self::InvalidAssertion(_) => StatusCode::UNAUTHORIZED,
             Self::Server(_) => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -94,10 +107,15 @@ impl OauthError {
                 detail: told.map(|refusal| &refusal.detail[..]),
             },
         );
-        if refusal.is_some() {
-            // RFC 9110 section 15.5.2 wants a challenge; no registered scheme means "a TLS client
-            // certificate", so this is the name of the method in our metadata.
-            let challenge = HeaderValue::from_static("tls_client_auth");
+        // RFC 9110 section 15.5.2 wants a challenge; no registered scheme means "a TLS client
+        // certificate" or "an assertion", so this is the name of the method in our metadata.
+        let method = match self {
+            Self::InvalidClient(_) => Some(AuthMethod::TlsClientAuth),
+            Self::InvalidAssertion(_) => Some(AuthMethod::PrivateKeyJwt),
+            _ => None,
+        };
+        if let Some(method) = method {
+            let challenge = HeaderValue::from_static(method.as_str());
             reply.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         no_store(&mut reply);
@@ -154,6 +172,7 @@ mod tests {
             (OauthError::InvalidRequest("x".into()), "invalid_request", 400),
             (OauthError::TooLong { limit: 1 }, "invalid_request", 413),
             (OauthError::InvalidClient(refusal), "invalid_client", 401),
+            (OauthError::InvalidAssertion(AssertionError::Replayed), "invalid_client", 401),
             (OauthError::UnsupportedGrantType, "unsupported_grant_type", 400),
             (OauthError::InvalidScope("x".into()), "invalid_scope", 400),
             (OauthError::InvalidTarget("x".into()), "invalid_target", 400),

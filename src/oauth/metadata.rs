@@ -1,14 +1,19 @@
 //! The public plane: authorization server metadata (RFC 8414) and the key set (RFC 7517).
 
+use std::sync::Arc;
+
+use hyper::body::Body;
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
 use url::Url;
 
-use crate::domain::token::{Grant, SigningKeys, TokenPolicy};
+use crate::domain::token::assertion::AssertionAlgorithm;
+use crate::domain::token::{AuthMethod, Grant, SigningKeys, TokenPolicy};
+use crate::http::peer::Peer;
 use crate::http::reply::{self, Reply};
-use crate::oauth::{Config, TOKEN_PATH};
+use crate::oauth::{Config, TOKEN_PATH, TokenEndpoint, address};
 use crate::runtime::live::Live;
 
 /// The path of the key set.
@@ -19,17 +24,34 @@ pub const JWKS_PATH: &str = "/jwks.json";
 pub struct PublicPlane {
     live: Live,
     documents: Documents,
+    /// For clients that authenticate by assertions; `None` where there are none.
+    tokens: Option<Arc<TokenEndpoint>>,
 }
 
 impl PublicPlane {
-    /// The plane of that issuer.
-    pub fn new(live: Live, policy: &TokenPolicy, config: &Config) -> Self {
-        Self { live, documents: Documents::new(policy, config) }
+    /// The plane of that issuer, whose tokens `tokens` gives.
+    pub fn new(
+        live: Live,
+        policy: &TokenPolicy,
+        config: &Config,
+        tokens: &Arc<TokenEndpoint>,
+    ) -> Self {
+        let tokens = policy.serves_without_certificate().then(|| Arc::clone(tokens));
+        Self { live, documents: Documents::new(policy, config), tokens }
     }
 
-    /// Answers one request.  Its body, if any, is not looked at.
-    pub fn handle(&self, request: &Parts) -> Reply {
-        self.documents.answer(request, &self.live.current().keys)
+    /// Answers one request.  The body of one for a document, if any, is not looked at.
+    pub async fn handle<B>(&self, request: Request<B>, peer: &Peer) -> Reply
+    where
+        B: Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        match &self.tokens {
+            Some(tokens) if tokens.is_at(request.uri().path()) => {
+                tokens.handle_public(request, peer).await
+            }
+            _ => self.documents.answer(&request.into_parts().0, &self.live.current().keys),
+        }
     }
 }
 
@@ -43,22 +65,25 @@ struct Documents {
 
 impl Documents {
     fn new(policy: &TokenPolicy, config: &Config) -> Self {
-        let at = |origin: &Url, path: &str| {
-            let mut url = origin.clone();
-            url.set_path(path);
-            url.to_string()
-        };
-        let token_endpoint = at(&config.token_origin, TOKEN_PATH);
+        let mutual = address(&config.token_origin, TOKEN_PATH);
+        let public = address(&config.public_origin, TOKEN_PATH);
+        let mut methods = vec![AuthMethod::TlsClientAuth.as_str()];
+        let mut algorithms = Vec::new();
+        if policy.asserting().next().is_some() {
+            methods.push(AuthMethod::PrivateKeyJwt.as_str());
+            algorithms.extend(AssertionAlgorithm::ALL.map(AssertionAlgorithm::as_str));
+        }
         let metadata = Metadata {
             issuer: policy.issuer(),
-            token_endpoint: &token_endpoint,
-            jwks_uri: &at(&config.public_origin, JWKS_PATH),
+            token_endpoint: if policy.serves_without_certificate() { &public } else { &mutual },
+            jwks_uri: &address(&config.public_origin, JWKS_PATH),
             scopes_supported: policy.scopes(),
             response_types_supported: ["none"],
             grant_types_supported: Grant::ALL.map(Grant::as_str),
-            token_endpoint_auth_methods_supported: ["tls_client_auth"],
+            token_endpoint_auth_methods_supported: methods,
+            token_endpoint_auth_signing_alg_values_supported: algorithms,
             tls_client_certificate_bound_access_tokens: true,
-            mtls_endpoint_aliases: Aliases { token_endpoint: &token_endpoint },
+            mtls_endpoint_aliases: Aliases { token_endpoint: &mutual },
         };
         let max_age = format!("public, max-age={}", config.jwks_max_age.as_secs());
         Self {
@@ -110,7 +135,8 @@ fn metadata_paths(issuer: &str) -> Vec<String> {
 /// endpoint that could have any: `none` (OAuth 2.0 Multiple Response Types section 4), which stands
 /// for an answer without token or code, is the one value that promises nothing.
 ///
-/// The token endpoint asks for certificates by itself, so its alias is the same address.
+/// The token endpoint is the one that asks for certificates, and its own alias, unless there are
+/// clients that need none: then it is the public listener's (RFC 8705 section 5).
 #[derive(Serialize)]
 struct Metadata<'a> {
     issuer: &'a str,
@@ -120,7 +146,9 @@ struct Metadata<'a> {
     scopes_supported: Vec<&'a str>,
     response_types_supported: [&'static str; 1],
     grant_types_supported: [&'static str; 1],
-    token_endpoint_auth_methods_supported: [&'static str; 1],
+    token_endpoint_auth_methods_supported: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    token_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
     tls_client_certificate_bound_access_tokens: bool,
     mtls_endpoint_aliases: Aliases<'a>,
 }

@@ -1,7 +1,8 @@
 //! Rank 4: the OAuth planes.
 //!
 //! [`endpoint`] answers on the token listener, where each peer has shown a certificate; [`metadata`]
-//! on the public one, where none is asked for.  Both are functions of a request and of what is in
+//! on the public one, where none is asked for, and with it the endpoint again, for clients that
+//! authenticate by assertions.  Both are functions of a request and of what is in
 //! force, so they are tested without a socket.
 
 pub mod endpoint;
@@ -35,6 +36,13 @@ pub struct Config {
     pub report: bool,
     /// How long a verifier may keep the key set.
     pub jwks_max_age: Duration,
+}
+
+/// The address of `path` at `origin`.
+fn address(origin: &Url, path: &str) -> String {
+    let mut url = origin.clone();
+    url.set_path(path);
+    url.to_string()
 }
 
 impl Config {

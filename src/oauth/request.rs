@@ -5,17 +5,20 @@ use hyper::http::request::Parts;
 
 use crate::domain::token::grants::{Grant, TokenRequest, parse_scope};
 use crate::oauth::error::OauthError;
+use crate::runtime::log::Secret;
 
 /// Parameters of one request.
 pub const MAX_PARAMETERS: usize = 64;
 /// Bytes of a `client_id`: a subject ID of 512 characters, each written as an escape of four bytes.
 pub const MAX_CLIENT_ID: usize = 2048;
 
-/// What a client asks for, and the `token_type` it asks to be told.
+/// What a client asks for, how it says who it is, and the `token_type` it asks to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     /// The grant, client, scope and resource.
     pub request: TokenRequest,
+    /// `client_assertion` (RFC 7523 section 2.2), not looked into.
+    pub assertion: Option<Secret>,
     /// How the token's kind is named.
     pub token_type: TokenType,
 }
@@ -48,14 +51,10 @@ pub fn parse(parts: &Parts, body: &[u8]) -> Result<Asked, OauthError> {
     check_headers(parts)?;
     check_query(parts.uri.query().unwrap_or_default())?;
     let form = Form::parse(body)?;
-    // RFC 6749 section 2.3: one authentication method, and here that is the certificate.
-    for secret in SECRETS {
-        if form.get(secret).is_some() {
-            return invalid(format!(
-                "{secret} is a second authentication method beside the certificate"
-            ));
-        }
+    if form.get(CLIENT_SECRET).is_some() {
+        return invalid("client_secret is no authentication method here");
     }
+    let assertion = assertion(&form)?;
     let grant = match form.get("grant_type") {
         None => return invalid("grant_type is missing"),
         Some(name) => Grant::parse(name).ok_or(OauthError::UnsupportedGrantType)?,
@@ -83,13 +82,38 @@ pub fn parse(parts: &Parts, body: &[u8]) -> Result<Asked, OauthError> {
         Some(name) if name == TokenType::MtlsPop.as_str() => TokenType::MtlsPop,
         _ => TokenType::Bearer,
     };
-    Ok(Asked { request: TokenRequest { grant, client_id, scope, resources }, token_type })
+    let request = TokenRequest { grant, client_id, scope, resources };
+    Ok(Asked { request, assertion, token_type })
 }
 
-/// Parameters of other authentication methods.
-const SECRETS: [&str; 3] = ["client_secret", "client_assertion", "client_assertion_type"];
+/// The two parameters of RFC 7521 section 4.2: both or none.
+fn assertion(form: &Form) -> Result<Option<Secret>, OauthError> {
+    match (form.get(CLIENT_ASSERTION), form.get(CLIENT_ASSERTION_TYPE)) {
+        (None, None) => Ok(None),
+        (Some(assertion), Some(JWT_BEARER)) => Ok(Some(Secret::new(assertion))),
+        (_, Some(JWT_BEARER)) => invalid("client_assertion is missing"),
+        (_, Some(_)) => invalid(format!("client_assertion_type is not {JWT_BEARER}")),
+        (_, None) => invalid("client_assertion_type is missing"),
+    }
+}
+
+const CLIENT_SECRET: &str = "client_secret";
+const CLIENT_ASSERTION: &str = "client_assertion";
+const CLIENT_ASSERTION_TYPE: &str = "client_assertion_type";
+/// The one kind of assertion that authenticates (RFC 7523 section 2.2).
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
 /// Parameters that decide something, and so must not be in a URI (RFC 6749 section 2.3.1).
-const BODY_ONLY: [&str; 5] = ["grant_type", "client_id", "scope", "resource", "token_type"];
+const BODY_ONLY: [&str; 8] = [
+    "grant_type",
+    "client_id",
+    "scope",
+    "resource",
+    "token_type",
+    CLIENT_SECRET,
+    CLIENT_ASSERTION,
+    CLIENT_ASSERTION_TYPE,
+];
 
 fn invalid<T>(why: impl Into<std::borrow::Cow<'static, str>>) -> Result<T, OauthError> {
     Err(OauthError::InvalidRequest(why.into()))
@@ -106,9 +130,7 @@ fn check_headers(parts: &Parts) -> Result<(), OauthError> {
         return invalid("the content type must be application/x-www-form-urlencoded");
     }
     if parts.headers.contains_key(header::AUTHORIZATION) {
-        return invalid(
-            "an Authorization header is a second authentication method beside the certificate",
-        );
+        return invalid("an Authorization header is no authentication method here");
     }
     Ok(())
 }
@@ -120,7 +142,7 @@ fn check_query(query: &str) -> Result<(), OauthError> {
         let Some(name) = decode(name) else {
             return invalid("the query is not form-encoded UTF-8");
         };
-        if SECRETS.iter().chain(&BODY_ONLY).any(|known| *known == name) {
+        if BODY_ONLY.iter().any(|known| *known == name) {
             return invalid(format!("{name} belongs in the body, not in the query"));
         }
     }
@@ -298,15 +320,31 @@ mod tests {
         }
     }
 
-    /// 6749-18: the certificate is the one authentication method.
+    /// 6749-18: no secret, and no half of an assertion, beside the certificate.
     #[test]
-    fn a_second_authentication_method_is_refused() {
+    fn other_authentication_methods_are_refused() {
         let body = "grant_type=client_credentials&client_id=a";
         let headers = [("content-type", FORM), ("authorization", "Basic YTpi")];
         assert_eq!(code(with("/oauth2/token", &headers, body)), "invalid_request");
-        for secret in SECRETS {
+        for secret in [CLIENT_SECRET, CLIENT_ASSERTION, CLIENT_ASSERTION_TYPE] {
             assert_eq!(code(form(&format!("{body}&{secret}=x"))), "invalid_request");
         }
+    }
+
+    /// RFC 7521 section 4.2: an assertion and its kind, and neither is printed.
+    #[test]
+    fn an_assertion_comes_with_its_type() {
+        let with = |kind: &str| {
+            form(&format!(
+                "grant_type=client_credentials&client_assertion=a.b.c&client_assertion_type={kind}"
+            ))
+        };
+        let asked = with(JWT_BEARER).expect("a request");
+        assert_eq!(asked.request.client_id, None);
+        assert_eq!(asked.assertion.as_ref().map(Secret::expose), Some("a.b.c"));
+        assert!(!format!("{asked:?}").contains("a.b.c"));
+        let saml = "urn:ietf:params:oauth:client-assertion-type:saml2-bearer";
+        assert_eq!(code(with(saml)), "invalid_request");
     }
 
     /// 9700-3: no password grant, nor any other than client credentials.

@@ -38,7 +38,7 @@ pub struct Publisher {
     pub updates: mpsc::Receiver<Update>,
     /// News of our own keys.
     pub own: mpsc::Receiver<OwnChange>,
-    /// Tells the configurations in force to whoever fetches their lists.
+    /// Tells the configurations in force, of both kinds, to whoever fetches their lists.
     pub anchors: watch::Sender<Arc<AnchorSet>>,
 }
 
@@ -85,11 +85,13 @@ impl Publisher {
             "generation {} is in force",
             trust.generation
         );
-        self.anchors.send_if_modified(|known| {
-            let changed = !Arc::ptr_eq(known, &trust.anchors);
-            *known = Arc::clone(&trust.anchors);
-            changed
+        let stays = old.as_ref().is_some_and(|old| {
+            Arc::ptr_eq(&old.trust.anchors, &trust.anchors)
+                && Arc::ptr_eq(&old.trust.applications, &trust.applications)
         });
+        if !stays {
+            self.anchors.send_replace(trust.every_configuration());
+        }
         // The last holder of an old snapshot frees it, and it can be large: let that be no request.
         if let Some(old) = old {
             let freed = tokio::task::spawn_blocking(move || drop(old)).await;

@@ -4,10 +4,16 @@
 //! the directory's business.  Changes are compare-and-set by version: two administrators who change
 //! one object at once cannot mix their lists.
 //!
+//! Versions are given out in the order of commits, one to each change.  So a reader can ask for what has
+//! changed in a collection since a version, page by page, and misses nothing; removals are remembered
+//! up to a bound, and a reader who has been away longer is told so rather than answered in part.
+//!
 //! There are two engines: a file of our own for one process, which needs nothing else, and a PostgreSQL
 //! database for several replicas.  The same tests run against both.
 
+mod announce;
 mod embedded;
+mod objects;
 mod postgres;
 
 use std::path::Path;
@@ -16,87 +22,24 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use embedded::Embedded;
+use announce::Announcer;
+use embedded::{Embedded, Write};
 use postgres::Postgres;
 
+pub use announce::Versions;
+pub use objects::{Change, Collection, Record, Since, StoreError};
 pub use postgres::{Database, DatabaseUrlError, Follower};
 
-/// A kind of object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Collection {
-    /// `mutualTlsOauthConfiguration`.
-    MutualTlsOauthConfigurations,
-    /// `certificateBasedApplicationConfiguration`, with its authorities inside.
-    ApplicationConfigurations,
-    /// `deviceTemplate`.
-    DeviceTemplates,
-    /// `device`.
-    Devices,
-}
-
-impl Collection {
-    const ALL: [Self; 4] = [
-        Self::MutualTlsOauthConfigurations,
-        Self::ApplicationConfigurations,
-        Self::DeviceTemplates,
-        Self::Devices,
-    ];
-
-    /// What it is called where it is stored; never changed.
-    fn name(self) -> &'static str {
-        match self {
-            Self::MutualTlsOauthConfigurations => "mutualTlsOauthConfigurations",
-            Self::ApplicationConfigurations => "certificateBasedApplicationConfigurations",
-            Self::DeviceTemplates => "deviceTemplates",
-            Self::Devices => "devices",
-        }
-    }
-}
-
-/// One object as stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// Its id, unique in its collection.
-    pub id: String,
-    /// Changes with every write, and is never used again, not even for another object.
-    pub version: u64,
-    /// The object.
-    pub body: Vec<u8>,
-}
-
-/// Why an operation was not done.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// No object of that id.
-    #[error("no such object")]
-    Missing,
-    /// The object is not of the version that was expected.
-    #[error("the object has changed: it is of version {found}, not {expected}")]
-    Changed {
-        /// What the caller had read.
-        expected: u64,
-        /// What is stored.
-        found: u64,
-    },
-    /// An object of that id exists.
-    #[error("an object of that id exists")]
-    Exists,
-    /// The collection has as many objects as it may.
-    #[error("the collection has {0} objects, as many as it may")]
-    Full(u64),
-    /// Another object refers to this one.
-    #[error("`{0}` refers to it")]
-    Referenced(String),
-    /// The disk or the database behind the store does not do its work; it may again later.
-    #[error("the store is not available: {0}")]
-    Unavailable(String),
-}
+/// Removals of one collection that are remembered: about 10 MB.  A reader who has missed more reads
+/// everything again, which is dearer only for much larger collections.
+pub const REMEMBERED: u64 = 100_000;
 
 /// The store.  Clones are the same store.
 #[derive(Clone)]
 pub struct Store {
     engine: Engine,
-    changes: Changes,
+    changes: Announcer,
+    remembered: u64,
 }
 
 #[derive(Clone)]
@@ -112,13 +55,14 @@ impl Store {
     /// A file that is not a store, or is in use by another process.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         let path = path.to_owned();
-        let (engine, version) = blocking(move || {
+        let (engine, versions) = blocking(move || {
             let engine = Embedded::open(&path)?;
-            let version = engine.version()?;
-            Ok((engine, version))
+            let versions = engine.versions()?;
+            Ok((engine, versions))
         })
         .await?;
-        Ok(Self { engine: Engine::Embedded(Arc::new(engine)), changes: Changes::new(version) })
+        let engine = Engine::Embedded(Arc::new(engine));
+        Ok(Self { engine, changes: Announcer::new(versions), remembered: REMEMBERED })
     }
 
     /// The store in a database that other replicas may use too, and what keeps it in step with them,
@@ -126,28 +70,48 @@ impl Store {
     ///
     /// A database that cannot be reached is no error: the store is not available until it can.
     pub async fn connect(database: &Database) -> (Self, Follower) {
-        let changes = Changes::new(0);
+        let changes = Announcer::new(Versions::default());
         let (engine, follower) = Postgres::connect(database, changes.clone()).await;
-        (Self { engine: Engine::Postgres(engine), changes }, follower)
+        (Self { engine: Engine::Postgres(engine), changes, remembered: REMEMBERED }, follower)
     }
 
-    /// The number of the last change known here, to wait on.  It moves with every change, whichever
+    /// The same store, remembering another number of removals than [`REMEMBERED`].
+    pub fn remembering(self, removals: u64) -> Self {
+        Self { remembered: removals, ..self }
+    }
+
+    /// The last changes that are known here, to wait on.  They move with every change, whichever
     /// replica makes it.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.0.subscribe()
+    pub fn changes(&self) -> watch::Receiver<Versions> {
+        self.changes.subscribe()
     }
 
-    /// The number of the last change of any replica, asked of the engine itself.
+    /// The version of a collection's last change by any replica, asked of the engine itself.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn version(&self) -> Result<u64, StoreError> {
+    pub async fn version(&self, collection: Collection) -> Result<u64, StoreError> {
+        let versions = match &self.engine {
+            Engine::Embedded(file) => {
+                let file = Arc::clone(file);
+                blocking(move || file.versions()).await?
+            }
+            Engine::Postgres(database) => database.versions().await?,
+        };
+        Ok(versions.of(collection))
+    }
+
+    /// A random text that tells this store from any other: versions mean nothing elsewhere.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn identity(&self) -> Result<String, StoreError> {
         match &self.engine {
             Engine::Embedded(file) => {
                 let file = Arc::clone(file);
-                blocking(move || file.version()).await
+                blocking(move || file.identity()).await
             }
-            Engine::Postgres(database) => database.version().await,
+            Engine::Postgres(database) => database.identity().await,
         }
     }
 
@@ -164,6 +128,46 @@ impl Store {
                 blocking(move || file.list(collection, after.as_deref(), limit)).await
             }
             Engine::Postgres(database) => database.list(collection, after.as_deref(), limit).await,
+        }
+    }
+
+    /// As [`Store::list`], of the objects that refer to `target`.
+    pub async fn referrers(
+        &self,
+        target: (Collection, &str),
+        collection: Collection,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        match &self.engine {
+            Engine::Embedded(file) => {
+                let (file, kind, id) = (Arc::clone(file), target.0, target.1.to_owned());
+                let list = move || file.referrers((kind, &id), collection, after.as_deref(), limit);
+                blocking(list).await
+            }
+            Engine::Postgres(database) => {
+                database.referrers(target, collection, after.as_deref(), limit).await
+            }
+        }
+    }
+
+    /// At most `limit` changes that the reader has not seen, in the order of their versions: of each
+    /// object the last, and removals.  Fewer than `limit` are all there are.
+    ///
+    /// # Errors
+    /// [`StoreError::Forgotten`].
+    pub async fn changes_since(
+        &self,
+        collection: Collection,
+        since: Since,
+        limit: usize,
+    ) -> Result<Vec<Change>, StoreError> {
+        match &self.engine {
+            Engine::Embedded(file) => {
+                let file = Arc::clone(file);
+                blocking(move || file.changes_since(collection, since, limit)).await
+            }
+            Engine::Postgres(database) => database.changes_since(collection, since, limit).await,
         }
     }
 
@@ -231,16 +235,13 @@ impl Store {
     ) -> Result<u64, StoreError> {
         match &self.engine {
             Engine::Embedded(file) => {
-                let id = id.to_owned();
-                let target = target.map(|(collection, id)| (collection, id.to_owned()));
-                let change = move |file: &Embedded| {
-                    let target = target.as_ref().map(|(collection, id)| (*collection, &**id));
-                    file.insert(collection, &id, &body, most, target)
-                };
-                self.write(file, change).await
+                let refers_to = target.map(|(collection, id)| (collection, id.to_owned()));
+                let write = Write::Insert { id: id.to_owned(), body, most, refers_to };
+                self.write(file, collection, write).await
             }
             Engine::Postgres(database) => {
-                self.announced(database.insert(collection, id, &body, most, target).await)
+                let done = database.insert(collection, id, &body, most, target).await;
+                self.announced(collection, done)
             }
         }
     }
@@ -258,11 +259,12 @@ impl Store {
     ) -> Result<u64, StoreError> {
         match &self.engine {
             Engine::Embedded(file) => {
-                let id = id.to_owned();
-                self.write(file, move |file| file.replace(collection, &id, expected, &body)).await
+                let write = Write::Replace { id: id.to_owned(), expected, body };
+                self.write(file, collection, write).await
             }
             Engine::Postgres(database) => {
-                self.announced(database.replace(collection, id, expected, &body).await)
+                let done = database.replace(collection, id, expected, &body).await;
+                self.announced(collection, done)
             }
         }
     }
@@ -277,13 +279,15 @@ impl Store {
         id: &str,
         expected: Option<u64>,
     ) -> Result<(), StoreError> {
+        let remembered = self.remembered;
         let removed = match &self.engine {
             Engine::Embedded(file) => {
-                let id = id.to_owned();
-                self.write(file, move |file| file.remove(collection, &id, expected)).await
+                let write = Write::Remove { id: id.to_owned(), expected, remembered };
+                self.write(file, collection, write).await
             }
             Engine::Postgres(database) => {
-                self.announced(database.remove(collection, id, expected).await)
+                let done = database.remove(collection, id, expected, remembered).await;
+                self.announced(collection, done)
             }
         };
         removed.map(|_| ())
@@ -292,41 +296,25 @@ impl Store {
     async fn write(
         &self,
         file: &Arc<Embedded>,
-        change: impl FnOnce(&Embedded) -> Result<u64, StoreError> + Send + 'static,
+        collection: Collection,
+        write: Write,
     ) -> Result<u64, StoreError> {
         let (file, changes) = (Arc::clone(file), self.changes.clone());
         // Announced in the blocking task: the caller may be dropped while the disk is written.
-        blocking(move || change(&file).inspect(|version| changes.at_least(*version))).await
+        let work = move || {
+            let done = file.write(collection, write);
+            done.inspect(|version| changes.changed(collection, *version))
+        };
+        blocking(work).await
     }
 
     /// Our own waiters need not wait for the database to tell us what we have just told it.
-    fn announced(&self, result: Result<u64, StoreError>) -> Result<u64, StoreError> {
-        result.inspect(|version| self.changes.at_least(*version))
-    }
-}
-
-/// The number of the last change, told to whoever waits for one.
-#[derive(Clone)]
-struct Changes(Arc<watch::Sender<u64>>);
-
-impl Changes {
-    fn new(version: u64) -> Self {
-        Self(Arc::new(watch::Sender::new(version)))
-    }
-
-    /// Told when it is news: changes are heard of in more than one way.
-    fn at_least(&self, version: u64) {
-        self.0.send_if_modified(|last| {
-            let newer = version > *last;
-            *last = version.max(*last);
-            newer
-        });
-    }
-
-    /// Told in any case.  The number may be lower than the last: a database can be put back to what
-    /// it was.
-    fn assume(&self, version: u64) {
-        self.0.send_replace(version);
+    fn announced(
+        &self,
+        collection: Collection,
+        result: Result<u64, StoreError>,
+    ) -> Result<u64, StoreError> {
+        result.inspect(|version| self.changes.changed(collection, *version))
     }
 }
 

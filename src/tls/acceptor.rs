@@ -27,6 +27,7 @@ use crate::runtime::live::{EdgeTls, Live};
 use crate::runtime::log::AUDIT;
 use crate::tls::closing::OpenConnections;
 use crate::tls::metrics::Metrics;
+use crate::tls::shares::Shares;
 use crate::tls::verifier::refused;
 
 /// Bounds of one TLS listener.
@@ -38,6 +39,8 @@ pub struct Bounds {
     pub connections: usize,
     /// Handshakes at once.
     pub handshakes: usize,
+    /// Handshakes at once with one address; the next waits for one of its own to end.
+    pub handshakes_per_address: usize,
     /// Limits of the HTTP that follows.
     pub http: Limits,
 }
@@ -48,6 +51,7 @@ impl Default for Bounds {
             handshake: Duration::from_secs(10),
             connections: 20_000,
             handshakes: 1_024,
+            handshakes_per_address: 256,
             http: Limits::default(),
         }
     }
@@ -82,7 +86,10 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let connections = Arc::new(Semaphore::new(edge.bounds.connections));
-    let handshakes = Arc::new(Semaphore::new(edge.bounds.handshakes));
+    let handshakes = Arc::new(Handshakes {
+        all: Semaphore::new(edge.bounds.handshakes),
+        shares: Shares::new(edge.bounds.handshakes_per_address),
+    });
     let limit = u32::try_from(edge.bounds.connections).unwrap_or(u32::MAX);
     let edge = Arc::new(edge);
     let all = Arc::clone(&connections);
@@ -117,9 +124,15 @@ where
     let _ = all.acquire_many(limit).await;
 }
 
+/// The permits that a handshake takes.
+struct Handshakes {
+    all: Semaphore,
+    shares: Shares,
+}
+
 async fn handshake(
     edge: &Edge,
-    handshakes: &Semaphore,
+    handshakes: &Handshakes,
     stream: TcpStream,
     address: SocketAddr,
     number: u64,
@@ -127,7 +140,10 @@ async fn handshake(
     // The limit counts from accept: a crowd that says nothing is gone when it ends, and not one
     // batch of handshakes after the other.
     let shaken = timeout(edge.bounds.handshake, async {
-        let _permit = handshakes.acquire().await.map_err(io::Error::other)?;
+        let share = handshakes.shares.of(address.ip());
+        // Its own address's first: who waits for that holds up nobody else.
+        let _own = share.acquire().await.map_err(io::Error::other)?;
+        let _permit = handshakes.all.acquire().await.map_err(io::Error::other)?;
         let config = Arc::clone((edge.tls)(&edge.live.current().tls));
         TlsAcceptor::from(config).accept(stream).await
     });

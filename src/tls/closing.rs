@@ -135,7 +135,7 @@ mod tests {
     use crate::domain::cert::Certificate;
     use crate::domain::subject::SubjectField;
     use crate::domain::token::keys::{Algorithm, SigningKey, SigningKeys};
-    use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices};
+    use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices, Kind};
     use crate::domain::trust::snapshot::Snapshot;
     use crate::runtime::live::Active;
     use crate::tls::{self, metrics::Metrics};
@@ -180,7 +180,7 @@ mod tests {
         let configuration = Configuration {
             id: "1".into(),
             display_name: String::new(),
-            subject_field: SubjectField::SanDns,
+            kind: Kind::Devices(SubjectField::SanDns),
             devices: Devices::Any,
             authorities: vec![authority],
         };

@@ -3,6 +3,8 @@
 pub mod acceptor;
 pub mod closing;
 pub mod metrics;
+mod shares;
+pub mod tickets;
 pub mod verifier;
 
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use rustls::version::{TLS12, TLS13};
 
 use crate::runtime::live::{EdgeTls, WeakLive};
 use crate::tls::metrics::Metrics;
+use crate::tls::tickets::Secrets;
 use crate::tls::verifier::Verifier;
 
 /// What the token listener does with a bad client certificate.
@@ -38,6 +41,8 @@ pub struct Config {
     pub tls13_only: bool,
     /// No session resumption.
     pub no_resumption: bool,
+    /// What tickets are sealed with, for sessions that resume on every replica; none: drawn here.
+    pub tickets: Secrets,
 }
 
 /// Why a TLS configuration was not built.
@@ -51,7 +56,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 }
 
 /// The listeners' TLS configurations.  To be built again when a parameter changes, and only then: a
-/// new one forgets all sessions.
+/// new one forgets all sessions whose tickets were not sealed with [`Config::tickets`].
 ///
 /// # Errors
 /// What rustls does not accept.
@@ -78,7 +83,8 @@ pub fn edge(
         .with_client_cert_verifier(Arc::new(Verifier::report(metrics.clone(), &provider)))
         .with_cert_resolver(resolver.clone());
     let mut public = builder()?.with_no_client_auth().with_cert_resolver(resolver);
-    for server in [&mut token, &mut directory, &mut public] {
+    let listeners = [("token", &mut token), ("directory", &mut directory), ("public", &mut public)];
+    for (name, server) in listeners {
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // Without extended master secret a TLS 1.2 session can be spliced (RFC 7627).
         server.require_ems = true;
@@ -88,7 +94,10 @@ pub fn edge(
         if !config.no_resumption {
             // One ticketer each: rustls does not bind a ticket to the verifier, and a session of the
             // public listener has no certificate.
-            server.ticketer = aws_lc_rs::Ticketer::new()?;
+            server.ticketer = match config.tickets.is_empty() {
+                true => aws_lc_rs::Ticketer::new()?,
+                false => config.tickets.ticketer(name)?,
+            };
         }
     }
     Ok(EdgeTls { token: Arc::new(token), directory: Arc::new(directory), public: Arc::new(public) })

@@ -18,9 +18,10 @@ use rustls::{
 };
 use tracing::info;
 
+use crate::domain::application::admit;
 use crate::domain::cert::{Certificate, Fingerprint};
 use crate::domain::refusal::{Code, Refusal};
-use crate::domain::verify::{UnverifiedChain, judge};
+use crate::domain::verify::UnverifiedChain;
 use crate::runtime::live::WeakLive;
 use crate::runtime::log::AUDIT;
 use crate::tls::metrics::Metrics;
@@ -80,10 +81,10 @@ impl ClientCertVerifier for Verifier {
         let active = live.current();
         let verdict = match &active {
             Some(active) => UnverifiedChain::from_der(&presented)
-                .and_then(|chain| judge(&chain, &active.trust, SystemTime::now().into())),
+                .and_then(|chain| admit(&chain, &active.trust, SystemTime::now().into())),
             None => Err(Refusal::new(Code::ChainUntrusted, "the gateway is stopping")),
         };
-        verdict.map(|_| ClientCertVerified::assertion()).map_err(|refusal| {
+        verdict.map(|()| ClientCertVerified::assertion()).map_err(|refusal| {
             let generation = active.map(|active| active.trust.generation);
             refused(&self.metrics, &refusal, Some(end_entity), generation);
             alert(refusal)

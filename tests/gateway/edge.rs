@@ -1,14 +1,17 @@
 //! The edge: which alert a refusal is, and what happens at its bounds.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anchorgate::cli::quickstart::pki::{Authority, Subject};
 use anchorgate::domain::subject::SubjectField;
 use anchorgate::domain::time::Timestamp;
 use rustls::AlertDescription;
+use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
 
 use super::{Gateway, now, peer};
 
@@ -134,4 +137,37 @@ async fn connections_that_say_nothing_are_all_closed_at_the_handshake_limit() {
     let (_, metrics) = gateway.admin("/metrics").await;
     let timeouts = r#"{listener="token",result="failed",code="timeout"} 8"#;
     assert!(metrics.contains(timeouts), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_says_nothing_holds_up_only_itself() {
+    let few_permits = |text: String| {
+        let bounds =
+            "[token]\nhandshake = \"60s\"\nhandshakes = 8\nhandshakes_per_address = 4\nlisten";
+        text.replace("[token]\nlisten", bounds)
+    };
+    let gateway = Gateway::start(&[SubjectField::SanDns], few_permits).await;
+    let address = gateway.app.addresses.token;
+    let from = |source: [u8; 4]| async move {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((source, 0).into()).expect("bound");
+        socket.connect(address).await.expect("connected")
+    };
+    let mut silent = Vec::new();
+    for _ in 0..16 {
+        silent.push(from([127, 0, 0, 2]).await);
+    }
+    let identity = &gateway.domain(SubjectField::SanDns).devices[0].identity;
+    let shown = (peer::chain(&identity.chain_pem), identity);
+    let ca = gateway.world.server_root.certificate_pem();
+    let client = peer::client(&ca, &TLS13, Some(shown));
+    let name = || ServerName::try_from("localhost").expect("a name");
+    let beside = client.connect(name(), from([127, 0, 0, 3]).await);
+    timeout(Duration::from_secs(30), beside).await.expect("no wait for others").expect("shaken");
+
+    // Its own next one waits for a permit of its address, and gets the first that is free.
+    let mut own = pin!(client.connect(name(), from([127, 0, 0, 2]).await));
+    assert!(timeout(Duration::from_millis(300), &mut own).await.is_err());
+    drop(silent);
+    timeout(Duration::from_secs(30), own).await.expect("a permit is free").expect("shaken");
 }

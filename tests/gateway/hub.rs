@@ -26,7 +26,7 @@ pub(super) fn following(text: &str, sources: &[(&str, &str, &str, &str)]) -> Str
 }
 
 /// A gateway that follows the directory of `hub`.
-async fn follower(hub: &World, keys: &str) -> Gateway {
+pub(super) async fn follower(hub: &World, keys: &str) -> Gateway {
     let url = format!("http://{}", hub.ports.directory_http);
     let source = ("hub", &*url, &*hub.directory_token, keys);
     Gateway::start(&[], |text| following(&text, &[source])).await
@@ -45,7 +45,7 @@ impl Gateway {
     }
 
     /// Waits until that many configurations are in force, and tells how long it was.
-    async fn configurations(&self, count: usize) -> Duration {
+    pub(super) async fn configurations(&self, count: usize) -> Duration {
         let start = Instant::now();
         while self.ids().len() != count {
             assert!(start.elapsed() < IN_FORCE, "in force: {:?}", self.ids());
@@ -55,7 +55,7 @@ impl Gateway {
     }
 
     /// Waits until the source was reached once.
-    async fn reached(&self, source: &str) {
+    pub(super) async fn reached(&self, source: &str) {
         let start = Instant::now();
         while self.source(source).await["last_success"].is_null() {
             assert!(start.elapsed() < IN_FORCE, "{source} is not reached");

@@ -1,6 +1,7 @@
 //! Our own keys change while the gateway runs.
 
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anchorgate::cli::quickstart::pki::Subject;
 use anchorgate::domain::subject::SubjectField;
@@ -10,6 +11,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::version::TLS13;
 use serde_json::Value;
 
+use super::hub::following;
 use super::{Gateway, IN_FORCE, now, peer};
 
 impl Gateway {
@@ -104,4 +106,42 @@ async fn a_rotated_signing_key_is_published_before_and_after_it_signs() {
             jsonwebtoken::decode::<Value>(token, &key, &validation).expect("a good token");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_resumes_on_every_replica_that_has_the_ticket_key() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let [first, second] = ["first", "second"].map(|name| dir.path().join(name));
+    for file in [&first, &second] {
+        std::fs::write(file, [7; 48]).expect("written");
+    }
+    let with = |text: String, file: &Path| {
+        text.replace("[tls]\n", &format!("[tls]\nticket_keys = [\"{}\"]\n", file.display()))
+    };
+    let one = Gateway::start(&[SubjectField::SanDns], |text| with(text, &first)).await;
+    let url = format!("http://{}", one.world.ports.directory_http);
+    let source = ("hub", &*url, &*one.world.directory_token, "");
+    let other = Gateway::start(&[], |text| following(&with(text, &second), &[source])).await;
+    let domain = one.domain(SubjectField::SanDns);
+    other.served(domain).await;
+
+    // The device trusts the first gateway's certificate only: with the other it can resume, or fail.
+    let (device, id) = (one.device(domain, 1), &domain.devices[1].subject_id);
+    let mut connection = one.connect(&device).await;
+    assert_eq!(connection.token(id).await.expect("an answer").status, 200);
+    let mut resumed = other.connect(&device).await;
+    assert!(resumed.resumed);
+    // Resumed, it is judged here all the same.
+    assert_eq!(resumed.token(id).await.expect("an answer").status, 200);
+
+    std::fs::write(&second, [8; 48]).expect("written");
+    other.app.reload();
+    let start = Instant::now();
+    while device.connect(other.app.addresses.token).await.is_ok() {
+        assert!(start.elapsed() < IN_FORCE, "the old ticket key still opens");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The others are as they were: a full handshake, and a session to resume.
+    assert_eq!(one.connect(&device).await.token(id).await.expect("an answer").status, 200);
+    assert!(one.connect(&device).await.resumed);
 }

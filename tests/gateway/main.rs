@@ -1,8 +1,10 @@
 //! The whole process on free ports, with a PKI made for the test: what a device sees.
 
+mod applications;
 mod audit;
 mod bad_days;
 mod database;
+mod devices;
 mod edge;
 mod hub;
 mod keys;
@@ -27,6 +29,7 @@ use anchorgate::cli::quickstart::world::{Domain, Ports, World};
 use anchorgate::config;
 use anchorgate::domain::subject::SubjectField;
 use anchorgate::domain::time::Timestamp;
+use anchorgate::domain::trust::anchors::Kind;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -247,7 +250,7 @@ async fn an_anchor_that_is_removed_stops_the_next_request() {
         .anchors
         .configurations
         .iter()
-        .find(|c| c.subject_field == SubjectField::SanUri)
+        .find(|c| c.kind == Kind::Devices(SubjectField::SanUri))
         .map(|c| c.id.to_string())
         .expect("in force");
     let mut open = gateway.connect(&gateway.device(domain, 0)).await;

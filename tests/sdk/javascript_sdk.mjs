@@ -121,10 +121,60 @@ async function applications(graph) {
   await graph.api(one).delete();
 }
 
+async function devices(graph) {
+  const fleets = "/directory/certificateAuthorities/mutualTlsOauthConfigurations";
+  const templates = "/directory/templates/deviceTemplates";
+  const fleet = await graph.api(fleets).post({ displayName: "js", tlsClientAuthParameter: "tls_client_auth_san_uri" });
+  const template = await graph.api(templates).post({
+    mutualTlsOauthConfigurationId: fleet.id,
+    deviceAuthority: "ADT", manufacturer: "Acme", model: "Camera", operatingSystem: "Linux",
+  });
+  const of = `${templates}/${template.id}`;
+  await fails(graph.api(`${fleets}/${fleet.id}`).delete(), 400, "Request_BadRequest", template.id);
+  await fails(graph.api(of).patch({ model: "other" }), 405, "Request_BadRequest", "not allowed");
+  const latest = await graph.api("/devices/delta").query({ "$deltatoken": "latest" }).get();
+  assert.deepEqual(latest.value, []);
+
+  const made = [];
+  for (const n of [1, 2, 3]) {
+    const externalDeviceId = `urn:js:${Date.now()}:${n}`;
+    made.push(await graph.api(`${of}/createDeviceFromTemplate`).post({ externalDeviceId }));
+    assert.equal(made.at(-1).accountEnabled, true);
+    assert.deepEqual(made.at(-1).physicalIds, [`[EXTID]:${externalDeviceId}`]);
+  }
+  const name = made[1].displayName;
+  await fails(graph.api(`${of}/createDeviceFromTemplate`).post({ externalDeviceId: name }),
+    400, "Request_BadRequest", "externalDeviceId");
+  await fails(graph.api("/devices").post({ displayName: name }), 400, "Request_BadRequest", "createDeviceFromTemplate");
+  const found = await graph.api("/devices").filter(`displayName eq '${name}'`).get();
+  assert.deepEqual(found.value.map((d) => d.id), [made[1].id]);
+  const inside = [];
+  const first = await graph.api(`${of}/deviceInstances`).top(2).get();
+  await new PageIterator(graph, first, (d) => { inside.push(d.id); return true; }).iterate();
+  assert.deepEqual(inside, made.map((d) => d.id).sort());
+
+  await graph.api(`/devices/${made[0].id}`).patch({ accountEnabled: false });
+  await graph.api(`/devices/${made[2].id}`).delete();
+  const changed = new Map();
+  let link = latest["@odata.deltaLink"];
+  while (link) {
+    const page = await graph.api(link).get();
+    for (const device of page.value) changed.set(device.id, device);
+    link = page["@odata.nextLink"];
+  }
+  assert.equal(changed.get(made[0].id).accountEnabled, false);
+  assert.equal(changed.get(made[1].id)["@anchorgate.mutualTlsOauthConfigurationId"], fleet.id);
+  assert.deepEqual(changed.get(made[2].id), { id: made[2].id, "@removed": { reason: "deleted" } });
+  for (const device of made.slice(0, 2)) await graph.api(`/devices/${device.id}`).delete();
+  await graph.api(of).delete();
+  await graph.api(`${fleets}/${fleet.id}`).delete();
+}
+
 try {
   const graph = client(where.directory_token);
   await configurations(graph);
   await applications(graph);
+  await devices(graph);
   await fails(client("no-such-token").api("/directory/certificateAuthorities/mutualTlsOauthConfigurations").get(),
     401, "InvalidAuthenticationToken", "token");
   console.log(`javascript sdk: ${where.directory_url}: every step held`);

@@ -32,6 +32,11 @@ from msgraph_beta.generated.models.certificate_authority_as_entity import (
 from msgraph_beta.generated.models.certificate_based_application_configuration import (
     CertificateBasedApplicationConfiguration,
 )
+from msgraph_beta.generated.directory.templates.device_templates.item.create_device_from_template.create_device_from_template_post_request_body import (  # noqa: E501
+    CreateDeviceFromTemplatePostRequestBody,
+)
+from msgraph_beta.generated.models.device import Device
+from msgraph_beta.generated.models.device_template import DeviceTemplate
 from msgraph_beta.generated.models.mutual_tls_oauth_configuration import (
     MutualTlsOauthConfiguration,
 )
@@ -226,6 +231,79 @@ async def applications(graph):
     await fails(one.get(), 404, "Request_ResourceNotFound", made.id)
 
 
+async def devices(graph):
+    fleets = graph.directory.certificate_authorities.mutual_tls_oauth_configurations
+    fleet = await fleets.post(
+        MutualTlsOauthConfiguration(
+            display_name="devices",
+            tls_client_auth_parameter=TlsClientRegistrationMetadata.Tls_client_auth_san_uri,
+        )
+    )
+    templates = graph.directory.templates.device_templates
+    template = await templates.post(
+        DeviceTemplate(
+            mutual_tls_oauth_configuration_id=fleet.id,
+            device_authority="ADT", manufacturer="Acme", model="Camera", operating_system="Linux",
+        )
+    )
+    assert template.mutual_tls_oauth_configuration_id == fleet.id
+    of = templates.by_device_template_id(template.id)
+    assert (await of.get()).model == "Camera"
+    page = await templates.get(query(templates, filter=f"id eq '{template.id}'"))
+    assert [t.id for t in page.value] == [template.id]
+    await fails(
+        fleets.by_mutual_tls_oauth_configuration_id(fleet.id).delete(),
+        400, "Request_BadRequest", template.id,
+    )
+
+    many = graph.devices
+    latest = await many.delta.get(query(many.delta, select=["accountEnabled", "physicalIds"]))
+    while latest.odata_next_link:
+        latest = await many.delta.with_url(latest.odata_next_link).get()
+
+    # The SDK says `accountEnabled: false` unless it is told otherwise.
+    name = f"urn:uuid:{uuid.uuid4()}"
+    body = CreateDeviceFromTemplatePostRequestBody(external_device_id=name)
+    made = await of.create_device_from_template.post(body)
+    assert made.display_name == name and made.account_enabled is False
+    assert made.physical_ids == [f"[EXTID]:{name}"] and made.profile_type == "IoT"
+    key = "X509:<UID>" + base64.b64encode(name.encode("utf-16-le")).decode()
+    key, sent = key.encode("utf-16-le"), made.alternative_security_ids[0].key
+    assert sent == key or sent == base64.b64encode(key)
+    # The SDK makes a UUID of what looks like one.
+    assert str(made.additional_data["@anchorgate.mutualTlsOauthConfigurationId"]) == fleet.id
+    await fails(
+        of.create_device_from_template.post(body), 400, "Request_BadRequest", "externalDeviceId"
+    )
+
+    one = many.by_device_id(made.id)
+    read = await one.get()
+    read.account_enabled = True
+    assert await one.patch(read) is None
+    assert (await one.get()).account_enabled is True
+    await fails(one.patch(Device(model="other")), 400, "Request_BadRequest", "model")
+    page = await many.get(query(many, filter=f"displayName eq '{name}'"))
+    assert [d.id for d in page.value] == [made.id]
+    assert int(await many.count.get()) >= 1
+    inside = await of.device_instances.get()
+    assert [d.id for d in inside.value] == [made.id]
+    by_key = await of.device_instances_with_device_id(read.device_id).get()
+    assert by_key.id == made.id
+    assert (await of.owners.get()).value == []
+
+    changed = await many.delta.with_url(latest.odata_delta_link).get()
+    assert [(d.id, d.account_enabled) for d in changed.value] == [(made.id, True)]
+    await one.delete()
+    gone = await many.delta.with_url(changed.odata_delta_link).get()
+    assert [d.id for d in gone.value] == [made.id]
+    assert gone.value[0].additional_data["@removed"] == {"reason": "deleted"}
+    await fails(
+        many.delta.with_url(changed.odata_delta_link + "x").get(), 410, "syncStateNotFound", "begin"
+    )
+    await of.delete()
+    await fleets.by_mutual_tls_oauth_configuration_id(fleet.id).delete()
+
+
 async def main():
     with open(sys.argv[1], encoding="utf-8") as file:
         where = json.load(file)
@@ -234,6 +312,7 @@ async def main():
         graph = client(root, where["directory_token"], where["ca_file"])
         await configurations(graph)
         await applications(graph)
+        await devices(graph)
         stranger = client(root, "no-such-token", where["ca_file"])
         await fails(
             stranger.directory.certificate_authorities.mutual_tls_oauth_configurations.get(),

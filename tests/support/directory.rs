@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 pub const M: &str = "/beta/directory/certificateAuthorities/mutualTlsOauthConfigurations";
 pub const A: &str =
     "/beta/directory/certificateAuthorities/certificateBasedApplicationConfigurations";
+pub const T: &str = "/beta/directory/templates/deviceTemplates";
+pub const D: &str = "/beta/devices";
 
 /// May do everything.
 pub const ADMIN: &str = "admin-token";
@@ -40,16 +42,25 @@ pub struct Server {
 
 impl Server {
     pub async fn start() -> Self {
+        Self::with(config()).await
+    }
+
+    /// With settings of its own.
+    pub async fn with(config: Config) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(&folder.path().join("directory.redb")).await.expect("a store");
-        let mut server = Self::on(store).await;
+        let mut server = Self::serve(config, store).await;
         server.folder = Some(folder);
         server
     }
 
     /// On a store that is kept elsewhere.
     pub async fn on(store: Store) -> Self {
-        let directory = Directory::new(config(), store);
+        Self::serve(config(), store).await
+    }
+
+    async fn serve(config: Config, store: Store) -> Self {
+        let directory = Directory::new(config, store);
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("its address"));
         let served = directory.at(&url);
@@ -177,4 +188,28 @@ pub fn leaf_params(name: &str) -> CertificateParams {
     params.distinguished_name.push(DnType::CommonName, name);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params
+}
+
+/// Makes a template of a configuration, and gives its id.
+pub async fn template(server: &Server, configuration: Option<&str>) -> String {
+    let (status, made) = server.post(T, &template_body(configuration)).await;
+    assert_eq!(status, 201, "{made}");
+    made["id"].as_str().expect("an id").to_owned()
+}
+
+pub fn template_body(configuration: Option<&str>) -> Value {
+    json!({
+        "@odata.type": "#microsoft.graph.deviceTemplate",
+        "mutualTlsOauthConfigurationId": configuration,
+        "deviceAuthority": "ADT", "manufacturer": "Acme", "model": "Camera",
+        "operatingSystem": "Linux",
+    })
+}
+
+/// Makes a device, and gives its id.
+pub async fn device(server: &Server, template: &str, external_device_id: &str) -> String {
+    let path = format!("{T}/{template}/createDeviceFromTemplate");
+    let (status, made) = server.post(&path, &json!({"externalDeviceId": external_device_id})).await;
+    assert_eq!(status, 200, "{made}");
+    made["id"].as_str().expect("an id").to_owned()
 }

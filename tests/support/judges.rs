@@ -8,7 +8,7 @@ use anchorgate::domain::cert::Certificate;
 use anchorgate::domain::refusal::Refusal;
 use anchorgate::domain::subject::SubjectField;
 use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices};
+use anchorgate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices, Kind};
 use anchorgate::domain::trust::snapshot::Snapshot;
 use anchorgate::domain::verify::{UnverifiedChain, judge};
 
@@ -27,7 +27,7 @@ pub fn ours(mutant: &Mutant) -> Result<(), Refusal> {
     let configuration = Configuration {
         id: "fleet".into(),
         display_name: String::new(),
-        subject_field: SubjectField::SubjectDn,
+        kind: Kind::Devices(SubjectField::SubjectDn),
         devices: Devices::Any,
         authorities: vec![authority],
     };

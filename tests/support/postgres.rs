@@ -1,6 +1,7 @@
 //! A PostgreSQL server of the machine's own programs, on a Unix socket in a folder of its own.
 
 use std::fs::{self, Permissions};
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -38,22 +39,47 @@ impl Cluster {
 
     /// A server with `settings` (`-c name=value …`) beside the least.
     pub fn start(settings: &str) -> Self {
+        let cluster = Self::made(settings.to_owned());
+        cluster.resume();
+        cluster
+    }
+
+    /// A server that also listens on `address`, a loopback address of its own, and takes nothing but
+    /// TLS there, with this certificate and key.
+    pub fn start_over_tls(address: IpAddr, certificate_pem: &str, key_pem: &str) -> Self {
+        let files = "-c ssl=on -c ssl_cert_file=server.pem -c ssl_key_file=server.key";
+        let cluster = Self::made(format!("-c listen_addresses={address} {files}"));
+        for (name, text) in [("server.pem", certificate_pem), ("server.key", key_pem)] {
+            let path = cluster.data().join(name);
+            fs::write(&path, text).expect("written");
+            cluster.own(&path, 0o600);
+        }
+        let rules = cluster.data().join("pg_hba.conf");
+        let only = "local all all trust\nhostssl all all 127.0.0.0/8 trust\n";
+        fs::write(rules, only).expect("written");
+        cluster.resume();
+        cluster
+    }
+
+    fn made(settings: String) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let settings = settings.to_owned();
         let cluster = Self { programs: programs(), folder, settings, databases: AtomicU32::new(0) };
         fs::create_dir(cluster.data()).expect("a folder");
-        for path in [cluster.folder.path(), &cluster.data()] {
-            fs::set_permissions(path, Permissions::from_mode(0o700)).expect("permissions");
-            if is_root() {
-                chown(path, Some(NOBODY), Some(NOBODY)).expect("its owner");
-            }
-        }
+        cluster.own(cluster.folder.path(), 0o700);
+        cluster.own(&cluster.data(), 0o700);
         let data = cluster.data();
         let data = data.to_str().expect("UTF-8");
         let made = ["-D", data, "-U", "hub", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"];
         run(cluster.program("initdb").args(made));
-        cluster.resume();
         cluster
+    }
+
+    /// Gives a file to whom the server runs as.
+    fn own(&self, path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).expect("permissions");
+        if is_root() {
+            chown(path, Some(NOBODY), Some(NOBODY)).expect("its owner");
+        }
     }
 
     /// Starts what was stopped, and waits until it serves.

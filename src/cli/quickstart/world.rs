@@ -341,7 +341,10 @@ public_url = "https://localhost:{directory_port}"
 
 [[directory.tokens]]
 sha256 = "{sha256}"
-permissions = ["MutualTlsOauthConfiguration.ReadWrite.All", "AppCertTrustConfiguration.ReadWrite.All"]
+permissions = [
+    "MutualTlsOauthConfiguration.ReadWrite.All", "AppCertTrustConfiguration.ReadWrite.All",
+    "DeviceTemplate.ReadWrite.All", "Device.ReadWrite.All",
+]
 
 # The gateway is a client of the directory like any other, over HTTP.
 [[graph]]

@@ -23,7 +23,7 @@ Example:
   anchorgate verify --directory configurations.json --chain device.pem --crl ca.crl --json
 
 With --batch, every line of standard input is one JSON object
-  {\"id\":…,\"directory\":{…},\"chainPem\":\"…\",\"crlsBase64\":[…],\"at\":\"…\",\"crlPolicy\":\"…\"}
+  {\"id\":…,\"directory\":{…},\"devices\":{…},\"chainPem\":\"…\",\"crlsBase64\":[…],\"at\":\"…\",\"crlPolicy\":\"…\"}
 and gives one line of output, at once and in order:
   {\"id\":…,\"decision\":\"accept\"|\"reject\"|\"error\",\"configurationId\",\"subjectId\",\"reason\",\"detail\",\"path\",\"crls\"}")]
 pub struct Args {
@@ -40,6 +40,11 @@ pub struct Args {
     /// A revocation list, DER or PEM; matched to its authority by issuer and key
     #[arg(long, value_name = "FILE", requires = "directory")]
     crl: Vec<PathBuf>,
+    /// The devices that are registered: a Graph list answer, {"value":[…]}, with physicalIds and
+    /// accountEnabled.  With it a subject that is not among them, enabled, is refused; without it every
+    /// certificate under the authorities is a device
+    #[arg(long, value_name = "FILE.json", requires = "directory")]
+    devices: Option<PathBuf>,
     /// The time to judge at, such as 2026-11-21T08:00:00Z [default: now]
     #[arg(long, value_name = "RFC3339")]
     at: Option<String>,
@@ -53,7 +58,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     /// Judge one JSON object a line from standard input
-    #[arg(long, conflicts_with_all = ["directory", "chain", "crl", "at", "crl_policy", "configuration", "json"])]
+    #[arg(long, conflicts_with_all = ["directory", "devices", "chain", "crl", "at", "crl_policy", "configuration", "json"])]
     batch: bool,
 }
 

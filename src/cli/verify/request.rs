@@ -16,13 +16,14 @@ use crate::admin::answer::{Answer, List};
 use crate::cli::verify::Args;
 use crate::domain::cert::Certificate;
 use crate::domain::time::Timestamp;
-use crate::domain::trust::anchors::{AnchorSet, ConfigurationId};
+use crate::domain::trust::anchors::{AnchorSet, ConfigurationId, Devices};
 use crate::domain::trust::crl::RevocationList;
+use crate::domain::trust::devices::{Registries, Registry};
 use crate::domain::trust::path::signature::SignatureMemo;
 use crate::domain::trust::revocations::{CrlMode, Revocations, Unusable};
 use crate::domain::trust::snapshot::{Snapshot, TrustPolicy};
 use crate::domain::verify::{self, UnverifiedChain};
-use crate::graph::wire;
+use crate::graph::{devices, wire};
 
 /// Bytes of a directory file.
 const MAX_DIRECTORY: u64 = 16 << 20;
@@ -33,9 +34,17 @@ const MAX_LIST: u64 = 96 << 20;
 /// Lists for one question.
 const MAX_LISTS: usize = 1000;
 
+/// Bytes of a file of devices.
+const MAX_DEVICES_FILE: u64 = 512 << 20;
+/// Devices in it.
+const MAX_DEVICES: usize = 10_000_000;
+/// What the registry is called that comes from it.
+const DEVICES_SOURCE: &str = "devices";
+
 /// What is judged, and under what.
 pub struct Request {
     directory: Vec<u8>,
+    devices: Option<Vec<u8>>,
     chain_pem: Vec<u8>,
     lists: Vec<Vec<u8>>,
     at: Option<String>,
@@ -48,6 +57,7 @@ pub struct Request {
 #[serde(rename_all = "camelCase")]
 struct Line {
     directory: Value,
+    devices: Option<Value>,
     chain_pem: String,
     #[serde(default)]
     crls_base64: Vec<String>,
@@ -68,6 +78,7 @@ impl Request {
         let lists = args.crl.iter().map(|path| read(path, MAX_LIST)).collect::<Result<_, _>>()?;
         Ok(Self {
             directory: read(directory, MAX_DIRECTORY)?,
+            devices: args.devices.as_ref().map(|file| read(file, MAX_DEVICES_FILE)).transpose()?,
             chain_pem: read(chain, MAX_CHAIN)?,
             lists,
             at: args.at.clone(),
@@ -93,6 +104,7 @@ impl Request {
         let lists = line.crls_base64.iter().enumerate().map(decode).collect::<Result<_, _>>()?;
         Ok(Self {
             directory: line.directory.to_string().into_bytes(),
+            devices: line.devices.map(|list| list.to_string().into_bytes()),
             chain_pem: line.chain_pem.into_bytes(),
             lists,
             at: line.at,
@@ -121,6 +133,7 @@ impl Request {
                 return Err(format!("the directory has no usable configuration {wanted}"));
             }
         }
+        let registries = self.registries(&mut anchors)?;
         let policy = Arc::new(TrustPolicy { crl: self.crl_mode()?, ..TrustPolicy::default() });
         let chain = match UnverifiedChain::from_der(&self.chain()?) {
             Ok(chain) => chain,
@@ -130,13 +143,29 @@ impl Request {
         let skipped = anchors.skipped.clone();
         let (anchors, revocations) = (Arc::new(anchors), Arc::new(revocations));
         let signatures = signatures.unwrap_or_default();
-        let snapshot = Snapshot::new(0, anchors, revocations, policy, signatures);
+        let snapshot = Snapshot::new(0, anchors, revocations, policy, signatures)
+            .with_devices(Arc::new(registries));
         let (decision, attempts) = if explain {
             verify::explain(&chain, &snapshot, now)
         } else {
             (verify::judge(&chain, &snapshot, now), Vec::new())
         };
         Ok(Answer::new(decision, attempts, lists, skipped))
+    }
+
+    /// The registry of the devices that are given: with one, no configuration admits others.
+    fn registries(&self, anchors: &mut AnchorSet) -> Result<Registries, String> {
+        let mut registries = Registries::default();
+        if let Some(json) = &self.devices {
+            let registry = devices::read_registry(json, MAX_DEVICES)
+                .map_err(|error| format!("the devices: {error}"))?;
+            let source: Arc<str> = DEVICES_SOURCE.into();
+            for configuration in &mut anchors.configurations {
+                configuration.devices = Devices::Registered(Arc::clone(&source));
+            }
+            registries.set(source, Registry::InForce(registry));
+        }
+        Ok(registries)
     }
 
     fn time(&self) -> Result<Timestamp, String> {

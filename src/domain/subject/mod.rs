@@ -142,6 +142,15 @@ fn canonical(field: SubjectField, text: &str) -> Result<String, String> {
     }
 }
 
+/// Refuses a text that no subject ID can be, whatever its field: one with a character that prints as
+/// another text or as none, or of more than [`MAX_CHARACTERS`].
+///
+/// # Errors
+/// The end of the sentence "the value …".
+pub fn readable(text: &str) -> Result<(), String> {
+    rules::readable(text)
+}
+
 /// True for an absolute URI as RFC 3986 section 3 spells it, within [`MAX_CHARACTERS`].
 pub fn is_uri(text: &str) -> bool {
     canonical(SubjectField::SanUri, text).is_ok()

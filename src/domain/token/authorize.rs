@@ -70,7 +70,7 @@ pub fn authorize<'a>(
         exp: expires.0,
         jti: URL_SAFE_NO_PAD.encode(jti),
         scope: (!scope.is_empty()).then(|| scope.join(" ")),
-        cnf: Confirmation::certificate(verified.leaf().fingerprint),
+        cnf: Some(Confirmation::certificate(verified.leaf().fingerprint)),
     };
     Ok(Authorized { claims, verified })
 }
@@ -93,6 +93,8 @@ fn settle<'a>(
             return Err(Denied::InvalidRequest("client_id is missing".to_owned()));
         }
         None => (candidates.iter().filter_map(own).collect(), Code::ClientUnknown),
+        // An application's is for no device, whatever the device's certificate says.
+        Some(id) if policy.application(id).is_some() => (Vec::new(), Code::ClientMismatch),
         // A configured client_id is that client's alone: no subject ID is mistaken for it.
         Some(id) if let Some(client) = policy.client(id) => {
             let covered = candidates.iter().filter(|verified| client.covers(verified));
@@ -130,7 +132,7 @@ const DEFAULT_SUFFIX: &str = "/.default";
 
 /// The resource that the token is for (RFC 8707 section 2, RFC 9068 section 3): the one asked for,
 /// else the one whose scopes are asked for, else the default.
-fn target<'a>(terms: &'a Terms, request: &TokenRequest) -> Result<&'a Resource, Denied> {
+pub(super) fn target<'a>(terms: &'a Terms, request: &TokenRequest) -> Result<&'a Resource, Denied> {
     let find = |audience: &str| terms.resources.iter().find(|r| r.audience == audience);
     match &request.resources[..] {
         [] => {}
@@ -165,7 +167,10 @@ fn target<'a>(terms: &'a Terms, request: &TokenRequest) -> Result<&'a Resource, 
 }
 
 /// The scope tokens that are granted: what is asked for, whole, else the resource's default.
-fn scope<'a>(resource: &'a Resource, asked: &'a [String]) -> Result<&'a [String], Denied> {
+pub(super) fn scope<'a>(
+    resource: &'a Resource,
+    asked: &'a [String],
+) -> Result<&'a [String], Denied> {
     let asks_default = match asked {
         [] => true,
         [only] => only.strip_suffix(DEFAULT_SUFFIX) == Some(&resource.audience),
@@ -270,7 +275,7 @@ mod tests {
         assert_eq!((claims.iat, claims.exp), (NOW.0, NOW.0 + 600));
         assert_eq!(claims.jti, "BwcHBwcHBwcHBwcHBwcHBw");
         assert_eq!(claims.scope.as_deref(), Some("read"));
-        assert_eq!(claims.cnf, Confirmation::certificate(device.leaf().fingerprint));
+        assert_eq!(claims.cnf, Some(Confirmation::certificate(device.leaf().fingerprint)));
     }
 
     /// 8705-3: the certificate must be the one bound to that client_id.

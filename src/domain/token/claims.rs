@@ -13,7 +13,7 @@ use crate::domain::trust::anchors::ConfigurationId;
 pub struct Claims {
     /// The issuer, byte for byte as the metadata has it.
     pub iss: String,
-    /// The device: see [`subject_claim`].
+    /// The device, or the application: see [`subject_claim`] and [`application_claim`].
     pub sub: String,
     /// The one resource that the token is for.
     pub aud: String,
@@ -28,8 +28,9 @@ pub struct Claims {
     /// The scope tokens, with spaces between.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub scope: Option<String>,
-    /// The certificate that the token is bound to.
-    pub cnf: Confirmation,
+    /// The certificate that the token is bound to; a device's always is to one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cnf: Option<Confirmation>,
 }
 
 /// The confirmation method of RFC 8705 section 3.1.
@@ -56,20 +57,29 @@ impl Confirmation {
 /// another `sub` to who compares text.
 pub fn subject_claim(configuration: &ConfigurationId, subject: &SubjectId) -> String {
     let mut out = String::with_capacity(configuration.as_str().len() + subject.as_str().len() + 1);
-    let mut push = |text: &str, slash: bool| {
-        for c in text.chars() {
-            match c {
-                '%' => out.push_str("%25"),
-                ':' => out.push_str("%3A"),
-                '/' if slash => out.push_str("%2F"),
-                c => out.push(c),
-            }
-        }
-    };
-    push(configuration.as_str(), true);
-    push("/", false);
-    push(subject.as_str(), false);
+    push(&mut out, configuration.as_str(), true);
+    out.push('/');
+    push(&mut out, subject.as_str(), false);
     out
+}
+
+/// `sub` of an application: its `client_id` (RFC 9068 section 2.2), with `%`, `:` and `/`
+/// percent-encoded.  So it has no `/`, and no device's `sub` is without one.
+pub fn application_claim(client_id: &str) -> String {
+    let mut out = String::with_capacity(client_id.len());
+    push(&mut out, client_id, true);
+    out
+}
+
+fn push(out: &mut String, text: &str, slash: bool) {
+    for c in text.chars() {
+        match c {
+            '%' => out.push_str("%25"),
+            ':' => out.push_str("%3A"),
+            '/' if slash => out.push_str("%2F"),
+            c => out.push(c),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -112,6 +122,21 @@ mod tests {
                 let subs = (subject_claim(&a[..].into(), &x), subject_claim(&b[..].into(), &y));
                 prop_assert_eq!(subs.0 == subs.1, a == b && x == y);
                 prop_assert!(!subs.0.contains(':'));
+            }
+        }
+
+        /// Nor does one reach an application's.
+        #[test]
+        fn no_device_has_the_subject_of_an_application(
+            configuration in "[a-b:/%]{1,4}", x in "urn:[a-b:/%2]{1,4}",
+            one in "[a-b:/%2 ]{1,8}", other in "[a-b:/%2 ]{1,8}",
+        ) {
+            let id = SubjectId::parse(SubjectField::SanUri, &x);
+            let sub = application_claim(&one);
+            prop_assert_eq!(sub == application_claim(&other), one == other);
+            prop_assert!(!sub.contains([':', '/']));
+            if let Ok(id) = id {
+                prop_assert_ne!(subject_claim(&configuration[..].into(), &id), sub);
             }
         }
     }

@@ -338,7 +338,7 @@ pub(crate) mod tests {
             exp: 4_000_000_600,
             jti: "id".to_owned(),
             scope: None,
-            cnf: Confirmation { x5t_s256: "x".repeat(43) },
+            cnf: Some(Confirmation { x5t_s256: "x".repeat(43) }),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::subject::SubjectId;
+use crate::domain::token::application::{Application, AuthMethod};
 use crate::domain::token::grants::is_scope_token;
 use crate::domain::trust::anchors::ConfigurationId;
 use crate::domain::verify::Verified;
@@ -80,6 +81,7 @@ pub struct Problem {
 pub struct TokenPolicy {
     issuer: Arc<str>,
     clients: HashMap<String, Client>,
+    applications: HashMap<String, Application>,
     own: Option<Terms>,
     own_of: HashMap<ConfigurationId, Terms>,
     client_id_required: bool,
@@ -101,6 +103,7 @@ impl TokenPolicy {
         Ok(Self {
             issuer: issuer.into(),
             clients: HashMap::new(),
+            applications: HashMap::new(),
             own,
             own_of: HashMap::new(),
             client_id_required: true,
@@ -116,9 +119,26 @@ impl TokenPolicy {
         for client in clients {
             problems.extend(check_client(&client));
             let id = client.id.clone();
-            if self.clients.insert(id.clone(), client).is_some() {
-                let why = "there are several of this client_id".to_owned();
-                problems.push(Problem { place: format!("client `{id}`"), why });
+            let is_application = self.applications.contains_key(&id);
+            if self.clients.insert(id.clone(), client).is_some() || is_application {
+                problems.push(several(&id));
+            }
+        }
+        if problems.is_empty() { Ok(self) } else { Err(problems) }
+    }
+
+    /// Adds clients that are applications.
+    ///
+    /// # Errors
+    /// Every rule that is broken.
+    pub fn with_applications(mut self, all: Vec<Application>) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        for application in all {
+            problems.extend(check_application(&application));
+            let id = application.id.clone();
+            let is_client = self.clients.contains_key(&id);
+            if self.applications.insert(id.clone(), application).is_some() || is_client {
+                problems.push(several(&id));
             }
         }
         if problems.is_empty() { Ok(self) } else { Err(problems) }
@@ -156,7 +176,27 @@ impl TokenPolicy {
         self.client_id_required
     }
 
-    /// The configured client of that `client_id`.
+    /// The application of that `client_id`.
+    pub fn application(&self, id: &str) -> Option<&Application> {
+        self.applications.get(id)
+    }
+
+    /// Every application.
+    pub fn applications(&self) -> impl Iterator<Item = &Application> {
+        self.applications.values()
+    }
+
+    /// The applications that authenticate by assertions.
+    pub fn asserting(&self) -> impl Iterator<Item = &Application> {
+        self.applications().filter(|a| a.method == AuthMethod::PrivateKeyJwt)
+    }
+
+    /// True when there are clients that need no client certificate on their connection.
+    pub fn serves_without_certificate(&self) -> bool {
+        self.asserting().any(|a| !a.bound)
+    }
+
+    /// The configured client of devices with that `client_id`.
     pub fn client(&self, id: &str) -> Option<&Client> {
         self.clients.get(id)
     }
@@ -168,8 +208,9 @@ impl TokenPolicy {
 
     /// Every scope that a client can have, sorted, each once.
     pub fn scopes(&self) -> Vec<&str> {
-        let terms =
-            self.clients.values().map(|c| &c.terms).chain(&self.own).chain(self.own_of.values());
+        let terms = self.clients.values().map(|c| &c.terms);
+        let terms = terms.chain(&self.own).chain(self.own_of.values());
+        let terms = terms.chain(self.applications.values().map(|a| &a.terms));
         let mut scopes: Vec<&str> =
             terms.flat_map(|t| &t.resources).flat_map(|r| &r.scopes).map(String::as_str).collect();
         scopes.sort_unstable();
@@ -199,14 +240,45 @@ fn check_issuer(issuer: &str) -> Vec<Problem> {
     vec![Problem { place: "issuer".to_owned(), why }]
 }
 
+fn several(id: &str) -> Problem {
+    let why = "there are several of this client_id".to_owned();
+    Problem { place: format!("client `{id}`"), why }
+}
+
+/// What any client must be.
+fn check_named(place: &str, id: &str, terms: &Terms) -> Vec<Problem> {
+    let mut problems = check_terms(place, terms);
+    // RFC 6749 appendix A.1.
+    if id.is_empty() || !id.bytes().all(|b| (0x20..=0x7e).contains(&b)) {
+        let why = "a client_id is 1 or more printable ASCII characters".to_owned();
+        problems.push(Problem { place: place.to_owned(), why });
+    }
+    problems
+}
+
+fn check_application(application: &Application) -> Vec<Problem> {
+    let place = format!("client `{}`", application.id);
+    let mut problems = check_named(&place, &application.id, &application.terms);
+    let mut problem = |why: &str| {
+        problems.push(Problem { place: place.clone(), why: why.to_owned() });
+    };
+    match &application.names {
+        Some(names) if names.subjects.is_empty() => problem("has no subject"),
+        None if application.certificates.is_empty() => {
+            problem("has neither subjects nor certificates: it would be all its authority signed");
+        }
+        _ => {}
+    }
+    if application.method == AuthMethod::TlsClientAuth && !application.bound {
+        problem("tokens of tls_client_auth are always bound to the certificate");
+    }
+    problems
+}
+
 fn check_client(client: &Client) -> Vec<Problem> {
     let place = format!("client `{}`", client.id);
-    let mut problems = check_terms(&place, &client.terms);
+    let mut problems = check_named(&place, &client.id, &client.terms);
     let mut problem = |why: String| problems.push(Problem { place: place.clone(), why });
-    // RFC 6749 appendix A.1.
-    if client.id.is_empty() || !client.id.bytes().all(|b| (0x20..=0x7e).contains(&b)) {
-        problem("a client_id is 1 or more printable ASCII characters".to_owned());
-    }
     if client.configurations.is_empty() {
         problem("covers no configuration".to_owned());
     }

@@ -30,13 +30,13 @@ impl fmt::Display for ConfigurationId {
 }
 
 /// Which devices a configuration admits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Devices {
     /// Any certificate under its anchors.
     #[default]
     Any,
-    /// Only subject IDs that the directory's device registry has, enabled.
-    Registered,
+    /// Only subject IDs that the device registry of this source has, enabled.
+    Registered(Arc<str>),
 }
 
 /// One `certificateAuthority` of a configuration.
@@ -52,16 +52,37 @@ pub struct Authority {
     pub delta_crl_url: Option<Arc<str>>,
 }
 
-/// One `mutualTlsOauthConfiguration`: a trust domain.  A chain that is good for one configuration is
-/// nothing for another.
+/// For whom a configuration is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Devices (`mutualTlsOauthConfiguration`), told apart by this field: `tlsClientAuthParameter`.
+    Devices(SubjectField),
+    /// Applications (`certificateBasedApplicationConfiguration`).  Which of them a certificate is for
+    /// is not the configuration's to say, but the client's that is assigned to it.
+    Applications,
+}
+
+impl Kind {
+    /// What tells its members apart, in a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Devices(field) => field.as_str(),
+            Self::Applications => "applications",
+        }
+    }
+}
+
+/// One `mutualTlsOauthConfiguration` or `certificateBasedApplicationConfiguration`: a trust domain.  A
+/// chain that is good for one configuration is nothing for another, least of all for one of the other
+/// kind.
 #[derive(Debug, Clone)]
 pub struct Configuration {
     /// Graph's `id`.
     pub id: ConfigurationId,
     /// Graph's `displayName`.
     pub display_name: String,
-    /// Graph's `tlsClientAuthParameter`.
-    pub subject_field: SubjectField,
+    /// For whom it is.
+    pub kind: Kind,
     /// Which devices are admitted.
     pub devices: Devices,
     /// Roots and intermediates, in the directory's order.
@@ -77,11 +98,18 @@ pub struct Skipped {
     pub why: String,
 }
 
-/// All configurations of one source.
+/// All configurations of one source that are of one kind.
 #[derive(Debug, Clone, Default)]
 pub struct AnchorSet {
     /// The configurations in force.
     pub configurations: Vec<Configuration>,
     /// What was left out.
     pub skipped: Vec<Skipped>,
+}
+
+impl AnchorSet {
+    /// Every authority of every configuration.
+    pub fn authorities(&self) -> impl Iterator<Item = &Authority> {
+        self.configurations.iter().flat_map(|configuration| &configuration.authorities)
+    }
 }

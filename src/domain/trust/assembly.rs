@@ -9,18 +9,33 @@ use std::sync::Arc;
 use crate::domain::name::Name;
 use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Skipped};
 use crate::domain::trust::crl::RevocationList;
+use crate::domain::trust::devices::{Registries, Registry};
 use crate::domain::trust::revocations::{ListPolicy, Revocations, Unusable};
 use crate::domain::trust::snapshot::Snapshot;
 
 /// News of one source.
 #[derive(Debug, Clone)]
 pub enum Update {
-    /// All configurations of a directory.
+    /// All configurations of devices of a directory.
     Anchors {
         /// Which directory.
         source: Arc<str>,
         /// What it has now.
         set: AnchorSet,
+    },
+    /// All configurations of applications of a directory.
+    Applications {
+        /// Which directory.
+        source: Arc<str>,
+        /// What it has now.
+        set: AnchorSet,
+    },
+    /// The devices of a directory.
+    Devices {
+        /// Which directory.
+        source: Arc<str>,
+        /// What it has now.
+        registry: Registry,
     },
     /// The list at one address.
     Lists {
@@ -52,9 +67,13 @@ pub enum ListState {
 pub struct Assembly {
     policy: ListPolicy,
     anchors: BTreeMap<Arc<str>, AnchorSet>,
+    applications: BTreeMap<Arc<str>, AnchorSet>,
+    devices: Arc<Registries>,
     lists: BTreeMap<Arc<str>, ListState>,
-    /// The configurations in force are not those that are wanted.
+    /// The configurations of devices in force are not those that are wanted.
     anchors_changed: bool,
+    /// Nor are those of applications.
+    applications_changed: bool,
     /// Counts the changes applied.
     wanted: u64,
     /// How many of them the last publication had.
@@ -71,11 +90,17 @@ impl Assembly {
     pub fn apply(&mut self, update: Update) -> bool {
         let changed = match update {
             Update::Anchors { source, set } => {
-                let changed = self.anchors.get(&source).is_none_or(|old| !same_anchors(old, &set));
-                // Kept even if equal: what was skipped may be told in other words.
-                self.anchors.insert(source, set);
+                let changed = replace(&mut self.anchors, source, set);
                 self.anchors_changed |= changed;
                 changed
+            }
+            Update::Applications { source, set } => {
+                let changed = replace(&mut self.applications, source, set);
+                self.applications_changed |= changed;
+                changed
+            }
+            Update::Devices { source, registry } => {
+                Arc::make_mut(&mut self.devices).set(source, registry)
             }
             Update::Lists { address, state: ListState::Gone } => {
                 self.lists.remove(&address).is_some()
@@ -97,8 +122,13 @@ impl Assembly {
 
     /// What is wanted, as the snapshot that follows `previous`, which is in force.
     pub fn build(&self, previous: &Snapshot) -> Snapshot {
-        let merged = self.anchors_changed.then(|| self.merged());
-        let anchors = merged.as_ref().unwrap_or(&previous.anchors);
+        let devices = self.anchors_changed.then(|| merged(&self.anchors));
+        let applications = self.applications_changed.then(|| merged(&self.applications));
+        let both = [
+            devices.as_ref().unwrap_or(&previous.anchors),
+            applications.as_ref().unwrap_or(&previous.applications),
+        ];
+        let authorities = both.into_iter().flat_map(AnchorSet::authorities);
         let lists = self.lists.values().filter_map(|state| match state {
             ListState::InForce(list) => Some(Arc::clone(list)),
             _ => None,
@@ -111,37 +141,51 @@ impl Assembly {
         });
         let revocations = Revocations::new(lists)
             .with_unusable(unusable.collect())
-            .with_policy(self.policy.resolve(anchors));
-        previous.next(merged, Arc::new(revocations))
+            .with_policy(self.policy.resolve(authorities));
+        let next = previous.next(devices, Arc::new(revocations));
+        let next = next.with_devices(Arc::clone(&self.devices));
+        match applications {
+            Some(applications) => next.with_applications(applications),
+            None => next,
+        }
     }
 
     /// What [`Assembly::build`] made last is in force: nothing is due until the next change.
     pub fn published(&mut self) {
         self.in_force = self.wanted;
         self.anchors_changed = false;
+        self.applications_changed = false;
     }
+}
 
-    /// The configurations of all sources.  An id that two sources use names the first source's (in
-    /// the order of their names): a configuration is never two things.
-    fn merged(&self) -> AnchorSet {
-        let mut out = AnchorSet::default();
-        let mut seen = HashMap::new();
-        for (source, set) in &self.anchors {
-            out.skipped.extend(set.skipped.iter().cloned());
-            for configuration in &set.configurations {
-                let first = seen.entry(&configuration.id).or_insert(source);
-                if *first == source {
-                    out.configurations.push(configuration.clone());
-                } else {
-                    out.skipped.push(Skipped {
-                        configuration: configuration.id.clone(),
-                        why: format!("`{source}` has it, and so has `{first}`, which goes first"),
-                    });
-                }
+/// Takes the latest word of one source.  False when it is the last one.
+fn replace(sets: &mut BTreeMap<Arc<str>, AnchorSet>, source: Arc<str>, set: AnchorSet) -> bool {
+    let changed = sets.get(&source).is_none_or(|old| !same_anchors(old, &set));
+    // Kept even if equal: what was skipped may be told in other words.
+    sets.insert(source, set);
+    changed
+}
+
+/// The configurations of all sources.  An id that two sources use names the first source's (in the
+/// order of their names): a configuration is never two things.
+fn merged(sets: &BTreeMap<Arc<str>, AnchorSet>) -> AnchorSet {
+    let mut out = AnchorSet::default();
+    let mut seen = HashMap::new();
+    for (source, set) in sets {
+        out.skipped.extend(set.skipped.iter().cloned());
+        for configuration in &set.configurations {
+            let first = seen.entry(&configuration.id).or_insert(source);
+            if *first == source {
+                out.configurations.push(configuration.clone());
+            } else {
+                out.skipped.push(Skipped {
+                    configuration: configuration.id.clone(),
+                    why: format!("`{source}` has it, and so has `{first}`, which goes first"),
+                });
             }
         }
-        out
     }
+    out
 }
 
 fn same_state(a: &ListState, b: &ListState) -> bool {
@@ -164,7 +208,7 @@ fn same_anchors(a: &AnchorSet, b: &AnchorSet) -> bool {
 fn same_configuration(a: &Configuration, b: &Configuration) -> bool {
     a.id == b.id
         && a.display_name == b.display_name
-        && a.subject_field == b.subject_field
+        && a.kind == b.kind
         && a.devices == b.devices
         && a.authorities.len() == b.authorities.len()
         && a.authorities.iter().zip(&b.authorities).all(|(a, b)| same_authority(a, b))
@@ -181,7 +225,7 @@ fn same_authority(a: &Authority, b: &Authority) -> bool {
 mod tests {
     use super::*;
     use crate::domain::subject::SubjectField;
-    use crate::domain::trust::anchors::{ConfigurationId, Devices};
+    use crate::domain::trust::anchors::{ConfigurationId, Devices, Kind};
 
     fn anchors(ids: &[&str]) -> AnchorSet {
         let configurations = ids
@@ -189,7 +233,7 @@ mod tests {
             .map(|id| Configuration {
                 id: ConfigurationId::from(*id),
                 display_name: "name".to_owned(),
-                subject_field: SubjectField::SanDns,
+                kind: Kind::Devices(SubjectField::SanDns),
                 devices: Devices::Any,
                 authorities: Vec::new(),
             })
@@ -247,6 +291,27 @@ mod tests {
         assert!(assembly.apply(unusable("truncated")));
         assert!(assembly.apply(gone()));
         assert!(assembly.lists.is_empty());
+    }
+
+    /// The same id in both collections is two configurations, and neither list touches the other.
+    #[test]
+    fn applications_are_kept_apart_from_devices() {
+        let mut assembly = Assembly::default();
+        let mut set = anchors(&["1"]);
+        set.configurations[0].kind = Kind::Applications;
+        let applications = || Update::Applications { source: "a".into(), set: set.clone() };
+        assert!(assembly.apply(from("a", &["1"])));
+        assert!(assembly.apply(applications()));
+        assert!(!assembly.apply(applications()), "the same again");
+        let both = assembly.build(&Snapshot::default());
+        assembly.published();
+        assert_eq!(both.anchors.configurations[0].kind, Kind::Devices(SubjectField::SanDns));
+        assert_eq!(both.applications.configurations[0].kind, Kind::Applications);
+        assert!(both.applications.skipped.is_empty() && both.anchors.skipped.is_empty());
+        assembly.apply(from("a", &[]));
+        let one = assembly.build(&both);
+        assert!(Arc::ptr_eq(&one.applications, &both.applications));
+        assert!(one.anchors.configurations.is_empty());
     }
 
     #[test]

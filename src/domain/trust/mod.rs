@@ -3,6 +3,7 @@
 pub mod anchors;
 pub mod assembly;
 pub mod crl;
+pub mod devices;
 pub mod path;
 pub mod revocations;
 pub mod sightings;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::domain::cert::Fingerprint;
 use crate::domain::name::Name;
-use crate::domain::trust::anchors::AnchorSet;
+use crate::domain::trust::anchors::{AnchorSet, Kind};
+use crate::domain::trust::devices::Registries;
 use crate::domain::trust::path::index::Index;
 use crate::domain::trust::path::signature::SignatureMemo;
 use crate::domain::trust::revocations::{CrlMode, Revocations};
@@ -77,10 +78,15 @@ impl Default for TrustPolicy {
 pub struct Snapshot {
     /// Grows with every publication.
     pub generation: u64,
-    /// The configurations in force, of all sources.
+    /// The configurations of devices in force, of all sources.
     pub anchors: Arc<AnchorSet>,
+    /// The configurations of applications in force, of all sources.  Apart from the others, so that
+    /// no search among one kind ever meets the other, whatever their ids.
+    pub applications: Arc<AnchorSet>,
     /// The revocation sets in force.
     pub revocations: Arc<Revocations>,
+    /// The device registries in force.
+    pub devices: Arc<Registries>,
     /// What the operator demands.
     pub policy: Arc<TrustPolicy>,
     /// Signatures that were verified; shared by all generations.
@@ -89,6 +95,7 @@ pub struct Snapshot {
     /// only the directory says it.
     pub sightings: Option<Arc<Sightings>>,
     index: Arc<Index>,
+    application_index: Arc<Index>,
 }
 
 impl Snapshot {
@@ -101,7 +108,7 @@ impl Snapshot {
         signatures: Arc<SignatureMemo>,
     ) -> Self {
         let index = Arc::new(Index::of(&anchors));
-        Self { generation, anchors, revocations, policy, signatures, sightings: None, index }
+        Self { generation, anchors, revocations, policy, signatures, index, ..Self::default() }
     }
 
     /// Nothing is trusted yet.
@@ -127,24 +134,66 @@ impl Snapshot {
             generation: self.generation + 1,
             anchors,
             revocations,
+            devices: Arc::clone(&self.devices),
             policy: Arc::clone(&self.policy),
             signatures: Arc::clone(&self.signatures),
             sightings: self.sightings.clone(),
             index,
+            applications: Arc::clone(&self.applications),
+            application_index: Arc::clone(&self.application_index),
         }
     }
 
-    /// What the authority of this name and key needs; `has_address`: a list of it is published where
-    /// we look.  An operator's word on all decides before one on a single authority.
-    pub fn crl_mode(&self, name: &Name, key: Fingerprint, has_address: bool) -> CrlMode {
+    /// The same with these configurations of applications.
+    #[must_use]
+    pub fn with_applications(self, applications: AnchorSet) -> Self {
+        let application_index = Arc::new(Index::of(&applications));
+        Self { applications: Arc::new(applications), application_index, ..self }
+    }
+
+    /// The configurations of both kinds, for who fetches lists: to a list its issuer's kind is nothing.
+    pub fn every_configuration(&self) -> Arc<AnchorSet> {
+        if self.applications.configurations.is_empty() {
+            return Arc::clone(&self.anchors);
+        }
+        let mut all = AnchorSet::clone(&self.anchors);
+        all.configurations.extend(self.applications.configurations.iter().cloned());
+        Arc::new(all)
+    }
+
+    /// What the authority of this name and key needs in a configuration of this kind; `has_address`: a
+    /// list of it is published where we look.  An operator's word on all decides before one on a
+    /// single authority.
+    pub fn crl_mode(
+        &self,
+        kind: Kind,
+        name: &Name,
+        key: Fingerprint,
+        has_address: bool,
+    ) -> CrlMode {
         let told_apart = || self.revocations.policy().of(name, key).mode;
-        self.policy.crl.or_else(told_apart).unwrap_or({
-            if has_address || self.policy.require_crl { CrlMode::Require } else { CrlMode::Off }
+        self.policy.crl.or_else(told_apart).unwrap_or(match kind {
+            _ if has_address || self.policy.require_crl => CrlMode::Require,
+            Kind::Devices(_) => CrlMode::Off,
+            // Graph has no place for a list's address here.  What is known of the same authority by
+            // a configuration of devices counts all the same.
+            Kind::Applications => CrlMode::IfAvailable,
         })
     }
 
-    /// Authorities by name.
+    /// This snapshot with other device registries.
+    #[must_use]
+    pub fn with_devices(self, devices: Arc<Registries>) -> Self {
+        Self { devices, ..self }
+    }
+
+    /// Authorities of configurations of devices by name.
     pub fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// Authorities of configurations of applications by name.
+    pub fn application_index(&self) -> &Index {
+        &self.application_index
     }
 }

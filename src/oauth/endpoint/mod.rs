@@ -1,7 +1,12 @@
 //! The token endpoint: parse, judge again, authorize, sign, reply, audit.
 //!
+//! Devices, and applications that authenticate by their connection's certificate, ask on the token
+//! listener.  Applications that authenticate by an assertion (`applications`) ask on either.
+//!
 //! What the handshake decided does not count here.  Each request is judged under the trust in force
 //! when its last byte has come, on resumed sessions and kept-open connections too.
+
+mod applications;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,10 +17,14 @@ use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
 use tracing::info;
 
+use crate::domain::cert::Fingerprint;
 use crate::domain::refusal::Refusal;
+use crate::domain::subject::SubjectId;
 use crate::domain::time::Timestamp;
 use crate::domain::token::keys::AccessToken;
+use crate::domain::token::replay::Replays;
 use crate::domain::token::{Authorized, Claims, SigningKeys, TokenPolicy, authorize};
+use crate::domain::trust::anchors::ConfigurationId;
 use crate::domain::trust::snapshot::Snapshot;
 use crate::domain::verify::{Verified, judge};
 use crate::http::Peer;
@@ -29,11 +38,14 @@ use crate::runtime::log::AUDIT;
 
 /// Bytes of a request body.
 pub const MAX_BODY: usize = 16 * 1024;
+/// Bytes of a request body where there are clients that send assertions: those have certificates in
+/// them (see [`MAX_ASSERTION`](crate::domain::token::assertion::MAX_ASSERTION)).
+pub const MAX_ASSERTION_BODY: usize = 48 * 1024;
 
 /// What Entra ID's token path has after the tenant.
 const ENTRA_SUFFIX: &str = "/oauth2/v2.0/token";
 
-/// Issues tokens to devices that show a certificate.
+/// Issues tokens to devices and applications that show a certificate, or that they hold its key.
 pub struct TokenEndpoint {
     live: Live,
     rules: Rules,
@@ -43,12 +55,33 @@ pub struct TokenEndpoint {
 impl TokenEndpoint {
     /// The endpoint that decides by `policy` under what `live` has in force.
     pub fn new(live: Live, policy: Arc<TokenPolicy>, config: &Config, metrics: Metrics) -> Self {
-        let Config { tenant, report, .. } = config.clone();
-        Self { live, rules: Rules { policy, tenant, report }, metrics }
+        Self { live, rules: Rules::new(policy, config), metrics }
     }
 
-    /// Answers one request of `peer`.
+    /// True for the paths that it answers at.
+    pub fn is_at(&self, path: &str) -> bool {
+        self.rules.is_at(path)
+    }
+
+    /// Answers one request of `peer`, whose connection was asked for a certificate.
     pub async fn handle<B>(&self, request: Request<B>, peer: &Peer) -> Reply
+    where
+        B: Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.answer(request, Caller { peer, door: Door::Mutual }).await
+    }
+
+    /// Answers one request of `peer`, whose connection was not: an assertion alone authenticates.
+    pub async fn handle_public<B>(&self, request: Request<B>, peer: &Peer) -> Reply
+    where
+        B: Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.answer(request, Caller { peer, door: Door::Public }).await
+    }
+
+    async fn answer<B>(&self, request: Request<B>, from: Caller<'_>) -> Reply
     where
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -57,20 +90,20 @@ impl TokenEndpoint {
         if let Some(reply) = self.rules.misrouted(&head) {
             return reply;
         }
-        let body = body::read(body, MAX_BODY).await;
+        let body = body::read(body, self.rules.max_body()).await;
         let began = Instant::now();
         let outcome = match (body, draw()) {
             (Ok(body), Ok(jti)) => {
                 // Once, and after the body has come: a slow request is judged by today's trust.
                 let active = self.live.current();
                 let now = Now { at: std::time::SystemTime::now().into(), jti };
-                self.rules.decide(&head, &body, peer, &active.trust, &active.keys, now)
+                self.rules.decide(&head, &body, from, &active.trust, &active.keys, now)
             }
             (Err(error), _) => Outcome::refused(error.into()),
             (_, Err(error)) => Outcome::refused(error),
         };
-        let reply = outcome.reply(self.rules.report);
-        outcome.audit(peer);
+        let reply = outcome.reply(self.rules.config.report);
+        outcome.audit(from.peer);
         let refusal = outcome.refusal().map(|refusal| refusal.code.as_str());
         self.metrics.count(outcome.result(), refusal, began.elapsed());
         reply
@@ -98,8 +131,25 @@ impl From<BodyError> for OauthError {
 /// The endpoint without its surroundings: what it answers follows from its arguments.
 struct Rules {
     policy: Arc<TokenPolicy>,
-    tenant: Option<String>,
-    report: bool,
+    config: Config,
+    /// Assertions that were used.
+    replays: Replays,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy)]
+struct Caller<'a> {
+    peer: &'a Peer,
+    door: Door,
+}
+
+/// Which listener it came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    /// Connections are asked for a certificate.
+    Mutual,
+    /// They are not.
+    Public,
 }
 
 /// What a decision takes from outside: the time, and 128 bits never used before.
@@ -110,17 +160,28 @@ struct Now {
 }
 
 impl Rules {
-    /// The answer to a request that is not for the token endpoint.
-    fn misrouted(&self, head: &Parts) -> Option<Reply> {
-        let path = head.uri.path();
-        let is_tenant = |segment: &str| match &self.tenant {
+    fn new(policy: Arc<TokenPolicy>, config: &Config) -> Self {
+        let replays = Replays::new(policy.asserting().map(|application| &application.id[..]));
+        Self { policy, config: config.clone(), replays }
+    }
+
+    fn max_body(&self) -> usize {
+        if self.policy.asserting().next().is_some() { MAX_ASSERTION_BODY } else { MAX_BODY }
+    }
+
+    fn is_at(&self, path: &str) -> bool {
+        let is_tenant = |segment: &str| match &self.config.tenant {
             Some(ours) => segment == ours,
             None => !segment.is_empty() && !segment.contains('/'),
         };
         let entra = path.strip_suffix(ENTRA_SUFFIX).and_then(|rest| rest.strip_prefix('/'));
-        let is_ours = path == TOKEN_PATH || entra.is_some_and(is_tenant);
+        path == TOKEN_PATH || entra.is_some_and(is_tenant)
+    }
+
+    /// The answer to a request that is not for the token endpoint.
+    fn misrouted(&self, head: &Parts) -> Option<Reply> {
         let mut reply = match head.method {
-            _ if !is_ours => reply::empty(StatusCode::NOT_FOUND),
+            _ if !self.is_at(head.uri.path()) => reply::empty(StatusCode::NOT_FOUND),
             Method::POST => return None,
             _ => reply::method_not_allowed("POST"),
         };
@@ -132,7 +193,7 @@ impl Rules {
         &self,
         head: &Parts,
         body: &Bytes,
-        peer: &Peer,
+        from: Caller<'_>,
         trust: &Snapshot,
         keys: &SigningKeys,
         now: Now,
@@ -141,7 +202,10 @@ impl Rules {
             Ok(asked) => asked,
             Err(error) => return Outcome::refused(error),
         };
-        let judged = peer.chain.clone().and_then(|chain| judge(&chain, trust, now.at));
+        if let Some(outcome) = self.application(head, &asked, from, trust, keys, now) {
+            return outcome;
+        }
+        let judged = from.peer.chain.clone().and_then(|chain| judge(&chain, trust, now.at));
         self.grant(asked, judged, keys, now)
     }
 
@@ -165,21 +229,21 @@ impl Rules {
         let decision = authorize(&candidates, &asked.request, &self.policy, now.at, now.jti)
             .map_err(OauthError::from)
             .and_then(|Authorized { claims, verified }| {
-                let token =
-                    keys.current().sign(&claims).map_err(|e| OauthError::Server(e.to_string()))?;
-                let token_type = asked.token_type;
-                Ok((Box::new(Issued { token, token_type, claims }), verified.clone()))
+                Ok((Issued::sign(keys, claims, asked.token_type)?, About::device(verified)))
             });
         match decision {
-            Ok((issued, verified)) => Outcome {
+            Ok((issued, about)) => Outcome {
                 client_id: Some(issued.claims.client_id.clone()),
-                verified: Some(verified),
+                about: Some(about),
                 decision: Ok(issued),
             },
             Err(error) => Outcome {
                 client_id: asked.request.client_id,
                 // Whom it was about is known where one configuration accepts the certificate.
-                verified: <[Verified; 1]>::try_from(candidates).ok().map(|[only]| only),
+                about: match &candidates[..] {
+                    [only] => Some(About::device(only)),
+                    _ => None,
+                },
                 decision: Err(error),
             },
         }
@@ -193,16 +257,47 @@ struct Issued {
     claims: Claims,
 }
 
+impl Issued {
+    fn sign(
+        keys: &SigningKeys,
+        claims: Claims,
+        token_type: TokenType,
+    ) -> Result<Box<Self>, OauthError> {
+        let token = keys.current().sign(&claims).map_err(|e| OauthError::Server(e.to_string()))?;
+        Ok(Box::new(Self { token, token_type, claims }))
+    }
+}
+
+/// Whom a decision was about, as far as it is known.
+struct About {
+    configuration: ConfigurationId,
+    subject: Option<SubjectId>,
+    /// The certificate, where it is not the connection's.
+    certificate: Option<Fingerprint>,
+    generation: u64,
+}
+
+impl About {
+    fn device(verified: &Verified) -> Self {
+        Self {
+            configuration: verified.configuration().clone(),
+            subject: Some(verified.subject().clone()),
+            certificate: None,
+            generation: verified.generation(),
+        }
+    }
+}
+
 /// One decision, to be answered, counted and audited.
 struct Outcome {
     client_id: Option<String>,
-    verified: Option<Verified>,
+    about: Option<About>,
     decision: Result<Box<Issued>, OauthError>,
 }
 
 impl Outcome {
     fn refused(error: OauthError) -> Self {
-        Self { client_id: None, verified: None, decision: Err(error) }
+        Self { client_id: None, about: None, decision: Err(error) }
     }
 
     fn result(&self) -> &'static str {
@@ -239,8 +334,9 @@ impl Outcome {
 
     /// One event for each decision, and never a token in it.
     fn audit(&self, peer: &Peer) {
-        let leaf = peer.chain.as_ref().ok().map(|chain| chain.leaf());
-        let verified = self.verified.as_ref();
+        let about = self.about.as_ref();
+        let shown = peer.chain.as_ref().ok().map(|chain| chain.leaf().fingerprint);
+        let certificate = about.and_then(|about| about.certificate).or(shown);
         let claims = self.decision.as_ref().ok().map(|issued| &issued.claims);
         let why = self.decision.as_ref().err().map(ToString::to_string);
         info!(
@@ -249,15 +345,15 @@ impl Outcome {
             decision = self.result(),
             refusal = self.refusal().map(|refusal| refusal.code.as_str()),
             detail = why.as_deref().map(printable),
-            configuration = verified.map(|v| v.configuration().as_str()),
-            subject = verified.map(|v| v.subject().as_str()),
+            configuration = about.map(|about| about.configuration.as_str()),
+            subject = about.and_then(|about| about.subject.as_ref()).map(SubjectId::as_str),
             client_id = self.client_id.as_deref().map(printable),
-            certificate = leaf.map(|leaf| tracing::field::display(leaf.fingerprint)),
+            certificate = certificate.map(tracing::field::display),
             audience = claims.map(|claims| &claims.aud[..]),
             scope = claims.and_then(|claims| claims.scope.as_deref()),
             jti = claims.map(|claims| &claims.jti[..]),
             expires = claims.map(|claims| claims.exp),
-            generation = verified.map(Verified::generation),
+            generation = about.map(|about| about.generation),
             connection = peer.connection,
             address = %peer.address,
             resumed = peer.resumed,

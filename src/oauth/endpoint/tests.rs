@@ -12,7 +12,7 @@ use crate::domain::refusal::Code;
 use crate::domain::subject::SubjectField;
 use crate::domain::token::keys::tests::signing_key;
 use crate::domain::token::{Algorithm, Resource, Terms};
-use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices};
+use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices, Kind};
 use crate::domain::verify::UnverifiedChain;
 use crate::domain::verify::tests::verified;
 use crate::runtime::live::{Active, EdgeTls};
@@ -31,7 +31,12 @@ fn policy() -> Arc<TokenPolicy> {
 }
 
 fn rules(report: bool) -> Rules {
-    Rules { policy: policy(), tenant: None, report }
+    Rules::new(policy(), &Config { report, ..config() })
+}
+
+fn config() -> Config {
+    let url = |text: &str| url::Url::parse(text).expect("a URL");
+    Config::new(url("https://mtls.example"), url("https://as.example"))
 }
 
 fn keys() -> SigningKeys {
@@ -97,7 +102,8 @@ fn the_tenant_of_entras_path_may_be_fixed() {
     assert!(open.misrouted(&path("contoso.example")).is_none());
     assert_eq!(open.misrouted(&path("a/b")).expect("refused").status(), 404);
     assert_eq!(open.misrouted(&path("")).expect("refused").status(), 404);
-    let fixed = Rules { tenant: Some("contoso.example".to_owned()), ..rules(false) };
+    let config = Config { tenant: Some("contoso.example".to_owned()), ..config() };
+    let fixed = Rules::new(policy(), &config);
     assert!(fixed.misrouted(&path("contoso.example")).is_none());
     assert_eq!(fixed.misrouted(&path("other")).expect("refused").status(), 404);
 }
@@ -146,7 +152,7 @@ async fn a_refused_certificate_is_an_invalid_client() {
             let outcome = rules(report).decide(
                 &head("POST", TOKEN_PATH),
                 &FORM.into(),
-                &peer,
+                Caller { peer: &peer, door: Door::Mutual },
                 &Snapshot::default(),
                 &keys(),
                 now,
@@ -170,7 +176,7 @@ async fn a_malformed_request_is_told_why() {
     let outcome = rules(false).decide(
         &head("POST", TOKEN_PATH),
         &"grant_type=password".into(),
-        &stranger(),
+        Caller { peer: &stranger(), door: Door::Mutual },
         &Snapshot::default(),
         &keys(),
         Now { at: NOW, jti: [0; 16] },
@@ -269,8 +275,7 @@ fn live() -> Live {
 #[tokio::test]
 async fn requests_are_bounded_and_counted() {
     let mut registry = Registry::default();
-    let url = |text: &str| url::Url::parse(text).expect("a URL");
-    let config = Config::new(url("https://a.example"), url("https://b.example"));
+    let config = config();
     let metrics = Metrics::register(&mut registry);
     let endpoint = TokenEndpoint::new(live(), policy(), &config, metrics);
     let ask = async |body: String| {
@@ -340,7 +345,7 @@ impl World {
         Configuration {
             id: id.into(),
             display_name: id.to_owned(),
-            subject_field,
+            kind: Kind::Devices(subject_field),
             devices: Devices::Any,
             authorities: vec![Authority {
                 certificate: Arc::new(certificate),
@@ -365,7 +370,14 @@ fn decide(peer: &Peer, trust: &Snapshot, client_id: &str, at: Timestamp) -> Resu
         .finish();
     let now = Now { at, jti: [0; 16] };
     let head = head("POST", TOKEN_PATH);
-    let outcome = rules(false).decide(&head, &form.into(), peer, trust, &keys(), now);
+    let outcome = rules(false).decide(
+        &head,
+        &form.into(),
+        Caller { peer, door: Door::Mutual },
+        trust,
+        &keys(),
+        now,
+    );
     match outcome.decision {
         Ok(issued) => Ok(issued.claims),
         Err(OauthError::InvalidClient(refusal)) => Err(refusal.code),

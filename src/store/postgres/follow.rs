@@ -10,9 +10,9 @@ use tokio::sync::watch;
 use tokio::time::{error::Elapsed, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::store::Changes;
+use crate::store::announce::{Announcer, Versions};
 use crate::store::postgres::database::Database;
-use crate::store::postgres::{CHANNEL, version};
+use crate::store::postgres::{CHANNEL, versions};
 
 /// How long a connection and a sign of life may take.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -25,8 +25,10 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)
 
 /// In order; what was released is never changed.  Each leaves the tables usable by the program before
 /// it, since replicas are replaced one after another.
-const MIGRATIONS: [(i64, &str, &str); 1] =
-    [(1, "objects", include_str!("migrations/0001_objects.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "objects", include_str!("migrations/0001_objects.sql")),
+    (2, "changes", include_str!("migrations/0002_changes.sql")),
+];
 
 /// Why the database cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,13 +39,13 @@ pub(super) struct Shut(pub(super) String);
 pub struct Follower {
     options: PgConnectOptions,
     shown: String,
-    changes: Changes,
+    changes: Announcer,
     gate: watch::Sender<Result<(), Shut>>,
     listener: Option<PgListener>,
 }
 
 impl Follower {
-    pub(super) fn new(database: &Database, changes: Changes) -> Self {
+    pub(super) fn new(database: &Database, changes: Announcer) -> Self {
         let (gate, _) = watch::channel(Err(Shut("not connected yet".into())));
         let (options, shown) = (database.options.clone(), database.to_string());
         Self { options, shown, changes, gate, listener: None }
@@ -100,25 +102,25 @@ impl Follower {
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
         timeout(ANSWER, listener.listen(CHANNEL)).await??;
-        let version = current(&mut listener).await?;
+        let versions = current(&mut listener).await?;
         // In this order: who is told of a change reads at once.
         let _ = self.gate.send_replace(Ok(()));
-        self.changes.assume(version);
-        info!(version, "the directory's database {} is followed", self.shown);
+        self.changes.assume(versions);
+        info!("the directory's database {} is followed", self.shown);
         Ok(listener)
     }
 
     async fn follow(&self, mut listener: PgListener) -> Result<Infallible, Lost> {
         loop {
             match timeout(HEARTBEAT, listener.try_recv()).await {
-                // One reading covers all that has come so far.  The number is read and not taken from
+                // One reading covers all that has come so far.  The numbers are read, not taken from
                 // the notification, which anyone who may connect to the database can send.
                 Ok(Ok(Some(_))) => while listener.next_buffered().is_some() {},
                 Ok(Ok(None)) => return Err(Lost("the connection is closed".into())),
                 Ok(Err(error)) => return Err(error.into()),
                 Err(_) => {}
             }
-            self.changes.at_least(current(&mut listener).await?);
+            self.changes.at_least(&current(&mut listener).await?);
         }
     }
 
@@ -136,10 +138,10 @@ impl Follower {
     }
 }
 
-async fn current(listener: &mut PgListener) -> Result<u64, Lost> {
+async fn current(listener: &mut PgListener) -> Result<Versions, Lost> {
     let asked = async {
         let connection = sqlx::Acquire::acquire(listener).await?;
-        version(connection).await
+        versions(connection).await
     };
     Ok(timeout(ANSWER, asked).await??)
 }

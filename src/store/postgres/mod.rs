@@ -5,6 +5,9 @@
 //! committed.  So changes happen one after another, as in the embedded store: versions are in the order
 //! of commits, a limit that was counted still holds at the commit, and a reader that has seen version N
 //! has missed nothing below N.  A sequence would give none of the three.
+//!
+//! What follows from the objects (the last change and the size of each collection, what was removed) is
+//! kept by a trigger of the database, so that it holds beside a replica of an earlier program too.
 
 mod database;
 mod follow;
@@ -16,7 +19,8 @@ use sqlx::{PgConnection, Postgres as Engine, Transaction, query, query_as, query
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::store::{Changes, Collection, Record, StoreError};
+use crate::store::announce::{Announcer, Versions};
+use crate::store::objects::{Change, Collection, Record, Since, StoreError};
 
 use follow::Shut;
 
@@ -43,7 +47,7 @@ pub(super) struct Postgres {
 
 impl Postgres {
     /// Tries the database once, and waits no longer for one that is not there: its follower goes on.
-    pub(super) async fn connect(database: &Database, changes: Changes) -> (Self, Follower) {
+    pub(super) async fn connect(database: &Database, changes: Announcer) -> (Self, Follower) {
         let limits = [
             ("statement_timeout", OPERATION.as_millis()),
             // A replica that stops in the middle of a change must not stop the others for long.
@@ -59,9 +63,17 @@ impl Postgres {
         (Self { pool, gate: follower.gate() }, follower)
     }
 
-    /// The number of the last change.
-    pub(super) async fn version(&self) -> Result<u64, StoreError> {
-        self.answer(async { Ok(version(&mut *self.pool.acquire().await?).await?) }).await
+    /// The versions of the last changes.
+    pub(super) async fn versions(&self) -> Result<Versions, StoreError> {
+        self.answer(async { Ok(versions(&mut *self.pool.acquire().await?).await?) }).await
+    }
+
+    pub(super) async fn identity(&self) -> Result<String, StoreError> {
+        self.answer(async {
+            let asked = query_scalar("SELECT identity FROM directory_version");
+            Ok(asked.fetch_one(&self.pool).await?)
+        })
+        .await
     }
 
     pub(super) async fn list(
@@ -70,37 +82,96 @@ impl Postgres {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
-        // The least id that is greater than `after` is that with a zero byte more.
-        let from = after.map_or_else(Vec::new, |after| [after.as_bytes(), &[0]].concat());
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.answer(async {
-            let rows: Vec<(Vec<u8>, i64, Vec<u8>)> = query_as(
+            let rows = query_as(
                 "SELECT id, version, body FROM directory_object \
                  WHERE collection = $1 AND id >= $2 ORDER BY id LIMIT $3",
             )
             .bind(collection.name())
-            .bind(from)
-            .bind(limit)
+            .bind(least_after(after))
+            .bind(rows_up_to(limit))
             .fetch_all(&self.pool)
             .await?;
-            let record = |(id, version, body): (Vec<u8>, i64, Vec<u8>)| Record {
+            Ok(rows.into_iter().map(record).collect())
+        })
+        .await
+    }
+
+    pub(super) async fn referrers(
+        &self,
+        target: (Collection, &str),
+        collection: Collection,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        self.answer(async {
+            let rows = query_as(
+                "SELECT id, version, body FROM directory_object \
+                 WHERE refers_to_collection = $1 AND refers_to_id = $2 \
+                 AND collection = $3 AND id >= $4 ORDER BY id LIMIT $5",
+            )
+            .bind(target.0.name())
+            .bind(target.1.as_bytes())
+            .bind(collection.name())
+            .bind(least_after(after))
+            .bind(rows_up_to(limit))
+            .fetch_all(&self.pool)
+            .await?;
+            Ok(rows.into_iter().map(record).collect())
+        })
+        .await
+    }
+
+    pub(super) async fn changes_since(
+        &self,
+        collection: Collection,
+        since: Since,
+        limit: usize,
+    ) -> Result<Vec<Change>, StoreError> {
+        let limit = rows_up_to(limit);
+        // What is greater than any version is none that this database has given out.
+        let number = |version: u64| i64::try_from(version).unwrap_or(i64::MAX);
+        self.answer(async {
+            let mut connection = self.pool.acquire().await?;
+            let rows: Vec<(Vec<u8>, i64, Option<Vec<u8>>)> = query_as(
+                "(SELECT id, version, body FROM directory_object \
+                  WHERE collection = $1 AND version > $2 ORDER BY version LIMIT $4) \
+                 UNION ALL \
+                 (SELECT id, version, NULL FROM directory_removed \
+                  WHERE collection = $1 AND version > $3 ORDER BY version LIMIT $4) \
+                 ORDER BY version LIMIT $4",
+            )
+            .bind(collection.name())
+            .bind(number(since.seen))
+            .bind(number(since.removals()))
+            .bind(limit)
+            .fetch_all(&mut *connection)
+            .await?;
+            // Read after the changes: what is forgotten in between is refused rather than missed.
+            let (forgotten, last): (i64, i64) = query_as(
+                "SELECT coalesce((SELECT forgotten FROM directory_collection \
+                                  WHERE collection = $1), 0), version FROM directory_version",
+            )
+            .bind(collection.name())
+            .fetch_one(&mut *connection)
+            .await?;
+            if !(forgotten..=last).contains(&number(since.removals())) {
+                return Err(StoreError::Forgotten(since.seen).into());
+            }
+            let change = |(id, version, body): (Vec<u8>, i64, Option<Vec<u8>>)| Change {
                 id: text(&id),
                 version: version.cast_unsigned(),
                 body,
             };
-            Ok(rows.into_iter().map(record).collect())
+            Ok(rows.into_iter().map(change).collect())
         })
         .await
     }
 
     pub(super) async fn count(&self, collection: Collection) -> Result<u64, StoreError> {
         self.answer(async {
-            let count: i64 =
-                query_scalar("SELECT count(*) FROM directory_object WHERE collection = $1")
-                    .bind(collection.name())
-                    .fetch_one(&self.pool)
-                    .await?;
-            Ok(count.cast_unsigned())
+            let mut connection = self.pool.acquire().await?;
+            Ok(count(&mut connection, collection).await?)
         })
         .await
     }
@@ -134,7 +205,7 @@ impl Postgres {
                 expect(&mut change, collection, id, None).await?;
             }
             if let Some(most) = most
-                && count_up_to(&mut change, collection, most).await? >= most
+                && count(&mut change.transaction, collection).await? >= most
             {
                 return Err(StoreError::Full(most).into());
             }
@@ -189,6 +260,7 @@ impl Postgres {
         collection: Collection,
         id: &str,
         expected: Option<u64>,
+        remembered: u64,
     ) -> Result<u64, StoreError> {
         self.answer(async {
             let mut change = self.begin().await?;
@@ -201,13 +273,14 @@ impl Postgres {
                 .bind(id.as_bytes())
                 .execute(&mut *change.transaction)
                 .await?;
+            forget(&mut change, collection, remembered).await?;
             change.commit().await
         })
         .await
     }
 
     /// Begins a change: the others wait until it is committed, or dropped, which undoes it.
-    async fn begin(&self) -> Result<Change, Failure> {
+    async fn begin(&self) -> Result<Begun, Failure> {
         // Read committed: each statement after the lock sees what the change before has committed.
         let mut transaction =
             self.pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
@@ -215,7 +288,7 @@ impl Postgres {
             query_scalar("UPDATE directory_version SET version = version + 1 RETURNING version")
                 .fetch_one(&mut *transaction)
                 .await?;
-        Ok(Change { transaction, version })
+        Ok(Begun { transaction, version })
     }
 
     /// An operation within its time, while the gate is open.
@@ -238,12 +311,12 @@ impl Postgres {
 }
 
 /// A change that is begun, and the version that it makes.
-struct Change {
+struct Begun {
     transaction: Transaction<'static, Engine>,
     version: i64,
 }
 
-impl Change {
+impl Begun {
     /// When this returns, the change is on the database's disk; the other replicas are told.
     async fn commit(mut self) -> Result<u64, Failure> {
         query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(&mut *self.transaction).await?;
@@ -252,24 +325,38 @@ impl Change {
     }
 }
 
-/// How many objects a collection has, counted no further than `most`.
-async fn count_up_to(
-    change: &mut Change,
-    collection: Collection,
-    most: u64,
-) -> Result<u64, sqlx::Error> {
-    let count: i64 = query_scalar(
-        "SELECT count(*) FROM (SELECT FROM directory_object WHERE collection = $1 LIMIT $2) AS few",
+async fn count(connection: &mut PgConnection, collection: Collection) -> Result<u64, sqlx::Error> {
+    let count: Option<i64> =
+        query_scalar("SELECT objects FROM directory_collection WHERE collection = $1")
+            .bind(collection.name())
+            .fetch_optional(connection)
+            .await?;
+    Ok(count.unwrap_or(0).cast_unsigned())
+}
+
+/// Forgets the oldest removals, so that `most` are left.
+async fn forget(change: &mut Begun, collection: Collection, most: u64) -> Result<(), sqlx::Error> {
+    query(
+        "WITH over AS (SELECT removed - $2 AS many FROM directory_collection \
+                       WHERE collection = $1 AND removed > $2), \
+         oldest AS (SELECT version, id FROM directory_removed WHERE collection = $1 \
+                    ORDER BY version LIMIT coalesce((SELECT many FROM over), 0)), \
+         gone AS (DELETE FROM directory_removed r USING oldest \
+                  WHERE r.collection = $1 AND r.version = oldest.version AND r.id = oldest.id \
+                  RETURNING r.version) \
+         UPDATE directory_collection SET removed = removed - (SELECT count(*) FROM gone), \
+         forgotten = (SELECT max(version) FROM gone) \
+         WHERE collection = $1 AND EXISTS (SELECT FROM gone)",
     )
     .bind(collection.name())
     .bind(i64::try_from(most).unwrap_or(i64::MAX))
-    .fetch_one(&mut *change.transaction)
-    .await?;
-    Ok(count.cast_unsigned())
+    .execute(&mut *change.transaction)
+    .await
+    .map(drop)
 }
 
 async fn expect(
-    change: &mut Change,
+    change: &mut Begun,
     collection: Collection,
     id: &str,
     expected: Option<u64>,
@@ -291,7 +378,7 @@ async fn expect(
 
 /// The id of an object that refers to this one.
 async fn referrer(
-    change: &mut Change,
+    change: &mut Begun,
     collection: Collection,
     id: &str,
 ) -> Result<Option<String>, sqlx::Error> {
@@ -306,15 +393,35 @@ async fn referrer(
     Ok(by.as_deref().map(text))
 }
 
+/// The least id that is greater than `after`: that with a zero byte more.
+fn least_after(after: Option<&str>) -> Vec<u8> {
+    after.map_or_else(Vec::new, |after| [after.as_bytes(), &[0]].concat())
+}
+
+fn rows_up_to(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn record((id, version, body): (Vec<u8>, i64, Vec<u8>)) -> Record {
+    Record { id: text(&id), version: version.cast_unsigned(), body }
+}
+
 /// An id as it was stored.
 fn text(id: &[u8]) -> String {
     String::from_utf8_lossy(id).into_owned()
 }
 
-async fn version(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
-    let version: i64 =
-        query_scalar("SELECT version FROM directory_version").fetch_one(connection).await?;
-    Ok(version.cast_unsigned())
+async fn versions(connection: &mut PgConnection) -> Result<Versions, sqlx::Error> {
+    let rows: Vec<(String, i64)> = query_as("SELECT collection, version FROM directory_collection")
+        .fetch_all(connection)
+        .await?;
+    let mut versions = Versions::default();
+    for collection in Collection::ALL {
+        if let Some((_, version)) = rows.iter().find(|(name, _)| name == collection.name()) {
+            versions.set(collection, version.cast_unsigned());
+        }
+    }
+    Ok(versions)
 }
 
 /// A server may be set to answer before a commit is on its disk; not to us.

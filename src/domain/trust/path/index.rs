@@ -97,7 +97,7 @@ mod tests {
     use std::sync::Arc;
 
     use crate::domain::subject::SubjectField;
-    use crate::domain::trust::anchors::{Authority, Configuration, Devices};
+    use crate::domain::trust::anchors::{Authority, Configuration, Devices, Kind};
     use crate::domain::trust::path::forge::{Key, Spec, cn};
 
     fn read(der: &[u8]) -> Certificate {
@@ -114,7 +114,7 @@ mod tests {
         Configuration {
             id: "c".into(),
             display_name: String::new(),
-            subject_field: SubjectField::SubjectDn,
+            kind: Kind::Devices(SubjectField::SubjectDn),
             devices: Devices::Any,
             authorities: roots.iter().map(authority).collect(),
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::domain::cert::{Certificate, Fingerprint};
 use crate::domain::name::Name;
-use crate::domain::trust::anchors::AnchorSet;
+use crate::domain::trust::anchors::Authority;
 
 /// What a certification authority's certificates need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -141,11 +141,14 @@ impl fmt::Display for Selector {
 
 impl ListPolicy {
     /// Finds the authorities that are told apart among those in force.
-    pub fn resolve(&self, anchors: &AnchorSet) -> RevocationPolicy {
+    pub fn resolve<'a>(
+        &self,
+        authorities: impl IntoIterator<Item = &'a Authority>,
+    ) -> RevocationPolicy {
         let index = Index::of(&self.authorities);
         let mut found: HashMap<Fingerprint, Vec<Found<'_>>> = HashMap::new();
         let mut matched = HashSet::new();
-        for authority in anchors.configurations.iter().flat_map(|c| &c.authorities) {
+        for authority in authorities {
             let certificate = &*authority.certificate;
             let entry = index.first(&self.authorities, certificate);
             let with_delta = self.require_delta && authority.delta_crl_url.is_some();

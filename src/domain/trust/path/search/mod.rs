@@ -9,9 +9,9 @@ use crate::domain::cert::{Certificate, Fingerprint};
 use crate::domain::name::Name;
 use crate::domain::refusal::{Code, Refusal};
 use crate::domain::time::Timestamp;
-use crate::domain::trust::anchors::{Authority, Configuration, ConfigurationId};
+use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, ConfigurationId};
 use crate::domain::trust::path::checks::{self, Purpose};
-use crate::domain::trust::path::index::key_ids_agree;
+use crate::domain::trust::path::index::{Index, key_ids_agree};
 use crate::domain::trust::path::second;
 use crate::domain::trust::revocations::{CrlMode, Question};
 use crate::domain::trust::sightings::Look;
@@ -36,6 +36,9 @@ pub struct Attempt {
 /// One decision: what it is made from and what it has used up.
 pub struct Search<'a> {
     snapshot: &'a Snapshot,
+    /// The configurations that are searched: the snapshot's, of one kind.
+    anchors: &'a AnchorSet,
+    index: &'a Index,
     presented: &'a [Arc<Certificate>],
     now: Timestamp,
     ledger: RefCell<Ledger>,
@@ -79,7 +82,8 @@ struct Candidate {
 }
 
 impl<'a> Search<'a> {
-    /// A search among `presented`, leaf first, under `snapshot`; with `explain`, every path is noted.
+    /// A search among `presented`, leaf first, under the configurations of devices in `snapshot`; with
+    /// `explain`, every path is noted.
     pub fn new(
         presented: &'a [Arc<Certificate>],
         snapshot: &'a Snapshot,
@@ -91,7 +95,18 @@ impl<'a> Search<'a> {
             attempts: explain.then(Vec::new),
             ..Ledger::default()
         });
-        Self { snapshot, presented, now, ledger }
+        let (anchors, index) = (&*snapshot.anchors, snapshot.index());
+        Self { snapshot, anchors, index, presented, now, ledger }
+    }
+
+    /// The same under the configurations of applications.
+    pub fn among_applications(
+        presented: &'a [Arc<Certificate>],
+        snapshot: &'a Snapshot,
+        now: Timestamp,
+    ) -> Self {
+        let (anchors, index) = (&*snapshot.applications, snapshot.application_index());
+        Self { anchors, index, ..Self::new(presented, snapshot, now, false) }
     }
 
     /// A path from the leaf to an anchor of the configuration with this index: leaf first.
@@ -101,7 +116,7 @@ impl<'a> Search<'a> {
     pub fn path(&self, configuration: usize) -> Result<Vec<Arc<Certificate>>, Refusal> {
         let leaf = self.presented.first();
         let (Some(configuration_of), Some(leaf)) =
-            (self.snapshot.anchors.configurations.get(configuration), leaf)
+            (self.anchors.configurations.get(configuration), leaf)
         else {
             return Err(Refusal::new(Code::ChainUntrusted, "nothing to judge"));
         };
@@ -232,7 +247,8 @@ impl<'a> Search<'a> {
                 .map_or(Look::None, |sightings| sightings.look(certificate, issuer, self.now));
             let by_directory = self.has_list(goal, issuer);
             let has_address = by_directory || look.has_address();
-            let mode = self.snapshot.crl_mode(&issuer.subject, issuer.key, has_address);
+            let kind = goal.configuration.kind;
+            let mode = self.snapshot.crl_mode(kind, &issuer.subject, issuer.key, has_address);
             let checked = self.snapshot.revocations.check(&Question {
                 certificate,
                 issuer: &issuer.subject,
@@ -329,7 +345,7 @@ impl<'a> Search<'a> {
     /// The configuration's authorities of that name.
     fn authorities(&self, goal: &Goal<'a>, name: &Name) -> impl Iterator<Item = &'a Authority> {
         let authorities = &goal.configuration.authorities;
-        let places = self.snapshot.index().named_in(goal.index, name);
+        let places = self.index.named_in(goal.index, name);
         places.iter().filter_map(|place| authorities.get(place.authority))
     }
 

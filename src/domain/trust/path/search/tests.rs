@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::subject::SubjectField;
-use crate::domain::trust::anchors::{AnchorSet, Devices};
+use crate::domain::trust::anchors::{AnchorSet, Devices, Kind};
 use crate::domain::trust::path::forge::{self, Key, NOW, Spec, cn};
 use crate::domain::trust::revocations::Revocations;
 use crate::domain::trust::snapshot::TrustPolicy;
@@ -39,7 +39,7 @@ fn snapshot(roots: &[Vec<u8>], intermediates: &[Vec<u8>], policy: TrustPolicy) -
     let configuration = Configuration {
         id: "fleet".into(),
         display_name: String::new(),
-        subject_field: SubjectField::SubjectDn,
+        kind: Kind::Devices(SubjectField::SubjectDn),
         devices: Devices::Any,
         authorities: roots
             .iter()

@@ -15,12 +15,11 @@ use url::{Host, Url};
 
 use crate::domain::time::Timestamp;
 use crate::domain::trust::anchors::ConfigurationId;
+use crate::domain::trust::devices::RegistryError;
+use crate::graph::Collection;
 use crate::graph::auth::{AuthError, Credential, Token, TokenSource, challenge_claims};
 use crate::graph::wire::{self, Entry, Page, WireError};
 use crate::runtime::random::{guid, jitter};
-
-/// The collection, below the directory's root.
-const COLLECTION: &str = "beta/directory/certificateAuthorities/mutualTlsOauthConfigurations";
 
 /// Bounds of one conversation.
 #[derive(Debug, Clone)]
@@ -153,6 +152,9 @@ pub enum FetchError {
     /// The answer is not understood.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// The devices are more than are kept.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
 }
 
 impl FetchError {
@@ -194,6 +196,7 @@ pub struct Since {
 pub struct Client {
     http: reqwest::Client,
     tokens: TokenSource,
+    collection: Collection,
     list: Url,
     limits: Limits,
 }
@@ -219,13 +222,19 @@ impl Client {
             request: limits.request,
         };
         let http = settings.client(None)?;
-        let mut list = base.clone();
-        list.set_query(None);
-        list.set_fragment(None);
-        let root = list.path().trim_end_matches('/').trim_end_matches("/beta").to_owned();
-        list.set_path(&format!("{root}/{COLLECTION}"));
+        let collection = Collection::default();
+        let list = below(base, collection.path());
         let tokens = TokenSource::new(credential, settings);
-        Ok(Self { http, tokens, list, limits })
+        Ok(Self { http, tokens, collection, list, limits })
+    }
+
+    /// The same for another collection of the directory.
+    #[must_use]
+    pub fn following(mut self, collection: Collection) -> Self {
+        let path = self.list.path();
+        let root = path.strip_suffix(self.collection.path()).unwrap_or(path).to_owned();
+        self.list.set_path(&format!("{root}{}", collection.path()));
+        Self { collection, ..self }
     }
 
     /// Where the list is asked for.
@@ -241,7 +250,9 @@ impl Client {
         let http = self.http().await?;
         let mut entries = Entries::default();
         let mut seen = HashSet::new();
-        let (mut next, mut bytes) = (Some(self.list.clone()), 0);
+        let mut list = self.list.clone();
+        list.set_query(self.collection.query());
+        let (mut next, mut bytes) = (Some(list), 0);
         let (mut etag, mut waits) = (None, false);
         while let Some(url) = next {
             if seen.len() >= self.limits.pages {
@@ -257,20 +268,35 @@ impl Client {
             }
             if first {
                 etag = text(&page.headers, "etag");
-                waits = text(&page.headers, "preference-applied")
-                    .is_some_and(|applied| applied.contains("wait"));
+                waits = applies_wait(&page.headers);
             }
             bytes += page.body.len();
             if bytes > self.limits.total_bytes {
                 return Err(FetchError::TooLarge { limit: self.limits.total_bytes });
             }
-            let page = Page::read(&page.body)?;
+            let page = Page::read_of(self.collection, &page.body)?;
             page.entries.into_iter().for_each(|entry| entries.add(entry));
             next = page.next.map(|link| self.same_origin(&link)).transpose()?;
         }
         let mut entries = entries.list;
         self.complete(&http, &mut entries).await;
         Ok(Fetched::List { entries, etag, waits })
+    }
+
+    /// One page of something else than the list, at an address that [`below`] or the directory gave.
+    /// With `wait` the directory may hold it back until there is something to say; the second value
+    /// tells that it would.
+    ///
+    /// # Errors
+    /// As for [`Client::fetch`].
+    pub(super) async fn page(
+        &self,
+        url: &Url,
+        wait: Option<Duration>,
+    ) -> Result<(Vec<u8>, bool), FetchError> {
+        let http = self.http().await?;
+        let answer = self.get(&http, url, Some(&Since { etag: None, wait })).await?;
+        Ok((answer.body, applies_wait(&answer.headers)))
     }
 
     /// One operation on the list (`below` is empty) or on what is below it, for administrators' tools:
@@ -286,11 +312,38 @@ impl Client {
         body: Option<&Value>,
         if_match: Option<&str>,
     ) -> Result<Value, FetchError> {
-        let http = self.http().await?;
         let mut url = self.list.clone();
         if let (Ok(mut path), false) = (url.path_segments_mut(), below.is_empty()) {
             path.push(below);
         }
+        self.operate(method, &url, body, if_match).await
+    }
+
+    /// The address of something else of the directory: `segments` are below its version.
+    pub fn at(&self, segments: &[&str], query: &str) -> Url {
+        let mut url = self.list.clone();
+        url.set_query((!query.is_empty()).then_some(query));
+        let root = url.path().rsplit_once("/directory/certificateAuthorities/");
+        let root = root.map_or("/", |(root, _)| root).to_owned();
+        url.set_path(&root);
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.extend(segments);
+        }
+        url
+    }
+
+    /// As [`Client::call`], at an address that [`Client::at`] made.
+    ///
+    /// # Errors
+    /// As for [`Client::call`].
+    pub async fn operate(
+        &self,
+        method: Method,
+        url: &Url,
+        body: Option<&Value>,
+        if_match: Option<&str>,
+    ) -> Result<Value, FetchError> {
+        let http = self.http().await?;
         let mut token = self.tokens.token().await?;
         let mut renewed = false;
         loop {
@@ -326,7 +379,6 @@ impl Client {
     /// # Errors
     /// As for [`Client::fetch`].
     pub async fn objects(&self) -> Result<Vec<Value>, FetchError> {
-        let http = self.http().await?;
         let (mut objects, mut seen) = (Vec::new(), HashSet::new());
         let mut next = Some(self.list.clone());
         while let Some(url) = next {
@@ -336,15 +388,25 @@ impl Client {
             if !seen.insert(url.clone()) {
                 return Err(FetchError::Circle);
             }
-            let mut page = wire::parse(&self.get(&http, &url, None).await?.body)?;
-            match page["value"].take() {
-                Value::Array(list) => objects.extend(list),
-                _ => return Err(WireError::Shape("`value` is no list".into()).into()),
-            }
-            let link = page["@odata.nextLink"].as_str();
-            next = link.map(|link| self.same_origin(link)).transpose()?;
+            let (page, link) = self.list_page(&url).await?;
+            objects.extend(page);
+            next = link;
         }
         Ok(objects)
+    }
+
+    /// One page of a list as it was sent, and where it goes on, for administrators' tools.
+    ///
+    /// # Errors
+    /// As for [`Client::fetch`].
+    pub async fn list_page(&self, url: &Url) -> Result<(Vec<Value>, Option<Url>), FetchError> {
+        let http = self.http().await?;
+        let mut page = wire::parse(&self.get(&http, url, None).await?.body)?;
+        let Value::Array(list) = page["value"].take() else {
+            return Err(WireError::Shape("`value` is no list".into()).into());
+        };
+        let link = page["@odata.nextLink"].as_str();
+        Ok((list, link.map(|link| self.same_origin(link)).transpose()?))
     }
 
     async fn http(&self) -> Result<reqwest::Client, AuthError> {
@@ -356,7 +418,11 @@ impl Client {
     async fn complete(&self, http: &reqwest::Client, entries: &mut [Entry]) {
         let shortened = entries.iter_mut().filter(|e| matches!(e, Entry::Shortened { .. }));
         for entry in shortened.take(self.limits.single_gets) {
-            match self.get_one(http, entry.id()).await {
+            let whole = match self.collection {
+                Collection::Devices => self.get_one(http, entry.id()).await,
+                Collection::Applications => self.get_authorities(http, entry).await,
+            };
+            match whole {
                 // An answer for another object says nothing about this one.
                 Ok(whole) if whole.id() == entry.id() => *entry = whole,
                 Ok(other) => {
@@ -380,7 +446,42 @@ impl Client {
         Ok(wire::read_entry(&answer.body)?)
     }
 
-    fn same_origin(&self, link: &str) -> Result<Url, FetchError> {
+    /// Asks for the authorities of an application configuration, page by page.
+    async fn get_authorities(
+        &self,
+        http: &reqwest::Client,
+        entry: &Entry,
+    ) -> Result<Entry, FetchError> {
+        let mut url = self.list.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.push(entry.id().as_str()).push("trustedCertificateAuthorities");
+        }
+        let (mut authorities, mut seen, mut bytes) = (Vec::new(), HashSet::new(), 0);
+        let mut next = Some(url);
+        while let Some(url) = next {
+            if seen.len() >= self.limits.pages {
+                return Err(FetchError::TooManyPages { limit: self.limits.pages });
+            }
+            if !seen.insert(url.clone()) {
+                return Err(FetchError::Circle);
+            }
+            let page = self.get(http, &url, None).await?;
+            bytes += page.body.len();
+            if bytes > self.limits.total_bytes {
+                return Err(FetchError::TooLarge { limit: self.limits.total_bytes });
+            }
+            let (more, link) = wire::read_authorities(&page.body)?;
+            authorities.extend(more);
+            next = link.map(|link| self.same_origin(&link)).transpose()?;
+        }
+        let name = match entry {
+            Entry::Shortened { readable: Some(known), .. } => &*known.display_name,
+            _ => "",
+        };
+        Ok(wire::application(entry.id(), name, &authorities))
+    }
+
+    pub(super) fn same_origin(&self, link: &str) -> Result<Url, FetchError> {
         match Url::parse(link) {
             Ok(url) if url.origin() == self.list.origin() => Ok(url),
             Ok(url) => Err(FetchError::Foreign(url.origin().ascii_serialization())),
@@ -547,6 +648,21 @@ fn text(headers: &HeaderMap, name: &'static str) -> Option<String> {
     Some(value.to_owned())
 }
 
+/// The directory lets a reader wait for a change (RFC 7240 section 3).
+fn applies_wait(headers: &HeaderMap) -> bool {
+    text(headers, "preference-applied").is_some_and(|applied| applied.contains("wait"))
+}
+
+/// An address below the root of a directory, whose version people put there or leave out.
+pub(super) fn below(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    let root = url.path().trim_end_matches('/').trim_end_matches("/beta").to_owned();
+    url.set_path(&format!("{root}/{path}"));
+    url
+}
+
 /// Refuses to send tokens in the clear over a network.
 fn check_base(base: &Url) -> Result<(), AuthError> {
     let bad = |why: &str| Err(AuthError::Credential(format!("directory address `{base}`: {why}")));
@@ -579,70 +695,4 @@ pub(super) fn chain(error: &dyn Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::runtime::log::Secret;
-
-    fn client(base: &str) -> Result<Client, AuthError> {
-        let base = Url::parse(base).expect("a URL");
-        let token = Credential::Static(Secret::new("t"));
-        Client::new(&base, token, Some(Vec::new()), Limits::default())
-    }
-
-    #[test]
-    fn the_base_may_be_written_in_any_way() {
-        for base in [
-            "https://g.example",
-            "https://g.example/",
-            "https://g.example/beta",
-            "https://g.example/beta/",
-        ] {
-            let url = client(base).expect("a client").url().to_string();
-            assert_eq!(url, format!("https://g.example/{COLLECTION}"));
-        }
-        let below = client("https://g.example/x/").expect("a client");
-        assert_eq!(below.url().path(), format!("/x/{COLLECTION}"));
-    }
-
-    #[test]
-    fn tokens_do_not_go_out_in_the_clear() {
-        for base in
-            ["http://g.example", "http://10.0.0.1", "ftp://g.example", "http://127.0.0.1.g.example"]
-        {
-            assert!(client(base).is_err(), "{base}");
-        }
-        for base in ["http://127.0.0.1:8081", "http://localhost:8081", "http://[::1]:8081"] {
-            assert!(client(base).is_ok(), "{base}");
-        }
-    }
-
-    #[test]
-    fn links_stay_at_the_origin() {
-        let client = client("https://g.example").expect("a client");
-        assert!(client.same_origin("https://g.example/beta/x?$skiptoken=1").is_ok());
-        assert!(client.same_origin("https://g.example:443/y").is_ok());
-        for link in [
-            "https://evil.example/",
-            "http://g.example/",
-            "https://g.example:444/",
-            "/beta/x",
-            "https://g.example@evil.example/",
-        ] {
-            assert!(matches!(client.same_origin(link), Err(FetchError::Foreign(_))), "{link}");
-        }
-    }
-
-    #[test]
-    fn retry_after_is_read_in_both_forms() {
-        let read = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("retry-after", value.parse().expect("a header"));
-            retry_after(&headers, Timestamp(784_111_700)).map(|d| d.as_secs())
-        };
-        assert_eq!(read("120"), Some(120));
-        assert_eq!(read("Sun, 06 Nov 1994 08:49:37 GMT"), Some(77));
-        assert_eq!(read("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0));
-        assert_eq!(read("soon"), None);
-        assert_eq!(read("-1"), None);
-    }
-}
+mod tests;

@@ -3,9 +3,12 @@
 //! A certificate must be one that a judge could ever use as what it is stated to be; every fault names
 //! the property as Graph does, and adds where it stands and which rule it breaks.
 
-use aws_lc_rs::digest;
+pub mod devices;
+
+mod certificates;
+mod members;
+
 use serde_json::{Map, Value};
-use url::Url;
 
 use crate::directory::errors::Fault;
 use crate::directory::names;
@@ -13,10 +16,15 @@ use crate::directory::shapes::{
     ApplicationConfiguration, Binary, CertificateAuthority, CertificateAuthorityAsEntity, Entity,
     MutualTlsOauthConfiguration,
 };
-use crate::domain::cert::Certificate;
+use crate::directory::validate::certificates::{address, key_identifier, stated, usable};
+use crate::directory::validate::members::{
+    known_members, not_deleted, only, property, same_id, text,
+};
 use crate::domain::time::Timestamp;
-use crate::graph::wire::{self, MAX_URL_LENGTH, member, subject_field};
+use crate::graph::wire::{self, member, subject_field};
 use crate::runtime::random::guid;
+
+pub use certificates::{check_authority, is_self_signed};
 
 /// Bytes of DER in one authority's certificate (Graph's stores take 8 KiB an object).
 pub const MAX_CERTIFICATE_BYTES: usize = 8 * 1024;
@@ -323,198 +331,6 @@ fn authority(
         issuer_ski: key_identifier(&certificate),
         certificate: Binary(certificate.der().to_vec()),
     })
-}
-
-/// The two required members: the certificate, and whether it is a root.
-fn stated(body: &Map<String, Value>, target: &str) -> Result<(Certificate, bool), Fault> {
-    let bad = |why: &str| property("certificate", AUTHORITY_INFORMATION, target, why);
-    let base64 = match member(body, "certificate") {
-        None | Some(Value::Null) => return Err(bad("it is required")),
-        Some(Value::String(text)) => text,
-        Some(_) => return Err(bad("it is no string")),
-    };
-    if base64.contains("-----BEGIN") {
-        return Err(bad("it is PEM; send the base64 of the DER alone"));
-    }
-    let der = wire::binary(base64).ok_or_else(|| bad("it is not base64"))?;
-    if der.starts_with(b"-----BEGIN") {
-        return Err(bad("it is the base64 of PEM; send the base64 of the DER"));
-    }
-    if der.len() > MAX_CERTIFICATE_BYTES {
-        let why = format!("{} bytes; at most {MAX_CERTIFICATE_BYTES} are taken", der.len());
-        return Err(bad(&why));
-    }
-    let certificate = Certificate::from_der(&der).map_err(|error| bad(&error.to_string()))?;
-    match member(body, "isRootAuthority") {
-        Some(Value::Bool(is_root)) => Ok((certificate, *is_root)),
-        other => {
-            let why = match other {
-                None | Some(Value::Null) => "it is required",
-                Some(_) => "it is neither true nor false",
-            };
-            Err(property("isRootAuthority", AUTHORITY_INFORMATION, target, why))
-        }
-    }
-}
-
-fn usable(
-    certificate: &Certificate,
-    is_root: bool,
-    target: &str,
-    now: Timestamp,
-) -> Result<(), Fault> {
-    check_authority(certificate, is_root, now)
-        .map_err(|why| property("certificate", AUTHORITY_INFORMATION, target, &why))
-}
-
-/// Refuses a certificate that no judge could use as the authority it is stated to be.
-///
-/// # Errors
-/// The rule that it breaks.
-pub fn check_authority(
-    certificate: &Certificate,
-    is_root: bool,
-    now: Timestamp,
-) -> Result<(), String> {
-    let bad = |why: &str| Err(why.to_owned());
-    if !certificate.basic_constraints.is_some_and(|b| b.ca) {
-        return bad("it is not a certification authority: basicConstraints lacks CA");
-    }
-    if certificate.key_usage.is_some_and(|usage| !usage.key_cert_sign()) {
-        return bad("its keyUsage does not allow keyCertSign");
-    }
-    if now > certificate.not_after {
-        return bad(&format!("it expired at {}", certificate.not_after));
-    }
-    if now < certificate.not_before {
-        return bad(&format!("it is not valid before {}", certificate.not_before));
-    }
-    match (is_root, is_self_signed(certificate)) {
-        (true, false) => {
-            bad("isRootAuthority is true, but no accepted signature of its own key is on it")
-        }
-        (false, true) => {
-            bad("isRootAuthority is false, but the certificate is signed with its own key")
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Self-issued, and signed with its own key (RFC 5280 section 3.2): a root, to the directory.
-pub fn is_self_signed(certificate: &Certificate) -> bool {
-    certificate.is_self_issued()
-        && webpki::ALL_VERIFICATION_ALGS.iter().any(|algorithm| {
-            algorithm.signature_alg_id().as_ref() == &certificate.signature_algorithm[..]
-                && algorithm.public_key_alg_id().as_ref() == &certificate.key_algorithm[..]
-                && algorithm
-                    .verify_signature(
-                        &certificate.public_key,
-                        certificate.tbs(),
-                        &certificate.signature,
-                    )
-                    .is_ok()
-        })
-}
-
-/// The subject key identifier; of a certificate without one, the first method of RFC 5280 section
-/// 4.2.1.2, since Graph's property is never null.
-fn key_identifier(certificate: &Certificate) -> String {
-    let computed = || {
-        let sha1 = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &certificate.public_key);
-        sha1.as_ref().into()
-    };
-    let id: Box<[u8]> = certificate.subject_key_id.clone().unwrap_or_else(computed);
-    id.iter().map(|byte| format!("{byte:02X}")).collect()
-}
-
-fn address(
-    body: &Map<String, Value>,
-    name: &'static str,
-    target: &str,
-) -> Result<Option<String>, Fault> {
-    let bad = |why: &str| Err(property(name, AUTHORITY_INFORMATION, target, why));
-    let text = match member(body, name) {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::String(text)) => text,
-        Some(_) => return bad("it is no string"),
-    };
-    if text.len() > MAX_URL_LENGTH {
-        return bad(&format!("{} bytes; at most {MAX_URL_LENGTH} are taken", text.len()));
-    }
-    match Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
-            if !url.username().is_empty() || url.password().is_some() {
-                return bad("an address with a user name or password is not taken");
-            }
-            Ok(Some(text.clone()))
-        }
-        Ok(url) => bad(&format!("`{}` is not http or https", url.scheme())),
-        Err(error) => bad(&format!("it is no URL: {error}")),
-    }
-}
-
-/// An optional text: `None` when the member is absent, `Some(None)` when it is null.
-fn text(
-    body: &Map<String, Value>,
-    name: &'static str,
-    resource: &'static str,
-    limit: usize,
-) -> Result<Option<Option<String>>, Fault> {
-    match member(body, name) {
-        None => Ok(None),
-        Some(Value::Null) => Ok(Some(None)),
-        Some(Value::String(text)) if text.chars().count() > limit => {
-            let why = format!("{} characters; at most {limit} are taken", text.chars().count());
-            Err(property(name, resource, "", &why))
-        }
-        Some(Value::String(text)) if text.chars().any(char::is_control) => {
-            Err(property(name, resource, "", "it contains control characters"))
-        }
-        Some(Value::String(text)) => Ok(Some(Some(text.clone()))),
-        Some(_) => Err(property(name, resource, "", "it is no string")),
-    }
-}
-
-/// Refuses members that the type does not have.  Annotations pass, and so does what is null: an SDK
-/// sends its own name of a property in that case.
-fn known_members<E: Entity>(body: &Map<String, Value>, also: &[&str]) -> Result<(), Fault> {
-    let known: Vec<&str> = E::PROPERTIES.iter().chain(E::NAVIGATION).chain(also).copied().collect();
-    only(body, &known, E::TYPE)
-}
-
-fn only(body: &Map<String, Value>, known: &[&str], resource: &'static str) -> Result<(), Fault> {
-    for (name, value) in body {
-        let name = name.trim();
-        if !(name.contains('@') || value.is_null() || known.contains(&name)) {
-            return Err(Fault::UnknownProperty { property: name.into(), resource });
-        }
-    }
-    Ok(())
-}
-
-fn not_deleted(body: &Map<String, Value>, resource: &'static str) -> Result<(), Fault> {
-    match member(body, "deletedDateTime") {
-        None | Some(Value::Null) => Ok(()),
-        Some(_) => Err(property("deletedDateTime", resource, "", "it is read-only")),
-    }
-}
-
-fn same_id(body: &Map<String, Value>, id: &str, resource: &'static str) -> Result<(), Fault> {
-    match member(body, "id") {
-        None | Some(Value::Null) => Ok(()),
-        Some(Value::String(sent)) if sent.eq_ignore_ascii_case(id) => Ok(()),
-        Some(_) => Err(property("id", resource, "", "it is not the id of the path")),
-    }
-}
-
-fn property(name: &'static str, resource: &'static str, target: &str, why: &str) -> Fault {
-    let target = match target {
-        "" => name.to_owned(),
-        // The list itself, or an element of it that is no object.
-        target if target.split('[').next() == Some(name) => target.to_owned(),
-        target => format!("{target}.{name}"),
-    };
-    Fault::Property { property: name, resource, target, why: why.into() }
 }
 
 #[cfg(test)]

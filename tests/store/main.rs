@@ -1,10 +1,15 @@
 //! The store's contract, held by both engines, and what the database of several replicas adds to it.
 
-#[path = "support/directory.rs"]
+#[path = "../support/directory.rs"]
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod directory;
-#[path = "support/postgres.rs"]
+#[path = "../support/postgres.rs"]
+#[allow(dead_code, reason = "other tests use the rest of it")]
 mod postgres;
+
+mod changes;
+mod replicas;
+mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
@@ -13,20 +18,17 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anchorgate::store::{Collection, Record, Store, StoreError};
-use directory::{Ca, M, Server, answer};
+use anchorgate::store::{Collection, Record, Since, Store, StoreError};
+use changes::{Reader, all};
 use postgres::{Cluster, database};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use reqwest::Method;
-use serde_json::{Value, json};
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, query};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 const C: Collection = Collection::MutualTlsOauthConfigurations;
+const D: Collection = Collection::Devices;
 /// Below the pace at which replicas ask by themselves: what is seen within this was told.
 const TOLD: Duration = Duration::from_secs(4);
 /// What a test waits for at most.
@@ -76,17 +78,19 @@ macro_rules! both_engines {
         mod embedded {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
-                super::$name(super::Place::file()).await;
+                super::$name($crate::Place::file()).await;
             })*
         }
         mod postgresql {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
-                super::$name(super::Place::database().await).await;
+                super::$name($crate::Place::database().await).await;
             })*
         }
     };
 }
+
+pub(crate) use both_engines;
 
 both_engines!(
     what_was_stored_is_there_after_a_restart,
@@ -95,6 +99,8 @@ both_engines!(
     a_limit_holds_against_many_at_once,
     what_is_referred_to_is_not_removed,
     a_change_is_announced,
+    a_change_is_one_of_its_own_collection,
+    objects_that_refer_to_one_are_listed_by_page,
     callers_that_go_away_leave_the_store_well,
     lists_go_on_where_they_stopped_in_the_order_of_bytes,
     concurrent_changes_are_all_kept_and_never_mixed,
@@ -109,8 +115,8 @@ async fn what_was_stored_is_there_after_a_restart(place: Place) {
     let store = place.open().await;
     let record = Record { id: "a".into(), version, body: b"one".to_vec() };
     assert_eq!(store.get(C, "a").await.ok(), Some(record));
-    assert_eq!(*store.changes().borrow(), version);
-    assert_eq!(store.version().await.ok(), Some(version));
+    assert_eq!(store.changes().borrow().of(C), version);
+    assert_eq!(store.version(C).await.ok(), Some(version));
     assert!(store.get(Collection::Devices, "a").await.is_err(), "another collection");
 }
 
@@ -185,9 +191,70 @@ async fn a_change_is_announced(place: Place) {
     let mut changes = store.changes();
     let version = store.insert(C, "a", vec![], None).await.expect("stored");
     timeout(TOLD, changes.changed()).await.expect("told").expect("announced");
-    assert_eq!(*changes.borrow_and_update(), version);
+    assert_eq!(changes.borrow_and_update().of(C), version);
     let _ = store.insert(C, "a", vec![], None).await;
     assert!(!changes.has_changed().expect("open"), "nothing was changed");
+}
+
+async fn a_change_is_one_of_its_own_collection(place: Place) {
+    let store = place.open().await;
+    let trust = store.insert(C, "a", vec![], None).await.expect("stored");
+    let device = store.insert(Collection::Devices, "d", vec![], None).await.expect("stored");
+    assert_eq!(store.version(C).await.ok(), Some(trust));
+    assert_eq!(store.version(Collection::Devices).await.ok(), Some(device));
+    assert_eq!(store.version(Collection::DeviceTemplates).await.ok(), Some(0));
+    store.remove(Collection::Devices, "d", None).await.expect("removed");
+    let removal = store.version(Collection::Devices).await.expect("a version");
+    assert!(removal > device, "a removal is a change");
+    assert_eq!(store.version(C).await.ok(), Some(trust));
+    assert!(store.replace(C, "a", 0, vec![]).await.is_err());
+    assert_eq!(store.version(C).await.ok(), Some(trust), "what is refused is no change");
+    let again = place_again(&place, store).await;
+    assert_eq!(again.version(C).await.ok(), Some(trust));
+    assert_eq!(again.changes().borrow().of(Collection::Devices), removal);
+}
+
+/// The same place, opened again.
+async fn place_again(place: &Place, store: Store) -> Store {
+    drop(store);
+    place.open().await
+}
+
+async fn objects_that_refer_to_one_are_listed_by_page(place: Place) {
+    const T: Collection = Collection::DeviceTemplates;
+    let store = place.open().await;
+    for id in ["t", "t\0", "u"] {
+        store.insert(T, id, vec![], None).await.expect("stored");
+    }
+    let ids: Vec<String> = (0..7).map(|n| format!("{n}")).collect();
+    for (n, id) in ids.iter().enumerate() {
+        let target = ["t", "u"][n % 2];
+        let body = target.as_bytes().to_vec();
+        let target = (T, target);
+        store.insert_referring(Collection::Devices, id, body, None, target).await.expect("stored");
+    }
+    store.insert_referring(C, "x", vec![], None, (T, "t")).await.expect("stored");
+    store.insert_referring(Collection::Devices, "z", vec![], None, (T, "t\0")).await.expect("it");
+    let store = place_again(&place, store).await;
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.referrers((T, "t"), Collection::Devices, after.clone(), 3).await;
+        let page = page.expect("a page");
+        assert!(page.iter().all(|record| record.body == b"t"));
+        let Some(last) = page.last() else { break };
+        after = Some(last.id.clone());
+        seen.extend(page.into_iter().map(|record| record.id));
+    }
+    assert_eq!(seen, ["0", "2", "4", "6"]);
+    assert!(matches!(store.remove(T, "t", None).await, Err(StoreError::Referenced(_))));
+    for id in ["0", "2", "4", "6"] {
+        store.remove(Collection::Devices, id, None).await.expect("removed");
+    }
+    let by = store.remove(T, "t", None).await;
+    assert!(matches!(&by, Err(StoreError::Referenced(id)) if id == "x"), "{by:?}");
+    store.remove(C, "x", None).await.expect("removed");
+    store.remove(T, "t", None).await.expect("nothing refers to it any longer");
+    assert!(matches!(store.remove(T, "t\0", None).await, Err(StoreError::Referenced(_))));
 }
 
 async fn lists_go_on_where_they_stopped_in_the_order_of_bytes(place: Place) {
@@ -308,6 +375,7 @@ async fn follow_the_model(place: &Place, steps: Vec<Step>) {
         store.remove(C, &record.id, Some(record.version)).await.expect("removed");
     }
     let mut model: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut reader = Reader::begin(&store).await;
     for step in steps {
         match step {
             Step::Insert(id, byte) => {
@@ -332,9 +400,10 @@ async fn follow_the_model(place: &Place, steps: Vec<Step>) {
                 store = place.open().await;
             }
         }
-        let all = store.list(C, None, 100).await.expect("a list");
-        let all: BTreeMap<_, _> = all.into_iter().map(|r| (r.id, r.body)).collect();
-        assert_eq!(all, model);
+        assert_eq!(all(&store).await, model);
+        assert_eq!(store.count(C).await.ok(), Some(model.len() as u64));
+        reader.follow(&store, 2).await.expect("followed");
+        assert_eq!(reader.objects, model);
     }
 }
 
@@ -388,177 +457,10 @@ async fn kill_nine_loses_nothing_that_was_answered(place: Place) {
         // A write that was under way may be there too: at most one for each kill.
         let kept = store.count(Collection::Devices).await.expect("a count") as usize;
         assert!(kept <= told.len() + round, "more is stored than was ever begun");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_write_through_one_replica_is_told_to_the_readers_of_another() {
-    let place = Place::database().await;
-    let (one, other) = (place.open().await, place.open().await);
-    let mut heard = other.changes();
-    let mut changes = BTreeSet::new();
-    for n in 0..20 {
-        let version = one.insert(C, &n.to_string(), vec![n], None).await.expect("stored");
-        timeout(TOLD, heard.wait_for(|last| *last >= version)).await.expect("told").expect("open");
-        assert_eq!(other.get(C, &n.to_string()).await.expect("there").version, version);
-        changes.insert(version);
-    }
-    assert_eq!(changes.len(), 20);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn replicas_that_start_at_once_make_the_tables_once() {
-    let place = Place::database().await;
-    let mut starts = JoinSet::new();
-    for n in 0..6 {
-        let text = place.text();
-        starts.spawn(async move {
-            let store = open(&text).await;
-            store.insert(C, &n.to_string(), vec![], None).await.map(|_| store)
-        });
-    }
-    for store in starts.join_all().await {
-        assert_eq!(store.expect("stored").count(C).await.ok(), Some(6));
-    }
-}
-
-/// The server is set to answer before it writes; the store must not be.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_crash_of_the_database_loses_nothing_that_was_answered() {
-    let cluster = Arc::new(Cluster::start("-c synchronous_commit=off -c wal_writer_delay=10s"));
-    let url = cluster.database().await;
-    let store = open(&url).await;
-    for n in 0..50 {
-        store.insert(C, &format!("{n:02}"), vec![], None).await.expect("stored");
-    }
-    cluster.crash();
-    cluster.resume();
-    let store = open(&url).await;
-    assert_eq!(store.count(C).await.ok(), Some(50));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dead_database_is_503_and_comes_back_by_itself() {
-    let cluster = Arc::new(Cluster::start(""));
-    let store = open(&cluster.database().await).await;
-    let server = Server::on(store.clone()).await;
-    let id = server.configuration("fleet", json!([Ca::root("root").element(true)])).await;
-    let path = format!("{M}/{id}");
-    let list = server.ask(Method::GET, M).send().await.expect("an answer");
-    let tag = list.headers()["etag"].to_str().expect("text").to_owned();
-    let unchanged = || server.ask(Method::GET, M).header("if-none-match", &tag);
-    assert_eq!(unchanged().send().await.expect("an answer").status(), 304);
-    let mut changes = store.changes();
-    changes.mark_unchanged();
-
-    cluster.crash();
-    for request in [
-        server.ask(Method::GET, M),
-        server.ask(Method::GET, &path),
-        server.ask(Method::PATCH, &path).json(&json!({"displayName": "lost"})),
-        server.ask(Method::DELETE, &path),
-        // "Unchanged" is not known any longer, and so is not answered.
-        unchanged(),
-        unchanged().header("prefer", "wait=5"),
-    ] {
-        let response = request.send().await.expect("an answer");
-        assert_eq!(response.status(), 503);
-        assert_eq!(response.headers()["retry-after"], "5");
-        let error: Value = response.json().await.expect("JSON");
-        assert_eq!(error["error"]["code"], "ServiceUnavailable");
-        assert!(!error.to_string().contains("sock"), "what is inside is not told: {error}");
-    }
-
-    cluster.resume();
-    // Assumed to have changed while nobody listened: whoever waits looks again.
-    timeout(LONG, changes.changed()).await.expect("it comes back").expect("open");
-    let (status, found) = server.get(&path).await;
-    assert_eq!((status, &found["displayName"]), (200, &json!("fleet")));
-    assert_eq!(server.patch(&path, &json!({"displayName": "new"})).await.0, 200);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_starts_without_its_database() {
-    let cluster = Arc::new(Cluster::start(""));
-    let url = cluster.database().await;
-    cluster.crash();
-    let store = open(&url).await;
-    assert!(matches!(store.count(C).await, Err(StoreError::Unavailable(_))));
-    let mut changes = store.changes();
-    cluster.resume();
-    timeout(LONG, changes.changed()).await.expect("it comes").expect("open");
-    assert_eq!(store.count(C).await.ok(), Some(0));
-}
-
-/// The listening connection alone is cut, as an idle one is by a firewall that says so.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_changed_while_nobody_listens_is_not_missed() {
-    let place = Place::database().await;
-    let (one, other) = (place.open().await, place.open().await);
-    let mut heard = other.changes();
-    let options: PgConnectOptions = place.text().parse().expect("a URL");
-    let mut operator = options.connect().await.expect("a connection");
-    for n in 0..5 {
-        // Of this test's database only: other tests share the server.
-        query(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-             WHERE datname = current_database() AND pid <> pg_backend_pid() \
-             AND (query LIKE 'LISTEN%' OR query LIKE '%FROM directory_version')",
-        )
-        .execute(&mut operator)
-        .await
-        .expect("cut");
-        // The store that writes is cut off too, and is back soon.
-        let version = loop {
-            match one.insert(C, &n.to_string(), vec![], None).await {
-                Ok(version) => break version,
-                Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,
-                Err(error) => panic!("{error}"),
-            }
-        };
-        timeout(LONG, heard.wait_for(|last| *last >= version)).await.expect("told").expect("open");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn patches_through_two_replicas_leave_one_whole_list() {
-    let place = Place::database().await;
-    let servers = [
-        Arc::new(Server::on(place.open().await).await),
-        Arc::new(Server::on(place.open().await).await),
-    ];
-    let id = servers[0].configuration("fleet", json!([])).await;
-    let path = format!("{M}/{id}");
-    let tag = servers[1].get(&path).await.1["@odata.etag"].as_str().expect("a tag").to_owned();
-    let lists: Vec<Vec<Ca>> =
-        (0..6).map(|n| (0..3).map(|m| Ca::root(&format!("root {n} {m}"))).collect()).collect();
-    let element = |ca: &Ca| ca.element(true);
-    for conditional in [true, false] {
-        let mut patches = JoinSet::new();
-        for (n, list) in lists.iter().enumerate() {
-            let (server, path, tag) = (Arc::clone(&servers[n % 2]), path.clone(), tag.clone());
-            let body =
-                json!({"certificateAuthorities": list.iter().map(element).collect::<Vec<_>>()});
-            patches.spawn(async move {
-                let request = server.ask(Method::PATCH, &path).json(&body);
-                let request = if conditional { request.header("if-match", tag) } else { request };
-                answer(request).await.0
-            });
-        }
-        let statuses = patches.join_all().await;
-        let done = statuses.iter().filter(|status| **status == 200).count();
-        let stale = statuses.iter().filter(|status| **status == 412).count();
-        let expected = if conditional { (1, 5) } else { (6, 0) };
-        assert_eq!((done, stale), expected, "{statuses:?}");
-        let stored = servers[1].get(&path).await.1;
-        let stored: Vec<&str> = stored["certificateAuthorities"]
-            .as_array()
-            .expect("a list")
-            .iter()
-            .filter_map(|authority| authority["certificate"].as_str())
-            .collect();
-        let whole =
-            lists.iter().any(|list| stored == list.iter().map(Ca::base64).collect::<Vec<_>>());
-        assert!(whole, "the stored list is nobody's: {stored:?}");
+        // What is kept beside the objects is of the same transactions.
+        let whole = Since { seen: 0, removals: store.version(D).await.expect("a version") };
+        let changes = store.changes_since(D, whole, 1000).await.expect("changes");
+        assert_eq!(changes.len(), kept);
+        assert!(changes.windows(2).all(|pair| pair[0].version < pair[1].version));
     }
 }

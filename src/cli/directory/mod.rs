@@ -1,5 +1,8 @@
-//! `anchorgate directory …`: an administrator's hand on the trust configurations of a directory, ours
-//! or Microsoft's.
+//! `anchorgate directory …`: an administrator's hand on the trust configurations and the devices of a
+//! directory, ours or Microsoft's.
+
+mod devices;
+mod import;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,6 +19,7 @@ use rustls_pki_types::pem::PemObject;
 use serde_json::{Map, Value, json};
 use url::Url;
 
+use crate::cli::directory::devices::{DeviceCommand, TemplateCommand};
 use crate::directory::validate::{MAX_CERTIFICATE_BYTES, check_authority, is_self_signed};
 use crate::domain::cert::{Certificate, Fingerprint};
 use crate::domain::subject::SubjectField;
@@ -28,7 +32,7 @@ use crate::runtime::log::Secret;
 /// Times that a read-modify-write is tried when somebody else writes in between.
 const TRIES: usize = 5;
 
-/// List, read and change the trust configurations of a directory, ours or Microsoft's
+/// List, read and change the trust configurations and devices of a directory, ours or Microsoft's
 ///
 /// Certificates are PEM or DER files; each is checked here, and what is wrong with it said, before
 /// anything is sent. A certificate that is signed with its own key is a root, any other an intermediate.
@@ -129,6 +133,15 @@ enum DirectoryCommand {
         #[arg(value_name = "FILE|SHA256")]
         authority: String,
     },
+    /// List, register, enable, disable and delete devices
+    ///
+    /// A device is named by its externalDeviceId, which the subject ID of its certificate is compared
+    /// with; where no device has that, by its object id.
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// List, make and delete the templates that devices are made from
+    #[command(subcommand)]
+    DeviceTemplate(TemplateCommand),
 }
 
 /// An authority as the command line names it.
@@ -188,6 +201,12 @@ pub async fn directory(args: &DirectoryArgs) -> anyhow::Result<ExitCode> {
     };
     let client = args.access.client()?;
     let answer = match &args.command {
+        DirectoryCommand::Device(command) => {
+            return devices::device(client, command, args.access.json).await;
+        }
+        DirectoryCommand::DeviceTemplate(command) => {
+            return devices::template(&client, command, args.access.json).await;
+        }
         DirectoryCommand::List => Value::Array(client.objects().await?),
         DirectoryCommand::Get { id } => client.call(Method::GET, id, None, None).await?,
         DirectoryCommand::Create { name, field, .. } => {

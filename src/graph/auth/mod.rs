@@ -3,34 +3,31 @@
 //! # Why not a library
 //! Microsoft's own has its certificate credential on OpenSSL; the grants are one form each.
 
+mod answer;
+mod assertion;
+mod cloud;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::digest;
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair};
-use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use reqwest::{Identity, RequestBuilder};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
 
 use crate::domain::time::Timestamp;
-use crate::graph::client::{HttpSettings, chain, read_limited};
+use crate::graph::auth::answer::{UNKNOWN_LIFE, send};
+use crate::graph::auth::assertion::client_assertion;
+use crate::graph::client::{HttpSettings, chain};
 use crate::runtime::log::Secret;
-use crate::runtime::random::guid;
+
+pub use answer::challenge_claims;
+pub use assertion::AssertionStyle;
+pub use cloud::Cloud;
 
 /// Tokens are renewed this long before they end, or at half their life if that is shorter.
 const RENEW_EARLY: Duration = Duration::from_secs(300);
-/// The life of a token whose answer does not say.
-const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
-/// Bytes of a token answer.
-const MAX_ANSWER: usize = 256 * 1024;
 /// Bytes of a credential's file.
 const MAX_FILE: u64 = 256 * 1024;
 
@@ -43,16 +40,6 @@ pub struct TokenEndpoint {
     pub client_id: String,
     /// For what, such as `https://graph.microsoft.com/.default`.
     pub scope: String,
-}
-
-/// How a client assertion is signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AssertionStyle {
-    /// PS256 and `x5t#S256`.
-    #[default]
-    Ps256,
-    /// RS256 and `x5t` (SHA-1), for set-ups that know nothing newer.
-    Rs256,
 }
 
 /// Which of several managed identities is meant.
@@ -359,269 +346,12 @@ fn managed(
     url
 }
 
-/// A JWT that proves the possession of the certificate's key (RFC 7523 section 3).
-fn client_assertion(
-    endpoint: &TokenEndpoint,
-    chain: &[u8],
-    key: &[u8],
-    style: AssertionStyle,
-    send_chain: bool,
-    now: Timestamp,
-) -> Result<Secret, AuthError> {
-    let bad = |why: &str| AuthError::Credential(why.into());
-    let certificates = CertificateDer::pem_slice_iter(chain)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| bad("the certificate file is not PEM"))?;
-    let leaf =
-        certificates.first().ok_or_else(|| bad("the certificate file has no certificate"))?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| bad("the key file has no PEM key"))?;
-    let key = match &key {
-        PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
-        PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
-        _ => return Err(bad("the key is not RSA: client assertions are signed by RSA keys")),
-    };
-    let key = key.map_err(|e| bad(&format!("the key is not an RSA key that can sign: {e}")))?;
-    let thumbprint = |algorithm| URL_SAFE_NO_PAD.encode(digest::digest(algorithm, leaf).as_ref());
-    let mut header = match style {
-        AssertionStyle::Ps256 => {
-            json!({"alg": "PS256", "typ": "JWT", "x5t#S256": thumbprint(&digest::SHA256)})
-        }
-        AssertionStyle::Rs256 => {
-            let x5t = thumbprint(&digest::SHA1_FOR_LEGACY_USE_ONLY);
-            json!({"alg": "RS256", "typ": "JWT", "x5t": x5t})
-        }
-    };
-    if send_chain {
-        header["x5c"] = certificates.iter().map(|c| STANDARD.encode(c)).collect();
-    }
-    let payload = json!({
-        "aud": endpoint.url.as_str(), "iss": endpoint.client_id, "sub": endpoint.client_id,
-        "iat": now.0, "nbf": now.0, "exp": now.0 + 600, "jti": guid(),
-    });
-    let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
-    let mut jwt = format!("{}.{}", part(&header), part(&payload));
-    let mut signature = vec![0; key.public_modulus_len()];
-    let padding: &dyn aws_lc_rs::signature::RsaEncoding = match style {
-        AssertionStyle::Ps256 => &RSA_PSS_SHA256,
-        AssertionStyle::Rs256 => &RSA_PKCS1_SHA256,
-    };
-    key.sign(padding, &SystemRandom::new(), jwt.as_bytes(), &mut signature)
-        .map_err(|_| bad("the key does not sign"))?;
-    jwt.push('.');
-    URL_SAFE_NO_PAD.encode_string(&signature, &mut jwt);
-    Ok(Secret::new(jwt))
-}
-
-async fn send(url: &Url, request: RequestBuilder) -> Result<(Secret, Duration), AuthError> {
-    let host = url.host_str().unwrap_or_default().to_owned();
-    let transport = |why: String| AuthError::Transport { host: host.clone(), why };
-    let response = request
-        .header("Accept", "application/json")
-        .header("client-request-id", guid())
-        .send()
-        .await
-        .map_err(|error| transport(chain(&error)))?;
-    let status = response.status().as_u16();
-    let body = read_limited(response, MAX_ANSWER).await.map_err(|e| transport(e.to_string()))?;
-    let answer: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    if status != 200 {
-        let text = |name: &str| answer[name].as_str().unwrap_or_default();
-        let why = format!("{} {}", text("error"), text("error_description"));
-        let why = why.trim().chars().filter(|c| !c.is_control()).take(300).collect();
-        return Err(AuthError::Refused { host, status, why });
-    }
-    read_token(&answer, Timestamp::from(SystemTime::now()))
-        .ok_or_else(|| transport("its answer has no usable access_token".into()))
-}
-
-/// The token of an answer, and how long it lives.  Managed identities write their numbers as strings,
-/// and some only say when the token ends.
-fn read_token(answer: &Value, now: Timestamp) -> Option<(Secret, Duration)> {
-    let token = answer["access_token"].as_str()?;
-    // What is no header value cannot be sent; what is not bearer we would send wrongly.
-    let sendable = !token.is_empty() && token.bytes().all(|b| (0x21..0x7f).contains(&b));
-    let kind = answer["token_type"].as_str().unwrap_or("Bearer");
-    if !sendable || !kind.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    let number = |name: &str| match &answer[name] {
-        Value::String(text) => text.trim().parse::<i64>().ok(),
-        value => value.as_i64(),
-    };
-    let life = number("expires_in")
-        .and_then(|seconds| u64::try_from(seconds).ok())
-        .map(Duration::from_secs)
-        .or_else(|| number("expires_on").map(|at| Timestamp(at).since(now)))
-        .unwrap_or(UNKNOWN_LIFE);
-    // A year is more than any; beyond it arithmetic on instants could overflow.
-    Some((Secret::new(token), life.min(Duration::from_secs(365 * 86_400))))
-}
-
-/// The claims that a directory asks for in a 401 (continuous access evaluation), decoded.
-pub fn challenge_claims(www_authenticate: &str) -> Option<String> {
-    if !www_authenticate.contains("insufficient_claims") {
-        return None;
-    }
-    let after = www_authenticate.split("claims=\"").nth(1)?;
-    let encoded = after.split('"').next()?.trim_end_matches('=');
-    let bytes = URL_SAFE_NO_PAD
-        .decode(encoded)
-        .or_else(|_| base64::engine::general_purpose::STANDARD_NO_PAD.decode(encoded))
-        .ok()?;
-    String::from_utf8(bytes).ok()
-}
-
-/// Microsoft's clouds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cloud {
-    /// The one that everybody means.
-    Global,
-    /// US government, level 4.
-    UsGov,
-    /// US government, level 5 (DoD).
-    Dod,
-    /// China, by 21Vianet.
-    China,
-}
-
-impl Cloud {
-    /// The cloud of that name: `global`, `usgov`, `dod` or `china`.
-    pub fn parse(name: &str) -> Option<Self> {
-        match name {
-            "global" => Some(Self::Global),
-            "usgov" => Some(Self::UsGov),
-            "dod" => Some(Self::Dod),
-            "china" => Some(Self::China),
-            _ => None,
-        }
-    }
-
-    /// Graph's root and the authority for tokens.
-    pub fn hosts(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Global => ("https://graph.microsoft.com", "https://login.microsoftonline.com"),
-            Self::UsGov => ("https://graph.microsoft.us", "https://login.microsoftonline.us"),
-            Self::Dod => ("https://dod-graph.microsoft.us", "https://login.microsoftonline.us"),
-            Self::China => {
-                ("https://microsoftgraph.chinacloudapi.cn", "https://login.chinacloudapi.cn")
-            }
-        }
-    }
-
-    /// Only the global cloud has mutualTlsOauthConfigurations.
-    pub fn has_mutual_tls(self) -> bool {
-        self == Self::Global
-    }
-
-    /// The token endpoint of a tenant and the scope of Graph, for a client.
-    pub fn endpoint(self, tenant: &str, client_id: &str) -> Option<TokenEndpoint> {
-        let (graph, authority) = self.hosts();
-        let mut url = Url::parse(authority).ok()?;
-        url.path_segments_mut().ok()?.clear().extend([tenant, "oauth2", "v2.0", "token"]);
-        Some(TokenEndpoint { url, client_id: client_id.into(), scope: format!("{graph}/.default") })
-    }
-}
-
 /// Shared by everybody who asks this source.
 pub type Tokens = Arc<TokenSource>;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aws_lc_rs::encoding::AsDer;
-    use aws_lc_rs::rsa::{KeyPair, KeySize};
-    use aws_lc_rs::signature::{
-        KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey,
-    };
-    use proptest::prelude::*;
-
-    fn endpoint() -> TokenEndpoint {
-        Cloud::Global.endpoint("contoso.example", "app-1").expect("an endpoint")
-    }
-
-    #[test]
-    fn a_cloud_has_its_endpoint() {
-        let endpoint = endpoint();
-        assert_eq!(
-            endpoint.url.as_str(),
-            "https://login.microsoftonline.com/contoso.example/oauth2/v2.0/token"
-        );
-        assert_eq!(endpoint.scope, "https://graph.microsoft.com/.default");
-        let hostile = Cloud::Global.endpoint("../x?y", "app").expect("an endpoint");
-        assert_eq!(hostile.url.path(), "/..%2Fx%3Fy/oauth2/v2.0/token");
-    }
-
-    #[test]
-    fn an_assertion_is_signed_by_the_certificates_key() {
-        let key = KeyPair::generate(KeySize::Rsa2048).expect("a key");
-        let public = key.public_key().as_ref().to_vec();
-        let pkcs8: aws_lc_rs::encoding::Pkcs8V1Der<'_> = key.as_der().expect("PKCS#8");
-        let pem = |label: &str, der: &[u8]| {
-            let body = STANDARD.encode(der);
-            format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n").into_bytes()
-        };
-        let (chain, key) = (pem("CERTIFICATE", b"leaf"), pem("PRIVATE KEY", pkcs8.as_ref()));
-        for style in [AssertionStyle::Ps256, AssertionStyle::Rs256] {
-            let jwt = client_assertion(&endpoint(), &chain, &key, style, true, Timestamp(1000))
-                .expect("an assertion");
-            let parts: Vec<&str> = jwt.expose().split('.').collect();
-            let json = |part: &str| -> Value {
-                serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).expect("base64"))
-                    .expect("JSON")
-            };
-            let (header, payload) = (json(parts[0]), json(parts[1]));
-            assert_eq!(header["x5c"], json!([STANDARD.encode(b"leaf")]));
-            assert_eq!(
-                (&payload["aud"], &payload["exp"]),
-                (&json!(endpoint().url.as_str()), &json!(1600))
-            );
-            assert_eq!((&payload["iss"], &payload["sub"]), (&json!("app-1"), &json!("app-1")));
-            let (algorithm, member, length) = match style {
-                AssertionStyle::Ps256 => (&RSA_PSS_2048_8192_SHA256, "x5t#S256", 43),
-                AssertionStyle::Rs256 => (&RSA_PKCS1_2048_8192_SHA256, "x5t", 27),
-            };
-            assert_eq!(header[member].as_str().map(str::len), Some(length));
-            let signature = URL_SAFE_NO_PAD.decode(parts[2]).expect("base64");
-            let signed = format!("{}.{}", parts[0], parts[1]);
-            UnparsedPublicKey::new(algorithm, &public)
-                .verify(signed.as_bytes(), &signature)
-                .expect("a good signature");
-        }
-        for (chain, key) in [(&b""[..], &key[..]), (&chain, b"none"), (&chain, &chain)] {
-            let style = AssertionStyle::Ps256;
-            assert!(client_assertion(&endpoint(), chain, key, style, false, Timestamp(0)).is_err());
-        }
-    }
-
-    #[test]
-    fn answers_of_every_kind_are_read() {
-        let life = |answer: Value| {
-            read_token(&answer, Timestamp(1_000))
-                .map(|(token, life)| (token.expose().to_owned(), life.as_secs()))
-        };
-        let token = |seconds| Some(("t".to_owned(), seconds));
-        assert_eq!(life(json!({"access_token": "t", "expires_in": 3599})), token(3599));
-        assert_eq!(life(json!({"access_token": "t", "expires_in": "3599"})), token(3599));
-        assert_eq!(life(json!({"access_token": "t", "expires_on": "1060"})), token(60));
-        assert_eq!(life(json!({"access_token": "t"})), token(300));
-        assert_eq!(life(json!({"access_token": "t", "token_type": "bearer"})), token(300));
-        for bad in [
-            json!(null),
-            json!({}),
-            json!({"access_token": ""}),
-            json!({"access_token": "a\nb"}),
-            json!({"access_token": "t", "token_type": "DPoP"}),
-        ] {
-            assert_eq!(life(bad.clone()), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_challenge_gives_its_claims() {
-        let header = r#"Bearer realm="", error="insufficient_claims", claims="eyJhIjoxfQ==""#;
-        assert_eq!(challenge_claims(header).as_deref(), Some(r#"{"a":1}"#));
-        assert_eq!(challenge_claims(r#"Bearer claims="eyJhIjoxfQ==""#), None);
-    }
 
     #[test]
     fn managed_identities_are_asked_for_in_their_way() {
@@ -633,12 +363,5 @@ mod tests {
             asked.query(),
             Some("api-version=2018-02-01&resource=https%3A%2F%2Fgraph.microsoft.com&client_id=a+b")
         );
-    }
-
-    proptest! {
-        #[test]
-        fn no_challenge_makes_it_panic(header in "(Bearer |insufficient_claims|claims=\"|[\"a-zA-Z=]){0,12}") {
-            let _ = challenge_claims(&header);
-        }
     }
 }

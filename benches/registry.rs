@@ -1,0 +1,101 @@
+//! What a registry of a million devices costs: memory, a start, a look-up, a change.
+
+use std::hint::black_box;
+
+use anchorgate::domain::trust::anchors::ConfigurationId;
+use anchorgate::domain::trust::devices::{
+    Change, DeviceKey, DeviceRegistry, KnownTo, News, ObjectKey, Standing,
+};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+
+const DEVICES: usize = 1_000_000;
+/// Objects on a page of an answer.
+const PAGE: usize = 1_000;
+
+fn name(n: usize) -> String {
+    format!("meter-{n}.berlin.fleet.example")
+}
+
+fn change(n: usize, enabled: bool) -> Change {
+    Change {
+        object: ObjectKey::of(&format!("00000000-0000-4000-8000-{n:012}")),
+        news: News::Is {
+            device: Some(Some(DeviceKey::of(&name(n)))),
+            enabled: Some(enabled),
+            known_to: Some(KnownTo::Only("fleet".into())),
+        },
+    }
+}
+
+/// A registry as it comes: page by page.
+fn enumerate(devices: usize) -> DeviceRegistry {
+    let mut registry = DeviceRegistry::default();
+    for page in 0..devices.div_ceil(PAGE) {
+        let changes: Vec<_> =
+            (page * PAGE..devices.min((page + 1) * PAGE)).map(|n| change(n, true)).collect();
+        registry = registry.changed(&changes, devices).expect("within the limit").0;
+    }
+    registry
+}
+
+/// Bytes of this process in memory, where the system tells.
+fn resident() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<usize>().ok()? * 1024)
+}
+
+fn registry(c: &mut Criterion) {
+    let mut bytes = Vec::new();
+    enumerate(DEVICES).write(&mut bytes);
+    let before = resident();
+    let registry = DeviceRegistry::read(&bytes, DEVICES).expect("what was written");
+    let again = DeviceRegistry::read(&bytes, DEVICES).expect("what was written");
+    if let (Some(before), Some(after)) = (before, resident()) {
+        // The second one has no memory of the first's building to use again.
+        let each = after.saturating_sub(before) as f64 / (2 * DEVICES) as f64;
+        println!(
+            "{each:.1} bytes a device in memory, at most; {} in the file",
+            bytes.len() / DEVICES
+        );
+    }
+    assert!(registry.difference(&again).is_empty());
+
+    let mut group = c.benchmark_group("registry");
+    group.sample_size(20);
+    let configuration = ConfigurationId::from("fleet");
+    let device = name(DEVICES / 3);
+    for (count, registry) in [("1", &enumerate(1)), ("1,000,000", &registry)] {
+        let id = if count == "1" { name(0) } else { device.clone() };
+        group.bench_function(format!("look-up among {count}"), |b| {
+            b.iter(|| {
+                let standing = registry.standing(DeviceKey::of(black_box(&id)), &configuration);
+                assert_eq!(standing, Standing::Enabled);
+            });
+        });
+    }
+    for changes in [1, PAGE] {
+        let news: Vec<_> = (0..changes).map(|n| change(n * 7, false)).collect();
+        group.bench_function(format!("{changes} changes in 1,000,000"), |b| {
+            b.iter_batched(
+                || registry.clone(),
+                |registry| registry.changed(&news, DEVICES).expect("within the limit"),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.sample_size(10);
+    group.bench_function("difference of two that share nothing", |b| {
+        b.iter(|| black_box(registry.difference(&again)));
+    });
+    group.bench_function("read 1,000,000 from disk's bytes", |b| {
+        b.iter(|| DeviceRegistry::read(black_box(&bytes), DEVICES).expect("a registry"));
+    });
+    group.bench_function("enumerate 1,000,000 in pages of 1,000", |b| {
+        b.iter(|| enumerate(black_box(DEVICES)));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, registry);
+criterion_main!(benches);

@@ -1,0 +1,277 @@
+//! `[[client]]` with `application_configuration`: applications, and what is followed for their sake.
+
+use std::path::Path;
+
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use crate::config::oauth::{fields, subjects, terms};
+use crate::config::read::{Section, text};
+use crate::domain::token::application::{Application, AuthMethod, Names};
+use crate::domain::token::policy::{Terms, TokenPolicy};
+use crate::domain::trust::anchors::ConfigurationId;
+use crate::domain::verify::UnverifiedChain;
+use crate::graph::{Collection, Config};
+
+/// Reads one client.  `None` after a problem was noted.
+pub fn read(section: &mut Section, own: Option<&Terms>, folder: &Path) -> Option<Application> {
+    let id = section.require("id", "the client_id", text);
+    let configuration = section.require(
+        "application_configuration",
+        "the id of one certificateBasedApplicationConfiguration",
+        text,
+    );
+    if section.has("configurations") {
+        drop(section.texts("configurations"));
+        let allowed = "an application is assigned to its application_configuration, and to no \
+                       configuration of devices";
+        section.problem("configurations", None, allowed);
+    }
+    let methods = AuthMethod::ALL.map(|method| (method.as_str(), method));
+    if !section.has("token_endpoint_auth_method") {
+        let allowed = "missing; it must be one of \"tls_client_auth\", \"private_key_jwt\"";
+        section.problem("token_endpoint_auth_method", None, allowed);
+    }
+    let method = section.choice("token_endpoint_auth_method", &methods);
+    let field = section.choice("subject_field", &fields());
+    let names = match (section.texts("subjects"), field) {
+        (None, None) => Some(None),
+        (None, Some(_)) => {
+            section.problem("subjects", None, "missing; `subject_field` says where they are");
+            None
+        }
+        (Some(_), None) => {
+            section.problem("subject_field", None, "missing; `subjects` are read by its rules");
+            None
+        }
+        (Some(texts), Some(field)) => {
+            subjects(section, field, &texts).map(|subjects| Some(Names { field, subjects }))
+        }
+    };
+    let certificates = certificates(section, folder);
+    let bound = section.flag("tls_client_certificate_bound_access_tokens").unwrap_or(true);
+    let terms = terms(section, own);
+    if terms.is_none() {
+        section.problem("audience", None, "missing, and [oauth] has none to take over");
+    }
+    Some(Application {
+        id: id?,
+        configuration: ConfigurationId::from(&configuration?[..]),
+        method: method?,
+        names: names?,
+        certificates: certificates?,
+        bound,
+        terms: terms?,
+    })
+}
+
+/// The certificates of the files that `certificates` names, each file's first one with those that
+/// judge it.
+fn certificates(section: &mut Section, folder: &Path) -> Option<Vec<UnverifiedChain>> {
+    let mut all = Vec::new();
+    let mut good = true;
+    for file in section.texts("certificates").unwrap_or_default() {
+        let Some(pem) = section.read("certificates", &folder.join(&file)) else {
+            good = false;
+            continue;
+        };
+        let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+        let chain = chain
+            .map_err(|error| format!("no PEM: {error}"))
+            .and_then(|chain| UnverifiedChain::from_der(&chain).map_err(|r| r.to_string()));
+        match chain {
+            Ok(chain) => all.push(chain),
+            Err(why) => {
+                good = false;
+                let allowed = format!("it must be PEM, the application's certificate first: {why}");
+                section.problem("certificates", Some(format!("`{file}`")), allowed);
+            }
+        }
+    }
+    good.then_some(all)
+}
+
+/// What has to be followed beside `sources` for the applications of `policy`: the application
+/// configurations of those directories that have one of theirs.  No other directory is asked, since
+/// that needs a permission of its own.
+pub fn sources(top: &Section, policy: &TokenPolicy, sources: &[Config]) -> Vec<Config> {
+    let source_of = |application: &Application| {
+        let id = application.configuration.as_str();
+        sources.iter().find(|source| {
+            let rest = id.strip_prefix(&*source.source).and_then(|rest| rest.strip_prefix('/'));
+            if source.prefix_ids { rest.is_some_and(|rest| !rest.is_empty()) } else { true }
+        })
+    };
+    let mut applications: Vec<_> = policy.applications().collect();
+    applications.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut followed: Vec<Config> = Vec::new();
+    for application in applications {
+        let Some(source) = source_of(application) else {
+            let allowed = if sources.is_empty() {
+                "there is no [[graph]] that could have it"
+            } else {
+                "with several [[graph]] it begins with the name of one of them and `/`"
+            };
+            top.problem(
+                &format!("client `{}`: application_configuration", application.id),
+                Some(format!("`{}`", application.configuration)),
+                allowed,
+            );
+            continue;
+        };
+        if followed.iter().all(|other| other.source != source.source) {
+            let state_file = source.state_file.as_ref();
+            followed.push(Config {
+                collection: Collection::Applications,
+                state_file: state_file.map(|file| file.with_extension("applications.state")),
+                ..source.clone()
+            });
+        }
+    }
+    followed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse::parse;
+
+    const MINIMAL: &str = r#"
+        data_dir = "state"
+        [tls]
+        certificate = "server.pem"
+        key = "server.key"
+        [oauth]
+        issuer = "https://gw.example"
+        token_url = "https://mtls.gw.example:8443"
+        audience = "https://api.example"
+    "#;
+    const GRAPH: &str = "[[graph]]\nname = 'one'\n[graph.credential]\ntoken = 't'\n";
+    const OTHER: &str = "[[graph]]\nname = 'two'\n[graph.credential]\ntoken = 't'\n";
+    const SCRIPT: &str = r#"
+        [[client]]
+        id = "script"
+        application_configuration = "c1"
+        token_endpoint_auth_method = "private_key_jwt"
+        tls_client_certificate_bound_access_tokens = false
+        subject_field = "tls_client_auth_san_dns"
+        subjects = ["script.example"]
+        certificates = ["script.pem"]
+    "#;
+
+    /// Reads all of it in a folder that has a certificate, and something that is none.
+    fn read(text: &str) -> Result<crate::config::Config, Vec<String>> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = rcgen::CertificateParams::default().self_signed(&key);
+        let pem = certificate.expect("a certificate").pem();
+        std::fs::write(folder.path().join("script.pem"), pem).expect("a file");
+        std::fs::write(folder.path().join("none.pem"), "nothing").expect("a file");
+        let table = text.parse().expect("TOML");
+        parse(table, folder.path()).map_err(|all| all.iter().map(ToString::to_string).collect())
+    }
+
+    fn problems(text: &str) -> Vec<String> {
+        read(text).map(drop).expect_err("refused")
+    }
+
+    #[test]
+    fn an_application_is_read_and_its_directory_followed() {
+        let config = read(&format!("{MINIMAL}{GRAPH}{SCRIPT}")).unwrap_or_else(|p| panic!("{p:?}"));
+        let script = config.policy.application("script").expect("there");
+        assert_eq!(script.method, AuthMethod::PrivateKeyJwt);
+        assert_eq!((script.configuration.as_str(), script.bound), ("c1", false));
+        assert_eq!((script.certificates.len(), script.names.is_some()), (1, true));
+        assert!(config.policy.serves_without_certificate());
+        let followed: Vec<_> = config.graph.iter().map(|g| (&*g.source, g.collection)).collect();
+        assert_eq!(followed, [("one", Collection::Devices), ("one", Collection::Applications)]);
+        let [devices, applications] = [0, 1].map(|n| config.graph[n].state_file.clone());
+        assert_ne!(devices, applications);
+
+        let bound = SCRIPT.replace("tls_client_certificate_bound_access_tokens = false", "");
+        let config = read(&format!("{MINIMAL}{GRAPH}{bound}")).unwrap_or_else(|p| panic!("{p:?}"));
+        assert!(!config.policy.serves_without_certificate(), "bound is the default");
+    }
+
+    /// Who has no application there is not asked for them: that needs a permission of its own.
+    #[test]
+    fn only_directories_that_are_needed_are_followed() {
+        let collections = |text: &str| {
+            let config = read(text).unwrap_or_else(|problems| panic!("{problems:?}"));
+            let of = config.graph.iter().filter(|g| g.collection == Collection::Applications);
+            of.map(|g| g.source.to_string()).collect::<Vec<_>>()
+        };
+        assert!(collections(&format!("{MINIMAL}{GRAPH}")).is_empty());
+        let of_two = SCRIPT.replace("c1", "two/c1");
+        let both = format!("{MINIMAL}{GRAPH}{OTHER}{of_two}");
+        assert_eq!(collections(&both), ["two"]);
+        let again = of_two.replace("\"script\"", "\"again\"");
+        assert_eq!(collections(&format!("{both}{again}")), ["two"]);
+        for (text, told) in [
+            (format!("{MINIMAL}{SCRIPT}"), "there is no [[graph]]"),
+            (format!("{MINIMAL}{GRAPH}{OTHER}{SCRIPT}"), "begins with the name"),
+            (format!("{both}{}", again.replace("two/c1", "three/c1")), "begins with the name"),
+            (format!("{both}{}", again.replace("two/c1", "two/")), "begins with the name"),
+        ] {
+            let found = problems(&text);
+            assert!(found.len() == 1 && found[0].contains(told), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn every_problem_of_an_application_is_told() {
+        let with = |from: &str, to: &str| format!("{MINIMAL}{GRAPH}{}", SCRIPT.replace(from, to));
+        let names = "subjects = [\"script.example\"]\n        certificates = [\"script.pem\"]";
+        let method = "token_endpoint_auth_method = \"private_key_jwt\"";
+        for (from, to, told) in [
+            (method, "", "token_endpoint_auth_method: missing"),
+            ("private_key_jwt", "client_secret_basic", "token_endpoint_auth_method: `"),
+            ("private_key_jwt", "tls_client_auth", "always bound to the certificate"),
+            ("\"c1\"", "7", "application_configuration: `7`"),
+            ("\"script\"", "\"scr\\u00efpt\"", "printable ASCII"),
+            (names, "", "subjects: missing"),
+            (names, "subjects = []", "has no subject"),
+            ("subject_field = \"tls_client_auth_san_dns\"", "", "subject_field: missing"),
+            ("script.example\"", "*.example\"", "subjects: `*.example`"),
+            ("script.pem", "absent.pem", "certificates: `"),
+            ("script.pem", "none.pem", "the application's certificate first"),
+            (
+                method,
+                "configurations = ['x']\ntoken_endpoint_auth_method = 'private_key_jwt'",
+                "no configuration of devices",
+            ),
+            (
+                method,
+                "spelt = 1\ntoken_endpoint_auth_method = 'private_key_jwt'",
+                "spelt: unknown key",
+            ),
+        ] {
+            let found = problems(&with(from, to));
+            assert!(found.len() == 1 && found[0].contains(told), "{from} -> {to}: {found:?}");
+        }
+        let nobody = format!("subject_field = \"tls_client_auth_san_dns\"\n        {names}");
+        let found = problems(&with(&nobody, ""));
+        assert!(
+            found.len() == 1 && found[0].contains("neither subjects nor certificates"),
+            "{found:?}"
+        );
+        let twice =
+            format!("{MINIMAL}{GRAPH}{SCRIPT}[[client]]\nid = 'script'\nconfigurations = ['d']");
+        assert!(problems(&twice)[0].contains("several of this client_id"));
+        // Keys of applications are none of devices' clients.
+        let device = "[[client]]\nid = 'd'\nconfigurations = ['d']\ncertificates = ['script.pem']";
+        let found = problems(&format!("{MINIMAL}{GRAPH}{device}"));
+        assert!(found[0].contains("certificates: unknown key"), "{found:?}");
+    }
+
+    /// The example that is commented out is good, but for the file that it names.
+    #[test]
+    fn the_example_of_an_application_is_good() {
+        let example = include_str!("../../deploy/config.example.toml");
+        let (_, from) = example.split_once("# [[client]]").expect("an example");
+        let (lines, _) = from.split_once("\n\n").expect("an end");
+        let client = lines.replace("\n# ", "\n");
+        let found = problems(&format!("{MINIMAL}{GRAPH}[[client]]{client}"));
+        assert!(found.len() == 1 && found[0].contains("certificates: `"), "{found:?}");
+    }
+}

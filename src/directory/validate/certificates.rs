@@ -1,0 +1,143 @@
+//! The certificate of an authority and where its lists are.
+
+use aws_lc_rs::digest;
+use serde_json::{Map, Value};
+use url::Url;
+
+use crate::directory::errors::Fault;
+use crate::directory::validate::members::property;
+use crate::directory::validate::{AUTHORITY_INFORMATION, MAX_CERTIFICATE_BYTES};
+use crate::domain::cert::Certificate;
+use crate::domain::time::Timestamp;
+use crate::graph::wire::{self, MAX_URL_LENGTH, member};
+
+/// The two required members: the certificate, and whether it is a root.
+pub(super) fn stated(
+    body: &Map<String, Value>,
+    target: &str,
+) -> Result<(Certificate, bool), Fault> {
+    let bad = |why: &str| property("certificate", AUTHORITY_INFORMATION, target, why);
+    let base64 = match member(body, "certificate") {
+        None | Some(Value::Null) => return Err(bad("it is required")),
+        Some(Value::String(text)) => text,
+        Some(_) => return Err(bad("it is no string")),
+    };
+    if base64.contains("-----BEGIN") {
+        return Err(bad("it is PEM; send the base64 of the DER alone"));
+    }
+    let der = wire::binary(base64).ok_or_else(|| bad("it is not base64"))?;
+    if der.starts_with(b"-----BEGIN") {
+        return Err(bad("it is the base64 of PEM; send the base64 of the DER"));
+    }
+    if der.len() > MAX_CERTIFICATE_BYTES {
+        let why = format!("{} bytes; at most {MAX_CERTIFICATE_BYTES} are taken", der.len());
+        return Err(bad(&why));
+    }
+    let certificate = Certificate::from_der(&der).map_err(|error| bad(&error.to_string()))?;
+    match member(body, "isRootAuthority") {
+        Some(Value::Bool(is_root)) => Ok((certificate, *is_root)),
+        other => {
+            let why = match other {
+                None | Some(Value::Null) => "it is required",
+                Some(_) => "it is neither true nor false",
+            };
+            Err(property("isRootAuthority", AUTHORITY_INFORMATION, target, why))
+        }
+    }
+}
+
+pub(super) fn usable(
+    certificate: &Certificate,
+    is_root: bool,
+    target: &str,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    check_authority(certificate, is_root, now)
+        .map_err(|why| property("certificate", AUTHORITY_INFORMATION, target, &why))
+}
+
+/// Refuses a certificate that no judge could use as the authority it is stated to be.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check_authority(
+    certificate: &Certificate,
+    is_root: bool,
+    now: Timestamp,
+) -> Result<(), String> {
+    let bad = |why: &str| Err(why.to_owned());
+    if !certificate.basic_constraints.is_some_and(|b| b.ca) {
+        return bad("it is not a certification authority: basicConstraints lacks CA");
+    }
+    if certificate.key_usage.is_some_and(|usage| !usage.key_cert_sign()) {
+        return bad("its keyUsage does not allow keyCertSign");
+    }
+    if now > certificate.not_after {
+        return bad(&format!("it expired at {}", certificate.not_after));
+    }
+    if now < certificate.not_before {
+        return bad(&format!("it is not valid before {}", certificate.not_before));
+    }
+    match (is_root, is_self_signed(certificate)) {
+        (true, false) => {
+            bad("isRootAuthority is true, but no accepted signature of its own key is on it")
+        }
+        (false, true) => {
+            bad("isRootAuthority is false, but the certificate is signed with its own key")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Self-issued, and signed with its own key (RFC 5280 section 3.2): a root, to the directory.
+pub fn is_self_signed(certificate: &Certificate) -> bool {
+    certificate.is_self_issued()
+        && webpki::ALL_VERIFICATION_ALGS.iter().any(|algorithm| {
+            algorithm.signature_alg_id().as_ref() == &certificate.signature_algorithm[..]
+                && algorithm.public_key_alg_id().as_ref() == &certificate.key_algorithm[..]
+                && algorithm
+                    .verify_signature(
+                        &certificate.public_key,
+                        certificate.tbs(),
+                        &certificate.signature,
+                    )
+                    .is_ok()
+        })
+}
+
+/// The subject key identifier; of a certificate without one, the first method of RFC 5280 section
+/// 4.2.1.2, since Graph's property is never null.
+pub(super) fn key_identifier(certificate: &Certificate) -> String {
+    let computed = || {
+        let sha1 = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &certificate.public_key);
+        sha1.as_ref().into()
+    };
+    let id: Box<[u8]> = certificate.subject_key_id.clone().unwrap_or_else(computed);
+    id.iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+pub(super) fn address(
+    body: &Map<String, Value>,
+    name: &'static str,
+    target: &str,
+) -> Result<Option<String>, Fault> {
+    let bad = |why: &str| Err(property(name, AUTHORITY_INFORMATION, target, why));
+    let text = match member(body, name) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) => text,
+        Some(_) => return bad("it is no string"),
+    };
+    if text.len() > MAX_URL_LENGTH {
+        return bad(&format!("{} bytes; at most {MAX_URL_LENGTH} are taken", text.len()));
+    }
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
+            if !url.username().is_empty() || url.password().is_some() {
+                return bad("an address with a user name or password is not taken");
+            }
+            Ok(Some(text.clone()))
+        }
+        Ok(url) => bad(&format!("`{}` is not http or https", url.scheme())),
+        Err(error) => bad(&format!("it is no URL: {error}")),
+    }
+}

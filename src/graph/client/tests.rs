@@ -1,0 +1,65 @@
+use super::*;
+use crate::runtime::log::Secret;
+
+fn client(base: &str) -> Result<Client, AuthError> {
+    let base = Url::parse(base).expect("a URL");
+    let token = Credential::Static(Secret::new("t"));
+    Client::new(&base, token, Some(Vec::new()), Limits::default())
+}
+
+#[test]
+fn the_base_may_be_written_in_any_way() {
+    for base in [
+        "https://g.example",
+        "https://g.example/",
+        "https://g.example/beta",
+        "https://g.example/beta/",
+    ] {
+        let url = client(base).expect("a client").url().to_string();
+        assert_eq!(url, format!("https://g.example/{}", Collection::Devices.path()));
+    }
+    let below = client("https://g.example/x/").expect("a client");
+    assert_eq!(below.url().path(), format!("/x/{}", Collection::Devices.path()));
+}
+
+#[test]
+fn tokens_do_not_go_out_in_the_clear() {
+    for base in
+        ["http://g.example", "http://10.0.0.1", "ftp://g.example", "http://127.0.0.1.g.example"]
+    {
+        assert!(client(base).is_err(), "{base}");
+    }
+    for base in ["http://127.0.0.1:8081", "http://localhost:8081", "http://[::1]:8081"] {
+        assert!(client(base).is_ok(), "{base}");
+    }
+}
+
+#[test]
+fn links_stay_at_the_origin() {
+    let client = client("https://g.example").expect("a client");
+    assert!(client.same_origin("https://g.example/beta/x?$skiptoken=1").is_ok());
+    assert!(client.same_origin("https://g.example:443/y").is_ok());
+    for link in [
+        "https://evil.example/",
+        "http://g.example/",
+        "https://g.example:444/",
+        "/beta/x",
+        "https://g.example@evil.example/",
+    ] {
+        assert!(matches!(client.same_origin(link), Err(FetchError::Foreign(_))), "{link}");
+    }
+}
+
+#[test]
+fn retry_after_is_read_in_both_forms() {
+    let read = |value: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("retry-after", value.parse().expect("a header"));
+        retry_after(&headers, Timestamp(784_111_700)).map(|d| d.as_secs())
+    };
+    assert_eq!(read("120"), Some(120));
+    assert_eq!(read("Sun, 06 Nov 1994 08:49:37 GMT"), Some(77));
+    assert_eq!(read("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0));
+    assert_eq!(read("soon"), None);
+    assert_eq!(read("-1"), None);
+}
