@@ -14,7 +14,8 @@
 #[path = "../tests/support/crl_maker.rs"]
 mod crl_maker;
 
-use std::net::SocketAddr;
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -34,8 +35,6 @@ use crl_maker::{extension, many, number, sequence, time, tlv};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Lists that are ready for one phase, 400 MB each at the most.
@@ -84,7 +83,7 @@ async fn run(plan: &Plan) {
     let hashing = Instant::now();
     let _ = digest(&SHA256, list.page.lock().expect("no panic").as_ref());
     let hashing = hashing.elapsed();
-    let at = serve(Arc::clone(&list.page)).await;
+    let at = serve(Arc::clone(&list.page));
 
     let gateway = Gateway::start(&file);
     create(&world, domain, at).await;
@@ -109,8 +108,8 @@ async fn run(plan: &Plan) {
         let lists: Vec<Arc<Vec<u8>>> = (0..LISTS).map(|_| list.renew()).collect();
         let fetch = async {
             let begin = Instant::now();
-            for der in lists {
-                *list.page.lock().expect("no panic") = der;
+            for der in &lists {
+                *list.page.lock().expect("no panic") = Arc::clone(der);
                 refresh(&world, at).await;
                 refreshes += 1;
                 if begin.elapsed() > plan.phase {
@@ -121,6 +120,7 @@ async fn run(plan: &Plan) {
         };
         let (samples, fetching) = tokio::join!(drive(&world, domain, plan.phase), fetch);
         refreshing += fetching;
+        drop(lists);
         busy.take(samples, fetching);
     }
     let each = refreshing / refreshes;
@@ -142,7 +142,9 @@ struct Gateway(Child);
 impl Gateway {
     fn start(file: &Path) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_anchorgate"));
-        command.arg("run").arg("--config").arg(file).stdout(Stdio::null()).stderr(Stdio::null());
+        command.arg("run").arg("--config").arg(file).stdout(Stdio::null()).stderr(
+            if std::env::var_os("TELL").is_some() { Stdio::inherit() } else { Stdio::null() },
+        );
         Self(command.spawn().expect("started"))
     }
 }
@@ -199,28 +201,29 @@ impl List {
     }
 }
 
-/// A web server of one page.
-async fn serve(page: Page) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+/// A web server of one page, on a thread of its own.
+fn serve(page: Page) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
             let page = Arc::clone(&page.lock().expect("no panic"));
-            tokio::spawn(async move {
-                let mut head = [0; 4096];
-                let _ = stream.read(&mut head).await;
-                let length = page.len();
-                let head = format!(
-                    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
-                );
-                // A gateway that is stopped while it fetches is no fault here.
-                let _ = stream.write_all(head.as_bytes()).await;
-                let _ = stream.write_all(&page).await;
-            });
+            // A gateway that is stopped while it fetches is no fault here.
+            let _ = stream.and_then(|stream| answer(stream, &page));
         }
     });
     address
 }
+
+fn answer(mut stream: TcpStream, page: &[u8]) -> io::Result<()> {
+    stream.read(&mut [0; 4096])?;
+    let length = page.len();
+    write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n")?;
+    page.chunks(PIECE).try_for_each(|piece| stream.write_all(piece))
+}
+
+/// Octets that are written at a time: a large write would keep a processor for long.
+const PIECE: usize = 32 * 1024;
 
 fn large_list(at: SocketAddr) -> String {
     format!("http://{at}/large.crl")

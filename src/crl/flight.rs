@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::body::Bytes;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::spawn_blocking;
@@ -15,9 +16,12 @@ use crate::crl::transport::{FetchError, Location, Transport, Validators};
 use crate::domain::cert::Certificate;
 use crate::domain::time::Timestamp;
 use crate::domain::trust::crl::{CrlError, ListReader, RevocationList};
+use crate::runtime::pace::Pace;
 
 /// Pieces of a list between the network and the walker.
 const PIECES: usize = 8;
+/// Octets of a piece that are walked before a rest may be due.
+const PORTION: usize = 32 * 1024;
 
 /// What every flight needs.
 pub(super) struct Hangar {
@@ -37,6 +41,14 @@ pub(super) struct Plan {
     pub(super) known: Option<Validators>,
     pub(super) past_caches: bool,
     pub(super) now: Timestamp,
+}
+
+impl Plan {
+    /// Devices wait for a first list; while one is renewed, the old one serves them.  `timeout` is the
+    /// time that a fetch may take, of which the most is not for rests.
+    fn pace(&self, timeout: Duration) -> Pace {
+        if self.in_force.is_some() { Pace::gentle(timeout / 3) } else { Pace::full() }
+    }
 }
 
 /// What a flight brought home.
@@ -93,10 +105,10 @@ impl Hangar {
         let (out, pieces) = mpsc::channel(PIECES);
         let (location, known, past_caches) =
             (plan.location.clone(), plan.known.clone(), plan.past_caches);
-        let limit = self.transport.config().max_bytes;
+        let (limit, timeout) = (self.transport.config().max_bytes, self.transport.config().timeout);
         let store = self.store.clone();
         let received = spawn_blocking(move || {
-            let read = receive(pieces, store.as_ref(), &plan, limit);
+            let read = receive(pieces, store.as_ref(), &plan, limit, plan.pace(timeout));
             (read, plan)
         });
         let fetched = self.transport.fetch(&location, known.as_ref(), past_caches, out).await;
@@ -104,7 +116,11 @@ impl Hangar {
         let fetched = match fetched {
             // The reader stopped taking pieces: what it says is the reason.
             Err(FetchError::Refused) => return Err(read.err().unwrap_or(LookError::Aborted)),
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                // Most of a large list may have come: it is not freed here, where requests are served.
+                drop(spawn_blocking(move || drop((read, plan))));
+                return Err(error.into());
+            }
             Ok(fetched) if fetched.unchanged => {
                 return Ok(Landed::Unchanged {
                     validators: fetched.validators,
@@ -116,7 +132,9 @@ impl Hangar {
         let (reader, saving) = read?;
         let validators = fetched.validators.clone();
         let saving = saving.zip(self.store.clone());
-        let finished = spawn_blocking(move || finish(reader, saving, &plan, validators)).await;
+        let finished =
+            spawn_blocking(move || finish(reader, saving, &plan, validators, plan.pace(timeout)))
+                .await;
         let list = finished.map_err(|_| LookError::Aborted)??;
         let (validators, max_age) = (fetched.validators, fetched.max_age);
         Ok(match list {
@@ -128,52 +146,33 @@ impl Hangar {
 
 /// Walks the pieces as they come, and writes them beside.
 fn receive(
-    mut pieces: Receiver<Vec<u8>>,
+    mut pieces: Receiver<Bytes>,
     store: Option<&Store>,
     plan: &Plan,
     limit: u64,
+    mut pace: Pace,
 ) -> Result<(ListReader, Option<Saving>), LookError> {
     let mut reader = ListReader::new(limit);
     let mut saving = None;
     let mut first = true;
-    let mut pace = Pace::default();
     while let Some(piece) = pieces.blocking_recv() {
         pace.begin();
-        reader.feed(&piece)?;
-        if std::mem::take(&mut first) {
-            saving = store
-                .and_then(|store| store.kept(&plan.address, store.begin(&plan.address)))
-                .zip(store);
+        for piece in piece.chunks(PORTION) {
+            reader.feed(piece)?;
+            if std::mem::take(&mut first) {
+                saving = store
+                    .and_then(|store| store.kept(&plan.address, store.begin(&plan.address)))
+                    .zip(store);
+            }
+            if let Some((mut file, store)) = saving.take()
+                && store.kept(&plan.address, file.write(piece)).is_some()
+            {
+                saving = Some((file, store));
+            }
+            pace.rest();
         }
-        if let Some((mut file, store)) = saving.take()
-            && store.kept(&plan.address, file.write(&piece)).is_some()
-        {
-            saving = Some((file, store));
-        }
-        pace.end();
     }
     Ok((reader, saving.map(|(file, _)| file)))
-}
-
-/// Rests as long as it works.
-#[derive(Default)]
-struct Pace {
-    begun: Option<std::time::Instant>,
-    worked: Duration,
-}
-
-impl Pace {
-    fn begin(&mut self) {
-        self.begun = Some(std::time::Instant::now());
-    }
-
-    fn end(&mut self) {
-        self.worked += self.begun.map_or(Duration::ZERO, |b| b.elapsed());
-        if self.worked > Duration::from_millis(1) && std::env::var_os("PACE").is_some() {
-            std::thread::sleep(self.worked);
-            self.worked = Duration::ZERO;
-        }
-    }
 }
 
 /// Verifies, compares with the list in force, and keeps on disk.  `None`: the same list again.
@@ -182,8 +181,9 @@ fn finish(
     saving: Option<(Saving, Store)>,
     plan: &Plan,
     validators: Validators,
+    mut pace: Pace,
 ) -> Result<Option<Arc<RevocationList>>, LookError> {
-    let list = reader.finish(&plan.signers, plan.now)?;
+    let list = reader.finish_between(&plan.signers, plan.now, &mut || pace.rest())?;
     if !point::accept(&plan.wanted, plan.in_force.as_deref(), &list)? {
         return Ok(None);
     }

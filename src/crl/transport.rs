@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper::body::Bytes;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Response, StatusCode};
@@ -199,7 +200,7 @@ impl Transport {
         location: &Location,
         known: Option<&Validators>,
         past_caches: bool,
-        out: Sender<Vec<u8>>,
+        out: Sender<Bytes>,
     ) -> Result<Fetched, FetchError> {
         let timeout = self.config.timeout;
         let fetch = async {
@@ -222,7 +223,7 @@ impl Transport {
         mut url: Url,
         known: Option<&Validators>,
         past_caches: bool,
-        out: Sender<Vec<u8>>,
+        out: Sender<Bytes>,
     ) -> Result<Fetched, FetchError> {
         for _ in 0..=self.config.max_redirects {
             self.allow(&url)?;
@@ -281,7 +282,7 @@ impl Transport {
     async fn body(
         &self,
         mut response: Response,
-        out: Sender<Vec<u8>>,
+        out: Sender<Bytes>,
     ) -> Result<Fetched, FetchError> {
         let limit = self.config.max_bytes;
         let encoding = text(response.headers(), header::CONTENT_ENCODING);
@@ -307,7 +308,7 @@ impl Transport {
             if seen > limit {
                 return Err(FetchError::TooLarge { bytes: seen, limit });
             }
-            out.send(piece.to_vec()).await.map_err(|_| FetchError::Refused)?;
+            out.send(piece).await.map_err(|_| FetchError::Refused)?;
         }
         Ok(fetched)
     }
@@ -365,7 +366,7 @@ fn read_file(
     path: &std::path::Path,
     known: Option<&Validators>,
     limit: u64,
-    out: &Sender<Vec<u8>>,
+    out: &Sender<Bytes>,
 ) -> Result<Fetched, FetchError> {
     // Before it is opened: to open a pipe waits for whoever writes to it.
     if !std::fs::metadata(path)?.is_file() {
@@ -392,7 +393,7 @@ fn read_file(
             return Err(FetchError::TooLarge { bytes: seen, limit });
         }
         piece.truncate(read);
-        out.blocking_send(piece).map_err(|_| FetchError::Refused)?;
+        out.blocking_send(piece.into()).map_err(|_| FetchError::Refused)?;
     }
 }
 

@@ -92,8 +92,22 @@ impl ListReader {
         signers: &[Arc<Certificate>],
         now: Timestamp,
     ) -> Result<RevocationList, CrlError> {
+        self.finish_between(signers, now, &mut || {})
+    }
+
+    /// [`ListReader::finish`], which for a large list is much work; `between` is called between small
+    /// portions of it.
+    ///
+    /// # Errors
+    /// Those of [`ListReader::finish`].
+    pub fn finish_between(
+        self,
+        signers: &[Arc<Certificate>],
+        now: Timestamp,
+        between: &mut dyn FnMut(),
+    ) -> Result<RevocationList, CrlError> {
         let (issuer, walk) = self.end()?;
-        walk.finish(signers, now).map_err(|fault| CrlError { issuer, fault })
+        walk.finish(signers, now, between).map_err(|fault| CrlError { issuer, fault })
     }
 
     /// What the bytes say, whoever wrote them: to look at, and good for nothing else.
@@ -102,7 +116,7 @@ impl ListReader {
     /// The list is truncated or breaks a rule.
     pub fn finish_unverified(self) -> Result<Unverified, CrlError> {
         let (issuer, walk) = self.end()?;
-        let list = walk.list(Vec::new()).map_err(|fault| CrlError { issuer, fault })?;
+        let list = walk.list(Vec::new(), &mut || {}).map_err(|fault| CrlError { issuer, fault })?;
         Ok(Unverified(list))
     }
 
@@ -494,6 +508,7 @@ impl Walk {
         mut self,
         signers: &[Arc<Certificate>],
         now: Timestamp,
+        between: &mut dyn FnMut(),
     ) -> Result<RevocationList, Fault> {
         let message = std::mem::replace(&mut self.message, Message::new());
         let signed = message.finish().ok_or(Fault::Rule("no signature algorithm"))?;
@@ -503,11 +518,15 @@ impl Walk {
         if self.this_update > now {
             return Err(Fault::NotYetValid { this_update: self.this_update, now });
         }
-        self.list(signers)
+        self.list(signers, between)
     }
 
     /// The list, as signed by `signers`.
-    fn list(self, signers: Vec<Arc<Certificate>>) -> Result<RevocationList, Fault> {
+    fn list(
+        self,
+        signers: Vec<Arc<Certificate>>,
+        between: &mut dyn FnMut(),
+    ) -> Result<RevocationList, Fault> {
         let issuer = self.issuer.ok_or(Fault::Rule("no issuer"))?;
         let scope = self.extensions.scope;
         if !self.others.is_empty() && !scope.as_ref().is_some_and(|scope| scope.indirect) {
@@ -526,7 +545,8 @@ impl Walk {
         let mut names: Vec<_> = self.others.into_iter().collect();
         names.sort_unstable_by_key(|(_, group)| *group);
         let names = std::iter::once(issuer.clone()).chain(names.into_iter().map(|(name, _)| name));
-        let groups = names.zip(self.groups.into_iter().map(Filling::finish)).collect();
+        let groups = self.groups.into_iter().map(|filling| filling.finish(between));
+        let groups = names.zip(groups).collect();
         Ok(RevocationList {
             issuer,
             signers,
