@@ -208,16 +208,6 @@ fn lists_that_break_a_rule_are_not_used() {
         ("in the future", good().this_update(Timestamp(NOW.0 + 1)).sign()),
         ("left over", [good().sign(), vec![0]].concat()),
         ("truncated", good().sign()[..100].to_vec()),
-        ("empty; it is left out", {
-            // An entry list of nothing, before the extensions; both structures around it grow.
-            let mut found = ca.list().number(1).sign();
-            let at = found.windows(2).position(|w| w == [0xa0, 0x0e]).expect("extensions");
-            found.splice(at..at, [0x30, 0x00]);
-            assert_eq!((found[0], found[1], found[3]), (0x30, 0x81, 0x30), "short structures");
-            found[2] += 2;
-            found[4] += 2;
-            found
-        }),
     ];
     for (why, der) in cases {
         let found = fault(&ca, &der).to_string();
@@ -694,6 +684,26 @@ fn the_command_line_tells_what_is_in_a_list() {
     let (status, said) = ask(&["--at", &now, "--signer", &wrong]);
     assert_eq!(status, Some(1), "{said}");
     assert!(said.contains("not usable:   the signature does not verify"), "{said}");
+    // Standard input is there once.
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_anchorgate"));
+    command.args(["crl", "inspect", "-", "--at", &now, "--signer", &right]);
+    let given = std::fs::File::open(&list).expect("the list");
+    let output = command.stdin(given).output().expect("the program runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("by `CN=Root`"), "{said}");
+    let few = ca.list().number(7).scope(&[0x83, 2, 5, 0x60]).sign();
+    std::fs::write(&list, few).expect("room");
+    let (_, said) = ask(&["--at", &now]);
+    assert!(said.contains("all certificates, only for keyCompromise, cACompromise"), "{said}");
+    // Whether it breaks off or goes wrong, it is told in the same way.
+    for broken in [ca.list().sign()[..90].to_vec(), b"<html>".to_vec(), vec![0x30, 3, 1, 2, 3]] {
+        let other = folder.path().join("broken.crl");
+        std::fs::write(&other, broken).expect("room");
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_anchorgate"));
+        let output = command.args(["crl", "inspect"]).arg(&other).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.code() == Some(1) && said.starts_with("not usable: "), "{said}");
+    }
     let (status, said) = ask(&["--at", "2030-01-01T00:00:00Z"]);
     assert_eq!(status, Some(1), "{said}");
     assert!(said.contains("stale") && said.contains("not verified"), "{said}");

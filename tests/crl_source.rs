@@ -2,114 +2,23 @@
 
 #[path = "support/crl_maker.rs"]
 mod crl_maker;
+#[path = "support/source.rs"]
+mod source;
 #[path = "support/web.rs"]
 mod web;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use anchorgate::crl::{self, Config, Handle, Metrics, RefreshError, Source, Status};
-use anchorgate::domain::subject::SubjectField;
+use anchorgate::crl::{self, Config, RefreshError};
 use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::anchors::{
-    AnchorSet, Authority, Configuration, ConfigurationId, Devices, Kind,
-};
-use anchorgate::domain::trust::assembly::{ListState, Update};
-use anchorgate::domain::trust::crl::RevocationList;
+use anchorgate::domain::trust::anchors::AnchorSet;
+use anchorgate::domain::trust::assembly::ListState;
 use anchorgate::domain::trust::revocations::{AuthorityPolicy, CrlMode, ListPolicy, Selector};
 use crl_maker::{Ca, HOUR, NOW};
+use source::{anchors, number, start, start_at};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
 use web::{Page, Web};
-
-fn anchors(ca: &Ca, crl: Option<&str>, delta: Option<&str>) -> Arc<AnchorSet> {
-    Arc::new(AnchorSet {
-        configurations: vec![Configuration {
-            id: ConfigurationId::from("1"),
-            display_name: "fleet".to_owned(),
-            kind: Kind::Devices(SubjectField::SanDns),
-            devices: Devices::Any,
-            authorities: vec![Authority {
-                certificate: Arc::clone(&ca.certificate),
-                is_root: true,
-                crl_url: crl.map(Into::into),
-                delta_crl_url: delta.map(Into::into),
-            }],
-        }],
-        skipped: Vec::new(),
-    })
-}
-
-/// A running source, and what it sends.
-struct Running {
-    handle: Handle,
-    anchors: watch::Sender<Arc<AnchorSet>>,
-    updates: mpsc::Receiver<Update>,
-    stop: CancellationToken,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
-
-fn start(config: Config, set: Arc<AnchorSet>) -> Running {
-    start_at(config, set, Arc::new(|| NOW))
-}
-
-fn start_at(config: Config, set: Arc<AnchorSet>, clock: crl::Clock) -> Running {
-    let (anchors, watched) = watch::channel(set);
-    let (sender, updates) = mpsc::channel(100);
-    let (source, handle) =
-        Source::new(config, watched, sender, Metrics::default(), clock).expect("a source");
-    let stop = CancellationToken::new();
-    tokio::spawn(source.run(stop.clone()));
-    Running { handle, anchors, updates, stop }
-}
-
-impl Running {
-    async fn next(&mut self) -> ListState {
-        match self.updates.recv().await.expect("the source runs") {
-            Update::Lists { state, .. } => state,
-            other => panic!("the source has nothing but lists: {other:?}"),
-        }
-    }
-
-    async fn list(&mut self) -> Arc<RevocationList> {
-        match self.next().await {
-            ListState::InForce(list) => list,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn unusable(&mut self) -> String {
-        match self.next().await {
-            ListState::Unusable { why, .. } => why,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn refresh(&self) -> Status {
-        let mut all = self.handle.refresh(None).await.expect("the source runs");
-        assert_eq!(all.len(), 1);
-        all.remove(0)
-    }
-
-    /// Refreshes, and says why that failed.
-    async fn error(&self) -> String {
-        self.refresh().await.last_error.expect("a failure").error
-    }
-
-    fn is_silent(&mut self) -> bool {
-        self.updates.try_recv().is_err()
-    }
-}
-
-fn number(status: &Status) -> Option<&str> {
-    status.list.as_ref().and_then(|list| list.number.as_deref())
-}
 
 #[tokio::test]
 async fn a_new_list_displaces_the_old_one_and_a_worse_one_does_not() {

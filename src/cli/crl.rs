@@ -1,18 +1,23 @@
-//! `crl inspect`: what is in a list, and why it would not be used.  Nothing is fetched or asked.
+//! `crl inspect`: what is in a list, and why it would not be used; nothing is fetched or asked.  And
+//! how `crl show` tells what is in force.
 
-use std::io::Read;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use serde_json::{Value, json};
 
 use crate::domain::cert::{Certificate, GeneralName};
 use crate::domain::time::Timestamp;
-use crate::domain::trust::crl::{Kind, ListReader, Only, RevocationList};
+use crate::domain::trust::crl::{
+    CrlError, Fault, Kind, ListReader, Only, RevocationList, Unverified,
+};
 
 /// Bytes of a list that are read here: more than any limit for fetching.
 const MAX_LIST: u64 = 4 << 30;
@@ -56,27 +61,25 @@ pub fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
         signers.extend(read_signers(path)?);
     }
 
-    let unverified = match read_list(&args.file)?.finish_unverified() {
-        Ok(unverified) => unverified,
+    let (said, verified) = match read_list(&args.file, &signers, now)? {
+        Ok(read) => read,
         Err(error) => {
             println!("not usable: {error}");
             return Ok(ExitCode::FAILURE);
         }
     };
-    let list = unverified.list();
+    let list = said.list();
     show(list);
     let mut faults = faults(list, now);
-    if signers.is_empty() {
-        println!("signature:    not verified; --signer names who should have signed");
-    } else {
-        // The file is read again: a list is verified as it is read.
-        match read_list(&args.file)?.finish(&signers, now) {
-            Ok(list) => {
-                let signer = list.signers.first().map(|signer| signer.subject.to_string());
-                println!("signature:    by `{}`", signer.unwrap_or_default());
-            }
-            Err(error) => faults.push(error.fault.to_string()),
+    match verified {
+        None => println!("signature:    not verified; --signer names who should have signed"),
+        Some(Ok(list)) => {
+            let signer = list.signers.first().map(|signer| signer.subject.to_string());
+            println!("signature:    by `{}`", signer.unwrap_or_default());
         }
+        // Of the future is among the faults already.
+        Some(Err(error)) if matches!(error.fault, Fault::NotYetValid { .. }) => {}
+        Some(Err(error)) => faults.push(error.fault.to_string()),
     }
     for fault in &faults {
         println!("not usable:   {fault}");
@@ -85,23 +88,35 @@ pub fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     Ok(if faults.is_empty() && !listed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn read_list(path: &Path) -> anyhow::Result<ListReader> {
+/// What a list says, and whether one of the signers, if there are any, vouches for it.
+type Read = (Unverified, Option<Result<RevocationList, CrlError>>);
+
+/// Reads a list once, as standard input can be.
+fn read_list(
+    path: &Path,
+    signers: &[Arc<Certificate>],
+    now: Timestamp,
+) -> anyhow::Result<Result<Read, CrlError>> {
     let mut source = open(path)?;
-    let mut reader = ListReader::new(MAX_LIST);
+    let mut said = ListReader::new(MAX_LIST);
+    let mut verifying = (!signers.is_empty()).then(|| ListReader::new(MAX_LIST));
     let mut piece = vec![0; 256 * 1024];
     loop {
         let read = source.read(&mut piece).with_context(|| path.display().to_string())?;
         if read == 0 {
-            return Ok(reader);
+            break;
         }
-        // What is wrong with the bytes is told at the end, by whoever asks for the list.
-        if let Err(error) = reader.feed(&piece[..read]) {
-            bail!("{}: {error}", path.display());
+        for reader in std::iter::once(&mut said).chain(&mut verifying) {
+            if let Err(error) = reader.feed(&piece[..read]) {
+                return Ok(Err(error));
+            }
         }
     }
+    let verified = verifying.map(|reader| reader.finish(signers, now));
+    Ok(said.finish_unverified().map(|said| (said, verified)))
 }
 
-fn open(path: &Path) -> anyhow::Result<Box<dyn Read>> {
+fn open(path: &Path) -> anyhow::Result<Box<dyn std::io::Read>> {
     if path.as_os_str() == "-" {
         return Ok(Box::new(std::io::stdin().lock()));
     }
@@ -169,7 +184,8 @@ fn show(list: &RevocationList) {
             Only::Attribute => "attribute certificates only",
         };
         let indirect = if scope.indirect { ", indirect" } else { "" };
-        let reasons = if scope.reasons.is_some() { ", some reasons only" } else { "" };
+        let reasons = scope.reasons.map(|reasons| format!(", only for {reasons}"));
+        let reasons = reasons.unwrap_or_default();
         println!("scope:        {only}{reasons}{indirect}");
         for name in scope.names.iter().flatten() {
             println!("              at {}", general_name(name));
@@ -215,6 +231,70 @@ fn show_serial(list: &RevocationList, serial: &[u8]) -> bool {
     listed
 }
 
+/// One address of a running gateway, as `crl show` tells it.
+pub fn show_status(status: &Value, now: Timestamp) {
+    println!("{}", text(&status["address"]));
+    match &status["list"] {
+        Value::Null => println!("  no list"),
+        list => show_in_force(list, now),
+    }
+    for policy in status["policies"].as_array().into_iter().flatten() {
+        let delta = if policy["requireDelta"] == json!(true) { ", with a fresh delta" } else { "" };
+        println!(
+            "  {} for {}, grace {} s{delta}",
+            text(&policy["mode"]),
+            text(&policy["authority"]),
+            policy["graceSeconds"]
+        );
+    }
+    let from_disk = status["fromDisk"] == json!(true);
+    let fetched = if from_disk { "from disk, fetched" } else { "fetched" };
+    println!("  {fetched} {}, next look {}", text(&status["fetched"]), text(&status["nextFetch"]));
+    if !status["list"].is_null() && status["kept"] == json!(false) {
+        println!("  no copy on disk");
+    }
+    let error = &status["lastError"];
+    if error.is_object() {
+        println!("  failed {}: {}", text(&error["at"]), text(&error["error"]));
+    }
+}
+
+fn show_in_force(list: &Value, now: Timestamp) {
+    let base = list["baseNumber"].as_str().map(|base| format!(" to {base}")).unwrap_or_default();
+    println!(
+        "  {} of {}: number {}{base}, {} entries, {} bytes ({} in memory)",
+        text(&list["kind"]),
+        text(&list["issuer"]),
+        text(&list["number"]),
+        list["entries"],
+        list["bytes"],
+        list["residentBytes"]
+    );
+    let at = |value: &Value| value.as_str().and_then(Timestamp::parse_rfc3339);
+    let age = at(&list["thisUpdate"]).map(|at| span(now.since(at))).unwrap_or_default();
+    let end = match at(&list["nextUpdate"]) {
+        None => "never due".to_owned(),
+        Some(end) if end < now => format!("stale since {end}, {}", span(now.since(end))),
+        Some(end) => format!("due {end}, in {}", span(end.since(now))),
+    };
+    println!("  issued {}, {age} ago; {end}", text(&list["thisUpdate"]));
+}
+
+/// A time in its largest unit that says enough.
+fn span(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ ..120 => format!("{seconds} s"),
+        seconds @ ..7_200 => format!("{} min", seconds / 60),
+        seconds @ ..172_800 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// A text, or `-`.
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("-")
+}
+
 fn general_name(name: &GeneralName) -> String {
     match name {
         GeneralName::Directory(name) => name.to_string(),
@@ -229,6 +309,21 @@ fn general_name(name: &GeneralName) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_are_told_in_one_unit() {
+        for (seconds, told) in [
+            (0, "0 s"),
+            (119, "119 s"),
+            (120, "2 min"),
+            (7_199, "119 min"),
+            (7_200, "2 h"),
+            (172_799, "47 h"),
+            (172_800, "2 d"),
+        ] {
+            assert_eq!(span(Duration::from_secs(seconds)), told);
+        }
+    }
 
     #[test]
     fn serials_are_read_as_people_write_them() {

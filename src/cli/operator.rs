@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
@@ -12,8 +12,9 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, Method};
 use serde_json::{Value, json};
 
-use crate::cli::crl::{InspectArgs, inspect};
+use crate::cli::crl::{InspectArgs, inspect, show_status};
 use crate::cli::gateway::Gateway;
+use crate::domain::time::Timestamp;
 use crate::graph::client::read_limited;
 use crate::graph::wire;
 
@@ -84,7 +85,7 @@ pub enum CrlCommand {
     Show(AdminArgs),
     /// Tell what is in a list, and why it would not be used; asks no gateway
     Inspect(InspectArgs),
-    /// Fetch one address, or all, now
+    /// Fetch one address, or all, now; exit status 1 when a look failed
     Refresh {
         /// The address, as the authorities name it; all when left out
         #[arg(value_name = "URL")]
@@ -152,14 +153,18 @@ pub async fn crl(command: &CrlCommand) -> anyhow::Result<ExitCode> {
             (admin, ask(admin, Method::POST, "crl/refresh", Some(body)).await?)
         }
     };
+    let all = lists.as_array().map(Vec::as_slice).unwrap_or_default();
     if args.json {
         println!("{lists:#}");
-        return Ok(ExitCode::SUCCESS);
+    } else {
+        let now = Timestamp::from(SystemTime::now());
+        all.iter().for_each(|list| show_status(list, now));
     }
-    for list in lists.as_array().into_iter().flatten() {
-        show_list(list);
-    }
-    Ok(ExitCode::SUCCESS)
+    let failed = all.iter().any(|list| list["lastError"].is_object());
+    Ok(match command {
+        CrlCommand::Refresh { .. } if failed => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    })
 }
 
 fn show_trust(status: &Value) {
@@ -277,37 +282,6 @@ impl DiffArgs {
             request.send().await.with_context(|| format!("no answer from {}", self.answer))?;
         ensure!(answer.status().is_success(), "{}: {}", self.answer, answer.status());
         read_limited(answer, MAX_ANSWER).await.with_context(|| self.answer.clone())
-    }
-}
-
-fn show_list(status: &Value) {
-    println!("{}", text(&status["address"]));
-    let list = &status["list"];
-    if list.is_null() {
-        println!("  no list");
-    } else {
-        println!(
-            "  {} of {}: number {}, {} entries, {} to {}",
-            text(&list["kind"]),
-            text(&list["issuer"]),
-            text(&list["number"]),
-            list["entries"],
-            text(&list["thisUpdate"]),
-            text(&list["nextUpdate"])
-        );
-    }
-    for policy in status["policies"].as_array().into_iter().flatten() {
-        let delta = if policy["requireDelta"] == json!(true) { ", with a fresh delta" } else { "" };
-        println!(
-            "  {} for {}, grace {} s{delta}",
-            text(&policy["mode"]),
-            text(&policy["authority"]),
-            policy["graceSeconds"]
-        );
-    }
-    println!("  next look {}", text(&status["nextFetch"]));
-    if let Some(error) = status["lastError"].as_object() {
-        println!("  last error {}", Value::Object(error.clone()));
     }
 }
 

@@ -54,7 +54,11 @@ impl Source {
             }
             match Location::parse(&address, self.config.transport.files) {
                 Ok(location) => {
-                    let point = Point::new(&address, location, wanted, self.config.seed, now);
+                    self.born += 1;
+                    let seed = self.config.seed;
+                    let mut point = Point::new(&address, location, wanted, seed, self.born, now);
+                    // Named again before the last flight there is over: that one brings nothing now.
+                    point.flying = self.in_flight.values().any(|(at, _)| *at == address);
                     self.board.put(&address, Status::of(&address, &point));
                     self.points.insert(address, point);
                 }

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
+use crate::crl::Clock;
 use crate::crl::persistence::{Meta, Saving, Store};
 use crate::crl::point::{self, Rejected, Wanted};
 use crate::crl::transport::{FetchError, Location, Transport, Validators};
@@ -29,6 +30,7 @@ pub(super) struct Hangar {
     pub(super) store: Option<Store>,
     /// Flights at one time.
     pub(super) permits: Semaphore,
+    pub(super) clock: Clock,
 }
 
 /// What one flight is for.
@@ -39,8 +41,9 @@ pub(super) struct Plan {
     pub(super) signers: Arc<Vec<Arc<Certificate>>>,
     pub(super) in_force: Option<Arc<RevocationList>>,
     pub(super) known: Option<Validators>,
+    /// There is no copy of the list in force on disk: make one, even if nothing newer comes.
+    pub(super) keep: bool,
     pub(super) past_caches: bool,
-    pub(super) now: Timestamp,
 }
 
 impl Plan {
@@ -58,11 +61,15 @@ pub(super) enum Landed {
     Unchanged {
         validators: Validators,
         max_age: Option<Duration>,
+        /// A copy was made.
+        kept: bool,
     },
     New {
         list: Arc<RevocationList>,
         validators: Validators,
         max_age: Option<Duration>,
+        /// A copy was made.
+        kept: bool,
     },
     Failed(LookError),
 }
@@ -91,7 +98,8 @@ impl Hangar {
             return Landed::Failed(LookError::Aborted);
         };
         let limit = self.transport.config().max_bytes;
-        spawn_blocking(move || Landed::Loaded(load(&store, &plan, limit)))
+        let now = (self.clock)();
+        spawn_blocking(move || Landed::Loaded(load(&store, &plan, limit, now)))
             .await
             .unwrap_or(Landed::Failed(LookError::Aborted))
     }
@@ -112,6 +120,10 @@ impl Hangar {
             (read, plan)
         });
         let fetched = self.transport.fetch(&location, known.as_ref(), past_caches, out).await;
+        if let (Location::File(_), Err(FetchError::Timeout(_))) = (&location, &fetched) {
+            // Whoever reads the file still does, and the walker waits for it.
+            return Err(LookError::Fetch(FetchError::Timeout(timeout)));
+        }
         let (read, plan) = received.await.map_err(|_| LookError::Aborted)?;
         let fetched = match fetched {
             // The reader stopped taking pieces: what it says is the reason.
@@ -125,6 +137,7 @@ impl Hangar {
                 return Ok(Landed::Unchanged {
                     validators: fetched.validators,
                     max_age: fetched.max_age,
+                    kept: false,
                 });
             }
             Ok(fetched) => fetched,
@@ -132,14 +145,17 @@ impl Hangar {
         let (reader, saving) = read?;
         let validators = fetched.validators.clone();
         let saving = saving.zip(self.store.clone());
-        let finished =
-            spawn_blocking(move || finish(reader, saving, &plan, validators, plan.pace(timeout)))
-                .await;
-        let list = finished.map_err(|_| LookError::Aborted)??;
+        // A flight waits for its turn and can be long: the list may be younger than its beginning.
+        let now = (self.clock)();
+        let finished = spawn_blocking(move || {
+            finish(reader, saving, &plan, validators, now, plan.pace(timeout))
+        })
+        .await;
+        let (list, kept) = finished.map_err(|_| LookError::Aborted)??;
         let (validators, max_age) = (fetched.validators, fetched.max_age);
         Ok(match list {
-            None => Landed::Unchanged { validators, max_age },
-            Some(list) => Landed::New { list, validators, max_age },
+            None => Landed::Unchanged { validators, max_age, kept },
+            Some(list) => Landed::New { list, validators, max_age, kept },
         })
     }
 }
@@ -175,40 +191,47 @@ fn receive(
     Ok((reader, saving.map(|(file, _)| file)))
 }
 
-/// Verifies, compares with the list in force, and keeps on disk.  `None`: the same list again.
+/// Verifies, compares with the list in force, and keeps on disk.  No list: the same one again.  And
+/// whether a copy was made.
 fn finish(
     reader: ListReader,
     saving: Option<(Saving, Store)>,
     plan: &Plan,
     validators: Validators,
+    now: Timestamp,
     mut pace: Pace,
-) -> Result<Option<Arc<RevocationList>>, LookError> {
-    let list = reader.finish_between(&plan.signers, plan.now, &mut || pace.rest())?;
-    if !point::accept(&plan.wanted, plan.in_force.as_deref(), &list)? {
-        return Ok(None);
-    }
-    if let Some((saving, store)) = saving {
+) -> Result<(Option<Arc<RevocationList>>, bool), LookError> {
+    let list = reader.finish_between(&plan.signers, now, &mut || pace.rest())?;
+    let is_new = point::accept(&plan.wanted, plan.in_force.as_deref(), &list)?;
+    let mut kept = false;
+    if let Some((saving, store)) = saving.filter(|_| is_new || plan.keep) {
         let meta = Meta {
             address: plan.address.to_string(),
             validators,
-            fetched: plan.now.0,
+            fetched: now.0,
             next_update: list.next_update.map(|at| at.0),
         };
-        if store.kept(&plan.address, saving.commit(&meta)).is_some() {
+        kept = store.kept(&plan.address, saving.commit(&meta)).is_some();
+        if kept {
             store.works();
         }
     }
-    Ok(Some(Arc::new(list)))
+    Ok((is_new.then(|| Arc::new(list)), kept))
 }
 
-fn load(store: &Store, plan: &Plan, limit: u64) -> Option<(Arc<RevocationList>, Meta)> {
+fn load(
+    store: &Store,
+    plan: &Plan,
+    limit: u64,
+    now: Timestamp,
+) -> Option<(Arc<RevocationList>, Meta)> {
     let mut reader = ListReader::new(limit);
     let feed = |piece: &[u8]| reader.feed(piece).map_err(io::Error::other);
     let loaded = store.load(&plan.address, feed).inspect_err(
         |error| warn!(crl.address = &*plan.address, %error, "the copy on disk is not used"),
     );
     let meta = loaded.ok()??;
-    let list = reader.finish(&plan.signers, plan.now).map_err(LookError::from);
+    let list = reader.finish(&plan.signers, now).map_err(LookError::from);
     let usable = list.and_then(|list| {
         point::accept(&plan.wanted, None, &list)?;
         Ok(list)

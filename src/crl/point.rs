@@ -163,10 +163,8 @@ pub(super) fn accept(
     if belongs(old) && !belongs(new) {
         return Err(Rejected::Key);
     }
-    if !old.is_same_series(new) || old.is_delta() != new.is_delta() {
-        return Ok(true);
-    }
-    if new.number < old.number {
+    let same_series = old.is_same_series(new) && old.is_delta() == new.is_delta();
+    if same_series && new.number < old.number {
         let text = |number: Option<CrlNumber>| match number {
             Some(number) => number.to_string(),
             None => "(none)".to_owned(),
@@ -174,22 +172,28 @@ pub(super) fn accept(
         let (in_force, found) = (text(old.number), text(new.number));
         return Err(Rejected::NumberWentDown { in_force, found });
     }
+    // Of another scope or key as well: by way of such a list, whoever is on the way could otherwise
+    // put back any old one.
     if new.this_update < old.this_update {
         return Err(Rejected::Older { in_force: old.this_update, found: new.this_update });
     }
-    Ok((new.number, new.this_update, new.next_update)
-        != (old.number, old.this_update, old.next_update)
-        || new.entries() != old.entries())
+    Ok(!new.is_copy_of(old))
 }
 
 /// An address and its state.
 pub(super) struct Point {
     pub(super) location: Location,
     pub(super) wanted: Wanted,
+    /// Tells it from an earlier one of the same address.
+    pub(super) born: u64,
     pub(super) list: Option<Arc<RevocationList>>,
     pub(super) validators: Validators,
     pub(super) fetched: Option<Timestamp>,
     pub(super) from_disk: bool,
+    /// A copy of the list in force is on disk.
+    pub(super) kept: bool,
+    /// When it was last tried to make one.
+    keeping: Timestamp,
     pub(super) last_error: Option<(Timestamp, String)>,
     /// The disk was asked.
     pub(super) loaded: bool,
@@ -214,6 +218,7 @@ impl Point {
         location: Location,
         wanted: Wanted,
         seed: u64,
+        born: u64,
         now: Timestamp,
     ) -> Self {
         let Fingerprint(digest) = Fingerprint::of(address.as_bytes());
@@ -221,10 +226,13 @@ impl Point {
         Self {
             location,
             wanted,
+            born,
             list: None,
             validators: Validators::default(),
             fetched: None,
             from_disk: false,
+            kept: false,
+            keeping: now,
             last_error: None,
             loaded: false,
             flying: false,
@@ -249,9 +257,21 @@ impl Point {
         self.looks
     }
 
-    /// The version of the list in force, for a conditional request.
-    pub(super) fn known(&self) -> Option<Validators> {
-        self.list.is_some().then(|| self.validators.clone())
+    /// The version of the list in force, for a conditional request.  `None` where the list is wanted
+    /// whole.
+    pub(super) fn known(&self, keep: bool) -> Option<Validators> {
+        (self.list.is_some() && !keep).then(|| self.validators.clone())
+    }
+
+    /// Whether the next look is to bring the list in force once more, for a copy on disk.  A list can
+    /// be large and a disk full for long, so not each look does.
+    pub(super) fn keep(&mut self, now: Timestamp, timing: &Timing) -> bool {
+        let is_time = self.past_caches || now.since(self.keeping) >= timing.max;
+        let keep = self.list.is_some() && !self.kept && is_time;
+        if keep {
+            self.keeping = now;
+        }
+        keep
     }
 
     pub(super) fn succeeded(&mut self, now: Timestamp, max_age: Option<Duration>, timing: &Timing) {
@@ -261,16 +281,29 @@ impl Point {
         let times = self.list.as_deref().map(Times::from);
         let overdue = times.is_some_and(|times| schedule::is_overdue(&times, now));
         self.in_vain = if overdue { self.in_vain.saturating_add(1) } else { 0 };
-        self.plan(now, max_age, timing);
+        self.plan(now, max_age, None, timing);
     }
 
-    pub(super) fn failed(&mut self, now: Timestamp, why: String, timing: &Timing) {
+    /// `retry_after`: how long the server asked to be left alone.
+    pub(super) fn failed(
+        &mut self,
+        now: Timestamp,
+        why: String,
+        retry_after: Option<Duration>,
+        timing: &Timing,
+    ) {
         self.last_error = Some((now, why));
         self.in_vain = self.in_vain.saturating_add(1);
-        self.plan(now, None, timing);
+        self.plan(now, None, retry_after, timing);
     }
 
-    fn plan(&mut self, now: Timestamp, max_age: Option<Duration>, timing: &Timing) {
+    fn plan(
+        &mut self,
+        now: Timestamp,
+        max_age: Option<Duration>,
+        retry_after: Option<Duration>,
+        timing: &Timing,
+    ) {
         self.looks += 1;
         self.planned = now;
         let looked = Looked {
@@ -278,6 +311,7 @@ impl Point {
             times: self.list.as_deref().map(Times::from),
             max_age,
             in_vain: self.in_vain,
+            retry_after,
             is_file: matches!(self.location, Location::File(_)),
             seed: self.seed.wrapping_add(self.looks),
         };

@@ -16,6 +16,9 @@ pub struct Timing {
     pub file: Duration,
 }
 
+/// The longest wait while no list is fresh, in shortest ones.
+const URGENT: u32 = 10;
+
 impl Default for Timing {
     fn default() -> Self {
         Self {
@@ -58,6 +61,8 @@ pub struct Looked {
     pub max_age: Option<Duration>,
     /// Looks in a row that brought nothing newer although it was due: errors, or the old list.
     pub in_vain: u32,
+    /// How long the server asked to be left alone (RFC 9110 section 10.2.3).
+    pub retry_after: Option<Duration>,
     /// A mounted file: no cache, no server to spare.
     pub is_file: bool,
     /// Spreads replicas and addresses; any number, another one each time.
@@ -68,12 +73,17 @@ pub struct Looked {
 ///
 /// A successor is expected at Next-CRL-Publish, or a tenth of the validity (at most an hour) before
 /// nextUpdate.  Until then the address is looked at as often as its cache lifetime says, within the
-/// bounds; from then on at the shortest interval, doubled each time in vain.
+/// bounds; from then on at the shortest interval, doubled each time in vain, or later if the server
+/// asks for it.  The nearer nextUpdate is the shorter that may be: an issuer that publishes no sooner
+/// than the last second must not cost an hour of refusals.
 pub fn next_look(timing: &Timing, looked: &Looked) -> Timestamp {
     if looked.is_file {
         return looked.now.after(timing.file.max(Duration::from_secs(1)));
     }
-    let backed_off = back_off(timing, looked.in_vain);
+    let backed_off = back_off(timing, looked.in_vain)
+        .max(looked.retry_after.unwrap_or_default())
+        .min(longest_in_vain(timing, looked))
+        .max(timing.min);
     let expected = looked.times.and_then(|times| expected(&times)).filter(|at| *at > looked.now);
     let wait = match (looked.in_vain, expected) {
         (0, Some(at)) => {
@@ -111,6 +121,18 @@ fn back_off(timing: &Timing, in_vain: u32) -> Duration {
     timing.min.saturating_mul(factor).clamp(timing.min, timing.max.max(timing.min))
 }
 
+/// The longest wait after a look in vain, by how far off nextUpdate is.  While no list is fresh,
+/// devices are refused for want of one.
+fn longest_in_vain(timing: &Timing, looked: &Looked) -> Duration {
+    let urgent = timing.min.saturating_mul(URGENT).min(timing.max);
+    match looked.times.map(|times| times.next_update) {
+        None => urgent,
+        Some(None) => timing.max,
+        Some(Some(end)) if end < looked.now => looked.now.since(end).min(urgent),
+        Some(Some(end)) => (end.since(looked.now) / 2).min(timing.max),
+    }
+}
+
 /// splitmix64's last steps: neighbouring seeds give unlike numbers.
 fn mix(seed: u64) -> u64 {
     let x = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -137,6 +159,7 @@ mod tests {
             }),
             max_age: None,
             in_vain: 0,
+            retry_after: None,
             is_file: false,
             seed: 0,
         }
@@ -173,7 +196,35 @@ mod tests {
     fn looks_in_vain_back_off() {
         for (in_vain, seconds) in [(1, 30), (2, 60), (3, 120), (7, 1920), (8, 3600), (99, 3600)] {
             assert_about(wait(&Looked { in_vain, ..looked(DAY, None) }), seconds);
-            assert_about(wait(&Looked { in_vain, times: None, ..looked(0, None) }), seconds);
+            // Nobody gets in meanwhile.
+            let without = Looked { in_vain, times: None, ..looked(0, None) };
+            assert_about(wait(&without), seconds.min(300));
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_list_is_not_slept_through() {
+        // In vain for long: the issuer publishes at nextUpdate, or later.
+        for (next_update, seconds) in
+            [(DAY, 3600), (3600, 1800), (200, 100), (10, 30), (-10, 30), (-120, 120), (-DAY, 300)]
+        {
+            let looked = Looked { in_vain: 20, ..looked(next_update, None) };
+            assert_about(wait(&looked), seconds);
+            // Nor because a server, or whoever answers for it, asks for that.
+            let asked = Looked { retry_after: Some(Duration::from_secs(1 << 40)), ..looked };
+            assert_about(wait(&asked), seconds);
+        }
+    }
+
+    #[test]
+    fn a_server_is_left_alone_for_as_long_as_it_asks() {
+        let asks = |seconds| Looked {
+            in_vain: 1,
+            retry_after: Some(Duration::from_secs(seconds)),
+            ..looked(DAY, None)
+        };
+        for (asked, seconds) in [(0, 30), (29, 30), (120, 120), (3600, 3600), (86_400, 3600)] {
+            assert_about(wait(&asks(asked)), seconds);
         }
     }
 
@@ -189,10 +240,13 @@ mod tests {
             publish in proptest::option::of(-DAY..400 * DAY),
             age in proptest::option::of(0u64..10_000_000),
             in_vain in 0u32..100,
+            asked in proptest::option::of(any::<u64>()),
             seed: u64,
         ) {
             let max_age = age.map(Duration::from_secs);
-            let got = wait(&Looked { max_age, in_vain, seed, ..looked(next_update, publish) });
+            let retry_after = asked.map(Duration::from_secs);
+            let looked = looked(next_update, publish);
+            let got = wait(&Looked { max_age, in_vain, retry_after, seed, ..looked });
             prop_assert!((30..=3960).contains(&got), "{}", got);
         }
     }

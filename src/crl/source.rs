@@ -43,7 +43,10 @@ pub struct Source {
     /// When the files of addresses that nobody names were looked through.
     swept: Option<Timestamp>,
     flights: JoinSet<Landed>,
-    in_flight: HashMap<Id, Arc<str>>,
+    /// Which address, and which of its points.
+    pub(super) in_flight: HashMap<Id, (Arc<str>, u64)>,
+    /// How many points there were.
+    pub(super) born: u64,
 }
 
 /// The longest sleep: a clock that was set is noticed within it.
@@ -72,7 +75,7 @@ impl Source {
         let handle = Handle { commands: sender, board: board.clone() };
         let source = Self {
             config,
-            hangar: Arc::new(Hangar { transport, store, permits }),
+            hangar: Arc::new(Hangar { transport, store, permits, clock: Arc::clone(&clock) }),
             anchors,
             updates,
             commands,
@@ -88,6 +91,7 @@ impl Source {
             swept: None,
             flights: JoinSet::new(),
             in_flight: HashMap::new(),
+            born: 0,
         };
         Ok((source, handle))
     }
@@ -184,15 +188,16 @@ impl Source {
             if point.flying || !point.is_due(now) {
                 continue;
             }
+            let keep = self.hangar.store.is_some() && point.keep(now, &self.config.timing);
             let plan = Plan {
                 address: Arc::clone(address),
                 location: point.location.clone(),
                 wanted: point.wanted.clone(),
                 signers: Arc::clone(&self.signers),
                 in_force: point.list.clone(),
-                known: point.known(),
+                known: point.known(keep),
+                keep,
                 past_caches: point.past_caches,
-                now,
             };
             let hangar = Arc::clone(&self.hangar);
             let flight = if point.loaded {
@@ -202,7 +207,7 @@ impl Source {
                 self.flights.spawn(hangar.load(plan))
             };
             point.flying = true;
-            self.in_flight.insert(flight.id(), Arc::clone(address));
+            self.in_flight.insert(flight.id(), (Arc::clone(address), point.born));
         }
     }
 
@@ -211,16 +216,20 @@ impl Source {
             Ok(landed) => landed,
             Err(error) => (error.id(), Landed::Failed(LookError::Aborted)),
         };
-        let Some(address) = self.in_flight.remove(&id) else { return };
+        let Some((address, born)) = self.in_flight.remove(&id) else { return };
         let now = self.now();
         let timing = &self.config.timing;
         let Some(point) = self.points.get_mut(&address) else { return };
         point.flying = false;
+        if point.born != born {
+            return;
+        }
         let mut news = None;
         match landed {
             Landed::Loaded(found) => {
                 point.loaded = true;
-                if let Some((list, meta)) = found {
+                // What was fetched meanwhile is no older than its copy, which may not be its own.
+                if let Some((list, meta)) = found.filter(|_| point.list.is_none()) {
                     info!(
                         crl.address = &*address,
                         crl.entries = list.entries(),
@@ -229,17 +238,20 @@ impl Source {
                     point.validators = meta.validators;
                     point.fetched = Some(Timestamp(meta.fetched));
                     point.from_disk = true;
+                    point.kept = true;
                     point.list = Some(Arc::clone(&list));
                     news = Some(ListState::InForce(list));
                 }
             }
-            Landed::Unchanged { validators, max_age } => {
+            Landed::Unchanged { validators, max_age, kept } => {
                 self.metrics.looked(&address, Outcome::Unchanged);
+                point.kept |= kept;
                 point.validators = validators;
                 point.succeeded(now, max_age, timing);
             }
-            Landed::New { list, validators, max_age } => {
+            Landed::New { list, validators, max_age, kept } => {
                 self.metrics.looked(&address, Outcome::New);
+                point.kept = kept;
                 info!(
                     crl.address = &*address,
                     crl.number = list.number.map(tracing::field::display),
@@ -268,19 +280,21 @@ impl Source {
                     let why = format!("{address}: {why}");
                     news = Some(ListState::Unusable { issuers: point.wanted.issuers(), why });
                 }
-                point.failed(now, why, timing);
+                let retry_after = match failure {
+                    LookError::Fetch(error) => error.retry_after(),
+                    _ => None,
+                };
+                point.failed(now, why, retry_after, timing);
             }
         }
         self.metrics.in_force(&address, point);
         let first_look = point.loaded && point.looks() == 0;
+        let mut waiting = Vec::new();
         if point.again || first_look {
             point.again = false;
             point.due = now;
         } else {
-            for done in point.waiting.drain(..) {
-                // Whoever asked may have gone.
-                let _ = done.send(());
-            }
+            waiting = std::mem::take(&mut point.waiting);
         }
         self.board.put(&address, Status::of(&address, point));
         // By a switch, a list says where its deltas are.
@@ -291,6 +305,11 @@ impl Source {
         let renewed = self.sighted.is_some() && news.as_ref().is_some_and(names_deltas);
         if let Some(state) = news {
             self.send(address, state).await;
+        }
+        // Not before the list is on its way to be in force.
+        for done in waiting {
+            // Whoever asked may have gone.
+            let _ = done.send(());
         }
         if renewed {
             self.reconcile().await;

@@ -30,6 +30,9 @@ pub struct Status {
     pub fetched: Option<String>,
     /// The list was loaded from disk and the network has not confirmed it yet.
     pub from_disk: bool,
+    /// A copy of the list in force is on disk; without one a restart has to wait for the network, or
+    /// begins with an older list.
+    pub kept: bool,
     /// When it is looked at next.
     pub next_fetch: String,
     /// When and why the last look failed, until one succeeds.
@@ -94,6 +97,7 @@ impl Status {
             list: point.list.as_ref().map(|list| ListStatus::from(&**list)),
             fetched: point.fetched.map(|at| at.to_string()),
             from_disk: point.from_disk,
+            kept: point.kept,
             next_fetch: point.due.to_string(),
             last_error: point
                 .last_error
@@ -163,6 +167,7 @@ pub struct Metrics {
     next_update: Family<Address, Gauge>,
     entries: Family<Address, Gauge>,
     bytes: Family<Address, Gauge>,
+    kept: Family<Address, Gauge>,
     looks: Family<Look, Counter>,
 }
 
@@ -215,6 +220,11 @@ impl Metrics {
             Unit::Bytes,
             self.bytes.clone(),
         );
+        registry.register(
+            "kept",
+            "1 while a copy of the list in force is on disk, else 0",
+            self.kept.clone(),
+        );
         registry.register("looks", "Looks at an address, by result", self.looks.clone());
     }
 
@@ -231,6 +241,7 @@ impl Metrics {
         self.next_update.get_or_create(&label).set(list.next_update.map_or(0, time));
         self.entries.get_or_create(&label).set(count(list.entries()));
         self.bytes.get_or_create(&label).set(count(list.resident_bytes()));
+        self.kept.get_or_create(&label).set(i64::from(point.kept));
     }
 
     pub(super) fn gone(&self, address: &str) {
@@ -239,5 +250,6 @@ impl Metrics {
         self.next_update.remove(&label);
         self.entries.remove(&label);
         self.bytes.remove(&label);
+        self.kept.remove(&label);
     }
 }

@@ -133,6 +133,8 @@ pub struct Ca {
 
 /// keyCertSign and cRLSign.
 pub const KEY_USAGE_CA: &[u8] = &[0x03, 2, 1, 0x06];
+/// cRLSign alone.
+pub const KEY_USAGE_LISTS: &[u8] = &[0x03, 2, 1, 0x02];
 /// keyCertSign alone.
 pub const KEY_USAGE_CERTS: &[u8] = &[0x03, 2, 2, 0x04];
 
@@ -161,6 +163,28 @@ impl Ca {
         let der = key.wrap(&tbs);
         let certificate = Arc::new(Certificate::from_der(&der).expect("a root"));
         Self { name, key, certificate }
+    }
+
+    /// A certificate of this authority's for its own key, with these extensions besides.
+    pub fn issue_to_itself(&self, extensions: &[Vec<u8>]) -> Arc<Certificate> {
+        let extensions =
+            [extension(&[0x55, 0x1d, 19], true, &sequence(&[&[1, 1, 0xff]])), extensions.concat()];
+        let (name, spki, extensions) = (&self.name, self.key.spki(), extensions.concat());
+        let tbs = tbs_certificate(&self.key, &[2], name, name, &spki, &extensions);
+        Arc::new(Certificate::from_der(&self.key.wrap(&tbs)).expect("a certificate"))
+    }
+
+    /// An authority with a new key, CN=`text`, that this one certifies.
+    pub fn below(&self, text: &str, serial: u8, usage: &[u8]) -> Self {
+        let (name, key) = (name(text), Key::P256(new_p256()));
+        let extensions = [
+            extension(&[0x55, 0x1d, 19], true, &sequence(&[&[1, 1, 0xff]])),
+            extension(&[0x55, 0x1d, 15], true, usage),
+        ];
+        let (spki, extensions) = (key.spki(), extensions.concat());
+        let tbs = tbs_certificate(&self.key, &[serial], &self.name, &name, &spki, &extensions);
+        let certificate = Certificate::from_der(&self.key.wrap(&tbs)).expect("an authority");
+        Self { name, key, certificate: Arc::new(certificate) }
     }
 
     /// A certificate of this authority's for somebody, with the extensions given.

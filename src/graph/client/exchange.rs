@@ -13,10 +13,18 @@ use url::Url;
 use crate::domain::time::Timestamp;
 use crate::graph::auth::{Token, TokenSource, challenge_claims};
 use crate::graph::client::error::FetchError;
-use crate::graph::client::settings::chain;
-use crate::graph::client::{Limits, Since};
+use crate::graph::client::settings::{Limits, chain};
 use crate::graph::wire;
 use crate::runtime::random::{guid, jitter};
+
+/// What a fetch may build on.
+#[derive(Debug, Clone, Default)]
+pub struct Since {
+    /// The state that the caller has.
+    pub etag: Option<String>,
+    /// How long the directory may wait for another one, if it can.
+    pub wait: Option<Duration>,
+}
 
 /// Requests that belong together go over one client, and so over one connection.
 pub(super) struct Conversation<'a> {

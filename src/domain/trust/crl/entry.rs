@@ -115,13 +115,16 @@ fn read_reason(der: &[u8]) -> Result<Reason, DerError> {
     }
 }
 
+/// The one directory name: of several, an entry under one would be overlooked under the others.
 fn read_issuer(der: &[u8]) -> Result<Name, DerError> {
     let names = cert::read_general_names(der::single(der, tag::SEQUENCE)?.reader())?;
-    names
-        .into_iter()
-        .find_map(|name| match name {
-            GeneralName::Directory(name) => Some(name),
-            _ => None,
-        })
-        .ok_or(DerError::Value("no directory name"))
+    let mut found = names.into_iter().filter_map(|name| match name {
+        GeneralName::Directory(name) => Some(name),
+        _ => None,
+    });
+    let first = found.next().ok_or(DerError::Value("no directory name"))?;
+    match found.all(|other| other == first) {
+        true => Ok(first),
+        false => Err(DerError::Value("several directory names")),
+    }
 }

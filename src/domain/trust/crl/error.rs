@@ -83,7 +83,7 @@ pub enum Fault {
         /// Its identifier, dotted.
         oid: String,
     },
-    /// None of the known certificates has the issuer's name (and the key identifier named).
+    /// None of the known certificates has the issuer's name.
     #[error("no certificate of its signer is known")]
     NoSigner,
     /// The signer's keyUsage does not allow signing lists.

@@ -39,6 +39,8 @@ pub struct RevocationList {
     pub freshest: Vec<DistributionPoint>,
     /// Octets of its DER.
     pub bytes: u64,
+    /// The signature over all of that.
+    pub(super) signature: Box<[u8]>,
     /// By certificate issuer; the first is the list's own.
     pub(super) groups: Vec<(Name, Entries)>,
 }
@@ -100,6 +102,11 @@ impl RevocationList {
     /// The key that signed it.
     pub fn signer_key(&self) -> Option<Fingerprint> {
         self.signers.first().map(|signer| signer.key)
+    }
+
+    /// The same list again, to its last octet: what else would have the same signature?
+    pub fn is_copy_of(&self, other: &Self) -> bool {
+        self.signature == other.signature && self.issuer == other.issuer
     }
 
     /// Same issuer, key and scope: one may replace or amend the other (section 5.2.4).

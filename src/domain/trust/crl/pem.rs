@@ -1,4 +1,6 @@
-//! PEM as it arrives: the first `X509 CRL` block of a text, decoded in passing.
+//! PEM as it arrives: the `X509 CRL` block of a text, decoded in passing.
+//!
+//! A text of two such blocks is refused: what the second one revokes would be overlooked.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -29,10 +31,12 @@ impl Decoder {
     /// Takes more text and appends what it decodes to `out`.
     pub(super) fn feed(&mut self, text: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
         for piece in text.split_inclusive(|&b| b == b'\n') {
-            if self.state == State::After {
-                return Ok(());
-            }
             if self.line.len() + piece.len() > MAX_LINE {
+                if self.state == State::After {
+                    // Too long to begin another block.
+                    self.line.clear();
+                    continue;
+                }
                 return Err("a line is longer than 65536 characters");
             }
             self.line.extend_from_slice(piece);
@@ -54,7 +58,8 @@ impl Decoder {
     }
 
     fn end_line(&mut self, out: &mut Vec<u8>) -> Result<(), &'static str> {
-        let line = self.line.trim_ascii();
+        // Some editors begin a text with a byte order mark.
+        let line = self.line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.line).trim_ascii();
         match self.state {
             State::Before if line == BEGIN => self.state = State::Inside,
             State::Inside if line == END => {
@@ -71,6 +76,7 @@ impl Decoder {
                 out.extend_from_slice(&decoded);
                 self.digits = rest;
             }
+            State::After if line == BEGIN => return Err("more than one `BEGIN X509 CRL` line"),
             State::Before | State::After => {}
         }
         self.line.clear();

@@ -116,3 +116,28 @@ impl Reasons {
         self == Self::ALL
     }
 }
+
+/// Their names in RFC 5280 section 5.3.1.
+impl fmt::Display for Reasons {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // By the numbers of ReasonFlags' bits, the first of which is not used.
+        const FLAGS: [Reason; 8] = [
+            Reason::KeyCompromise,
+            Reason::CaCompromise,
+            Reason::AffiliationChanged,
+            Reason::Superseded,
+            Reason::CessationOfOperation,
+            Reason::CertificateHold,
+            Reason::PrivilegeWithdrawn,
+            Reason::AaCompromise,
+        ];
+        let mut between = "";
+        for (flag, reason) in FLAGS.into_iter().enumerate() {
+            if self.0 & (2 << flag) != 0 {
+                write!(f, "{between}{reason}")?;
+                between = ", ";
+            }
+        }
+        if between.is_empty() { f.write_str("no reason") } else { Ok(()) }
+    }
+}

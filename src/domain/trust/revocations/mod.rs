@@ -192,12 +192,22 @@ impl Series {
     }
 
     /// The deltas that say something the complete list cannot know yet, the latest first.
-    fn later_deltas(&self, now: Timestamp) -> impl Iterator<Item = (&RevocationList, Kind)> {
+    fn later_deltas(&self) -> impl Iterator<Item = &RevocationList> {
         let base = self.base.as_deref().and_then(|base| base.number);
-        self.deltas
-            .iter()
-            .filter(move |delta| delta.number > base && delta.this_update <= now)
-            .map(|delta| (&**delta, delta.kind))
+        self.deltas.iter().map(|delta| &**delta).filter(move |delta| delta.number > base)
+    }
+
+    /// The latest delta that may be combined with the complete list (section 5.2.4): its
+    /// BaseCRLNumber is not above that one's number.
+    fn delta_for(
+        &self,
+        base: &RevocationList,
+        is_in_force: impl Fn(&RevocationList) -> bool,
+    ) -> Option<&RevocationList> {
+        self.later_deltas().find(|delta| {
+            matches!(delta.kind, Kind::Delta { base: from } if Some(from) <= base.number)
+                && is_in_force(delta)
+        })
     }
 }
 
@@ -259,30 +269,26 @@ impl Search<'_> {
         }
         let now = self.question.now;
         let Some(base) = &series.base else {
-            self.refuse_if_listed_in(series.later_deltas(now).map(|(delta, _)| delta))?;
+            self.refuse_if_listed_in(series.later_deltas())?;
             self.note(Code::CrlMissing, || {
                 format!("a delta list of `{}` without a complete one", series.any().issuer)
             });
             return Ok(());
         };
+        let serial = &self.question.certificate.serial;
+        let listed = base.listed(self.question.issuer, serial);
         if base.this_update > now {
+            // The clock was set back: that makes nobody good again.
+            self.refuse_if(listed, base)?;
+            self.refuse_if_listed_in(series.later_deltas())?;
             self.note(Code::CrlInvalid, || {
                 let (issuer, update) = (&base.issuer, base.this_update);
                 format!("the list of `{issuer}` is of the future: thisUpdate {update}, now {now}")
             });
             return Ok(());
         }
-        // Section 5.2.4: BaseCRLNumber is not above the complete list's number, the delta is later,
-        // and it is not expired.
         let delta = series
-            .later_deltas(now)
-            .find(|(delta, kind)| {
-                matches!(kind, Kind::Delta { base: from } if Some(*from) <= base.number)
-                    && self.lateness(delta).is_ok()
-            })
-            .map(|(delta, _)| delta);
-        let serial = &self.question.certificate.serial;
-        let listed = base.listed(self.question.issuer, serial);
+            .delta_for(base, |delta| delta.this_update <= now && self.lateness(delta).is_ok());
         match delta.and_then(|delta| delta.listed(self.question.issuer, serial)) {
             // Only a hold can be lifted (section 5.3.1).
             Some(Reason::RemoveFromCrl) if listed == Some(Reason::CertificateHold) => {}
@@ -290,7 +296,7 @@ impl Search<'_> {
             changed => self.refuse_if(changed, delta.unwrap_or(base))?,
         }
         if delta.is_none() {
-            self.refuse_if_listed_in(series.later_deltas(now).map(|(delta, _)| delta))?;
+            self.refuse_if_listed_in(series.later_deltas())?;
         }
 
         let state = match delta {

@@ -3,8 +3,8 @@
 //! The bytes go on in pieces, so that a list is never held here.  Nothing that a server says is
 //! trusted: not its type, not its length, not where it redirects to.
 
-use std::fs::{File, Metadata};
-use std::io::Read as _;
+mod file;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +20,10 @@ use tokio::sync::mpsc::Sender;
 use url::{Host, Url};
 
 use crate::crl::filter::{self, PublicOnly};
+use crate::crl::transport::file::Reading;
+
+/// To connect, at most; the time for all of a fetch is the operator's to set.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How lists are fetched.
 #[derive(Debug, Clone)]
@@ -65,8 +69,13 @@ pub enum FetchError {
     #[error("`{0}` is not a public address")]
     Private(String),
     /// The server answers with this.
-    #[error("HTTP status {0}")]
-    Status(StatusCode),
+    #[error("HTTP status {status}")]
+    Status {
+        /// The status.
+        status: StatusCode,
+        /// How long it asks to be left alone.
+        retry_after: Option<Duration>,
+    },
     /// More redirects than the limit.
     #[error("more than {0} redirects")]
     Redirects(usize),
@@ -93,9 +102,22 @@ pub enum FetchError {
     /// A file cannot be read.
     #[error("{0}")]
     File(#[from] std::io::Error),
+    /// The last look at a file has not ended yet, as on a network disk whose server is gone.
+    #[error("{0} is still being read since an earlier look")]
+    Stuck(String),
     /// Whoever reads the bytes has had enough.
     #[error("the list was not read to its end")]
     Refused,
+}
+
+impl FetchError {
+    /// How long the server asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
 }
 
 /// What tells one version of a list from the next.
@@ -105,6 +127,13 @@ pub struct Validators {
     pub etag: Option<String>,
     /// Last-Modified; of a file: its identity, length and time.
     pub last_modified: Option<String>,
+}
+
+impl Validators {
+    /// A request with them is conditional: its answer may be 304.
+    fn are_there(&self) -> bool {
+        self.etag.is_some() || self.last_modified.is_some()
+    }
 }
 
 /// What a fetch brought, besides the bytes.
@@ -148,6 +177,8 @@ impl Location {
 pub struct Transport {
     client: Client,
     config: Config,
+    /// Files that are being read.
+    reading: Reading,
 }
 
 impl Transport {
@@ -167,11 +198,13 @@ impl Transport {
                 .no_proxy()
                 .no_gzip()
                 .user_agent(concat!("anchorgate/", env!("CARGO_PKG_VERSION")))
+                // A host that is gone holds up others no longer than it must.
+                .connect_timeout(config.timeout.min(CONNECT_TIMEOUT))
                 .pool_max_idle_per_host(1);
-            let builder =
-                if config.public_only { builder.dns_resolver(PublicOnly) } else { builder };
             match &config.proxy {
+                None if config.public_only => Ok(builder.dns_resolver(PublicOnly)),
                 None => Ok(builder),
+                // The only name that is resolved here is the proxy's, and that is the operator's own.
                 Some(proxy) => {
                     Ok(builder.proxy(reqwest::Proxy::all(proxy.as_str()).map_err(failed)?))
                 }
@@ -182,7 +215,7 @@ impl Transport {
             // An image without the system's certificates: plain HTTP, which most lists use, works.
             Err(_) => builder()?.tls_certs_only(roots).build().map_err(failed)?,
         };
-        Ok(Self { client, config })
+        Ok(Self { client, config, reading: Reading::default() })
     }
 
     /// The limits it keeps.
@@ -209,7 +242,11 @@ impl Transport {
                 Location::File(path) => {
                     let (path, known) = (path.clone(), known.cloned());
                     let limit = self.config.max_bytes;
-                    let read = move || read_file(&path, known.as_ref(), limit, &out);
+                    let reading = self.reading.begin(&path)?;
+                    let read = move || {
+                        let _reading = reading;
+                        file::read(&path, known.as_ref(), limit, &out)
+                    };
                     let joined = tokio::task::spawn_blocking(read).await;
                     joined.unwrap_or(Err(FetchError::Refused))
                 }
@@ -227,7 +264,9 @@ impl Transport {
     ) -> Result<Fetched, FetchError> {
         for _ in 0..=self.config.max_redirects {
             self.allow(&url)?;
-            let mut request = self.client.get(url.clone());
+            // Without this any encoding would do (RFC 9110 section 12.5.3).
+            let plain = (header::ACCEPT_ENCODING, "identity");
+            let mut request = self.client.get(url.clone()).header(plain.0, plain.1);
             if past_caches {
                 request = request.header(header::CACHE_CONTROL, "no-cache");
             }
@@ -242,7 +281,7 @@ impl Transport {
             let status = response.status();
             match status {
                 StatusCode::OK => return self.body(response, out).await,
-                StatusCode::NOT_MODIFIED if known.is_some() => {
+                StatusCode::NOT_MODIFIED if known.is_some_and(Validators::are_there) => {
                     return Ok(Fetched {
                         unchanged: true,
                         max_age: max_age(response.headers()),
@@ -256,7 +295,10 @@ impl Transport {
                 | StatusCode::PERMANENT_REDIRECT => {
                     url = next_hop(&url, response.headers()).ok_or(FetchError::Location)?;
                 }
-                _ => return Err(FetchError::Status(status)),
+                _ => {
+                    let retry_after = retry_after(response.headers());
+                    return Err(FetchError::Status { status, retry_after });
+                }
             }
         }
         Err(FetchError::Redirects(self.config.max_redirects))
@@ -350,6 +392,17 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(lifetime.saturating_sub(age)))
 }
 
+/// Retry-After, in seconds or as a date (RFC 9110 section 10.2.3).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let asked = text(headers, header::RETRY_AFTER)?;
+    if let Ok(seconds) = asked.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = |text: &str| OffsetDateTime::parse(text, &Rfc2822).ok();
+    let wait = date(&asked)? - date(&text(headers, header::DATE)?)?;
+    wait.try_into().ok()
+}
+
 /// The error with its causes: reqwest's own text leaves them out.
 fn describe(error: &reqwest::Error) -> String {
     let mut out = error.to_string();
@@ -359,59 +412,6 @@ fn describe(error: &reqwest::Error) -> String {
         cause = error.source();
     }
     out
-}
-
-/// Reads a file that something else replaces, by whatever means: the path is opened anew each time.
-fn read_file(
-    path: &std::path::Path,
-    known: Option<&Validators>,
-    limit: u64,
-    out: &Sender<Bytes>,
-) -> Result<Fetched, FetchError> {
-    // Before it is opened: to open a pipe waits for whoever writes to it.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(FetchError::Address(format!("{} is not a file", path.display())));
-    }
-    let mut file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if metadata.len() > limit {
-        return Err(FetchError::TooLarge { bytes: metadata.len(), limit });
-    }
-    let validators = Validators { etag: None, last_modified: Some(version(&metadata)) };
-    if known == Some(&validators) {
-        return Ok(Fetched { unchanged: true, validators, max_age: None });
-    }
-    let mut seen = 0u64;
-    loop {
-        let mut piece = vec![0; 64 * 1024];
-        let read = file.read(&mut piece)?;
-        if read == 0 {
-            return Ok(Fetched { unchanged: false, validators, max_age: None });
-        }
-        seen += read as u64;
-        if seen > limit {
-            return Err(FetchError::TooLarge { bytes: seen, limit });
-        }
-        piece.truncate(read);
-        out.blocking_send(piece.into()).map_err(|_| FetchError::Refused)?;
-    }
-}
-
-/// Length, time, and where the system tells it identity: a replaced file has another one.
-fn version(metadata: &Metadata) -> String {
-    let modified = metadata
-        .modified()
-        .ok()
-        .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
-        .unwrap_or_default();
-    #[cfg(unix)]
-    let identity = {
-        use std::os::unix::fs::MetadataExt as _;
-        format!("{}-{}", metadata.dev(), metadata.ino())
-    };
-    #[cfg(not(unix))]
-    let identity = "";
-    format!("{}-{}-{identity}", metadata.len(), modified.as_nanos())
 }
 
 #[cfg(test)]
@@ -438,6 +438,20 @@ mod tests {
         assert_eq!(age(&[date, (header::EXPIRES, "Sat, 21 Nov 2026 09:00:00 GMT")]), Some(3600));
         let date = (header::DATE, "Sat, 21 Nov 2026 08:00:00 GMT");
         assert_eq!(age(&[date, (header::EXPIRES, "0")]), None);
+    }
+
+    #[test]
+    fn how_long_a_server_wants_to_be_left_alone_is_read() {
+        let wait = |pairs: &[_]| retry_after(&headers(pairs)).map(|wait| wait.as_secs());
+        let asks = |text| (header::RETRY_AFTER, text);
+        let date = (header::DATE, "Sat, 21 Nov 2026 08:00:00 GMT");
+        assert_eq!(wait(&[]), None);
+        assert_eq!(wait(&[asks("120")]), Some(120));
+        assert_eq!(wait(&[date.clone(), asks("Sat, 21 Nov 2026 08:02:00 GMT")]), Some(120));
+        assert_eq!(wait(&[asks("Sat, 21 Nov 2026 08:02:00 GMT")]), None);
+        for bad in ["-1", "soon", "Sat, 21 Nov 2026 07:59:00 GMT"] {
+            assert_eq!(wait(&[date.clone(), asks(bad)]), None, "{bad}");
+        }
     }
 
     #[test]

@@ -1,0 +1,292 @@
+//! What servers, disks and whoever is on the way do to the fetching of revocation lists.
+
+#[path = "support/crl_maker.rs"]
+mod crl_maker;
+#[path = "support/source.rs"]
+mod source;
+#[path = "support/web.rs"]
+mod web;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use anchorgate::crl::{self, Config};
+use anchorgate::domain::time::Timestamp;
+use anchorgate::domain::trust::anchors::AnchorSet;
+use anchorgate::domain::trust::assembly::ListState;
+use crl_maker::{Ca, HOUR, NOW};
+use source::{anchors, number, start, start_at};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use web::{Page, Web};
+
+const MINUTE: i64 = 60;
+
+fn ago(seconds: i64) -> Timestamp {
+    Timestamp(NOW.0 - seconds)
+}
+
+/// A server whose every answer is the test's to give.
+struct ByHand {
+    listener: TcpListener,
+    url: String,
+}
+
+impl ByHand {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/1.crl", listener.local_addr().expect("an address"));
+        Self { listener, url }
+    }
+
+    /// The next request: what it says, and where to answer.
+    async fn asked(&self) -> (String, TcpStream) {
+        let asked = tokio::time::timeout(Duration::from_secs(10), self.listener.accept());
+        let (mut stream, _) = asked.await.expect("within 10 s").expect("somebody asks");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("a request"));
+        }
+        (String::from_utf8(head).expect("a request").to_ascii_lowercase(), stream)
+    }
+}
+
+async fn answer(stream: &mut TcpStream, head: &str, body: &[u8]) {
+    stream.write_all(format!("HTTP/1.1 {head}\r\n\r\n").as_bytes()).await.expect("open");
+    stream.write_all(body).await.expect("open");
+}
+
+/// The list as an answer after which the connection ends.
+async fn give(mut stream: TcpStream, list: &[u8]) {
+    let head = format!("200 OK\r\nConnection: close\r\nContent-Length: {}", list.len());
+    answer(&mut stream, &head, list).await;
+}
+
+#[tokio::test]
+async fn an_old_list_does_not_come_back_by_way_of_another() {
+    let (old_key, new_key, web) = (Ca::root("Root"), Ca::root("Root"), Web::start().await);
+    let url = web.url("/1.crl");
+    // Two keys of one name share the address, as while one takes the other's place.
+    let mut set = AnchorSet::clone(&anchors(&new_key, Some(&url), None));
+    let other = anchors(&old_key, Some(&url), None).configurations[0].authorities[0].clone();
+    set.configurations[0].authorities.push(other);
+    let list = |ca: &Ca, number, age| ca.list().number(number).this_update(ago(age)).sign();
+    web.put("/1.crl", list(&new_key, 9, 30 * MINUTE));
+    let mut running = start(Config::default(), Arc::new(set));
+    running.list().await;
+
+    // All of these are signed, and would make way for any old list.
+    let users = |age| {
+        let list = new_key.list().number(2).scope(&[0x81, 1, 0xff]);
+        list.this_update(ago(age)).sign()
+    };
+    for older in [list(&old_key, 99, HOUR), users(HOUR)] {
+        web.put("/1.crl", older);
+        let error = running.error().await;
+        assert!(error.contains("thisUpdate"), "{error}");
+    }
+    web.put("/1.crl", users(20 * MINUTE));
+    assert_eq!(
+        number(&running.refresh().await),
+        Some("2"),
+        "a later one of another scope is taken"
+    );
+    web.put("/1.crl", list(&new_key, 8, HOUR));
+    assert!(running.error().await.contains("thisUpdate"), "and none older after it");
+    web.put("/1.crl", list(&old_key, 100, 10 * MINUTE));
+    assert_eq!(number(&running.refresh().await), Some("100"));
+}
+
+#[tokio::test]
+async fn a_list_that_differs_in_one_serial_only_is_another() {
+    let (ca, web) = (Ca::root("Root"), Web::start().await);
+    let url = web.url("/1.crl");
+    // Published within one second, by an authority that numbers nothing.
+    let of = |serial| ca.list().revoke(&[serial], None).sign();
+    web.put("/1.crl", of(1));
+    let mut running = start(Config::default(), anchors(&ca, Some(&url), None));
+    running.list().await;
+    let (first, second) = (of(1), of(2));
+    web.put("/1.crl", second.clone());
+    running.refresh().await;
+    // Whoever asked is told when the list is on its way, not before.
+    let sent = running.updates.try_recv().expect("sent by now");
+    let anchorgate::domain::trust::assembly::Update::Lists {
+        state: ListState::InForce(list), ..
+    } = sent
+    else {
+        panic!("{sent:?}")
+    };
+    assert!(list.listed(&list.issuer, &[2]).is_some() && list.listed(&list.issuer, &[1]).is_none());
+    web.put("/1.crl", second);
+    running.refresh().await;
+    assert!(running.is_silent(), "the same again");
+    drop(first);
+}
+
+#[tokio::test]
+async fn a_list_that_is_younger_than_its_look_is_not_of_the_future() {
+    let (ca, server) = (Ca::root("Root"), ByHand::start().await);
+    let time = Arc::new(AtomicI64::new(NOW.0));
+    let clock: crl::Clock = {
+        let time = Arc::clone(&time);
+        Arc::new(move || Timestamp(time.load(Ordering::Relaxed)))
+    };
+    let mut running = start_at(Config::default(), anchors(&ca, Some(&server.url), None), clock);
+    let (_, stream) = server.asked().await;
+    // The answer takes a minute, and the list is made meanwhile.
+    time.store(NOW.0 + MINUTE, Ordering::Relaxed);
+    give(stream, &ca.list().number(1).this_update(Timestamp(NOW.0 + 30)).sign()).await;
+    assert_eq!(running.list().await.number, Some(1.into()));
+}
+
+#[tokio::test]
+async fn a_list_that_could_not_be_kept_stays_in_force_and_is_kept_later() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let folder = directory.path().join("crl");
+    let config = Config { directory: Some(folder.clone()), ..Config::default() };
+    let (ca, web) = (Ca::root("Root"), Web::start().await);
+    let url = web.url("/1.crl");
+    let put = |number| {
+        let headers = vec![format!("ETag: \"{number}\"")];
+        web.put_page(
+            "/1.crl",
+            Page { status: 200, headers, body: ca.list().number(number).sign() },
+        );
+    };
+    put(1);
+    let mut running = start(config, anchors(&ca, Some(&url), None));
+    running.list().await;
+    assert!(running.refresh().await.kept);
+    // The disk takes nothing.
+    std::fs::remove_dir_all(&folder).expect("removed");
+    put(2);
+    let status = running.refresh().await;
+    assert_eq!(running.list().await.number, Some(2.into()), "in force all the same");
+    assert!(!status.kept && status.last_error.is_none(), "{status:?}");
+    assert!(!running.refresh().await.kept);
+    // It does again, and nothing newer is published.
+    std::fs::create_dir(&folder).expect("room");
+    assert!(running.refresh().await.kept);
+    assert_eq!(std::fs::read_dir(&folder).expect("readable").count(), 1);
+    assert!(running.is_silent(), "nothing new");
+    let before = web.asked();
+    assert!(running.refresh().await.kept);
+    let asked = web.asked.lock().expect("no panic")[before..].to_vec();
+    assert!(asked[0].contains("if-none-match: \"2\""), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_busy_says_for_how_long() {
+    let (ca, web) = (Ca::root("Root"), Web::start().await);
+    let url = web.url("/1.crl");
+    web.put("/1.crl", ca.list().number(1).sign());
+    let mut running = start(Config::default(), anchors(&ca, Some(&url), None));
+    running.list().await;
+    let headers = vec!["Retry-After: 1200".to_owned()];
+    web.put_page("/1.crl", Page { status: 503, headers, body: Vec::new() });
+    let status = running.refresh().await;
+    let wait = Timestamp::parse_rfc3339(&status.next_fetch).expect("a time").0 - NOW.0;
+    assert!((1200..=1321).contains(&wait), "{wait}");
+}
+
+#[tokio::test]
+async fn answers_that_are_no_list_bring_nothing() {
+    let (ca, server) = (Ca::root("Root"), ByHand::start().await);
+    let mut config = Config::default();
+    config.transport.timeout = Duration::from_millis(500);
+    let mut running = start(config, anchors(&ca, Some(&server.url), None));
+    let list = ca.list().number(1).sign();
+    let (head, stream) = server.asked().await;
+    assert!(head.contains("accept-encoding: identity"), "{head}");
+    give(stream, &list).await;
+    running.list().await;
+
+    let length = |length| format!("200 OK\r\nConnection: close\r\nContent-Length: {length}");
+    let newer = ca.list().number(2).sign();
+    let encoded = format!("{}\r\nContent-Encoding: gzip", length(newer.len()));
+    for (head, body, why) in [
+        (length(newer.len() - 1), &newer[..], "truncated"),
+        (length(newer.len() + 1), &newer[..], "error decoding response body"),
+        (length(1 << 40), &newer[..], "at most 67108864"),
+        (encoded, &newer[..], "encoded as `gzip`"),
+        // Nothing was asked that could be answered so: no version is known.
+        ("304 Not Modified\r\nConnection: close".to_owned(), &[][..], "HTTP status 304"),
+    ] {
+        let handle = running.handle.clone();
+        let look = tokio::spawn(async move { handle.refresh(None).await.expect("it runs") });
+        let (asked, mut stream) = server.asked().await;
+        assert!(!asked.contains("if-"), "{asked}");
+        answer(&mut stream, &head, body).await;
+        drop(stream);
+        let status = look.await.expect("no panic").remove(0);
+        let error = status.last_error.expect("a failure").error;
+        assert!(error.contains(why), "{error}, not {why}");
+        assert_eq!(status.list.expect("stays in force").number.as_deref(), Some("1"));
+    }
+    // One octet now and then is no answer either: the time is for all of it.
+    let handle = running.handle.clone();
+    let look = tokio::spawn(async move { handle.refresh(None).await.expect("it runs") });
+    let (_, mut stream) = server.asked().await;
+    answer(&mut stream, &length(newer.len()), &[]).await;
+    let drip = async {
+        for octet in newer.chunks(1) {
+            if stream.write_all(octet).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let (status, ()) = tokio::join!(look, drip);
+    let error = status.expect("no panic").remove(0).last_error.expect("a failure").error;
+    assert!(error.contains("not there within 500ms"), "{error}");
+    assert!(running.is_silent());
+}
+
+#[tokio::test]
+async fn where_private_addresses_are_forbidden_no_redirect_leads_to_one_and_the_proxy_may_be_one() {
+    let ca = Ca::root("Root");
+    let proxy = ByHand::start().await;
+    let port = proxy.listener.local_addr().expect("an address").port();
+    let mut config = Config::default();
+    config.transport.public_only = true;
+    config.transport.proxy =
+        Some(url::Url::parse(&format!("http://localhost:{port}")).expect("a URL"));
+    // Not a name that anybody has: only the proxy could resolve it.
+    let mut running = start(config, anchors(&ca, Some("http://ca.invalid/1.crl"), None));
+    let (head, stream) = proxy.asked().await;
+    assert!(head.starts_with("get http://ca.invalid/1.crl "), "{head}");
+    give(stream, &ca.list().number(1).sign()).await;
+    running.list().await;
+
+    for private in ["http://[::ffff:10.0.0.1]/", "http://0x7f.1/", "http://2130706433/1.crl"] {
+        let handle = running.handle.clone();
+        let look = tokio::spawn(async move { handle.refresh(None).await.expect("it runs") });
+        let (_, mut stream) = proxy.asked().await;
+        let head =
+            format!("302 Found\r\nConnection: close\r\nContent-Length: 0\r\nLocation: {private}");
+        answer(&mut stream, &head, &[]).await;
+        let status = look.await.expect("no panic").remove(0);
+        let error = status.last_error.expect("a failure").error;
+        assert!(error.contains("is not a public address"), "{private}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_named_again_takes_nothing_of_the_flight_before() {
+    let (ca, server) = (Ca::root("Root"), ByHand::start().await);
+    let named = anchors(&ca, Some(&server.url), None);
+    let mut running = start(Config::default(), Arc::clone(&named));
+    let (_, early) = server.asked().await;
+    running.anchors.send_replace(anchors(&ca, None, None));
+    assert!(matches!(running.next().await, ListState::Gone));
+    running.anchors.send_replace(named);
+    // One flight for one address: the next begins when the first is over.
+    let none = tokio::time::timeout(Duration::from_millis(50), server.asked()).await;
+    assert!(none.is_err());
+    give(early, &ca.list().number(1).sign()).await;
+    let (_, late) = server.asked().await;
+    give(late, &ca.list().number(2).sign()).await;
+    assert_eq!(running.list().await.number, Some(2.into()));
+}
