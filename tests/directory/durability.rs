@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anchorgate::directory::Directory;
@@ -67,12 +67,8 @@ fn a_full_disk_is_said_and_loses_nothing() {
 /// What was changed for a caller who did not wait for the answer is in the audit log all the same.
 #[tokio::test]
 async fn a_change_is_audited_whoever_goes_away() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    // This runtime has one thread, whose log this is.
-    let _guard = tracing::subscriber::set_default(subscriber);
+    // For the whole process: what one thread alone listens to may be taken for nobody's.
+    tracing_subscriber::fmt().with_ansi(false).with_writer(|| Log).init();
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(&folder.path().join("directory.redb")).await.expect("a store");
     let served = Directory::new(config(), store.clone()).at("https://hub.example");
@@ -83,30 +79,32 @@ async fn a_change_is_audited_whoever_goes_away() {
         let answer = pin!(served.answer(request.body(Body::from(body)).expect("a request")));
         assert!(poll!(answer).is_pending(), "the disk is still written");
     }
-    changes
-        .wait_for(|now| now.of(Collection::MutualTlsOauthConfigurations) > 0)
-        .await
-        .expect("open");
+    const KIND: Collection = Collection::MutualTlsOauthConfigurations;
+    changes.wait_for(|now| now.of(KIND) > 0).await.expect("open");
+    let stored = store.list(KIND, None, 1).await.expect("a list");
+    let line = format!("mutualTlsOauthConfiguration `{}`: create by `admin`", stored[0].id);
     let told = async {
-        while !log.text().contains("create by `admin`") {
+        while !Log::text().contains(&line) {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(10), told).await.expect("audited");
 }
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+/// What is logged in this process.
+struct Log;
+
+static LOGGED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 impl Log {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().expect("no panic")).into_owned()
+    fn text() -> String {
+        String::from_utf8_lossy(&LOGGED.lock().expect("no panic")).into_owned()
     }
 }
 
 impl std::io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no panic").extend_from_slice(bytes);
+        LOGGED.lock().expect("no panic").extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
