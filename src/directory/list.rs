@@ -11,7 +11,7 @@ use crate::store::{Collection, Record, StoreError};
 
 /// Objects read from the store at once while a list is filtered.
 const BATCH: usize = 100;
-/// Times that a change without `If-Match` is applied to what another has just written.
+/// Times that a change without `If-Match` is applied to what another replica has just written.
 const TRIES: usize = 8;
 
 /// Bytes of stored objects in one page, above which it ends with a link to the next: half of what our own
@@ -211,6 +211,7 @@ pub(super) async fn update<E: Entity>(
     id: &str,
     change: impl Fn(&E) -> Result<E, Fault>,
 ) -> Result<(E, u64), Fault> {
+    let _turn = call.turn(id).await;
     for _ in 0..TRIES {
         let (record, stored) = load::<E>(call, collection, id).await?;
         let conditional = call.precondition(record.version)?;

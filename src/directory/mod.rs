@@ -30,6 +30,7 @@ mod devices;
 mod list;
 mod names;
 mod templates;
+mod turns;
 
 use std::io::Read;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ use axum::http::{Extensions, HeaderMap, HeaderValue, Method, Request};
 use axum::response::Response;
 use flate2::read::MultiGzDecoder;
 use serde_json::{Map, Value};
+use tokio::sync::MutexGuard;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::directory::answers::{
@@ -50,6 +53,7 @@ use crate::directory::auth::{Authenticator, Caller, Need, StaticToken};
 use crate::directory::errors::Fault;
 use crate::directory::issuers::Issuer;
 use crate::directory::routes::Resource;
+use crate::directory::turns::Turns;
 use crate::domain::cert::Fingerprint;
 use crate::domain::time::Timestamp;
 use crate::http::body::{self, BodyError};
@@ -58,8 +62,9 @@ use crate::runtime::log::AUDIT;
 use crate::runtime::random::{guid, is_guid};
 use crate::store::Store;
 
-/// How long a request's body may take: below the time that a request may take in all, so that it is
-/// answered, not cut off.
+/// How long a request may take, and its body: below the time after which a connection is cut off, so that
+/// who is late is answered.
+const REQUEST_TIME: Duration = Duration::from_secs(28);
 const BODY_TIME: Duration = Duration::from_secs(20);
 
 /// How the directory serves.
@@ -100,6 +105,7 @@ struct Inner {
     config: Config,
     callers: Authenticator,
     store: Store,
+    turns: Turns,
 }
 
 /// The directory as one listener serves it.
@@ -114,7 +120,7 @@ impl Directory {
     /// A directory on `store`.
     pub fn new(config: Config, store: Store) -> Self {
         let callers = Authenticator::new(config.tokens.clone(), config.issuers.clone());
-        Self { inner: Arc::new(Inner { config, callers, store }) }
+        Self { inner: Arc::new(Inner { config, callers, store, turns: Turns::new() }) }
     }
 
     /// The API, for a listener that clients reach at `public_url` (such as `https://hub.example:8445`).
@@ -146,7 +152,7 @@ impl Served {
             .to_owned();
         let gzip = accepts_gzip(request.headers());
         let waits = preferred_wait(request.headers()).is_some();
-        let result = self.handle(request.map(Body::new), now).await;
+        let result = self.within_time(request.map(Body::new), now).await;
         let mut response = match result {
             Ok(answer) => {
                 let waits = waits && answer.may_wait();
@@ -176,8 +182,20 @@ impl Served {
         response
     }
 
+    /// A change goes on to its end, and into the audit log, whoever goes away meanwhile.
+    async fn within_time(&self, request: Request<Body>, now: Timestamp) -> Result<Answer, Fault> {
+        let late = |_| Fault::Unavailable(format!("it took more than {REQUEST_TIME:?}"));
+        if !writes(request.method()) {
+            return timeout(REQUEST_TIME, self.handle(request, now)).await.map_err(late)?;
+        }
+        let this = self.clone();
+        let change = tokio::spawn(async move { this.handle(request, now).await });
+        let ended = timeout(REQUEST_TIME, change).await.map_err(late)?;
+        ended.map_err(|error| Fault::Unavailable(error.to_string()))?
+    }
+
     async fn handle(&self, request: Request<Body>, now: Timestamp) -> Result<Answer, Fault> {
-        let Inner { config, callers, store } = &*self.directory.inner;
+        let Inner { config, callers, store, .. } = &*self.directory.inner;
         let (head, body) = request.into_parts();
         let authorization = head.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
         let certificate = presented(&head.extensions);
@@ -200,6 +218,7 @@ impl Served {
         };
         let call = Call {
             store: store.clone(),
+            directory: self.directory.clone(),
             root: Arc::clone(&self.root),
             page_size: config.page_size.clamp(1, odata::MAX_TOP),
             max_wait: config.max_wait,
@@ -242,6 +261,7 @@ impl Served {
 /// One request, authenticated and read.
 struct Call {
     store: Store,
+    directory: Directory,
     root: Arc<str>,
     page_size: usize,
     max_wait: Duration,
@@ -263,6 +283,11 @@ impl Call {
             return Err(Fault::Payload(format!("its media type is `{essence}`")));
         }
         validate::object(&self.body)
+    }
+
+    /// The turn to change the object `id`.
+    async fn turn(&self, id: &str) -> MutexGuard<'_, ()> {
+        self.directory.inner.turns.take(id).await
     }
 
     fn header(&self, name: &HeaderName) -> Option<&str> {
@@ -360,7 +385,7 @@ async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Byte
     if !matches!(&*coding, "identity" | "gzip") {
         return Err(Fault::Coding(format!("Content-Encoding: {coding}")));
     }
-    let read = tokio::time::timeout(BODY_TIME, body::read(body, limit)).await;
+    let read = timeout(BODY_TIME, body::read(body, limit)).await;
     let bytes = read.map_err(|_| Fault::Slow)?.map_err(|error| match error {
         BodyError::TooLong { limit } => Fault::TooLong(limit),
         BodyError::Broken(why) => Fault::Payload(why),

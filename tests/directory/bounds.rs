@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use anchorgate::directory::Directory;
 use anchorgate::directory::shapes::{Binary, CertificateAuthority, MutualTlsOauthConfiguration};
+use anchorgate::directory::{Config, Directory};
 use anchorgate::domain::subject::SubjectField;
 use anchorgate::store::{Collection, Store};
 use axum::body::{Body, Bytes};
@@ -105,6 +105,29 @@ async fn a_body_that_does_not_come_is_408() {
     let body = response.into_body().collect().await.expect("a body").to_bytes();
     let error: Value = serde_json::from_slice(&body).expect("JSON");
     assert_eq!(error["error"]["code"], "RequestTimeout");
+}
+
+/// A connection is cut off after 30 s: who waits for something that takes longer is answered before.
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_503() {
+    let (store, _folder) = store().await;
+    let patient = Config { max_wait: Duration::from_secs(60), ..config() };
+    let served = Directory::new(patient, store).at("https://hub.example");
+    let ask = |tag: &str| {
+        let request = Request::get(M).header("authorization", format!("Bearer {ADMIN}"));
+        let request = request.header("if-none-match", tag).header("prefer", "wait=60");
+        served.answer(request.body(Body::empty()).expect("a request"))
+    };
+    let list = ask("").await;
+    let tag = list.headers()["etag"].to_str().expect("text");
+    tokio::time::pause();
+    let before = Instant::now();
+    let late = ask(tag).await;
+    assert_eq!(
+        (late.status().as_u16(), &late.headers()["retry-after"].as_bytes()),
+        (503, &&b"5"[..])
+    );
+    assert!(before.elapsed() < Duration::from_secs(30), "{:?}", before.elapsed());
 }
 
 /// The limit is a limit: what is exactly as long is taken.

@@ -1,11 +1,19 @@
-//! A full disk.
+//! A full disk, and callers who go away.
 
+use std::pin::pin;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use anchorgate::directory::Directory;
+use anchorgate::store::{Collection, Store};
+use axum::body::Body;
+use axum::http::Request;
+use futures_util::poll;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Ca, M, Server, ca_params, configuration};
+use crate::support::{ADMIN, Ca, M, Server, ca_params, config, configuration};
 
 /// A child process serves a directory whose file may not grow past a limit, as on a full disk.
 #[test]
@@ -54,4 +62,55 @@ fn a_full_disk_is_said_and_loses_nothing() {
         .status()
         .expect("a child");
     assert!(status.success());
+}
+
+/// What was changed for a caller who did not wait for the answer is in the audit log all the same.
+#[tokio::test]
+async fn a_change_is_audited_whoever_goes_away() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    // This runtime has one thread, whose log this is.
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(&folder.path().join("directory.redb")).await.expect("a store");
+    let served = Directory::new(config(), store.clone()).at("https://hub.example");
+    let body = configuration("fleet", json!([])).to_string();
+    let request = Request::post(M).header("authorization", format!("Bearer {ADMIN}"));
+    let mut changes = store.changes();
+    {
+        let answer = pin!(served.answer(request.body(Body::from(body)).expect("a request")));
+        assert!(poll!(answer).is_pending(), "the disk is still written");
+    }
+    changes
+        .wait_for(|now| now.of(Collection::MutualTlsOauthConfigurations) > 0)
+        .await
+        .expect("open");
+    let told = async {
+        while !log.text().contains("create by `admin`") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), told).await.expect("audited");
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("no panic")).into_owned()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

@@ -18,11 +18,13 @@ mod input;
 mod permissions;
 mod traps;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use support::{A, ADMIN, Ca, M, READER, Server, answer, configuration};
+use tokio::task::JoinSet;
 
 #[tokio::test]
 async fn a_configuration_lives_as_the_documents_say() {
@@ -201,7 +203,7 @@ async fn callers_do_what_their_permissions_say() {
     assert_eq!(server.get(M).await.1["value"], json!([]));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn two_administrators_do_not_mix_their_lists() {
     let server = Server::start().await;
     let id = server.configuration("fleet", json!([])).await;
@@ -217,24 +219,29 @@ async fn two_administrators_do_not_mix_their_lists() {
     let fresh = server.get(&path).await.1["@odata.etag"].as_str().expect("a tag").to_owned();
     assert_eq!(conditional(&fresh).await.0, 200);
 
-    // Each writes two authorities of its own, all at once: what is stored is one pair, never a mix.
-    let pairs: Vec<Value> = (0..6)
-        .map(|n| {
-            json!([
-                Ca::root(&format!("{n} a")).element(true),
-                Ca::root(&format!("{n} b")).element(true)
-            ])
-        })
-        .collect();
-    let writes = pairs.iter().map(|pair| {
-        let request =
-            server.ask(Method::PATCH, &path).json(&json!({"certificateAuthorities": pair}));
-        tokio::spawn(answer(request))
-    });
-    for write in writes.collect::<Vec<_>>() {
-        let (status, body) = write.await.expect("ended");
-        assert!(status == 200 || status == 503, "{status} {body}");
+    // Each writes two authorities of its own, again and again, all at once: every change is made, and
+    // what is stored and answered is one pair, never a mix.
+    let pair = |n: usize| {
+        let root = |half: &str| Ca::root(&format!("{n:02} {half}")).element(true);
+        json!([root("a"), root("b")])
+    };
+    let server = Arc::new(server);
+    let mut writers = JoinSet::new();
+    for pair in (0..32).map(pair) {
+        let (server, path) = (Arc::clone(&server), path.clone());
+        writers.spawn(async move {
+            for _ in 0..8 {
+                let change = json!({"certificateAuthorities": pair});
+                let (status, body) = server.patch(&path, &change).await;
+                assert_eq!(status, 200, "{body}");
+                for n in [0, 1] {
+                    let answered = &body["certificateAuthorities"][n]["certificate"];
+                    assert_eq!(*answered, pair[n]["certificate"]);
+                }
+            }
+        });
     }
+    writers.join_all().await;
     let stored = server.get(&path).await.1;
     let issuer =
         |n: usize| stored["certificateAuthorities"][n]["issuer"].as_str().expect("text").to_owned();
