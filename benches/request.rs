@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anchorgate::cli::quickstart::client::Device;
-use anchorgate::domain::token::policy::{Resource, Terms, TokenPolicy};
+use anchorgate::domain::token::policy::TokenPolicy;
+use anchorgate::domain::token::terms::{Resource, Terms};
 use anchorgate::http::listen::bind;
 use anchorgate::http::peer::Peer;
 use anchorgate::oauth::{self, TokenEndpoint};

@@ -72,8 +72,9 @@
 //! client are remembered), 1 MiB in a directory request's, JSON 32 deep, 128 signatures and 1,024 issuers
 //! tried for one decision, 200 pages of 16 MiB in a directory's list; in an answer about devices 1,000
 //! pages of that size, and one more for each 50 of `graph.max_devices`; 10,000 configurations that
-//! devices are registered for; in our own directory 10,000,000 devices, 10,000 templates, 100,000
-//! removals of a kind that are remembered, 2,000 objects looked at for a page.
+//! devices are registered for; in our own directory 10,000,000 devices, 10,000 templates, 10,000 trust
+//! configurations, 100,000 removals of a kind that are remembered; for a page 2,000 objects looked at and
+//! 8 MiB of them; 20 s for a request's body.
 //!
 //! # Where to add a thing
 //!

@@ -59,6 +59,19 @@ fn wrong_usage_is_64_and_help_is_none() {
 }
 
 #[test]
+fn who_goes_away_while_it_prints_ends_it_quietly() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_anchorgate"))
+        .arg("version")
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .output()
+        .expect("it runs");
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(141), String::new()));
+}
+
+#[test]
 fn check_config_tells_every_problem_and_exits_78() {
     let (_dir, _world, file) = world();
     let good = check(&file);

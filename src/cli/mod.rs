@@ -1,5 +1,15 @@
 //! Rank 7: the commands.
 
+/// As the standard one, but for a reader that goes away, as `| head` does: that ends the program without
+/// a word, where the standard one panics.
+macro_rules! println {
+    ($($text:tt)*) => { $crate::cli::print(format_args!("{}\n", format_args!($($text)*))) };
+}
+/// As the standard one, with the same exception.
+macro_rules! print {
+    ($($text:tt)*) => { $crate::cli::print(format_args!($($text)*)) };
+}
+
 pub mod crl;
 pub mod directory;
 pub mod gateway;
@@ -7,6 +17,8 @@ pub mod operator;
 pub mod quickstart;
 pub mod verify;
 
+use std::fmt;
+use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -28,6 +40,8 @@ mod exit {
     pub(super) const FAILURE: u8 = 1;
     pub(super) const USAGE: u8 = 64;
     pub(super) const CONFIG: u8 = 78;
+    /// As a shell tells of those that SIGPIPE has ended.
+    pub(super) const NO_READER: u8 = 141;
 }
 
 /// mTLS OAuth 2.0 token-endpoint gateway for IoT fleets.
@@ -197,11 +211,19 @@ pub(crate) fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
+/// Writes to the standard output.
+fn print(text: fmt::Arguments<'_>) {
+    let mut out = stdout().lock();
+    if out.write_fmt(text).and_then(|()| out.flush()).is_err() {
+        std::process::exit(exit::NO_READER.into());
+    }
+}
+
 fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| failed(&error))
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
     eprintln!("anchorgate: {error:#}");
-    exit::FAILURE.into()
+    if error.is::<directory::Usage>() { exit::USAGE.into() } else { exit::FAILURE.into() }
 }

@@ -5,10 +5,11 @@ use std::path::Path;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::config::oauth::{fields, subjects, terms};
+use crate::config::clients::{fields, subjects, terms};
 use crate::config::read::{Section, text};
 use crate::domain::token::application::{Application, AuthMethod, Names};
-use crate::domain::token::policy::{Terms, TokenPolicy};
+use crate::domain::token::policy::TokenPolicy;
+use crate::domain::token::terms::Terms;
 use crate::domain::trust::anchors::ConfigurationId;
 use crate::domain::verify::UnverifiedChain;
 use crate::graph::{Collection, Config};

@@ -3,6 +3,7 @@
 
 mod admin;
 mod applications;
+mod clients;
 mod graph;
 mod oauth;
 mod parse;

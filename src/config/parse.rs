@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use toml::{Table, Value};
+use url::Url;
 
-use crate::config::read::{Problems, Section, text};
+use crate::config::read::{Problems, Section, text, url};
 use crate::config::{
     Config, DirectoryPart, Listener, Problem, admin, applications, graph, oauth, revocation,
 };
@@ -205,8 +206,9 @@ fn directory(top: &mut Section, folder: &Path) -> Option<Option<DirectoryPart>> 
     if listen.is_none() && listen_http.is_none() {
         section.problem("listen", None, "missing, and so is listen_http: nobody could reach it");
     }
-    let public_url = section.url("public_url").map(|url| url.to_string());
-    if listen.is_some() && public_url.is_none() {
+    let named = section.has("public_url");
+    let public_url = section.take("public_url", SERVED_AT, served_at).map(|url| url.to_string());
+    if listen.is_some() && !named {
         section.problem("public_url", None, "missing; links in answers are made of it");
     }
     let database = database(&mut section, folder);
@@ -255,6 +257,15 @@ fn issuer(section: &mut Section, folder: &Path) -> Option<Issuer> {
         Some(file) => Some(section.read("ca_bundle", &folder.join(file))?),
     };
     Some(Issuer { issuer: issuer?, audiences, keys: keys?, ca_bundle })
+}
+
+const SERVED_AT: &str = "an absolute http or https URL without `/beta`, which is put behind it";
+
+/// Where clients reach the directory.  Its links are this with a path behind it.
+fn served_at(value: &Value) -> Option<Url> {
+    let url = url(value)?;
+    let beta = url.path().trim_end_matches('/').to_ascii_lowercase().ends_with("/beta");
+    (!beta && url.query().is_none() && url.fragment().is_none()).then_some(url)
 }
 
 fn static_token(section: &mut Section) -> Option<StaticToken> {
@@ -374,6 +385,30 @@ mod tests {
         ] {
             let problem = read(keys).expect_err(keys);
             assert!(problem.starts_with(key) && !problem.contains("hunter2"), "{keys}: {problem}");
+        }
+    }
+
+    /// Links are made of it: with `/beta` in it, every one would have that twice.
+    #[test]
+    fn the_directorys_public_url_is_what_links_begin_with() {
+        let told = |url: &str| {
+            let directory =
+                format!("listen = '127.0.0.1:0'\npublic_url = '{url}'\n[[directory.tokens]]");
+            let token = format!("sha256 = '{}'\npermissions = []", "0".repeat(64));
+            problems(&format!("{MINIMAL}\n[directory]\n{directory}\n{token}"))
+        };
+        for good in ["https://hub.example", "https://hub.example:8445/", "https://x.example/hub/"] {
+            assert_eq!(told(good), [""; 0], "{good}");
+        }
+        for bad in [
+            "https://hub.example/beta",
+            "https://x.example/hub/BETA/",
+            "https://x/?a",
+            "https://x/#a",
+            "x",
+        ] {
+            let told = told(bad);
+            assert!(told.len() == 1 && told[0].starts_with("directory.public_url: "), "{told:?}");
         }
     }
 

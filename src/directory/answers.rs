@@ -46,9 +46,26 @@ pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
         value.split(',').any(|coding| {
             let mut parts = coding.split(';').map(str::trim);
             parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"))
-                && !parts.any(|p| matches!(p, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+                && !parts.any(is_never)
         })
     })
+}
+
+/// False for a reader that says what it takes, and takes no JSON.
+pub(super) fn accepts_json(headers: &HeaderMap) -> bool {
+    let takes = |range: &str| {
+        let mut parts = range.split(';').map(str::trim);
+        let range = parts.next().unwrap_or_default().to_ascii_lowercase();
+        matches!(&*range, "application/json" | "application/*" | "*/*" | "") && !parts.any(is_never)
+    };
+    let mut lines = headers.get_all(header::ACCEPT).iter().peekable();
+    lines.peek().is_none()
+        || lines.any(|line| line.to_str().is_ok_and(|ranges| ranges.split(',').any(takes)))
+}
+
+/// The weight that excludes (RFC 9110 section 12.4.2).
+fn is_never(parameter: &str) -> bool {
+    matches!(parameter, "q=0" | "q=0." | "q=0.0" | "q=0.00" | "q=0.000")
 }
 
 const JSON: &str = "application/json;odata.metadata=minimal;odata.streaming=true;\
@@ -102,14 +119,17 @@ fn pack(bytes: &[u8]) -> Option<Vec<u8>> {
     encoder.finish().ok()
 }
 
+const CHALLENGE: &str = "Bearer realm=\"anchorgate directory\"";
+
 pub(super) fn failure(fault: &Fault, json: String) -> Response {
     let mut response = reply(fault.status(), Some(JSON), json.into());
     match fault {
-        Fault::Token(_) => insert(
-            &mut response,
-            header::WWW_AUTHENTICATE,
-            "Bearer realm=\"anchorgate directory\", error=\"invalid_token\"",
-        ),
+        // A request without a token has done nothing wrong yet (RFC 6750 section 3.1).
+        Fault::Anonymous => insert(&mut response, header::WWW_AUTHENTICATE, CHALLENGE),
+        Fault::Token(_) => {
+            let challenge = format!("{CHALLENGE}, error=\"invalid_token\"");
+            insert(&mut response, header::WWW_AUTHENTICATE, &challenge);
+        }
         Fault::Method(allow) => insert(&mut response, header::ALLOW, allow),
         Fault::SyncState(anew) => insert(&mut response, header::LOCATION, anew),
         Fault::Unavailable(_) => insert(&mut response, header::RETRY_AFTER, "5"),

@@ -5,11 +5,12 @@ use serde_json::{Map, Value};
 
 use crate::directory::errors::Fault;
 use crate::directory::odata::{Query, Takes};
-use crate::directory::shapes::{ApplicationConfiguration, CertificateAuthorityAsEntity};
-use crate::directory::{Answer, Call, list, validate};
+use crate::directory::shapes::{ApplicationConfiguration, CertificateAuthorityAsEntity, Entity};
+use crate::directory::{Answer, Call, entity_tag, list, validate};
 use crate::store::Collection;
 
 const KIND: Collection = Collection::ApplicationConfigurations;
+const AUTHORITIES: &str = "trustedCertificateAuthorities";
 const CONTEXT: &str = "directory/certificateAuthorities/certificateBasedApplicationConfigurations";
 /// Objects of this type in one directory, as in a tenant.
 const MOST: u64 = 100;
@@ -24,8 +25,11 @@ pub(super) async fn collection(call: &Call) -> Result<Answer, Fault> {
             Query::parse::<Application>(&call.query, Takes::Nothing)?;
             let new = validate::create_application(&call.object()?, call.now)?;
             let version = list::create(call, KIND, &new, Some(MOST)).await?;
+            let mut answer = list::answer(call, &new, CONTEXT, version);
+            // As deep as it was sent, with the ids that the authorities have got.
+            answer.insert(AUTHORITIES.into(), new.json().remove(AUTHORITIES).unwrap_or_default());
             // 200, not 201: so the published page of this operation has it.
-            Ok(Answer::Object(list::answer(call, &new, CONTEXT, version), version))
+            Ok(Answer::Object(answer, version))
         }
         _ => Err(Fault::Method("GET, POST")),
     }
@@ -70,6 +74,7 @@ pub(super) async fn authorities(call: &Call, id: &str) -> Result<Answer, Fault> 
             Ok(Answer::List(answer, record.version))
         }
         Method::POST => {
+            Query::parse::<Authority>(&call.query, Takes::Nothing)?;
             let body = call.object()?;
             let change = |stored: &Application| validate::add_authority(stored, &body, call.now);
             let (updated, version) = list::update(call, KIND, id, change).await?;
@@ -86,6 +91,7 @@ pub(super) async fn count_authorities(call: &Call, id: &str) -> Result<Answer, F
     if call.method != Method::GET {
         return Err(Fault::Method("GET"));
     }
+    Query::parse::<Authority>(&call.query, Takes::Nothing)?;
     let (_, application) = list::load::<Application>(call, KIND, id).await?;
     Ok(Answer::Number(application.trusted_certificate_authorities.len() as u64))
 }
@@ -102,9 +108,11 @@ pub(super) async fn authority(call: &Call, id: &str, authority: &str) -> Result<
             let context =
                 format!("{}/$metadata#{}{}/$entity", call.root, context_of(id), query.selection());
             object.insert("@odata.context".into(), context.into());
+            object.insert("@odata.etag".into(), entity_tag(record.version).into());
             Ok(Answer::Object(object, record.version))
         }
         Method::PATCH => {
+            Query::parse::<Authority>(&call.query, Takes::Nothing)?;
             let body = call.object()?;
             let change = |stored: &Application| {
                 validate::update_authority(stored, authority, &body, call.now)
@@ -124,5 +132,5 @@ pub(super) async fn authority(call: &Call, id: &str, authority: &str) -> Result<
 }
 
 fn context_of(id: &str) -> String {
-    format!("{CONTEXT}('{id}')/trustedCertificateAuthorities")
+    format!("{CONTEXT}('{id}')/{AUTHORITIES}")
 }

@@ -226,9 +226,12 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// A caller whom `issuer` names, with what its token grants.
-    pub fn new(issuer: &str, name: String, grant: Grant) -> Self {
-        let identity = (!name.is_empty()).then(|| format!("{issuer} {name}"));
+    /// A caller whom `issuer` calls `who`, if anybody, with what its token grants.  `name` is for people:
+    /// its first characters, and no line breaks, come into the log.
+    pub fn new(issuer: &str, who: Option<&str>, name: &str, grant: Grant) -> Self {
+        const SHOWN: usize = 128;
+        let identity = who.filter(|who| !who.is_empty()).map(|who| format!("{issuer} {who}"));
+        let name = name.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
         Self { name, identity, grant }
     }
 
@@ -253,7 +256,7 @@ impl Authenticator {
     pub fn new(tokens: Vec<StaticToken>, issuers: Vec<Issuer>) -> Self {
         let caller = |t: StaticToken| {
             let grant = Grant { application: t.permissions, ..Grant::default() };
-            (t.sha256, Arc::new(Caller::new("token", t.name, grant)))
+            (t.sha256, Arc::new(Caller::new("token", Some(&t.name), &t.name, grant)))
         };
         Self {
             tokens: tokens.into_iter().map(caller).collect(),
@@ -272,7 +275,7 @@ impl Authenticator {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"))
             .map(|(_, token)| token.trim())
             .filter(|token| !token.is_empty())
-            .ok_or(Fault::Token("Access token is empty."))?;
+            .ok_or(Fault::Anonymous)?;
         let hash = Fingerprint::of(token.as_bytes()).0;
         if let Some(caller) = self.tokens.get(&hash) {
             return Ok(Arc::clone(caller));
@@ -311,11 +314,50 @@ mod tests {
     async fn anything_else_is_refused() {
         for header in [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Basic s3cret")] {
             let got = authenticator().caller(header, None).await.err();
-            assert_eq!(got, Some(Fault::Token("Access token is empty.")), "{header:?}");
+            assert_eq!(got, Some(Fault::Anonymous), "{header:?}");
         }
         for header in ["Bearer s3cres", "Bearer s3cret x", "Bearer S3CRET"] {
             let got = authenticator().caller(Some(header), None).await.err();
             assert_eq!(got, Some(Fault::Token("Access token is not accepted.")), "{header}");
+        }
+    }
+
+    /// What a person may do through an application that may do everything: what the person's role says.
+    #[test]
+    fn a_delegated_permission_goes_as_far_as_the_role() {
+        use Need::*;
+        const TRUST: &[Need] = &[ReadMutualTls, WriteMutualTls];
+        const APPLICATIONS: &[Need] = &[ReadApplications, WriteApplications];
+        const TEMPLATES: &[Need] =
+            &[ReadTemplates, CreateTemplates, DeleteTemplates, CreateDevices];
+        const DEVICES: &[Need] = &[ReadDevices, WriteDevices];
+        let all = [TRUST, APPLICATIONS, TEMPLATES, DEVICES].concat();
+        let of_devices = [TRUST, TEMPLATES, DEVICES].concat();
+        let table = [
+            (Role::GlobalAdministrator, all.clone()),
+            (Role::CloudDeviceAdministrator, of_devices.clone()),
+            (Role::IotDeviceAdministrator, of_devices),
+            (Role::IntuneAdministrator, DEVICES.to_vec()),
+            (Role::GlobalReader, vec![ReadDevices]),
+            (Role::DirectoryReaders, vec![ReadDevices]),
+            (Role::ApplicationAdministrator, APPLICATIONS.to_vec()),
+            (Role::CloudApplicationAdministrator, APPLICATIONS.to_vec()),
+        ];
+        assert!(Role::ALL.iter().all(|(role, _)| table.iter().any(|(r, _)| r == role)));
+        let caller = |delegated: &[Permission], roles: Vec<Role>| {
+            let grant = Grant { delegated: delegated.to_vec(), roles, ..Grant::default() };
+            Caller::new("issuer", Some("person"), "person", grant)
+        };
+        for (role, may) in table {
+            for &need in &all {
+                let got = caller(&Permission::ALL, vec![role]).require(need).is_ok();
+                assert_eq!(got, may.contains(&need), "{role:?} {need:?}");
+                // Neither a role alone nor a permission alone is enough.
+                assert!(caller(&[], vec![role]).require(need).is_err());
+            }
+        }
+        for &need in &all {
+            assert!(caller(&Permission::ALL, vec![]).require(need).is_err(), "{need:?}");
         }
     }
 

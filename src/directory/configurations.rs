@@ -9,6 +9,8 @@ use crate::directory::{Answer, Call, list, validate};
 use crate::store::Collection;
 
 const KIND: Collection = Collection::MutualTlsOauthConfigurations;
+/// Objects of this type in one directory: as many as a gateway follows devices for.
+const MOST: u64 = 10_000;
 const CONTEXT: &str = "directory/certificateAuthorities/mutualTlsOauthConfigurations";
 
 type Configuration = MutualTlsOauthConfiguration;
@@ -19,7 +21,7 @@ pub(super) async fn collection(call: &Call) -> Result<Answer, Fault> {
         Method::POST => {
             Query::parse::<Configuration>(&call.query, Takes::Nothing)?;
             let new = validate::create_configuration(&call.object()?, call.now)?;
-            let version = list::create(call, KIND, &new, None).await?;
+            let version = list::create(call, KIND, &new, Some(MOST)).await?;
             Ok(Answer::Created(list::answer(call, &new, CONTEXT, version), version))
         }
         _ => Err(Fault::Method("GET, POST")),

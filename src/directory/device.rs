@@ -139,6 +139,7 @@ impl Entity for Device {
     ];
     const FILTERABLE: &'static [&'static str] =
         &["id", "deviceId", "displayName", "accountEnabled", "operatingSystem"];
+    const BOOLEAN: &'static [&'static str] = &["accountEnabled"];
 
     fn id(&self) -> &str {
         &self.id

@@ -35,7 +35,9 @@ pub enum Fault {
     Query(String),
     /// An id that is no GUID.
     Identifier(String),
-    /// No bearer token, or one that is not accepted.
+    /// No bearer token.
+    Anonymous,
+    /// A bearer token that is not accepted.
     Token(&'static str),
     /// A token that does not carry the permission.
     Forbidden,
@@ -51,6 +53,10 @@ pub enum Fault {
     Conflict(String),
     /// A body that is too long; the limit in bytes.
     TooLong(usize),
+    /// A body that did not come in time.
+    Slow,
+    /// A reader that takes no JSON.
+    Unacceptable,
     /// A body in a coding that is not read.
     Coding(String),
     /// What has changed since then is not known any longer: everything is to be read again, from here.
@@ -70,12 +76,14 @@ impl Fault {
             | Self::Query(_)
             | Self::Identifier(_)
             | Self::Conflict(_) => StatusCode::BAD_REQUEST,
-            Self::Token(_) => StatusCode::UNAUTHORIZED,
+            Self::Anonymous | Self::Token(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden | Self::Quota(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Precondition => StatusCode::PRECONDITION_FAILED,
             Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Slow => StatusCode::REQUEST_TIMEOUT,
+            Self::Unacceptable => StatusCode::NOT_ACCEPTABLE,
             Self::Coding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::SyncState(_) => StatusCode::GONE,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -87,13 +95,15 @@ impl Fault {
             Self::Segment(_) | Self::Payload(_) | Self::UnknownProperty { .. } => "BadRequest",
             Self::Property { .. } | Self::Identifier(_) | Self::Conflict(_) => "Request_BadRequest",
             Self::Query(_) => "Request_UnsupportedQuery",
-            Self::Token(_) => "InvalidAuthenticationToken",
+            Self::Anonymous | Self::Token(_) => "InvalidAuthenticationToken",
             Self::Forbidden => "Authorization_RequestDenied",
             Self::NotFound(_) => "Request_ResourceNotFound",
             Self::Method(_) => "Request_BadRequest",
             Self::Precondition => "Request_PreconditionFailed",
             Self::Quota(_) => "Directory_QuotaExceeded",
             Self::TooLong(_) => "RequestEntityTooLarge",
+            Self::Slow => "RequestTimeout",
+            Self::Unacceptable => "NotAcceptable",
             Self::Coding(_) => "UnsupportedMediaType",
             Self::SyncState(_) => "syncStateNotFound",
             Self::Unavailable(_) => "ServiceUnavailable",
@@ -116,6 +126,7 @@ impl Fault {
                  sure to only use property names that are defined by the type."
             ),
             Self::Identifier(id) => format!("Invalid object identifier '{id}'."),
+            Self::Anonymous => "Access token is empty.".into(),
             Self::Token(why) => (*why).into(),
             Self::Forbidden => "Insufficient privileges to complete the operation.".into(),
             Self::NotFound(id) => format!(
@@ -131,6 +142,11 @@ impl Fault {
                     .into()
             }
             Self::TooLong(limit) => format!("The request body is longer than {limit} bytes."),
+            Self::Slow => "The request body did not come in time.".into(),
+            Self::Unacceptable => {
+                "The Accept header takes no application/json, in which everything is answered."
+                    .into()
+            }
             Self::Coding(coding) => {
                 format!("A request body with '{coding}' is not read; send JSON, plain or gzip.")
             }

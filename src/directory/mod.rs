@@ -39,11 +39,13 @@ use axum::body::{Body, Bytes};
 use axum::http::header::{self, HeaderName};
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, Request};
 use axum::response::Response;
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 use serde_json::{Map, Value};
 use tracing::{info, warn};
 
-use crate::directory::answers::{Answer, accepts_gzip, entity_tag, failure, insert, success};
+use crate::directory::answers::{
+    Answer, accepts_gzip, accepts_json, entity_tag, failure, insert, success,
+};
 use crate::directory::auth::{Authenticator, Caller, Need, StaticToken};
 use crate::directory::errors::Fault;
 use crate::directory::issuers::Issuer;
@@ -55,6 +57,10 @@ use crate::http::peer::Peer;
 use crate::runtime::log::AUDIT;
 use crate::runtime::random::{guid, is_guid};
 use crate::store::Store;
+
+/// How long a request's body may take: below the time that a request may take in all, so that it is
+/// answered, not cut off.
+const BODY_TIME: Duration = Duration::from_secs(20);
 
 /// How the directory serves.
 #[derive(Debug, Clone)]
@@ -152,7 +158,7 @@ impl Served {
             }
             Err(fault) => {
                 if let Fault::Unavailable(why) = &fault {
-                    warn!(request.id = %request_id, "the directory's store is not available: {why}");
+                    warn!(request.id = %request_id, "the directory cannot answer: {why}");
                 }
                 let json = fault.body(&request_id, &client_request_id, now);
                 failure(&fault, json.to_string())
@@ -177,10 +183,17 @@ impl Served {
         let certificate = presented(&head.extensions);
         let caller = callers.caller(authorization, certificate.as_ref()).await?;
         let resource = routes::resolve(head.uri.path())?;
-        let write = !matches!(head.method, Method::GET);
-        caller.require(need(&resource, &head.method))?;
+        let need = need(&resource, &head.method);
+        caller.require(need).inspect_err(|_| {
+            let caller = &caller.name;
+            info!(target: AUDIT, action = "deny", ?need, %caller, "`{caller}` may not: {need:?}");
+        })?;
+        // Before anything is done: who takes no JSON would not know what was.
+        if !(resource.is_count() || head.method == Method::DELETE || accepts_json(&head.headers)) {
+            return Err(Fault::Unacceptable);
+        }
         // Only who may write makes us read and inflate a body.
-        let body = if write {
+        let body = if writes(&head.method) {
             read_body(&head.headers, body, config.body_limit).await?
         } else {
             Bytes::new()
@@ -263,10 +276,14 @@ impl Call {
 
     /// Refuses when `If-Match` is sent and does not match; gives whether it was sent.
     fn precondition(&self, version: u64) -> Result<bool, Fault> {
-        match self.header(&header::IF_MATCH) {
-            None => Ok(false),
-            Some(tags) if tags_match(tags, version) => Ok(true),
-            Some(_) => Err(Fault::Precondition),
+        if !self.headers.contains_key(header::IF_MATCH) {
+            return Ok(false);
+        }
+        // A line that cannot be read names no version.
+        let mut lines = self.headers.get_all(header::IF_MATCH).iter();
+        match lines.any(|line| line.to_str().is_ok_and(|tags| tags_match(tags, version))) {
+            true => Ok(true),
+            false => Err(Fault::Precondition),
         }
     }
 
@@ -301,8 +318,13 @@ fn presented(extensions: &Extensions) -> Option<Fingerprint> {
     peer.chain.as_ref().ok().map(|chain| chain.leaf().fingerprint)
 }
 
+/// True for what can change something; what is none of Graph's methods is refused by all resources.
+fn writes(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PATCH | Method::DELETE)
+}
+
 fn need(resource: &Resource, method: &Method) -> Need {
-    let read_or = |read, write| if method == Method::GET { read } else { write };
+    let read_or = |read, write| if writes(method) { write } else { read };
     match resource {
         Resource::Configurations | Resource::ConfigurationsCount | Resource::Configuration(_) => {
             read_or(Need::ReadMutualTls, Need::WriteMutualTls)
@@ -338,7 +360,8 @@ async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Byte
     if !matches!(&*coding, "identity" | "gzip") {
         return Err(Fault::Coding(format!("Content-Encoding: {coding}")));
     }
-    let bytes = body::read(body, limit).await.map_err(|error| match error {
+    let read = tokio::time::timeout(BODY_TIME, body::read(body, limit)).await;
+    let bytes = read.map_err(|_| Fault::Slow)?.map_err(|error| match error {
         BodyError::TooLong { limit } => Fault::TooLong(limit),
         BodyError::Broken(why) => Fault::Payload(why),
     })?;
@@ -346,8 +369,9 @@ async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Byte
         return Ok(bytes);
     }
     let mut plain = Vec::new();
-    // One byte past the limit tells "exactly full" from "too long".
-    GzDecoder::new(&bytes[..])
+    // One byte past the limit tells "exactly full" from "too long".  All members of the stream are read,
+    // and what is none is damage: nothing that was sent is left out.
+    MultiGzDecoder::new(&bytes[..])
         .take(limit as u64 + 1)
         .read_to_end(&mut plain)
         .map_err(|error| Fault::Payload(format!("the gzip stream is damaged: {error}")))?;

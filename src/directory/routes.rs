@@ -51,6 +51,21 @@ pub enum Resource {
     Device(String),
 }
 
+impl Resource {
+    /// True for what is answered as a number, not as JSON.
+    pub fn is_count(&self) -> bool {
+        matches!(
+            self,
+            Self::ConfigurationsCount
+                | Self::ApplicationsCount
+                | Self::AuthoritiesCount(_)
+                | Self::TemplatesCount
+                | Self::InstancesCount(_)
+                | Self::DevicesCount
+        )
+    }
+}
+
 /// Reads a path.  Both roots are served, with and without `directory/`; letters may be of any case;
 /// a key may be a segment of its own or in parentheses, as OData has it.
 pub fn resolve(path: &str) -> Result<Resource, Fault> {

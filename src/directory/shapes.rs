@@ -149,6 +149,8 @@ pub trait Entity: Serialize + serde::de::DeserializeOwned {
     const PROPERTIES: &'static [&'static str];
     /// Those of them that `$filter` may name.
     const FILTERABLE: &'static [&'static str] = &["id", "displayName"];
+    /// Those of these that are true or false; the others are texts.
+    const BOOLEAN: &'static [&'static str] = &[];
     /// The properties that `$expand` may name; otherwise they are left out.
     const NAVIGATION: &'static [&'static str] = &[];
 

@@ -4,11 +4,19 @@
 #[allow(dead_code)]
 mod support;
 
+#[path = "../support/misbehaving.rs"]
+#[allow(dead_code, reason = "other tests use the rest of it")]
+mod misbehaving;
+
 mod administrators;
+mod bounds;
+mod command_line;
 mod delta;
 mod devices;
 mod durability;
 mod input;
+mod permissions;
+mod traps;
 
 use std::time::{Duration, Instant};
 

@@ -345,6 +345,44 @@ async fn an_authority_that_is_removed_stops_the_next_request() {
     drop(world.roots);
 }
 
+/// The list that is known of an authority counts for the applications that it has signed for too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_application_gets_no_more_tokens() {
+    const AUDITOR: &str = r#"
+[[client]]
+id = "auditor"
+application_configuration = "CONFIGURATION"
+token_endpoint_auth_method = "tls_client_auth"
+subject_field = "tls_client_auth_san_dns"
+subjects = ["dns-3.devices.example"]
+"#;
+    let report = |text: String| text.replace("[token]\n", "[token]\nclient_auth = \"report\"\n");
+    let world = Applications::start_with(AUDITOR, report).await;
+    let gateway = &world.gateway;
+    let domain = gateway.domain(SubjectField::SanDns);
+    let auditor = &domain.devices[2];
+    let mut open = gateway.connect(&gateway.device(domain, 2)).await;
+    // It is a device's certificate, and no application's before its authority is trusted for those.
+    let answer = open.token("auditor").await.expect("an answer");
+    assert_eq!((answer.status.as_u16(), &answer.body["refusal"]), (401, &json!("chain_untrusted")));
+
+    let below = format!("/{}/trustedCertificateAuthorities", world.ids[0]);
+    let (_, list) = gateway.applications(Method::GET, &below, None).await;
+    for (n, authority) in [&domain.root, &domain.issuer].into_iter().enumerate() {
+        let held = list["value"][n]["id"].as_str().expect("an id");
+        let body = json!({"certificate": STANDARD.encode(authority.certificate.der())});
+        let below = format!("{below}/{held}");
+        let (status, told) = gateway.applications(Method::PATCH, &below, Some(body)).await;
+        assert_eq!(status, 204, "{told}");
+    }
+    gateway.until(&mut open, "auditor", 200).await;
+
+    gateway.world.revoke(domain, auditor, 3, now()).expect("published");
+    gateway.until(&mut open, "auditor", 401).await;
+    let answer = open.token("auditor").await.expect("an answer");
+    assert_eq!(answer.body["refusal"], "certificate_revoked", "{answer:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_assertion_that_is_not_quite_right_gives_no_token() {
     let report = |text: String| text.replace("[token]\n", "[token]\nclient_auth = \"report\"\n");
@@ -543,6 +581,16 @@ subjects = ["CN=admin"]
 audience = "https://directory.example"
 scopes = ["MutualTlsOauthConfiguration.ReadWrite.All"]
 default_scopes = ["MutualTlsOauthConfiguration.ReadWrite.All"]
+
+[[client]]
+id = "keeper"
+application_configuration = "CONFIGURATION"
+token_endpoint_auth_method = "tls_client_auth"
+subject_field = "tls_client_auth_san_dns"
+subjects = ["keeper.apps.example"]
+audience = "https://directory.example"
+scopes = ["AppCertTrustConfiguration.ReadWrite.All"]
+default_scopes = ["AppCertTrustConfiguration.ReadWrite.All"]
 "#;
     let issuer = |text: String| {
         let own = text.lines().find_map(|line| line.strip_prefix("issuer = ")).expect("an issuer");
@@ -585,6 +633,22 @@ default_scopes = ["MutualTlsOauthConfiguration.ReadWrite.All"]
         assert!(client.objects().await.expect("a list").iter().any(|o| o["id"] == id));
         client.call(Method::DELETE, id, None, None).await.expect("removed");
     }
+    // So does an administrator's hand, with a certificate and no secret: its token is bound to that.
+    let keeper = world.issuers[0].client(&subject("keeper"), now()).expect("a certificate");
+    std::fs::write(dir.join("keeper.pem"), &keeper.chain_pem).expect("written");
+    std::fs::write(dir.join("keeper.key"), &*keeper.key_pem).expect("written");
+    let at = dir.display();
+    let line = format!(
+        "directory --url {directory} --ca-bundle {at}/pki/server-root.pem --client-id keeper \
+         --token-url https://localhost:{}/oauth2/token --scope https://directory.example/.default \
+         --client-certificate {at}/keeper.pem --client-key {at}/keeper.key",
+        world.gateway.app.addresses.token.port()
+    );
+    let (code, told) = world.gateway.program(&format!("{line} application list")).await;
+    assert!(code == Some(0) && told.contains(&world.ids[1]), "{told}");
+    let (code, told) = world.gateway.program(&format!("{line} list")).await;
+    assert!(code == Some(1) && told.contains("403 Authorization_RequestDenied"), "{told}");
+
     // What it may not, it may not; and a token for something else is none for the directory.
     let (_, answer) = world.ask(&world.assertion()).await;
     let elses = answer["access_token"].as_str().expect("a token");

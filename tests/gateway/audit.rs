@@ -4,7 +4,9 @@ use std::io;
 use std::sync::{Mutex, Once};
 
 use anchorgate::cli::quickstart::pki::{Authority, Identity, Subject};
+use anchorgate::domain::cert::Fingerprint;
 use anchorgate::domain::subject::SubjectField;
+use reqwest::Method;
 use rustls::version::{TLS12, TLS13};
 use serde_json::Value;
 
@@ -133,4 +135,34 @@ async fn a_refused_handshake_is_audited_with_its_code_and_where_it_came_from() {
             assert!(address.is_some_and(|a| a.starts_with("127.0.0.1:")), "{line}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_caller_of_the_directory_did_and_may_not_do_is_audited() {
+    capture();
+    let (token, name) = ("only to look", "someone who looks");
+    let sha256 = Fingerprint::of(token.as_bytes());
+    let entry = format!(
+        "[[directory.tokens]]\nname = \"{name}\"\nsha256 = \"{sha256}\"\n\
+         permissions = [\"MutualTlsOauthConfiguration.Read.All\"]\n\n[[graph]]"
+    );
+    let gateway = Gateway::start(&[], |text| text.replacen("[[graph]]", &entry, 1)).await;
+    let made = gateway.create(gateway.domain(SubjectField::SanDns)).await;
+    let one = gateway.directory(&format!("/{made}"));
+    let ask = async |method: Method| {
+        let request = gateway.http.request(method, &one).bearer_auth(token);
+        request.send().await.expect("an answer").status().as_u16()
+    };
+    assert_eq!((ask(Method::GET).await, ask(Method::DELETE).await), (200, 403));
+    let lines: Vec<Value> = log()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"))
+        .filter(|line| line["target"] == "audit")
+        .collect();
+    let denied: Vec<_> = lines.iter().filter(|line| line["caller"] == name).collect();
+    let [denied] = &denied[..] else { panic!("{denied:#?}") };
+    assert_eq!((&denied["action"], &denied["need"]), (&"deny".into(), &"WriteMutualTls".into()));
+    let created = lines.iter().find(|line| line["id"] == *made).expect("a line");
+    assert_eq!(created["action"], "create");
+    assert!(!log().contains(token));
 }

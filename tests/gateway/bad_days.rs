@@ -37,7 +37,7 @@ fn list(world: &World, fields: &[SubjectField]) -> Value {
 
 impl Gateway {
     /// Asks the directory now: what the admin plane tells of it.
-    async fn sync(&self, source: &str) -> Value {
+    pub(super) async fn sync(&self, source: &str) -> Value {
         let url = format!("http://{}/trust/sync", self.app.addresses.admin);
         let answer = self.http.post(url).send().await.expect("an answer");
         answer.json::<Value>().await.expect("JSON")[source].clone()

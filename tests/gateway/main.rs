@@ -6,6 +6,7 @@ mod bad_days;
 mod database;
 mod devices;
 mod edge;
+mod full_disk;
 mod hub;
 mod keys;
 #[path = "../support/misbehaving.rs"]

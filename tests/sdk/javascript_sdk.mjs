@@ -101,24 +101,47 @@ async function configurations(graph) {
 
 async function applications(graph) {
   const many = "/directory/certificateAuthorities/certificateBasedApplicationConfigurations";
-  const root = authority("js-app-root");
+  const name = `O'Brien's applications ${Date.now()}`;
+  const [root, spare] = [authority("js-app-root"), authority("js-app-spare")];
   const middle = authority("js-app-middle", "js-app-root");
-  const made = await graph.api(many).post({
+  const of = (certificate, isRootAuthority) => ({ certificate, isRootAuthority });
+  const create = (authorities) => graph.api(many).post({
     "@odata.type": "#microsoft.graph.certificateBasedApplicationConfiguration",
-    displayName: "js",
-    trustedCertificateAuthorities: [{ certificate: root, isRootAuthority: true }],
+    displayName: name,
+    trustedCertificateAuthorities: authorities,
   });
+  for (const bad of [[], [of(middle, false)], [of(root, true), of(spare, true)]]) {
+    await fails(create(bad), 400, "Request_BadRequest", "Invalid value specified");
+  }
+  await fails(create([of("AAAA", true)]), 400, "Request_BadRequest",
+    "'certificate' of resource 'CertificateAuthorityInformation'");
+  const made = await create([of(root, true)]);
   const one = `${many}/${made.id}`;
-  await graph.api(one).patch({ description: "e" });
-  const read = await graph.api(one).expand("trustedCertificateAuthorities").get();
-  assert.equal(read.description, "e");
-  assert.equal(read.trustedCertificateAuthorities[0].issuer, "CN=js-app-root");
+
+  const quoted = name.replaceAll("'", "''");
+  for (const filter of [`displayName eq '${quoted}'`, `id in ('${made.id}')`]) {
+    const page = await graph.api(many).filter(filter).expand("trustedCertificateAuthorities").get();
+    assert.deepEqual(page.value.map((c) => c.id), [made.id]);
+    assert.equal(page.value[0].trustedCertificateAuthorities[0].issuer, "CN=js-app-root");
+  }
+  // Read, change, write the whole.
+  const read = await graph.api(one).get();
+  read.description = "e";
+  assert.equal(await graph.api(one).patch(read), undefined);
+  assert.equal((await graph.api(one).get()).description, "e");
+  await fails(graph.api(one).patch({ displayName: 7 }), 400, "Request_BadRequest", "displayName");
   const inside = `${one}/trustedCertificateAuthorities`;
-  const added = await graph.api(inside).post({ certificate: middle, isRootAuthority: false });
-  assert.equal((await graph.api(inside).get()).value.length, 2);
+  const added = await graph.api(inside).post(of(middle, false));
+  await fails(graph.api(inside).post(of(spare, true)), 400, "Request_BadRequest", "isRootAuthority");
+  const old = (await graph.api(inside).get()).value.find((a) => a.isRootAuthority);
+  await graph.api(`${inside}/${old.id}`).patch({ ...old, certificate: spare });
+  const issuers = (await graph.api(inside).get()).value.map((a) => a.issuer);
+  assert.deepEqual(issuers.sort(), ["CN=js-app-root", "CN=js-app-spare"]);
   await graph.api(`${inside}/${added.id}`).delete();
+  await fails(graph.api(`${inside}/${added.id}`).get(), 404, "Request_ResourceNotFound", added.id);
   assert.equal((await graph.api(inside).get()).value.length, 1);
   await graph.api(one).delete();
+  await fails(graph.api(one).get(), 404, "Request_ResourceNotFound", made.id);
 }
 
 async function devices(graph) {
@@ -153,8 +176,14 @@ async function devices(graph) {
   await new PageIterator(graph, first, (d) => { inside.push(d.id); return true; }).iterate();
   assert.deepEqual(inside, made.map((d) => d.id).sort());
 
-  await graph.api(`/devices/${made[0].id}`).patch({ accountEnabled: false });
+  // Read, change, write the whole; only accountEnabled can be another.
+  const read = await graph.api(`/devices/${made[0].id}`).get();
+  await fails(graph.api(`/devices/${read.id}`).patch({ ...read, displayName: "other" }),
+    400, "Request_BadRequest", "displayName");
+  await graph.api(`/devices/${read.id}`).patch({ ...read, accountEnabled: false });
+  assert.equal((await graph.api(`/devices/${read.id}`).get()).accountEnabled, false);
   await graph.api(`/devices/${made[2].id}`).delete();
+  await fails(graph.api(`/devices/${made[2].id}`).get(), 404, "Request_ResourceNotFound", made[2].id);
   const changed = new Map();
   let link = latest["@odata.deltaLink"];
   while (link) {

@@ -200,32 +200,67 @@ async def configurations(graph):
 
 async def applications(graph):
     many = graph.directory.certificate_authorities.certificate_based_application_configurations
-    root = authority("app root")
+    name = f"O'Brien's applications {uuid.uuid4()}"
+    root, spare = authority("app root"), authority("app spare")
     middle = authority("app intermediate", root)
-    made = await many.post(
-        CertificateBasedApplicationConfiguration(
-            display_name="sdk",
-            description="d",
-            trusted_certificate_authorities=[
-                CertificateAuthorityAsEntity(certificate=der(root), is_root_authority=True)
-            ],
+
+    def one_of(made, is_root):
+        return CertificateAuthorityAsEntity(certificate=der(made), is_root_authority=is_root)
+
+    def new(*authorities):
+        return CertificateBasedApplicationConfiguration(
+            display_name=name, description="d", trusted_certificate_authorities=list(authorities)
         )
+
+    bad = CertificateAuthorityAsEntity(certificate=b"not a certificate", is_root_authority=True)
+    for body in [new(), new(one_of(middle, False)), new(one_of(root, True), one_of(spare, True))]:
+        await fails(many.post(body), 400, "Request_BadRequest", "Invalid value specified")
+    await fails(
+        many.post(new(bad)), 400, "Request_BadRequest",
+        "'certificate' of resource 'CertificateAuthorityInformation'",
     )
-    assert uuid.UUID(made.id) and made.description == "d"
+    made = await many.post(new(one_of(root, True)))
+    assert uuid.UUID(made.id) and made.description == "d" and made.deleted_date_time is None
     one = many.by_certificate_based_application_configuration_id(made.id)
-    await one.patch(CertificateBasedApplicationConfiguration(description="e"))
-    assert (await one.get()).description == "e"
+
+    quoted = name.replace("'", "''")
+    for text in [f"displayName eq '{quoted}'", f"id in ('{made.id}')"]:
+        page = await many.get(query(many, filter=text))
+        assert [c.id for c in page.value] == [made.id], text
+    assert int(await many.count.get()) >= 1
     page = await many.get(query(many, expand=["trustedCertificateAuthorities"]))
     mine = [c for c in page.value if c.id == made.id][0]
     assert mine.trusted_certificate_authorities[0].issuer == "CN=app root"
 
-    inside = one.trusted_certificate_authorities
-    added = await inside.post(
-        CertificateAuthorityAsEntity(certificate=der(middle), is_root_authority=False)
+    # Read, change, write the whole: PATCH has an answer without a body.
+    read = await one.get()
+    assert (read.id, read.display_name) == (made.id, name)
+    read.description = "e"
+    assert await one.patch(read) is None
+    assert (await one.get()).description == "e"
+    await fails(
+        one.patch(CertificateBasedApplicationConfiguration(display_name="x" * 257)),
+        400, "Request_BadRequest", "displayName",
     )
-    assert added.issuer_subject_key_identifier
-    assert len((await inside.get()).value) == 2
-    await inside.by_certificate_authority_as_entity_id(added.id).delete()
+
+    inside = one.trusted_certificate_authorities
+    added = await inside.post(one_of(middle, False))
+    assert added.issuer == "CN=app root" and added.issuer_subject_key_identifier
+    within = inside.by_certificate_authority_as_entity_id(added.id)
+    assert (await within.get()).is_root_authority is False
+    await fails(inside.post(one_of(middle, False)), 400, "Request_BadRequest", "certificate")
+    await fails(inside.post(one_of(spare, True)), 400, "Request_BadRequest", "isRootAuthority")
+    await fails(within.patch(bad), 400, "Request_BadRequest", "'certificate'")
+    listed = (await inside.get()).value
+    assert len(listed) == 2
+    # The next root in the place of the one, in one step; what is read is sent back.
+    old = [a for a in listed if a.is_root_authority][0]
+    old.certificate = der(spare)
+    assert await inside.by_certificate_authority_as_entity_id(old.id).patch(old) is None
+    listed = (await inside.get()).value
+    assert [a.issuer for a in listed if a.is_root_authority] == ["CN=app spare"]
+    await within.delete()
+    await fails(within.get(), 404, "Request_ResourceNotFound", added.id)
     assert len((await inside.get()).value) == 1
     await one.delete()
     await fails(one.get(), 404, "Request_ResourceNotFound", made.id)
@@ -294,6 +329,7 @@ async def devices(graph):
     changed = await many.delta.with_url(latest.odata_delta_link).get()
     assert [(d.id, d.account_enabled) for d in changed.value] == [(made.id, True)]
     await one.delete()
+    await fails(one.get(), 404, "Request_ResourceNotFound", made.id)
     gone = await many.delta.with_url(changed.odata_delta_link).get()
     assert [d.id for d in gone.value] == [made.id]
     assert gone.value[0].additional_data["@removed"] == {"reason": "deleted"}

@@ -1,6 +1,5 @@
 //! `anchorgate directory device …` and `device-template …`.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,11 +9,13 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::cli::directory::import;
+use crate::cli::directory::{Usage, deleted, import};
 use crate::domain::subject::{self, SubjectField, SubjectId};
 use crate::graph::client::{Client, FetchError};
 use crate::runtime::random::is_guid;
 
+/// How an anchorgate tells the configuration of a device's template.
+const CONFIGURATION: &str = "@anchorgate.mutualTlsOauthConfigurationId";
 const TEMPLATES: [&str; 3] = ["directory", "templates", "deviceTemplates"];
 
 /// What to do with devices.
@@ -56,16 +57,20 @@ pub(super) enum DeviceCommand {
     /// Register the devices of a file
     ///
     /// Those that are registered already are told and left as they are, so that an import that was
-    /// broken off can be made again. What cannot be registered is told by its line; the exit status is
-    /// 1 then.
+    /// broken off can be made again. What cannot be registered is told by its line, as is a device that
+    /// is registered for another configuration; the exit status is 1 then. Where the directory does not
+    /// answer any more, or refuses the caller, the import stops.
     Import {
-        /// One externalDeviceId a line; `-` is standard input
+        /// UTF-8 text with one externalDeviceId a line and nothing else on it; `-` is standard input
         file: PathBuf,
         #[command(flatten)]
         new: NewDevices,
         /// Requests at once
         #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
         parallel: u16,
+        /// Begin with this line, as an import that has stopped tells it
+        #[arg(long, value_name = "LINE", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        from: u64,
     },
 }
 
@@ -136,11 +141,11 @@ pub(super) async fn device(
         DeviceCommand::Delete { device } => {
             let found = find(&client, device).await?;
             client.operate(Method::DELETE, &at(&client, &found)?, None, None).await?;
-            println!("deleted");
+            deleted(found["id"].as_str().unwrap_or(device), json);
         }
-        DeviceCommand::Import { file, new, parallel } => {
+        DeviceCommand::Import { file, new, parallel, from } => {
             let maker = Arc::new(Maker::new(client, new).await?);
-            return import::import(maker, file, usize::from(*parallel), json).await;
+            return import::import(maker, file, usize::from(*parallel), *from, json).await;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -184,11 +189,12 @@ pub(super) async fn template(
         }
         TemplateCommand::Delete { id } => {
             let url = template_url(client, id, None)?;
-            client.operate(Method::DELETE, &url, None, None).await?
+            client.operate(Method::DELETE, &url, None, None).await?;
+            deleted(id, json);
+            return Ok(ExitCode::SUCCESS);
         }
     };
     match answer {
-        Value::Null => println!("deleted"),
         Value::Array(list) if !json => list.iter().for_each(show_template),
         answer if json => println!("{answer:#}"),
         answer => show_template(&answer),
@@ -201,14 +207,16 @@ async fn get_template(client: &Client, id: &str) -> anyhow::Result<Value> {
 }
 
 fn template_url(client: &Client, id: &str, below: Option<&str>) -> anyhow::Result<url::Url> {
-    ensure!(is_guid(id), "`{id}` is not the id of a device template, which is a GUID");
+    if !is_guid(id) {
+        let why = format!("`{id}` is not the id of a device template, which is a GUID");
+        return Err(Usage(why).into());
+    }
     let segments: Vec<&str> = TEMPLATES.into_iter().chain([id]).chain(below).collect();
     Ok(client.at(&segments, ""))
 }
 
 /// Prints page by page: a fleet does not fit into memory.
 async fn list(client: &Client, template: Option<&str>, json: bool) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
     let mut next = Some(match template {
         Some(id) => template_url(client, id, Some("deviceInstances"))?,
         None => client.at(&["devices"], "$top=999"),
@@ -218,9 +226,9 @@ async fn list(client: &Client, template: Option<&str>, json: bool) -> anyhow::Re
         let (page, link) = client.list_page(&url).await?;
         for device in &page {
             match (json, first) {
-                (true, true) => write!(out, "[\n{device}")?,
-                (true, false) => write!(out, ",\n{device}")?,
-                (false, _) => writeln!(out, "{}", line(device))?,
+                (true, true) => print!("[\n{device}"),
+                (true, false) => print!(",\n{device}"),
+                (false, _) => println!("{}", line(device)),
             }
             first = false;
         }
@@ -228,8 +236,8 @@ async fn list(client: &Client, template: Option<&str>, json: bool) -> anyhow::Re
         next = link;
     }
     match (json, first) {
-        (true, true) => writeln!(out, "[]")?,
-        (true, false) => writeln!(out, "\n]")?,
+        (true, true) => println!("[]"),
+        (true, false) => println!("\n]"),
         (false, _) => {}
     }
     Ok(())
@@ -296,15 +304,28 @@ pub(super) struct Maker {
     client: Client,
     url: url::Url,
     enabled: bool,
+    /// The configuration that the template names.
+    configuration: Option<String>,
     /// The certificate field that the devices are named by, where the directory tells.
     field: Option<SubjectField>,
+}
+
+/// Whether a device is registered already.
+pub(super) enum Found {
+    /// It is not.
+    Nowhere,
+    /// For the configuration that it is to be registered for, as far as the directory tells.
+    Ours,
+    /// For another one, where its certificate is not looked for.
+    Elsewhere(String),
 }
 
 impl Maker {
     async fn new(client: Client, new: &NewDevices) -> anyhow::Result<Self> {
         let url = template_url(&client, &new.template, Some("createDeviceFromTemplate"))?;
         let template = get_template(&client, &new.template).await?;
-        let field = match template["mutualTlsOauthConfigurationId"].as_str() {
+        let configuration = template["mutualTlsOauthConfigurationId"].as_str().map(str::to_owned);
+        let field = match configuration.as_deref() {
             None => None,
             Some(id) => match client.call(Method::GET, id, None, None).await {
                 Ok(found) => found["tlsClientAuthParameter"].as_str().and_then(SubjectField::parse),
@@ -313,7 +334,7 @@ impl Maker {
                 Err(error) => return Err(error.into()),
             },
         };
-        Ok(Self { client, url, enabled: !new.disabled, field })
+        Ok(Self { client, url, enabled: !new.disabled, configuration, field })
     }
 
     /// Refuses a name that no certificate of the configuration could have: the device would never be
@@ -341,8 +362,19 @@ impl Maker {
         self.client.operate(Method::POST, &self.url, Some(&body), None).await
     }
 
-    pub(super) async fn is_there(&self, name: &str) -> anyhow::Result<bool> {
-        Ok(find_by_name(&self.client, name).await?.is_some())
+    /// What there is of that name.
+    pub(super) async fn found(&self, name: &str) -> anyhow::Result<Found> {
+        let Some(found) = find_by_name(&self.client, name).await? else {
+            return Ok(Found::Nowhere);
+        };
+        // Graph does not tell.
+        let Some(told) = found.get(CONFIGURATION) else { return Ok(Found::Ours) };
+        if told.as_str() == self.configuration.as_deref() {
+            return Ok(Found::Ours);
+        }
+        let of =
+            told.as_str().map_or("no configuration".into(), |id| format!("configuration {id}"));
+        Ok(Found::Elsewhere(format!("it is registered already, but for {of}")))
     }
 }
 

@@ -1,5 +1,6 @@
 //! `anchorgate directory device import`: a fleet from a file.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, stdin};
 use std::path::Path;
@@ -11,7 +12,7 @@ use anyhow::Context;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::cli::directory::devices::Maker;
+use crate::cli::directory::devices::{Found, Maker};
 use crate::graph::client::FetchError;
 
 /// Times that a device is tried again when the directory does not answer or puts it off.
@@ -45,6 +46,7 @@ pub(super) async fn import(
     maker: Arc<Maker>,
     file: &Path,
     parallel: usize,
+    from: u64,
     as_json: bool,
 ) -> anyhow::Result<ExitCode> {
     let mut input: Box<dyn BufRead> = match file.to_str() {
@@ -54,16 +56,23 @@ pub(super) async fn import(
         }
     };
     let (mut tally, mut told) = (Tally::default(), Instant::now());
-    let mut under_way = JoinSet::new();
+    let (mut under_way, mut lines_under_way) = (JoinSet::new(), BTreeSet::new());
+    skip_byte_order_mark(&mut *input).with_context(|| file.display().to_string())?;
     let (mut number, mut more) = (0u64, true);
     while more || !under_way.is_empty() {
         if more && under_way.len() < parallel {
             number += 1;
             match next_line(&mut *input).with_context(|| format!("line {number}"))? {
                 None => more = false,
-                Some(name) if name.is_empty() => {}
-                Some(name) => {
+                Some(_) if number < from => {}
+                Some(Err(why)) => {
+                    tally.failed += 1;
+                    eprintln!("line {number}: {why}");
+                }
+                Some(Ok(name)) if name.is_empty() => {}
+                Some(Ok(name)) => {
                     let maker = Arc::clone(&maker);
+                    lines_under_way.insert(number);
                     under_way.spawn(async move { (number, one(&maker, &name).await, name) });
                 }
             }
@@ -71,6 +80,9 @@ pub(super) async fn import(
         }
         let Some(ended) = under_way.join_next().await else { continue };
         let (line, done, name) = ended?;
+        if !matches!(done, Done::Stop(_)) {
+            lines_under_way.remove(&line);
+        }
         match done {
             Done::Made => tally.made += 1,
             Done::Was => {
@@ -81,11 +93,17 @@ pub(super) async fn import(
                 tally.failed += 1;
                 eprintln!("line {line}: `{name}`: {why}");
             }
-            Done::Stop(why) => return Err(why.context(format!("line {line}"))),
+            Done::Stop(why) => {
+                // Those under way may be made yet; the next import finds them.
+                let first = lines_under_way.first().unwrap_or(&line);
+                eprintln!("stopped: {}; `--from {first}` goes on from there", tally.text());
+                return Err(why.context(format!("line {line}: `{name}`")));
+            }
         }
         if told.elapsed() >= TELL {
             told = Instant::now();
-            eprintln!("{}", tally.text());
+            let first = lines_under_way.first().unwrap_or(&number);
+            eprintln!("{}; all before line {first} are done", tally.text());
         }
     }
     if as_json {
@@ -104,20 +122,36 @@ impl Tally {
     }
 }
 
-/// The next line without its end, cut where it is longer than any name.
-fn next_line(input: &mut dyn BufRead) -> std::io::Result<Option<String>> {
+/// What spreadsheets put before UTF-8: no part of the first name.
+fn skip_byte_order_mark(input: &mut dyn BufRead) -> std::io::Result<()> {
+    if input.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
+        input.consume(3);
+    }
+    Ok(())
+}
+
+/// The next line without its end; or why it can name nobody.
+fn next_line(input: &mut dyn BufRead) -> std::io::Result<Option<Result<String, String>>> {
     let mut line = Vec::new();
     if input.take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
         return Ok(None);
     }
-    let too_long = line.len() as u64 == MAX_LINE && line.last() != Some(&b'\n');
-    let text = String::from_utf8(line).ok().filter(|_| !too_long);
-    let bad = || {
-        let why = format!("it is not UTF-8, or longer than {MAX_LINE} bytes");
-        std::io::Error::new(std::io::ErrorKind::InvalidData, why)
+    if line.len() as u64 == MAX_LINE && line.last() != Some(&b'\n') {
+        let mut rest = Vec::new();
+        loop {
+            rest.clear();
+            let read = input.take(MAX_LINE).read_until(b'\n', &mut rest)?;
+            if read == 0 || rest.last() == Some(&b'\n') {
+                let why = format!("{MAX_LINE} bytes or more; a name has fewer");
+                return Ok(Some(Err(why)));
+            }
+        }
+    }
+    let text = match String::from_utf8(line) {
+        Ok(text) => text,
+        Err(_) => return Ok(Some(Err("it is not UTF-8".into()))),
     };
-    let text = text.ok_or_else(bad)?;
-    Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned()))
+    Ok(Some(Ok(text.trim_end_matches(['\n', '\r']).to_owned())))
 }
 
 /// One device.  It is safe to try again: what was made by a try whose answer was lost is there then.
@@ -135,9 +169,10 @@ async fn one(maker: &Maker, name: &str) -> Done {
         let again = match &error {
             FetchError::Transport(_) => true,
             FetchError::Status { status: 400 | 409, .. } => {
-                return match maker.is_there(name).await {
-                    Ok(true) => Done::Was,
-                    Ok(false) => Done::Failed(error.to_string()),
+                return match maker.found(name).await {
+                    Ok(Found::Ours) => Done::Was,
+                    Ok(Found::Elsewhere(why)) => Done::Failed(why),
+                    Ok(Found::Nowhere) => Done::Failed(error.to_string()),
                     Err(why) => Done::Failed(format!("{error}; and {why:#}")),
                 };
             }
@@ -147,8 +182,12 @@ async fn one(maker: &Maker, name: &str) -> Done {
             FetchError::Status { status, .. } => *status == 429 || *status >= 500,
             _ => false,
         };
-        if !again || tries >= TRIES || wait > LONGEST {
+        if !again {
             return Done::Failed(error.to_string());
+        }
+        if tries >= TRIES || wait > LONGEST {
+            // Every other line would wait as long, and in vain.
+            return Done::Stop(error.into());
         }
         tokio::time::sleep(wait).await;
         pause = LONGEST.min(pause * 2);
@@ -161,29 +200,46 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn lines(bytes: &[u8]) -> Result<Vec<String>, String> {
+    fn lines(bytes: &[u8]) -> Vec<Result<String, String>> {
         let mut input = BufReader::new(bytes);
+        skip_byte_order_mark(&mut input).expect("read");
         let mut out = Vec::new();
-        while let Some(line) = next_line(&mut input).map_err(|error| error.to_string())? {
+        while let Some(line) = next_line(&mut input).expect("read") {
             out.push(line);
         }
-        Ok(out)
+        out
     }
 
     #[test]
-    fn lines_end_as_they_may_and_are_not_too_long() {
-        assert_eq!(lines(b"a\r\n\nb\n c "), Ok(["a", "", "b", " c "].map(Into::into).to_vec()));
+    fn a_line_that_can_name_nobody_fails_alone() {
+        let good = |text: &str| Ok(text.to_owned());
+        assert_eq!(lines(b"a\r\n\nb\n c "), ["a", "", "b", " c "].map(good));
+        assert_eq!(lines(b"\xef\xbb\xbfa\n\xef\xbb\xbfb"), ["a", "\u{feff}b"].map(good));
         let longest = "x".repeat(MAX_LINE as usize - 1);
-        assert_eq!(lines(longest.as_bytes()), Ok(vec![longest.clone()]));
-        assert_eq!(lines(format!("{longest}\n").as_bytes()), Ok(vec![longest.clone()]));
-        assert!(lines(format!("{longest}x").as_bytes()).is_err_and(|why| why.contains("4096")));
-        assert!(lines(b"\xff\n").is_err());
+        assert_eq!(lines(longest.as_bytes()), [good(&longest)]);
+        assert_eq!(lines(format!("{longest}\nb").as_bytes()), [good(&longest), good("b")]);
+        for more in [1, 2, MAX_LINE as usize, 2 * MAX_LINE as usize + 1] {
+            let long = "x".repeat(longest.len() + more);
+            for (text, after) in [(format!("{long}\nb\n"), vec![good("b")]), (long, vec![])] {
+                let read = lines(text.as_bytes());
+                assert!(read[0].as_ref().is_err_and(|why| why.contains("4096")), "{more}");
+                assert_eq!(read[1..], after, "{more}");
+            }
+        }
+        let read = lines(b"\xff\nb\n");
+        assert!(read[0].is_err() && read[1] == good("b"), "{read:?}");
     }
 
     proptest! {
         #[test]
         fn what_is_written_by_line_is_read_by_line(written in prop::collection::vec("[^\\r\\n]{1,40}", 0..9)) {
-            prop_assert_eq!(lines(written.join("\n").as_bytes()), Ok(written));
+            let read: Result<Vec<_>, _> = lines(format!("\u{feff}{}", written.join("\n")).as_bytes()).into_iter().collect();
+            prop_assert_eq!(read, Ok(written));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            lines(&bytes);
         }
     }
 }

@@ -1,36 +1,37 @@
 //! `anchorgate directory …`: an administrator's hand on the trust configurations and the devices of a
 //! directory, ours or Microsoft's.
 
+mod access;
+mod applications;
+mod authority;
 mod devices;
 mod import;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::str::FromStr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail, ensure};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use reqwest::Method;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde_json::{Map, Value, json};
-use url::Url;
 
+use crate::cli::directory::access::Access;
+use crate::cli::directory::applications::ApplicationCommand;
+use crate::cli::directory::authority::{AuthorityFile, fingerprint, named};
 use crate::cli::directory::devices::{DeviceCommand, TemplateCommand};
-use crate::directory::validate::{MAX_CERTIFICATE_BYTES, check_authority, is_self_signed};
-use crate::domain::cert::{Certificate, Fingerprint};
+use crate::domain::cert::Certificate;
 use crate::domain::subject::SubjectField;
 use crate::domain::time::Timestamp;
-use crate::graph::auth::{AssertionStyle, Cloud, Credential};
-use crate::graph::client::{Client, FetchError, Limits};
+use crate::graph::client::{Client, FetchError};
 use crate::graph::wire;
-use crate::runtime::log::Secret;
+use crate::runtime::random::{is_guid, jitter};
+
+pub use access::Usage;
 
 /// Times that a read-modify-write is tried when somebody else writes in between.
-const TRIES: usize = 5;
+const TRIES: usize = 16;
+/// The longest pause before another one, so that two do not stay in step.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// List, read and change the trust configurations and devices of a directory, ours or Microsoft's
 ///
@@ -42,44 +43,6 @@ pub struct DirectoryArgs {
     access: Access,
     #[command(subcommand)]
     command: DirectoryCommand,
-}
-
-/// Where the directory is and how to get in.
-#[derive(Debug, Args)]
-struct Access {
-    /// The directory's root
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "ANCHORGATE_DIRECTORY",
-        default_value = "https://graph.microsoft.com"
-    )]
-    url: Url,
-    /// PEM of the only authorities that the directory's server may have
-    #[arg(long, global = true, value_name = "FILE", env = "ANCHORGATE_DIRECTORY_CA")]
-    ca_bundle: Option<PathBuf>,
-    /// A file with a bearer token
-    #[arg(long, global = true, value_name = "FILE", env = "ANCHORGATE_DIRECTORY_TOKEN_FILE")]
-    token_file: Option<PathBuf>,
-    /// The Entra tenant that tokens come from
-    #[arg(long, global = true, value_name = "ID", env = "AZURE_TENANT_ID")]
-    tenant: Option<String>,
-    /// The application's client ID
-    #[arg(long, global = true, value_name = "ID", env = "AZURE_CLIENT_ID")]
-    client_id: Option<String>,
-    /// A file with the application's client secret
-    #[arg(long, global = true, value_name = "FILE")]
-    client_secret_file: Option<PathBuf>,
-    /// The application's certificate, PEM
-    #[arg(long, global = true, value_name = "FILE", requires = "client_key")]
-    client_certificate: Option<PathBuf>,
-    /// The certificate's RSA key, PEM
-    #[arg(long, global = true, value_name = "FILE")]
-    client_key: Option<PathBuf>,
-    /// Print JSON instead of a table
-    #[arg(long, global = true)]
-    json: bool,
 }
 
 /// What to do.
@@ -133,6 +96,9 @@ enum DirectoryCommand {
         #[arg(value_name = "FILE|SHA256")]
         authority: String,
     },
+    /// List, read and change the trust of applications (certificateBasedApplicationConfiguration)
+    #[command(subcommand)]
+    Application(ApplicationCommand),
     /// List, register, enable, disable and delete devices
     ///
     /// A device is named by its externalDeviceId, which the subject ID of its certificate is compared
@@ -142,40 +108,6 @@ enum DirectoryCommand {
     /// List, make and delete the templates that devices are made from
     #[command(subcommand)]
     DeviceTemplate(TemplateCommand),
-}
-
-/// An authority as the command line names it.
-#[derive(Debug, Clone)]
-struct AuthorityFile {
-    path: PathBuf,
-    crl: Option<Url>,
-    delta: Option<Url>,
-}
-
-impl FromStr for AuthorityFile {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut parts = text.split(',');
-        let path = PathBuf::from(parts.next().unwrap_or_default());
-        let mut file = Self { path, crl: None, delta: None };
-        for part in parts {
-            let (name, value) = part.split_once('=').ok_or("expected crl=URL or delta=URL")?;
-            let url = Url::parse(value).map_err(|error| format!("`{value}`: {error}"))?;
-            if !matches!(url.scheme(), "http" | "https") {
-                return Err(format!("`{value}` is neither http nor https"));
-            }
-            match name {
-                "crl" => file.crl = Some(url),
-                "delta" => file.delta = Some(url),
-                _ => return Err(format!("`{name}` is neither crl nor delta")),
-            }
-        }
-        match file {
-            Self { crl: None, delta: Some(_), .. } => Err("a delta needs its base: crl=URL".into()),
-            file => Ok(file),
-        }
-    }
 }
 
 fn field(text: &str) -> Result<SubjectField, String> {
@@ -188,53 +120,53 @@ fn field(text: &str) -> Result<SubjectField, String> {
 /// `directory …`
 ///
 /// # Errors
-/// A file that is no authority, or a directory that does not do it.
+/// A file that is no authority, or a directory that does not do it; [`Usage`] where the command line
+/// makes no sense.
 pub async fn directory(args: &DirectoryArgs) -> anyhow::Result<ExitCode> {
-    // Files first: nothing is sent when one of them is wrong.
+    let json = args.access.json;
     let now = Timestamp::from(SystemTime::now());
-    let changed = match &args.command {
-        DirectoryCommand::Create { authorities, .. } => {
-            authorities.iter().map(|file| element(file, now)).collect::<anyhow::Result<Vec<_>>>()?
-        }
-        DirectoryCommand::AddCa { authority, .. } => vec![element(authority, now)?],
-        _ => Vec::new(),
-    };
-    let client = args.access.client()?;
+    // Arguments and files first: nothing is sent when one of them is wrong.
     let answer = match &args.command {
-        DirectoryCommand::Device(command) => {
-            return devices::device(client, command, args.access.json).await;
+        DirectoryCommand::List => Value::Array(args.access.client()?.objects().await?),
+        DirectoryCommand::Get { id } => {
+            configuration_id(id)?;
+            args.access.client()?.call(Method::GET, id, None, None).await?
         }
-        DirectoryCommand::DeviceTemplate(command) => {
-            return devices::template(&client, command, args.access.json).await;
-        }
-        DirectoryCommand::List => Value::Array(client.objects().await?),
-        DirectoryCommand::Get { id } => client.call(Method::GET, id, None, None).await?,
-        DirectoryCommand::Create { name, field, .. } => {
+        DirectoryCommand::Create { name, field, authorities } => {
+            let files = authorities.iter().map(|file| file.element(now));
             let body = json!({
                 "@odata.type": "#microsoft.graph.mutualTlsOauthConfiguration",
                 "displayName": name,
                 "tlsClientAuthParameter": field.as_str(),
-                "certificateAuthorities": changed,
+                "certificateAuthorities": files.collect::<anyhow::Result<Vec<_>>>()?,
             });
-            client.call(Method::POST, "", Some(&body), None).await?
+            args.access.client()?.call(Method::POST, "", Some(&body), None).await?
         }
         DirectoryCommand::Update { id, name } => {
+            configuration_id(id)?;
             let body = json!({ "displayName": name });
-            client.call(Method::PATCH, id, Some(&body), None).await?
+            args.access.client()?.call(Method::PATCH, id, Some(&body), None).await?
         }
-        DirectoryCommand::Delete { id } => client.call(Method::DELETE, id, None, None).await?,
-        DirectoryCommand::AddCa { id, .. } => {
-            change_authorities(&client, id, |mut list| {
-                let new = changed.first().context("no authority was read")?;
-                list.retain(|old| fingerprint(old) != fingerprint(new));
+        DirectoryCommand::Delete { id } => {
+            configuration_id(id)?;
+            args.access.client()?.call(Method::DELETE, id, None, None).await?;
+            deleted(id, json);
+            return Ok(ExitCode::SUCCESS);
+        }
+        DirectoryCommand::AddCa { id, authority } => {
+            configuration_id(id)?;
+            let new = authority.element(now)?;
+            change_authorities(&args.access.client()?, id, |mut list| {
+                list.retain(|old| fingerprint(old) != fingerprint(&new));
                 list.push(new.clone());
                 Ok(list)
             })
             .await?
         }
         DirectoryCommand::RemoveCa { id, authority } => {
+            configuration_id(id)?;
             let wanted = named(authority)?;
-            change_authorities(&client, id, |mut list| {
+            change_authorities(&args.access.client()?, id, |mut list| {
                 let before = list.len();
                 list.retain(|old| fingerprint(old).as_ref() != Some(&wanted));
                 ensure!(list.len() < before, "the configuration has no authority {wanted}");
@@ -242,9 +174,17 @@ pub async fn directory(args: &DirectoryArgs) -> anyhow::Result<ExitCode> {
             })
             .await?
         }
+        DirectoryCommand::Application(command) => {
+            return applications::application(&args.access, command, now).await;
+        }
+        DirectoryCommand::Device(command) => {
+            return devices::device(args.access.client()?, command, json).await;
+        }
+        DirectoryCommand::DeviceTemplate(command) => {
+            return devices::template(&args.access.client()?, command, json).await;
+        }
     };
-    match (&answer, args.access.json) {
-        (Value::Null, _) => println!("done"),
+    match (&answer, json) {
         (answer, true) => println!("{answer:#}"),
         (Value::Array(list), false) => list.iter().for_each(show),
         (answer, false) => show(answer),
@@ -252,40 +192,17 @@ pub async fn directory(args: &DirectoryArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-impl Access {
-    fn client(&self) -> anyhow::Result<Client> {
-        let read =
-            |path: &Path| std::fs::read_to_string(path).with_context(|| path.display().to_string());
-        let endpoint = || {
-            let (Some(tenant), Some(client_id)) = (&self.tenant, &self.client_id) else {
-                bail!("a client secret or certificate needs --tenant and --client-id");
-            };
-            Cloud::Global.endpoint(tenant, client_id).context("no token endpoint for this tenant")
-        };
-        let credential = match (
-            &self.token_file,
-            &self.client_secret_file,
-            &self.client_certificate,
-        ) {
-            (Some(file), None, None) => Credential::Static(Secret::new(read(file)?.trim())),
-            (None, Some(file), None) => Credential::ClientSecret {
-                endpoint: endpoint()?,
-                secret: Secret::new(read(file)?.trim()),
-            },
-            (None, None, Some(certificate)) => Credential::ClientCertificate {
-                endpoint: endpoint()?,
-                certificate: certificate.clone(),
-                key: self.client_key.clone().context("--client-key is missing")?,
-                style: AssertionStyle::default(),
-                send_chain: false,
-            },
-            _ => bail!(
-                "exactly one of --token-file, --client-secret-file and --client-certificate is needed"
-            ),
-        };
-        let bundle = self.ca_bundle.as_deref().map(read).transpose()?.map(String::into_bytes);
-        Ok(Client::new(&self.url, credential, bundle, Limits::default())?)
+/// Refuses what is no id before it is sent: an empty one would be the whole collection.
+fn configuration_id(id: &str) -> Result<(), Usage> {
+    match is_guid(id) {
+        true => Ok(()),
+        false => Err(Usage(format!("`{id}` is not the id of a configuration, which is a GUID"))),
     }
+}
+
+/// Says that an object is gone.
+fn deleted(id: &str, as_json: bool) {
+    if as_json { println!("{}", json!({ "deleted": id })) } else { println!("deleted") }
 }
 
 /// Read, change, write the whole list, as the directory's documentation tells; safe against others who
@@ -308,7 +225,9 @@ async fn change_authorities(
         let list = change(list.iter().map(sendable).collect())?;
         let body = json!({ "certificateAuthorities": list });
         match client.call(Method::PATCH, id, Some(&body), tag).await {
-            Err(FetchError::Status { status: 412, .. }) => {}
+            Err(FetchError::Status { status: 412, .. }) => {
+                tokio::time::sleep(jitter(PAUSE)).await;
+            }
             Err(error) => return Err(error.into()),
             Ok(_) => {
                 let now = client.call(Method::GET, id, None, None).await?;
@@ -337,62 +256,6 @@ fn sendable(element: &Value) -> Value {
     Value::Object(MEMBERS.iter().filter_map(member).collect::<Map<_, _>>())
 }
 
-fn fingerprint(element: &Value) -> Option<Fingerprint> {
-    Some(Fingerprint::of(&wire::binary(element["certificate"].as_str()?)?))
-}
-
-/// An element of `certificateAuthorities` from a file, checked.
-fn element(file: &AuthorityFile, now: Timestamp) -> anyhow::Result<Value> {
-    let certificate = read_certificate(&file.path)?;
-    let is_root = is_self_signed(&certificate);
-    if let Err(why) = check_authority(&certificate, is_root, now) {
-        bail!("{}: `{}`: {why}", file.path.display(), certificate.subject);
-    }
-    Ok(json!({
-        "@odata.type": "microsoft.graph.certificateAuthority",
-        "certificate": STANDARD.encode(certificate.der()),
-        "certificateRevocationListUrl": file.crl.as_ref().map(Url::as_str),
-        "deltaCertificateRevocationListUrl": file.delta.as_ref().map(Url::as_str),
-        "isRootAuthority": is_root,
-    }))
-}
-
-/// The one certificate of a PEM or DER file.
-fn read_certificate(path: &Path) -> anyhow::Result<Certificate> {
-    let name = path.display();
-    let bytes = std::fs::read(path).with_context(|| name.to_string())?;
-    let der = if bytes.windows(11).any(|w| w == b"-----BEGIN ") {
-        let found = CertificateDer::pem_slice_iter(&bytes)
-            .collect::<Result<Vec<_>, _>>()
-            .with_context(|| format!("{name}: PEM that cannot be read"))?;
-        match &found[..] {
-            [one] => one.to_vec(),
-            several => bail!("{name}: {} certificates; one is expected", several.len()),
-        }
-    } else {
-        bytes
-    };
-    let length = der.len();
-    ensure!(
-        length <= MAX_CERTIFICATE_BYTES,
-        "{name}: {length} bytes of DER; a directory takes at most {MAX_CERTIFICATE_BYTES}"
-    );
-    Certificate::from_der(&der).with_context(|| name.to_string())
-}
-
-/// The fingerprint that an argument gives, or that of the file it names.
-fn named(authority: &str) -> anyhow::Result<Fingerprint> {
-    let digits: String = authority.chars().filter(|c| *c != ':').collect();
-    if digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-        let mut bytes = [0; 32];
-        for (i, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&digits[i * 2..i * 2 + 2], 16)?;
-        }
-        return Ok(Fingerprint(bytes));
-    }
-    Ok(read_certificate(Path::new(authority))?.fingerprint)
-}
-
 fn show(object: &Value) {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     println!(
@@ -401,7 +264,11 @@ fn show(object: &Value) {
         text(&object["tlsClientAuthParameter"]),
         text(&object["displayName"])
     );
-    for authority in object["certificateAuthorities"].as_array().into_iter().flatten() {
+    show_authorities(&object["certificateAuthorities"]);
+}
+
+fn show_authorities(list: &Value) {
+    for authority in list.as_array().into_iter().flatten() {
         let kind = match authority["isRootAuthority"].as_bool() {
             Some(true) => "root",
             Some(false) => "intermediate",
@@ -431,19 +298,6 @@ fn show(object: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_authority_is_named_with_its_addresses() {
-        let file: AuthorityFile =
-            "a.pem,crl=http://x/a.crl,delta=https://x/d.crl".parse().expect("readable");
-        assert_eq!(file.path, Path::new("a.pem"));
-        assert_eq!(file.crl.map(|url| url.to_string()).as_deref(), Some("http://x/a.crl"));
-        assert!(file.delta.is_some());
-        for bad in ["a.pem,delta=http://x/", "a.pem,crl=ldap://x/", "a.pem,x=http://x/", "a.pem,y"]
-        {
-            assert!(bad.parse::<AuthorityFile>().is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn what_is_written_back_has_no_computed_members() {

@@ -1,5 +1,9 @@
 //! The members of a body: which there may be, and of what type.
 
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::directory::errors::Fault;
@@ -45,11 +49,86 @@ pub(super) fn only(
 ) -> Result<(), Fault> {
     for (name, value) in body {
         let name = name.trim();
+        if name == "@odata.type" && !value.is_null() && !is_of_type(value, resource) {
+            let why = format!("it is not #microsoft.graph.{resource}");
+            return Err(property("@odata.type", resource, "", &why));
+        }
         if !(name.contains('@') || value.is_null() || known.contains(&name)) {
             return Err(Fault::UnknownProperty { property: name.into(), resource });
         }
     }
     Ok(())
+}
+
+/// True for the type's name, with and without the fragment sign, as the SDKs and the published examples
+/// have it.
+fn is_of_type(value: &Value, resource: &str) -> bool {
+    let name = value.as_str().map(|name| name.strip_prefix('#').unwrap_or(name));
+    let name = name.and_then(|name| name.strip_prefix("microsoft.graph."));
+    // The examples give an authority the type that it has in the other kind of configuration, too.
+    let is = |known: &str| name.is_some_and(|name| name.eq_ignore_ascii_case(known));
+    is(resource) || (resource.starts_with("certificateAuthority") && is("certificateAuthority"))
+}
+
+/// JSON in which no object has a member twice, nor twice but for the blanks around its name: it would be
+/// left to chance which of two lists of authorities is trusted.
+pub(super) struct Unambiguous;
+
+impl<'de> Deserialize<'de> for Unambiguous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Unambiguous;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("JSON")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Unambiguous, M::Error> {
+                let mut seen = HashSet::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    let name = name.trim();
+                    if !seen.insert(name.to_owned()) {
+                        return Err(M::Error::custom(format!(
+                            "the member `{name}` is there twice"
+                        )));
+                    }
+                    map.next_value::<Unambiguous>()?;
+                }
+                Ok(Unambiguous)
+            }
+
+            fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Unambiguous, S::Error> {
+                while list.next_element::<Unambiguous>()?.is_some() {}
+                Ok(Unambiguous)
+            }
+
+            fn visit_unit<E>(self) -> Result<Unambiguous, E> {
+                Ok(Unambiguous)
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Unambiguous, E> {
+                Ok(Unambiguous)
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Unambiguous, E> {
+                Ok(Unambiguous)
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Unambiguous, E> {
+                Ok(Unambiguous)
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Unambiguous, E> {
+                Ok(Unambiguous)
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<Unambiguous, E> {
+                Ok(Unambiguous)
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
 }
 
 pub(super) fn not_deleted(body: &Map<String, Value>, resource: &'static str) -> Result<(), Fault> {

@@ -18,7 +18,7 @@ use crate::directory::shapes::{
 };
 use crate::directory::validate::certificates::{address, key_identifier, stated, usable};
 use crate::directory::validate::members::{
-    known_members, not_deleted, only, property, same_id, text,
+    Unambiguous, known_members, not_deleted, only, property, same_id, text,
 };
 use crate::domain::time::Timestamp;
 use crate::graph::wire::{self, member, subject_field};
@@ -44,11 +44,14 @@ const APPLICATION: &str = "CertificateBasedApplicationConfiguration";
 
 /// Reads a request body: one JSON object.
 pub fn object(body: &[u8]) -> Result<Map<String, Value>, Fault> {
-    match wire::parse(body) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(Fault::Payload("the body is no JSON object".into())),
-        Err(error) => Err(Fault::Payload(error.to_string())),
-    }
+    let object = match wire::parse(body) {
+        Ok(Value::Object(object)) => object,
+        Ok(_) => return Err(Fault::Payload("the body is no JSON object".into())),
+        Err(error) => return Err(Fault::Payload(error.to_string())),
+    };
+    serde_json::from_slice::<Unambiguous>(body)
+        .map_err(|error| Fault::Payload(error.to_string()))?;
+    Ok(object)
 }
 
 /// A new configuration from the body of a POST.
@@ -56,7 +59,7 @@ pub fn create_configuration(
     body: &Map<String, Value>,
     now: Timestamp,
 ) -> Result<MutualTlsOauthConfiguration, Fault> {
-    known_members::<MutualTlsOauthConfiguration>(body, &["certificateAuthority"])?;
+    known_members::<MutualTlsOauthConfiguration>(body, singular(body))?;
     not_deleted(body, CONFIGURATION)?;
     let fault = |why: &str| property("tlsClientAuthParameter", CONFIGURATION, "", why);
     let parameter = member(body, "tlsClientAuthParameter").unwrap_or(&Value::Null);
@@ -80,7 +83,7 @@ pub fn update_configuration(
     body: &Map<String, Value>,
     now: Timestamp,
 ) -> Result<MutualTlsOauthConfiguration, Fault> {
-    known_members::<MutualTlsOauthConfiguration>(body, &["certificateAuthority"])?;
+    known_members::<MutualTlsOauthConfiguration>(body, singular(body))?;
     not_deleted(body, CONFIGURATION)?;
     same_id(body, &stored.id, CONFIGURATION)?;
     // Read-modify-write sends read-only members back: equal ones are no change.
@@ -125,7 +128,7 @@ pub fn create_application(
     }
     let mut authorities = Vec::with_capacity(list.len());
     for (index, value) in list.iter().enumerate() {
-        let authority = create_authority(value, &format!("{LIST}[{index}]"), now)?;
+        let authority = create_authority(value, &format!("{LIST}[{index}]"), None, now)?;
         no_twin(&authorities, &authority)?;
         authorities.push(authority);
     }
@@ -153,7 +156,9 @@ pub fn update_application(
     known_members::<ApplicationConfiguration>(body, &[])?;
     not_deleted(body, APPLICATION)?;
     same_id(body, &stored.id, APPLICATION)?;
-    if member(body, "trustedCertificateAuthorities").is_some_and(|v| !v.is_null()) {
+    // Read-modify-write of an expanded object sends them back: the same ones are no change.
+    let sent = member(body, "trustedCertificateAuthorities").filter(|sent| !sent.is_null());
+    if sent.is_some_and(|sent| !are_same(sent, &stored.trusted_certificate_authorities)) {
         let why = "authorities are added and removed at .../trustedCertificateAuthorities";
         return Err(property("trustedCertificateAuthorities", APPLICATION, "", why));
     }
@@ -167,13 +172,29 @@ pub fn update_application(
     Ok(updated)
 }
 
+/// True when what was sent is, in any order, the stored authorities, each by its id and as it is.
+fn are_same(sent: &Value, stored: &[CertificateAuthorityAsEntity]) -> bool {
+    let is = |sent: &Value, stored: &CertificateAuthorityAsEntity| {
+        sent.as_object().is_some_and(|sent| {
+            let id = member(sent, "id").and_then(Value::as_str);
+            id.is_some_and(|id| id.eq_ignore_ascii_case(&stored.id))
+                && stated(sent, "").is_ok_and(|(certificate, is_root)| {
+                    certificate.der() == stored.certificate.0 && is_root == stored.is_root_authority
+                })
+        })
+    };
+    sent.as_array().is_some_and(|sent| {
+        sent.len() == stored.len() && stored.iter().all(|a| sent.iter().any(|sent| is(sent, a)))
+    })
+}
+
 /// `stored` with one authority more, which comes last.
 pub fn add_authority(
     stored: &ApplicationConfiguration,
     body: &Map<String, Value>,
     now: Timestamp,
 ) -> Result<ApplicationConfiguration, Fault> {
-    let authority = create_authority(&Value::Object(body.clone()), "", now)?;
+    let authority = create_authority(&Value::Object(body.clone()), "", None, now)?;
     let mut updated = stored.clone();
     let list = &mut updated.trusted_certificate_authorities;
     if list.len() >= MAX_APPLICATION_AUTHORITIES {
@@ -204,7 +225,7 @@ pub fn update_authority(
     same_id(body, id, AUTHORITY_INFORMATION)?;
     let mut whole = old.json();
     whole.extend(body.iter().map(|(name, value)| (name.trim().to_owned(), value.clone())));
-    let mut authority = create_authority(&Value::Object(whole), "", now)?;
+    let mut authority = create_authority(&Value::Object(whole), "", Some(&old), now)?;
     authority.id = old.id;
     no_twin(list, &authority)?;
     one_root(list, &authority)?;
@@ -235,9 +256,11 @@ fn no_twin(
     }
 }
 
+/// An authority as stated.  What `old` is already stays even when it has expired since.
 fn create_authority(
     value: &Value,
     target: &str,
+    old: Option<&CertificateAuthorityAsEntity>,
     now: Timestamp,
 ) -> Result<CertificateAuthorityAsEntity, Fault> {
     let body = value.as_object().ok_or_else(|| {
@@ -246,7 +269,12 @@ fn create_authority(
     // The key identifier has had three spellings; it is computed here and none of them is read.
     known_members::<CertificateAuthorityAsEntity>(body, KEY_IDENTIFIERS)?;
     let (certificate, is_root_authority) = stated(body, target)?;
-    usable(&certificate, is_root_authority, target, now)?;
+    let kept = old.is_some_and(|old| {
+        old.certificate.0 == certificate.der() && old.is_root_authority == is_root_authority
+    });
+    if !kept {
+        usable(&certificate, is_root_authority, target, now)?;
+    }
     Ok(CertificateAuthorityAsEntity {
         id: guid(),
         is_root_authority,
@@ -265,6 +293,15 @@ const AUTHORITY_MEMBERS: &[&str] = &[
     "isRootAuthority",
     "issuer",
 ];
+
+/// The published tables call the list by a singular; where both names are used, only the right one is
+/// known.
+fn singular(body: &Map<String, Value>) -> &'static [&'static str] {
+    match member(body, "certificateAuthorities") {
+        None => &["certificateAuthority"],
+        Some(_) => &[],
+    }
+}
 
 /// The list of authorities, if the body has one.  Those of `stored` that are in it unchanged stay even
 /// when they have expired since: a list could not be changed otherwise but by losing them.

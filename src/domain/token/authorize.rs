@@ -3,12 +3,16 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::domain::cert::Certificate;
 use crate::domain::refusal::{Code, Refusal};
 use crate::domain::subject::SubjectId;
 use crate::domain::time::Timestamp;
-use crate::domain::token::claims::{Claims, Confirmation, subject_claim};
+use crate::domain::token::application::Authenticated;
+use crate::domain::token::claims::{Claims, Confirmation, application_claim, subject_claim};
+use crate::domain::token::denied::Denied;
 use crate::domain::token::grants::TokenRequest;
-use crate::domain::token::policy::{Resource, Terms, TokenPolicy, is_resource};
+use crate::domain::token::policy::TokenPolicy;
+use crate::domain::token::terms::Terms;
 use crate::domain::verify::Verified;
 
 /// A request that is granted.
@@ -18,23 +22,6 @@ pub struct Authorized<'a> {
     pub claims: Claims,
     /// The certificate it is for, under the configuration that `client_id` settled.
     pub verified: &'a Verified,
-}
-
-/// Why a request is not granted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
-    /// The certificate is not good for that client.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// A parameter is missing.
-    #[error("{0}")]
-    InvalidRequest(String),
-    /// The scope is more than the client may have, or means nothing to the resource.
-    #[error("{0}")]
-    InvalidScope(String),
-    /// The resource is none that the client may have tokens for (RFC 8707 section 2).
-    #[error("{0}")]
-    InvalidTarget(String),
 }
 
 /// Decides a client credentials request (RFC 6749 section 4.4) of the bearer of a certificate.
@@ -53,26 +40,74 @@ pub fn authorize<'a>(
     jti: [u8; 16],
 ) -> Result<Authorized<'a>, Denied> {
     let (verified, client_id, terms) = settle(candidates, request.client_id.as_deref(), policy)?;
-    let resource = target(terms, request)?;
-    let scope = scope(resource, &request.scope)?;
-    // A token does not outlive the certificate it is bound to.
-    let expires = now.after(terms.lifetime).min(verified.leaf().not_after);
-    if expires <= now {
-        let detail = format!("the certificate ends at {expires}, with no second left for a token");
-        return Err(Refusal::new(Code::CertificateExpired, detail).into());
-    }
+    let resource = terms.resource(request)?;
+    let leaf = verified.leaf();
     let claims = Claims {
         iss: policy.issuer().to_owned(),
         sub: subject_claim(verified.configuration(), verified.subject()),
         aud: resource.audience.clone(),
         client_id: client_id.to_owned(),
         iat: now.0,
-        exp: expires.0,
+        exp: expiry(terms, leaf, now)?.0,
         jti: URL_SAFE_NO_PAD.encode(jti),
-        scope: (!scope.is_empty()).then(|| scope.join(" ")),
-        cnf: Some(Confirmation::certificate(verified.leaf().fingerprint)),
+        scope: written(resource.scope(&request.scope)?),
+        cnf: Some(Confirmation::certificate(leaf.fingerprint)),
     };
     Ok(Authorized { claims, verified })
+}
+
+/// Decides a client credentials request of an application (RFC 6749 section 4.4).
+///
+/// The token is bound to the certificate where the connection has shown it.  A resource server sees
+/// certificates of connections and nothing else, so that a binding to a key that only signed an
+/// assertion could never be checked.
+///
+/// # Errors
+/// What is wrong with the request, or a client whose tokens are bound on a connection that shows
+/// nothing.
+pub fn authorize_application(
+    authenticated: &Authenticated<'_>,
+    request: &TokenRequest,
+    policy: &TokenPolicy,
+    now: Timestamp,
+    jti: [u8; 16],
+) -> Result<Claims, Denied> {
+    let Authenticated { application, over_tls, .. } = authenticated;
+    if application.bound && !over_tls {
+        return Err(Denied::InvalidRequest(
+            "the client's tokens are bound to its certificate, which has to be shown in the \
+             handshake: at mtls_endpoint_aliases of the metadata"
+                .to_owned(),
+        ));
+    }
+    let (leaf, terms) = (authenticated.verified().leaf(), &application.terms);
+    let resource = terms.resource(request)?;
+    Ok(Claims {
+        iss: policy.issuer().to_owned(),
+        sub: application_claim(&application.id),
+        aud: resource.audience.clone(),
+        client_id: application.id.clone(),
+        iat: now.0,
+        exp: expiry(terms, leaf, now)?.0,
+        jti: URL_SAFE_NO_PAD.encode(jti),
+        scope: written(resource.scope(&request.scope)?),
+        cnf: over_tls.then(|| Confirmation::certificate(leaf.fingerprint)),
+    })
+}
+
+/// When the token ends: not after the certificate that it is given for.
+fn expiry(terms: &Terms, leaf: &Certificate, now: Timestamp) -> Result<Timestamp, Refusal> {
+    let expires = now.after(terms.lifetime).min(leaf.not_after);
+    if expires <= now {
+        let detail = format!("the certificate ends at {expires}, with no second left for a token");
+        return Err(Refusal::new(Code::CertificateExpired, detail));
+    }
+    Ok(expires)
+}
+
+/// `scope` of a token; one that grants nothing has none.
+fn written(scope: &[String]) -> Option<String> {
+    (!scope.is_empty()).then(|| scope.join(" "))
 }
 
 /// A candidate, the client that its bearer may be, and that client's terms.
@@ -126,70 +161,6 @@ fn list<'a>(candidates: impl IntoIterator<Item = &'a Verified>) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// What `scope` asks a resource for when it is that resource followed by this: its default scope.
-/// It is how clients of Entra ID name the resource.
-const DEFAULT_SUFFIX: &str = "/.default";
-
-/// The resource that the token is for (RFC 8707 section 2, RFC 9068 section 3): the one asked for,
-/// else the one whose scopes are asked for, else the default.
-pub(super) fn target<'a>(terms: &'a Terms, request: &TokenRequest) -> Result<&'a Resource, Denied> {
-    let find = |audience: &str| terms.resources.iter().find(|r| r.audience == audience);
-    match &request.resources[..] {
-        [] => {}
-        [asked] => {
-            // Audiences that are plain names can be asked for, too; all else has to be a URI.
-            return find(asked).ok_or_else(|| {
-                Denied::InvalidTarget(if is_resource(asked) {
-                    "the client may not have tokens for this resource".to_owned()
-                } else {
-                    "resource is not an absolute URI without fragment".to_owned()
-                })
-            });
-        }
-        // A token for two resources could be replayed by one to the other.
-        several => {
-            return Err(Denied::InvalidTarget(format!(
-                "{} resources; a token is for 1",
-                several.len()
-            )));
-        }
-    }
-    if let [only] = &request.scope[..]
-        && let Some(audience) = only.strip_suffix(DEFAULT_SUFFIX)
-    {
-        let unknown = || Denied::InvalidScope("the client may not have this scope".to_owned());
-        return find(audience).ok_or_else(unknown);
-    }
-    let has_all = |r: &&Resource| request.scope.iter().all(|scope| r.scopes.contains(scope));
-    terms.resources.iter().find(has_all).ok_or_else(|| {
-        Denied::InvalidScope("no one resource has all of these scopes for the client".to_owned())
-    })
-}
-
-/// The scope tokens that are granted: what is asked for, whole, else the resource's default.
-pub(super) fn scope<'a>(
-    resource: &'a Resource,
-    asked: &'a [String],
-) -> Result<&'a [String], Denied> {
-    let asks_default = match asked {
-        [] => true,
-        [only] => only.strip_suffix(DEFAULT_SUFFIX) == Some(&resource.audience),
-        _ => false,
-    };
-    if !asks_default {
-        return match asked.iter().find(|scope| !resource.scopes.contains(scope)) {
-            None => Ok(asked),
-            Some(_) => Err(Denied::InvalidScope(
-                "a scope means nothing to the resource, or the client may not have it".to_owned(),
-            )),
-        };
-    }
-    if resource.default_scope.is_empty() && !resource.scopes.is_empty() {
-        return Err(Denied::InvalidScope("scope is missing and there is no default".to_owned()));
-    }
-    Ok(&resource.default_scope)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -201,6 +172,7 @@ mod tests {
     use crate::domain::subject::SubjectField;
     use crate::domain::token::grants::Grant;
     use crate::domain::token::policy::{Client, Subjects};
+    use crate::domain::token::terms::Resource;
     use crate::domain::verify::tests::verified;
 
     const NOW: Timestamp = Timestamp(1_800_000_000);

@@ -10,12 +10,16 @@ pub mod grants;
 pub mod keys;
 pub mod policy;
 pub mod replay;
+pub mod terms;
 
 mod authorize;
+mod denied;
 
-pub use application::{Application, AuthMethod, authorize_application};
-pub use authorize::{Authorized, Denied, authorize};
+pub use application::{Application, AuthMethod};
+pub use authorize::{Authorized, authorize, authorize_application};
 pub use claims::Claims;
+pub use denied::Denied;
 pub use grants::{Grant, TokenRequest};
 pub use keys::{Algorithm, SigningKey, SigningKeys};
-pub use policy::{Client, Resource, Subjects, Terms, TokenPolicy};
+pub use policy::{Client, Subjects, TokenPolicy};
+pub use terms::{Resource, Terms};

@@ -7,31 +7,9 @@ use std::time::Duration;
 use crate::domain::subject::SubjectId;
 use crate::domain::token::application::{Application, AuthMethod};
 use crate::domain::token::grants::is_scope_token;
+use crate::domain::token::terms::{MAX_LIFETIME, Resource, Terms, is_resource};
 use crate::domain::trust::anchors::ConfigurationId;
 use crate::domain::verify::Verified;
-
-/// The longest lifetime of a token.
-pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-
-/// A protected resource and the scopes that mean something to it (RFC 9068 section 3).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resource {
-    /// `aud` of its tokens, and what `resource` (RFC 8707) asks for.
-    pub audience: String,
-    /// The scopes that may be had.
-    pub scopes: Vec<String>,
-    /// What a request without `scope` gets; empty refuses such a request where `scopes` is not.
-    pub default_scope: Vec<String>,
-}
-
-/// What a client may have.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
-    /// The resources; the first is the default.
-    pub resources: Vec<Resource>,
-    /// How long a token lives, unless the certificate ends earlier.
-    pub lifetime: Duration,
-}
 
 /// The subjects that a client covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -324,11 +302,6 @@ fn check_terms(place: &str, terms: &Terms) -> Vec<Problem> {
 fn is_audience(text: &str) -> bool {
     let plain = !text.is_empty() && text.chars().all(|c| !c.is_control() && !c.is_whitespace());
     plain && (!text.contains(':') || is_resource(text))
-}
-
-/// RFC 8707 section 2: an absolute URI without a fragment.
-pub fn is_resource(text: &str) -> bool {
-    crate::domain::subject::is_uri(text) && !text.contains('#')
 }
 
 #[cfg(test)]

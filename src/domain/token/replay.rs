@@ -1,7 +1,8 @@
 //! Which assertions were used: each may be once (RFC 7523 section 3, `jti`).
 //!
 //! Kept in this process's memory.  Replicas do not tell each other, so an assertion that is stolen
-//! while it is on its way could be used once at each of them for as long as it lives.
+//! while it is on its way could be used once at each of them for as long as it lives, and once more after
+//! a restart.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -91,7 +92,7 @@ impl Used {
             return Err(AssertionError::Replayed);
         }
         if self.ends.len() >= MAX_REMEMBERED {
-            return Err(AssertionError::Full);
+            return Err(AssertionError::Full { limit: MAX_REMEMBERED });
         }
         self.ends.insert(id, until);
         self.in_order.insert((until, id));
@@ -129,10 +130,13 @@ mod tests {
         for n in 0..MAX_REMEMBERED {
             assert_eq!(replays.note("a", &n.to_string(), at(100), at(0)), Ok(()));
         }
-        assert_eq!(replays.note("a", "one more", at(100), at(99)), Err(AssertionError::Full));
+        assert_eq!(
+            replays.note("a", "one more", at(100), at(99)),
+            Err(AssertionError::Full { limit: MAX_REMEMBERED })
+        );
         assert_eq!(replays.note("b", "one more", at(100), at(99)), Ok(()));
         assert_eq!(replays.note("a", "one more", at(200), at(100)), Ok(()), "all have ended");
-        assert!(AssertionError::Full.to_string().contains("16384"));
+        assert!(AssertionError::Full { limit: MAX_REMEMBERED }.to_string().contains("16384"));
     }
 
     proptest! {

@@ -29,6 +29,14 @@ impl Cloud {
         }
     }
 
+    /// The cloud whose Graph is at `base`.
+    pub fn of(base: &Url) -> Option<Self> {
+        let graph = |cloud: &Self| Url::parse(cloud.hosts().0).ok().map(|url| url.origin());
+        [Self::Global, Self::UsGov, Self::Dod, Self::China]
+            .into_iter()
+            .find(|cloud| graph(cloud) == Some(base.origin()))
+    }
+
     /// Graph's root and the authority for tokens.
     pub fn hosts(self) -> (&'static str, &'static str) {
         match self {

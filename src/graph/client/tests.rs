@@ -49,17 +49,3 @@ fn links_stay_at_the_origin() {
         assert!(matches!(client.same_origin(link), Err(FetchError::Foreign(_))), "{link}");
     }
 }
-
-#[test]
-fn retry_after_is_read_in_both_forms() {
-    let read = |value: &str| {
-        let mut headers = HeaderMap::new();
-        headers.insert("retry-after", value.parse().expect("a header"));
-        retry_after(&headers, Timestamp(784_111_700)).map(|d| d.as_secs())
-    };
-    assert_eq!(read("120"), Some(120));
-    assert_eq!(read("Sun, 06 Nov 1994 08:49:37 GMT"), Some(77));
-    assert_eq!(read("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0));
-    assert_eq!(read("soon"), None);
-    assert_eq!(read("-1"), None);
-}

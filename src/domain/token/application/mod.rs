@@ -7,19 +7,13 @@
 
 use std::collections::HashSet;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
 use crate::domain::application::{VerifiedApplication, judge_application};
 use crate::domain::cert::Certificate;
 use crate::domain::refusal::{Code, Refusal};
 use crate::domain::subject::{SubjectField, SubjectId};
 use crate::domain::time::Timestamp;
 use crate::domain::token::assertion::{Assertion, AssertionError};
-use crate::domain::token::authorize::{Denied, scope, target};
-use crate::domain::token::claims::{Claims, Confirmation, application_claim};
-use crate::domain::token::grants::TokenRequest;
-use crate::domain::token::policy::{Terms, TokenPolicy};
+use crate::domain::token::terms::Terms;
 use crate::domain::trust::anchors::ConfigurationId;
 use crate::domain::trust::snapshot::Snapshot;
 use crate::domain::verify::UnverifiedChain;
@@ -79,11 +73,11 @@ pub struct Application {
 /// Proof that a request comes from one application.  Only [`Application`] makes it.
 #[derive(Debug)]
 pub struct Authenticated<'a> {
-    application: &'a Application,
+    pub(super) application: &'a Application,
     verified: VerifiedApplication,
     subject: Option<SubjectId>,
     /// The connection has shown the same certificate.
-    over_tls: bool,
+    pub(super) over_tls: bool,
 }
 
 impl Authenticated<'_> {
@@ -211,51 +205,6 @@ impl Application {
         let detail = format!("client `{}` authenticates by {}", self.id, self.method.as_str());
         Refusal::new(Code::ClientMismatch, detail)
     }
-}
-
-/// Decides a client credentials request of an application (RFC 6749 section 4.4).
-///
-/// The token is bound to the certificate where the connection has shown it.  A resource server sees
-/// certificates of connections and nothing else, so that a binding to a key that only signed an
-/// assertion could never be checked.
-///
-/// # Errors
-/// What is wrong with the request, or a client whose tokens are bound on a connection that shows
-/// nothing.
-pub fn authorize_application(
-    authenticated: &Authenticated<'_>,
-    request: &TokenRequest,
-    policy: &TokenPolicy,
-    now: Timestamp,
-    jti: [u8; 16],
-) -> Result<Claims, Denied> {
-    let Authenticated { application, verified, over_tls, .. } = authenticated;
-    if application.bound && !over_tls {
-        return Err(Denied::InvalidRequest(
-            "the client's tokens are bound to its certificate, which has to be shown in the \
-             handshake: at mtls_endpoint_aliases of the metadata"
-                .to_owned(),
-        ));
-    }
-    let terms = &application.terms;
-    let resource = target(terms, request)?;
-    let scope = scope(resource, &request.scope)?;
-    let expires = now.after(terms.lifetime).min(verified.leaf().not_after);
-    if expires <= now {
-        let detail = format!("the certificate ends at {expires}, with no second left for a token");
-        return Err(Refusal::new(Code::CertificateExpired, detail).into());
-    }
-    Ok(Claims {
-        iss: policy.issuer().to_owned(),
-        sub: application_claim(&application.id),
-        aud: resource.audience.clone(),
-        client_id: application.id.clone(),
-        iat: now.0,
-        exp: expires.0,
-        jti: URL_SAFE_NO_PAD.encode(jti),
-        scope: (!scope.is_empty()).then(|| scope.join(" ")),
-        cnf: over_tls.then(|| Confirmation::certificate(verified.leaf().fingerprint)),
-    })
 }
 
 #[cfg(test)]

@@ -7,8 +7,12 @@ use super::*;
 use crate::domain::application::tests::verified_application;
 use crate::domain::token::assertion::AssertionAlgorithm;
 use crate::domain::token::assertion::tests::{Holder, claims};
-use crate::domain::token::grants::Grant;
-use crate::domain::token::policy::Resource;
+use crate::domain::token::authorize::authorize_application;
+use crate::domain::token::claims::{Claims, Confirmation, application_claim};
+use crate::domain::token::denied::Denied;
+use crate::domain::token::grants::{Grant, TokenRequest};
+use crate::domain::token::policy::TokenPolicy;
+use crate::domain::token::terms::Resource;
 
 const NOW: Timestamp = Timestamp(1_800_000_000);
 const ISSUER: &str = "https://as.example";

@@ -5,7 +5,6 @@ use crate::domain::time::Timestamp;
 use crate::domain::token::assertion::{
     AssertionAlgorithm, MAX_ASSERTION, MAX_JTI, MAX_LIFETIME, MAX_X5C,
 };
-use crate::domain::token::replay::MAX_REMEMBERED;
 
 /// Why a client assertion is refused.  All of it is `invalid_client` (RFC 7521 section 4.2.1).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,10 +79,13 @@ pub enum AssertionError {
     Replayed,
     /// No more assertions of this client can be remembered.
     #[error(
-        "{MAX_REMEMBERED} assertions of the client were used and have not ended; no more are taken \
+        "{limit} assertions of the client were used and have not ended; no more are taken \
          until one does"
     )]
-    Full,
+    Full {
+        /// The limit.
+        limit: usize,
+    },
     /// The certificate's key does not sign by that algorithm.
     #[error("the certificate's key does not sign by {}", algorithm.as_str())]
     KeyKind {

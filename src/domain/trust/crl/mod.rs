@@ -14,17 +14,19 @@ mod entry;
 mod error;
 mod list;
 mod pem;
+mod piece;
 mod reader;
 mod reason;
 mod scope;
 mod signature;
+mod walk;
 
 pub use entries::{Entries, MAX_ODD_SERIALS};
 pub use error::{CrlError, Fault};
 pub use list::{CrlNumber, Kind, RevocationList};
-pub use reader::{
-    DEFAULT_MAX_BYTES, ListReader, MAX_CERTIFICATE_ISSUERS, MAX_PART_BYTES, Unverified,
-};
+pub use piece::MAX_PART_BYTES;
+pub use reader::{DEFAULT_MAX_BYTES, ListReader, Unverified};
 pub use reason::{Reason, Reasons};
 pub use scope::{DistributionPoint, IssuingDistributionPoint, Only};
 pub(in crate::domain::trust) use scope::{distribution_points, read_points};
+pub use walk::MAX_CERTIFICATE_ISSUERS;

@@ -6,46 +6,29 @@
 //! published pages name for the operation.  A token that is bound to a certificate (`cnf`, RFC 8705) is
 //! taken from a connection with that certificate only.
 
-use std::path::PathBuf;
-use std::time::Duration;
+mod keys;
 
-use jsonwebtoken::jwk::Jwk;
+use std::sync::Arc;
+
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
-use tracing::warn;
-use url::Url;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::directory::auth::{Caller, Grant, Permission, Role};
 use crate::directory::errors::Fault;
+use crate::directory::issuers::keys::{IssuerKeys, Pace};
 use crate::domain::cert::Fingerprint;
-use crate::graph::client::{HttpSettings, read_limited};
 use crate::graph::wire;
+
+pub use keys::KeySource;
 
 /// Bytes of a token that is looked at.
 const MAX_TOKEN: usize = 16 * 1024;
-/// Bytes of a key set.
-const MAX_KEYS: usize = 1024 * 1024;
-/// A token that names an unknown key makes us look for new keys at most this often.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// Keys are read again after this time, so that a withdrawn one goes.
-const KEYS_LIVE: Duration = Duration::from_secs(3600);
 /// Difference of clocks that is allowed, in seconds.
 const LEEWAY: u64 = 30;
-
-/// Where an issuer's keys are.
-#[derive(Debug, Clone)]
-pub enum KeySource {
-    /// A file with a JWK set.
-    File(PathBuf),
-    /// An address of a JWK set.
-    Url(Url),
-}
 
 /// An issuer whose tokens are accepted.
 #[derive(Debug, Clone)]
@@ -63,21 +46,16 @@ pub struct Issuer {
 /// An issuer with the keys last read.
 pub(super) struct TrustedIssuer {
     issuer: Issuer,
-    keys: Mutex<Option<Keys>>,
-}
-
-struct Keys {
-    set: Vec<Jwk>,
-    looked: Instant,
-    /// The last look brought them.
-    fresh: bool,
+    keys: Arc<IssuerKeys>,
 }
 
 /// What is read of a token.
 #[derive(Debug, Deserialize)]
 struct Claims {
     sub: Option<String>,
+    oid: Option<String>,
     appid: Option<String>,
+    azp: Option<String>,
     client_id: Option<String>,
     roles: Option<Vec<String>>,
     scope: Option<String>,
@@ -102,7 +80,9 @@ pub(super) fn claimed_issuer(token: &str) -> Option<String> {
 
 impl TrustedIssuer {
     pub(super) fn new(issuer: Issuer) -> Self {
-        Self { issuer, keys: Mutex::new(None) }
+        let Issuer { issuer: name, keys: source, ca_bundle, .. } = issuer.clone();
+        let pace = Pace::of(&source);
+        Self { issuer, keys: IssuerKeys::new(name, source, ca_bundle, pace) }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -116,13 +96,14 @@ impl TrustedIssuer {
         certificate: Option<&Fingerprint>,
     ) -> Result<Caller, Fault> {
         let header = decode_header(token).map_err(|_| REFUSED)?;
-        let key = self.key(header.kid.as_deref()).await?.ok_or(REFUSED)?;
         // Symmetric algorithms are out: a public key is no secret to sign with.
         use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
         let known = [RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA];
-        if !known.contains(&header.alg) {
+        // What a token says must be understood, is not (RFC 7515 section 4.1.11).
+        if !known.contains(&header.alg) || header.crit.is_some() {
             return Err(REFUSED);
         }
+        let key = self.keys.find(header.kid.as_deref()).await?.ok_or(REFUSED)?;
         let mut validation = Validation::new(header.alg);
         validation.leeway = LEEWAY;
         validation.validate_nbf = true;
@@ -145,84 +126,6 @@ impl TrustedIssuer {
         }
         Ok(claims.caller(self.name()))
     }
-
-    /// The key of that id; the only key, where the token names none.
-    async fn key(&self, kid: Option<&str>) -> Result<Option<Jwk>, Fault> {
-        let mut keys = self.keys.lock().await;
-        let found = keys.as_ref().and_then(|keys| pick(&keys.set, kid));
-        let look = keys.as_ref().is_none_or(|keys| {
-            let good_for = if found.is_some() && keys.fresh { KEYS_LIVE } else { LOOK_AGAIN };
-            keys.looked.elapsed() > good_for
-        });
-        if !look {
-            return Ok(found);
-        }
-        match self.read().await {
-            Ok(set) => {
-                let found = pick(&set, kid);
-                *keys = Some(Keys { set, looked: Instant::now(), fresh: true });
-                Ok(found)
-            }
-            Err(why) => {
-                warn!(issuer = %self.issuer.issuer, "the issuer's keys cannot be read: {why}");
-                match &mut *keys {
-                    // Known keys go on, and are not looked for again at once.
-                    Some(keys) => {
-                        (keys.looked, keys.fresh) = (Instant::now(), false);
-                        Ok(found)
-                    }
-                    None => Err(Fault::Unavailable(format!("keys of `{}`: {why}", self.name()))),
-                }
-            }
-        }
-    }
-
-    async fn read(&self) -> Result<Vec<Jwk>, String> {
-        let bytes = match &self.issuer.keys {
-            KeySource::File(path) => {
-                let bytes = tokio::fs::read(path).await;
-                bytes.map_err(|error| format!("{}: {error}", path.display()))?
-            }
-            KeySource::Url(url) => {
-                let settings = HttpSettings {
-                    ca_bundle: self.issuer.ca_bundle.clone(),
-                    proxy: true,
-                    connect: Duration::from_secs(5),
-                    read: Duration::from_secs(5),
-                    request: Duration::from_secs(10),
-                };
-                let http = settings.client(None).map_err(|error| error.to_string())?;
-                let answer = http.get(url.clone()).send().await;
-                let answer = answer.and_then(reqwest::Response::error_for_status);
-                let answer = answer.map_err(|error| error.to_string())?;
-                read_limited(answer, MAX_KEYS).await.map_err(|error| error.to_string())?
-            }
-        };
-        if bytes.len() > MAX_KEYS {
-            return Err(format!("{} bytes; at most {MAX_KEYS} are read", bytes.len()));
-        }
-        read_keys(&bytes)
-    }
-}
-
-/// The keys of a set that can be used to verify; a key of a kind that is not known is passed over, as
-/// RFC 7517 section 5 has it.
-fn read_keys(json: &[u8]) -> Result<Vec<Jwk>, String> {
-    let set = wire::parse(json).map_err(|error| error.to_string())?;
-    let list = set["keys"].as_array().ok_or("no `keys`: not a JWK set")?;
-    let usable = |key: &&Value| key["use"].as_str().is_none_or(|usage| usage == "sig");
-    let read = |key: &Value| serde_json::from_value(key.clone()).ok();
-    Ok(list.iter().filter(usable).filter_map(read).collect())
-}
-
-fn pick(set: &[Jwk], kid: Option<&str>) -> Option<Jwk> {
-    match (kid, set) {
-        (Some(kid), set) => {
-            set.iter().find(|key| key.common.key_id.as_deref() == Some(kid)).cloned()
-        }
-        (None, [only]) => Some(only.clone()),
-        (None, _) => None,
-    }
 }
 
 /// True when `cnf` names this certificate, by the one method that can be checked here.
@@ -242,9 +145,16 @@ impl Claims {
             delegated: names(&self.scp),
             roles: self.wids.iter().flatten().filter_map(|id| Role::parse(id)).collect(),
         };
-        let name = self.appid.or(self.client_id).or(self.sub).unwrap_or_default();
-        let name = name.chars().filter(|c| !c.is_control()).take(128).collect();
-        Caller::new(issuer, name, grant)
+        let application = self.appid.or(self.azp).or(self.client_id);
+        if self.scp.is_none() {
+            let who = application.or(self.sub);
+            return Caller::new(issuer, who.as_deref(), who.as_deref().unwrap_or_default(), grant);
+        }
+        // A person, whatever the application: many people use one.
+        let person = self.oid.or(self.sub);
+        let (shown, through) = (person.as_deref(), application.as_deref());
+        let name = format!("{} through {}", shown.unwrap_or("?"), through.unwrap_or("?"));
+        Caller::new(issuer, shown, &name, grant)
     }
 }
 
@@ -340,6 +250,44 @@ mod tests {
         assert_eq!(with.require(Need::WriteApplications), Err(Fault::Forbidden));
     }
 
+    /// Templates are their makers': two callers must never be taken for one.
+    #[tokio::test]
+    async fn callers_are_told_apart_by_all_of_their_names() {
+        let fixture = Fixture::new();
+        let named = async |names: Value| {
+            let change = |_: &mut Value, claims: &mut Value| {
+                claims
+                    .as_object_mut()
+                    .expect("an object")
+                    .extend(names.as_object().cloned().expect("one"));
+            };
+            fixture.with(change).await.expect("a caller")
+        };
+        let long = "x".repeat(200);
+        let callers = [
+            named(json!({"appid": "a"})).await,
+            named(json!({"appid": format!("{long}1")})).await,
+            named(json!({"appid": format!("{long}2")})).await,
+            named(json!({"appid": "a\u{7}"})).await,
+            named(json!({"azp": "b"})).await,
+            named(json!({"sub": "c"})).await,
+            named(json!({"appid": "a", "scp": "x", "oid": "anna"})).await,
+            named(json!({"appid": "a", "scp": "x", "oid": "bert"})).await,
+        ];
+        for (n, one) in callers.iter().enumerate() {
+            assert!(one.identity.is_some());
+            assert!(callers[..n].iter().all(|other| other.identity != one.identity), "{one:?}");
+            assert!(one.name.len() <= 128 && !one.name.contains('\u{7}'), "{one:?}");
+        }
+        assert_eq!(callers[6].name, "anna through a");
+        let another = named(json!({"appid": "d", "scp": "x", "oid": "anna"})).await;
+        assert_eq!(another.identity, callers[6].identity, "through another application");
+        let nobody = named(json!({"appid": "a", "scp": "x", "sub": null})).await;
+        assert_eq!((nobody.identity, &*nobody.name), (None, "? through a"));
+        let nobody = named(json!({"sub": ""})).await;
+        assert_eq!(nobody.identity, None);
+    }
+
     #[tokio::test]
     async fn a_bad_token_is_refused() {
         let fixture = Fixture::new();
@@ -363,6 +311,7 @@ mod tests {
             ("alg", json!("HS256")),
             ("alg", json!("RS256")),
             ("kid", json!("x")),
+            ("crit", json!(["exp"])),
         ] {
             let got = fixture.with(|header, _| header[name] = value.clone()).await.err();
             assert_eq!(got, Some(REFUSED), "{name} {value}");

@@ -1,0 +1,249 @@
+//! `anchorgate directory application …`: whose certificates applications may have.
+//!
+//! Authorities are objects of their own there, so that one is added or removed without writing the
+//! list back: two administrators do not lose each other's.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use clap::Subcommand;
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use crate::cli::directory::access::{Access, Usage};
+use crate::cli::directory::authority::{fingerprint, named, usable};
+use crate::cli::directory::{configuration_id, deleted, show_authorities};
+use crate::domain::cert::Fingerprint;
+use crate::domain::time::Timestamp;
+use crate::graph::client::Client;
+
+const PATH: [&str; 3] =
+    ["directory", "certificateAuthorities", "certificateBasedApplicationConfigurations"];
+const AUTHORITIES: &str = "trustedCertificateAuthorities";
+
+/// What to do with the trust of applications.
+#[derive(Debug, Subcommand)]
+pub(super) enum ApplicationCommand {
+    /// Every configuration
+    List,
+    /// One configuration
+    Get {
+        /// Its id
+        id: String,
+    },
+    /// Make a configuration
+    Create {
+        /// Its display name
+        #[arg(long)]
+        name: String,
+        /// What it is for
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+        /// An authority; repeatable. Exactly one is a root
+        #[arg(long = "ca", value_name = "FILE", required = true)]
+        authorities: Vec<PathBuf>,
+    },
+    /// Rename or describe a configuration
+    #[command(group = clap::ArgGroup::new("new").required(true).multiple(true))]
+    Update {
+        /// Its id
+        id: String,
+        /// Its new display name
+        #[arg(long, group = "new")]
+        name: Option<String>,
+        /// What it is for
+        #[arg(long, value_name = "TEXT", group = "new")]
+        description: Option<String>,
+    },
+    /// Delete a configuration: its applications are refused from then on
+    Delete {
+        /// Its id
+        id: String,
+    },
+    /// Add an authority to a configuration
+    AddCa {
+        /// The configuration's id
+        id: String,
+        /// The certificate
+        authority: PathBuf,
+        /// The authority in whose place it comes, in one step: a file, or its SHA-256 in hexadecimal.
+        /// A configuration has one root only
+        #[arg(long, value_name = "FILE|SHA256")]
+        replace: Option<String>,
+    },
+    /// Take an authority out of a configuration
+    RemoveCa {
+        /// The configuration's id
+        id: String,
+        /// The certificate's file, or its SHA-256 in hexadecimal
+        #[arg(value_name = "FILE|SHA256")]
+        authority: String,
+    },
+}
+
+/// `directory application …`
+pub(super) async fn application(
+    access: &Access,
+    command: &ApplicationCommand,
+    now: Timestamp,
+) -> anyhow::Result<ExitCode> {
+    let element = |path: &PathBuf| {
+        let (certificate, is_root) = usable(path, now)?;
+        let certificate = STANDARD.encode(certificate.der());
+        anyhow::Ok(json!({ "certificate": certificate, "isRootAuthority": is_root }))
+    };
+    let answer = match command {
+        ApplicationCommand::List => list(&access.client()?).await?,
+        ApplicationCommand::Get { id } => {
+            configuration_id(id)?;
+            get(&access.client()?, id).await?
+        }
+        ApplicationCommand::Create { name, description, authorities } => {
+            let authorities: Vec<_> =
+                authorities.iter().map(element).collect::<anyhow::Result<_>>()?;
+            let roots = authorities.iter().filter(|a| a["isRootAuthority"] == true).count();
+            if roots != 1 {
+                let why = format!("{roots} of the files are roots; exactly one has to be");
+                return Err(Usage(why).into());
+            }
+            let body = json!({
+                "@odata.type": "#microsoft.graph.certificateBasedApplicationConfiguration",
+                "displayName": name,
+                "description": description,
+                AUTHORITIES: authorities,
+            });
+            let client = access.client()?;
+            let made =
+                client.operate(Method::POST, &client.at(&PATH, ""), Some(&body), None).await?;
+            get(&client, made["id"].as_str().context("the answer has no id")?).await?
+        }
+        ApplicationCommand::Update { id, name, description } => {
+            configuration_id(id)?;
+            let mut body = Map::new();
+            for (member, value) in [("displayName", name), ("description", description)] {
+                body.extend(value.as_ref().map(|value| (member.into(), value[..].into())));
+            }
+            let client = access.client()?;
+            client.operate(Method::PATCH, &at(&client, &[id]), Some(&body.into()), None).await?;
+            get(&client, id).await?
+        }
+        ApplicationCommand::Delete { id } => {
+            configuration_id(id)?;
+            let client = access.client()?;
+            client.operate(Method::DELETE, &at(&client, &[id]), None, None).await?;
+            deleted(id, access.json);
+            return Ok(ExitCode::SUCCESS);
+        }
+        ApplicationCommand::AddCa { id, authority, replace } => {
+            configuration_id(id)?;
+            let new = element(authority)?;
+            let replace = replace.as_deref().map(named).transpose()?;
+            let client = access.client()?;
+            add(&client, id, &new, replace).await?;
+            get(&client, id).await?
+        }
+        ApplicationCommand::RemoveCa { id, authority } => {
+            configuration_id(id)?;
+            let wanted = named(authority)?;
+            let client = access.client()?;
+            let found = find(&authorities(&client, id).await?, &wanted)?;
+            let url = at(&client, &[id, AUTHORITIES, &found]);
+            client.operate(Method::DELETE, &url, None, None).await?;
+            get(&client, id).await?
+        }
+    };
+    match (&answer, access.json) {
+        (answer, true) => println!("{answer:#}"),
+        (Value::Array(list), false) => list.iter().for_each(show),
+        (answer, false) => show(answer),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Every configuration with its authorities, however the directory shortens what it expands.
+async fn list(client: &Client) -> anyhow::Result<Value> {
+    let (mut all, mut next) = (Vec::new(), Some(client.at(&PATH, "")));
+    while let Some(url) = next {
+        let (page, link) = client.list_page(&url).await?;
+        ensure!(link.as_ref() != Some(&url), "the list runs in a circle");
+        for object in page {
+            let id = object["id"].as_str().context("an object of the answer has no id")?.to_owned();
+            all.push(with_authorities(client, &id, object).await?);
+        }
+        next = link;
+    }
+    Ok(all.into())
+}
+
+async fn get(client: &Client, id: &str) -> anyhow::Result<Value> {
+    let found = client.operate(Method::GET, &at(client, &[id]), None, None).await?;
+    with_authorities(client, id, found).await
+}
+
+async fn with_authorities(client: &Client, id: &str, mut object: Value) -> anyhow::Result<Value> {
+    ensure!(object.is_object(), "the directory's answer is no object");
+    object[AUTHORITIES] = authorities(client, id).await?.into();
+    Ok(object)
+}
+
+async fn authorities(client: &Client, id: &str) -> anyhow::Result<Vec<Value>> {
+    let (mut all, mut next) = (Vec::new(), Some(at(client, &[id, AUTHORITIES])));
+    while let Some(url) = next {
+        let (page, link) = client.list_page(&url).await?;
+        ensure!(link.as_ref() != Some(&url), "the list runs in a circle");
+        all.extend(page);
+        next = link;
+    }
+    Ok(all)
+}
+
+async fn add(
+    client: &Client,
+    id: &str,
+    new: &Value,
+    replace: Option<Fingerprint>,
+) -> anyhow::Result<()> {
+    let list = authorities(client, id).await?;
+    let is_there = list.iter().any(|old| fingerprint(old) == fingerprint(new));
+    let is_root = |authority: &Value| authority["isRootAuthority"] == true;
+    let (method, url) = match replace {
+        Some(old) if is_there => bail!("it is there already; {old} was not touched"),
+        Some(old) => (Method::PATCH, at(client, &[id, AUTHORITIES, &find(&list, &old)?])),
+        None if is_there => return Ok(()),
+        None => {
+            let root = list.iter().find(|old| is_root(old) && is_root(new)).and_then(fingerprint);
+            if let Some(root) = root {
+                bail!("the configuration has a root, and can have one only: --replace {root}");
+            }
+            (Method::POST, at(client, &[id, AUTHORITIES]))
+        }
+    };
+    client.operate(method, &url, Some(new), None).await?;
+    Ok(())
+}
+
+/// The id of the authority with this certificate.
+fn find(list: &[Value], wanted: &Fingerprint) -> anyhow::Result<String> {
+    let found = list.iter().find(|a| fingerprint(a).as_ref() == Some(wanted));
+    let found = found.with_context(|| format!("the configuration has no authority {wanted}"))?;
+    Ok(found["id"].as_str().context("an authority of the answer has no id")?.to_owned())
+}
+
+fn at(client: &Client, below: &[&str]) -> url::Url {
+    let segments: Vec<&str> = PATH.iter().chain(below).copied().collect();
+    client.at(&segments, "")
+}
+
+fn show(object: &Value) {
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    println!(
+        "{}  {}  {}",
+        text(&object["id"]),
+        text(&object["displayName"]),
+        text(&object["description"])
+    );
+    show_authorities(&object[AUTHORITIES]);
+}

@@ -1,0 +1,231 @@
+//! Certificates of authorities, from an administrator's files.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, bail, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde_json::{Value, json};
+use url::Url;
+
+use crate::directory::validate::{MAX_CERTIFICATE_BYTES, check_authority, is_self_signed};
+use crate::domain::cert::{Certificate, Fingerprint};
+use crate::domain::time::Timestamp;
+use crate::graph::wire;
+
+/// Bytes of a file: a certificate in PEM, with much of the text that tools put before it.
+const MAX_FILE: u64 = 256 * 1024;
+
+/// An authority as the command line names it.
+#[derive(Debug, Clone)]
+pub(super) struct AuthorityFile {
+    pub(super) path: PathBuf,
+    crl: Option<Url>,
+    delta: Option<Url>,
+}
+
+impl FromStr for AuthorityFile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(',');
+        let path = PathBuf::from(parts.next().unwrap_or_default());
+        let mut file = Self { path, crl: None, delta: None };
+        for part in parts {
+            let (name, value) = part.split_once('=').ok_or("expected crl=URL or delta=URL")?;
+            let url = Url::parse(value).map_err(|error| format!("`{value}`: {error}"))?;
+            if !matches!(url.scheme(), "http" | "https") {
+                return Err(format!("`{value}` is neither http nor https"));
+            }
+            match name {
+                "crl" => file.crl = Some(url),
+                "delta" => file.delta = Some(url),
+                _ => return Err(format!("`{name}` is neither crl nor delta")),
+            }
+        }
+        match file {
+            Self { crl: None, delta: Some(_), .. } => Err("a delta needs its base: crl=URL".into()),
+            file => Ok(file),
+        }
+    }
+}
+
+impl AuthorityFile {
+    /// An element of `certificateAuthorities`, checked.
+    pub(super) fn element(&self, now: Timestamp) -> anyhow::Result<Value> {
+        let (certificate, is_root) = usable(&self.path, now)?;
+        Ok(json!({
+            "@odata.type": "microsoft.graph.certificateAuthority",
+            "certificate": STANDARD.encode(certificate.der()),
+            "certificateRevocationListUrl": self.crl.as_ref().map(Url::as_str),
+            "deltaCertificateRevocationListUrl": self.delta.as_ref().map(Url::as_str),
+            "isRootAuthority": is_root,
+        }))
+    }
+}
+
+/// The SHA-256 of an element's certificate, where it has one that can be read.
+pub(super) fn fingerprint(element: &Value) -> Option<Fingerprint> {
+    Some(Fingerprint::of(&wire::binary(element["certificate"].as_str()?)?))
+}
+
+/// The fingerprint that an argument gives, or that of the file it names.
+pub(super) fn named(authority: &str) -> anyhow::Result<Fingerprint> {
+    let digits: String = authority.chars().filter(|c| *c != ':').collect();
+    if digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        let mut bytes = [0; 32];
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&digits[i * 2..i * 2 + 2], 16)?;
+        }
+        return Ok(Fingerprint(bytes));
+    }
+    Ok(read_certificate(Path::new(authority))?.fingerprint)
+}
+
+/// The certificate of a file, and whether it is a root; refused where no judge could use it.
+pub(super) fn usable(path: &Path, now: Timestamp) -> anyhow::Result<(Certificate, bool)> {
+    let certificate = read_certificate(path)?;
+    let is_root = is_self_signed(&certificate);
+    ensure!(
+        is_root || !names_itself(&certificate),
+        "{}: `{}` names its own key as its issuer's, but no accepted signature of that key is on it \
+         (SHA-1 is none): it can be neither a root nor an intermediate",
+        path.display(),
+        certificate.subject
+    );
+    if let Err(why) = check_authority(&certificate, is_root, now) {
+        bail!("{}: `{}`: {why}", path.display(), certificate.subject);
+    }
+    Ok((certificate, is_root))
+}
+
+/// A certificate that is meant to be self-signed.  One that a CA issued to its own next key is not: it
+/// names the former key (RFC 5280 section 4.2.1.1).
+fn names_itself(certificate: &Certificate) -> bool {
+    let issuer_key = certificate.authority_key_id.as_ref().and_then(|id| id.key_id.as_deref());
+    certificate.is_self_issued()
+        && (issuer_key.is_none() || issuer_key == certificate.subject_key_id.as_deref())
+}
+
+/// The one certificate of a PEM or DER file.
+fn read_certificate(path: &Path) -> anyhow::Result<Certificate> {
+    let name = path.display();
+    let mut bytes = Vec::new();
+    let file = File::open(path).with_context(|| name.to_string())?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).with_context(|| name.to_string())?;
+    ensure!(bytes.len() as u64 <= MAX_FILE, "{name}: more than {MAX_FILE} bytes, the limit");
+    let der = if bytes.windows(11).any(|w| w == b"-----BEGIN ") {
+        let found = CertificateDer::pem_slice_iter(&bytes)
+            .collect::<Result<Vec<_>, _>>()
+            .with_context(|| format!("{name}: PEM that cannot be read"))?;
+        match &found[..] {
+            [one] => one.to_vec(),
+            [] => bail!("{name}: no certificate, but {}", labels(&bytes).join(", ")),
+            several => bail!("{name}: {} certificates; one is expected", several.len()),
+        }
+    } else {
+        bytes
+    };
+    let length = der.len();
+    ensure!(
+        length <= MAX_CERTIFICATE_BYTES,
+        "{name}: {length} bytes of DER; a directory takes at most {MAX_CERTIFICATE_BYTES}"
+    );
+    Certificate::from_der(&der).with_context(|| name.to_string())
+}
+
+/// What the sections of a PEM file say they are.
+fn labels(pem: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(pem);
+    let label = |line: &str| {
+        let label = line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----")?;
+        Some(label.chars().filter(|c| !c.is_control()).take(40).collect())
+    };
+    let found: Vec<String> = text.lines().filter_map(label).take(4).collect();
+    if found.is_empty() { vec!["PEM without a whole section".into()] } else { found }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
+
+    const NOW: Timestamp = Timestamp(1_800_000_000);
+
+    #[test]
+    fn an_authority_is_named_with_its_addresses() {
+        let file: AuthorityFile =
+            "a.pem,crl=http://x/a.crl,delta=https://x/d.crl".parse().expect("readable");
+        assert_eq!(file.path, Path::new("a.pem"));
+        assert_eq!(file.crl.map(|url| url.to_string()).as_deref(), Some("http://x/a.crl"));
+        assert!(file.delta.is_some());
+        for bad in ["a.pem,delta=http://x/", "a.pem,crl=ldap://x/", "a.pem,x=http://x/", "a.pem,y"]
+        {
+            assert!(bad.parse::<AuthorityFile>().is_err(), "{bad}");
+        }
+    }
+
+    /// A certification authority: DER, PEM, and its key in PEM.
+    fn authority(change: impl FnOnce(&mut CertificateParams)) -> (Vec<u8>, String, String) {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "root");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        change(&mut params);
+        let key = KeyPair::generate().expect("a key");
+        let made = params.self_signed(&key).expect("a certificate");
+        (made.der().to_vec(), made.pem(), key.serialize_pem())
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_said() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ca");
+        let told = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).expect("written");
+            usable(&path, NOW).map(|(_, is_root)| is_root).map_err(|error| format!("{error:#}"))
+        };
+        let (der, pem, key) = authority(|_| {});
+        assert_eq!(told(&der), Ok(true));
+        assert_eq!(told(format!("subject=CN = root\n{pem}").as_bytes()), Ok(true));
+        assert_eq!(told(format!("{key}{pem}").as_bytes()), Ok(true), "its key stays here");
+
+        let (leaf, _, _) = authority(|params| params.is_ca = IsCa::NoCa);
+        let (old, _, _) = authority(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
+        let (early, _, _) =
+            authority(|params| params.not_before = rcgen::date_time_ymd(2090, 1, 1));
+        let request = CertificateParams::default();
+        let request = request.serialize_request(&KeyPair::generate().expect("a key"));
+        let request = request.expect("a request").pem().expect("PEM");
+        let mut signed = der.clone();
+        *signed.last_mut().expect("bytes") ^= 1;
+        let large = vec![0x30; MAX_CERTIFICATE_BYTES + 1];
+        for (bytes, why) in [
+            (key.as_bytes(), "no certificate, but PRIVATE KEY"),
+            (request.as_bytes(), "no certificate, but CERTIFICATE REQUEST"),
+            (format!("{pem}{pem}").as_bytes(), "2 certificates; one is expected"),
+            (&pem.as_bytes()[..100], "PEM"),
+            (b"-----BEGIN \n", "PEM that cannot be read"),
+            (b"see -----BEGIN there", "no certificate, but PEM without a whole section"),
+            (&[&der[..], b"\n"].concat(), "1 bytes left over"),
+            (&der[..der.len() - 1], "not an X.509 certificate"),
+            (b"", "not an X.509 certificate"),
+            (b"MIIB", "not an X.509 certificate"),
+            (&leaf, "`CN=root`: it is not a certification authority"),
+            (&old, "`CN=root`: it expired at 2020-01-01"),
+            (&early, "`CN=root`: it is not valid before 2090-01-01"),
+            (&signed, "no accepted signature of that key"),
+            (&large, "8193 bytes of DER; a directory takes at most 8192"),
+            (&vec![b' '; MAX_FILE as usize + 1], "more than 262144 bytes"),
+        ] {
+            let got = told(bytes).expect_err(why);
+            assert!(got.contains(why) && got.contains("ca: "), "{got} has no `{why}`");
+        }
+        std::fs::remove_file(&path).expect("removed");
+        assert!(usable(&path, NOW).is_err());
+    }
+}

@@ -1,0 +1,125 @@
+//! What the directory gives and takes at most.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use anchorgate::directory::Directory;
+use anchorgate::directory::shapes::{Binary, CertificateAuthority, MutualTlsOauthConfiguration};
+use anchorgate::domain::subject::SubjectField;
+use anchorgate::store::{Collection, Store};
+use axum::body::{Body, Bytes};
+use axum::http::Request;
+use futures_util::stream;
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::support::{ADMIN, M, Server, answer, config, configuration};
+
+const KIND: Collection = Collection::MutualTlsOauthConfigurations;
+
+async fn store() -> (Store, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    (Store::open(&folder.path().join("directory.redb")).await.expect("a store"), folder)
+}
+
+/// A gateway takes 16 MiB of a page: no more may be in one, or it could not follow this directory.
+#[tokio::test]
+async fn a_page_ends_before_it_is_too_long_for_its_readers() {
+    const MANY: usize = 24;
+    let (store, _folder) = store().await;
+    let authority = CertificateAuthority {
+        certificate: Binary(vec![7; 700 * 1024]),
+        certificate_revocation_list_url: None,
+        delta_certificate_revocation_list_url: None,
+        is_root_authority: true,
+        issuer: "CN=x".into(),
+        issuer_ski: "00".into(),
+    };
+    for n in 0..MANY {
+        let large = MutualTlsOauthConfiguration {
+            id: format!("00000000-0000-4000-8000-{n:012}"),
+            deleted_date_time: None,
+            display_name: None,
+            tls_client_auth_parameter: SubjectField::SanUri,
+            certificate_authorities: vec![authority.clone()],
+        };
+        let body = serde_json::to_vec(&large).expect("JSON");
+        store.insert(KIND, &large.id, body, None).await.expect("stored");
+    }
+    let server = Server::on(store).await;
+    let (mut ids, mut pages, mut next) = (Vec::new(), 0, format!("{}{M}?$top=999", server.url));
+    loop {
+        let response = server.client.get(&next).bearer_auth(ADMIN).send().await;
+        let body = response.expect("an answer").bytes().await.expect("a body");
+        assert!(body.len() < 10 * 1024 * 1024, "{} bytes", body.len());
+        let page: Value = serde_json::from_slice(&body).expect("JSON");
+        let list = page["value"].as_array().expect("a list");
+        ids.extend(list.iter().map(|object| object["id"].as_str().expect("an id").to_owned()));
+        pages += 1;
+        match page["@odata.nextLink"].as_str() {
+            Some(link) => next = link.to_owned(),
+            None => break,
+        }
+    }
+    assert!(ids.is_sorted() && ids.len() == MANY && pages > 1, "{pages} pages of {}", ids.len());
+}
+
+#[tokio::test]
+async fn a_directory_has_as_many_configurations_as_gateways_can_follow() {
+    let (store, _folder) = store().await;
+    let mut inserts = JoinSet::new();
+    for n in 1..10_000 {
+        let store = store.clone();
+        inserts.spawn(async move { store.insert(KIND, &n.to_string(), vec![], None).await });
+    }
+    assert!(inserts.join_all().await.iter().all(Result::is_ok));
+    let server = Server::on(store.clone()).await;
+    let last = server.configuration("the 10,000th", json!([])).await;
+    let (status, error) = server.post(M, &configuration("one more", json!([]))).await;
+    let error = &error["error"];
+    assert_eq!((status, error["code"].as_str()), (403, Some("Directory_QuotaExceeded")));
+    assert!(error["message"].as_str().is_some_and(|m| m.contains("10000")), "{error}");
+    assert_eq!(server.delete(&format!("{M}/{last}")).await, 204);
+    server.configuration("in its place", json!([])).await;
+}
+
+/// Whoever sends a body a byte at a time is told so, and holds the connection no longer.
+#[tokio::test]
+async fn a_body_that_does_not_come_is_408() {
+    let (store, _folder) = store().await;
+    let served = Directory::new(config(), store).at("https://hub.example");
+    tokio::time::pause();
+    let slowly = stream::unfold(0, |n| async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Some((Ok::<_, Infallible>(Bytes::from_static(b"{")), n + 1))
+    });
+    let request = Request::post(M).header("authorization", format!("Bearer {ADMIN}"));
+    let request = request.body(Body::from_stream(slowly)).expect("a request");
+    let before = Instant::now();
+    let response = served.answer(request).await;
+    assert_eq!(response.status(), 408);
+    assert!(before.elapsed() < Duration::from_secs(25), "{:?}", before.elapsed());
+    assert!(response.headers().contains_key("request-id"));
+    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    let error: Value = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!(error["error"]["code"], "RequestTimeout");
+}
+
+/// The limit is a limit: what is exactly as long is taken.
+#[tokio::test]
+async fn a_body_is_as_long_as_it_may_be_and_not_longer() {
+    const MOST: usize = 1024 * 1024;
+    let server = Server::start().await;
+    let padded = |length: usize| {
+        let mut body = configuration("padded", json!([])).to_string();
+        body.push_str(&" ".repeat(length - body.len()));
+        let request = server.ask(reqwest::Method::POST, M);
+        answer(request.header("content-type", "application/json").body(body))
+    };
+    assert_eq!(padded(MOST).await.0, 201);
+    let (status, error) = padded(MOST + 1).await;
+    assert_eq!(status, 413);
+    assert!(error["error"]["message"].as_str().is_some_and(|m| m.contains("1048576")), "{error}");
+}
