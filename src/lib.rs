@@ -70,7 +70,7 @@
 //! 10, since what is presented need not be in order, nor all of it used), 16 KiB in a token request's
 //! body (48 KiB where clients send assertions: 40 KiB, 10 certificates, 10 minutes; 16,384 used ones of a
 //! client are remembered), 1 MiB in a directory request's, JSON 32 deep, 128 signatures and 1,024 issuers
-//! tried for one decision, 200 pages of 16 MiB in a directory's list; in an answer about devices 1,000
+//! tried for one decision, 10 s to connect to a server of lists, 200 pages of 16 MiB in a directory's list; in an answer about devices 1,000
 //! pages of that size, and one more for each 50 of `graph.max_devices`; 10,000 configurations that
 //! devices are registered for; in our own directory 10,000,000 devices, 10,000 templates, 10,000 trust
 //! configurations, 100,000 removals of a kind that are remembered; for a page 2,000 objects looked at and
