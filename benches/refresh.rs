@@ -14,7 +14,8 @@
 #[path = "../tests/support/crl_maker.rs"]
 mod crl_maker;
 
-use std::net::SocketAddr;
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -34,10 +35,10 @@ use crl_maker::{extension, many, number, sequence, time, tlv};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+/// Lists that are ready for one phase, 400 MB each at the most.
+const LISTS: usize = 8;
 /// Full handshakes and requests each second; together a fifth of a processor or so.
 const HANDSHAKES: u32 = 50;
 const REQUESTS: u32 = 200;
@@ -58,7 +59,8 @@ fn main() {
         Some(_) => 10_000_000,
         None => 1_000_000,
     };
-    let (phases, seconds) = if is_bench { (5, 8) } else { (1, 1) };
+    // A phase is as long as a renewal of the largest list, and each of them is sampled whole.
+    let (phases, seconds) = if is_bench { (4, 12) } else { (1, 1) };
     let plan = Plan { entries, phases, phase: Duration::from_secs(seconds) };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(run(&plan));
@@ -78,52 +80,59 @@ async fn run(plan: &Plan) {
 
     let domain = world.domains.iter().find(|d| d.field == SubjectField::SanDns).expect("one");
     let mut list = List::new(&domain.issuer, plan.entries, now);
-    list.renew();
+    *list.page.lock().expect("no panic") = list.renew();
     let hashing = Instant::now();
     let _ = digest(&SHA256, list.page.lock().expect("no panic").as_ref());
     let hashing = hashing.elapsed();
-    let at = serve(Arc::clone(&list.page)).await;
+    let at = serve(Arc::clone(&list.page));
 
     let gateway = Gateway::start(&file);
     create(&world, domain, at).await;
     served(&world, domain).await;
     drop(gateway);
-    // The directory is the gateway's own and its state is on disk: now it starts with all it needs.
+    // The directory is the gateway's own and its state is on disk.  The list is on disk too, and cannot
+    // be had from anywhere else.
+    let served_list = std::mem::take(&mut *list.page.lock().expect("no panic"));
     let begin = Instant::now();
     let gateway = Gateway::start(&file);
     served(&world, domain).await;
     let start = begin.elapsed();
+    *list.page.lock().expect("no panic") = served_list;
     println!(
-        "{} entries: serves {start:.2?} after its start, {:.1} x SHA-256 of the list ({hashing:.2?})",
+        "{} entries: serves {start:.2?} after its start, the list's server being down; {:.1} x SHA-256 of \
+         the list ({hashing:.2?})",
         plan.entries,
         start.as_secs_f64() / hashing.as_secs_f64()
     );
 
     let (mut quiet, mut busy) = (Samples::default(), Samples::default());
-    let mut refreshes = 0;
+    let (mut refreshes, mut refreshing) = (0, Duration::ZERO);
     for _ in 0..plan.phases {
-        quiet.take(drive(&world, domain, plan.phase).await);
-        let load = drive(&world, domain, plan.phase);
-        tokio::pin!(load);
-        loop {
-            list.renew();
-            let refresh = refresh(&world, at);
-            tokio::pin!(refresh);
-            // The list that is under way is taken in whole; the load ends with its phase.
-            let samples = tokio::select! {
-                samples = &mut load => Some(samples),
-                () = &mut refresh => None,
-            };
-            if let Some(samples) = samples {
-                busy.take(samples);
-                refresh.await;
-                break;
+        quiet.take(drive(&world, domain, plan.phase).await, plan.phase);
+        // Made before they are fetched: to sign them is none of the gateway's work.
+        let lists: Vec<Arc<Vec<u8>>> = (0..LISTS).map(|_| list.renew()).collect();
+        let fetch = async {
+            let begin = Instant::now();
+            for der in &lists {
+                *list.page.lock().expect("no panic") = Arc::clone(der);
+                refresh(&world, at).await;
+                refreshes += 1;
+                if begin.elapsed() > plan.phase {
+                    break;
+                }
             }
-            refreshes += 1;
-        }
-        refreshes += 1;
+            begin.elapsed()
+        };
+        let (samples, fetching) = tokio::join!(drive(&world, domain, plan.phase), fetch);
+        refreshing += fetching;
+        drop(lists);
+        busy.take(samples, fetching);
     }
-    println!("{refreshes} refreshes");
+    let each = refreshing / refreshes;
+    println!(
+        "{refreshes} refreshes, {each:.2?} each, {:.1} x SHA-256",
+        each.as_secs_f64() / hashing.as_secs_f64()
+    );
     quiet.compare(&busy);
     drop(gateway);
 }
@@ -185,39 +194,42 @@ impl List {
         Self { key: key.expect("P-256"), tbs, number, issued: 0, page: Page::default() }
     }
 
-    /// Puts the next one up.
-    fn renew(&mut self) {
+    /// The next one.
+    fn renew(&mut self) -> Arc<Vec<u8>> {
         self.issued += 1;
         self.tbs[self.number..].copy_from_slice(&self.issued.to_be_bytes());
         let signature = self.key.sign(&SystemRandom::new(), &self.tbs).expect("a signature");
         let signature = tlv(0x03, &[&[0], signature.as_ref()].concat());
-        let der = sequence(&[&self.tbs, ECDSA_SHA256, &signature]);
-        *self.page.lock().expect("no panic") = Arc::new(der);
+        Arc::new(sequence(&[&self.tbs, ECDSA_SHA256, &signature]))
     }
 }
 
-/// A web server of one page.
-async fn serve(page: Page) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+/// A web server of one page, on a thread of its own.  Without one it is down: it hangs up.
+fn serve(page: Page) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
             let page = Arc::clone(&page.lock().expect("no panic"));
-            tokio::spawn(async move {
-                let mut head = [0; 4096];
-                let _ = stream.read(&mut head).await;
-                let length = page.len();
-                let head = format!(
-                    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
-                );
-                // A gateway that is stopped while it fetches is no fault here.
-                let _ = stream.write_all(head.as_bytes()).await;
-                let _ = stream.write_all(&page).await;
-            });
+            if page.is_empty() {
+                continue;
+            }
+            // A gateway that is stopped while it fetches is no fault here.
+            let _ = stream.and_then(|stream| answer(stream, &page));
         }
     });
     address
 }
+
+fn answer(mut stream: TcpStream, page: &[u8]) -> io::Result<()> {
+    stream.read(&mut [0; 4096])?;
+    let length = page.len();
+    write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n")?;
+    page.chunks(PIECE).try_for_each(|piece| stream.write_all(piece))
+}
+
+/// Octets that are written at a time: a large write would keep a processor for long.
+const PIECE: usize = 32 * 1024;
 
 fn large_list(at: SocketAddr) -> String {
     format!("http://{at}/large.crl")
@@ -283,29 +295,34 @@ async fn served(world: &World, domain: &Domain) {
     }
 }
 
-/// Times, from when each was due.
+/// When each was due, from the beginning of its phase, and how long after that it was done.
 #[derive(Default)]
 struct Samples {
-    handshakes: Vec<Duration>,
-    requests: Vec<Duration>,
+    handshakes: Vec<(Duration, Duration)>,
+    requests: Vec<(Duration, Duration)>,
 }
 
 impl Samples {
-    fn take(&mut self, other: Self) {
-        self.handshakes.extend(other.handshakes);
-        self.requests.extend(other.requests);
+    /// Takes those that were due before `end`.
+    fn take(&mut self, other: Self, end: Duration) {
+        let early = |(due, _): &(Duration, Duration)| *due < end;
+        self.handshakes.extend(other.handshakes.into_iter().filter(early));
+        self.requests.extend(other.requests.into_iter().filter(early));
     }
 
-    fn compare(&mut self, busy: &Self) {
+    fn compare(&self, busy: &Self) {
         let busy_of = [&busy.handshakes, &busy.requests];
-        let of = [&mut self.handshakes, &mut self.requests];
+        let of = [&self.handshakes, &self.requests];
         for ((what, quiet), busy) in ["handshake", "request"].iter().zip(of).zip(busy_of) {
-            let mut busy = busy.clone();
-            quiet.sort_unstable();
-            busy.sort_unstable();
+            let sorted = |samples: &[(Duration, Duration)]| {
+                let mut took: Vec<Duration> = samples.iter().map(|(_, took)| *took).collect();
+                took.sort_unstable();
+                took
+            };
+            let (quiet, busy) = (sorted(quiet), sorted(busy));
             for percent in [50, 99] {
                 let at = |samples: &[Duration]| samples[(samples.len() - 1) * percent / 100];
-                let (quiet, busy) = (at(quiet), at(&busy));
+                let (quiet, busy) = (at(&quiet), at(&busy));
                 println!(
                     "{what} p{percent}: {:.2} x quiet ({busy:.2?} / {quiet:.2?})",
                     busy.as_secs_f64() / quiet.as_secs_f64()
@@ -335,7 +352,7 @@ async fn drive(world: &World, domain: &Domain, phase: Duration) -> Samples {
             tokio::time::sleep_until(due).await;
             let mut connection = device.connect(address).await.expect("connected");
             assert!(token(&mut connection, &id).await, "served");
-            due.elapsed()
+            (due - begin, due.elapsed())
         });
     }
     for n in 0..REQUESTS * phase.as_secs() as u32 {
@@ -344,7 +361,7 @@ async fn drive(world: &World, domain: &Domain, phase: Duration) -> Samples {
         requests.spawn(async move {
             tokio::time::sleep_until(due).await;
             assert!(token(&mut *connection.lock().await, &id).await, "served");
-            due.elapsed()
+            (due - begin, due.elapsed())
         });
     }
     Samples { handshakes: handshakes.join_all().await, requests: requests.join_all().await }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::body::Bytes;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::spawn_blocking;
@@ -16,9 +17,12 @@ use crate::crl::transport::{FetchError, Location, Transport, Validators};
 use crate::domain::cert::Certificate;
 use crate::domain::time::Timestamp;
 use crate::domain::trust::crl::{CrlError, ListReader, RevocationList};
+use crate::runtime::pace::Pace;
 
 /// Pieces of a list between the network and the walker.
 const PIECES: usize = 8;
+/// Octets of a piece that are walked before a rest may be due.
+const PORTION: usize = 32 * 1024;
 
 /// What every flight needs.
 pub(super) struct Hangar {
@@ -40,6 +44,14 @@ pub(super) struct Plan {
     /// There is no copy of the list in force on disk: make one, even if nothing newer comes.
     pub(super) keep: bool,
     pub(super) past_caches: bool,
+}
+
+impl Plan {
+    /// Devices wait for a first list; while one is renewed, the old one serves them.  `timeout` is the
+    /// time that a fetch may take, of which the most is not for rests.
+    fn pace(&self, timeout: Duration) -> Pace {
+        if self.in_force.is_some() { Pace::gentle(timeout / 3) } else { Pace::full() }
+    }
 }
 
 /// What a flight brought home.
@@ -101,22 +113,26 @@ impl Hangar {
         let (out, pieces) = mpsc::channel(PIECES);
         let (location, known, past_caches) =
             (plan.location.clone(), plan.known.clone(), plan.past_caches);
-        let limit = self.transport.config().max_bytes;
+        let (limit, timeout) = (self.transport.config().max_bytes, self.transport.config().timeout);
         let store = self.store.clone();
         let received = spawn_blocking(move || {
-            let read = receive(pieces, store.as_ref(), &plan, limit);
+            let read = receive(pieces, store.as_ref(), &plan, limit, plan.pace(timeout));
             (read, plan)
         });
         let fetched = self.transport.fetch(&location, known.as_ref(), past_caches, out).await;
         if let (Location::File(_), Err(FetchError::Timeout(_))) = (&location, &fetched) {
             // Whoever reads the file still does, and the walker waits for it.
-            return Err(LookError::Fetch(FetchError::Timeout(self.transport.config().timeout)));
+            return Err(LookError::Fetch(FetchError::Timeout(timeout)));
         }
         let (read, plan) = received.await.map_err(|_| LookError::Aborted)?;
         let fetched = match fetched {
             // The reader stopped taking pieces: what it says is the reason.
             Err(FetchError::Refused) => return Err(read.err().unwrap_or(LookError::Aborted)),
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                // Most of a large list may have come: it is not freed here, where requests are served.
+                drop(spawn_blocking(move || drop((read, plan))));
+                return Err(error.into());
+            }
             Ok(fetched) if fetched.unchanged => {
                 return Ok(Landed::Unchanged {
                     validators: fetched.validators,
@@ -131,7 +147,10 @@ impl Hangar {
         let saving = saving.zip(self.store.clone());
         // A flight waits for its turn and can be long: the list may be younger than its beginning.
         let now = (self.clock)();
-        let finished = spawn_blocking(move || finish(reader, saving, &plan, validators, now)).await;
+        let finished = spawn_blocking(move || {
+            finish(reader, saving, &plan, validators, now, plan.pace(timeout))
+        })
+        .await;
         let (list, kept) = finished.map_err(|_| LookError::Aborted)??;
         let (validators, max_age) = (fetched.validators, fetched.max_age);
         Ok(match list {
@@ -143,25 +162,30 @@ impl Hangar {
 
 /// Walks the pieces as they come, and writes them beside.
 fn receive(
-    mut pieces: Receiver<Vec<u8>>,
+    mut pieces: Receiver<Bytes>,
     store: Option<&Store>,
     plan: &Plan,
     limit: u64,
+    mut pace: Pace,
 ) -> Result<(ListReader, Option<Saving>), LookError> {
     let mut reader = ListReader::new(limit);
     let mut saving = None;
     let mut first = true;
     while let Some(piece) = pieces.blocking_recv() {
-        reader.feed(&piece)?;
-        if std::mem::take(&mut first) {
-            saving = store
-                .and_then(|store| store.kept(&plan.address, store.begin(&plan.address)))
-                .zip(store);
-        }
-        if let Some((mut file, store)) = saving.take()
-            && store.kept(&plan.address, file.write(&piece)).is_some()
-        {
-            saving = Some((file, store));
+        pace.begin();
+        for piece in piece.chunks(PORTION) {
+            reader.feed(piece)?;
+            if std::mem::take(&mut first) {
+                saving = store
+                    .and_then(|store| store.kept(&plan.address, store.begin(&plan.address)))
+                    .zip(store);
+            }
+            if let Some((mut file, store)) = saving.take()
+                && store.kept(&plan.address, file.write(piece)).is_some()
+            {
+                saving = Some((file, store));
+            }
+            pace.rest();
         }
     }
     Ok((reader, saving.map(|(file, _)| file)))
@@ -175,8 +199,9 @@ fn finish(
     plan: &Plan,
     validators: Validators,
     now: Timestamp,
+    mut pace: Pace,
 ) -> Result<(Option<Arc<RevocationList>>, bool), LookError> {
-    let list = reader.finish(&plan.signers, now)?;
+    let list = reader.finish_between(&plan.signers, now, &mut || pace.rest())?;
     let is_new = point::accept(&plan.wanted, plan.in_force.as_deref(), &list)?;
     let mut kept = false;
     if let Some((saving, store)) = saving.filter(|_| is_new || plan.keep) {

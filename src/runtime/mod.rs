@@ -5,6 +5,7 @@ pub mod claim;
 pub mod health;
 pub mod live;
 pub mod log;
+pub mod pace;
 pub mod publisher;
 pub mod random;
 pub mod tasks;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{error, info};
 
@@ -92,18 +93,93 @@ impl Publisher {
         if !stays {
             self.anchors.send_replace(trust.every_configuration());
         }
-        // The last holder of an old snapshot frees it, and it can be large: let that be no request.
         if let Some(old) = old {
-            let freed = tokio::task::spawn_blocking(move || drop(old)).await;
-            if let Err(error) = freed {
-                error!(%error, "an old snapshot was not freed in order");
-            }
+            // Nothing waits for it.
+            tokio::spawn(retire(old));
         }
+    }
+}
+
+/// Between two looks whether readers are left; they hold what is in force for one decision.
+const READERS: Duration = Duration::from_millis(10);
+
+/// Frees what was in force.  Whoever drops it last does that, and it can be large: let that be no
+/// request, nor a thread that serves them.
+async fn retire(old: Arc<Active>) {
+    // Nobody new comes to it: another is in its place.
+    while Arc::strong_count(&old) > 1 {
+        sleep(READERS).await;
+    }
+    let freed = spawn_blocking(move || drop(old));
+    if let Err(error) = freed.await {
+        error!(%error, "an old snapshot was not freed in order");
     }
 }
 
 impl fmt::Debug for Publisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Publisher")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::token::keys::{Algorithm, SigningKey};
+    use crate::domain::trust::anchors::AnchorSet;
+    use crate::domain::trust::snapshot::Snapshot;
+    use crate::runtime::live::Live;
+
+    fn nothing() -> Active {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let signing = SigningKey::from_pkcs8(Algorithm::Es256, &key.serialize_der());
+        let signing = Arc::new(signing.expect("a key"));
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
+        let tls = Arc::new(tls);
+        Active {
+            trust: Arc::new(Snapshot::default()),
+            keys: Arc::new(SigningKeys::new(signing, &[]).expect("keys")),
+            tls: Arc::new(EdgeTls {
+                token: Arc::clone(&tls),
+                directory: Arc::clone(&tls),
+                public: tls,
+            }),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_in_force_outlives_its_readers_and_is_freed_then() {
+        let (live, writer) = Live::start(|_| Ok::<_, ()>(nothing())).expect("a cell");
+        let (_updates, inbox) = mpsc::channel(1);
+        let (_own, own_inbox) = mpsc::channel(1);
+        let (anchors, _in_force) = watch::channel(Arc::default());
+        let mut publisher = Publisher {
+            assembly: Assembly::default(),
+            writer,
+            updates: inbox,
+            own: own_inbox,
+            anchors,
+        };
+        let reader = live.current();
+        let old = Arc::downgrade(&reader.trust);
+        let set = AnchorSet::default();
+        assert!(publisher.assembly.apply(Update::Anchors { source: "a".into(), set }));
+        publisher.publish(None).await;
+        assert!(!std::ptr::eq(old.as_ptr(), Arc::as_ptr(&live.current().trust)), "another");
+        sleep(READERS * 10).await;
+        drop(reader);
+        assert!(old.upgrade().is_some(), "the reader has freed it");
+        tokio::time::timeout(READERS * 1000, async {
+            while old.strong_count() > 0 {
+                sleep(READERS).await;
+            }
+        })
+        .await
+        .expect("freed");
     }
 }

@@ -6,6 +6,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hyper::body::Bytes;
 use tokio::sync::mpsc::Sender;
 
 use crate::crl::transport::{FetchError, Fetched, Validators};
@@ -40,7 +41,7 @@ pub(super) fn read(
     path: &Path,
     known: Option<&Validators>,
     limit: u64,
-    out: &Sender<Vec<u8>>,
+    out: &Sender<Bytes>,
 ) -> Result<Fetched, FetchError> {
     // Before it is opened: to open a pipe waits for whoever writes to it.
     if !std::fs::metadata(path)?.is_file() {
@@ -67,7 +68,7 @@ pub(super) fn read(
             return Err(FetchError::TooLarge { bytes: seen, limit });
         }
         piece.truncate(read);
-        out.blocking_send(piece).map_err(|_| FetchError::Refused)?;
+        out.blocking_send(piece.into()).map_err(|_| FetchError::Refused)?;
     }
 }
 

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper::body::Bytes;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Response, StatusCode};
@@ -232,7 +233,7 @@ impl Transport {
         location: &Location,
         known: Option<&Validators>,
         past_caches: bool,
-        out: Sender<Vec<u8>>,
+        out: Sender<Bytes>,
     ) -> Result<Fetched, FetchError> {
         let timeout = self.config.timeout;
         let fetch = async {
@@ -259,7 +260,7 @@ impl Transport {
         mut url: Url,
         known: Option<&Validators>,
         past_caches: bool,
-        out: Sender<Vec<u8>>,
+        out: Sender<Bytes>,
     ) -> Result<Fetched, FetchError> {
         for _ in 0..=self.config.max_redirects {
             self.allow(&url)?;
@@ -323,7 +324,7 @@ impl Transport {
     async fn body(
         &self,
         mut response: Response,
-        out: Sender<Vec<u8>>,
+        out: Sender<Bytes>,
     ) -> Result<Fetched, FetchError> {
         let limit = self.config.max_bytes;
         let encoding = text(response.headers(), header::CONTENT_ENCODING);
@@ -349,7 +350,7 @@ impl Transport {
             if seen > limit {
                 return Err(FetchError::TooLarge { bytes: seen, limit });
             }
-            out.send(piece.to_vec()).await.map_err(|_| FetchError::Refused)?;
+            out.send(piece).await.map_err(|_| FetchError::Refused)?;
         }
         Ok(fetched)
     }

@@ -111,12 +111,12 @@ impl Filling {
         Ok(())
     }
 
-    /// Puts what was added in its place.
-    pub(super) fn finish(self) -> Entries {
+    /// Puts what was added in its place.  `between` is called between small portions of the work.
+    pub(super) fn finish(self, between: &mut dyn FnMut()) -> Entries {
         Entries {
-            short: self.short.finish(),
-            medium: self.medium.finish(),
-            long: self.long.finish(),
+            short: self.short.finish(between),
+            medium: self.medium.finish(between),
+            long: self.long.finish(between),
             odd: self.odd,
         }
     }
@@ -214,9 +214,12 @@ impl<const N: usize> Piles<N> {
         pile.push(slot);
     }
 
-    fn finish(self) -> Table<N> {
+    fn finish(self, between: &mut dyn FnMut()) -> Table<N> {
         let mut scratch = Vec::new();
-        let segments = self.piles.into_iter().map(|pile| Segment::new(pile, &mut scratch));
+        let segments = self.piles.into_iter().map(|pile| {
+            between();
+            Segment::new(pile, &mut scratch)
+        });
         Table { segments: segments.collect(), bits: self.bits }
     }
 }
@@ -316,7 +319,7 @@ mod tests {
             let serial = [&[0], &serial.to_be_bytes()[..]].concat();
             filling.add(&serial, Reason::Unspecified, || 1).expect("room");
         }
-        filling.finish()
+        filling.finish(&mut || {})
     }
 
     fn lists(entries: &Entries, serial: u64) -> bool {
@@ -361,8 +364,22 @@ mod tests {
     }
 
     #[test]
+    fn a_large_set_is_finished_in_portions() {
+        const COUNT: usize = 100_000;
+        let serial = |n: usize| [&[0], &((1 << 63) + n as u64).to_be_bytes()[..]].concat();
+        let mut filling = Filling::default();
+        for n in 0..COUNT {
+            filling.add(&serial(n), Reason::Unspecified, || COUNT).expect("room");
+        }
+        let mut portions = 0;
+        let entries = filling.finish(&mut || portions += 1);
+        assert!((0..COUNT).all(|n| entries.get(&serial(n)).is_some()));
+        assert!(portions * 2 * PER_PILE >= COUNT, "{portions}");
+    }
+
+    #[test]
     fn nothing_is_listed_in_nothing() {
         assert!(!lists(&Entries::default(), 1));
-        assert!(Filling::default().finish().is_empty());
+        assert!(Filling::default().finish(&mut || {}).is_empty());
     }
 }

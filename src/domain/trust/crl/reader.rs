@@ -80,8 +80,22 @@ impl ListReader {
         signers: &[Arc<Certificate>],
         now: Timestamp,
     ) -> Result<RevocationList, CrlError> {
+        self.finish_between(signers, now, &mut || {})
+    }
+
+    /// [`ListReader::finish`], which for a large list is much work; `between` is called between small
+    /// portions of it.
+    ///
+    /// # Errors
+    /// Those of [`ListReader::finish`].
+    pub fn finish_between(
+        self,
+        signers: &[Arc<Certificate>],
+        now: Timestamp,
+        between: &mut dyn FnMut(),
+    ) -> Result<RevocationList, CrlError> {
         let (issuer, walk) = self.end()?;
-        walk.finish(signers, now).map_err(|fault| CrlError { issuer, fault })
+        walk.finish(signers, now, between).map_err(|fault| CrlError { issuer, fault })
     }
 
     /// What the bytes say, whoever wrote them: to look at, and good for nothing else.
@@ -90,7 +104,7 @@ impl ListReader {
     /// The list is truncated or breaks a rule.
     pub fn finish_unverified(self) -> Result<Unverified, CrlError> {
         let (issuer, walk) = self.end()?;
-        let list = walk.list(Vec::new()).map_err(|fault| CrlError { issuer, fault })?;
+        let list = walk.list(Vec::new(), &mut || {}).map_err(|fault| CrlError { issuer, fault })?;
         Ok(Unverified(list))
     }
 

@@ -386,6 +386,7 @@ impl Walk {
         mut self,
         signers: &[Arc<Certificate>],
         now: Timestamp,
+        between: &mut dyn FnMut(),
     ) -> Result<RevocationList, Fault> {
         let message = std::mem::replace(&mut self.message, Message::new());
         let signed = message.finish().ok_or(Fault::Rule("no signature algorithm"))?;
@@ -395,11 +396,15 @@ impl Walk {
         if self.this_update > now {
             return Err(Fault::NotYetValid { this_update: self.this_update, now });
         }
-        self.list(signers)
+        self.list(signers, between)
     }
 
     /// The list, as signed by `signers`.
-    pub fn list(self, signers: Vec<Arc<Certificate>>) -> Result<RevocationList, Fault> {
+    pub fn list(
+        self,
+        signers: Vec<Arc<Certificate>>,
+        between: &mut dyn FnMut(),
+    ) -> Result<RevocationList, Fault> {
         let issuer = self.issuer.ok_or(Fault::Rule("no issuer"))?;
         let scope = self.extensions.scope;
         if !self.others.is_empty() && !scope.as_ref().is_some_and(|scope| scope.indirect) {
@@ -418,7 +423,8 @@ impl Walk {
         let mut names: Vec<_> = self.others.into_iter().collect();
         names.sort_unstable_by_key(|(_, group)| *group);
         let names = std::iter::once(issuer.clone()).chain(names.into_iter().map(|(name, _)| name));
-        let groups = names.zip(self.groups.into_iter().map(Filling::finish)).collect();
+        let groups = self.groups.into_iter().map(|filling| filling.finish(between));
+        let groups = names.zip(groups).collect();
         Ok(RevocationList {
             issuer,
             signers,
