@@ -222,7 +222,7 @@ fn serve(page: Page) -> SocketAddr {
 }
 
 fn answer(mut stream: TcpStream, page: &[u8]) -> io::Result<()> {
-    stream.read(&mut [0; 4096])?;
+    let _ = stream.read(&mut [0; 4096])?;
     let length = page.len();
     write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n")?;
     page.chunks(PIECE).try_for_each(|piece| stream.write_all(piece))

@@ -68,13 +68,14 @@
 //! Every input has one, and its refusal says the value and the limit.  Those that an operator sets are
 //! in README's table.  Fixed are: 48 certificates and 64 KiB in a presented chain (more than a path's
 //! 10, since what is presented need not be in order, nor all of it used), 16 KiB in a token request's
-//! body (48 KiB where clients send assertions: 40 KiB, 10 certificates, 10 minutes; 16,384 used ones of a
-//! client are remembered), 1 MiB in a directory request's, JSON 32 deep, 128 signatures and 1,024 issuers
-//! tried for one decision, 200 pages of 16 MiB in a directory's list; in an answer about devices 1,000
-//! pages of that size, and one more for each 50 of `graph.max_devices`; 10,000 configurations that
-//! devices are registered for; in our own directory 10,000,000 devices, 10,000 templates, 10,000 trust
-//! configurations, 100,000 removals of a kind that are remembered; for a page 2,000 objects looked at and
-//! 8 MiB of them; 20 s for a request's body, 28 s for its answer.
+//! body (48 KiB where clients send assertions: 40 KiB, 10 certificates, 10 minutes; 16,384 used ones of
+//! a client are remembered), 1 MiB in a directory request's, JSON 32 deep, 128 signatures and 1,024
+//! issuers tried for one decision, 10 s to connect to a server of lists, 200 pages of 16 MiB in a
+//! directory's list; in an answer about devices 1,000 pages of that size, and one more for each 50 of
+//! `graph.max_devices`; 10,000 configurations that devices are registered for; in our own directory
+//! 10,000,000 devices, 10,000 templates, 10,000 trust configurations, 100,000 removals of a kind that
+//! are remembered; for a page 2,000 objects looked at and 8 MiB of them; 20 s for a request's body,
+//! 28 s for its answer.
 //!
 //! # Where to add a thing
 //!
@@ -82,7 +83,7 @@
 //! |---|---|
 //! | a subject field | `domain/subject/fields.rs`: a variant and its reader |
 //! | a way to authenticate to Graph | `graph/auth.rs`: a `Credential` variant; `config/parse.rs` |
-//! | a CRL transport | `crl/transport.rs`: a scheme |
+//! | a CRL transport | `crl/transport/`: a scheme |
 //! | a grant | `domain/token/grants.rs`: a variant; `oauth/request.rs` |
 //! | a source of trust | a rank-3 folder that sends `Update`s; one line in `app.rs` |
 //! | a setting | the part's `Config`; `config/parse.rs`; README's table |

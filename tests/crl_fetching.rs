@@ -99,6 +99,48 @@ async fn an_old_list_does_not_come_back_by_way_of_another() {
 }
 
 #[tokio::test]
+async fn an_operator_may_begin_anew_with_an_issuer_that_was_restored() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = || Config { directory: Some(directory.path().into()), ..Config::default() };
+    let (ca, web) = (Ca::root("Root"), Web::start().await);
+    let (url, other) = (web.url("/1.crl"), web.url("/2.crl"));
+    let mut set = AnchorSet::clone(&anchors(&ca, Some(&url), None));
+    let also = anchors(&ca, Some(&other), None).configurations[0].authorities[0].clone();
+    set.configurations[0].authorities.push(also);
+    let set = Arc::new(set);
+    for path in ["/1.crl", "/2.crl"] {
+        let headers = vec!["ETag: \"9\"".to_owned()];
+        let body = ca.list().number(9).sign();
+        web.put_page(path, Page { status: 200, headers, body });
+    }
+    let mut running = start(config(), Arc::clone(&set));
+    let _ = (running.list().await, running.list().await);
+    for path in ["/1.crl", "/2.crl"] {
+        web.put(path, ca.list().number(3).sign());
+    }
+    let statuses = running.handle.refresh(None).await.expect("it runs");
+    assert!(statuses.iter().all(|status| number(status) == Some("9")), "{statuses:?}");
+    // What is no list of the authority's is none now either.
+    web.put("/1.crl", Ca::root("Root").list().number(4).sign());
+    let status = running.handle.begin_anew(&url).await.expect("it runs").remove(0);
+    assert_eq!((number(&status), status.last_error.is_some()), (Some("9"), true));
+    web.put("/1.crl", ca.list().number(3).sign());
+    let again = running.handle.refresh(Some(&url)).await.expect("it runs").remove(0);
+    assert_eq!(number(&again), Some("9"), "said once, it holds once");
+    let status = running.handle.begin_anew(&url).await.expect("it runs").remove(0);
+    assert_eq!((number(&status), &status.last_error), (Some("3"), &None));
+    assert_eq!(running.list().await.number, Some(3.into()));
+    let statuses = running.handle.status();
+    assert_eq!(number(&statuses[1]), Some("9"), "of the other address nothing was said");
+    drop(running);
+    // It is what a restart begins with.
+    let mut running = start(config(), set);
+    let mut both = [running.list().await.number, running.list().await.number];
+    both.sort();
+    assert_eq!(both, [Some(3.into()), Some(9.into())]);
+}
+
+#[tokio::test]
 async fn a_list_that_differs_in_one_serial_only_is_another() {
     let (ca, web) = (Ca::root("Root"), Web::start().await);
     let url = web.url("/1.crl");

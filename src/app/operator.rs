@@ -115,12 +115,19 @@ pub(super) fn plane(
         .with_action("/crl/refresh", move |body| {
             let lists = lists.clone();
             async move {
-                match member(&body, "address") {
-                    Ok(address) => match lists.refresh(address.as_deref()).await {
-                        Ok(status) => reply::json(StatusCode::OK, &status),
-                        Err(error) => refused(StatusCode::NOT_FOUND, &error.to_string()),
-                    },
-                    Err(why) => refused(StatusCode::BAD_REQUEST, &why),
+                let asked = member(&body, "address").and_then(|at| Ok((at, flag(&body, "anew")?)));
+                let looked = match asked {
+                    Ok((Some(address), true)) => lists.begin_anew(&address).await,
+                    Ok((None, true)) => {
+                        let why = "`anew` is for one address, and `address` is missing";
+                        return refused(StatusCode::BAD_REQUEST, why);
+                    }
+                    Ok((address, false)) => lists.refresh(address.as_deref()).await,
+                    Err(why) => return refused(StatusCode::BAD_REQUEST, &why),
+                };
+                match looked {
+                    Ok(status) => reply::json(StatusCode::OK, &status),
+                    Err(error) => refused(StatusCode::NOT_FOUND, &error.to_string()),
                 }
             }
         });
@@ -257,16 +264,27 @@ fn named<'a>(
 
 /// A text member of a JSON body; `None` where it or the whole body is not there.
 fn member(body: &Bytes, name: &str) -> Result<Option<String>, String> {
-    if body.is_empty() {
-        return Ok(None);
-    }
-    let value: Value =
-        serde_json::from_slice(body).map_err(|error| format!("the body is no JSON: {error}"))?;
-    match &value[name] {
+    match &parsed(body)?[name] {
         Value::Null => Ok(None),
         Value::String(text) => Ok(Some(text.clone())),
         _ => Err(format!("`{name}` is no text")),
     }
+}
+
+/// A member of the body's JSON object that is true, or false, or not there.
+fn flag(body: &Bytes, name: &str) -> Result<bool, String> {
+    match &parsed(body)?[name] {
+        Value::Null => Ok(false),
+        Value::Bool(flag) => Ok(*flag),
+        _ => Err(format!("`{name}` is neither true nor false")),
+    }
+}
+
+fn parsed(body: &Bytes) -> Result<Value, String> {
+    if body.is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(body).map_err(|error| format!("the body is no JSON: {error}"))
 }
 
 fn refused(status: StatusCode, why: &str) -> reply::Reply {

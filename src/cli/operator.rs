@@ -90,6 +90,10 @@ pub enum CrlCommand {
         /// The address, as the authorities name it; all when left out
         #[arg(value_name = "URL")]
         address: Option<String>,
+        /// Take the list that is there though its number or time went back, or another key signed it:
+        /// its issuer was restored or replaced.  Be sure that it is no old list that comes back
+        #[arg(long, requires = "address")]
+        anew: bool,
         /// Which gateway
         #[command(flatten)]
         admin: AdminArgs,
@@ -148,8 +152,8 @@ pub async fn crl(command: &CrlCommand) -> anyhow::Result<ExitCode> {
             (args, status["revocation"].clone())
         }
         CrlCommand::Inspect(args) => return inspect(args),
-        CrlCommand::Refresh { address, admin } => {
-            let body = json!({ "address": address });
+        CrlCommand::Refresh { address, anew, admin } => {
+            let body = json!({ "address": address, "anew": anew });
             (admin, ask(admin, Method::POST, "crl/refresh", Some(body)).await?)
         }
     };

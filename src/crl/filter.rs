@@ -47,8 +47,11 @@ fn is_private_v6(address: Ipv6Addr) -> bool {
             let [c, d] = low.to_be_bytes();
             is_private_v4(Ipv4Addr::new(a, b, c, d))
         }
-        // Documentation, local NAT64, Teredo and other protocol assignments.
-        [0x2001, 0xdb8, ..] | [0x64, 0xff9b, 1, ..] | [0x2001, 0..0x200, ..] => true,
+        // Documentation (twice), local NAT64, Teredo and other protocol assignments.
+        [0x2001, 0xdb8, ..]
+        | [0x3fff, 0..0x1000, ..]
+        | [0x64, 0xff9b, 1, ..]
+        | [0x2001, 0..0x200, ..] => true,
         [first, ..] => first & 0xe000 != 0x2000,
     }
 }
@@ -96,6 +99,7 @@ mod tests {
             "64:ff9b::a00:1",
             "2002:a00:1::",
             "2001:db8::1",
+            "3fff:fff::1",
         ] {
             assert!(is_private(private.parse().expect("an address")), "{private}");
         }

@@ -7,7 +7,7 @@
 //!
 //! # Invariants
 //! - A list that cannot be fetched, read or verified, or that is older than the one in force,
-//!   displaces nothing.
+//!   displaces nothing; unless an operator says so, of one address.
 //! - There is one flight per address at a time, and a bounded number in all.
 //! - The newest list seen survives a restart, and its authority's absence from the directory for some
 //!   time; an older one is never taken for it.
@@ -110,6 +110,8 @@ pub struct Handle {
 
 struct Refresh {
     address: Option<String>,
+    /// Whatever list is in force.
+    anew: bool,
     /// Gets one receiver for each address that is looked at.
     started: oneshot::Sender<Vec<oneshot::Receiver<()>>>,
 }
@@ -136,8 +138,22 @@ impl Handle {
     /// # Errors
     /// See [`RefreshError`].  A look that fails is no error here: the status tells.
     pub async fn refresh(&self, address: Option<&str>) -> Result<Vec<Status>, RefreshError> {
+        self.look(address, false).await
+    }
+
+    /// Looks at `address` as if no list of it had ever been in force: one whose number or time went
+    /// back, or that another key signed, is taken.  For an issuer that was restored or replaced; an
+    /// operator has to know that it is no old list that comes back.
+    ///
+    /// # Errors
+    /// As [`Handle::refresh`].
+    pub async fn begin_anew(&self, address: &str) -> Result<Vec<Status>, RefreshError> {
+        self.look(Some(address), true).await
+    }
+
+    async fn look(&self, address: Option<&str>, anew: bool) -> Result<Vec<Status>, RefreshError> {
         let (started, looks) = oneshot::channel();
-        let refresh = Refresh { address: address.map(str::to_owned), started };
+        let refresh = Refresh { address: address.map(str::to_owned), anew, started };
         self.commands.send(refresh).await.map_err(|_| RefreshError::Stopped)?;
         let looks = looks.await.map_err(|_| RefreshError::Stopped)?;
         if let (true, Some(address)) = (looks.is_empty(), address) {

@@ -203,6 +203,8 @@ pub(super) struct Point {
     pub(super) again: bool,
     /// Past caches, because somebody asked.
     pub(super) past_caches: bool,
+    /// Whatever list is in force, because an operator said so.
+    pub(super) anew: bool,
     pub(super) due: Timestamp,
     pub(super) waiting: Vec<oneshot::Sender<()>>,
     /// When `due` was planned.
@@ -238,6 +240,7 @@ impl Point {
             flying: false,
             again: false,
             past_caches: false,
+            anew: false,
             due: now,
             waiting: Vec::new(),
             planned: now,
@@ -259,8 +262,8 @@ impl Point {
 
     /// The version of the list in force, for a conditional request.  `None` where the list is wanted
     /// whole.
-    pub(super) fn known(&self, keep: bool) -> Option<Validators> {
-        (self.list.is_some() && !keep).then(|| self.validators.clone())
+    pub(super) fn known(&self, whole: bool) -> Option<Validators> {
+        (self.list.is_some() && !whole).then(|| self.validators.clone())
     }
 
     /// Whether the next look is to bring the list in force once more, for a copy on disk.  A list can

@@ -173,6 +173,10 @@ impl Source {
             let (done, look) = oneshot::channel();
             point.waiting.push(done);
             point.past_caches = true;
+            if refresh.anew {
+                warn!(crl.address = &**address, "its list is taken anew, whatever is in force");
+                point.anew = true;
+            }
             point.again = point.flying;
             point.due = now;
             looks.push(look);
@@ -188,14 +192,15 @@ impl Source {
             if point.flying || !point.is_due(now) {
                 continue;
             }
+            let anew = point.loaded && std::mem::take(&mut point.anew);
             let keep = self.hangar.store.is_some() && point.keep(now, &self.config.timing);
             let plan = Plan {
                 address: Arc::clone(address),
                 location: point.location.clone(),
                 wanted: point.wanted.clone(),
                 signers: Arc::clone(&self.signers),
-                in_force: point.list.clone(),
-                known: point.known(keep),
+                in_force: point.list.clone().filter(|_| !anew),
+                known: point.known(keep || anew),
                 keep,
                 past_caches: point.past_caches,
             };

@@ -224,8 +224,11 @@ fn same_authority(a: &Authority, b: &Authority) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::cert::Certificate;
     use crate::domain::subject::SubjectField;
     use crate::domain::trust::anchors::{ConfigurationId, Devices, Kind};
+    use crate::domain::trust::path::forge::{Key, Spec, cn};
+    use crate::domain::trust::revocations::{AuthorityPolicy, CrlMode, Selector};
 
     fn anchors(ids: &[&str]) -> AnchorSet {
         let configurations = ids
@@ -312,6 +315,43 @@ mod tests {
         let one = assembly.build(&both);
         assert!(Arc::ptr_eq(&one.applications, &both.applications));
         assert!(one.anchors.configurations.is_empty());
+    }
+
+    /// An entry of the settings that names an authority of applications only is its, from the moment
+    /// that their configurations come.
+    #[test]
+    fn what_the_operator_says_of_an_applications_authority_holds() {
+        let der = Spec::authority(cn("A"), cn("A")).sign(Key::number(1), Key::number(1));
+        let certificate = Arc::new(Certificate::from_der(&der).expect("a certificate"));
+        let authority = Authority {
+            certificate: Arc::clone(&certificate),
+            is_root: true,
+            crl_url: None,
+            delta_crl_url: None,
+        };
+        let subject = Some(certificate.subject.clone());
+        let entry = AuthorityPolicy {
+            selector: Selector { subject, ..Selector::default() },
+            mode: Some(CrlMode::Require),
+            ..AuthorityPolicy::default()
+        };
+        let policy = ListPolicy { authorities: vec![entry], ..ListPolicy::default() };
+        let mut assembly = Assembly::new(policy);
+        assembly.apply(from("a", &["1"]));
+        let before = assembly.build(&Snapshot::default());
+        assembly.published();
+        assert_eq!(before.revocations.policy().unmatched.len(), 1);
+        let mut set = anchors(&["1"]);
+        set.configurations[0].kind = Kind::Applications;
+        set.configurations[0].authorities.push(authority);
+        assembly.apply(Update::Applications { source: "a".into(), set });
+        let after = assembly.build(&before);
+        assert_eq!(after.revocations.policy().unmatched, [] as [String; 0]);
+        let mode = |kind| after.crl_mode(kind, &certificate.subject, certificate.key, false);
+        assert_eq!(mode(Kind::Applications), CrlMode::Require);
+        // And whoever fetches lists is told of it.
+        let told = after.every_configuration();
+        assert!(told.authorities().any(|a| a.certificate.key == certificate.key));
     }
 
     #[test]

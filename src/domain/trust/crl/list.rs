@@ -9,12 +9,12 @@ use crate::domain::dn;
 use crate::domain::name::Name;
 use crate::domain::time::Timestamp;
 use crate::domain::trust::crl::entries::Entries;
-use crate::domain::trust::crl::error::{CrlError, Fault};
-use crate::domain::trust::crl::reader::{DEFAULT_MAX_BYTES, ListReader};
+use crate::domain::trust::crl::error::Fault;
 use crate::domain::trust::crl::reason::Reason;
 use crate::domain::trust::crl::scope::{self, DistributionPoint, IssuingDistributionPoint};
 
-/// A complete or delta list whose signature was verified.  Only [`ListReader::finish`] makes one.
+/// A complete or delta list whose signature was verified.  Only
+/// [`ListReader::finish`](crate::domain::trust::crl::ListReader::finish) makes one.
 #[derive(Debug)]
 pub struct RevocationList {
     /// Who issued it, by name.
@@ -58,21 +58,6 @@ pub enum Kind {
 }
 
 impl RevocationList {
-    /// Reads one DER or PEM list and verifies its signature with one of `signers` that has its
-    /// issuer's name.
-    ///
-    /// # Errors
-    /// Not a list, above [`DEFAULT_MAX_BYTES`], not usable, or not signed by any of `signers`.
-    pub fn read(
-        bytes: &[u8],
-        signers: &[Arc<Certificate>],
-        now: Timestamp,
-    ) -> Result<Self, CrlError> {
-        let mut reader = ListReader::new(DEFAULT_MAX_BYTES);
-        reader.feed(bytes)?;
-        reader.finish(signers, now)
-    }
-
     /// Why the certificate of this issuer and serial (INTEGER contents) is listed.
     pub fn listed(&self, issuer: &Name, serial: &[u8]) -> Option<Reason> {
         let (_, entries) = self.groups.iter().find(|(name, _)| name == issuer)?;

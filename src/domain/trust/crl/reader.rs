@@ -122,6 +122,23 @@ impl ListReader {
     }
 }
 
+impl RevocationList {
+    /// Reads one DER or PEM list and verifies its signature with one of `signers` that has its
+    /// issuer's name.
+    ///
+    /// # Errors
+    /// Not a list, above [`DEFAULT_MAX_BYTES`], not usable, or not signed by any of `signers`.
+    pub fn read(
+        bytes: &[u8],
+        signers: &[Arc<Certificate>],
+        now: Timestamp,
+    ) -> Result<Self, CrlError> {
+        let mut reader = ListReader::new(DEFAULT_MAX_BYTES);
+        reader.feed(bytes)?;
+        reader.finish(signers, now)
+    }
+}
+
 /// A list that nobody vouches for.
 pub struct Unverified(RevocationList);
 

@@ -274,8 +274,10 @@ impl Walk {
     fn enter_entries(&mut self, input: &[u8]) -> Result<Option<usize>, Fault> {
         let name = "revokedCertificates";
         let Some((header, end)) = self.enter(input, self.tbs_end, name)? else { return Ok(None) };
-        // It may be empty: RFC 5280 section 5.1.2.6 wants it left out then, but some issuers write it,
-        // and nothing else can be meant.
+        // RFC 5280 section 5.1.2.6: without entries the field "MUST be absent".
+        if end == self.offset + header as u64 {
+            return Err(malformed(name, DerError::Value("empty; it is left out then")));
+        }
         self.entries_end = end;
         self.part = Part::Entry;
         Ok(Some(header))

@@ -1,0 +1,234 @@
+//! What the operator demands of lists, of all and of single authorities.
+
+#[path = "support/crl_maker.rs"]
+mod crl_maker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anchorgate::domain::cert::Certificate;
+use anchorgate::domain::refusal::{Code, Refusal};
+use anchorgate::domain::subject::SubjectField;
+use anchorgate::domain::time::Timestamp;
+use anchorgate::domain::trust::anchors::{
+    AnchorSet, Authority, Configuration, ConfigurationId, Devices, Kind as Trusts,
+};
+use anchorgate::domain::trust::crl::RevocationList;
+use anchorgate::domain::trust::revocations::{
+    AuthorityPolicy, CrlMode, ListPolicy, ListRules, Question, RevocationPolicy, Revocations,
+    Selector, Unusable,
+};
+use crl_maker::{Ca, NOW};
+
+fn read(ca: &Ca, der: &[u8]) -> RevocationList {
+    RevocationList::read(der, std::slice::from_ref(&ca.certificate), NOW).expect("a list")
+}
+
+fn check_at(
+    revocations: &Revocations,
+    ca: &Ca,
+    certificate: &Certificate,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    revocations.check(&Question {
+        certificate,
+        issuer: &ca.certificate.subject,
+        issuer_key: ca.certificate.key,
+        mode: CrlMode::Require,
+        now,
+        signer_is_trusted: &|_| false,
+    })
+}
+
+fn code(result: Result<(), Refusal>) -> Option<Code> {
+    result.err().map(|refusal| refusal.code)
+}
+
+#[test]
+fn the_operators_policy_is_kept() {
+    let ca = Ca::root("Root");
+    let device = ca.issue("device", &[4], &[]);
+    let key = ca.certificate.key;
+    let ask = |der: Vec<u8>, policy: RevocationPolicy, later: i64| {
+        let revocations = Revocations::new([Arc::new(read(&ca, &der))]).with_policy(policy);
+        code(check_at(&revocations, &ca, &device, Timestamp(NOW.0 + later)))
+    };
+    let policy = |rules| RevocationPolicy { rules, ..RevocationPolicy::default() };
+    let rules = ListRules::default;
+    let list = || ca.list().number(1).next_update(Some(NOW)).sign();
+    let grace = Duration::from_secs(10);
+    assert_eq!(ask(list(), policy(ListRules { grace, ..rules() }), 10), None);
+    assert_eq!(ask(list(), policy(ListRules { grace, ..rules() }), 11), Some(Code::CrlStale));
+    let endless = || ca.list().number(1).next_update(None).sign();
+    assert_eq!(ask(endless(), policy(rules()), 0), Some(Code::CrlInvalid));
+    let without_next_update = true;
+    assert_eq!(ask(endless(), policy(ListRules { without_next_update, ..rules() }), 0), None);
+    let require_delta = true;
+    assert_eq!(
+        ask(list(), policy(ListRules { require_delta, ..rules() }), 0),
+        Some(Code::CrlStale)
+    );
+    // What is said of one authority holds for its name with its key, and for nothing else.
+    let of_it = || vec![(ca.certificate.subject.clone(), ListRules { grace, ..rules() })];
+    let told_apart = |key, of| RevocationPolicy {
+        by_authority: [(key, of)].into(),
+        ..RevocationPolicy::default()
+    };
+    assert_eq!(ask(list(), told_apart(key, of_it()), 10), None);
+    assert_eq!(ask(list(), told_apart(key, of_it()), 11), Some(Code::CrlStale));
+    let (twin, other) = (Ca::root("Root"), Ca::root("Other"));
+    assert_eq!(ask(list(), told_apart(twin.certificate.key, of_it()), 1), Some(Code::CrlStale));
+    let of_other = vec![(other.certificate.subject.clone(), ListRules { grace, ..rules() })];
+    assert_eq!(ask(list(), told_apart(key, of_other), 1), Some(Code::CrlStale));
+}
+
+/// An authority of the directory, with an address for its deltas or none.
+fn authority(certificate: &Arc<Certificate>, delta: bool) -> Authority {
+    Authority {
+        certificate: Arc::clone(certificate),
+        is_root: true,
+        crl_url: Some("http://ca.example/base".into()),
+        delta_crl_url: delta.then(|| "http://ca.example/delta".into()),
+    }
+}
+
+fn in_force(authorities: Vec<Authority>) -> AnchorSet {
+    let configuration = Configuration {
+        id: ConfigurationId::from("1"),
+        display_name: String::new(),
+        kind: Trusts::Devices(SubjectField::SanDns),
+        devices: Devices::Any,
+        authorities,
+    };
+    AnchorSet { configurations: vec![configuration], skipped: Vec::new() }
+}
+
+#[test]
+fn settings_find_their_authority_by_any_of_its_names() {
+    let (one, two) = (Ca::root("One"), Ca::root("Two"));
+    let with_key_id = {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let der = params.self_signed(&key).expect("a certificate");
+        Arc::new(Certificate::from_der(der.der()).expect("readable"))
+    };
+    let anchors = in_force(vec![
+        authority(&one.certificate, true),
+        authority(&two.certificate, false),
+        authority(&with_key_id, true),
+    ]);
+    let entry = |selector, hours: u64| AuthorityPolicy {
+        selector,
+        grace: Some(Duration::from_secs(hours * 3600)),
+        ..AuthorityPolicy::default()
+    };
+    let none = Selector::default;
+    let subject = Some(one.certificate.subject.clone());
+    let sha256 = Some(two.certificate.fingerprint);
+    let settings = ListPolicy {
+        require_delta: true,
+        grace: Duration::from_secs(1),
+        authorities: vec![
+            entry(Selector { subject: subject.clone(), sha256, ..none() }, 9),
+            entry(Selector { subject, ..none() }, 1),
+            entry(Selector { sha256, ..none() }, 2),
+            entry(Selector { key_id: with_key_id.subject_key_id.clone(), ..none() }, 3),
+            entry(Selector { sha256, ..none() }, 8),
+            entry(none(), 7),
+        ],
+        ..ListPolicy::default()
+    };
+    let policy = settings.resolve(anchors.authorities());
+    let rules = |c: &Certificate| {
+        let rules = policy.of(&c.subject, c.key);
+        (rules.grace.as_secs() / 3600, rules.require_delta)
+    };
+    assert_eq!(rules(&one.certificate), (1, true), "the first entry needs both to fit");
+    assert_eq!(rules(&two.certificate), (2, false), "no delta address, the first of two entries");
+    assert_eq!(rules(&with_key_id), (3, true));
+    assert_eq!(rules(&Ca::root("One").certificate), (0, false), "of that name, with another key");
+    assert_eq!(policy.unmatched.len(), 3, "{:?}", policy.unmatched);
+    assert!(policy.unmatched[0].contains("CN=One"), "{:?}", policy.unmatched);
+}
+
+/// Nothing is fetched and nothing is published between the two seconds.
+#[test]
+fn a_list_goes_stale_at_its_second_with_each_authoritys_grace() {
+    let (late, strict) = (Ca::root("Late"), Ca::root("Strict"));
+    let lists = |ca: &Ca| {
+        let base = ca.list().number(1).next_update(Some(NOW)).sign();
+        let delta = ca.list().number(2).delta_to(1).next_update(Some(Timestamp(NOW.0 + 60))).sign();
+        [Arc::new(read(ca, &base)), Arc::new(read(ca, &delta))]
+    };
+    let settings = |require_delta| ListPolicy {
+        authorities: vec![AuthorityPolicy {
+            selector: Selector {
+                subject: Some(late.certificate.subject.clone()),
+                ..Selector::default()
+            },
+            grace: Some(Duration::from_secs(7200)),
+            require_delta,
+            ..AuthorityPolicy::default()
+        }],
+        ..ListPolicy::default()
+    };
+    let anchors =
+        in_force(vec![authority(&late.certificate, true), authority(&strict.certificate, true)]);
+    for (require_delta, with_delta, last) in [
+        (None, true, [60 + 7200, 60]),
+        (None, false, [7200, 0]),
+        (Some(true), true, [60 + 7200, 60]),
+    ] {
+        let all = [lists(&late), lists(&strict)].concat();
+        let all = all.into_iter().filter(|list| with_delta || !list.is_delta());
+        let policy = settings(require_delta).resolve(anchors.authorities());
+        let revocations = Revocations::new(all).with_policy(policy);
+        for (ca, last) in [&late, &strict].into_iter().zip(last) {
+            let device = ca.issue("device", &[4], &[]);
+            let at = |second| code(check_at(&revocations, ca, &device, Timestamp(NOW.0 + second)));
+            assert_eq!(at(last), None, "{with_delta} {last}");
+            assert_eq!(at(last + 1), Some(Code::CrlStale), "{with_delta} {last}");
+        }
+    }
+    // A delta that is required and was never there.
+    let policy = settings(Some(true)).resolve(anchors.authorities());
+    let revocations = Revocations::new([lists(&late)[0].clone()]).with_policy(policy);
+    let device = late.issue("device", &[4], &[]);
+    assert_eq!(code(check_at(&revocations, &late, &device, NOW)), Some(Code::CrlStale));
+}
+
+#[test]
+fn modes_decide_what_an_unknown_status_is() {
+    let ca = Ca::root("Root");
+    let stale =
+        ca.list().number(1).next_update(Some(Timestamp(NOW.0 - 1))).revoke(&[5], None).sign();
+    let stale = Revocations::new([Arc::new(read(&ca, &stale))]);
+    let (good, bad) = (ca.issue("device", &[4], &[]), ca.issue("device", &[5], &[]));
+    let ask = |revocations: &Revocations, certificate, mode| {
+        code(revocations.check(&Question {
+            certificate,
+            issuer: &ca.certificate.subject,
+            issuer_key: ca.certificate.key,
+            mode,
+            now: NOW,
+            signer_is_trusted: &|_| false,
+        }))
+    };
+    let none = Revocations::default();
+    assert_eq!(ask(&none, &good, CrlMode::Require), Some(Code::CrlMissing));
+    assert_eq!(ask(&stale, &good, CrlMode::Require), Some(Code::CrlStale));
+    assert_eq!(ask(&none, &good, CrlMode::IfAvailable), None);
+    assert_eq!(ask(&stale, &good, CrlMode::IfAvailable), None);
+    assert_eq!(ask(&stale, &bad, CrlMode::IfAvailable), Some(Code::CertificateRevoked));
+    assert_eq!(ask(&stale, &bad, CrlMode::Off), None);
+    let noted = |issuers| {
+        let why = "the signature is forged".to_owned();
+        Revocations::default().with_unusable(vec![Unusable { issuers, why }])
+    };
+    let of_ca = vec![ca.certificate.subject.clone()];
+    assert_eq!(ask(&noted(of_ca), &good, CrlMode::Require), Some(Code::CrlInvalid));
+    assert_eq!(ask(&noted(Vec::new()), &good, CrlMode::Require), Some(Code::CrlInvalid));
+    let of_other = vec![Ca::root("Other").certificate.subject.clone()];
+    assert_eq!(ask(&noted(of_other), &good, CrlMode::Require), Some(Code::CrlMissing));
+}
