@@ -201,15 +201,18 @@ async fn a_list_that_could_not_be_kept_stays_in_force_and_is_kept_later() {
     let mut running = start(config, anchors(&ca, Some(&url), None));
     running.list().await;
     assert!(running.refresh().await.kept);
-    // The disk takes nothing.
-    std::fs::remove_dir_all(&folder).expect("removed");
+    // The disk takes nothing new.
+    let copy = std::fs::read_dir(&folder).expect("readable").next().expect("one").expect("a file");
+    let obstacle = copy.path().with_extension("crl.new");
+    std::fs::create_dir(&obstacle).expect("made");
     put(2);
     let status = running.refresh().await;
     assert_eq!(running.list().await.number, Some(2.into()), "in force all the same");
     assert!(!status.kept && status.last_error.is_none(), "{status:?}");
+    assert!(!copy.path().exists(), "a start would go back to the older list");
     assert!(!running.refresh().await.kept);
     // It does again, and nothing newer is published.
-    std::fs::create_dir(&folder).expect("room");
+    std::fs::remove_dir(&obstacle).expect("room");
     assert!(running.refresh().await.kept);
     assert_eq!(std::fs::read_dir(&folder).expect("readable").count(), 1);
     assert!(running.is_silent(), "nothing new");

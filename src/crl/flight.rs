@@ -144,11 +144,11 @@ impl Hangar {
         };
         let (reader, saving) = read?;
         let validators = fetched.validators.clone();
-        let saving = saving.zip(self.store.clone());
+        let store = self.store.clone();
         // A flight waits for its turn and can be long: the list may be younger than its beginning.
         let now = (self.clock)();
         let finished = spawn_blocking(move || {
-            finish(reader, saving, &plan, validators, now, plan.pace(timeout))
+            finish(reader, (saving, store), &plan, validators, now, plan.pace(timeout))
         })
         .await;
         let (list, kept) = finished.map_err(|_| LookError::Aborted)??;
@@ -195,7 +195,7 @@ fn receive(
 /// whether a copy was made.
 fn finish(
     reader: ListReader,
-    saving: Option<(Saving, Store)>,
+    (saving, store): (Option<Saving>, Option<Store>),
     plan: &Plan,
     validators: Validators,
     now: Timestamp,
@@ -203,18 +203,22 @@ fn finish(
 ) -> Result<(Option<Arc<RevocationList>>, bool), LookError> {
     let list = reader.finish_between(&plan.signers, now, &mut || pace.rest())?;
     let is_new = point::accept(&plan.wanted, plan.in_force.as_deref(), &list)?;
-    let mut kept = false;
-    if let Some((saving, store)) = saving.filter(|_| is_new || plan.keep) {
-        let meta = Meta {
-            address: plan.address.to_string(),
-            validators,
-            fetched: now.0,
-            next_update: list.next_update.map(|at| at.0),
-        };
-        kept = store.kept(&plan.address, saving.commit(&meta)).is_some();
-        if kept {
-            store.works();
-        }
+    let Some(store) = store.filter(|_| is_new || plan.keep) else {
+        return Ok((is_new.then(|| Arc::new(list)), false));
+    };
+    let meta = Meta {
+        address: plan.address.to_string(),
+        validators,
+        fetched: now.0,
+        next_update: list.next_update.map(|at| at.0),
+    };
+    let kept = saving.is_some_and(|s| store.kept(&plan.address, s.commit(&meta)).is_some());
+    if kept {
+        store.works();
+    } else if is_new {
+        // To remove takes no room.  A start without a list refuses until there is one; with an older
+        // one it would let in who was revoked since.
+        store.kept(&plan.address, store.remove(&plan.address));
     }
     Ok((is_new.then(|| Arc::new(list)), kept))
 }

@@ -10,7 +10,7 @@
 //!   displaces nothing; unless an operator says so, of one address.
 //! - There is one flight per address at a time, and a bounded number in all.
 //! - The newest list seen survives a restart, and its authority's absence from the directory for some
-//!   time; an older one is never taken for it.
+//!   time; an older one is never taken for it, and goes when a newer one cannot be kept.
 //!
 //! # Why certificates' own addresses are noted and not fetched when they are needed
 //! A request that waited for a server that it names itself could be made to wait.  So the first

@@ -139,6 +139,17 @@ impl Store {
         })
     }
 
+    /// Removes the copy of `address`: a newer list is in force, and could not be kept.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn remove(&self, address: &str) -> io::Result<()> {
+        match fs::remove_file(self.path(address)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
+    }
+
     /// Reads the list of `address`, in pieces; `None` when there is none.
     ///
     /// # Errors
