@@ -14,8 +14,11 @@ use std::time::{Duration, Instant};
 use anchorgate::domain::trust::crl::{ListReader, RevocationList};
 use anchorgate::domain::trust::revocations::{CrlMode, Question, Revocations};
 use aws_lc_rs::digest::{SHA256, digest};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
 use crl_maker::{Ca, NOW};
+
+/// Devices that are asked for in turn.
+const DEVICES: u64 = 4_096;
 
 fn sizes() -> Vec<u64> {
     let mut sizes = vec![1_000, 100_000, 1_000_000];
@@ -105,6 +108,7 @@ fn lists(c: &mut Criterion) {
             signer_is_trusted: &|_| false,
         };
         group.bench_function("check", |b| b.iter(|| revocations.check(black_box(&question))));
+        group.bench_function("path of four", path_of_four(&ca, &base, size));
         group.finish();
 
         let hashing = fastest(|| {
@@ -122,6 +126,48 @@ fn lists(c: &mut Criterion) {
             base.resident_bytes() as f64 / base.entries() as f64,
             reading.as_secs_f64() / hashing.as_secs_f64(),
         );
+    }
+}
+
+/// Leaf, two intermediates, root: three look-ups.  The leaf's issuer has the large list, and each
+/// device is another, so that nothing of it is in the processor's cache; the lists of the root and of
+/// the other intermediate have 1,000 entries.
+fn path_of_four(
+    issuing: &Ca,
+    base: &Arc<RevocationList>,
+    size: u64,
+) -> impl FnMut(&mut Bencher<'_>) {
+    let (root, middle) = (Ca::root("Anchor"), Ca::root("Middle"));
+    let small = |ca: &Ca| {
+        let mut list = ca.list().number(1);
+        list.entries = crl_maker::many(0, 1_000);
+        Arc::new(read(&list.sign(), ca))
+    };
+    let revocations = Revocations::new([small(&root), small(&middle), Arc::clone(base)]);
+    let stride = (size / DEVICES).max(1) + 7_919;
+    let devices: Vec<_> = (0..DEVICES)
+        .map(|n| issuing.issue("device", &crl_maker::serial(size + n * stride), &[]))
+        .collect();
+    let above = [middle.issue("Issuing", &[9], &[]), root.issue("Middle", &[9], &[])];
+    let issuers = [issuing, &middle, &root].map(|ca| Arc::clone(&ca.certificate));
+    let mut at = 0;
+    move |b| {
+        b.iter(|| {
+            at = (at + 1) % devices.len();
+            let path = [&devices[at], &above[0], &above[1]];
+            let is_good = path.into_iter().zip(&issuers).all(|(certificate, issuer)| {
+                let question = Question {
+                    certificate,
+                    issuer: &issuer.subject,
+                    issuer_key: issuer.key,
+                    mode: CrlMode::Require,
+                    now: NOW,
+                    signer_is_trusted: &|_| false,
+                };
+                revocations.check(black_box(&question)).is_ok()
+            });
+            assert!(is_good);
+        });
     }
 }
 

@@ -137,8 +137,13 @@ impl<const N: usize> Slot<N> {
     const EMPTY: Self = Self { serial: [0; N], reason: Reason::Unspecified };
 
     fn new(digits: &[u8], reason: Reason) -> Self {
-        let mut serial = [0; N];
-        serial[N - digits.len()..].copy_from_slice(digits);
+        let padded = || {
+            let mut serial = [0; N];
+            serial[N - digits.len()..].copy_from_slice(digits);
+            serial
+        };
+        // Most are as long as their slot, and then this is no copy in memory.
+        let serial = <[u8; N]>::try_from(digits).unwrap_or_else(|_| padded());
         Self { serial, reason }
     }
 

@@ -302,12 +302,18 @@ impl Walk {
     }
 
     fn add_entry(&mut self, contents: &[u8], size: usize, remaining: u64) -> Result<(), Fault> {
-        let entry = entry::read(contents)?;
+        let entry = match entry::usual(contents) {
+            Some(entry) => entry,
+            None => {
+                let (entry, issuer) = entry::read(contents)?;
+                if let Some(issuer) = issuer {
+                    self.group = self.group_of(issuer)?;
+                }
+                entry
+            }
+        };
         if entry.extended && self.version == 1 {
             return Err(Fault::Rule("an entry of a v1 list has extensions"));
-        }
-        if let Some(issuer) = entry.issuer {
-            self.group = self.group_of(issuer)?;
         }
         self.removals |= entry.reason == Reason::RemoveFromCrl;
         let expected = || usize::try_from(remaining).unwrap_or(usize::MAX) / size.max(1) + 1;
