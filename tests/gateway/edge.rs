@@ -141,7 +141,7 @@ async fn connections_that_say_nothing_are_all_closed_at_the_handshake_limit() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), counted).await.expect("all are counted");
+    timeout(Duration::from_secs(10), counted).await.expect("all are counted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
