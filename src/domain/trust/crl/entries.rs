@@ -279,25 +279,22 @@ impl<const N: usize> Segment<N> {
         for at in 1..directory.len() {
             directory[at] += directory[at - 1];
         }
-        if scratch.len() < pile.len() {
-            scratch.resize(pile.len(), Slot::EMPTY);
-        }
-        let spread = &mut scratch[..pile.len()];
+        scratch.resize(pile.len(), Slot::EMPTY);
         let mut next = directory.clone();
         for slot in &pile {
             let at = &mut next[bucket(slot)];
-            spread[*at as usize] = *slot;
+            scratch[*at as usize] = *slot;
             *at += 1;
         }
-        // Its memory is what the slots go to.
-        drop(pile);
         for ends in directory.windows(2) {
-            let bucket = &mut spread[ends[0] as usize..ends[1] as usize];
+            let bucket = &mut scratch[ends[0] as usize..ends[1] as usize];
             if bucket.len() > MAX_SCAN {
                 bucket.sort_unstable_by_key(|slot| (slot.serial, slot.reason.rank()));
             }
         }
-        Self { slots: (&*spread).into(), directory: directory.into() }
+        // Where the pile was, the next one is spread.
+        let slots = std::mem::replace(scratch, pile);
+        Self { slots: slots.into(), directory: directory.into() }
     }
 
     /// The gravest reason that `serial` is listed for.
