@@ -88,6 +88,12 @@
 //! | a source of trust | a rank-3 folder that sends `Update`s; one line in `app.rs` |
 //! | a setting | the part's `Config`; `config/parse.rs`; README's table |
 
+// What serves does not panic on what it is given: an exception is a proof, and says so where it stands.
+#![cfg_attr(
+    not(test),
+    warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)
+)]
+
 pub mod admin;
 pub mod app;
 pub mod cli;

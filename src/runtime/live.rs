@@ -68,6 +68,7 @@ impl Live {
     }
 
     /// What is in force now.
+    #[allow(clippy::expect_used, reason = "the message is a proof")]
     pub fn current(&self) -> Arc<Active> {
         self.cell.load_full().expect("proof: `start` stores before it returns, and nothing empties")
     }
@@ -87,6 +88,7 @@ impl WeakLive {
 
 impl Writer {
     /// What is in force now.
+    #[allow(clippy::expect_used, reason = "the message is a proof")]
     pub fn current(&self) -> Arc<Active> {
         self.live.current()
     }

@@ -33,6 +33,7 @@ pub fn jitter(most: Duration) -> Duration {
     most.mul_f64(f64::from(bits) / f64::from(u32::MAX))
 }
 
+#[allow(clippy::expect_used, reason = "the message is a proof")]
 fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes)
