@@ -376,6 +376,7 @@ mod tests {
         let mut portions = 0;
         let entries = filling.finish(&mut || portions += 1);
         assert!((0..COUNT).all(|n| entries.get(&serial(n)).is_some()));
+        assert_eq!(entries.len(), COUNT, "nothing of another pile");
         assert!(portions * 2 * PER_PILE >= COUNT, "{portions}");
     }
 
