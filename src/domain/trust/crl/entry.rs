@@ -61,6 +61,7 @@ fn at(part: &'static str) -> impl Fn(DerError) -> Fault {
 }
 
 /// True of a UTCTime on one of the first 28 days of a month, which needs no calendar.
+#[inline]
 fn is_plain(date: Element<'_>) -> bool {
     let [digits @ .., b'Z'] = date.value else { return false };
     if date.tag != tag::UTC_TIME || digits.len() != 12 {

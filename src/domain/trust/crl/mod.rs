@@ -15,10 +15,12 @@ mod error;
 mod list;
 mod pem;
 mod piece;
+mod piles;
 mod reader;
 mod reason;
 mod scope;
 mod signature;
+mod table;
 mod walk;
 
 pub use entries::{Entries, MAX_ODD_SERIALS};

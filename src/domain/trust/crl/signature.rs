@@ -1,11 +1,15 @@
 //! The signature over a list: hashed while the list is read where the algorithm hashes first, kept
-//! whole where it does not.
+//! whole where it does not; and whose it is.
+
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{self, Context, Digest};
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use rustls_pki_types::{AlgorithmIdentifier, alg_id};
 
-use crate::domain::cert::Certificate;
+use crate::domain::cert::{Certificate, KeyUsage};
+use crate::domain::name::Name;
+use crate::domain::trust::crl::error::Fault;
 
 /// A signature algorithm of RFC 5280 section 4.1.1.2 that is accepted on lists.  SHA-1 is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,4 +167,43 @@ impl Signed {
             Self::Bytes(_, bytes) => key.verify(bytes, signature).is_ok(),
         }
     }
+}
+
+/// Those of `known` whose key made the signature, all of one key.
+pub(super) fn signers_of(
+    issuer: &Name,
+    key_id: Option<&[u8]>,
+    known: &[Arc<Certificate>],
+    signed: &Signed,
+    signature: &[u8],
+) -> Result<Vec<Arc<Certificate>>, Fault> {
+    // The identifier tells where to begin; the signature decides.  An authority whose certificate was
+    // made anew with another identifier still signs with its key.
+    let id_differs = |certificate: &&Arc<Certificate>| {
+        let own = certificate.subject_key_id.as_deref();
+        key_id.zip(own).is_some_and(|(wanted, own)| wanted != own)
+    };
+    let mut candidates: Vec<_> =
+        known.iter().filter(|certificate| certificate.subject == *issuer).collect();
+    candidates.sort_by_key(id_differs);
+    let mut tried = Vec::new();
+    for candidate in &candidates {
+        if tried.contains(&candidate.key) {
+            continue;
+        }
+        tried.push(candidate.key);
+        if signed.verifies(candidate, signature) {
+            let may_sign =
+                |signer: &&Arc<Certificate>| signer.key_usage.is_none_or(KeyUsage::crl_sign);
+            let signers: Vec<_> = candidates
+                .iter()
+                .copied()
+                .filter(|certificate| certificate.key == candidate.key)
+                .filter(may_sign)
+                .cloned()
+                .collect();
+            return if signers.is_empty() { Err(Fault::NotCrlSigner) } else { Ok(signers) };
+        }
+    }
+    Err(if tried.is_empty() { Fault::NoSigner } else { Fault::SignatureInvalid })
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::domain::cert::{Certificate, KeyUsage};
+use crate::domain::cert::Certificate;
 use crate::domain::der::{self, DerError, Element, tag};
 use crate::domain::dn;
 use crate::domain::name::Name;
@@ -13,14 +13,17 @@ use crate::domain::trust::crl::entry;
 use crate::domain::trust::crl::error::{CrlError, Fault};
 use crate::domain::trust::crl::list::{Extensions, Kind, RevocationList};
 use crate::domain::trust::crl::piece::{Header, at, malformed, whole_element};
+use crate::domain::trust::crl::piles::Progress;
 use crate::domain::trust::crl::reason::Reason;
-use crate::domain::trust::crl::signature::{Algorithm, Message, Signed};
+use crate::domain::trust::crl::signature::{Algorithm, Message, signers_of};
 
 /// Certificate issuers that one indirect list speaks of.
 pub const MAX_CERTIFICATE_ISSUERS: usize = 10_000;
 
-/// Bytes walked before they are hashed: they are still in the processor's cache then.
+/// Bytes hashed before they are walked: they are still in the processor's cache then.
 const STRIDE: usize = 32 * 1024;
+/// Bytes that an element cut short is joined with at first: more than an entry has.
+const JOINED: usize = 128;
 
 /// The next part that is expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +51,13 @@ pub(super) struct Walk {
     carry: Vec<u8>,
     /// Octets walked.
     offset: u64,
+    /// Where the octets end that are hashed.
+    hashed: u64,
     /// Where the structures end that are open.
     outer_end: u64,
     tbs_start: u64,
     tbs_end: u64,
+    entries_start: u64,
     entries_end: u64,
 
     message: Message,
@@ -78,9 +84,11 @@ impl Walk {
             part: Part::Outer,
             carry: Vec::new(),
             offset: 0,
+            hashed: 0,
             outer_end: u64::MAX,
             tbs_start: u64::MAX,
             tbs_end: u64::MAX,
+            entries_start: u64::MAX,
             entries_end: u64::MAX,
             message: Message::new(),
             version: 1,
@@ -101,42 +109,61 @@ impl Walk {
         CrlError { issuer: self.issuer.clone(), fault }
     }
 
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+    pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
+        // What was cut is joined with little more than it lacks: the rest is walked where it lies.
+        while !self.carry.is_empty() && !bytes.is_empty() {
+            let held = self.carry.len();
+            let (more, rest) = bytes.split_at(bytes.len().min(held.max(JOINED)));
+            self.carry.extend_from_slice(more);
+            let mut joined = std::mem::take(&mut self.carry);
+            let used = self.advance(&joined)?;
+            match used.checked_sub(held) {
+                Some(begun) => {
+                    bytes = &bytes[begun..];
+                    joined.clear();
+                }
+                None => {
+                    bytes = rest;
+                    joined.drain(..used);
+                }
+            }
+            self.carry = joined;
+        }
         if self.carry.is_empty() {
             let used = self.advance(bytes)?;
             self.carry.extend_from_slice(&bytes[used..]);
-            return Ok(());
         }
-        let mut joined = std::mem::take(&mut self.carry);
-        joined.extend_from_slice(bytes);
-        let used = self.advance(&joined)?;
-        joined.drain(..used);
-        self.carry = joined;
         Ok(())
     }
 
     /// Walks as far as whole elements go; says how far.
     fn advance(&mut self, input: &[u8]) -> Result<usize, Fault> {
-        let (mut used, mut hashed) = (0, 0);
-        while let Some(step) = self.step(&input[used..])? {
+        let mut used = 0;
+        loop {
+            let ahead = &input[used..];
+            if self.part == Part::Entry {
+                // Hashed first: that fetches them in their order, before each is looked at.
+                let entries = self.entries_end - self.offset;
+                let entries = usize::try_from(entries).unwrap_or(usize::MAX);
+                self.hash(&ahead[..ahead.len().min(entries).min(STRIDE)]);
+            }
+            let Some(step) = self.step(ahead)? else { return Ok(used) };
+            self.hash(&ahead[..step]);
             used += step;
             self.offset += step as u64;
-            if used - hashed >= STRIDE {
-                self.hash(&input[hashed..used]);
-                hashed = used;
-            }
         }
-        self.hash(&input[hashed..used]);
-        Ok(used)
     }
 
-    /// Hashes those of the octets just walked that are signed.
-    fn hash(&mut self, walked: &[u8]) {
-        let begin = self.offset - walked.len() as u64;
-        let within = |at: u64| usize::try_from(at.saturating_sub(begin)).unwrap_or(usize::MAX);
-        let from = within(self.tbs_start).min(walked.len());
-        let to = within(self.tbs_end).min(walked.len());
-        self.message.update(&walked[from..to]);
+    /// Hashes what of `input`, which begins where the walk is, is signed and not hashed yet.
+    fn hash(&mut self, input: &[u8]) {
+        let within = |at: u64| {
+            usize::try_from(at.saturating_sub(self.offset)).unwrap_or(usize::MAX).min(input.len())
+        };
+        let (from, to) = (within(self.tbs_start.max(self.hashed)), within(self.tbs_end));
+        if from < to {
+            self.message.update(&input[from..to]);
+            self.hashed = self.offset + to as u64;
+        }
     }
 
     /// Reads the next part and says how long it is; `None` when more input is needed.  An optional
@@ -278,6 +305,7 @@ impl Walk {
         if end == self.offset + header as u64 {
             return Err(malformed(name, DerError::Value("empty; it is left out then")));
         }
+        self.entries_start = self.offset + header as u64;
         self.entries_end = end;
         self.part = Part::Entry;
         Ok(Some(header))
@@ -296,12 +324,12 @@ impl Walk {
             let size = element.raw.len();
             used += size;
             remaining -= size as u64;
-            self.add_entry(contents, size, remaining)?;
+            self.add_entry(contents, remaining)?;
         }
         Ok(Some(used).filter(|&used| used > 0))
     }
 
-    fn add_entry(&mut self, contents: &[u8], size: usize, remaining: u64) -> Result<(), Fault> {
+    fn add_entry(&mut self, contents: &[u8], remaining: u64) -> Result<(), Fault> {
         let entry = match entry::usual(contents) {
             Some(entry) => entry,
             None => {
@@ -316,8 +344,9 @@ impl Walk {
             return Err(Fault::Rule("an entry of a v1 list has extensions"));
         }
         self.removals |= entry.reason == Reason::RemoveFromCrl;
-        let expected = || usize::try_from(remaining).unwrap_or(usize::MAX) / size.max(1) + 1;
-        self.groups[self.group].add(entry.serial, entry.reason, expected).map_err(|TooManyOdd| {
+        let of = self.entries_end - self.entries_start;
+        let progress = || Progress { read: of - remaining, of };
+        self.groups[self.group].add(entry.serial, entry.reason, progress).map_err(|TooManyOdd| {
             Fault::TooMany {
                 what: "serial numbers that are negative or above 20 octets",
                 limit: MAX_ODD_SERIALS,
@@ -449,43 +478,4 @@ impl Walk {
             groups,
         })
     }
-}
-
-/// Those of `known` whose key made the signature, all of one key.
-fn signers_of(
-    issuer: &Name,
-    key_id: Option<&[u8]>,
-    known: &[Arc<Certificate>],
-    signed: &Signed,
-    signature: &[u8],
-) -> Result<Vec<Arc<Certificate>>, Fault> {
-    // The identifier tells where to begin; the signature decides.  An authority whose certificate was
-    // made anew with another identifier still signs with its key.
-    let id_differs = |certificate: &&Arc<Certificate>| {
-        let own = certificate.subject_key_id.as_deref();
-        key_id.zip(own).is_some_and(|(wanted, own)| wanted != own)
-    };
-    let mut candidates: Vec<_> =
-        known.iter().filter(|certificate| certificate.subject == *issuer).collect();
-    candidates.sort_by_key(id_differs);
-    let mut tried = Vec::new();
-    for candidate in &candidates {
-        if tried.contains(&candidate.key) {
-            continue;
-        }
-        tried.push(candidate.key);
-        if signed.verifies(candidate, signature) {
-            let may_sign =
-                |signer: &&Arc<Certificate>| signer.key_usage.is_none_or(KeyUsage::crl_sign);
-            let signers: Vec<_> = candidates
-                .iter()
-                .copied()
-                .filter(|certificate| certificate.key == candidate.key)
-                .filter(may_sign)
-                .cloned()
-                .collect();
-            return if signers.is_empty() { Err(Fault::NotCrlSigner) } else { Ok(signers) };
-        }
-    }
-    Err(if tried.is_empty() { Fault::NoSigner } else { Fault::SignatureInvalid })
 }
