@@ -13,6 +13,7 @@
 pub mod auth;
 pub mod changes;
 pub mod client;
+mod confirmed;
 pub mod devices;
 mod poll;
 mod preview;

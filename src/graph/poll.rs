@@ -14,11 +14,12 @@ use crate::domain::trust::anchors::{AnchorSet, Configuration, ConfigurationId, S
 use crate::domain::trust::assembly::Update;
 use crate::graph::changes::Changes;
 use crate::graph::client::{Client, FetchError, Fetched, Since};
+use crate::graph::confirmed::{Confirmed, Expiry};
 use crate::graph::devices;
 use crate::graph::state;
 use crate::graph::status::{HeldBack, Metrics, SkippedStatus, Status};
 use crate::graph::wire::Entry;
-use crate::graph::{Collection, Config, Handle, HandleError, TooOld, lock};
+use crate::graph::{Collection, Config, Handle, HandleError, lock};
 use crate::runtime::log::AUDIT;
 use crate::runtime::random::jitter;
 
@@ -61,15 +62,11 @@ pub struct Sync {
     in_force: Arc<AnchorSet>,
     /// Something was accepted, in this run or in an earlier one.
     loaded: bool,
-    /// The source's configurations are withdrawn because they are too old.
-    withdrawn: bool,
     held: Option<Held>,
     etag: Option<String>,
     /// The directory lets readers wait for a change.
     waits: bool,
-    /// When what is in force was confirmed: a wall clock's word for people, and an instant for its
-    /// age, which no change of the wall clock makes jump.
-    confirmed: Option<(Timestamp, Instant)>,
+    confirmed: Confirmed,
     saved: Option<Instant>,
     failures: u32,
 }
@@ -94,6 +91,7 @@ impl Sync {
         commands: mpsc::Receiver<Command>,
     ) -> Self {
         Self {
+            confirmed: Confirmed::new(&config),
             config,
             client,
             metrics,
@@ -104,11 +102,9 @@ impl Sync {
             devices: None,
             in_force: Arc::default(),
             loaded: false,
-            withdrawn: false,
             held: None,
             etag: None,
             waits: false,
-            confirmed: None,
             saved: None,
             failures: 0,
         }
@@ -134,7 +130,7 @@ impl Sync {
         let mut next = Instant::now();
         loop {
             let since = Since { etag: self.etag.clone(), wait: self.config.wait };
-            let too_old = self.too_old_at().filter(|_| !self.status(|s| s.too_old));
+            let too_old = self.confirmed.expires_at().filter(|_| !self.status(|s| s.too_old));
             let client = &self.client;
             tokio::select! {
                 // In this order: what is too old is not in force while the directory is asked.
@@ -178,16 +174,14 @@ impl Sync {
                 if let Some(why) = &last.fell_back {
                     error!(%source, "the newest list on disk is not usable, an older one is: {why}");
                 }
-                let age = (self.clock)().since(last.at);
+                let now = (self.clock)();
+                let age = now.since(last.at);
                 info!(%source, "{} configurations of the last run, {age:?} old", last.set.configurations.len());
-                // A list older than the machine's uptime cannot be placed before the clock's zero.
-                let now = Instant::now();
-                let at = now.checked_sub(age).unwrap_or(now);
-                self.confirmed = Some((last.at, at));
+                let usable = self.confirmed.restore(last.at, now);
                 self.in_force = Arc::new(last.set);
                 self.loaded = true;
                 self.show(|status| status.from_disk = true);
-                if age < self.config.max_age || self.config.too_old == TooOld::Continue {
+                if usable {
                     self.send(AnchorSet::clone(&self.in_force)).await?;
                 }
             }
@@ -305,7 +299,7 @@ impl Sync {
         self.in_force = Arc::new(set);
         if news {
             self.saved = None;
-            self.withdrawn = false;
+            self.confirmed.put_back();
             self.send(AnchorSet::clone(&self.in_force)).await?;
         }
         self.confirm(now).await
@@ -314,8 +308,8 @@ impl Sync {
     /// The directory was reached, and what is in force is what it has.
     async fn confirm(&mut self, now: Timestamp) -> Result<(), Ended> {
         self.failures = 0;
-        self.confirmed = Some((now, Instant::now()));
-        if std::mem::take(&mut self.withdrawn) {
+        self.confirmed.confirm(now);
+        if self.confirmed.put_back() {
             self.send(AnchorSet::clone(&self.in_force)).await?;
         }
         self.show(|status| {
@@ -340,19 +334,12 @@ impl Sync {
         Ok(())
     }
 
-    /// When what is in force gets too old.
-    fn too_old_at(&self) -> Option<Instant> {
-        self.confirmed.and_then(|(_, at)| at.checked_add(self.config.max_age))
-    }
-
     async fn expire(&mut self) -> Result<(), Ended> {
         let (source, age) = (&self.config.source, self.config.max_age);
-        let refuse = self.config.too_old == TooOld::Refuse;
-        let policy =
-            if refuse { "in force no longer" } else { "still in force, as the policy says" };
+        let Expiry { policy, withdraws } = self.confirmed.expire();
         error!(%source, "the directory was not reached for {age:?}: its configurations are {policy}");
         self.show(|status| status.too_old = true);
-        if refuse && !std::mem::replace(&mut self.withdrawn, true) {
+        if withdraws {
             let why = format!("the directory `{source}` was not reached for {age:?}");
             let skip =
                 |c: &Configuration| Skipped { configuration: c.id.clone(), why: why.clone() };
@@ -396,7 +383,7 @@ impl Sync {
         status.anchors = authorities().filter(|a| a.is_root).count();
         status.intermediates = authorities().filter(|a| !a.is_root).count();
         status.skipped = self.in_force.skipped.iter().map(SkippedStatus::from).collect();
-        self.metrics.show(status, self.confirmed.map(|(at, _)| at));
+        self.metrics.show(status, self.confirmed.at());
     }
 }
 

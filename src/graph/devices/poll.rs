@@ -13,12 +13,13 @@ use crate::domain::time::Timestamp;
 use crate::domain::trust::assembly::Update;
 use crate::domain::trust::devices::{DeviceRegistry, Difference, Registry};
 use crate::graph::client::{Client, FetchError, below};
+use crate::graph::confirmed::{Confirmed, Expiry};
 use crate::graph::devices::Handle;
 use crate::graph::devices::round::Round;
 use crate::graph::devices::state;
 use crate::graph::devices::status::{HeldBack, Metrics, Status};
 use crate::graph::poll::{Clock, Ended, GAP, interval, pause_after};
-use crate::graph::{Config, HandleError, TooOld};
+use crate::graph::{Config, HandleError};
 use crate::runtime::log::AUDIT;
 
 /// What is told to an operator.
@@ -70,15 +71,12 @@ pub struct Sync {
     in_force: DeviceRegistry,
     /// Something was accepted, in this run or in an earlier one.
     loaded: bool,
-    /// What is in force is withdrawn because it is too old.
-    withdrawn: bool,
     /// What was said last is not in force: it waits for approval, since then.
     held: Option<(Difference, Timestamp)>,
     round: Round,
     /// The directory lets readers wait for a change.
     waits: bool,
-    /// When what is in force was confirmed: a wall clock's word for people, and an instant for its age.
-    confirmed: Option<(Timestamp, Instant)>,
+    confirmed: Confirmed,
     saved: Option<Instant>,
     /// When what is in force is to be written to disk.
     save_at: Option<Instant>,
@@ -103,6 +101,7 @@ impl Sync {
         let status = Status { url: start.to_string(), ..Status::default() };
         let handle = Handle { commands: sender, status: Arc::new(Mutex::new(status)) };
         let sync = Self {
+            confirmed: Confirmed::new(&config),
             config,
             client,
             metrics,
@@ -117,10 +116,8 @@ impl Sync {
             enumerated: false,
             in_force: DeviceRegistry::default(),
             loaded: false,
-            withdrawn: false,
             held: None,
             waits: false,
-            confirmed: None,
             saved: None,
             save_at: None,
             failures: 0,
@@ -139,7 +136,7 @@ impl Sync {
         self.load().await?;
         let mut next = Instant::now();
         loop {
-            let too_old = self.too_old_at().filter(|_| !self.handle.lock().too_old);
+            let too_old = self.confirmed.expires_at().filter(|_| !self.handle.lock().too_old);
             let save_at = self.save_at;
             let (client, url, wait) =
                 (Arc::clone(&self.client), self.round.url.clone(), self.wait());
@@ -198,17 +195,17 @@ impl Sync {
                 if let Some(why) = &last.fell_back {
                     error!(%source, "the newest devices on disk are not usable, older ones are: {why}");
                 }
-                let age = (self.clock)().since(last.at);
+                let now = (self.clock)();
+                let age = now.since(last.at);
                 info!(%source, "{} devices of the last run, {age:?} old", last.registry.counts().devices);
-                let now = Instant::now();
-                self.confirmed = Some((last.at, now.checked_sub(age).unwrap_or(now)));
+                let usable = self.confirmed.restore(last.at, now);
                 self.in_force = last.registry.clone();
                 self.told = last.registry;
                 self.cursor = self.client.same_origin(&last.cursor).ok();
                 self.loaded = true;
                 self.begin();
                 self.show(|status| status.from_disk = true);
-                if age < self.config.max_age || self.config.too_old == TooOld::Continue {
+                if usable {
                     self.send(Registry::InForce(self.in_force.clone())).await?;
                 } else {
                     self.expire().await?;
@@ -353,9 +350,8 @@ impl Sync {
         self.held = None;
         self.enumerated = false;
         self.in_force = self.told.clone();
-        self.confirmed = Some((now, Instant::now()));
-        if news || std::mem::take(&mut self.withdrawn) {
-            self.withdrawn = false;
+        self.confirmed.confirm(now);
+        if self.confirmed.put_back() || news {
             self.send(Registry::InForce(self.in_force.clone())).await?;
         }
         self.show(|status| {
@@ -387,7 +383,7 @@ impl Sync {
         else {
             return;
         };
-        let Some((at, _)) = self.confirmed else { return };
+        let Some(at) = self.confirmed.at() else { return };
         let saved = state::save(path, &self.start, cursor, self.in_force.clone(), at).await;
         self.saved = Some(Instant::now());
         if let Err(why) = saved {
@@ -428,19 +424,12 @@ impl Sync {
         pause
     }
 
-    /// When what is in force gets too old.
-    fn too_old_at(&self) -> Option<Instant> {
-        self.confirmed.and_then(|(_, at)| at.checked_add(self.config.max_age))
-    }
-
     async fn expire(&mut self) -> Result<(), Ended> {
         let (source, age) = (&self.config.source, self.config.max_age);
-        let refuse = self.config.too_old == TooOld::Refuse;
-        let policy =
-            if refuse { "in force no longer" } else { "still in force, as the policy says" };
+        let Expiry { policy, withdraws } = self.confirmed.expire();
         error!(%source, "the directory's devices were not confirmed for {age:?}: they are {policy}");
         self.show(|status| status.too_old = true);
-        if refuse && !std::mem::replace(&mut self.withdrawn, true) {
+        if withdraws {
             let why = format!("the directory did not confirm it for {age:?}");
             self.send(Registry::Withdrawn(why.into())).await?;
         }
@@ -462,7 +451,7 @@ impl Sync {
         status.enabled = counts.devices - counts.disabled;
         status.disabled = counts.disabled;
         status.duplicates = counts.twins;
-        let last_success = self.confirmed.map(|(at, _)| at);
+        let last_success = self.confirmed.at();
         self.metrics.show(&self.config.source, &status, last_success);
     }
 }
