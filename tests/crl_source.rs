@@ -238,6 +238,31 @@ async fn a_server_that_says_nothing_is_given_up() {
     assert!(error.contains("within 20ms"), "{error}");
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_host_that_takes_no_connection_is_given_up_sooner() {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).expect("a port");
+    socket.listen(0).expect("a queue");
+    let address = socket.local_addr().ok().and_then(|a| a.as_socket()).expect("an address");
+    // As many as the queue takes; whoever comes then is not answered.
+    let connect = || {
+        std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(200)).ok()
+    };
+    let queued: Vec<_> = std::iter::from_fn(connect).collect();
+
+    let (ca, mut config) = (Ca::root("Root"), Config::default());
+    config.transport.connect = std::time::Duration::from_millis(50);
+    let begin = std::time::Instant::now();
+    let running = start(config, anchors(&ca, Some(&format!("http://{address}/1.crl")), None));
+    let error = running.error().await;
+    assert!(error.contains("client error (Connect)"), "{error}");
+    assert!(begin.elapsed() < Config::default().transport.timeout, "{error}");
+    drop(queued);
+}
+
 #[tokio::test]
 async fn many_who_ask_share_a_flight() {
     let (ca, web) = (Ca::root("Root"), Web::start().await);

@@ -68,6 +68,30 @@ async fn a_wide_admin_plane_asks_for_tokens_over_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_goes_back_is_refused_until_the_operator_takes_it_anew() {
+    let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
+    gateway.until_ready().await;
+    let domain = gateway.domain(SubjectField::SanDns);
+    let url = format!("http://{}/dns-issuer-delta.crl", gateway.world.ports.crl);
+    let refresh = async |more: &str| gateway.program(&format!("crl refresh {url}{more}")).await;
+    let publish = |number| {
+        gateway.world.revoke(domain, &domain.devices[2], number, now()).expect("published");
+    };
+    publish(7);
+    let (code, text) = refresh("").await;
+    assert!(code == Some(0) && text.contains("number 7"), "{text}");
+    publish(6);
+    let (code, text) = refresh("").await;
+    assert!(code == Some(1) && text.contains("number 7"), "{text}");
+    let (code, text) = gateway.program("crl refresh").await;
+    assert!(code == Some(1) && text.contains("dns-issuer.crl"), "{text}");
+    let (code, text) = refresh(" --anew").await;
+    assert!(code == Some(0) && text.contains("number 6"), "{text}");
+    let (code, _) = gateway.program("crl refresh --anew").await;
+    assert_eq!(code, Some(64), "of one address only");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_device_is_hung_up_on_and_nobody_else_is() {
     let close = |text: String| text.replace("[token]\n", "[token]\nclose_refused = true\n");
     let gateway = Gateway::start(&[SubjectField::SanDns], close).await;

@@ -22,9 +22,6 @@ use url::{Host, Url};
 use crate::crl::filter::{self, PublicOnly};
 use crate::crl::transport::file::Reading;
 
-/// To connect, at most; the time for all of a fetch is the operator's to set.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How lists are fetched.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -32,6 +29,8 @@ pub struct Config {
     pub max_bytes: u64,
     /// One fetch, redirects and body included.
     pub timeout: Duration,
+    /// To connect, within that.  A host that is gone holds up others no longer than it must.
+    pub connect: Duration,
     /// Redirects that are followed.
     pub max_redirects: usize,
     /// Addresses that are not the public Internet's are not spoken to.  Behind a proxy only
@@ -50,6 +49,7 @@ impl Default for Config {
         Self {
             max_bytes: crate::domain::trust::crl::DEFAULT_MAX_BYTES,
             timeout: Duration::from_secs(30),
+            connect: Duration::from_secs(10),
             max_redirects: 5,
             public_only: false,
             files: false,
@@ -198,8 +198,7 @@ impl Transport {
                 .no_proxy()
                 .no_gzip()
                 .user_agent(concat!("anchorgate/", env!("CARGO_PKG_VERSION")))
-                // A host that is gone holds up others no longer than it must.
-                .connect_timeout(config.timeout.min(CONNECT_TIMEOUT))
+                .connect_timeout(config.connect)
                 .pool_max_idle_per_host(1);
             match &config.proxy {
                 None if config.public_only => Ok(builder.dns_resolver(PublicOnly)),
