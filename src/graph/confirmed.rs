@@ -73,3 +73,43 @@ impl Confirmed {
         std::mem::take(&mut self.withdrawn)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+    const NOW: Timestamp = Timestamp(1_767_225_600);
+
+    fn confirmed(too_old: TooOld) -> Confirmed {
+        Confirmed { max_age: DAY, too_old, last: None, withdrawn: false }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn age_counts_from_the_last_word_of_the_directory() {
+        let mut age = confirmed(TooOld::Refuse);
+        assert_eq!((age.at(), age.expires_at()), (None, None), "nothing is too old yet");
+        tokio::time::advance(3 * DAY).await;
+        let now = Instant::now();
+        age.confirm(NOW);
+        assert_eq!((age.at(), age.expires_at()), (Some(NOW), Some(now + DAY)));
+        let yesterday = Timestamp(NOW.0 - 86_400 + 60);
+        assert!(age.restore(yesterday, NOW), "a minute is left");
+        assert_eq!((age.at(), age.expires_at()), (Some(yesterday), Some(now + DAY / 1440)));
+        let ages_ago = Timestamp(0);
+        assert!(!age.restore(ages_ago, NOW));
+        assert!(confirmed(TooOld::Continue).restore(ages_ago, NOW), "as the policy says");
+    }
+
+    #[test]
+    fn what_is_too_old_is_withdrawn_once_and_put_back() {
+        let mut age = confirmed(TooOld::Refuse);
+        assert!(!age.put_back());
+        assert!(age.expire().withdraws);
+        assert!(!age.expire().withdraws, "it is already");
+        assert!(age.put_back());
+        assert!(!age.put_back());
+        let mut age = confirmed(TooOld::Continue);
+        assert!(!age.expire().withdraws && !age.put_back());
+    }
+}

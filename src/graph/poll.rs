@@ -183,6 +183,8 @@ impl Sync {
                 self.show(|status| status.from_disk = true);
                 if usable {
                     self.send(AnchorSet::clone(&self.in_force)).await?;
+                } else {
+                    self.expire().await?;
                 }
             }
         }
