@@ -426,6 +426,14 @@ fn a_delta_is_combined_only_by_the_rules() {
     // The latest of several decides; a fresh one brings an expired complete list up to date.
     let later = ca.list().number(9).delta_to(7).revoke(&[5], Some(1)).sign();
     assert_eq!(at(&[base().sign(), later, delta(8, 7).sign()], 5), Some(Code::CertificateRevoked));
+    // One that is later and cannot be combined takes nothing from it, and keeps nobody good.
+    for later in [delta(9, 8).sign(), expired(delta(9, 7))] {
+        let lists = [base().sign(), later, ca.list().number(8).delta_to(7).sign()];
+        assert_eq!(at(&lists, 4), None);
+        assert_eq!(at(&lists, 5), Some(Code::CertificateOnHold));
+        assert_eq!(at(&lists, 6), Some(Code::CertificateRevoked));
+        assert_eq!(at(&[base().sign(), lists[1].clone(), delta(8, 7).sign()], 5), None);
+    }
     let renewed = [expired(base()), delta(8, 7).sign()];
     assert_eq!(at(&renewed, 4), None);
     assert_eq!(at(&renewed, 5), None);
