@@ -6,6 +6,7 @@ mod crl_maker;
 use std::sync::Arc;
 
 use anchorgate::domain::cert::Certificate;
+use anchorgate::domain::name::Name;
 use anchorgate::domain::refusal::{Code, Refusal};
 use anchorgate::domain::time::Timestamp;
 use anchorgate::domain::trust::crl::{Fault, Kind, ListReader, RevocationList};
@@ -456,10 +457,49 @@ fn limits_are_named() {
     assert!(reader.feed(&[0x30, 0x84, 0x7f, 0, 0, 0]).is_err());
     let long = ca.list().extension(&[0x55, 0x1d, 99], false, &vec![0; 70_000]).sign();
     assert!(fault(&ca, &long).to_string().contains("at most 65536"));
-    let mut odd = ca.list();
-    for n in 0..10_001u16 {
-        let [a, b] = n.to_be_bytes();
-        odd.entries.extend(crl_maker::sequence(&[&[2, 3, 0x80, a, b], &crl_maker::time(NOW)]));
+    let line = format!("{}\n{}", " ".repeat(65_536), crl_maker::pem(&der));
+    assert!(fault(&ca, line.as_bytes()).to_string().contains("65536 characters"));
+}
+
+#[test]
+fn a_list_has_so_many_odd_serials_and_certificate_issuers() {
+    let ca = Ca::root("Root");
+    let issuer_is = |n: u16| {
+        extension(&[0x55, 0x1d, 29], true, &tlv(0x30, &tlv(0xa4, &name(&format!("Issuer {n}")))))
+    };
+    // One entry a number, of one of so many issuers.
+    let list = |numbers: u16, issuers: u16, serial: &[u8]| {
+        let mut list = ca.list().number(1).scope(&[0x84, 1, 0xff]);
+        for n in 0..numbers {
+            let [a, b] = n.to_be_bytes();
+            let (serial, date) = (tlv(2, &[serial, &[a, b]].concat()), crl_maker::time(NOW));
+            let issuer = match issuers {
+                0 => Vec::new(),
+                _ => tlv(0x30, &issuer_is(n % issuers)),
+            };
+            list.entries.extend(crl_maker::sequence(&[&serial, &date, &issuer]));
+        }
+        list.sign()
+    };
+    let refused = |list: Vec<u8>| {
+        let Fault::TooMany { what, limit } = fault(&ca, &list) else { return None };
+        Some((what.split(' ').next()?.to_owned(), limit))
+    };
+    // Negative ones: of the list's own issuer, and of two others together.
+    for issuers in [0, 2] {
+        assert_eq!(read(&ca, &list(10_000, issuers, &[0x80])).entries(), 10_000);
+        let found = refused(list(10_001, issuers, &[0x80]));
+        assert_eq!(found, Some(("serial".to_owned(), 10_000)), "{issuers}");
     }
-    assert!(fault(&ca, &odd.sign()).to_string().contains("more than 10000"));
+    let many = read(&ca, &list(10_000, 10_000, &[1]));
+    assert_eq!(many.certificate_issuers().count(), 10_001, "its own, of whom nothing is listed");
+    for n in 0..10_000 {
+        let [a, b] = u16::to_be_bytes(n);
+        let of = |n: u16| Name::from_der(&name(&format!("Issuer {n}"))).expect("a name");
+        assert!(many.listed(&of(n), &[1, a, b]).is_some(), "{n}");
+        assert!(many.listed(&of(n ^ 1), &[1, a, b]).is_none(), "{n}");
+    }
+    assert!(many.listed(&many.issuer, &[1, 0, 0]).is_none());
+    let found = refused(list(10_001, 10_001, &[1]));
+    assert_eq!(found, Some(("certificate".to_owned(), 10_000)));
 }
