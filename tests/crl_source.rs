@@ -65,7 +65,8 @@ async fn an_unchanged_list_is_asked_for_by_its_version() {
     running.list().await;
     let status = running.refresh().await;
     assert!(status.last_error.is_none());
-    let wait = Timestamp::parse_rfc3339(&status.next_fetch).expect("a time").0 - NOW.0;
+    let next = status.next_fetch.as_deref().and_then(Timestamp::parse_rfc3339);
+    let wait = next.expect("a time").0 - NOW.0;
     assert!((300..=330).contains(&wait), "{wait}");
     assert!(running.is_silent());
     let asked = web.asked.lock().expect("no panic").clone();
@@ -172,6 +173,25 @@ async fn what_was_never_good_is_told_and_why() {
     assert!(running.unusable().await.contains("ldap"));
     running.anchors.send_replace(anchors(&ca, None, None));
     assert!(matches!(running.next().await, ListState::Gone));
+}
+
+#[tokio::test]
+async fn an_address_that_nothing_can_be_fetched_from_is_shown() {
+    let ca = Ca::root("Root");
+    let url = "ldap://ca.example/cn=ca";
+    let mut running = start(Config::default(), anchors(&ca, Some(url), None));
+    assert!(running.unusable().await.contains(url));
+    let asked = running.handle.refresh(Some(url)).await.expect("it is named");
+    assert_eq!(asked, running.handle.status());
+    let [status] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!((&*status.address, &status.authorities[..]), (url, &["CN=Root".to_owned()][..]));
+    assert_eq!((&status.list, &status.next_fetch), (&None, &None));
+    let error = status.last_error.as_ref().expect("a failure");
+    assert!(error.error.contains("not an address"), "{error:?}");
+    assert!(running.handle.refresh(Some("ldap://ca.example/cn=other")).await.is_err());
+    running.anchors.send_replace(anchors(&ca, None, None));
+    assert!(matches!(running.next().await, ListState::Gone));
+    assert!(running.handle.status().is_empty());
 }
 
 #[tokio::test]
