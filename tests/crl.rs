@@ -2,45 +2,24 @@
 
 #[path = "support/crl_maker.rs"]
 mod crl_maker;
+#[path = "support/lists.rs"]
+mod lists;
 
 use std::sync::Arc;
 
 use anchorgate::domain::cert::Certificate;
 use anchorgate::domain::name::Name;
-use anchorgate::domain::refusal::{Code, Refusal};
+use anchorgate::domain::refusal::Code;
 use anchorgate::domain::time::Timestamp;
 use anchorgate::domain::trust::crl::{Fault, Kind, ListReader, RevocationList};
 use anchorgate::domain::trust::revocations::{CrlMode, Question, Revocations};
 use crl_maker::{Ca, HOUR, NOW, extension, name, tlv};
-
-fn read(ca: &Ca, der: &[u8]) -> RevocationList {
-    RevocationList::read(der, std::slice::from_ref(&ca.certificate), NOW).expect("a list")
-}
+use lists::{check_at, code, read};
 
 fn fault(ca: &Ca, der: &[u8]) -> Fault {
     RevocationList::read(der, std::slice::from_ref(&ca.certificate), NOW)
         .expect_err("not a usable list")
         .fault
-}
-
-fn check_at(
-    revocations: &Revocations,
-    ca: &Ca,
-    certificate: &Certificate,
-    now: Timestamp,
-) -> Result<(), Refusal> {
-    revocations.check(&Question {
-        certificate,
-        issuer: &ca.certificate.subject,
-        issuer_key: ca.certificate.key,
-        mode: CrlMode::Require,
-        now,
-        signer_is_trusted: &|_| false,
-    })
-}
-
-fn code(result: Result<(), Refusal>) -> Option<Code> {
-    result.err().map(|refusal| refusal.code)
 }
 
 fn with(
