@@ -144,9 +144,11 @@ impl Store {
     /// # Errors
     /// The disk refuses.
     pub fn remove(&self, address: &str) -> io::Result<()> {
-        match fs::remove_file(self.path(address)) {
+        let path = self.path(address);
+        match fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done,
+            // Gone for good: a loss of power must not bring it back.
+            done => done.and_then(|()| path.parent().map_or(Ok(()), sync_directory)),
         }
     }
 

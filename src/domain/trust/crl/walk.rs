@@ -146,9 +146,7 @@ impl Walk {
             let ahead = &input[used..];
             if self.part == Part::Entry {
                 // Hashed first: that fetches them in their order, before each is looked at.
-                let entries = self.entries_end - self.offset;
-                let entries = usize::try_from(entries).unwrap_or(usize::MAX);
-                self.hash(&ahead[..ahead.len().min(entries).min(STRIDE)]);
+                self.hash(&ahead[..ahead.len().min(STRIDE)]);
             }
             let Some(step) = self.step(ahead)? else { return Ok(used) };
             self.hash(&ahead[..step]);
