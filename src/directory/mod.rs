@@ -38,6 +38,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, Bytes};
 use axum::http::header::{self, HeaderName};
+use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, Request};
 use axum::response::Response;
 use flate2::read::MultiGzDecoder;
@@ -66,6 +67,9 @@ use crate::store::Store;
 /// who is late is answered.
 const REQUEST_TIME: Duration = Duration::from_secs(28);
 const BODY_TIME: Duration = Duration::from_secs(20);
+/// What is taken, and thrown away, of a body that is not read, so that its sender gets to see the answer.
+const DISCARDED: usize = 8 * 1024 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// How the directory serves.
 #[derive(Debug, Clone)]
@@ -195,8 +199,18 @@ impl Served {
     }
 
     async fn handle(&self, request: Request<Body>, now: Timestamp) -> Result<Answer, Fault> {
+        let (head, mut body) = request.into_parts();
+        // Who waits to be asked for a body has not sent it.
+        let waits = head.headers.contains_key(header::EXPECT);
+        let result = self.operate(head, &mut body, now).await;
+        if !waits && !matches!(result, Err(Fault::Slow)) {
+            body::discard(body, DISCARDED, DISCARD_TIME).await;
+        }
+        result
+    }
+
+    async fn operate(&self, head: Parts, body: &mut Body, now: Timestamp) -> Result<Answer, Fault> {
         let Inner { config, callers, store, .. } = &*self.directory.inner;
-        let (head, body) = request.into_parts();
         let authorization = head.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
         let certificate = presented(&head.extensions);
         let caller = callers.caller(authorization, certificate.as_ref()).await?;
@@ -376,7 +390,7 @@ fn need(resource: &Resource, method: &Method) -> Need {
 }
 
 /// Reads a body, plain or gzip: the Go stack of the SDKs compresses what it sends.
-async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Fault> {
+async fn read_body(headers: &HeaderMap, body: &mut Body, limit: usize) -> Result<Bytes, Fault> {
     let coding = headers.get(header::CONTENT_ENCODING).map_or("identity", |value| {
         // What is not even text is no coding that is known.
         value.to_str().unwrap_or("?")

@@ -12,10 +12,12 @@ use axum::http::Request;
 use futures_util::stream;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::{ADMIN, M, Server, answer, config, configuration};
+use crate::support::{ADMIN, M, READER, Server, answer, config, configuration};
 
 const KIND: Collection = Collection::MutualTlsOauthConfigurations;
 
@@ -145,4 +147,33 @@ async fn a_body_is_as_long_as_it_may_be_and_not_longer() {
     let (status, error) = padded(MOST + 1).await;
     assert_eq!(status, 413);
     assert!(error["error"]["message"].as_str().is_some_and(|m| m.contains("1048576")), "{error}");
+}
+
+/// Most clients send all of a body before they look for the answer: one that was sent before must not be
+/// lost with the connection.
+#[tokio::test]
+async fn who_is_refused_before_the_body_has_come_is_told_why() {
+    const LENGTH: usize = 6 * 1024 * 1024;
+    let server = Server::start().await;
+    let address = server.url.strip_prefix("http://").expect("plain HTTP");
+    for (path, token, status) in [
+        (M, ADMIN, "413"),
+        (M, "wrong", "401"),
+        (M, READER, "403"),
+        ("/beta/nothing", ADMIN, "400"),
+    ] {
+        let mut connection = TcpStream::connect(address).await.expect("connected");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\
+             content-type: application/json\r\ncontent-length: {LENGTH}\r\nconnection: close\r\n\r\n"
+        );
+        connection.write_all(head.as_bytes()).await.expect("sent");
+        for _ in 0..LENGTH / 65_536 {
+            connection.write_all(&[b' '; 65_536]).await.expect("all of it can be sent");
+        }
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains(r#"{"error":{"code":"#), "{answer}");
+    }
 }
