@@ -135,6 +135,14 @@ pub(super) fn address(
             if !url.username().is_empty() || url.password().is_some() {
                 return bad("an address with a user name or password is not taken");
             }
+            // What the parser mends, as browsers do, other readers of the address may not.
+            if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
+                return bad("it contains a blank, a control character or a backslash");
+            }
+            let host = text.get(url.scheme().len()..).and_then(|rest| rest.strip_prefix("://"));
+            if host.is_none_or(|host| host.starts_with('/')) {
+                return bad("its host does not follow `://`");
+            }
             Ok(Some(text.clone()))
         }
         Ok(url) => bad(&format!("`{}` is not http or https", url.scheme())),
