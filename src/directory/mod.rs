@@ -320,7 +320,8 @@ impl Call {
         }
         // A line that cannot be read names no version.
         let mut lines = self.headers.get_all(header::IF_MATCH).iter();
-        match lines.any(|line| line.to_str().is_ok_and(|tags| tags_match(tags, version))) {
+        let own = entity_tag(version);
+        match lines.any(|line| line.to_str().is_ok_and(|tags| tags_match(tags, &own))) {
             true => Ok(true),
             false => Err(Fault::Precondition),
         }
@@ -342,13 +343,12 @@ fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
         .map(Duration::from_secs)
 }
 
-/// True when one of the entity tags of `If-Match` or `If-None-Match` is that of `version`.  Weak tags
-/// count: what is compared is the object, not its bytes.
-fn tags_match(tags: &str, version: u64) -> bool {
-    let own = version.to_string();
-    tags.split(',')
-        .map(str::trim)
-        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"') == own)
+/// True when one of the entity tags of `If-Match` or `If-None-Match` is `own`.  Weak tags count: what is
+/// compared is the object, not its bytes.
+fn tags_match(tags: &str, own: &str) -> bool {
+    let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"').to_owned();
+    let own = opaque(own);
+    tags.split(',').map(str::trim).any(|tag| tag == "*" || opaque(tag) == own)
 }
 
 /// The client certificate of the connection, which the handshake has proved the possession of.
