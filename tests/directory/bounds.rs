@@ -9,15 +9,18 @@ use anchorgate::domain::subject::SubjectField;
 use anchorgate::store::{Collection, Store};
 use axum::body::{Body, Bytes};
 use axum::http::Request;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::stream;
 use http_body_util::BodyExt as _;
+use rcgen::{CustomExtension, DnType, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::{ADMIN, M, READER, Server, answer, config, configuration};
+use crate::support::{ADMIN, Ca, M, READER, Server, answer, ca_params, config, configuration};
 
 const KIND: Collection = Collection::MutualTlsOauthConfigurations;
 
@@ -176,4 +179,43 @@ async fn who_is_refused_before_the_body_has_come_is_told_why() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
         assert!(answer.contains(r#"{"error":{"code":"#), "{answer}");
     }
+}
+
+/// To change a list is to send it back whole, as it was read: a longer one would never change again.
+#[tokio::test]
+async fn what_was_stored_can_be_sent_back() {
+    let server = Server::start().await;
+    let mut params = ca_params(&"n".repeat(64));
+    for part in [DnType::OrganizationName, DnType::OrganizationalUnitName] {
+        params.distinguished_name.push(part, "n".repeat(64));
+    }
+    let (root, key) = (Ca::self_signed(params), KeyPair::generate().expect("a key"));
+    let issuer = Issuer::from_params(&root.params, &root.key);
+    let authority = |n: usize| {
+        let mut params = ca_params(&format!("authority {n}"));
+        let filler =
+            CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![4; 3000]);
+        params.custom_extensions = vec![filler];
+        let made = params.signed_by(&key, &issuer).expect("a certificate");
+        json!({"certificate": STANDARD.encode(made.der()), "isRootAuthority": false})
+    };
+    let authorities: Vec<_> = (0..215).map(authority).collect();
+    let short = |count: usize| configuration("fleet", json!(authorities[..count]));
+    let (mut stored, mut refused) = (0, 0);
+    for count in (165..=authorities.len()).step_by(10) {
+        let body = short(count);
+        assert!(body.to_string().len() < 1024 * 1024);
+        let (status, made) = server.post(M, &body).await;
+        if status == 201 {
+            stored += 1;
+            let path = format!("{M}/{}", made["id"].as_str().expect("an id"));
+            let read = server.get(&path).await.1;
+            assert_eq!(server.patch(&path, &read).await.0, 200, "{count}");
+        } else {
+            refused += 1;
+            let why = made["error"]["details"][0]["message"].as_str().expect("a reason");
+            assert!(status == 400 && why.contains("at most 917504"), "{count}: {made}");
+        }
+    }
+    assert!(stored > 0 && refused > 0);
 }
