@@ -47,6 +47,7 @@ async fn what_is_no_authority_is_refused_and_nothing_is_stored() {
         (with("certificate", json!("MII*")), certificate, "base64"),
         (with("certificate", json!(pem)), certificate, "PEM"),
         (with("certificate", json!(base64(pem.as_bytes()))), certificate, "PEM"),
+        (with("certificate", json!(base64(root.base64().as_bytes()))), certificate, "of base64"),
         (with("certificate", json!(base64(&trailing))), certificate, "left over"),
         (with("certificate", json!(base64(&root.der[..100]))), certificate, "not an X.509"),
         (Ca::self_signed(large).element(true), certificate, "at most 8192"),

@@ -29,6 +29,10 @@ pub(super) fn stated(
     if der.starts_with(b"-----BEGIN") {
         return Err(bad("it is the base64 of PEM; send the base64 of the DER"));
     }
+    // As scripts make it that give a client library the octets of the text for those of the DER.
+    if der.starts_with(b"MII") {
+        return Err(bad("it is the base64 of base64; send the base64 of the DER"));
+    }
     if der.len() > MAX_CERTIFICATE_BYTES {
         let why = format!("{} bytes; at most {MAX_CERTIFICATE_BYTES} are taken", der.len());
         return Err(bad(&why));
