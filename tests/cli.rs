@@ -72,6 +72,28 @@ fn who_goes_away_while_it_prints_ends_it_quietly() {
 }
 
 #[test]
+fn who_is_too_busy_to_answer_has_not_done_what_was_asked() {
+    let busy = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = format!("http://{}", busy.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in busy.incoming() {
+            let mut stream = stream.expect("a connection");
+            let _ = stream.read(&mut [0; 4096]);
+            let body = "{\"error\":\"busy\"}";
+            let head = "HTTP/1.1 503 Service Unavailable\r\nConnection: close";
+            let _ = write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        }
+    });
+    for command in [["crl", "refresh"], ["crl", "show"], ["trust", "sync"], ["trust", "show"]] {
+        let output = anchorgate(&[command[0], command[1], "--admin", &at]);
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {output:?}");
+        assert!(text(&output.stderr).contains("503"), "{command:?}: {output:?}");
+    }
+    let output = anchorgate(&["ready", "--admin", &at]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
 fn check_config_tells_every_problem_and_exits_78() {
     let (_dir, _world, file) = world();
     let good = check(&file);

@@ -2,44 +2,24 @@
 
 #[path = "support/crl_maker.rs"]
 mod crl_maker;
+#[path = "support/lists.rs"]
+mod lists;
 
 use std::sync::Arc;
 
 use anchorgate::domain::cert::Certificate;
-use anchorgate::domain::refusal::{Code, Refusal};
+use anchorgate::domain::name::Name;
+use anchorgate::domain::refusal::Code;
 use anchorgate::domain::time::Timestamp;
 use anchorgate::domain::trust::crl::{Fault, Kind, ListReader, RevocationList};
 use anchorgate::domain::trust::revocations::{CrlMode, Question, Revocations};
 use crl_maker::{Ca, HOUR, NOW, extension, name, tlv};
-
-fn read(ca: &Ca, der: &[u8]) -> RevocationList {
-    RevocationList::read(der, std::slice::from_ref(&ca.certificate), NOW).expect("a list")
-}
+use lists::{check_at, code, read};
 
 fn fault(ca: &Ca, der: &[u8]) -> Fault {
     RevocationList::read(der, std::slice::from_ref(&ca.certificate), NOW)
         .expect_err("not a usable list")
         .fault
-}
-
-fn check_at(
-    revocations: &Revocations,
-    ca: &Ca,
-    certificate: &Certificate,
-    now: Timestamp,
-) -> Result<(), Refusal> {
-    revocations.check(&Question {
-        certificate,
-        issuer: &ca.certificate.subject,
-        issuer_key: ca.certificate.key,
-        mode: CrlMode::Require,
-        now,
-        signer_is_trusted: &|_| false,
-    })
-}
-
-fn code(result: Result<(), Refusal>) -> Option<Code> {
-    result.err().map(|refusal| refusal.code)
 }
 
 fn with(
@@ -426,6 +406,14 @@ fn a_delta_is_combined_only_by_the_rules() {
     // The latest of several decides; a fresh one brings an expired complete list up to date.
     let later = ca.list().number(9).delta_to(7).revoke(&[5], Some(1)).sign();
     assert_eq!(at(&[base().sign(), later, delta(8, 7).sign()], 5), Some(Code::CertificateRevoked));
+    // One that is later and cannot be combined takes nothing from it, and keeps nobody good.
+    for later in [delta(9, 8).sign(), expired(delta(9, 7))] {
+        let lists = [base().sign(), later, ca.list().number(8).delta_to(7).sign()];
+        assert_eq!(at(&lists, 4), None);
+        assert_eq!(at(&lists, 5), Some(Code::CertificateOnHold));
+        assert_eq!(at(&lists, 6), Some(Code::CertificateRevoked));
+        assert_eq!(at(&[base().sign(), lists[1].clone(), delta(8, 7).sign()], 5), None);
+    }
     let renewed = [expired(base()), delta(8, 7).sign()];
     assert_eq!(at(&renewed, 4), None);
     assert_eq!(at(&renewed, 5), None);
@@ -448,10 +436,49 @@ fn limits_are_named() {
     assert!(reader.feed(&[0x30, 0x84, 0x7f, 0, 0, 0]).is_err());
     let long = ca.list().extension(&[0x55, 0x1d, 99], false, &vec![0; 70_000]).sign();
     assert!(fault(&ca, &long).to_string().contains("at most 65536"));
-    let mut odd = ca.list();
-    for n in 0..10_001u16 {
-        let [a, b] = n.to_be_bytes();
-        odd.entries.extend(crl_maker::sequence(&[&[2, 3, 0x80, a, b], &crl_maker::time(NOW)]));
+    let line = format!("{}\n{}", " ".repeat(65_536), crl_maker::pem(&der));
+    assert!(fault(&ca, line.as_bytes()).to_string().contains("65536 characters"));
+}
+
+#[test]
+fn a_list_has_so_many_odd_serials_and_certificate_issuers() {
+    let ca = Ca::root("Root");
+    let issuer_is = |n: u16| {
+        extension(&[0x55, 0x1d, 29], true, &tlv(0x30, &tlv(0xa4, &name(&format!("Issuer {n}")))))
+    };
+    // One entry a number, of one of so many issuers.
+    let list = |numbers: u16, issuers: u16, serial: &[u8]| {
+        let mut list = ca.list().number(1).scope(&[0x84, 1, 0xff]);
+        for n in 0..numbers {
+            let [a, b] = n.to_be_bytes();
+            let (serial, date) = (tlv(2, &[serial, &[a, b]].concat()), crl_maker::time(NOW));
+            let issuer = match issuers {
+                0 => Vec::new(),
+                _ => tlv(0x30, &issuer_is(n % issuers)),
+            };
+            list.entries.extend(crl_maker::sequence(&[&serial, &date, &issuer]));
+        }
+        list.sign()
+    };
+    let refused = |list: Vec<u8>| {
+        let Fault::TooMany { what, limit } = fault(&ca, &list) else { return None };
+        Some((what.split(' ').next()?.to_owned(), limit))
+    };
+    // Negative ones: of the list's own issuer, and of two others together.
+    for issuers in [0, 2] {
+        assert_eq!(read(&ca, &list(10_000, issuers, &[0x80])).entries(), 10_000);
+        let found = refused(list(10_001, issuers, &[0x80]));
+        assert_eq!(found, Some(("serial".to_owned(), 10_000)), "{issuers}");
     }
-    assert!(fault(&ca, &odd.sign()).to_string().contains("more than 10000"));
+    let many = read(&ca, &list(10_000, 10_000, &[1]));
+    assert_eq!(many.certificate_issuers().count(), 10_001, "its own, of whom nothing is listed");
+    for n in 0..10_000 {
+        let [a, b] = u16::to_be_bytes(n);
+        let of = |n: u16| Name::from_der(&name(&format!("Issuer {n}"))).expect("a name");
+        assert!(many.listed(&of(n), &[1, a, b]).is_some(), "{n}");
+        assert!(many.listed(&of(n ^ 1), &[1, a, b]).is_none(), "{n}");
+    }
+    assert!(many.listed(&many.issuer, &[1, 0, 0]).is_none());
+    let found = refused(list(10_001, 10_001, &[1]));
+    assert_eq!(found, Some(("certificate".to_owned(), 10_000)));
 }

@@ -2,47 +2,25 @@
 
 #[path = "support/crl_maker.rs"]
 mod crl_maker;
+#[path = "support/lists.rs"]
+mod lists;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anchorgate::domain::cert::Certificate;
-use anchorgate::domain::refusal::{Code, Refusal};
+use anchorgate::domain::refusal::Code;
 use anchorgate::domain::subject::SubjectField;
 use anchorgate::domain::time::Timestamp;
 use anchorgate::domain::trust::anchors::{
     AnchorSet, Authority, Configuration, ConfigurationId, Devices, Kind as Trusts,
 };
-use anchorgate::domain::trust::crl::RevocationList;
 use anchorgate::domain::trust::revocations::{
     AuthorityPolicy, CrlMode, ListPolicy, ListRules, Question, RevocationPolicy, Revocations,
     Selector, Unusable,
 };
 use crl_maker::{Ca, NOW};
-
-fn read(ca: &Ca, der: &[u8]) -> RevocationList {
-    RevocationList::read(der, std::slice::from_ref(&ca.certificate), NOW).expect("a list")
-}
-
-fn check_at(
-    revocations: &Revocations,
-    ca: &Ca,
-    certificate: &Certificate,
-    now: Timestamp,
-) -> Result<(), Refusal> {
-    revocations.check(&Question {
-        certificate,
-        issuer: &ca.certificate.subject,
-        issuer_key: ca.certificate.key,
-        mode: CrlMode::Require,
-        now,
-        signer_is_trusted: &|_| false,
-    })
-}
-
-fn code(result: Result<(), Refusal>) -> Option<Code> {
-    result.err().map(|refusal| refusal.code)
-}
+use lists::{check_at, code, read};
 
 #[test]
 fn the_operators_policy_is_kept() {

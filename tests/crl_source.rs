@@ -65,7 +65,8 @@ async fn an_unchanged_list_is_asked_for_by_its_version() {
     running.list().await;
     let status = running.refresh().await;
     assert!(status.last_error.is_none());
-    let wait = Timestamp::parse_rfc3339(&status.next_fetch).expect("a time").0 - NOW.0;
+    let next = status.next_fetch.as_deref().and_then(Timestamp::parse_rfc3339);
+    let wait = next.expect("a time").0 - NOW.0;
     assert!((300..=330).contains(&wait), "{wait}");
     assert!(running.is_silent());
     let asked = web.asked.lock().expect("no panic").clone();
@@ -100,6 +101,27 @@ async fn the_newest_list_survives_a_restart_without_a_network() {
     let mut running = start(config(), anchors(&other, Some(&url), None));
     assert!(running.error().await.contains("500"));
     assert!(running.is_silent());
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_before_a_restart_brings_no_older_list() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = || Config { directory: Some(directory.path().into()), ..Config::default() };
+    let (ca, web) = (Ca::root("Root"), Web::start().await);
+    let url = web.url("/1.crl");
+    web.put("/1.crl", ca.list().number(5).revoke(&[1], None).sign());
+    let mut running = start(config(), anchors(&ca, Some(&url), None));
+    running.list().await;
+    drop(running);
+
+    let replayed = ca.list().number(4).this_update(Timestamp(NOW.0 - 3 * HOUR));
+    web.put("/1.crl", replayed.sign());
+    let clock: crl::Clock = Arc::new(|| Timestamp(NOW.0 - 2 * HOUR));
+    let mut running = start_at(config(), anchors(&ca, Some(&url), None), clock);
+    // Good for nobody until the clock is right; who is on it stays refused.
+    assert_eq!(running.list().await.number, Some(5.into()), "from disk");
+    let error = running.error().await;
+    assert!(error.contains("cRLNumber 4 is below 5"), "{error}");
 }
 
 #[tokio::test]
@@ -151,6 +173,25 @@ async fn what_was_never_good_is_told_and_why() {
     assert!(running.unusable().await.contains("ldap"));
     running.anchors.send_replace(anchors(&ca, None, None));
     assert!(matches!(running.next().await, ListState::Gone));
+}
+
+#[tokio::test]
+async fn an_address_that_nothing_can_be_fetched_from_is_shown() {
+    let ca = Ca::root("Root");
+    let url = "ldap://ca.example/cn=ca";
+    let mut running = start(Config::default(), anchors(&ca, Some(url), None));
+    assert!(running.unusable().await.contains(url));
+    let asked = running.handle.refresh(Some(url)).await.expect("it is named");
+    assert_eq!(asked, running.handle.status());
+    let [status] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!((&*status.address, &status.authorities[..]), (url, &["CN=Root".to_owned()][..]));
+    assert_eq!((&status.list, &status.next_fetch), (&None, &None));
+    let error = status.last_error.as_ref().expect("a failure");
+    assert!(error.error.contains("not an address"), "{error:?}");
+    assert!(running.handle.refresh(Some("ldap://ca.example/cn=other")).await.is_err());
+    running.anchors.send_replace(anchors(&ca, None, None));
+    assert!(matches!(running.next().await, ListState::Gone));
+    assert!(running.handle.status().is_empty());
 }
 
 #[tokio::test]

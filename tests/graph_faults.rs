@@ -78,6 +78,11 @@ fn logged(parts: &[&str]) -> bool {
     })
 }
 
+/// What is told within the time that anybody would wait.
+async fn soon<T>(told: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), told).await.expect("told in time")
+}
+
 fn forget_log() {
     LOG.with_borrow_mut(Vec::clear);
 }
@@ -806,7 +811,7 @@ async fn age_is_measured_past_jumps_of_the_clock_and_acted_on() {
         Rig::start_at(now, graph, folder, move |config| config.too_old = too_old)
     };
     let mut rig = start(TooOld::Refuse, NOW + YEAR);
-    let update = rig.updates.recv().await.expect("an update");
+    let update = soon(rig.updates.recv()).await.expect("an update");
     let Update::Anchors { set, .. } = update else { panic!("not of a directory") };
     assert!(set.configurations.is_empty());
     assert!(set.skipped[0].why.contains("was not reached for"));
@@ -844,7 +849,9 @@ async fn two_gateways_follow_one_hub_at_once() {
         let metrics = Metrics::register(&mut Registry::default());
         let (handle, sync) = follow(config, metrics, sender, clock).expect("usable");
         let task = tokio::spawn(sync.run());
-        let Some(Update::Anchors { set, .. }) = updates.recv().await else { panic!("no update") };
+        let Some(Update::Anchors { set, .. }) = soon(updates.recv()).await else {
+            panic!("no update")
+        };
         assert_eq!(set.configurations[0].authorities.len(), 1);
         (handle, updates, task)
     };
@@ -875,7 +882,7 @@ async fn two_gateways_follow_one_hub_at_once() {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), three).await.expect("told within the wait");
+        soon(three).await;
         task.abort();
     }
 }

@@ -1,4 +1,6 @@
 //! The list walker: no bytes make it panic, and pieces of any size give the same verdict.
+//!
+//! `cargo +nightly fuzz run crl -- -max_total_time=600`
 #![no_main]
 
 use anchorgate::domain::time::Timestamp;

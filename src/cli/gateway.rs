@@ -63,8 +63,8 @@ impl Gateway {
             request.send().await.with_context(|| format!("no gateway answers at {url}"))?;
         let status = answer.status();
         let body: Value = answer.json().await.with_context(|| format!("{url} answers no JSON"))?;
-        // 503 is how `/readyz` says "not yet".
-        if !status.is_success() && status != 503 {
+        let not_yet = path == "readyz" && status == 503;
+        if !status.is_success() && !not_yet {
             bail!("{url}: {status}: {}", body["error"].as_str().unwrap_or("-"));
         }
         Ok(body)

@@ -63,10 +63,13 @@ impl Source {
                     self.points.insert(address, point);
                 }
                 Err(error) => {
-                    warn!(crl.address = &*address, %error, "the list cannot be fetched");
-                    let state =
-                        ListState::Unusable { issuers: wanted.issuers(), why: error.to_string() };
-                    self.unfit.insert(Arc::clone(&address));
+                    let why = error.to_string();
+                    if self.unfit.insert(Arc::clone(&address)) {
+                        warn!(crl.address = &*address, %error, "the list cannot be fetched");
+                    }
+                    let status = Status::unfit(&address, &wanted, now, why.clone());
+                    self.board.put(&address, status);
+                    let state = ListState::Unusable { issuers: wanted.issuers(), why };
                     self.send(address, state).await;
                 }
             }

@@ -156,15 +156,19 @@ impl Handle {
         let refresh = Refresh { address: address.map(str::to_owned), anew, started };
         self.commands.send(refresh).await.map_err(|_| RefreshError::Stopped)?;
         let looks = looks.await.map_err(|_| RefreshError::Stopped)?;
-        if let (true, Some(address)) = (looks.is_empty(), address) {
-            return Err(RefreshError::Unknown(address.to_owned()));
-        }
+        let nothing_done = looks.is_empty();
         for look in looks {
             // Dropped: the address matters no longer.
             let _ = look.await;
         }
         let mut statuses = self.status();
         statuses.retain(|status| address.is_none_or(|address| status.address == address));
-        Ok(statuses)
+        match address {
+            // One that is none to fetch from has a status, which tells that.
+            Some(address) if nothing_done && statuses.is_empty() => {
+                Err(RefreshError::Unknown(address.to_owned()))
+            }
+            _ => Ok(statuses),
+        }
     }
 }

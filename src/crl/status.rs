@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
-use crate::crl::point::{Namer, Point};
+use crate::crl::point::{Namer, Point, Wanted};
 use crate::domain::time::Timestamp;
 use crate::domain::trust::crl::{Kind, RevocationList};
 
@@ -33,8 +33,8 @@ pub struct Status {
     /// A copy of the list in force is on disk; without one a restart has to wait for the network, or
     /// begins with an older list.
     pub kept: bool,
-    /// When it is looked at next.
-    pub next_fetch: String,
+    /// When it is looked at next; never, when it is no address to fetch from.
+    pub next_fetch: Option<String>,
     /// When and why the last look failed, until one succeeds.
     pub last_error: Option<ErrorStatus>,
 }
@@ -98,11 +98,26 @@ impl Status {
             fetched: point.fetched.map(|at| at.to_string()),
             from_disk: point.from_disk,
             kept: point.kept,
-            next_fetch: point.due.to_string(),
+            next_fetch: Some(point.due.to_string()),
             last_error: point
                 .last_error
                 .as_ref()
                 .map(|(at, error)| ErrorStatus { at: at.to_string(), error: error.clone() }),
+        }
+    }
+
+    /// Of an address that is none to fetch from.
+    pub(super) fn unfit(address: &str, wanted: &Wanted, now: Timestamp, why: String) -> Self {
+        Self {
+            address: address.to_owned(),
+            authorities: wanted.issuers().iter().map(ToString::to_string).collect(),
+            policies: wanted.authorities.iter().map(PolicyStatus::from).collect(),
+            list: None,
+            fetched: None,
+            from_disk: false,
+            kept: false,
+            next_fetch: None,
+            last_error: Some(ErrorStatus { at: now.to_string(), error: why }),
         }
     }
 }

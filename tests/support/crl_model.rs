@@ -157,15 +157,15 @@ fn truth(plans: &[Plan; 3], serial: &[u8]) -> Option<Code> {
     let base = plans[0].said.get(serial).copied();
     let mut later: Vec<&Plan> = plans[1..].iter().filter(|plan| plan.number > 0).collect();
     later.sort_by_key(|plan| std::cmp::Reverse(plan.number));
-    if let Some(delta) = later.iter().find(|plan| plan.base == 0 && !plan.expired) {
-        return match (delta.said.get(serial).copied(), base) {
-            (Some(REMOVE), Some(HOLD)) => None,
-            (Some(REMOVE) | None, base) => base.map(code),
-            (Some(changed), _) => Some(code(changed)),
-        };
-    }
-    let in_later = later.iter().filter_map(|plan| plan.said.get(serial).copied());
-    base.or(in_later.into_iter().find(|reason| *reason != REMOVE)).map(code)
+    let combined = later.iter().position(|plan| plan.base == 0 && !plan.expired);
+    let said = match combined.and_then(|at| later[at].said.get(serial).copied()) {
+        Some(REMOVE) if base == Some(HOLD) => None,
+        Some(REMOVE) | None => base,
+        changed => changed,
+    };
+    let not_combined = &later[..combined.unwrap_or(later.len())];
+    let mut in_later = not_combined.iter().filter_map(|plan| plan.said.get(serial).copied());
+    said.or_else(|| in_later.find(|reason| *reason != REMOVE)).map(code)
 }
 
 /// Whether an entry has the reason removeFromCRL, whatever else is said of its serial.

@@ -18,7 +18,8 @@ use crate::domain::trust::crl::reason::Reason;
 use crate::domain::trust::crl::table::{Slot, Table};
 
 /// Serials that fit no slot: negative ones, and ones above 20 octets (which RFC 5280 section 4.1.2.2
-/// forbids).  They exist in old hierarchies, in small numbers; beyond this the list is refused.
+/// forbids).  They exist in old hierarchies, in small numbers; with more, for all its certificate
+/// issuers together, a list is refused.
 pub const MAX_ODD_SERIALS: usize = 10_000;
 
 /// A serial as its list spells it: the contents of a minimal INTEGER.
@@ -87,30 +88,27 @@ pub(super) struct Filling {
 }
 
 impl Filling {
-    /// Adds one entry.  `progress` tells, where room must be made, how far the list is read.
-    ///
-    /// # Errors
-    /// More than [`MAX_ODD_SERIALS`] serials that fit no slot.
+    /// Adds one entry; true when its serial fits no slot and was not there.  `progress` tells, where
+    /// room must be made, how far the list is read.
     #[inline]
     pub(super) fn add(
         &mut self,
         serial: &[u8],
         reason: Reason,
         progress: impl Fn() -> Progress,
-    ) -> Result<(), TooManyOdd> {
+    ) -> bool {
         match Serial::new(serial) {
             Serial::Plain(s) if s.len() <= 8 => self.short.add(Slot::new(s, reason), progress),
             Serial::Plain(s) if s.len() <= 16 => self.medium.add(Slot::new(s, reason), progress),
             Serial::Plain(s) => self.long.add(Slot::new(s, reason), progress),
             Serial::Odd(s) => {
+                let before = self.odd.len();
                 let kept = self.odd.entry(s.into()).or_insert(reason);
                 *kept = (*kept).graver(reason);
-                if self.odd.len() > MAX_ODD_SERIALS {
-                    return Err(TooManyOdd);
-                }
+                return self.odd.len() > before;
             }
         }
-        Ok(())
+        false
     }
 
     /// Puts what was added in its place.  `between` is called between small portions of the work.
@@ -123,10 +121,6 @@ impl Filling {
         }
     }
 }
-
-/// More serials that fit no slot than [`MAX_ODD_SERIALS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooManyOdd;
 
 #[cfg(test)]
 mod tests {
@@ -148,7 +142,8 @@ mod tests {
         let mut filling = Filling::default();
         for serial in &serials[1..] {
             let progress = || Progress { read: 1, of: 1 };
-            filling.add(serial, Reason::KeyCompromise, progress).expect("room");
+            let is_odd = filling.add(serial, Reason::KeyCompromise, progress);
+            assert_eq!(is_odd, serial.len() == 21 || serial[0] == 0x80, "{serial:?}");
         }
         let entries = filling.finish(&mut || {});
         assert_eq!(entries.len(), 8);

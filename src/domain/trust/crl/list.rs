@@ -41,7 +41,7 @@ pub struct RevocationList {
     pub bytes: u64,
     /// The signature over all of that.
     pub(super) signature: Box<[u8]>,
-    /// By certificate issuer; the first is the list's own.
+    /// By certificate issuer: first the list's own, then the others by their canonical names.
     pub(super) groups: Vec<(Name, Entries)>,
 }
 
@@ -60,8 +60,12 @@ pub enum Kind {
 impl RevocationList {
     /// Why the certificate of this issuer and serial (INTEGER contents) is listed.
     pub fn listed(&self, issuer: &Name, serial: &[u8]) -> Option<Reason> {
-        let (_, entries) = self.groups.iter().find(|(name, _)| name == issuer)?;
-        entries.get(serial)
+        let (own, others) = self.groups.split_first()?;
+        if own.0 == *issuer {
+            return own.1.get(serial);
+        }
+        let canonical = |(name, _): &(Name, Entries)| name.canonical().cmp(issuer.canonical());
+        others[others.binary_search_by(canonical).ok()?].1.get(serial)
     }
 
     /// Whose certificates the entries are: the list's own issuer, then those an indirect list names.

@@ -8,7 +8,7 @@ use crate::domain::der::{self, DerError, Element, tag};
 use crate::domain::dn;
 use crate::domain::name::Name;
 use crate::domain::time::Timestamp;
-use crate::domain::trust::crl::entries::{Filling, MAX_ODD_SERIALS, TooManyOdd};
+use crate::domain::trust::crl::entries::{Filling, MAX_ODD_SERIALS};
 use crate::domain::trust::crl::entry;
 use crate::domain::trust::crl::error::{CrlError, Fault};
 use crate::domain::trust::crl::list::{Extensions, Kind, RevocationList};
@@ -74,6 +74,8 @@ pub(super) struct Walk {
     /// Groups of other issuers.
     others: HashMap<Name, usize>,
     group: usize,
+    /// Serials of all groups that fit no slot.
+    odd: usize,
     removals: bool,
 }
 
@@ -101,6 +103,7 @@ impl Walk {
             groups: vec![Filling::default()],
             others: HashMap::new(),
             group: 0,
+            odd: 0,
             removals: false,
         }
     }
@@ -346,12 +349,14 @@ impl Walk {
         self.removals |= entry.reason == Reason::RemoveFromCrl;
         let of = self.entries_end - self.entries_start;
         let progress = || Progress { read: of - remaining, of };
-        self.groups[self.group].add(entry.serial, entry.reason, progress).map_err(|TooManyOdd| {
-            Fault::TooMany {
-                what: "serial numbers that are negative or above 20 octets",
-                limit: MAX_ODD_SERIALS,
+        if self.groups[self.group].add(entry.serial, entry.reason, progress) {
+            self.odd += 1;
+            if self.odd > MAX_ODD_SERIALS {
+                let what = "serial numbers that are negative or above 20 octets";
+                return Err(Fault::TooMany { what, limit: MAX_ODD_SERIALS });
             }
-        })
+        }
+        Ok(())
     }
 
     fn group_of(&mut self, issuer: Name) -> Result<usize, Fault> {
@@ -461,7 +466,8 @@ impl Walk {
         names.sort_unstable_by_key(|(_, group)| *group);
         let names = std::iter::once(issuer.clone()).chain(names.into_iter().map(|(name, _)| name));
         let groups = self.groups.into_iter().map(|filling| filling.finish(between));
-        let groups = names.zip(groups).collect();
+        let mut groups: Vec<_> = names.zip(groups).collect();
+        groups[1..].sort_unstable_by(|(one, _), (other, _)| one.canonical().cmp(other.canonical()));
         Ok(RevocationList {
             issuer,
             signers,

@@ -295,9 +295,9 @@ impl Search<'_> {
             Some(Reason::RemoveFromCrl) | None => self.refuse_if(listed, base)?,
             changed => self.refuse_if(changed, delta.unwrap_or(base))?,
         }
-        if delta.is_none() {
-            self.refuse_if_listed_in(series.later_deltas())?;
-        }
+        let number = delta.map(|delta| delta.number);
+        let not_combined = series.later_deltas().filter(|delta| Some(delta.number) > number);
+        self.refuse_if_listed_in(not_combined)?;
 
         let state = match delta {
             // A fresh delta brings even an expired complete list up to date (section 6.3.3 (a)).

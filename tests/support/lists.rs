@@ -1,0 +1,37 @@
+//! What lists of one authority say of its certificates.
+//!
+//! Whoever includes this file has `crl_maker` beside it.
+
+#![allow(missing_docs)]
+
+use anchorgate::domain::cert::Certificate;
+use anchorgate::domain::refusal::{Code, Refusal};
+use anchorgate::domain::time::Timestamp;
+use anchorgate::domain::trust::crl::RevocationList;
+use anchorgate::domain::trust::revocations::{CrlMode, Question, Revocations};
+
+use crate::crl_maker::{Ca, NOW};
+
+pub fn read(ca: &Ca, der: &[u8]) -> RevocationList {
+    RevocationList::read(der, std::slice::from_ref(&ca.certificate), NOW).expect("a list")
+}
+
+pub fn check_at(
+    revocations: &Revocations,
+    ca: &Ca,
+    certificate: &Certificate,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    revocations.check(&Question {
+        certificate,
+        issuer: &ca.certificate.subject,
+        issuer_key: ca.certificate.key,
+        mode: CrlMode::Require,
+        now,
+        signer_is_trusted: &|_| false,
+    })
+}
+
+pub fn code(result: Result<(), Refusal>) -> Option<Code> {
+    result.err().map(|refusal| refusal.code)
+}
