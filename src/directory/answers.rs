@@ -16,8 +16,8 @@ use crate::directory::errors::Fault;
 pub(super) enum Answer {
     /// 200 with an object.
     Object(Map<String, Value>, u64),
-    /// 200 with a list, of the directory's version.
-    List(Map<String, Value>, u64),
+    /// 200 with a list, and its entity tag.
+    List(Map<String, Value>, String),
     /// 200 with changes, which have no version of their own.
     Changes(Map<String, Value>),
     /// 201 with the new object.
@@ -26,8 +26,8 @@ pub(super) enum Answer {
     Number(u64),
     /// 204.
     Done,
-    /// 304: the directory is still of that version.
-    Unchanged(u64),
+    /// 304: the list still has that entity tag.
+    Unchanged(String),
 }
 
 impl Answer {
@@ -72,19 +72,20 @@ const JSON: &str = "application/json;odata.metadata=minimal;odata.streaming=true
                     IEEE754Compatible=false;charset=utf-8";
 
 pub(super) fn success(answer: Answer, gzip: bool) -> Response {
-    let (status, object, version) = match answer {
-        Answer::Object(object, version) | Answer::List(object, version) => {
-            (StatusCode::OK, object, Some(version))
-        }
+    let (status, object, tag) = match answer {
+        Answer::Object(object, version) => (StatusCode::OK, object, Some(entity_tag(version))),
+        Answer::List(object, tag) => (StatusCode::OK, object, Some(tag)),
         Answer::Changes(object) => (StatusCode::OK, object, None),
-        Answer::Created(object, version) => (StatusCode::CREATED, object, Some(version)),
+        Answer::Created(object, version) => {
+            (StatusCode::CREATED, object, Some(entity_tag(version)))
+        }
         Answer::Number(number) => {
             return reply(StatusCode::OK, Some("text/plain"), number.to_string().into());
         }
         Answer::Done => return reply(StatusCode::NO_CONTENT, None, Bytes::new()),
-        Answer::Unchanged(version) => {
+        Answer::Unchanged(tag) => {
             let mut response = reply(StatusCode::NOT_MODIFIED, None, Bytes::new());
-            insert(&mut response, header::ETAG, &entity_tag(version));
+            insert(&mut response, header::ETAG, &tag);
             return response;
         }
     };
@@ -101,8 +102,8 @@ pub(super) fn success(answer: Answer, gzip: bool) -> Response {
         }
         None => reply(status, Some(JSON), json.into()),
     };
-    if let Some(version) = version {
-        insert(&mut response, header::ETAG, &entity_tag(version));
+    if let Some(tag) = tag {
+        insert(&mut response, header::ETAG, &tag);
     }
     if let Some(location) = location {
         insert(&mut response, header::LOCATION, &location);

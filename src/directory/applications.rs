@@ -71,7 +71,7 @@ pub(super) async fn authorities(call: &Call, id: &str) -> Result<Answer, Fault> 
             let mut answer = Map::new();
             answer.insert("@odata.context".into(), context.into());
             answer.insert("value".into(), value);
-            Ok(Answer::List(answer, record.version))
+            Ok(Answer::List(answer, entity_tag(record.version)))
         }
         Method::POST => {
             Query::parse::<Authority>(&call.query, Takes::Nothing)?;

@@ -49,9 +49,9 @@ pub(super) async fn page_of<E: Entity>(
 ) -> Result<Answer, Fault> {
     let query = Query::parse::<E>(&call.query, Takes::List)?;
     // Taken before the objects are read: a change in between makes this page's tag old, not wrong.
-    let version = match wait_for_change(call, collection).await? {
-        Waited::Changed(version) => version,
-        Waited::Unchanged(version) => return Ok(Answer::Unchanged(version)),
+    let tag = match wait_for_change(call, collection).await? {
+        Waited::Changed(tag) => tag,
+        Waited::Unchanged(tag) => return Ok(Answer::Unchanged(tag)),
     };
     let size = query.top.unwrap_or(call.page_size);
     let (mut page, mut last) = (Vec::with_capacity(size.min(BATCH)), None);
@@ -93,33 +93,41 @@ pub(super) async fn page_of<E: Entity>(
         Value::Object(object)
     });
     answer.insert("value".into(), value.collect());
-    Ok(Answer::List(answer, version))
+    Ok(Answer::List(answer, tag))
 }
 
-/// What came of waiting for a change, with the collection's version.
+/// What came of waiting for a change, with the collection's entity tag.
 enum Waited {
-    Changed(u64),
-    Unchanged(u64),
+    Changed(String),
+    Unchanged(String),
 }
 
-/// The collection's version, at once or when it is another than `If-None-Match` has.
+/// The collection's entity tag, at once or when it is another than `If-None-Match` has.
 async fn wait_for_change(call: &Call, collection: Collection) -> Result<Waited, Fault> {
     // Subscribed first: a change after the version is asked for is heard of.
     let mut changes = call.store.changes();
     let before = *changes.borrow_and_update();
-    let ask =
-        || async { call.store.version(collection).await.map_err(|error| store_fault(error, "")) };
-    let version = ask().await?;
+    let ask = || async { state(call, collection).await.map_err(|error| store_fault(error, "")) };
+    let (version, tag) = ask().await?;
     match call.header(&header::IF_NONE_MATCH) {
-        Some(tags) if tags_match(tags, version) => {}
-        _ => return Ok(Waited::Changed(version)),
+        Some(tags) if tags_match(tags, &tag) => {}
+        _ => return Ok(Waited::Changed(tag)),
     }
     let wait = call.preferred_wait().unwrap_or_default().min(call.max_wait);
     let news = changes.wait_for(|now| now.are_news(&before, collection, version));
     let told = tokio::time::timeout(wait, news).await.is_ok();
     // Asked again: a store that was lost meanwhile does not know that nothing has changed.
-    let version = if wait.is_zero() { version } else { ask().await? };
-    Ok(if told { Waited::Changed(version) } else { Waited::Unchanged(version) })
+    let tag = if wait.is_zero() { tag } else { ask().await?.1 };
+    Ok(if told { Waited::Changed(tag) } else { Waited::Unchanged(tag) })
+}
+
+/// A collection's version and its entity tag.  The tag tells the store, too: one that was made anew, by
+/// the same script, comes to the same version with other objects.
+async fn state(call: &Call, collection: Collection) -> Result<(u64, String), StoreError> {
+    const TOLD: usize = 8;
+    let version = call.store.version(collection).await?;
+    let store: String = call.store.identity().await?.chars().take(TOLD).collect();
+    Ok((version, format!("W/\"{version}-{store}\"")))
 }
 
 /// GET of a `$count`.

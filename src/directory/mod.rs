@@ -38,6 +38,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, Bytes};
 use axum::http::header::{self, HeaderName};
+use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, Request};
 use axum::response::Response;
 use flate2::read::MultiGzDecoder;
@@ -66,6 +67,9 @@ use crate::store::Store;
 /// who is late is answered.
 const REQUEST_TIME: Duration = Duration::from_secs(28);
 const BODY_TIME: Duration = Duration::from_secs(20);
+/// What is taken, and thrown away, of a body that is not read, so that its sender gets to see the answer.
+const DISCARDED: usize = 8 * 1024 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// How the directory serves.
 #[derive(Debug, Clone)]
@@ -195,8 +199,18 @@ impl Served {
     }
 
     async fn handle(&self, request: Request<Body>, now: Timestamp) -> Result<Answer, Fault> {
+        let (head, mut body) = request.into_parts();
+        // Who waits to be asked for a body has not sent it.
+        let waits = head.headers.contains_key(header::EXPECT);
+        let result = self.operate(head, &mut body, now).await;
+        if !waits && !matches!(result, Err(Fault::Slow)) {
+            body::discard(body, DISCARDED, DISCARD_TIME).await;
+        }
+        result
+    }
+
+    async fn operate(&self, head: Parts, body: &mut Body, now: Timestamp) -> Result<Answer, Fault> {
         let Inner { config, callers, store, .. } = &*self.directory.inner;
-        let (head, body) = request.into_parts();
         let authorization = head.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
         let certificate = presented(&head.extensions);
         let caller = callers.caller(authorization, certificate.as_ref()).await?;
@@ -306,7 +320,8 @@ impl Call {
         }
         // A line that cannot be read names no version.
         let mut lines = self.headers.get_all(header::IF_MATCH).iter();
-        match lines.any(|line| line.to_str().is_ok_and(|tags| tags_match(tags, version))) {
+        let own = entity_tag(version);
+        match lines.any(|line| line.to_str().is_ok_and(|tags| tags_match(tags, &own))) {
             true => Ok(true),
             false => Err(Fault::Precondition),
         }
@@ -328,13 +343,12 @@ fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
         .map(Duration::from_secs)
 }
 
-/// True when one of the entity tags of `If-Match` or `If-None-Match` is that of `version`.  Weak tags
-/// count: what is compared is the object, not its bytes.
-fn tags_match(tags: &str, version: u64) -> bool {
-    let own = version.to_string();
-    tags.split(',')
-        .map(str::trim)
-        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"') == own)
+/// True when one of the entity tags of `If-Match` or `If-None-Match` is `own`.  Weak tags count: what is
+/// compared is the object, not its bytes.
+fn tags_match(tags: &str, own: &str) -> bool {
+    let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"').to_owned();
+    let own = opaque(own);
+    tags.split(',').map(str::trim).any(|tag| tag == "*" || opaque(tag) == own)
 }
 
 /// The client certificate of the connection, which the handshake has proved the possession of.
@@ -376,7 +390,7 @@ fn need(resource: &Resource, method: &Method) -> Need {
 }
 
 /// Reads a body, plain or gzip: the Go stack of the SDKs compresses what it sends.
-async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Fault> {
+async fn read_body(headers: &HeaderMap, body: &mut Body, limit: usize) -> Result<Bytes, Fault> {
     let coding = headers.get(header::CONTENT_ENCODING).map_or("identity", |value| {
         // What is not even text is no coding that is known.
         value.to_str().unwrap_or("?")

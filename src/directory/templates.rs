@@ -20,7 +20,7 @@ use crate::directory::errors::{Fault, store_fault};
 use crate::directory::list::{self, Of};
 use crate::directory::odata::{Query, Takes};
 use crate::directory::shapes::{DeviceTemplate, Entity};
-use crate::directory::{Answer, Call, validate};
+use crate::directory::{Answer, Call, entity_tag, validate};
 use crate::store::{Collection, StoreError};
 
 const KIND: Collection = Collection::DeviceTemplates;
@@ -152,7 +152,7 @@ pub(super) async fn owners(call: &Call, id: &str) -> Result<Answer, Fault> {
                 format!("{}/$metadata#directoryObjects", call.root).into(),
             );
             answer.insert("value".into(), Value::Array(Vec::new()));
-            Ok(Answer::List(answer, record.version))
+            Ok(Answer::List(answer, entity_tag(record.version)))
         }
         _ => Err(Fault::Conflict(
             "Owners cannot be added or removed: callers are no objects of this directory. The owner \

@@ -1,7 +1,10 @@
 //! Bounded reading of request bodies.
 
+use std::time::Duration;
+
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body, Bytes};
+use hyper::body::{Body, Buf, Bytes};
+use tokio::time::timeout;
 
 /// Why a body was not read.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +38,29 @@ where
         Err(error) if error.is::<LengthLimitError>() => Err(BodyError::TooLong { limit }),
         Err(error) => Err(BodyError::Broken(error.to_string())),
     }
+}
+
+/// Takes what is left of a body and throws it away, at most `limit` bytes of it, for at most `time`.
+///
+/// A refusal that is made before the body has come ends the connection under its sender, who then meets
+/// an error of the connection where the answer would have told why (RFC 9112 section 9.6).
+pub async fn discard<B>(mut body: B, limit: usize, time: Duration)
+where
+    B: Body + Unpin,
+{
+    let rest = async {
+        let mut left = limit;
+        while !body.is_end_stream() {
+            let Some(Ok(frame)) = body.frame().await else { return };
+            let bytes = frame.data_ref().map_or(0, Buf::remaining);
+            match left.checked_sub(bytes) {
+                Some(fewer) => left = fewer,
+                None => return,
+            }
+        }
+    };
+    // What is later than that is not waited for.
+    let _ = timeout(time, rest).await;
 }
 
 #[cfg(test)]

@@ -9,13 +9,18 @@ use anchorgate::domain::subject::SubjectField;
 use anchorgate::store::{Collection, Store};
 use axum::body::{Body, Bytes};
 use axum::http::Request;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::stream;
 use http_body_util::BodyExt as _;
+use rcgen::{CustomExtension, DnType, Issuer, KeyPair};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::{ADMIN, M, Server, answer, config, configuration};
+use crate::support::{ADMIN, Ca, M, READER, Server, answer, ca_params, config, configuration};
 
 const KIND: Collection = Collection::MutualTlsOauthConfigurations;
 
@@ -145,4 +150,72 @@ async fn a_body_is_as_long_as_it_may_be_and_not_longer() {
     let (status, error) = padded(MOST + 1).await;
     assert_eq!(status, 413);
     assert!(error["error"]["message"].as_str().is_some_and(|m| m.contains("1048576")), "{error}");
+}
+
+/// Most clients send all of a body before they look for the answer: one that was sent before must not be
+/// lost with the connection.
+#[tokio::test]
+async fn who_is_refused_before_the_body_has_come_is_told_why() {
+    const LENGTH: usize = 6 * 1024 * 1024;
+    let server = Server::start().await;
+    let address = server.url.strip_prefix("http://").expect("plain HTTP");
+    for (path, token, status) in [
+        (M, ADMIN, "413"),
+        (M, "wrong", "401"),
+        (M, READER, "403"),
+        ("/beta/nothing", ADMIN, "400"),
+    ] {
+        let mut connection = TcpStream::connect(address).await.expect("connected");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\
+             content-type: application/json\r\ncontent-length: {LENGTH}\r\nconnection: close\r\n\r\n"
+        );
+        connection.write_all(head.as_bytes()).await.expect("sent");
+        for _ in 0..LENGTH / 65_536 {
+            connection.write_all(&[b' '; 65_536]).await.expect("all of it can be sent");
+        }
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains(r#"{"error":{"code":"#), "{answer}");
+    }
+}
+
+/// To change a list is to send it back whole, as it was read: a longer one would never change again.
+#[tokio::test]
+async fn what_was_stored_can_be_sent_back() {
+    let server = Server::start().await;
+    let mut params = ca_params(&"n".repeat(64));
+    for part in [DnType::OrganizationName, DnType::OrganizationalUnitName] {
+        params.distinguished_name.push(part, "n".repeat(64));
+    }
+    let (root, key) = (Ca::self_signed(params), KeyPair::generate().expect("a key"));
+    let issuer = Issuer::from_params(&root.params, &root.key);
+    let authority = |n: usize| {
+        let mut params = ca_params(&format!("authority {n}"));
+        let filler =
+            CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![4; 3000]);
+        params.custom_extensions = vec![filler];
+        let made = params.signed_by(&key, &issuer).expect("a certificate");
+        json!({"certificate": STANDARD.encode(made.der()), "isRootAuthority": false})
+    };
+    let authorities: Vec<_> = (0..215).map(authority).collect();
+    let short = |count: usize| configuration("fleet", json!(authorities[..count]));
+    let (mut stored, mut refused) = (0, 0);
+    for count in (165..=authorities.len()).step_by(10) {
+        let body = short(count);
+        assert!(body.to_string().len() < 1024 * 1024);
+        let (status, made) = server.post(M, &body).await;
+        if status == 201 {
+            stored += 1;
+            let path = format!("{M}/{}", made["id"].as_str().expect("an id"));
+            let read = server.get(&path).await.1;
+            assert_eq!(server.patch(&path, &read).await.0, 200, "{count}");
+        } else {
+            refused += 1;
+            let why = made["error"]["details"][0]["message"].as_str().expect("a reason");
+            assert!(status == 400 && why.contains("at most 917504"), "{count}: {made}");
+        }
+    }
+    assert!(stored > 0 && refused > 0);
 }

@@ -352,3 +352,14 @@ async fn an_import_stops_where_nothing_comes_of_it() {
         assert!(done.told.contains(why), "{}", done.told);
     }
 }
+
+/// Graph's sentence is the same for all that can be wrong with a property: the rest is in its details.
+#[tokio::test(flavor = "multi_thread")]
+async fn why_the_directory_refuses_is_told() {
+    let server = Server::start().await;
+    let line = Line::to(&server.url);
+    let long = "x".repeat(300);
+    let create = ["create", "--field", "tls_client_auth_san_dns", "--name"];
+    line.fails(1, "[displayName: 300 characters; at most 256", &[&create[..], &[&long]].concat());
+    assert_eq!(server.get(M).await.1["value"], json!([]));
+}

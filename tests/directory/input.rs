@@ -47,6 +47,7 @@ async fn what_is_no_authority_is_refused_and_nothing_is_stored() {
         (with("certificate", json!("MII*")), certificate, "base64"),
         (with("certificate", json!(pem)), certificate, "PEM"),
         (with("certificate", json!(base64(pem.as_bytes()))), certificate, "PEM"),
+        (with("certificate", json!(base64(root.base64().as_bytes()))), certificate, "of base64"),
         (with("certificate", json!(base64(&trailing))), certificate, "left over"),
         (with("certificate", json!(base64(&root.der[..100]))), certificate, "not an X.509"),
         (Ca::self_signed(large).element(true), certificate, "at most 8192"),
@@ -117,7 +118,8 @@ async fn bad_bodies_are_errors_and_change_nothing() {
         ("null", 400),
         ("[]", 400),
         ("{", 400),
-        ("\u{feff}{}", 400),
+        ("\u{feff}", 400),
+        ("\u{feff}\u{feff}{}", 400),
         (&deep, 400),
         (&long, 413),
         (r#"{"displayName":7}"#, 400),
@@ -192,4 +194,60 @@ async fn answers_are_packed_for_who_can_unpack_them() {
         .expect("gzip");
     assert_eq!(text.as_bytes(), plain.1);
     assert!(!coding("gzip;q=0").await.0);
+}
+
+/// What command lines and editors make of bodies, and Graph takes: a byte order mark (Windows PowerShell's
+/// files), and base64 in lines (`base64`, `openssl base64`).
+#[tokio::test]
+async fn what_scripts_write_is_taken() {
+    let server = Server::start().await;
+    let root = Ca::root("root");
+    let wrapped = |end: &str| {
+        let base64 = root.base64().into_bytes();
+        let lines: Vec<_> = base64.chunks(64).map(String::from_utf8_lossy).collect();
+        lines.join(end) + end
+    };
+    for certificate in [wrapped("\n"), wrapped("\r\n"), format!(" {}\t", root.base64())] {
+        let mut element = root.element(true);
+        element["certificate"] = certificate.into();
+        let body = format!("\u{feff}{}", configuration("fleet", json!([element])));
+        let request = server.ask(Method::POST, M).header("content-type", "application/json");
+        let (status, made) = answer(request.body(body)).await;
+        assert_eq!(status, 201, "{made}");
+        assert_eq!(made["certificateAuthorities"][0]["certificate"], root.base64());
+    }
+}
+
+/// An address is fetched by others than us, too: what one reader mends silently, another one cannot read.
+#[tokio::test]
+async fn an_address_is_taken_as_it_is_or_not_at_all() {
+    let server = Server::start().await;
+    for bad in [
+        " http://pki.example/a.crl",
+        "http://pki.example/a.crl\n",
+        "http://pki.exa\tmple/a.crl",
+        "http://pki.example/a b.crl",
+        "http:pki.example/a.crl",
+        "http:/pki.example/a.crl",
+        "http:\\\\pki.example\\a.crl",
+        "http:///pki.example/a.crl",
+    ] {
+        for name in ["certificateRevocationListUrl", "deltaCertificateRevocationListUrl"] {
+            let mut element = Ca::root("root").element(true);
+            element["certificateRevocationListUrl"] = "http://pki.example/a.crl".into();
+            element[name] = bad.into();
+            let (status, error) = server.post(M, &configuration("fleet", json!([element]))).await;
+            let target = error["error"]["details"][0]["target"].as_str();
+            let want = format!("certificateAuthorities[0].{name}");
+            assert_eq!((status, target), (400, Some(&*want)), "{bad:?}: {error}");
+        }
+    }
+    for good in ["HTTP://pki.example/a%20b.crl?x=1", "https://[::1]:8080/crl"] {
+        let mut element = Ca::root("root").element(true);
+        element["certificateRevocationListUrl"] = good.into();
+        let (status, made) = server.post(M, &configuration("fleet", json!([element]))).await;
+        assert_eq!(status, 201, "{made}");
+        let stored = &made["certificateAuthorities"][0]["certificateRevocationListUrl"];
+        assert_eq!(stored, good);
+    }
 }

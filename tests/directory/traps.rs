@@ -50,6 +50,25 @@ async fn a_precondition_that_cannot_be_read_is_not_met() {
     assert_eq!(change(request.header("if-match", tag)).await.0, 200);
 }
 
+/// A directory that was lost, and made anew by the script that made the first, counts its changes alike: a
+/// reader who was told that nothing has changed would go on with the authorities of the old one.
+#[tokio::test]
+async fn a_directory_that_was_made_anew_is_another_one() {
+    let tags = async |server: &Server| {
+        let list = server.ask(Method::GET, M).send().await.expect("an answer");
+        list.headers()["etag"].clone()
+    };
+    let (old, new) = (Server::start().await, Server::start().await);
+    for server in [&old, &new] {
+        server.configuration("fleet", json!([Ca::root("root").element(true)])).await;
+    }
+    let tag = tags(&old).await;
+    assert_eq!(tag, tags(&old).await);
+    let ask = |server: &Server| server.ask(Method::GET, M).header("if-none-match", &tag).send();
+    assert_eq!(ask(&old).await.expect("an answer").status(), 304);
+    assert_eq!(ask(&new).await.expect("an answer").status(), 200);
+}
+
 #[tokio::test]
 async fn a_body_that_says_two_things_changes_nothing() {
     let server = Server::start().await;

@@ -119,6 +119,10 @@ fn read_certificate(path: &Path) -> anyhow::Result<Certificate> {
     let file = File::open(path).with_context(|| name.to_string())?;
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).with_context(|| name.to_string())?;
     ensure!(bytes.len() as u64 <= MAX_FILE, "{name}: more than {MAX_FILE} bytes, the limit");
+    // Editors of Windows put a mark before a text, which hides its first line from a reader of PEM.
+    if bytes.starts_with("\u{feff}".as_bytes()) {
+        bytes.drain(..3);
+    }
     let der = if bytes.windows(11).any(|w| w == b"-----BEGIN ") {
         let found = CertificateDer::pem_slice_iter(&bytes)
             .collect::<Result<Vec<_>, _>>()
@@ -193,6 +197,7 @@ mod tests {
         assert_eq!(told(&der), Ok(true));
         assert_eq!(told(format!("subject=CN = root\n{pem}").as_bytes()), Ok(true));
         assert_eq!(told(format!("{key}{pem}").as_bytes()), Ok(true), "its key stays here");
+        assert_eq!(told(format!("\u{feff}{pem}").as_bytes()), Ok(true), "as Windows writes it");
 
         let (leaf, _, _) = authority(|params| params.is_ca = IsCa::NoCa);
         let (old, _, _) = authority(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));

@@ -29,6 +29,10 @@ pub(super) fn stated(
     if der.starts_with(b"-----BEGIN") {
         return Err(bad("it is the base64 of PEM; send the base64 of the DER"));
     }
+    // As scripts make it that give a client library the octets of the text for those of the DER.
+    if der.starts_with(b"MII") {
+        return Err(bad("it is the base64 of base64; send the base64 of the DER"));
+    }
     if der.len() > MAX_CERTIFICATE_BYTES {
         let why = format!("{} bytes; at most {MAX_CERTIFICATE_BYTES} are taken", der.len());
         return Err(bad(&why));
@@ -134,6 +138,14 @@ pub(super) fn address(
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
             if !url.username().is_empty() || url.password().is_some() {
                 return bad("an address with a user name or password is not taken");
+            }
+            // What the parser mends, as browsers do, other readers of the address may not.
+            if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
+                return bad("it contains a blank, a control character or a backslash");
+            }
+            let host = text.get(url.scheme().len()..).and_then(|rest| rest.strip_prefix("://"));
+            if host.is_none_or(|host| host.starts_with('/')) {
+                return bad("its host does not follow `://`");
             }
             Ok(Some(text.clone()))
         }

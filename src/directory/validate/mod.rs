@@ -42,8 +42,9 @@ const AUTHORITY_INFORMATION: &str = "CertificateAuthorityInformation";
 const CONFIGURATION: &str = "MutualTlsOauthConfiguration";
 const APPLICATION: &str = "CertificateBasedApplicationConfiguration";
 
-/// Reads a request body: one JSON object.
+/// Reads a request body: one JSON object, which a byte order mark may precede (RFC 8259 section 8.1).
 pub fn object(body: &[u8]) -> Result<Map<String, Value>, Fault> {
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
     let object = match wire::parse(body) {
         Ok(Value::Object(object)) => object,
         Ok(_) => return Err(Fault::Payload("the body is no JSON object".into())),

@@ -22,7 +22,7 @@ pub enum FetchError {
         status: u16,
         /// Graph's code, empty where the body is none of Graph's.
         code: String,
-        /// Graph's sentence.
+        /// Graph's sentence, and the details that it adds.
         message: String,
         /// To be quoted to the directory's operator.
         request_id: String,

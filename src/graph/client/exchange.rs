@@ -147,18 +147,32 @@ pub(super) struct Answer {
     pub body: Vec<u8>,
 }
 
+/// Details of an error that are told.
+const DETAILS: usize = 3;
+
 impl Answer {
     fn into_error(self, now: Timestamp) -> FetchError {
         // A body that is HTML, empty or anything else is no error on top of the error.
         let json: Value = wire::parse(&self.body).unwrap_or_default();
-        let said = |name: &str| {
-            let text = json["error"][name].as_str().unwrap_or_default();
+        let said = |text: &Value| -> String {
+            let text = text.as_str().unwrap_or_default();
             text.chars().filter(|c| !c.is_control()).take(300).collect()
         };
+        let error = &json["error"];
+        let mut message = said(&error["message"]);
+        // What a sentence that is always the same does not say: which element of a list, and why.
+        let details = error["details"].as_array().into_iter().flatten();
+        for detail in details.take(DETAILS) {
+            let (target, why) = (said(&detail["target"]), said(&detail["message"]));
+            if !why.is_empty() && why != message {
+                let at = if target.is_empty() { String::new() } else { format!("{target}: ") };
+                message.push_str(&format!(" [{at}{why}]"));
+            }
+        }
         FetchError::Status {
             status: self.status.as_u16(),
-            code: said("code"),
-            message: said("message"),
+            code: said(&error["code"]),
+            message,
             request_id: text(&self.headers, "request-id").unwrap_or_default(),
             retry_after: retry_after(&self.headers, now),
         }

@@ -260,13 +260,14 @@ pub fn subject_field(value: &Value) -> Option<SubjectField> {
     }
 }
 
-/// Edm.Binary: base64 of the standard or the URL-safe alphabet, padded or not.
+/// Edm.Binary: base64 of the standard or the URL-safe alphabet, padded or not, in one line or in many.
 pub fn binary(text: &str) -> Option<Vec<u8>> {
     const LENIENT: GeneralPurposeConfig =
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let text: String = text.split_ascii_whitespace().collect();
     let alphabet =
         if text.contains(['-', '_']) { &alphabet::URL_SAFE } else { &alphabet::STANDARD };
-    GeneralPurpose::new(alphabet, LENIENT).decode(text.trim()).ok()
+    GeneralPurpose::new(alphabet, LENIENT).decode(text).ok()
 }
 
 /// Where a configuration of devices has its authorities.
