@@ -71,19 +71,24 @@ fn who_goes_away_while_it_prints_ends_it_quietly() {
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(141), String::new()));
 }
 
-#[test]
-fn who_is_too_busy_to_answer_has_not_done_what_was_asked() {
-    let busy = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let at = format!("http://{}", busy.local_addr().expect("an address"));
+/// A gateway that answers everything so; its address.
+fn answers(status: &'static str, body: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = format!("http://{}", listener.local_addr().expect("an address"));
     std::thread::spawn(move || {
-        for stream in busy.incoming() {
+        for stream in listener.incoming() {
             let mut stream = stream.expect("a connection");
             let _ = stream.read(&mut [0; 4096]);
-            let body = "{\"error\":\"busy\"}";
-            let head = "HTTP/1.1 503 Service Unavailable\r\nConnection: close";
+            let head = format!("HTTP/1.1 {status}\r\nConnection: close");
             let _ = write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         }
     });
+    at
+}
+
+#[test]
+fn who_is_too_busy_to_answer_has_not_done_what_was_asked() {
+    let at = answers("503 Service Unavailable", "{\"error\":\"busy\"}");
     for command in [["crl", "refresh"], ["crl", "show"], ["trust", "sync"], ["trust", "show"]] {
         let output = anchorgate(&[command[0], command[1], "--admin", &at]);
         assert_eq!(output.status.code(), Some(1), "{command:?}: {output:?}");
@@ -91,6 +96,20 @@ fn who_is_too_busy_to_answer_has_not_done_what_was_asked() {
     }
     let output = anchorgate(&["ready", "--admin", &at]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
+fn a_directory_that_did_not_answer_fails_the_sync() {
+    for (answer, exit) in [
+        ("{\"hub\":{\"changes\":{}}}", 0),
+        ("{\"hub\":{\"changes\":{},\"devices\":{}}}", 0),
+        ("{}", 0),
+        ("{\"hub\":{\"error\":\"no route\"},\"other\":{\"changes\":{}}}", 1),
+        ("{\"hub\":{\"changes\":{},\"devicesError\":\"no route\"}}", 1),
+    ] {
+        let output = anchorgate(&["trust", "sync", "--admin", &answers("200 OK", answer)]);
+        assert_eq!(output.status.code(), Some(exit), "{answer}: {output:?}");
+    }
 }
 
 #[test]

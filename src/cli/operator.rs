@@ -43,7 +43,7 @@ pub struct ReadyArgs {
 pub enum TrustCommand {
     /// What is in force, from where, since when
     Show(AdminArgs),
-    /// Ask the directories now
+    /// Ask the directories now; exit status 1 when one of them failed
     Sync(AdminArgs),
     /// Tell what a list answer of a directory would change if it came now; changes nothing
     Diff(DiffArgs),
@@ -138,7 +138,12 @@ pub async fn trust(command: &TrustCommand) -> anyhow::Result<ExitCode> {
         TrustCommand::Diff(_) if !args.json => show_diff(&answer),
         _ => println!("{answer:#}"),
     }
-    Ok(ExitCode::SUCCESS)
+    let failed = |source: &Value| source["error"].is_string() || source["devicesError"].is_string();
+    let sources = answer.as_object().into_iter().flatten();
+    Ok(match command {
+        TrustCommand::Sync(_) if sources.map(|(_, source)| source).any(failed) => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    })
 }
 
 /// `crl show` and `crl refresh`.
