@@ -17,6 +17,7 @@ mod confirmed;
 pub mod devices;
 mod poll;
 mod preview;
+mod rhythm;
 mod state;
 mod status;
 pub mod wire;
@@ -36,8 +37,9 @@ use crate::graph::client::{Client, Limits};
 use crate::graph::devices::Admission;
 use crate::graph::poll::Command;
 
-pub use poll::{Clock, Sync};
+pub use poll::Sync;
 pub use preview::Preview;
+pub use rhythm::Clock;
 pub use status::{HeldBack, Metrics, SkippedStatus, Status};
 
 /// What of a directory is followed.

@@ -16,15 +16,12 @@ use crate::graph::changes::Changes;
 use crate::graph::client::{Client, FetchError, Fetched, Since};
 use crate::graph::confirmed::{Confirmed, Expiry};
 use crate::graph::devices;
+use crate::graph::rhythm::{Clock, Ended, GAP, interval, pause_after};
 use crate::graph::state;
 use crate::graph::status::{HeldBack, Metrics, SkippedStatus, Status};
 use crate::graph::wire::Entry;
 use crate::graph::{Collection, Config, Handle, HandleError, lock};
 use crate::runtime::log::AUDIT;
-use crate::runtime::random::jitter;
-
-/// Tells the time of day; an argument, so that tests can say what it is.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + std::marker::Sync>;
 
 /// What an operator asks of the loop.
 pub(super) enum Command {
@@ -34,12 +31,6 @@ pub(super) enum Command {
     Approve(oneshot::Sender<Result<Changes, HandleError>>),
 }
 
-/// The least time between two polls of a directory that lets readers wait: it may answer at once.
-pub(super) const GAP: Duration = Duration::from_secs(1);
-/// The bound of the first pause after a failure; it doubles with each.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause after failures, unless polls are further apart.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// How often a list that did not change is written to disk again, for its time of fetching.
 const SAVE_EVERY: Duration = Duration::from_secs(600);
 /// Lines of a change that are logged.
@@ -76,9 +67,6 @@ struct Held {
     changes: Changes,
     since: Timestamp,
 }
-
-/// The publisher is gone: there is nobody to work for.
-pub(super) struct Ended;
 
 impl Sync {
     pub(super) fn new(
@@ -387,19 +375,6 @@ impl Sync {
         status.skipped = self.in_force.skipped.iter().map(SkippedStatus::from).collect();
         self.metrics.show(status, self.confirmed.at());
     }
-}
-
-/// Until the next poll after `failures` in a row: no less than the directory `asked` for.
-pub(super) fn pause_after(failures: u32, every: Duration, asked: Option<Duration>) -> Duration {
-    let doubled = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    // Half a second more: jitter may be nothing at all.
-    let pause = jitter(doubled.min(LONGEST_PAUSE.max(every))) + Duration::from_millis(500);
-    asked.map_or(pause, |asked| asked.max(pause))
-}
-
-/// A tenth more or less than the configured interval.
-pub(super) fn interval(every: Duration) -> Duration {
-    every - every / 10 + jitter(every / 5)
 }
 
 /// The list that an answer makes of what is in force.  What the answer shortens stays as it is.

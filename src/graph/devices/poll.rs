@@ -18,7 +18,7 @@ use crate::graph::devices::Handle;
 use crate::graph::devices::round::Round;
 use crate::graph::devices::state;
 use crate::graph::devices::status::{HeldBack, Metrics, Status};
-use crate::graph::poll::{Clock, Ended, GAP, interval, pause_after};
+use crate::graph::rhythm::{Clock, Ended, GAP, interval, pause_after};
 use crate::graph::{Config, HandleError};
 use crate::runtime::log::AUDIT;
 
