@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::SendRequest;
@@ -16,6 +16,7 @@ use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
 
 use crate::tls::provider;
 
@@ -29,6 +30,8 @@ pub struct Device {
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
     driver: JoinHandle<hyper::Result<()>>,
+    /// Cancelled when the driver has let go of the connection.
+    ended: CancellationToken,
     /// The TLS session was resumed, without showing the certificate again.
     pub resumed: bool,
 }
@@ -76,8 +79,13 @@ impl Device {
         let tls = TlsConnector::from(Arc::clone(&self.config)).connect(name, tcp).await?;
         let resumed = tls.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
-        let driver = tokio::spawn(connection);
-        Ok(Connection { sender, driver, resumed })
+        let ended = CancellationToken::new();
+        let told = ended.clone().drop_guard();
+        let driver = tokio::spawn(async move {
+            let _told = told;
+            connection.await
+        });
+        Ok(Connection { sender, driver, ended, resumed })
     }
 }
 
@@ -108,13 +116,19 @@ impl Connection {
             .header(header::HOST, "localhost")
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Full::new(Bytes::from(form)))?;
-        let sent = match self.sender.ready().await {
-            Ok(()) => self.sender.send_request(request).await,
-            Err(error) => Err(error),
+        let sent = async {
+            self.sender.ready().await?;
+            self.sender.send_request(request).await
+        };
+        let sent = tokio::select! {
+            biased;
+            sent = sent => sent.map_err(Some),
+            // A request that is handed over while the connection ends is not always told of that.
+            () = self.ended.cancelled() => Err(None),
         };
         let answer = match sent {
             Ok(answer) => answer,
-            Err(error) => return Err(self.ended(error).await),
+            Err(error) => return Err(self.why_ended(error).await),
         };
         let status = answer.status();
         let body = answer.into_body().collect().await?.to_bytes();
@@ -127,11 +141,12 @@ impl Connection {
     }
 
     /// Why the connection is of no use any more: what TLS says of it, if it says anything.
-    async fn ended(&mut self, error: hyper::Error) -> anyhow::Error {
-        let error = match (&mut self.driver).await {
-            Ok(Err(of_connection)) => of_connection,
+    async fn why_ended(&mut self, error: Option<hyper::Error>) -> anyhow::Error {
+        const ENDED: &str = "the connection ended";
+        let of_connection = match (&mut self.driver).await {
+            Ok(Err(of_connection)) => Some(of_connection),
             _ => error,
         };
-        anyhow::Error::new(error).context("the connection ended")
+        of_connection.map_or_else(|| anyhow!(ENDED), |why| anyhow::Error::new(why).context(ENDED))
     }
 }
