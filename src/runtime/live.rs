@@ -88,7 +88,6 @@ impl WeakLive {
 
 impl Writer {
     /// What is in force now.
-    #[allow(clippy::expect_used, reason = "the message is a proof")]
     pub fn current(&self) -> Arc<Active> {
         self.live.current()
     }
