@@ -11,8 +11,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anchorgate::domain::trust::crl::{ListReader, RevocationList};
-use anchorgate::domain::trust::revocations::{CrlMode, Question, Revocations};
+use anchorgate::trust::revocation::{CrlMode, Question, Revocations};
+use anchorgate::x509::crl::{ListReader, RevocationList};
 use aws_lc_rs::digest::{SHA256, digest};
 use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
 use crl_maker::{Ca, NOW};

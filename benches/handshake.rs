@@ -99,8 +99,7 @@ fn handshakes(c: &mut Criterion) {
                 (0..n)
                     .map(|_| {
                         // Nothing is remembered: the device and its issuer are seen for the first time.
-                        let mut trust =
-                            anchorgate::domain::trust::snapshot::Snapshot::clone(&active.trust);
+                        let mut trust = anchorgate::trust::snapshot::Snapshot::clone(&active.trust);
                         trust.signatures = Arc::default();
                         active.trust = Arc::new(trust);
                         writer.publish(active.clone());

@@ -4,25 +4,25 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anchorgate::domain::cert::Certificate;
-use anchorgate::domain::subject::SubjectField;
-use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices, Kind};
-use anchorgate::domain::trust::devices::{
+use anchorgate::trust::configurations::{AnchorSet, Authority, Configuration, Devices, Kind};
+use anchorgate::trust::devices::{
     Change, DeviceKey, DeviceRegistry, KnownTo, News, ObjectKey, Registries, Registry,
 };
-use anchorgate::domain::trust::path::second;
-use anchorgate::domain::trust::path::signature::SignatureMemo;
-use anchorgate::domain::trust::revocations::Revocations;
-use anchorgate::domain::trust::snapshot::{Snapshot, TrustPolicy};
-use anchorgate::domain::verify::{UnverifiedChain, judge};
+use anchorgate::trust::judge::devices::{UnverifiedChain, judge};
+use anchorgate::trust::path::signature::SignatureMemo;
+use anchorgate::trust::path::webpki::check_with_webpki;
+use anchorgate::trust::revocation::Revocations;
+use anchorgate::trust::snapshot::{Snapshot, TrustPolicy};
+use anchorgate::trust::subject::SubjectField;
+use anchorgate::x509::certificate::Certificate;
+use anchorgate::x509::time::Timestamp;
 use criterion::{Criterion, criterion_group, criterion_main};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
-#[path = "../tests/support/forge.rs"]
-mod forge;
-use forge::{Key, NOW, Spec, cn};
+#[path = "../src/x509/test_certificates.rs"]
+mod test_certificates;
+use test_certificates::{Key, NOW, Spec, cn};
 
 /// Configurations in a snapshot: a tenant's limit in Graph, and a hundred tenants.
 const CONFIGURATIONS: [usize; 2] = [1, 10_000];
@@ -169,7 +169,7 @@ fn decisions(c: &mut Criterion) {
     let parsed = UnverifiedChain::from_der(&chain).expect("a chain");
     let verified = judge(&parsed, &warm, now).expect("accepted");
     group.bench_function("second opinion", |b| {
-        b.iter(|| second::opinion(black_box(verified[0].path()), now).expect("agreement"));
+        b.iter(|| check_with_webpki(black_box(verified[0].path()), now).expect("agreement"));
     });
     group.finish();
 }

@@ -5,9 +5,9 @@
 
 use std::hint::black_box;
 
-use anchorgate::domain::cert::Fingerprint;
-use anchorgate::domain::token::claims::{Claims, Confirmation};
-use anchorgate::domain::token::{Algorithm, SigningKey};
+use anchorgate::token::claims::{Claims, Confirmation};
+use anchorgate::token::{Algorithm, SigningKey};
+use anchorgate::x509::certificate::Fingerprint;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{self, KeySize};

@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::hint::black_box;
 use std::process::Command;
 
-use anchorgate::domain::trust::anchors::ConfigurationId;
-use anchorgate::domain::trust::devices::{
+use anchorgate::trust::configurations::ConfigurationId;
+use anchorgate::trust::devices::{
     Change, DeviceKey, DeviceRegistry, KnownTo, News, ObjectKey, Standing,
 };
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anchorgate::cli::quickstart::client::Device;
-use anchorgate::domain::token::policy::TokenPolicy;
-use anchorgate::domain::token::terms::{Resource, Terms};
 use anchorgate::http::listen::bind;
 use anchorgate::http::peer::Peer;
 use anchorgate::oauth::{self, TokenEndpoint};
 use anchorgate::tls::acceptor::{Bounds, Edge, serve};
 use anchorgate::tls::{self, metrics::Metrics};
+use anchorgate::token::policy::TokenPolicy;
+use anchorgate::token::terms::{Resource, Terms};
 use criterion::{Criterion, criterion_group, criterion_main};
 use hyper::Request;
 use hyper::body::Incoming;

@@ -5,8 +5,8 @@
 
 use std::hint::black_box;
 
-use anchorgate::domain::cert::{Certificate, Fingerprint};
-use anchorgate::domain::subject::{SubjectField, SubjectId};
+use anchorgate::trust::subject::{SubjectField, SubjectId};
+use anchorgate::x509::certificate::{Certificate, Fingerprint};
 use criterion::{Criterion, criterion_group, criterion_main};
 use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 

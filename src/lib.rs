@@ -8,16 +8,19 @@
 //!
 //! # The map
 //!
-//! | rank | part | what it is for |
+//! | rank | part | purpose |
 //! |---|---|---|
-//! | 0 | [`domain`] | what is decided: certificates, paths, revocation, subjects, tokens. Pure: time and bytes are arguments |
-//! | 1 | [`runtime`] | what running code shares: the live cell and its one writer, tasks, readiness, logging, files that are whole |
-//! | 2 | [`http`] | one HTTP connection: limits, bounded bodies, replies |
-//! | 3 | [`tls`] [`keyring`] [`graph`] [`crl`] [`store`] | adapters: the edge, our own keys, Graph as a source, CRLs as a source, storage |
-//! | 4 | [`oauth`] [`directory`] [`admin`] | the planes |
-//! | 5 | [`config`] | the only reader of settings: typed parts, all problems at once |
-//! | 6 | [`app`] | the composition root |
-//! | 7 | [`cli`] | the commands, the quickstart among them |
+//! | 0 | [`x509`] | reads bytes: DER, time, names, certificates, revocation lists. Knows nothing of trust |
+//! | 1 | [`trust`] | judges: configurations, paths, revocation, subjects, devices, snapshot, refusals. Knows nothing of tokens |
+//! | 2 | [`token`] | grants: policy, claims, keys, assertions, replay |
+//! | 3 | [`runtime`] | shared by running code: the live cell and its one writer, tasks, readiness, logging, whole files |
+//! | 4 | [`http`] | one HTTP connection in, and HTTP clients out |
+//! | 5 | [`tls`] [`keyring`] [`graph`] [`crl`] [`store`] [`oauth`] | adapters and the token plane; `graph` only talks |
+//! | 6 | [`sync`] [`directory`] | `sync` follows a directory and decides what comes into force; `directory` serves one |
+//! | 7 | [`admin`] | the operators' plane |
+//! | 8 | [`config`] | the only reader of settings: typed parts, all problems at once |
+//! | 9 | [`app`] | the composition root |
+//! | 10 | [`cli`] | the commands, the quickstart among them |
 //!
 //! A part imports only parts of a strictly lower rank, never a sibling; `tests/layers.rs` enforces it.
 //! Each part owns its `Config`, metrics and errors, and none imports [`config`].
@@ -100,11 +103,14 @@ pub mod cli;
 pub mod config;
 pub mod crl;
 pub mod directory;
-pub mod domain;
 pub mod graph;
 pub mod http;
 pub mod keyring;
 pub mod oauth;
 pub mod runtime;
 pub mod store;
+pub mod sync;
 pub mod tls;
+pub mod token;
+pub mod trust;
+pub mod x509;

@@ -7,12 +7,12 @@ mod lists;
 
 use std::sync::Arc;
 
-use anchorgate::domain::cert::Certificate;
-use anchorgate::domain::name::Name;
-use anchorgate::domain::refusal::Code;
-use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::crl::{Fault, Kind, ListReader, RevocationList};
-use anchorgate::domain::trust::revocations::{CrlMode, Question, Revocations};
+use anchorgate::trust::refusal::Code;
+use anchorgate::trust::revocation::{CrlMode, Question, Revocations};
+use anchorgate::x509::certificate::Certificate;
+use anchorgate::x509::crl::{Fault, Kind, ListReader, RevocationList};
+use anchorgate::x509::name::Name;
+use anchorgate::x509::time::Timestamp;
 use crl_maker::{Ca, HOUR, NOW, extension, name, tlv};
 use lists::{check_at, code, read};
 

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use anchorgate::crl::{self, Config};
-use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::anchors::AnchorSet;
-use anchorgate::domain::trust::assembly::ListState;
+use anchorgate::trust::assembly::ListState;
+use anchorgate::trust::configurations::AnchorSet;
+use anchorgate::x509::time::Timestamp;
 use crl_maker::{Ca, HOUR, NOW};
 use source::{anchors, number, start, start_at};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -154,9 +154,7 @@ async fn a_list_that_differs_in_one_serial_only_is_another() {
     running.refresh().await;
     // Whoever asked is told when the list is on its way, not before.
     let sent = running.updates.try_recv().expect("sent by now");
-    let anchorgate::domain::trust::assembly::Update::Lists {
-        state: ListState::InForce(list), ..
-    } = sent
+    let anchorgate::trust::assembly::Update::Lists { state: ListState::InForce(list), .. } = sent
     else {
         panic!("{sent:?}")
     };

@@ -9,11 +9,11 @@ mod crl_model;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use anchorgate::domain::cert::Certificate;
-use anchorgate::domain::refusal::Code;
-use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::crl::{ListReader, RevocationList};
-use anchorgate::domain::trust::revocations::{CrlMode, Question, Revocations};
+use anchorgate::trust::refusal::Code;
+use anchorgate::trust::revocation::{CrlMode, Question, Revocations};
+use anchorgate::x509::certificate::Certificate;
+use anchorgate::x509::crl::{ListReader, RevocationList};
+use anchorgate::x509::time::Timestamp;
 use crl_maker::{Ca, HOUR, List, NOW};
 use proptest::prelude::*;
 

@@ -5,16 +5,16 @@ mod crl_maker;
 
 use std::sync::Arc;
 
-use anchorgate::domain::application::judge_application;
-use anchorgate::domain::cert::Certificate;
-use anchorgate::domain::refusal::Code;
-use anchorgate::domain::subject::SubjectField;
-use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices, Kind};
-use anchorgate::domain::trust::crl::RevocationList;
-use anchorgate::domain::trust::revocations::{CrlMode, Revocations};
-use anchorgate::domain::trust::snapshot::{Snapshot, TrustPolicy};
-use anchorgate::domain::verify::{UnverifiedChain, judge};
+use anchorgate::trust::configurations::{AnchorSet, Authority, Configuration, Devices, Kind};
+use anchorgate::trust::judge::applications::judge_application;
+use anchorgate::trust::judge::devices::{UnverifiedChain, judge};
+use anchorgate::trust::refusal::Code;
+use anchorgate::trust::revocation::{CrlMode, Revocations};
+use anchorgate::trust::snapshot::{Snapshot, TrustPolicy};
+use anchorgate::trust::subject::SubjectField;
+use anchorgate::x509::certificate::Certificate;
+use anchorgate::x509::crl::RevocationList;
+use anchorgate::x509::time::Timestamp;
 use crl_maker::{Ca, HOUR, KEY_USAGE_CA, KEY_USAGE_LISTS, NOW};
 
 /// A configuration of devices, and one of applications, that these roots are anchors of.

@@ -10,10 +10,10 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use anchorgate::domain::cert::Certificate;
-use anchorgate::domain::refusal::Code;
-use anchorgate::domain::trust::crl::RevocationList;
-use anchorgate::domain::trust::revocations::{CrlMode, Question, Revocations};
+use anchorgate::trust::refusal::Code;
+use anchorgate::trust::revocation::{CrlMode, Question, Revocations};
+use anchorgate::x509::certificate::Certificate;
+use anchorgate::x509::crl::RevocationList;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use crl_maker::{Ca, List, NOW, tlv};

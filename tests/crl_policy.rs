@@ -8,17 +8,17 @@ mod lists;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anchorgate::domain::cert::Certificate;
-use anchorgate::domain::refusal::Code;
-use anchorgate::domain::subject::SubjectField;
-use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::anchors::{
+use anchorgate::trust::configurations::{
     AnchorSet, Authority, Configuration, ConfigurationId, Devices, Kind as Trusts,
 };
-use anchorgate::domain::trust::revocations::{
+use anchorgate::trust::refusal::Code;
+use anchorgate::trust::revocation::{
     AuthorityPolicy, CrlMode, ListPolicy, ListRules, Question, RevocationPolicy, Revocations,
     Selector, Unusable,
 };
+use anchorgate::trust::subject::SubjectField;
+use anchorgate::x509::certificate::Certificate;
+use anchorgate::x509::time::Timestamp;
 use crl_maker::{Ca, NOW};
 use lists::{check_at, code, read};
 

@@ -6,10 +6,10 @@ mod crl_maker;
 
 use std::sync::Arc;
 
-use anchorgate::domain::refusal::Code;
-use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::crl::{Fault, ListReader, RevocationList};
-use anchorgate::domain::trust::revocations::{CrlMode, Question, Revocations};
+use anchorgate::trust::refusal::Code;
+use anchorgate::trust::revocation::{CrlMode, Question, Revocations};
+use anchorgate::x509::crl::{Fault, ListReader, RevocationList};
+use anchorgate::x509::time::Timestamp;
 use crl_maker::{Ca, NOW, extension, name, sequence, tlv};
 
 fn try_read(ca: &Ca, bytes: &[u8]) -> Result<RevocationList, Fault> {

@@ -10,17 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anchorgate::crl::{self, Config, Metrics, Source};
-use anchorgate::domain::cert::Certificate;
-use anchorgate::domain::refusal::Code;
-use anchorgate::domain::subject::SubjectField;
-use anchorgate::domain::trust::anchors::{
+use anchorgate::trust::assembly::{Assembly, Update};
+use anchorgate::trust::configurations::{
     AnchorSet, Authority, Configuration, ConfigurationId, Devices, Kind,
 };
-use anchorgate::domain::trust::assembly::{Assembly, Update};
-use anchorgate::domain::trust::revocations::{AuthorityPolicy, CrlMode, ListPolicy, Selector};
-use anchorgate::domain::trust::sightings::Sightings;
-use anchorgate::domain::trust::snapshot::Snapshot;
-use anchorgate::domain::verify::{UnverifiedChain, judge};
+use anchorgate::trust::judge::devices::{UnverifiedChain, judge};
+use anchorgate::trust::refusal::Code;
+use anchorgate::trust::revocation::addresses_seen::Sightings;
+use anchorgate::trust::revocation::{AuthorityPolicy, CrlMode, ListPolicy, Selector};
+use anchorgate::trust::snapshot::Snapshot;
+use anchorgate::trust::subject::SubjectField;
+use anchorgate::x509::certificate::Certificate;
 use crl_maker::{Ca, NOW, extension, tlv};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;

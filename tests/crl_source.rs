@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use anchorgate::crl::{self, Config, RefreshError};
-use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::anchors::AnchorSet;
-use anchorgate::domain::trust::assembly::ListState;
-use anchorgate::domain::trust::revocations::{AuthorityPolicy, CrlMode, ListPolicy, Selector};
+use anchorgate::trust::assembly::ListState;
+use anchorgate::trust::configurations::AnchorSet;
+use anchorgate::trust::revocation::{AuthorityPolicy, CrlMode, ListPolicy, Selector};
+use anchorgate::x509::time::Timestamp;
 use crl_maker::{Ca, HOUR, NOW};
 use source::{anchors, number, start, start_at};
 use tokio::net::TcpListener;

@@ -9,21 +9,21 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use anchorgate::domain::refusal::Refusal;
-use anchorgate::domain::time::Timestamp;
+use anchorgate::trust::refusal::Refusal;
+use anchorgate::x509::time::Timestamp;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-#[path = "support/forge.rs"]
-mod forge;
 #[path = "support/judges.rs"]
 mod judges;
 #[path = "support/mutants.rs"]
 mod mutants;
-use forge::{NOW, pem};
+#[path = "../src/x509/test_certificates.rs"]
+mod test_certificates;
 use mutants::{Mutant, mutant};
+use test_certificates::{NOW, pem};
 
 #[test]
 fn openssl_agrees() {

@@ -11,13 +11,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::anchors::Kind;
-use anchorgate::domain::trust::assembly::Update;
+use anchorgate::graph::Collection;
 use anchorgate::graph::auth::Credential;
 use anchorgate::graph::client::Limits;
-use anchorgate::graph::{Collection, Config, Handle, Metrics, follow};
 use anchorgate::runtime::log::Secret;
+use anchorgate::sync::{Config, Handle, Metrics, follow};
+use anchorgate::trust::assembly::Update;
+use anchorgate::trust::configurations::Kind;
+use anchorgate::x509::time::Timestamp;
 use directory::{A, ADMIN, Ca, Server};
 use misbehaving::{Misbehaving, Reply, Seen};
 use prometheus_client::registry::Registry;

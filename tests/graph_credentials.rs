@@ -11,7 +11,8 @@ use std::time::Duration;
 use anchorgate::graph::auth::{
     AssertionStyle, AuthError, Credential, ManagedIdentity, TokenEndpoint, TokenSource,
 };
-use anchorgate::graph::client::{Client, Fetched, HttpSettings, Limits, Since};
+use anchorgate::graph::client::{Client, Fetched, Limits, Since};
+use anchorgate::http::outbound::{ClientSettings, ProxyChoice, ServerAuthorities};
 use anchorgate::runtime::log::Secret;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
@@ -29,13 +30,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-fn http() -> HttpSettings {
-    HttpSettings {
-        ca_bundle: Some(Vec::new()),
-        proxy: false,
+fn http() -> ClientSettings {
+    ClientSettings {
+        authorities: ServerAuthorities::Only(Vec::new()),
+        proxy: ProxyChoice::Direct,
         connect: Duration::from_secs(5),
-        read: Duration::from_secs(5),
-        request: Duration::from_secs(5),
+        read: Some(Duration::from_secs(5)),
+        request: Some(Duration::from_secs(5)),
     }
 }
 
@@ -230,7 +231,10 @@ async fn a_hub_takes_a_client_certificate() {
         certificate: file(&folder, "c.pem", leaf.pem().as_bytes()),
         key: file(&folder, "k.pem", leaf_key.serialize_pem().as_bytes()),
     };
-    let settings = HttpSettings { ca_bundle: Some(ca_pem.pem().into_bytes()), ..http() };
+    let settings = ClientSettings {
+        authorities: ServerAuthorities::Only(ca_pem.pem().into_bytes()),
+        ..http()
+    };
     let source = TokenSource::new(credential.clone(), settings);
     assert_eq!(source.token().await.expect("a token").secret.expose(), "hub");
     // The token is bound to the certificate, so that the directory is shown it as well.

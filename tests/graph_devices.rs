@@ -10,14 +10,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::assembly::Update;
-use anchorgate::domain::trust::devices::{DeviceKey, DeviceRegistry, Registry, Standing};
 use anchorgate::graph::auth::Credential;
 use anchorgate::graph::client::Limits;
-use anchorgate::graph::devices::{Admission, Status};
-use anchorgate::graph::{Config, Handle, HandleError, Metrics, TooOld, follow};
 use anchorgate::runtime::log::Secret;
+use anchorgate::sync::Admission;
+use anchorgate::sync::devices::Status;
+use anchorgate::sync::{Config, Handle, HandleError, Metrics, TooOld, follow};
+use anchorgate::trust::assembly::Update;
+use anchorgate::trust::devices::{DeviceKey, DeviceRegistry, Registry, Standing};
+use anchorgate::x509::time::Timestamp;
 use misbehaving::{Misbehaving, Reply, Seen};
 use reqwest::Url;
 use serde_json::{Value, json};
@@ -141,7 +142,7 @@ impl Rig {
         self.pages.lock().expect("whole").insert(token.to_owned(), reply);
     }
 
-    fn devices(&self) -> &anchorgate::graph::devices::Handle {
+    fn devices(&self) -> &anchorgate::sync::devices::Handle {
         self.handle.devices().expect("devices are followed")
     }
 

@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::assembly::Update;
 use anchorgate::graph::auth::{Credential, TokenEndpoint};
 use anchorgate::graph::client::Limits;
-use anchorgate::graph::{Config, Handle, HandleError, Metrics, TooOld, follow};
 use anchorgate::runtime::log::Secret;
+use anchorgate::sync::{Config, Handle, HandleError, Metrics, TooOld, follow};
+use anchorgate::trust::assembly::Update;
+use anchorgate::x509::time::Timestamp;
 use directory::{Ca, M, Server, ca_params};
 use flate2::Compression;
 use flate2::write::GzEncoder;

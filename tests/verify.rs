@@ -8,9 +8,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-#[path = "support/forge.rs"]
-mod forge;
-use forge::{Key, Spec, cn, crl, oid, pem, seq, tlv};
+#[path = "../src/x509/test_certificates.rs"]
+mod test_certificates;
+use test_certificates::{Key, Spec, cn, crl, oid, pem, seq, tlv};
 
 const AT: &str = "2026-06-01T00:00:00Z";
 const DNS: u8 = 2;
@@ -147,38 +147,49 @@ fn every_refusal_code_of_the_judge_can_be_had() {
         (
             "authority_not_ca",
             World::with(|w| {
-                w.intermediate = w.intermediate.clone().without(forge::BASIC_CONSTRAINTS);
+                w.intermediate =
+                    w.intermediate.clone().without(test_certificates::BASIC_CONSTRAINTS);
             }),
         ),
         ("signature_invalid", World::with(|w| w.issuer_key = 3)),
-        ("signature_algorithm", World::with(|w| w.device.algorithm = forge::ECDSA_SHA1.to_vec())),
+        (
+            "signature_algorithm",
+            World::with(|w| w.device.algorithm = test_certificates::ECDSA_SHA1.to_vec()),
+        ),
         (
             "key_usage",
             World::with(|w| {
-                w.device = w.device.clone().with(forge::KEY_USAGE, true, forge::key_usage(&[2]));
+                w.device = w.device.clone().with(
+                    test_certificates::KEY_USAGE,
+                    true,
+                    test_certificates::key_usage(&[2]),
+                );
             }),
         ),
         (
             "key_usage",
             World::with(|w| {
-                let usage = forge::key_usage(&[6]);
-                w.intermediate = w.intermediate.clone().with(forge::KEY_USAGE, true, usage);
+                let usage = test_certificates::key_usage(&[6]);
+                w.intermediate =
+                    w.intermediate.clone().with(test_certificates::KEY_USAGE, true, usage);
             }),
         ),
         (
             "extended_key_usage",
             World::with(|w| {
-                let usage = seq(&[oid(forge::SERVER_AUTH)]);
-                w.device = w.device.clone().with(forge::EXTENDED_KEY_USAGE, false, usage);
+                let usage = seq(&[oid(test_certificates::SERVER_AUTH)]);
+                w.device =
+                    w.device.clone().with(test_certificates::EXTENDED_KEY_USAGE, false, usage);
             }),
         ),
         (
             "name_constraint",
             World::with(|w| {
-                let only = forge::name_constraints(&[(DNS, b"fleet.example".to_vec())], &[]);
-                w.root = w.root.clone().with(forge::NAME_CONSTRAINTS, true, only);
-                let san = forge::general_names(&[(DNS, b"other.example".to_vec())]);
-                w.device = w.device.clone().with(forge::SUBJECT_ALT_NAME, false, san);
+                let only =
+                    test_certificates::name_constraints(&[(DNS, b"fleet.example".to_vec())], &[]);
+                w.root = w.root.clone().with(test_certificates::NAME_CONSTRAINTS, true, only);
+                let san = test_certificates::general_names(&[(DNS, b"other.example".to_vec())]);
+                w.device = w.device.clone().with(test_certificates::SUBJECT_ALT_NAME, false, san);
             }),
         ),
         ("path_length", World::with(|w| w.root = w.root.clone().path_length(0))),
@@ -191,17 +202,17 @@ fn every_refusal_code_of_the_judge_can_be_had() {
         (
             "path_budget",
             World::with(|w| {
-                let many = forge::name_constraints(&names(900), &[]);
-                w.root = w.root.clone().with(forge::NAME_CONSTRAINTS, true, many);
-                let san = forge::general_names(&names(900));
-                w.device = w.device.clone().with(forge::SUBJECT_ALT_NAME, false, san);
+                let many = test_certificates::name_constraints(&names(900), &[]);
+                w.root = w.root.clone().with(test_certificates::NAME_CONSTRAINTS, true, many);
+                let san = test_certificates::general_names(&names(900));
+                w.device = w.device.clone().with(test_certificates::SUBJECT_ALT_NAME, false, san);
             }),
         ),
         (
             "policy",
             World::with(|w| {
-                let required = forge::policy_constraints(Some(0), None);
-                w.root = w.root.clone().with(forge::POLICY_CONSTRAINTS, true, required);
+                let required = test_certificates::policy_constraints(Some(0), None);
+                w.root = w.root.clone().with(test_certificates::POLICY_CONSTRAINTS, true, required);
             }),
         ),
         ("crl_missing", World::with(|w| w.crl_url = true)),
@@ -220,16 +231,16 @@ fn every_refusal_code_of_the_judge_can_be_had() {
             "subject_ambiguous",
             World::with(|w| {
                 w.field = "tls_client_auth_san_dns";
-                let san = forge::general_names(&names(2));
-                w.device = w.device.clone().with(forge::SUBJECT_ALT_NAME, false, san);
+                let san = test_certificates::general_names(&names(2));
+                w.device = w.device.clone().with(test_certificates::SUBJECT_ALT_NAME, false, san);
             }),
         ),
         (
             "subject_invalid",
             World::with(|w| {
                 w.field = "tls_client_auth_san_dns";
-                let san = forge::general_names(&[(DNS, b"*.fleet.example".to_vec())]);
-                w.device = w.device.clone().with(forge::SUBJECT_ALT_NAME, false, san);
+                let san = test_certificates::general_names(&[(DNS, b"*.fleet.example".to_vec())]);
+                w.device = w.device.clone().with(test_certificates::SUBJECT_ALT_NAME, false, san);
             }),
         ),
         ("configuration_ambiguous", twice),
@@ -253,8 +264,8 @@ fn none_of(request: &Value) -> String {
 fn a_good_chain_is_accepted_with_its_identity() {
     let mut request = World::with(|w| {
         w.field = "tls_client_auth_san_uri";
-        let san = forge::general_names(&[(URI, b"urn:device:1".to_vec())]);
-        w.device = w.device.clone().with(forge::SUBJECT_ALT_NAME, false, san);
+        let san = test_certificates::general_names(&[(URI, b"urn:device:1".to_vec())]);
+        w.device = w.device.clone().with(test_certificates::SUBJECT_ALT_NAME, false, san);
         w.crl_url = true;
         let (fresh, later) = ("260501000000Z", "260701000000Z");
         w.lists = vec![crl(&cn("Root"), fresh, later, &[(&[0x43], None)], Key::number(0))];

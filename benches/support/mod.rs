@@ -7,17 +7,17 @@ use std::time::SystemTime;
 
 use anchorgate::cli::quickstart::crl::{Entry, List, Reason, issue};
 use anchorgate::cli::quickstart::pki::{Authority, Identity, Subject};
-use anchorgate::domain::subject::SubjectField;
-use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::token::keys::{Algorithm, SigningKey, SigningKeys};
-use anchorgate::domain::trust::anchors::{
-    AnchorSet, Authority as TrustedAuthority, Configuration, ConfigurationId, Devices, Kind,
-};
-use anchorgate::domain::trust::crl::RevocationList;
-use anchorgate::domain::trust::revocations::Revocations;
-use anchorgate::domain::trust::snapshot::Snapshot;
 use anchorgate::runtime::live::{Active, Live, Writer};
 use anchorgate::tls::{self, metrics::Metrics};
+use anchorgate::token::keys::{Algorithm, SigningKey, SigningKeys};
+use anchorgate::trust::configurations::{
+    AnchorSet, Authority as TrustedAuthority, Configuration, ConfigurationId, Devices, Kind,
+};
+use anchorgate::trust::revocation::Revocations;
+use anchorgate::trust::snapshot::Snapshot;
+use anchorgate::trust::subject::SubjectField;
+use anchorgate::x509::crl::RevocationList;
+use anchorgate::x509::time::Timestamp;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use rustls::pki_types::pem::PemObject;

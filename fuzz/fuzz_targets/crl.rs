@@ -3,8 +3,8 @@
 //! `cargo +nightly fuzz run crl -- -max_total_time=600`
 #![no_main]
 
-use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::crl::{Fault, ListReader};
+use anchorgate::x509::time::Timestamp;
+use anchorgate::x509::crl::{Fault, ListReader};
 use libfuzzer_sys::fuzz_target;
 
 const NOW: Timestamp = Timestamp(1_767_225_600);

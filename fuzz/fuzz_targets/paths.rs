@@ -9,8 +9,8 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../tests/support/forge.rs"]
-mod forge;
+#[path = "../../src/x509/test_certificates.rs"]
+mod test_certificates;
 #[path = "../../tests/support/judges.rs"]
 mod judges;
 #[path = "../../tests/support/mutants.rs"]

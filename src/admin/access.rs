@@ -5,7 +5,7 @@ use std::fmt;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use hyper::{HeaderMap, header};
 
-use crate::domain::cert::Fingerprint;
+use crate::x509::certificate::Fingerprint;
 
 /// What a token is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::domain::cert::Certificate;
-use crate::domain::refusal::{Code, Refusal};
-use crate::domain::trust::anchors::Skipped;
-use crate::domain::trust::crl::RevocationList;
-use crate::domain::trust::path::search::Attempt;
-use crate::domain::verify::Verified;
+use crate::trust::configurations::Skipped;
+use crate::trust::judge::devices::Verified;
+use crate::trust::path::search::Attempt;
+use crate::trust::refusal::{Code, Refusal};
+use crate::x509::certificate::Certificate;
+use crate::x509::crl::RevocationList;
 
 /// A revocation list of the request.
 pub enum List {

@@ -277,7 +277,7 @@ fn names_loopback(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::cert::Fingerprint;
+    use crate::x509::certificate::Fingerprint;
     use http_body_util::BodyExt;
 
     fn config(listen: &str, tokens: &[&str]) -> Config {

@@ -19,24 +19,24 @@ use crate::admin::Admin;
 use crate::config::{Config, DirectoryPart};
 use crate::crl;
 use crate::directory::{Directory, Served};
-use crate::domain::trust::assembly::Assembly;
-use crate::domain::trust::snapshot::Snapshot;
-use crate::graph;
 use crate::http::listen::serve_plain;
 use crate::http::peer::Peer;
 use crate::http::serve::Limits;
 use crate::keyring;
 use crate::oauth::{self, PublicPlane, TokenEndpoint};
-use crate::runtime::claim::{Claim, claim};
 use crate::runtime::health::Ready;
 use crate::runtime::live::{Active, Live};
+use crate::runtime::lock_file::{Claim, claim};
 use crate::runtime::publisher::{OwnChange, Publisher};
 use crate::runtime::tasks::Tasks;
 use crate::store::Store;
+use crate::sync;
 use crate::tls;
 use crate::tls::acceptor::{Edge, serve};
 use crate::tls::closing::OpenConnections;
 use crate::tls::tickets::Secrets;
+use crate::trust::assembly::Assembly;
+use crate::trust::snapshot::Snapshot;
 
 use sockets::Sockets;
 
@@ -135,10 +135,10 @@ impl App {
             None => (None, None),
         };
         let mut sources = Vec::new();
-        let graph_metrics = graph::Metrics::register(&mut registry);
+        let graph_metrics = sync::Metrics::register(&mut registry);
         for source in config.graph {
             let (metrics, clock) = (graph_metrics.clone(), Arc::clone(&clock));
-            let (handle, sync) = graph::follow(source, metrics, updates.clone(), clock)?;
+            let (handle, sync) = sync::follow(source, metrics, updates.clone(), clock)?;
             tasks.spawn_until_stop(sync.run());
             sources.push(handle);
         }
@@ -159,7 +159,7 @@ impl App {
             nothing,
             anchors_in_force,
             crl_handle.clone(),
-            sources.iter().filter_map(graph::Handle::devices).cloned().collect(),
+            sources.iter().filter_map(sync::Handle::devices).cloned().collect(),
         ));
         let admin = operator::plane(&config.admin, ready, registry, &live, crl_handle, sources);
 

@@ -16,16 +16,17 @@ use tokio::sync::watch;
 use crate::admin::answer::Answer;
 use crate::admin::{self, Admin, MAX_LARGE_BODY};
 use crate::crl;
-use crate::domain::time::Timestamp;
-use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices, Kind};
-use crate::domain::trust::snapshot::Snapshot;
-use crate::domain::verify::{UnverifiedChain, explain};
 use crate::graph;
-use crate::graph::HandleError;
 use crate::http::reply;
 use crate::runtime::health::Ready;
 use crate::runtime::live::Live;
+use crate::sync;
+use crate::sync::HandleError;
 use crate::tls::acceptor::Bounds;
+use crate::trust::configurations::{AnchorSet, Authority, Configuration, Devices, Kind};
+use crate::trust::judge::devices::{UnverifiedChain, explain};
+use crate::trust::snapshot::Snapshot;
+use crate::x509::time::Timestamp;
 
 /// Bytes of a chain to judge: PEM may have any text between the certificates.
 const MAX_CHAIN: usize = 2 * 1024 * 1024;
@@ -37,7 +38,7 @@ pub(super) fn plane(
     mut registry: Registry,
     live: &Live,
     lists: crl::Handle,
-    sources: Vec<graph::Handle>,
+    sources: Vec<sync::Handle>,
 ) -> Arc<Admin> {
     let started = Timestamp::from(SystemTime::now());
     let generation: Gauge = Gauge::default();
@@ -181,7 +182,7 @@ fn verify(live: &Live, body: &Bytes) -> reply::Reply {
 }
 
 /// Asks one source now, for its configurations and, where they are needed, its devices.
-async fn sync(source: &graph::Handle) -> Value {
+async fn sync(source: &sync::Handle) -> Value {
     let devices = async {
         match source.devices() {
             Some(devices) => Some(devices.sync_now().await),
@@ -202,7 +203,7 @@ async fn sync(source: &graph::Handle) -> Value {
 }
 
 /// Puts in force what one source holds back, of its configurations and of its devices.
-async fn approve(sources: &[graph::Handle], body: &Bytes) -> reply::Reply {
+async fn approve(sources: &[sync::Handle], body: &Bytes) -> reply::Reply {
     let source = match named(sources, body) {
         Ok(source) => source,
         Err(reply) => return *reply,
@@ -225,7 +226,7 @@ async fn approve(sources: &[graph::Handle], body: &Bytes) -> reply::Reply {
 }
 
 /// Tells what the list answer `{"answer": …}` would change if a source gave it.
-fn diff(sources: &[graph::Handle], body: &Bytes) -> reply::Reply {
+fn diff(sources: &[sync::Handle], body: &Bytes) -> reply::Reply {
     let source = match named(sources, body) {
         Ok(source) => source,
         Err(reply) => return *reply,
@@ -240,9 +241,9 @@ fn diff(sources: &[graph::Handle], body: &Bytes) -> reply::Reply {
 
 /// The source that the body names as `source`; the only one of devices when it names none.
 fn named<'a>(
-    sources: &'a [graph::Handle],
+    sources: &'a [sync::Handle],
     body: &Bytes,
-) -> Result<&'a graph::Handle, Box<reply::Reply>> {
+) -> Result<&'a sync::Handle, Box<reply::Reply>> {
     let refused = |status, why: &str| Err(Box::new(refused(status, why)));
     let name = match member(body, "source") {
         Ok(name) => name,
@@ -355,7 +356,7 @@ pub(super) fn become_ready(
     nothing: Arc<AnchorSet>,
     mut changes: watch::Receiver<Arc<AnchorSet>>,
     lists: crl::Handle,
-    registries: Vec<graph::devices::Handle>,
+    registries: Vec<sync::devices::Handle>,
 ) -> impl Future<Output = ()> + Send + 'static {
     const LOOK: Duration = Duration::from_millis(200);
     let (trust, revocation) = (ready.latch("trust"), ready.latch("revocation"));

@@ -13,11 +13,9 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
-use crate::domain::cert::{Certificate, GeneralName};
-use crate::domain::time::Timestamp;
-use crate::domain::trust::crl::{
-    CrlError, Fault, Kind, ListReader, Only, RevocationList, Unverified,
-};
+use crate::x509::certificate::{Certificate, GeneralName};
+use crate::x509::crl::{CrlError, Fault, Kind, ListReader, Only, RevocationList, Unverified};
+use crate::x509::time::Timestamp;
 
 /// Bytes of a list that are read here: more than any limit for fetching.
 const MAX_LIST: u64 = 4 << 30;

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use reqwest::redirect::Policy;
-use reqwest::{Certificate, Method};
+use reqwest::Method;
 use serde_json::Value;
 use url::Url;
 
+use crate::http::outbound::{ClientSettings, ServerAuthorities};
 use crate::runtime::log::Secret;
 
 /// Where the admin plane is, and who asks.
@@ -43,16 +43,13 @@ impl Gateway {
         body: Option<Value>,
     ) -> anyhow::Result<Value> {
         let url = self.admin.join(path)?;
-        // No redirects: the token is for this address.
-        let mut client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(Policy::none())
-            .timeout(Duration::from_secs(120));
+        let mut client =
+            ClientSettings { request: Some(Duration::from_secs(120)), ..ClientSettings::default() };
         if let Some(file) = &self.admin_ca_bundle {
             let pem = std::fs::read(file).with_context(|| file.display().to_string())?;
-            client = client.tls_certs_only(Certificate::from_pem_bundle(&pem)?);
+            client.authorities = ServerAuthorities::Only(pem);
         }
-        let mut request = client.build().context("HTTP client")?.request(method, url.clone());
+        let mut request = client.client()?.request(method, url.clone());
         if let Some(token) = self.token()? {
             request = request.bearer_auth(token.expose());
         }

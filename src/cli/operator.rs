@@ -4,19 +4,18 @@ use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
-use reqwest::redirect::Policy;
-use reqwest::{Certificate, Method};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::crl::{InspectArgs, inspect, show_status};
 use crate::cli::gateway::Gateway;
-use crate::domain::time::Timestamp;
-use crate::graph::client::read_limited;
 use crate::graph::wire;
+use crate::http::outbound::{ClientSettings, ProxyChoice, ServerAuthorities, read_limited};
+use crate::x509::time::Timestamp;
 
 /// Bytes of a list answer that are compared: the admin plane takes 16 MiB with what is around it.
 const MAX_ANSWER: usize = 15 * 1024 * 1024;
@@ -275,15 +274,12 @@ impl DiffArgs {
         let read = |file: &PathBuf| {
             std::fs::read_to_string(file).with_context(|| file.display().to_string())
         };
-        // No redirects: the token is for this address.
-        let mut client = reqwest::Client::builder()
-            .redirect(Policy::none())
-            .connect_timeout(Duration::from_secs(10))
-            .timeout(Duration::from_secs(60));
+        let mut client =
+            ClientSettings { proxy: ProxyChoice::Environment, ..ClientSettings::default() };
         if let Some(file) = &self.ca_bundle {
-            client = client.tls_certs_only(Certificate::from_pem_bundle(read(file)?.as_bytes())?);
+            client.authorities = ServerAuthorities::Only(read(file)?.into_bytes());
         }
-        let mut request = client.build().context("HTTP client")?.get(&self.answer);
+        let mut request = client.client()?.get(&self.answer);
         if let Some(file) = &self.token_file {
             request = request.bearer_auth(read(file)?.trim());
         }

@@ -7,12 +7,13 @@ use rustls_pki_types::pem::PemObject;
 
 use crate::config::clients::{fields, subjects, terms};
 use crate::config::read::{Section, text};
-use crate::domain::token::application::{Application, AuthMethod, Names};
-use crate::domain::token::policy::TokenPolicy;
-use crate::domain::token::terms::Terms;
-use crate::domain::trust::anchors::ConfigurationId;
-use crate::domain::verify::UnverifiedChain;
-use crate::graph::{Collection, Config};
+use crate::graph::Collection;
+use crate::sync::Config;
+use crate::token::application::{Application, AuthMethod, Names};
+use crate::token::policy::TokenPolicy;
+use crate::token::terms::Terms;
+use crate::trust::configurations::ConfigurationId;
+use crate::trust::judge::devices::UnverifiedChain;
 
 /// Reads one client.  `None` after a problem was noted.
 pub fn read(section: &mut Section, own: Option<&Terms>, folder: &Path) -> Option<Application> {

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::config::read::{Section, text};
-use crate::domain::subject::{SubjectField, SubjectId};
-use crate::domain::token::policy::{Client, Subjects};
-use crate::domain::token::terms::{MAX_LIFETIME, Resource, Terms};
-use crate::domain::trust::anchors::ConfigurationId;
+use crate::token::policy::{Client, Subjects};
+use crate::token::terms::{MAX_LIFETIME, Resource, Terms};
+use crate::trust::configurations::ConfigurationId;
+use crate::trust::subject::{SubjectField, SubjectId};
 
 /// Reads a `[[client]]` whose bearers are devices.
 pub(super) fn read(section: &mut Section, own: Option<&Terms>) -> Option<Client> {

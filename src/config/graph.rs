@@ -10,9 +10,8 @@ use crate::config::read::{Section, text, url};
 use crate::graph::auth::{
     AssertionStyle, Credential, INSTANCE_METADATA, ManagedIdentity, TokenEndpoint,
 };
-use crate::graph::devices::Admission;
-use crate::graph::{Config, TooOld};
 use crate::runtime::log::Secret;
+use crate::sync::{Admission, Config, TooOld};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);

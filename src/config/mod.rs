@@ -19,16 +19,15 @@ use std::time::Duration;
 use crate::admin as admin_plane;
 use crate::crl;
 use crate::directory;
-use crate::domain::token::policy::TokenPolicy;
-use crate::domain::trust::revocations::ListPolicy;
-use crate::domain::trust::snapshot::TrustPolicy;
-use crate::graph as graph_source;
 use crate::keyring;
 use crate::oauth as oauth_plane;
 use crate::runtime::log::Format;
 use crate::store::Database;
 use crate::tls;
 use crate::tls::acceptor::Bounds;
+use crate::token::policy::TokenPolicy;
+use crate::trust::revocation::ListPolicy;
+use crate::trust::snapshot::TrustPolicy;
 
 pub use read::Problem;
 
@@ -63,7 +62,7 @@ pub struct Config {
     /// The embedded directory, if there is one.
     pub directory: Option<DirectoryPart>,
     /// The directories that are synced from.
-    pub graph: Vec<graph_source::Config>,
+    pub graph: Vec<crate::sync::Config>,
     /// The admin plane.
     pub admin: admin_plane::Config,
     /// How long a stop waits for requests in flight.

@@ -8,9 +8,9 @@ use url::Url;
 use crate::config::applications;
 use crate::config::clients;
 use crate::config::read::{Section, text, url};
-use crate::domain::token::application::Application;
-use crate::domain::token::keys::Algorithm;
-use crate::domain::token::policy::TokenPolicy;
+use crate::token::application::Application;
+use crate::token::keys::Algorithm;
+use crate::token::policy::TokenPolicy;
 
 /// What `[oauth]` says.
 pub struct OauthSettings {

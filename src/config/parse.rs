@@ -17,13 +17,13 @@ use crate::config::{
 use crate::directory;
 use crate::directory::auth::{Permission, StaticToken};
 use crate::directory::issuers::{Issuer, KeySource};
-use crate::domain::trust::snapshot::TrustPolicy;
 use crate::keyring;
 use crate::oauth as oauth_plane;
 use crate::runtime::log::Format;
 use crate::store::Database;
 use crate::tls::acceptor::Bounds;
 use crate::tls::{self, ClientAuth};
+use crate::trust::snapshot::TrustPolicy;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

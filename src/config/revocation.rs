@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::config::read::{Section, file, text};
 use crate::crl;
-use crate::domain::cert::Fingerprint;
-use crate::domain::dn;
-use crate::domain::trust::revocations::{AuthorityPolicy, CrlMode, ListPolicy, Selector};
+use crate::trust::revocation::{AuthorityPolicy, CrlMode, ListPolicy, Selector};
+use crate::x509::certificate::Fingerprint;
+use crate::x509::name::parse::from_rfc4514;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -71,7 +71,7 @@ fn authority(section: &mut Section) -> AuthorityPolicy {
     });
     let subject =
         section.take("subject", "a subject as RFC 4514 writes it: CN=…,O=…", |value| {
-            dn::from_rfc4514(&text(value)?).ok()
+            from_rfc4514(&text(value)?).ok()
         });
     let sha256 = section.take("sha256", "the SHA-256 of a certificate in hexadecimal", |value| {
         Some(Fingerprint(hex(value.as_str()?)?.try_into().ok()?))

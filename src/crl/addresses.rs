@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use crate::crl::point::{self, Point};
+use crate::crl::address_state::{self, Point};
 use crate::crl::source::Source;
 use crate::crl::status::Status;
 use crate::crl::transport::Location;
-use crate::domain::trust::anchors::AnchorSet;
-use crate::domain::trust::assembly::ListState;
-use crate::domain::trust::sightings;
+use crate::trust::assembly::ListState;
+use crate::trust::configurations::AnchorSet;
+use crate::trust::revocation::addresses_seen;
 
 impl Source {
     /// Takes up addresses that matter now and drops those that do not.
@@ -20,11 +20,11 @@ impl Source {
             Some(sighted) => sighted.under(&anchors),
             None => Vec::new(),
         };
-        let mut wants = point::wants(&anchors, &self.config.policy, &sightings);
+        let mut wants = address_state::wants(&anchors, &self.config.policy, &sightings);
         if self.sighted.is_some() {
             self.want_deltas(&mut wants);
         }
-        let point::Wants { addresses: wanted, signers, authorities, unmatched } = wants;
+        let address_state::Wants { addresses: wanted, signers, authorities, unmatched } = wants;
         self.tell_unmatched(&anchors, unmatched);
         let same_signers = self.authorities == authorities;
         self.authorities = authorities;
@@ -78,7 +78,7 @@ impl Source {
 
     /// Adds the addresses of deltas that the lists in force name (freshestCRL, RFC 5280 section
     /// 5.2.6).  Their signatures were verified, so it is the issuer who says so.
-    fn want_deltas(&self, wants: &mut point::Wants) {
+    fn want_deltas(&self, wants: &mut address_state::Wants) {
         for (address, point) in &self.points {
             let (Some(list), Some(wanted)) = (&point.list, wants.addresses.get(address)) else {
                 continue;
@@ -87,11 +87,10 @@ impl Source {
                 continue;
             }
             let namers = wanted.authorities.clone();
-            let names = list
-                .freshest
-                .iter()
-                .filter_map(|point| point.names.iter().flatten().find_map(sightings::web_address));
-            for delta in names.take(sightings::MAX_ADDRESSES) {
+            let names = list.freshest.iter().filter_map(|point| {
+                point.names.iter().flatten().find_map(addresses_seen::web_address)
+            });
+            for delta in names.take(addresses_seen::MAX_ADDRESSES) {
                 for namer in &namers {
                     wants.add(&delta.into(), namer.clone(), true);
                 }

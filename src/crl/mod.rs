@@ -3,7 +3,7 @@
 //! The directory says which addresses matter, and by a switch the certificates that it trusts do too;
 //! this part keeps the latest good list of each in force:
 //! loads it from disk first, fetches it when it is due, verifies it off the runtime's threads, and
-//! sends it on as an [`Update`](crate::domain::trust::assembly::Update).
+//! sends it on as an [`Update`](crate::trust::assembly::Update).
 //!
 //! # Invariants
 //! - A list that cannot be fetched, read or verified, or that is older than the one in force,
@@ -18,13 +18,13 @@
 //! next try, a moment later, finds the list.  The addresses are kept over a restart with the lists, so
 //! that this happens once in the life of an address.
 
+mod address_state;
 mod addresses;
+mod fetch;
 mod filter;
-mod flight;
 mod persistence;
-mod point;
 mod schedule;
-mod sighted;
+mod seen_addresses;
 mod source;
 mod status;
 mod transport;
@@ -36,13 +36,13 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::crl::status::Board;
-use crate::domain::time::Timestamp;
-use crate::domain::trust::revocations::ListPolicy;
-use crate::domain::trust::sightings::Sightings;
+use crate::trust::revocation::ListPolicy;
+use crate::trust::revocation::addresses_seen::Sightings;
+use crate::x509::time::Timestamp;
 
+pub use address_state::Rejected;
+pub use fetch::LookError;
 pub use filter::is_private;
-pub use flight::LookError;
-pub use point::Rejected;
 pub use schedule::Timing;
 pub use source::Source;
 pub use status::{ErrorStatus, ListStatus, Metrics, PolicyStatus, Status};

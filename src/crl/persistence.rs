@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
 use crate::crl::transport::Validators;
-use crate::domain::cert::Fingerprint;
-use crate::domain::time::Timestamp;
+use crate::x509::certificate::Fingerprint;
+use crate::x509::time::Timestamp;
 
 const MAGIC: &[u8; 8] = b"agcrl\x00\x01\n";
 const TAIL: u64 = 4 + 32 + 8;

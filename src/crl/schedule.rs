@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::domain::time::Timestamp;
-use crate::domain::trust::crl::RevocationList;
+use crate::x509::crl::RevocationList;
+use crate::x509::time::Timestamp;
 
 /// Bounds of the intervals between two looks at one address.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,17 +9,17 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::crl::flight::{Hangar, Landed, LookError, Plan};
+use crate::crl::address_state::Point;
+use crate::crl::fetch::{Hangar, Landed, LookError, Plan};
 use crate::crl::persistence::Store;
-use crate::crl::point::Point;
-use crate::crl::sighted::Sighted;
+use crate::crl::seen_addresses::Sighted;
 use crate::crl::status::{Board, Metrics, Outcome, Status};
 use crate::crl::transport::Transport;
 use crate::crl::{Clock, Config, Error, Handle, Refresh};
-use crate::domain::cert::{Certificate, Fingerprint};
-use crate::domain::time::Timestamp;
-use crate::domain::trust::anchors::AnchorSet;
-use crate::domain::trust::assembly::{ListState, Update};
+use crate::trust::assembly::{ListState, Update};
+use crate::trust::configurations::AnchorSet;
+use crate::x509::certificate::{Certificate, Fingerprint};
+use crate::x509::time::Timestamp;
 
 /// The running part.
 pub struct Source {

@@ -10,9 +10,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
-use crate::crl::point::{Namer, Point, Wanted};
-use crate::domain::time::Timestamp;
-use crate::domain::trust::crl::{Kind, RevocationList};
+use crate::crl::address_state::{Namer, Point, Wanted};
+use crate::x509::crl::{Kind, RevocationList};
+use crate::x509::time::Timestamp;
 
 /// One address.  Times are RFC 3339.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::directory::errors::Fault;
 use crate::directory::issuers::{self, Issuer, TrustedIssuer};
-use crate::domain::cert::Fingerprint;
+use crate::x509::certificate::Fingerprint;
 
 /// Graph's permissions for what the directory serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

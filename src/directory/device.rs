@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::directory::shapes::{DeviceTemplate, Entity};
-use crate::domain::cert::Fingerprint;
-use crate::domain::time::Timestamp;
+use crate::x509::certificate::Fingerprint;
+use crate::x509::time::Timestamp;
 
 /// The annotation that tells a gateway which trust domain a device is of.
 pub const CONFIGURATION: &str = "@anchorgate.mutualTlsOauthConfigurationId";

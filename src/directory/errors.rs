@@ -3,8 +3,8 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::domain::time::Timestamp;
 use crate::store::StoreError;
+use crate::x509::time::Timestamp;
 
 /// A request that is not done, in Graph's terms.
 #[derive(Debug, Clone, PartialEq, Eq)]

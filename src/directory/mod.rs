@@ -29,8 +29,8 @@ mod device;
 mod devices;
 mod list;
 mod names;
+mod object_locks;
 mod templates;
-mod turns;
 
 use std::io::Read;
 use std::sync::Arc;
@@ -53,15 +53,15 @@ use crate::directory::answers::{
 use crate::directory::auth::{Authenticator, Caller, Need, StaticToken};
 use crate::directory::errors::Fault;
 use crate::directory::issuers::Issuer;
+use crate::directory::object_locks::Turns;
 use crate::directory::routes::Resource;
-use crate::directory::turns::Turns;
-use crate::domain::cert::Fingerprint;
-use crate::domain::time::Timestamp;
 use crate::http::body::{self, BodyError};
 use crate::http::peer::Peer;
 use crate::runtime::log::AUDIT;
 use crate::runtime::random::{guid, is_guid};
 use crate::store::Store;
+use crate::x509::certificate::Fingerprint;
+use crate::x509::time::Timestamp;
 
 /// How long a request may take, and its body: below the time after which a connection is cut off, so that
 /// who is late is answered.

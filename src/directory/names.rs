@@ -1,8 +1,8 @@
 //! A distinguished name as .NET writes it, which is how Graph fills `issuer`: most specific part first,
 //! `S=` for a state and `E=` for an e-mail address.  For people to read; nothing is decided by it.
 
-use crate::domain::dn::dotted;
-use crate::domain::name::{self, Attribute, Name};
+use crate::x509::name::oid::dotted;
+use crate::x509::name::{self, Attribute, Name};
 
 const SHORT_NAMES: &[(&str, &[u8])] = &[
     ("CN", &[0x55, 4, 3]),
@@ -54,8 +54,8 @@ fn attribute(attribute: &Attribute<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::der::tag;
-    use crate::domain::name::tests::encode;
+    use crate::x509::der::tag;
+    use crate::x509::name::tests::encode;
 
     #[test]
     fn it_reads_as_graphs_examples_do() {

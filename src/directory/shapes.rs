@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::domain::cert::Fingerprint;
-use crate::domain::subject::SubjectField;
+use crate::trust::subject::SubjectField;
+use crate::x509::certificate::Fingerprint;
 
 /// `microsoft.graph.mutualTlsOauthConfiguration`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod listen;
+pub mod outbound;
 pub mod peer;
 pub mod reply;
 pub mod serve;

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::domain::refusal::Refusal;
-use crate::domain::verify::UnverifiedChain;
+use crate::trust::judge::devices::UnverifiedChain;
+use crate::trust::refusal::Refusal;
 
 /// The other end of a connection.  Parsed once; judged for every request.
 #[derive(Debug, Clone)]

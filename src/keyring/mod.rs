@@ -20,7 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
-use crate::domain::token::keys::{Algorithm, KeyError, SigningKey, SigningKeys};
+use crate::token::keys::{Algorithm, KeyError, SigningKey, SigningKeys};
 
 pub use watch::{Change, watch};
 

@@ -13,9 +13,9 @@ use tokio::sync::{Notify, mpsc};
 use tracing::{error, info};
 use zeroize::Zeroizing;
 
-use crate::domain::cert::Fingerprint;
-use crate::domain::token::keys::SigningKeys;
 use crate::keyring::{Config, identity, read, signing_keys, ticket_secrets};
+use crate::token::keys::SigningKeys;
+use crate::x509::certificate::Fingerprint;
 
 /// A key that changed.
 pub enum Change {

@@ -6,10 +6,10 @@ use hyper::StatusCode;
 use hyper::header::{self, HeaderValue};
 use serde::Serialize;
 
-use crate::domain::refusal::Refusal;
-use crate::domain::token::assertion::AssertionError;
-use crate::domain::token::{AuthMethod, Denied};
 use crate::http::reply::{self, Reply};
+use crate::token::assertion::AssertionError;
+use crate::token::{AuthMethod, Denied};
+use crate::trust::refusal::Refusal;
 
 /// Why a request gets no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -152,7 +152,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::refusal::Code;
+    use crate::trust::refusal::Code;
 
     proptest! {
         /// 6749-17: only the allowed characters.

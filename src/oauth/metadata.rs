@@ -9,12 +9,12 @@ use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
 use url::Url;
 
-use crate::domain::token::assertion::AssertionAlgorithm;
-use crate::domain::token::{AuthMethod, Grant, SigningKeys, TokenPolicy};
 use crate::http::peer::Peer;
 use crate::http::reply::{self, Reply};
 use crate::oauth::{Config, TOKEN_PATH, TokenEndpoint, address};
 use crate::runtime::live::Live;
+use crate::token::assertion::AssertionAlgorithm;
+use crate::token::{AuthMethod, Grant, SigningKeys, TokenPolicy};
 
 /// The path of the key set.
 pub const JWKS_PATH: &str = "/jwks.json";
@@ -167,8 +167,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::domain::token::keys::tests::signing_key;
-    use crate::domain::token::{Algorithm, Resource, Terms};
+    use crate::token::keys::tests::signing_key;
+    use crate::token::{Algorithm, Resource, Terms};
 
     fn documents(issuer: &str, scopes: &[&str]) -> Documents {
         let resource = Resource {

@@ -3,9 +3,9 @@
 use hyper::header;
 use hyper::http::request::Parts;
 
-use crate::domain::token::grants::{Grant, TokenRequest, parse_scope};
 use crate::oauth::error::OauthError;
 use crate::runtime::log::Secret;
+use crate::token::grants::{Grant, TokenRequest, parse_scope};
 
 /// Parameters of one request.
 pub const MAX_PARAMETERS: usize = 64;

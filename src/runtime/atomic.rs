@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::domain::cert::Fingerprint;
+use crate::x509::certificate::Fingerprint;
 
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]

@@ -8,8 +8,8 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
 
-use crate::domain::token::keys::SigningKeys;
-use crate::domain::trust::snapshot::Snapshot;
+use crate::token::keys::SigningKeys;
+use crate::trust::snapshot::Snapshot;
 
 /// What is in force.
 #[derive(Clone)]

@@ -1,9 +1,9 @@
 //! Rank 1: what running code shares.
 
 pub mod atomic;
-pub mod claim;
 pub mod health;
 pub mod live;
+pub mod lock_file;
 pub mod log;
 pub mod pace;
 pub mod publisher;

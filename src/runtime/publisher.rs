@@ -13,10 +13,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{error, info};
 
-use crate::domain::token::keys::SigningKeys;
-use crate::domain::trust::anchors::AnchorSet;
-use crate::domain::trust::assembly::{Assembly, Update};
 use crate::runtime::live::{Active, EdgeTls, Writer};
+use crate::token::keys::SigningKeys;
+use crate::trust::assembly::{Assembly, Update};
+use crate::trust::configurations::AnchorSet;
 
 /// How long a build that failed waits before it is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -125,10 +125,10 @@ impl fmt::Debug for Publisher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::token::keys::{Algorithm, SigningKey};
-    use crate::domain::trust::anchors::AnchorSet;
-    use crate::domain::trust::snapshot::Snapshot;
     use crate::runtime::live::Live;
+    use crate::token::keys::{Algorithm, SigningKey};
+    use crate::trust::configurations::AnchorSet;
+    use crate::trust::snapshot::Snapshot;
 
     fn nothing() -> Active {
         let key = rcgen::KeyPair::generate().expect("a key");

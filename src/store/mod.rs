@@ -11,7 +11,7 @@
 //! There are two engines: a file of our own for one process, which needs nothing else, and a PostgreSQL
 //! database for several replicas.  The same tests run against both.
 
-mod announce;
+mod changes;
 mod embedded;
 mod objects;
 mod postgres;
@@ -22,11 +22,11 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use announce::Announcer;
+use changes::Announcer;
 use embedded::{Embedded, Write};
 use postgres::Postgres;
 
-pub use announce::Versions;
+pub use changes::Versions;
 pub use objects::{Change, Collection, Record, Since, StoreError};
 pub use postgres::{Database, DatabaseUrlError, Follower};
 

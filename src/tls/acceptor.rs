@@ -18,8 +18,6 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span};
 
-use crate::domain::refusal::{Code, Refusal};
-use crate::domain::verify::UnverifiedChain;
 use crate::http::listen;
 use crate::http::peer::Peer;
 use crate::http::serve::{Limits, Protocol, connection};
@@ -27,8 +25,10 @@ use crate::runtime::live::{EdgeTls, Live};
 use crate::runtime::log::AUDIT;
 use crate::tls::closing::OpenConnections;
 use crate::tls::metrics::Metrics;
-use crate::tls::shares::Shares;
+use crate::tls::per_address::Shares;
 use crate::tls::verifier::refused;
+use crate::trust::judge::devices::UnverifiedChain;
+use crate::trust::refusal::{Code, Refusal};
 
 /// Bounds of one TLS listener.
 #[derive(Debug, Clone)]

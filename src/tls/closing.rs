@@ -16,10 +16,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::domain::refusal::Refusal;
-use crate::domain::verify::{UnverifiedChain, judge};
 use crate::runtime::live::Live;
 use crate::runtime::log::AUDIT;
+use crate::trust::judge::devices::{UnverifiedChain, judge};
+use crate::trust::refusal::Refusal;
 
 /// Between two looks at whether trust has changed: what changes meanwhile is judged once.
 const LOOK: Duration = Duration::from_secs(1);
@@ -132,13 +132,13 @@ fn tell(number: u64, open: &Open, refusal: &Refusal, generation: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::cert::Certificate;
-    use crate::domain::subject::SubjectField;
-    use crate::domain::token::keys::{Algorithm, SigningKey, SigningKeys};
-    use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices, Kind};
-    use crate::domain::trust::snapshot::Snapshot;
     use crate::runtime::live::Active;
     use crate::tls::{self, metrics::Metrics};
+    use crate::token::keys::{Algorithm, SigningKey, SigningKeys};
+    use crate::trust::configurations::{AnchorSet, Authority, Configuration, Devices, Kind};
+    use crate::trust::snapshot::Snapshot;
+    use crate::trust::subject::SubjectField;
+    use crate::x509::certificate::Certificate;
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
     use rustls::sign::CertifiedKey;
 

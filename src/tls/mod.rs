@@ -3,7 +3,7 @@
 pub mod acceptor;
 pub mod closing;
 pub mod metrics;
-mod shares;
+mod per_address;
 pub mod tickets;
 pub mod verifier;
 

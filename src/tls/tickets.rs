@@ -21,7 +21,7 @@ use aws_lc_rs::rand;
 use rustls::server::ProducesTickets;
 use zeroize::Zeroizing;
 
-use crate::domain::time::Timestamp;
+use crate::x509::time::Timestamp;
 
 /// How long a ticket is good for, whichever secrets are there.
 pub const LIFETIME: Duration = Duration::from_secs(12 * 3600);

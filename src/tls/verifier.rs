@@ -18,13 +18,13 @@ use rustls::{
 };
 use tracing::info;
 
-use crate::domain::application::admit;
-use crate::domain::cert::{Certificate, Fingerprint};
-use crate::domain::refusal::{Code, Refusal};
-use crate::domain::verify::UnverifiedChain;
 use crate::runtime::live::WeakLive;
 use crate::runtime::log::AUDIT;
 use crate::tls::metrics::Metrics;
+use crate::trust::judge::applications::admit;
+use crate::trust::judge::devices::UnverifiedChain;
+use crate::trust::refusal::{Code, Refusal};
+use crate::x509::certificate::{Certificate, Fingerprint};
 
 /// Judges client certificates in the handshake, or lets them all through to the request.
 pub struct Verifier {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anchorgate::directory::shapes::{Binary, CertificateAuthority, MutualTlsOauthConfiguration};
 use anchorgate::directory::{Config, Directory};
-use anchorgate::domain::subject::SubjectField;
 use anchorgate::store::{Collection, Store};
+use anchorgate::trust::subject::SubjectField;
 use axum::body::{Body, Bytes};
 use axum::http::Request;
 use base64::Engine as _;

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anchorgate::domain::cert::Fingerprint;
+use anchorgate::x509::certificate::Fingerprint;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -2,7 +2,7 @@
 
 use anchorgate::directory::Config;
 use anchorgate::directory::auth::{Permission, StaticToken};
-use anchorgate::domain::cert::Fingerprint;
+use anchorgate::x509::certificate::Fingerprint;
 use reqwest::Method;
 use serde_json::json;
 

@@ -4,8 +4,8 @@ use std::io;
 use std::sync::{Mutex, Once};
 
 use anchorgate::cli::quickstart::pki::{Authority, Identity, Subject};
-use anchorgate::domain::cert::Fingerprint;
-use anchorgate::domain::subject::SubjectField;
+use anchorgate::trust::subject::SubjectField;
+use anchorgate::x509::certificate::Fingerprint;
 use reqwest::Method;
 use rustls::version::{TLS12, TLS13};
 use serde_json::Value;

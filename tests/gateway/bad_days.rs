@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anchorgate::cli::quickstart::world::World;
-use anchorgate::domain::subject::SubjectField;
+use anchorgate::trust::subject::SubjectField;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use anchorgate::cli::quickstart::pki::{Authority, Subject};
-use anchorgate::domain::subject::SubjectField;
 use anchorgate::store::{Collection, Database, Store, StoreError};
+use anchorgate::trust::subject::SubjectField;
 
 use super::hub::follower;
 use super::postgres::Cluster;

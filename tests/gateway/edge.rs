@@ -4,8 +4,8 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anchorgate::cli::quickstart::pki::{Authority, Subject};
-use anchorgate::domain::subject::SubjectField;
-use anchorgate::domain::time::Timestamp;
+use anchorgate::trust::subject::SubjectField;
+use anchorgate::x509::time::Timestamp;
 use rustls::AlertDescription;
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};

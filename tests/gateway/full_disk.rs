@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anchorgate::domain::subject::SubjectField;
+use anchorgate::trust::subject::SubjectField;
 
 use super::{Gateway, IN_FORCE};
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anchorgate::cli::quickstart::client::{Connection, Device};
 use anchorgate::cli::quickstart::world::{Domain, World};
-use anchorgate::domain::subject::SubjectField;
+use anchorgate::trust::subject::SubjectField;
 use serde_json::{Value, json};
 
 use super::misbehaving::{Misbehaving, Reply};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anchorgate::cli::quickstart::pki::Subject;
-use anchorgate::domain::subject::SubjectField;
+use anchorgate::trust::subject::SubjectField;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{DecodingKey, Validation};
 use rustls::pki_types::CertificateDer;

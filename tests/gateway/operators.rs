@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use anchorgate::domain::cert::Fingerprint;
-use anchorgate::domain::subject::SubjectField;
+use anchorgate::trust::subject::SubjectField;
+use anchorgate::x509::certificate::Fingerprint;
 use reqwest::Method;
 use reqwest::header::AUTHORIZATION;
 

@@ -1,6 +1,6 @@
 //! What operators are told of the trust list before it changes.
 
-use anchorgate::domain::subject::SubjectField;
+use anchorgate::trust::subject::SubjectField;
 use serde_json::{Value, json};
 
 use super::Gateway;

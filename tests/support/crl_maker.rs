@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use anchorgate::domain::cert::Certificate;
-use anchorgate::domain::time::Timestamp;
+use anchorgate::x509::certificate::Certificate;
+use anchorgate::x509::time::Timestamp;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,

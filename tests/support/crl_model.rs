@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use anchorgate::domain::cert::Certificate;
-use anchorgate::domain::refusal::Code;
-use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::crl::{CrlError, ListReader, RevocationList};
-use anchorgate::domain::trust::revocations::{CrlMode, Question, Revocations};
+use anchorgate::trust::refusal::Code;
+use anchorgate::trust::revocation::{CrlMode, Question, Revocations};
+use anchorgate::x509::certificate::Certificate;
+use anchorgate::x509::crl::{CrlError, ListReader, RevocationList};
+use anchorgate::x509::time::Timestamp;
 
 use crate::crl_maker::{self, Ca, List, NOW, extension, sequence, time, tlv};
 

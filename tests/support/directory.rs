@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anchorgate::directory::auth::{Permission, StaticToken};
 use anchorgate::directory::{Config, Directory};
-use anchorgate::domain::cert::Fingerprint;
 use anchorgate::http::listen::{bind, serve_plain};
 use anchorgate::http::serve::Limits;
 use anchorgate::store::Store;
+use anchorgate::x509::certificate::Fingerprint;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{

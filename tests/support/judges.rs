@@ -4,16 +4,16 @@
 
 use std::sync::Arc;
 
-use anchorgate::domain::cert::Certificate;
-use anchorgate::domain::refusal::Refusal;
-use anchorgate::domain::subject::SubjectField;
-use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices, Kind};
-use anchorgate::domain::trust::snapshot::Snapshot;
-use anchorgate::domain::verify::{UnverifiedChain, judge};
+use anchorgate::trust::configurations::{AnchorSet, Authority, Configuration, Devices, Kind};
+use anchorgate::trust::judge::devices::{UnverifiedChain, judge};
+use anchorgate::trust::refusal::Refusal;
+use anchorgate::trust::snapshot::Snapshot;
+use anchorgate::trust::subject::SubjectField;
+use anchorgate::x509::certificate::Certificate;
+use anchorgate::x509::time::Timestamp;
 
-use crate::forge::NOW;
 use crate::mutants::Mutant;
+use crate::test_certificates::NOW;
 
 /// The judge's decision on this chain, with its root as the only anchor.
 pub fn ours(mutant: &Mutant) -> Result<(), Refusal> {

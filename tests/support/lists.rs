@@ -4,11 +4,11 @@
 
 #![allow(missing_docs)]
 
-use anchorgate::domain::cert::Certificate;
-use anchorgate::domain::refusal::{Code, Refusal};
-use anchorgate::domain::time::Timestamp;
-use anchorgate::domain::trust::crl::RevocationList;
-use anchorgate::domain::trust::revocations::{CrlMode, Question, Revocations};
+use anchorgate::trust::refusal::{Code, Refusal};
+use anchorgate::trust::revocation::{CrlMode, Question, Revocations};
+use anchorgate::x509::certificate::Certificate;
+use anchorgate::x509::crl::RevocationList;
+use anchorgate::x509::time::Timestamp;
 
 use crate::crl_maker::{Ca, NOW};
 

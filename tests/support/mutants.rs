@@ -4,7 +4,7 @@
 
 #![allow(dead_code)]
 
-use crate::forge::{self, Key, Spec, cn, oid, policy, seq, tlv};
+use crate::test_certificates::{self, Key, Spec, cn, oid, policy, seq, tlv};
 
 /// A chain and how it was made.
 pub struct Mutant {
@@ -58,43 +58,47 @@ const CHANGES: &[Change] = &[
         let i = authority(chain, dice);
         let ca = tlv(1, &[0xff]);
         let der = match dice.below(5) {
-            0 => return edit(chain, i, |spec| spec.without(forge::BASIC_CONSTRAINTS)),
+            0 => return edit(chain, i, |spec| spec.without(test_certificates::BASIC_CONSTRAINTS)),
             1 => seq::<Vec<u8>>(&[]),
-            n => seq(&[ca, forge::uint(n as u32 - 2)]),
+            n => seq(&[ca, test_certificates::uint(n as u32 - 2)]),
         };
         let critical = dice.chance(70);
-        edit(chain, i, |spec| spec.with(forge::BASIC_CONSTRAINTS, critical, der));
+        edit(chain, i, |spec| spec.with(test_certificates::BASIC_CONSTRAINTS, critical, der));
     }),
     ("basicConstraints of the leaf", |chain, dice| {
         let ca = dice.chance(50);
         let der = if ca { seq(&[tlv(1, &[0xff])]) } else { seq::<Vec<u8>>(&[]) };
-        edit(chain, 0, |spec| spec.with(forge::BASIC_CONSTRAINTS, true, der));
+        edit(chain, 0, |spec| spec.with(test_certificates::BASIC_CONSTRAINTS, true, der));
     }),
     ("keyUsage", |chain, dice| {
         let i = dice.below(chain.specs.len());
         let sets: &[&[u8]] = &[&[0], &[5], &[6], &[5, 6], &[0, 5, 6], &[2], &[0, 4]];
         let (bits, critical) = (*dice.pick(sets), dice.chance(50));
-        edit(chain, i, |spec| spec.with(forge::KEY_USAGE, critical, forge::key_usage(bits)));
+        edit(chain, i, |spec| {
+            spec.with(test_certificates::KEY_USAGE, critical, test_certificates::key_usage(bits))
+        });
     }),
     ("keyUsage absent", |chain, dice| {
         let i = dice.below(chain.specs.len());
-        edit(chain, i, |spec| spec.without(forge::KEY_USAGE));
+        edit(chain, i, |spec| spec.without(test_certificates::KEY_USAGE));
     }),
     ("extendedKeyUsage", |chain, dice| {
         let i = dice.below(chain.specs.len());
         let sets: &[&[&[u8]]] = &[
-            &[forge::CLIENT_AUTH],
-            &[forge::SERVER_AUTH],
-            &[forge::SERVER_AUTH, forge::CLIENT_AUTH],
+            &[test_certificates::CLIENT_AUTH],
+            &[test_certificates::SERVER_AUTH],
+            &[test_certificates::SERVER_AUTH, test_certificates::CLIENT_AUTH],
         ];
         let usages: Vec<Vec<u8>> = dice.pick(sets).iter().map(|u| oid(u)).collect();
         let critical = dice.chance(30);
-        edit(chain, i, |spec| spec.with(forge::EXTENDED_KEY_USAGE, critical, seq(&usages)));
+        edit(chain, i, |spec| {
+            spec.with(test_certificates::EXTENDED_KEY_USAGE, critical, seq(&usages))
+        });
     }),
     ("anyExtendedKeyUsage", |chain, dice| {
         let i = dice.below(chain.specs.len());
-        let der = seq(&[oid(forge::ANY_USAGE)]);
-        edit(chain, i, |spec| spec.with(forge::EXTENDED_KEY_USAGE, false, der));
+        let der = seq(&[oid(test_certificates::ANY_USAGE)]);
+        edit(chain, i, |spec| spec.with(test_certificates::EXTENDED_KEY_USAGE, false, der));
     }),
     ("validity", |chain, dice| {
         let i = dice.below(chain.specs.len());
@@ -114,7 +118,8 @@ const CHANGES: &[Change] = &[
     ("issuer spelt otherwise", |chain, dice| {
         let i = dice.below(chain.specs.len() - 1);
         let text = format!("  aUTHORITY   {}", i + 1);
-        chain.specs[i].issuer = forge::name(&[(forge::CN, 0x13, text.as_str())]);
+        chain.specs[i].issuer =
+            test_certificates::name(&[(test_certificates::CN, 0x13, text.as_str())]);
     }),
     ("another issuer", |chain, dice| {
         let i = dice.below(chain.specs.len() - 1);
@@ -155,20 +160,20 @@ const CHANGES: &[Change] = &[
     ("names and constraints", constrain),
     ("names without constraints", |chain, dice| {
         let name = some_name(dice);
-        let der = forge::general_names(&[name]);
-        edit(chain, 0, |spec| spec.with(forge::SUBJECT_ALT_NAME, false, der));
+        let der = test_certificates::general_names(&[name]);
+        edit(chain, 0, |spec| spec.with(test_certificates::SUBJECT_ALT_NAME, false, der));
     }),
     ("constraints on the leaf", |chain, _| {
-        let der = forge::name_constraints(&[(2, b"fleet.example".to_vec())], &[]);
-        edit(chain, 0, |spec| spec.with(forge::NAME_CONSTRAINTS, true, der));
+        let der = test_certificates::name_constraints(&[(2, b"fleet.example".to_vec())], &[]);
+        edit(chain, 0, |spec| spec.with(test_certificates::NAME_CONSTRAINTS, true, der));
     }),
     ("policies", policies),
     ("policies", policies),
     ("policies", policies),
     ("explicit policy without policies", |chain, dice| {
         let (i, skip) = (below_root(chain, dice), dice.below(4) as u32);
-        let der = forge::policy_constraints(Some(skip), None);
-        edit(chain, i, |spec| spec.with(forge::POLICY_CONSTRAINTS, true, der));
+        let der = test_certificates::policy_constraints(Some(skip), None);
+        edit(chain, i, |spec| spec.with(test_certificates::POLICY_CONSTRAINTS, true, der));
     }),
     ("an extension twice", |chain, dice| {
         let i = dice.below(chain.specs.len());
@@ -226,17 +231,17 @@ pub fn patched(seed: u64, mut patches: &[u8]) -> Mutant {
 
 fn patch(spec: &mut Spec, part: usize, bytes: &[u8]) {
     const KNOWN: &[&[u8]] = &[
-        forge::BASIC_CONSTRAINTS,
-        forge::KEY_USAGE,
-        forge::EXTENDED_KEY_USAGE,
-        forge::SUBJECT_ALT_NAME,
-        forge::NAME_CONSTRAINTS,
-        forge::CERTIFICATE_POLICIES,
-        forge::POLICY_MAPPINGS,
-        forge::POLICY_CONSTRAINTS,
-        forge::INHIBIT_ANY_POLICY,
-        forge::SUBJECT_KEY_ID,
-        forge::AUTHORITY_KEY_ID,
+        test_certificates::BASIC_CONSTRAINTS,
+        test_certificates::KEY_USAGE,
+        test_certificates::EXTENDED_KEY_USAGE,
+        test_certificates::SUBJECT_ALT_NAME,
+        test_certificates::NAME_CONSTRAINTS,
+        test_certificates::CERTIFICATE_POLICIES,
+        test_certificates::POLICY_MAPPINGS,
+        test_certificates::POLICY_CONSTRAINTS,
+        test_certificates::INHIBIT_ANY_POLICY,
+        test_certificates::SUBJECT_KEY_ID,
+        test_certificates::AUTHORITY_KEY_ID,
     ];
     let count = spec.extensions.len();
     match part % 32 {
@@ -289,7 +294,14 @@ fn some_name(dice: &mut Dice) -> (u8, Vec<u8>) {
     ];
     match dice.below(4) {
         0 => (7, dice.pick(&[vec![10, 0, 0, 1], vec![192, 0, 2, 9], vec![0x20; 16]]).clone()),
-        1 => (4, forge::name(&[(forge::O, 0x0c, *dice.pick(&["Acme", "ACME", "Other"]))])),
+        1 => (
+            4,
+            test_certificates::name(&[(
+                test_certificates::O,
+                0x0c,
+                *dice.pick(&["Acme", "ACME", "Other"]),
+            )]),
+        ),
         _ => {
             let (form, text) = *dice.pick(text);
             (form, text.as_bytes().to_vec())
@@ -310,7 +322,7 @@ fn some_base(dice: &mut Dice) -> (u8, Vec<u8>) {
     ];
     match dice.below(4) {
         0 => (7, vec![10, 0, 0, 0, 255, 0, 0, 0]),
-        1 => (4, forge::name(&[(forge::O, 0x13, "acme")])),
+        1 => (4, test_certificates::name(&[(test_certificates::O, 0x13, "acme")])),
         _ => {
             let (form, text) = *dice.pick(text);
             (form, text.as_bytes().to_vec())
@@ -322,21 +334,22 @@ fn constrain(chain: &mut Chain, dice: &mut Dice) {
     let i = authority(chain, dice);
     let bases: Vec<_> = (0..=dice.below(2)).map(|_| some_base(dice)).collect();
     let der = if dice.chance(60) {
-        forge::name_constraints(&bases, &[])
+        test_certificates::name_constraints(&bases, &[])
     } else {
-        forge::name_constraints(&[], &bases)
+        test_certificates::name_constraints(&[], &bases)
     };
     let critical = dice.chance(80);
-    edit(chain, i, |spec| spec.with(forge::NAME_CONSTRAINTS, critical, der));
+    edit(chain, i, |spec| spec.with(test_certificates::NAME_CONSTRAINTS, critical, der));
     let named = if dice.chance(80) { 0 } else { below_root(chain, dice) };
     let names: Vec<_> = (0..=dice.below(2)).map(|_| some_name(dice)).collect();
-    let der = forge::general_names(&names);
-    edit(chain, named, |spec| spec.with(forge::SUBJECT_ALT_NAME, false, der));
+    let der = test_certificates::general_names(&names);
+    edit(chain, named, |spec| spec.with(test_certificates::SUBJECT_ALT_NAME, false, der));
 }
 
 /// Policies for every certificate below the root, and something that makes them matter.
 fn policies(chain: &mut Chain, dice: &mut Dice) {
-    let number = |n: usize| if n == 0 { forge::ANY_POLICY.to_vec() } else { policy(n as u8) };
+    let number =
+        |n: usize| if n == 0 { test_certificates::ANY_POLICY.to_vec() } else { policy(n as u8) };
     for i in 0..chain.specs.len() - 1 {
         if dice.chance(10) {
             continue;
@@ -344,25 +357,25 @@ fn policies(chain: &mut Chain, dice: &mut Dice) {
         let mut of: Vec<usize> = (0..=dice.below(2)).map(|_| dice.below(4)).collect();
         of.sort_unstable();
         of.dedup();
-        let der = forge::policies(&of.into_iter().map(number).collect::<Vec<_>>());
+        let der = test_certificates::policies(&of.into_iter().map(number).collect::<Vec<_>>());
         let critical = dice.chance(50);
-        edit(chain, i, |spec| spec.with(forge::CERTIFICATE_POLICIES, critical, der));
+        edit(chain, i, |spec| spec.with(test_certificates::CERTIFICATE_POLICIES, critical, der));
         if i > 0 && dice.chance(40) {
             // One in ten maps anyPolicy, which is forbidden.
             let lowest = usize::from(!dice.chance(10));
             let mut pair = || number(lowest + dice.below(4 - lowest));
-            let der = forge::mappings(&[(pair(), pair())]);
-            edit(chain, i, |spec| spec.with(forge::POLICY_MAPPINGS, true, der));
+            let der = test_certificates::mappings(&[(pair(), pair())]);
+            edit(chain, i, |spec| spec.with(test_certificates::POLICY_MAPPINGS, true, der));
         }
         if dice.chance(25) {
-            let der = forge::uint(dice.below(3) as u32);
-            edit(chain, i, |spec| spec.with(forge::INHIBIT_ANY_POLICY, true, der));
+            let der = test_certificates::uint(dice.below(3) as u32);
+            edit(chain, i, |spec| spec.with(test_certificates::INHIBIT_ANY_POLICY, true, der));
         }
         if dice.chance(40) {
             let explicit = dice.chance(70).then(|| dice.below(3) as u32);
             let mapping = (explicit.is_none() || dice.chance(30)).then(|| dice.below(3) as u32);
-            let der = forge::policy_constraints(explicit, mapping);
-            edit(chain, i, |spec| spec.with(forge::POLICY_CONSTRAINTS, true, der));
+            let der = test_certificates::policy_constraints(explicit, mapping);
+            edit(chain, i, |spec| spec.with(test_certificates::POLICY_CONSTRAINTS, true, der));
         }
     }
 }

@@ -7,12 +7,12 @@
 use std::sync::Arc;
 
 use anchorgate::crl::{self, Config, Handle, Metrics, Source, Status};
-use anchorgate::domain::subject::SubjectField;
-use anchorgate::domain::trust::anchors::{
+use anchorgate::trust::assembly::{ListState, Update};
+use anchorgate::trust::configurations::{
     AnchorSet, Authority, Configuration, ConfigurationId, Devices, Kind,
 };
-use anchorgate::domain::trust::assembly::{ListState, Update};
-use anchorgate::domain::trust::crl::RevocationList;
+use anchorgate::trust::subject::SubjectField;
+use anchorgate::x509::crl::RevocationList;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 

@@ -16,9 +16,9 @@ use serde_json::{Map, Value, json};
 use crate::cli::directory::access::{Access, Usage};
 use crate::cli::directory::authority::{fingerprint, named, usable};
 use crate::cli::directory::{configuration_id, deleted, show_authorities};
-use crate::domain::cert::Fingerprint;
-use crate::domain::time::Timestamp;
 use crate::graph::client::Client;
+use crate::x509::certificate::Fingerprint;
+use crate::x509::time::Timestamp;
 
 const PATH: [&str; 3] =
     ["directory", "certificateAuthorities", "certificateBasedApplicationConfigurations"];

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::directory::validate::{MAX_CERTIFICATE_BYTES, check_authority, is_self_signed};
-use crate::domain::cert::{Certificate, Fingerprint};
-use crate::domain::time::Timestamp;
 use crate::graph::wire;
+use crate::x509::certificate::{Certificate, Fingerprint};
+use crate::x509::time::Timestamp;
 
 /// Bytes of a file: a certificate in PEM, with much of the text that tools put before it.
 const MAX_FILE: u64 = 256 * 1024;

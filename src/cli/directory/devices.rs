@@ -10,9 +10,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::directory::{Usage, deleted, import};
-use crate::domain::subject::{self, SubjectField, SubjectId};
 use crate::graph::client::{Client, FetchError};
 use crate::runtime::random::is_guid;
+use crate::trust::subject::{self, SubjectField, SubjectId};
 
 /// How an anchorgate tells the configuration of a device's template.
 const CONFIGURATION: &str = "@anchorgate.mutualTlsOauthConfigurationId";

@@ -19,12 +19,12 @@ use crate::cli::directory::access::Access;
 use crate::cli::directory::applications::ApplicationCommand;
 use crate::cli::directory::authority::{AuthorityFile, fingerprint, named};
 use crate::cli::directory::devices::{DeviceCommand, TemplateCommand};
-use crate::domain::cert::Certificate;
-use crate::domain::subject::SubjectField;
-use crate::domain::time::Timestamp;
 use crate::graph::client::{Client, FetchError};
 use crate::graph::wire;
 use crate::runtime::random::{is_guid, jitter};
+use crate::trust::subject::SubjectField;
+use crate::x509::certificate::Certificate;
+use crate::x509::time::Timestamp;
 
 pub use access::Usage;
 

@@ -6,9 +6,9 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use crate::cli::quickstart::pki::Authority;
-use crate::domain::cert::oid;
-use crate::domain::der::tag;
-use crate::domain::time::Timestamp;
+use crate::x509::certificate::oid;
+use crate::x509::der::tag;
+use crate::x509::time::Timestamp;
 
 /// AlgorithmIdentifier of ecdsa-with-SHA256, the signature of the development PKI's keys.
 const ECDSA_WITH_SHA256: &[u8] =

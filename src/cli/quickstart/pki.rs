@@ -14,8 +14,8 @@ use rcgen::{
 };
 use time::OffsetDateTime;
 
-use crate::domain::cert::Certificate;
-use crate::domain::time::Timestamp;
+use crate::x509::certificate::Certificate;
+use crate::x509::time::Timestamp;
 
 /// How long certificates of this PKI live.
 const LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);

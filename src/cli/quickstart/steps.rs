@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::cli::quickstart::client::{Connection, Device};
 use crate::cli::quickstart::world::{Domain, Member, World};
-use crate::domain::subject::SubjectField;
+use crate::http::outbound::{ClientSettings, ServerAuthorities};
+use crate::trust::subject::SubjectField;
 
 /// How long a change may take to be in force: the poll interval of the configuration, with room.
 const IN_FORCE: Duration = Duration::from_secs(30);
@@ -28,12 +29,12 @@ pub struct Steps<'a> {
 impl<'a> Steps<'a> {
     /// A demonstration in `world`.
     pub fn new(world: &'a World) -> anyhow::Result<Self> {
-        let ca = reqwest::Certificate::from_pem(world.server_root.certificate_pem().as_bytes())?;
-        let http = reqwest::Client::builder()
-            .tls_certs_only([ca])
-            .no_proxy()
-            .timeout(Duration::from_secs(10))
-            .build()?;
+        let settings = ClientSettings {
+            authorities: ServerAuthorities::Only(world.server_root.certificate_pem().into()),
+            request: Some(Duration::from_secs(10)),
+            ..ClientSettings::default()
+        };
+        let http = settings.client()?;
         Ok(Self { world, http, configuration_ids: Vec::new(), number: 0, failed: 0 })
     }
 

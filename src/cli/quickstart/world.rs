@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use crate::cli::quickstart::crl::{self, Entry, List, Reason};
 use crate::cli::quickstart::pki::{Authority, Identity, Subject};
-use crate::domain::subject::SubjectField;
-use crate::domain::subject::SubjectId;
-use crate::domain::time::Timestamp;
-use crate::runtime::claim::claim;
+use crate::runtime::lock_file::claim;
+use crate::trust::subject::SubjectField;
+use crate::trust::subject::SubjectId;
+use crate::x509::time::Timestamp;
 
 /// How long lists of the quickstart are good for.
 const LIST_LIFETIME: Duration = Duration::from_secs(24 * 3600);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::cli::verify::request::Request;
-use crate::domain::trust::path::signature::SignatureMemo;
+use crate::trust::path::signature::SignatureMemo;
 
 /// Bytes of a line: a list of the largest size, twice, in base64.
 const MAX_LINE: u64 = 192 << 20;

@@ -14,16 +14,16 @@ use serde_json::Value;
 
 use crate::admin::answer::{Answer, List};
 use crate::cli::verify::Args;
-use crate::domain::cert::Certificate;
-use crate::domain::time::Timestamp;
-use crate::domain::trust::anchors::{AnchorSet, ConfigurationId, Devices};
-use crate::domain::trust::crl::RevocationList;
-use crate::domain::trust::devices::{Registries, Registry};
-use crate::domain::trust::path::signature::SignatureMemo;
-use crate::domain::trust::revocations::{CrlMode, Revocations, Unusable};
-use crate::domain::trust::snapshot::{Snapshot, TrustPolicy};
-use crate::domain::verify::{self, UnverifiedChain};
-use crate::graph::{devices, wire};
+use crate::graph::wire;
+use crate::trust::configurations::{AnchorSet, ConfigurationId, Devices};
+use crate::trust::devices::{Registries, Registry};
+use crate::trust::judge::devices::{self, UnverifiedChain};
+use crate::trust::path::signature::SignatureMemo;
+use crate::trust::revocation::{CrlMode, Revocations, Unusable};
+use crate::trust::snapshot::{Snapshot, TrustPolicy};
+use crate::x509::certificate::Certificate;
+use crate::x509::crl::RevocationList;
+use crate::x509::time::Timestamp;
 
 /// Bytes of a directory file.
 const MAX_DIRECTORY: u64 = 16 << 20;
@@ -146,9 +146,9 @@ impl Request {
         let snapshot = Snapshot::new(0, anchors, revocations, policy, signatures)
             .with_devices(Arc::new(registries));
         let (decision, attempts) = if explain {
-            verify::explain(&chain, &snapshot, now)
+            devices::explain(&chain, &snapshot, now)
         } else {
-            (verify::judge(&chain, &snapshot, now), Vec::new())
+            (devices::judge(&chain, &snapshot, now), Vec::new())
         };
         Ok(Answer::new(decision, attempts, lists, skipped))
     }
@@ -157,7 +157,7 @@ impl Request {
     fn registries(&self, anchors: &mut AnchorSet) -> Result<Registries, String> {
         let mut registries = Registries::default();
         if let Some(json) = &self.devices {
-            let registry = devices::read_registry(json, MAX_DEVICES)
+            let registry = wire::devices::read_registry(json, MAX_DEVICES)
                 .map_err(|error| format!("the devices: {error}"))?;
             let source: Arc<str> = DEVICES_SOURCE.into();
             for configuration in &mut anchors.configurations {

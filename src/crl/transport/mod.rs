@@ -7,12 +7,11 @@ mod file;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hyper::body::Bytes;
 use reqwest::header::{self, HeaderMap, HeaderValue};
-use reqwest::redirect::Policy;
-use reqwest::{Client, ClientBuilder, Response, StatusCode};
+use reqwest::{Client, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
@@ -21,6 +20,9 @@ use url::{Host, Url};
 
 use crate::crl::filter::{self, PublicOnly};
 use crate::crl::transport::file::Reading;
+use crate::http::outbound::{
+    ClientSettings, ProxyChoice, ServerAuthorities, explain, header_text, retry_after,
+};
 
 /// How lists are fetched.
 #[derive(Debug, Clone)]
@@ -47,7 +49,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            max_bytes: crate::domain::trust::crl::DEFAULT_MAX_BYTES,
+            max_bytes: crate::x509::crl::DEFAULT_MAX_BYTES,
             timeout: Duration::from_secs(30),
             connect: Duration::from_secs(10),
             max_redirects: 5,
@@ -187,33 +189,28 @@ impl Transport {
     /// # Errors
     /// Unusable proxy or root certificates.
     pub fn new(config: Config) -> Result<Self, FetchError> {
-        let failed = |error: reqwest::Error| FetchError::Http(describe(&error));
-        let roots = match &config.roots_pem {
-            None => Vec::new(),
-            Some(pem) => reqwest::Certificate::from_pem_bundle(pem).map_err(failed)?,
+        let settings = ClientSettings {
+            authorities: match &config.roots_pem {
+                Some(pem) => ServerAuthorities::SystemAnd(pem.clone()),
+                None => ServerAuthorities::SystemAnd(Vec::new()),
+            },
+            proxy: match &config.proxy {
+                Some(proxy) => ProxyChoice::Address(proxy.clone()),
+                None => ProxyChoice::Direct,
+            },
+            connect: config.connect,
+            read: None,
+            // `Transport::fetch` bounds it, redirects included.
+            request: None,
         };
-        let builder = || -> Result<ClientBuilder, FetchError> {
-            let builder = Client::builder()
-                .redirect(Policy::none())
-                .no_proxy()
-                .no_gzip()
-                .user_agent(concat!("anchorgate/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(config.connect)
-                .pool_max_idle_per_host(1);
-            match &config.proxy {
-                None if config.public_only => Ok(builder.dns_resolver(PublicOnly)),
-                None => Ok(builder),
-                // The only name that is resolved here is the proxy's, and that is the operator's own.
-                Some(proxy) => {
-                    Ok(builder.proxy(reqwest::Proxy::all(proxy.as_str()).map_err(failed)?))
-                }
-            }
-        };
-        let client = match builder()?.tls_certs_merge(roots.clone()).build() {
-            Ok(client) => client,
-            // An image without the system's certificates: plain HTTP, which most lists use, works.
-            Err(_) => builder()?.tls_certs_only(roots).build().map_err(failed)?,
-        };
+        // Behind a proxy the only name resolved here is the proxy's own, which the operator chose.
+        let public_only = config.public_only && config.proxy.is_none();
+        let client = settings
+            .client_with(|builder| {
+                let builder = builder.no_gzip().pool_max_idle_per_host(1);
+                if public_only { builder.dns_resolver(PublicOnly) } else { builder }
+            })
+            .map_err(|error| FetchError::Http(error.to_string()))?;
         Ok(Self { client, config, reading: Reading::default() })
     }
 
@@ -276,7 +273,7 @@ impl Transport {
                 request = request.header(header::IF_MODIFIED_SINCE, date);
             }
             let response =
-                request.send().await.map_err(|error| FetchError::Http(describe(&error)))?;
+                request.send().await.map_err(|error| FetchError::Http(explain(&error)))?;
             let status = response.status();
             match status {
                 StatusCode::OK => return self.body(response, out).await,
@@ -295,7 +292,7 @@ impl Transport {
                     url = next_hop(&url, response.headers()).ok_or(FetchError::Location)?;
                 }
                 _ => {
-                    let retry_after = retry_after(response.headers());
+                    let retry_after = retry_after(response.headers(), SystemTime::now().into());
                     return Err(FetchError::Status { status, retry_after });
                 }
             }
@@ -326,7 +323,7 @@ impl Transport {
         out: Sender<Bytes>,
     ) -> Result<Fetched, FetchError> {
         let limit = self.config.max_bytes;
-        let encoding = text(response.headers(), header::CONTENT_ENCODING);
+        let encoding = header_text(response.headers(), &header::CONTENT_ENCODING);
         if let Some(encoding) = encoding.filter(|e| !e.eq_ignore_ascii_case("identity")) {
             return Err(FetchError::Encoded(encoding));
         }
@@ -336,14 +333,14 @@ impl Transport {
         let fetched = Fetched {
             unchanged: false,
             validators: Validators {
-                etag: text(response.headers(), header::ETAG),
-                last_modified: text(response.headers(), header::LAST_MODIFIED),
+                etag: header_text(response.headers(), &header::ETAG),
+                last_modified: header_text(response.headers(), &header::LAST_MODIFIED),
             },
             max_age: max_age(response.headers()),
         };
         let mut seen = 0u64;
         while let Some(piece) =
-            response.chunk().await.map_err(|error| FetchError::Http(describe(&error)))?
+            response.chunk().await.map_err(|error| FetchError::Http(explain(&error)))?
         {
             seen += piece.len() as u64;
             if seen > limit {
@@ -358,10 +355,6 @@ impl Transport {
 fn next_hop(from: &Url, headers: &HeaderMap) -> Option<Url> {
     let to = from.join(headers.get(header::LOCATION)?.to_str().ok()?).ok()?;
     matches!(to.scheme(), "http" | "https").then_some(to)
-}
-
-fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
-    headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
 /// The freshness lifetime that is left (RFC 9111 section 4.2): max-age, or Expires, without Age.
@@ -383,34 +376,12 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
         }
     }
     let lifetime = lifetime.or_else(|| {
-        let date = |name| OffsetDateTime::parse(&text(headers, name)?, &Rfc2822).ok();
+        let date = |name| OffsetDateTime::parse(&header_text(headers, &name)?, &Rfc2822).ok();
         let lifetime = date(header::EXPIRES)? - date(header::DATE)?;
         Some(u64::try_from(lifetime.whole_seconds()).unwrap_or(0))
     })?;
     let age: u64 = headers.get(header::AGE).and_then(seconds).unwrap_or(0);
     Some(Duration::from_secs(lifetime.saturating_sub(age)))
-}
-
-/// Retry-After, in seconds or as a date (RFC 9110 section 10.2.3).
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let asked = text(headers, header::RETRY_AFTER)?;
-    if let Ok(seconds) = asked.trim().parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = |text: &str| OffsetDateTime::parse(text, &Rfc2822).ok();
-    let wait = date(&asked)? - date(&text(headers, header::DATE)?)?;
-    wait.try_into().ok()
-}
-
-/// The error with its causes: reqwest's own text leaves them out.
-fn describe(error: &reqwest::Error) -> String {
-    let mut out = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        out = format!("{out}: {error}");
-        cause = error.source();
-    }
-    out
 }
 
 #[cfg(test)]
@@ -437,20 +408,6 @@ mod tests {
         assert_eq!(age(&[date, (header::EXPIRES, "Sat, 21 Nov 2026 09:00:00 GMT")]), Some(3600));
         let date = (header::DATE, "Sat, 21 Nov 2026 08:00:00 GMT");
         assert_eq!(age(&[date, (header::EXPIRES, "0")]), None);
-    }
-
-    #[test]
-    fn how_long_a_server_wants_to_be_left_alone_is_read() {
-        let wait = |pairs: &[_]| retry_after(&headers(pairs)).map(|wait| wait.as_secs());
-        let asks = |text| (header::RETRY_AFTER, text);
-        let date = (header::DATE, "Sat, 21 Nov 2026 08:00:00 GMT");
-        assert_eq!(wait(&[]), None);
-        assert_eq!(wait(&[asks("120")]), Some(120));
-        assert_eq!(wait(&[date.clone(), asks("Sat, 21 Nov 2026 08:02:00 GMT")]), Some(120));
-        assert_eq!(wait(&[asks("Sat, 21 Nov 2026 08:02:00 GMT")]), None);
-        for bad in ["-1", "soon", "Sat, 21 Nov 2026 07:59:00 GMT"] {
-            assert_eq!(wait(&[date.clone(), asks(bad)]), None, "{bad}");
-        }
     }
 
     #[test]

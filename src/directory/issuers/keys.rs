@@ -17,8 +17,10 @@ use tracing::warn;
 use url::Url;
 
 use crate::directory::errors::Fault;
-use crate::graph::client::{HttpSettings, read_limited};
 use crate::graph::wire;
+use crate::http::outbound::{
+    ClientSettings, ProxyChoice, ServerAuthorities, explain, read_limited,
+};
 
 /// Bytes of a key set.
 const MAX_KEYS: usize = 1024 * 1024;
@@ -156,17 +158,20 @@ impl IssuerKeys {
                 read.await.map_err(|error| format!("{}: {error}", path.display()))?
             }
             KeySource::Url(url) => {
-                let settings = HttpSettings {
-                    ca_bundle: self.ca_bundle.clone(),
-                    proxy: true,
+                let settings = ClientSettings {
+                    authorities: match &self.ca_bundle {
+                        Some(pem) => ServerAuthorities::Only(pem.clone()),
+                        None => ServerAuthorities::System,
+                    },
+                    proxy: ProxyChoice::Environment,
                     connect: Duration::from_secs(5),
-                    read: Duration::from_secs(5),
-                    request: Duration::from_secs(10),
+                    read: Some(Duration::from_secs(5)),
+                    request: Some(Duration::from_secs(10)),
                 };
-                let http = settings.client(None).map_err(|error| error.to_string())?;
+                let http = settings.client().map_err(|error| error.to_string())?;
                 let answer = http.get(url.clone()).send().await;
                 let answer = answer.and_then(reqwest::Response::error_for_status);
-                let answer = answer.map_err(|error| error.to_string())?;
+                let answer = answer.map_err(|error| explain(&error))?;
                 read_limited(answer, MAX_KEYS).await.map_err(|error| error.to_string())?
             }
         };

@@ -20,8 +20,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::directory::auth::{Caller, Grant, Permission, Role};
 use crate::directory::errors::Fault;
 use crate::directory::issuers::keys::{IssuerKeys, Pace};
-use crate::domain::cert::Fingerprint;
 use crate::graph::wire;
+use crate::x509::certificate::Fingerprint;
 
 pub use keys::KeySource;
 

@@ -156,7 +156,7 @@ impl Parser<'_> {
 pub mod tests {
     use super::*;
     use crate::directory::shapes::MutualTlsOauthConfiguration;
-    use crate::domain::subject::SubjectField;
+    use crate::trust::subject::SubjectField;
     use proptest::prelude::*;
 
     type M = MutualTlsOauthConfiguration;

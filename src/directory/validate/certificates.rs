@@ -7,9 +7,9 @@ use url::Url;
 use crate::directory::errors::Fault;
 use crate::directory::validate::members::property;
 use crate::directory::validate::{AUTHORITY_INFORMATION, MAX_CERTIFICATE_BYTES};
-use crate::domain::cert::Certificate;
-use crate::domain::time::Timestamp;
 use crate::graph::wire::{self, MAX_URL_LENGTH, member};
+use crate::x509::certificate::Certificate;
+use crate::x509::time::Timestamp;
 
 /// The two required members: the certificate, and whether it is a root.
 pub(super) fn stated(

@@ -8,10 +8,10 @@ use crate::directory::shapes::{DeviceTemplate, Entity};
 use crate::directory::validate::members::{
     known_members, not_deleted, only, property, same_id, text,
 };
-use crate::domain::subject;
-use crate::domain::time::Timestamp;
 use crate::graph::wire::member;
 use crate::runtime::random::{guid, is_guid};
+use crate::trust::subject;
+use crate::x509::time::Timestamp;
 
 /// Characters in a text of a template or a device that is for people.
 pub const MAX_TEXT: usize = 256;

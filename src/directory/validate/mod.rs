@@ -20,9 +20,9 @@ use crate::directory::validate::certificates::{address, key_identifier, stated, 
 use crate::directory::validate::members::{
     Unambiguous, known_members, not_deleted, only, property, same_id, text,
 };
-use crate::domain::time::Timestamp;
 use crate::graph::wire::{self, member, subject_field};
 use crate::runtime::random::guid;
+use crate::x509::time::Timestamp;
 
 pub use certificates::{check_authority, is_self_signed};
 

@@ -8,11 +8,11 @@ use reqwest::RequestBuilder;
 use serde_json::Value;
 use url::Url;
 
-use crate::domain::time::Timestamp;
 use crate::graph::auth::AuthError;
-use crate::graph::client::{chain, read_limited};
+use crate::http::outbound::{explain, read_limited};
 use crate::runtime::log::Secret;
 use crate::runtime::random::guid;
+use crate::x509::time::Timestamp;
 
 /// The life of a token whose answer does not say.
 pub(super) const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
@@ -31,7 +31,7 @@ pub(super) async fn send(
         .header("client-request-id", guid())
         .send()
         .await
-        .map_err(|error| transport(chain(&error)))?;
+        .map_err(|error| transport(explain(&error)))?;
     let status = response.status().as_u16();
     let body = read_limited(response, MAX_ANSWER).await.map_err(|e| transport(e.to_string()))?;
     let answer: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);

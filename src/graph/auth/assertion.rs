@@ -9,10 +9,10 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
-use crate::domain::time::Timestamp;
 use crate::graph::auth::{AuthError, TokenEndpoint};
 use crate::runtime::log::Secret;
 use crate::runtime::random::guid;
+use crate::x509::time::Timestamp;
 
 /// How a client assertion is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -16,11 +16,11 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::domain::time::Timestamp;
 use crate::graph::auth::answer::{UNKNOWN_LIFE, send};
 use crate::graph::auth::assertion::client_assertion;
-use crate::graph::client::{HttpSettings, chain};
+use crate::http::outbound::{ClientError, ClientSettings, ProxyChoice, explain};
 use crate::runtime::log::Secret;
+use crate::x509::time::Timestamp;
 
 pub use answer::challenge_claims;
 pub use assertion::AssertionStyle;
@@ -147,6 +147,12 @@ pub enum AuthError {
     },
 }
 
+impl From<ClientError> for AuthError {
+    fn from(error: ClientError) -> Self {
+        Self::Credential(error.to_string())
+    }
+}
+
 /// An access token.
 #[derive(Clone)]
 pub struct Token {
@@ -161,14 +167,14 @@ pub struct Token {
 /// Gets tokens, keeps the last one, and lets all who need a new one wait for the same request.
 pub struct TokenSource {
     credential: Credential,
-    http: HttpSettings,
+    http: ClientSettings,
     /// Held while a token is asked for: that is what makes it one flight.
     last: Mutex<Option<Token>>,
 }
 
 impl TokenSource {
     /// Tokens by this credential.
-    pub fn new(credential: Credential, http: HttpSettings) -> Self {
+    pub fn new(credential: Credential, http: ClientSettings) -> Self {
         Self { credential, http, last: Mutex::new(None) }
     }
 
@@ -210,7 +216,7 @@ impl TokenSource {
         match &self.credential {
             Credential::MutualTls { certificate, key, .. } => {
                 let identity = identity(certificate, key).await?;
-                self.http.client(Some(identity)).map(Some)
+                Ok(Some(self.http.client_as(&identity)?))
             }
             _ => Ok(None),
         }
@@ -230,6 +236,12 @@ impl TokenSource {
         let (secret, life) = self.request(claims).await?;
         let early = RENEW_EARLY.min(life / 2);
         Ok(Token { secret, number, renew_at: now + life - early, expires: now + life })
+    }
+
+    /// A client past any proxy, for addresses of the machine's own network.
+    fn direct(&self) -> Result<reqwest::Client, AuthError> {
+        let settings = ClientSettings { proxy: ProxyChoice::Direct, ..self.http.clone() };
+        Ok(settings.client()?)
     }
 
     async fn request(&self, claims: Option<&str>) -> Result<(Secret, Duration), AuthError> {
@@ -261,7 +273,7 @@ impl TokenSource {
                 (&endpoint.url, assertion(endpoint, Secret::new(jwt.trim()))?)
             }
             Credential::InstanceMetadata { url, resource, identity } => {
-                let http = self.http.without_proxy().client(None)?;
+                let http = self.direct()?;
                 let names = ["client_id", "object_id", "msi_res_id"];
                 let request = http
                     .get(managed(url, "2018-02-01", resource, identity, names))
@@ -269,7 +281,7 @@ impl TokenSource {
                 (url, request)
             }
             Credential::AppService { url, header, resource, identity } => {
-                let http = self.http.without_proxy().client(None)?;
+                let http = self.direct()?;
                 let names = ["client_id", "principal_id", "mi_res_id"];
                 let request = http
                     .get(managed(url, "2019-08-01", resource, identity, names))
@@ -278,7 +290,7 @@ impl TokenSource {
             }
             Credential::MutualTls { endpoint, certificate, key } => {
                 let identity = identity(certificate, key).await?;
-                let http = self.http.client(Some(identity))?;
+                let http = self.http.client_as(&identity)?;
                 let form = [
                     ("grant_type", "client_credentials"),
                     ("client_id", &endpoint.client_id),
@@ -303,7 +315,7 @@ impl TokenSource {
         ];
         form.extend(claims.map(|claims| ("claims", claims)));
         form.extend(proof);
-        Ok(self.http.client(None)?.post(endpoint.url.clone()).form(&form))
+        Ok(self.http.client()?.post(endpoint.url.clone()).form(&form))
     }
 }
 
@@ -313,7 +325,7 @@ async fn identity(certificate: &PathBuf, key: &PathBuf) -> Result<Identity, Auth
     pem.push(b'\n');
     pem.extend(read_file(key).await?);
     Identity::from_pem(&pem).map_err(|error| {
-        AuthError::Credential(format!("{}: {}", certificate.display(), chain(&error)))
+        AuthError::Credential(format!("{}: {}", certificate.display(), explain(&error)))
     })
 }
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::domain::trust::devices::RegistryError;
 use crate::graph::auth::AuthError;
 use crate::graph::wire::WireError;
+use crate::http::outbound::BodyError;
+use crate::trust::devices::RegistryError;
 
 /// Why there is no answer to use.  Nothing of a fetch that failed is applied.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +54,15 @@ pub enum FetchError {
     /// The devices are more than are kept.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+}
+
+impl From<BodyError> for FetchError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge { limit } => Self::TooLarge { limit },
+            BodyError::Transport(why) => Self::Transport(why),
+        }
+    }
 }
 
 impl FetchError {

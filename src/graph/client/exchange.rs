@@ -3,19 +3,18 @@
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{HeaderMap, HeaderName};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
 use tracing::debug;
 use url::Url;
 
-use crate::domain::time::Timestamp;
 use crate::graph::auth::{Token, TokenSource, challenge_claims};
 use crate::graph::client::error::FetchError;
-use crate::graph::client::settings::{Limits, chain};
+use crate::graph::client::settings::Limits;
 use crate::graph::wire;
+use crate::http::outbound::{explain, header_text, read_limited, retry_after};
 use crate::runtime::random::{guid, jitter};
+use crate::x509::time::Timestamp;
 
 /// What a fetch may build on.
 #[derive(Debug, Clone, Default)]
@@ -57,7 +56,7 @@ impl Conversation<'_> {
             if let Some(tag) = if_match {
                 request = request.header("if-match", tag);
             }
-            let response = request.send().await.map_err(|e| FetchError::Transport(chain(&e)))?;
+            let response = request.send().await.map_err(|e| FetchError::Transport(explain(&e)))?;
             let (status, headers) = (response.status(), response.headers().clone());
             let body = read_limited(response, self.limits.page_bytes).await?;
             if status == StatusCode::UNAUTHORIZED && !renewed {
@@ -83,8 +82,9 @@ impl Conversation<'_> {
                 200 | 304 => return Ok(answer),
                 401 if !renewed => {
                     renewed = true;
-                    let claims = text(&answer.headers, "www-authenticate")
-                        .and_then(|challenge| challenge_claims(&challenge));
+                    let claims =
+                        header_text(&answer.headers, &HeaderName::from_static("www-authenticate"))
+                            .and_then(|challenge| challenge_claims(&challenge));
                     token = self.tokens.other_than(&token, claims.as_deref()).await?;
                 }
                 429 | 503 | 504 if tries < self.limits.retries => {
@@ -126,13 +126,13 @@ impl Conversation<'_> {
                     .timeout(self.limits.request + *wait);
             }
         }
-        let response = request.send().await.map_err(|e| FetchError::Transport(chain(&e)))?;
+        let response = request.send().await.map_err(|e| FetchError::Transport(explain(&e)))?;
         let (status, headers) = (response.status(), response.headers().clone());
         debug!(
             %status,
             client_request_id = %request_id,
-            request_id = text(&headers, "request-id").unwrap_or_default(),
-            diagnostic = text(&headers, "x-ms-ags-diagnostic").unwrap_or_default(),
+            request_id = header_text(&headers, &HeaderName::from_static("request-id")).unwrap_or_default(),
+            diagnostic = header_text(&headers, &HeaderName::from_static("x-ms-ags-diagnostic")).unwrap_or_default(),
             "answered"
         );
         let body = read_limited(response, self.limits.page_bytes).await?;
@@ -173,38 +173,11 @@ impl Answer {
             status: self.status.as_u16(),
             code: said(&error["code"]),
             message,
-            request_id: text(&self.headers, "request-id").unwrap_or_default(),
+            request_id: header_text(&self.headers, &HeaderName::from_static("request-id"))
+                .unwrap_or_default(),
             retry_after: retry_after(&self.headers, now),
         }
     }
-}
-
-/// Reads a body of at most `limit` bytes.
-pub(crate) async fn read_limited(
-    mut response: Response,
-    limit: usize,
-) -> Result<Vec<u8>, FetchError> {
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > limit => {
-                return Err(FetchError::TooLarge { limit });
-            }
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Ok(body),
-            Err(error) => return Err(FetchError::Transport(chain(&error))),
-        }
-    }
-}
-
-/// `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3).
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let value = text(headers, "retry-after")?;
-    if let Ok(seconds) = value.trim().parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = OffsetDateTime::parse(value.trim(), &Rfc2822).ok()?;
-    Some(Timestamp(at.unix_timestamp()).since(now))
 }
 
 /// Full jitter on a doubling bound: 1 s, 2 s, 4 s …
@@ -212,31 +185,8 @@ fn back_off(tries: u32) -> Duration {
     jitter(Duration::from_secs(1 << tries.min(6)))
 }
 
-pub(super) fn text(headers: &HeaderMap, name: &'static str) -> Option<String> {
-    let value = headers.get(HeaderName::from_static(name))?.to_str().ok()?;
-    Some(value.to_owned())
-}
-
 /// The directory lets a reader wait for a change (RFC 7240 section 3).
 pub(super) fn applies_wait(headers: &HeaderMap) -> bool {
-    text(headers, "preference-applied").is_some_and(|applied| applied.contains("wait"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_is_read_in_both_forms() {
-        let read = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("retry-after", value.parse().expect("a header"));
-            retry_after(&headers, Timestamp(784_111_700)).map(|d| d.as_secs())
-        };
-        assert_eq!(read("120"), Some(120));
-        assert_eq!(read("Sun, 06 Nov 1994 08:49:37 GMT"), Some(77));
-        assert_eq!(read("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0));
-        assert_eq!(read("soon"), None);
-        assert_eq!(read("-1"), None);
-    }
+    header_text(headers, &HeaderName::from_static("preference-applied"))
+        .is_some_and(|applied| applied.contains("wait"))
 }

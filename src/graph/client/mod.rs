@@ -7,22 +7,22 @@ mod settings;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use reqwest::header::ETAG;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tracing::warn;
 use url::{Host, Url};
 
-use crate::domain::trust::anchors::ConfigurationId;
 use crate::graph::Collection;
 use crate::graph::auth::{AuthError, Credential, TokenSource};
 use crate::graph::wire::{self, Entry, Page, WireError};
+use crate::http::outbound::{ClientSettings, ProxyChoice, ServerAuthorities, header_text};
+use crate::trust::configurations::ConfigurationId;
 
 pub use error::FetchError;
 pub use exchange::Since;
-pub(crate) use exchange::read_limited;
-use exchange::{Conversation, applies_wait, text};
-pub(super) use settings::chain;
-pub use settings::{HttpSettings, Limits};
+use exchange::{Conversation, applies_wait};
+pub use settings::Limits;
 
 /// What a fetch brings.
 #[derive(Debug)]
@@ -61,15 +61,21 @@ impl Client {
         limits: Limits,
     ) -> Result<Self, AuthError> {
         check_base(base)?;
-        let settings = HttpSettings {
-            // Over plain HTTP nothing is verified, and the system's authorities need not even exist.
-            ca_bundle: ca_bundle.or_else(|| (base.scheme() == "http").then(Vec::new)),
-            proxy: !is_loopback(base),
-            connect: limits.connect,
-            read: limits.read,
-            request: limits.request,
+        let authorities = match ca_bundle {
+            Some(pem) => ServerAuthorities::Only(pem),
+            // Plain HTTP verifies nothing, and the system may not have any authorities.
+            None if base.scheme() == "http" => ServerAuthorities::Only(Vec::new()),
+            None => ServerAuthorities::System,
         };
-        let http = settings.client(None)?;
+        let proxy = if is_loopback(base) { ProxyChoice::Direct } else { ProxyChoice::Environment };
+        let settings = ClientSettings {
+            authorities,
+            proxy,
+            connect: limits.connect,
+            read: Some(limits.read),
+            request: Some(limits.request),
+        };
+        let http = settings.client()?;
         let collection = Collection::default();
         let list = below(base, collection.path());
         let tokens = TokenSource::new(credential, settings);
@@ -108,7 +114,7 @@ impl Client {
                 return Ok(Fetched::Unchanged);
             }
             if first {
-                etag = text(&page.headers, "etag");
+                etag = header_text(&page.headers, &ETAG);
                 waits = applies_wait(&page.headers);
             }
             pages.weigh(page.body.len(), &self.limits)?;
@@ -127,7 +133,7 @@ impl Client {
     ///
     /// # Errors
     /// As for [`Client::fetch`].
-    pub(super) async fn page(
+    pub(crate) async fn page(
         &self,
         url: &Url,
         wait: Option<Duration>,
@@ -274,7 +280,7 @@ impl Client {
         Ok(wire::application(entry.id(), name, &authorities))
     }
 
-    pub(super) fn same_origin(&self, link: &str) -> Result<Url, FetchError> {
+    pub(crate) fn same_origin(&self, link: &str) -> Result<Url, FetchError> {
         match Url::parse(link) {
             Ok(url) if url.origin() == self.list.origin() => Ok(url),
             Ok(url) => Err(FetchError::Foreign(url.origin().ascii_serialization())),
@@ -319,13 +325,13 @@ impl Pages {
 
 /// Objects by id: a list that is read while it changes may show one twice.
 #[derive(Default)]
-pub(super) struct Entries {
-    pub(super) list: Vec<Entry>,
+pub(crate) struct Entries {
+    pub(crate) list: Vec<Entry>,
     places: HashMap<ConfigurationId, usize>,
 }
 
 impl Entries {
-    pub(super) fn add(&mut self, entry: Entry) {
+    pub(crate) fn add(&mut self, entry: Entry) {
         let id = entry.id().clone();
         match self.places.get(&id) {
             // Which of the two is newer only a GET by id can tell.
@@ -342,7 +348,7 @@ impl Entries {
 }
 
 /// An address below the root of a directory, whose version people put there or leave out.
-pub(super) fn below(base: &Url, path: &str) -> Url {
+pub(crate) fn below(base: &Url, path: &str) -> Url {
     let mut url = base.clone();
     url.set_query(None);
     url.set_fragment(None);

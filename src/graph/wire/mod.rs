@@ -6,6 +6,8 @@
 //! and what is *missing* is told apart from what is *empty*, because a shortened answer must never be
 //! taken for a removal.
 
+pub mod devices;
+
 use std::sync::Arc;
 
 use base64::Engine;
@@ -14,12 +16,12 @@ use base64::engine::general_purpose::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value, json};
 
-use crate::domain::cert::Certificate;
-use crate::domain::subject::SubjectField;
-use crate::domain::trust::anchors::{
+use crate::graph::Collection;
+use crate::trust::configurations::{
     AnchorSet, Authority, Configuration, ConfigurationId, Devices, Kind, Skipped,
 };
-use crate::graph::Collection;
+use crate::trust::subject::SubjectField;
+use crate::x509::certificate::Certificate;
 
 /// Levels of nesting in JSON that is read.
 pub const MAX_JSON_DEPTH: usize = 32;

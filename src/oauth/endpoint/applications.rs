@@ -2,17 +2,17 @@
 
 use hyper::http::request::Parts;
 
-use crate::domain::cert::Fingerprint;
-use crate::domain::refusal::{Code, Refusal};
-use crate::domain::subject::SubjectId;
-use crate::domain::token::application::{Application, AuthMethod, Authenticated};
-use crate::domain::token::assertion::{Assertion, AssertionError};
-use crate::domain::token::{SigningKeys, authorize_application};
-use crate::domain::trust::snapshot::Snapshot;
 use crate::oauth::endpoint::{About, Caller, Door, Issued, Now, Outcome, Rules};
 use crate::oauth::error::OauthError;
 use crate::oauth::request::{Asked, TokenType};
 use crate::oauth::{TOKEN_PATH, address};
+use crate::token::application::{Application, AuthMethod, Authenticated};
+use crate::token::assertion::{Assertion, AssertionError};
+use crate::token::{SigningKeys, authorize_application};
+use crate::trust::refusal::{Code, Refusal};
+use crate::trust::snapshot::Snapshot;
+use crate::trust::subject::SubjectId;
+use crate::x509::certificate::Fingerprint;
 
 impl Rules {
     /// Decides a request of an application; `None` for one of a device.  On the public listener there

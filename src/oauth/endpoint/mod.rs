@@ -17,16 +17,6 @@ use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
 use tracing::info;
 
-use crate::domain::cert::Fingerprint;
-use crate::domain::refusal::Refusal;
-use crate::domain::subject::SubjectId;
-use crate::domain::time::Timestamp;
-use crate::domain::token::keys::AccessToken;
-use crate::domain::token::replay::Replays;
-use crate::domain::token::{Authorized, Claims, SigningKeys, TokenPolicy, authorize};
-use crate::domain::trust::anchors::ConfigurationId;
-use crate::domain::trust::snapshot::Snapshot;
-use crate::domain::verify::{Verified, judge};
 use crate::http::Peer;
 use crate::http::body::{self, BodyError};
 use crate::http::reply::{self, Reply};
@@ -35,11 +25,21 @@ use crate::oauth::request::{self, Asked, TokenType};
 use crate::oauth::{Config, Metrics, TOKEN_PATH};
 use crate::runtime::live::Live;
 use crate::runtime::log::AUDIT;
+use crate::token::keys::AccessToken;
+use crate::token::replay::Replays;
+use crate::token::{Authorized, Claims, SigningKeys, TokenPolicy, authorize};
+use crate::trust::configurations::ConfigurationId;
+use crate::trust::judge::devices::{Verified, judge};
+use crate::trust::refusal::Refusal;
+use crate::trust::snapshot::Snapshot;
+use crate::trust::subject::SubjectId;
+use crate::x509::certificate::Fingerprint;
+use crate::x509::time::Timestamp;
 
 /// Bytes of a request body.
 pub const MAX_BODY: usize = 16 * 1024;
 /// Bytes of a request body where there are clients that send assertions: those have certificates in
-/// them (see [`MAX_ASSERTION`](crate::domain::token::assertion::MAX_ASSERTION)).
+/// them (see [`MAX_ASSERTION`](crate::token::assertion::MAX_ASSERTION)).
 pub const MAX_ASSERTION_BODY: usize = 48 * 1024;
 
 /// What Entra ID's token path has after the tenant.
@@ -364,7 +364,7 @@ impl Outcome {
 /// Characters of foreign text in a log line.
 const MAX_LOGGED: usize = 256;
 
-/// Foreign text for a log line: bounded, and without characters that could forge another line.
+/// Foreign text for a log line: bounded, and without characters that could test_certificates another line.
 fn printable(text: &str) -> String {
     text.chars().take(MAX_LOGGED).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -7,15 +7,15 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 
 use super::*;
-use crate::domain::cert::Certificate;
-use crate::domain::refusal::Code;
-use crate::domain::subject::SubjectField;
-use crate::domain::token::keys::tests::signing_key;
-use crate::domain::token::{Algorithm, Resource, Terms};
-use crate::domain::trust::anchors::{AnchorSet, Authority, Configuration, Devices, Kind};
-use crate::domain::verify::UnverifiedChain;
-use crate::domain::verify::tests::verified;
 use crate::runtime::live::{Active, EdgeTls};
+use crate::token::keys::tests::signing_key;
+use crate::token::{Algorithm, Resource, Terms};
+use crate::trust::configurations::{AnchorSet, Authority, Configuration, Devices, Kind};
+use crate::trust::judge::devices::UnverifiedChain;
+use crate::trust::judge::devices::tests::verified;
+use crate::trust::refusal::Code;
+use crate::trust::subject::SubjectField;
+use crate::x509::certificate::Certificate;
 
 const NOW: Timestamp = Timestamp(1_800_000_000);
 const FORM: &str = "grant_type=client_credentials&client_id=dev1.example";
@@ -131,7 +131,7 @@ async fn a_device_gets_a_bound_token() {
     assert_eq!(claims["iss"], "https://as.example");
     assert_eq!(claims["sub"], "c1/dev1.example");
     assert_eq!(claims["exp"].as_i64(), Some(NOW.0 + 60));
-    let bound = crate::domain::token::claims::Confirmation::certificate(fingerprint);
+    let bound = crate::token::claims::Confirmation::certificate(fingerprint);
     assert_eq!(claims["cnf"]["x5t#S256"], bound.x5t_s256);
 }
 

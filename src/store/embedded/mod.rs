@@ -14,7 +14,7 @@ use redb::{
     ReadableTableMetadata, StorageError, WriteTransaction,
 };
 
-use crate::store::announce::Versions;
+use crate::store::changes::Versions;
 use crate::store::objects::{Change, Collection, Record, Since, StoreError};
 
 use tables::{

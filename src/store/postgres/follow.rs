@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{error::Elapsed, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::store::announce::{Announcer, Versions};
+use crate::store::changes::{Announcer, Versions};
 use crate::store::postgres::database::Database;
 use crate::store::postgres::{CHANNEL, versions};
 

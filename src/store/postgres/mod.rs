@@ -19,7 +19,7 @@ use sqlx::{PgConnection, Postgres as Engine, Transaction, query, query_as, query
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::store::announce::{Announcer, Versions};
+use crate::store::changes::{Announcer, Versions};
 use crate::store::objects::{Change, Collection, Record, Since, StoreError};
 
 use follow::Shut;

@@ -1,0 +1,281 @@
+//! HTTP out: the one place that builds a client, reads a bounded body, explains an error and reads
+//! `Retry-After`.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use reqwest::header::{self, HeaderMap, HeaderName};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Proxy, Response, redirect};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
+use url::Url;
+
+use crate::x509::time::Timestamp;
+
+/// Longest `Retry-After` that is obeyed.  A server's mistake, or its malice, must not silence a client
+/// for longer.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// Certification authorities that a server's certificate may chain to.
+#[derive(Debug, Clone, Default)]
+pub enum ServerAuthorities {
+    /// The system's.
+    #[default]
+    System,
+    /// The system's, if it has any, and those in this PEM bundle.
+    SystemAnd(Vec<u8>),
+    /// Only those in this PEM bundle.
+    Only(Vec<u8>),
+}
+
+/// The proxy that requests go through.
+#[derive(Debug, Clone, Default)]
+pub enum ProxyChoice {
+    /// None, whatever the environment says.
+    #[default]
+    Direct,
+    /// The one that the environment names.
+    Environment,
+    /// This one.
+    Address(Url),
+}
+
+/// Settings of an HTTP client.  No client follows redirects: one could carry a bearer token to another
+/// server.
+#[derive(Debug, Clone)]
+pub struct ClientSettings {
+    /// Authorities for `https`.
+    pub authorities: ServerAuthorities,
+    /// The proxy.
+    pub proxy: ProxyChoice,
+    /// Time to connect.
+    pub connect: Duration,
+    /// Time between two pieces of a response; `None` for no bound of its own.
+    pub read: Option<Duration>,
+    /// Time of one request with its response; `None` where the caller bounds it.
+    pub request: Option<Duration>,
+}
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        Self {
+            authorities: ServerAuthorities::default(),
+            proxy: ProxyChoice::default(),
+            connect: Duration::from_secs(10),
+            read: None,
+            request: Some(Duration::from_secs(60)),
+        }
+    }
+}
+
+/// A client could not be built.  The text says which setting is at fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ClientError(String);
+
+/// Why a body was not read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// The body is larger than the caller accepts.
+    #[error("the response is larger than {limit} bytes")]
+    TooLarge {
+        /// Bytes that are accepted.
+        limit: usize,
+    },
+    /// The connection failed.
+    #[error("{0}")]
+    Transport(String),
+}
+
+impl ClientSettings {
+    /// Builds a client.
+    ///
+    /// # Errors
+    /// Authorities or a proxy that cannot be used.
+    pub fn client(&self) -> Result<Client, ClientError> {
+        self.client_with(|builder| builder)
+    }
+
+    /// Builds a client that presents `identity`.
+    ///
+    /// # Errors
+    /// As for [`ClientSettings::client`], and an identity that cannot be used.
+    pub fn client_as(&self, identity: &Identity) -> Result<Client, ClientError> {
+        self.client_with(|builder| builder.identity(identity.clone()))
+    }
+
+    /// Builds a client after `adjust` had its say.
+    ///
+    /// # Errors
+    /// As for [`ClientSettings::client`].
+    pub fn client_with(
+        &self,
+        adjust: impl Fn(ClientBuilder) -> ClientBuilder,
+    ) -> Result<Client, ClientError> {
+        let builder = || self.builder().map(&adjust);
+        match &self.authorities {
+            ServerAuthorities::System => build(builder()?),
+            ServerAuthorities::Only(pem) => build(builder()?.tls_certs_only(bundle(pem)?)),
+            ServerAuthorities::SystemAnd(pem) => {
+                let bundle = bundle(pem)?;
+                // An image without the system's authorities can still speak plain HTTP.
+                build(builder()?.tls_certs_merge(bundle.clone()))
+                    .or_else(|_| build(builder()?.tls_certs_only(bundle)))
+            }
+        }
+    }
+
+    fn builder(&self) -> Result<ClientBuilder, ClientError> {
+        let mut builder = Client::builder()
+            .redirect(redirect::Policy::none())
+            .connect_timeout(self.connect)
+            .user_agent(concat!("anchorgate/", env!("CARGO_PKG_VERSION")));
+        if let Some(read) = self.read {
+            builder = builder.read_timeout(read);
+        }
+        if let Some(request) = self.request {
+            builder = builder.timeout(request);
+        }
+        Ok(match &self.proxy {
+            ProxyChoice::Environment => builder,
+            ProxyChoice::Direct => builder.no_proxy(),
+            ProxyChoice::Address(url) => {
+                let proxy = Proxy::all(url.as_str());
+                builder
+                    .no_proxy()
+                    .proxy(proxy.map_err(|error| failed(&format!("proxy {url}"), &error))?)
+            }
+        })
+    }
+}
+
+fn bundle(pem: &[u8]) -> Result<Vec<Certificate>, ClientError> {
+    Certificate::from_pem_bundle(pem).map_err(|error| failed("CA bundle", &error))
+}
+
+fn build(builder: ClientBuilder) -> Result<Client, ClientError> {
+    builder.build().map_err(|error| failed("HTTP client", &error))
+}
+
+fn failed(what: &str, error: &reqwest::Error) -> ClientError {
+    ClientError(format!("{what}: {}", explain(error)))
+}
+
+/// Reads a body of at most `limit` bytes.
+///
+/// # Errors
+/// A larger body, of which no more is read, or a broken connection.
+pub async fn read_limited(mut response: Response, limit: usize) -> Result<Vec<u8>, BodyError> {
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > limit => {
+                return Err(BodyError::TooLarge { limit });
+            }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Ok(body),
+            Err(error) => return Err(BodyError::Transport(explain(&error))),
+        }
+    }
+}
+
+/// Returns an error's text with its causes, which reqwest's own text leaves out.
+pub fn explain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Returns a header's value, if it is there and visible ASCII.
+pub fn header_text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    Some(headers.get(name)?.to_str().ok()?.to_owned())
+}
+
+/// Reads `Retry-After` (RFC 9110 section 10.2.3), at most [`MAX_RETRY_AFTER`].
+///
+/// A date is compared with the response's own `Date`, so that a wrong clock on either side does not
+/// matter; with `now` where there is none.  A date in the past means: at once.
+pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let value = header_text(headers, &header::RETRY_AFTER)?;
+    let value = value.trim();
+    let pause = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than fit mean a time beyond the limit too.
+        Duration::from_secs(value.parse().unwrap_or(u64::MAX))
+    } else {
+        let date = |text: &str| OffsetDateTime::parse(text, &Rfc2822).ok();
+        let sent = header_text(headers, &header::DATE).and_then(|text| date(text.trim()));
+        let sent = sent.map_or(now, |sent| Timestamp(sent.unix_timestamp()));
+        Timestamp(date(value)?.unix_timestamp()).since(sent)
+    };
+    Some(pause.min(MAX_RETRY_AFTER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Sun, 06 Nov 1994 08:48:20 GMT.
+    const NOW: Timestamp = Timestamp(784_111_700);
+
+    fn pause(pairs: &[(HeaderName, &str)]) -> Option<u64> {
+        let pair = |(name, value): &(HeaderName, &str)| {
+            (name.clone(), value.parse().expect("a header value"))
+        };
+        retry_after(&pairs.iter().map(pair).collect(), NOW).map(|pause| pause.as_secs())
+    }
+
+    #[test]
+    fn reads_retry_after_in_both_forms() {
+        let asks = |value| (header::RETRY_AFTER, value);
+        assert_eq!(pause(&[]), None);
+        assert_eq!(pause(&[asks("120")]), Some(120));
+        assert_eq!(pause(&[asks("Sun, 06 Nov 1994 08:49:37 GMT")]), Some(77));
+        assert_eq!(pause(&[asks("Sun, 06 Nov 1994 08:00:00 GMT")]), Some(0), "a date in the past");
+        for wrong in ["soon", "-1", "+1", "1.5", ""] {
+            assert_eq!(pause(&[asks(wrong)]), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn compares_a_date_with_the_date_of_the_response() {
+        let asks = (header::RETRY_AFTER, "Sat, 21 Nov 2026 08:02:00 GMT");
+        let date = (header::DATE, "Sat, 21 Nov 2026 08:00:00 GMT");
+        assert_eq!(pause(&[date, asks]), Some(120));
+    }
+
+    #[test]
+    fn bounds_retry_after() {
+        let limit = Some(MAX_RETRY_AFTER.as_secs());
+        for long in ["86401", "18446744073709551615", "99999999999999999999999"] {
+            assert_eq!(pause(&[(header::RETRY_AFTER, long)]), limit, "{long}");
+        }
+        assert_eq!(pause(&[(header::RETRY_AFTER, "Fri, 31 Dec 9999 23:59:59 GMT")]), limit);
+    }
+
+    #[test]
+    fn names_the_setting_that_cannot_be_used() {
+        let settings = ClientSettings {
+            authorities: ServerAuthorities::Only(b"-----BEGIN CERTIFICATE-----\n?".to_vec()),
+            ..ClientSettings::default()
+        };
+        let error = settings.client().expect_err("not a bundle").to_string();
+        assert!(error.starts_with("CA bundle: "), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_retry_after_is_bounded(value in "[ -~]{0,40}") {
+            if let Ok(value) = value.parse() {
+                let headers = [(header::RETRY_AFTER, value)].into_iter().collect();
+                let pause = retry_after(&headers, NOW);
+                prop_assert!(pause.is_none_or(|pause| pause <= MAX_RETRY_AFTER));
+            }
+        }
+    }
+}

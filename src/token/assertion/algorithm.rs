@@ -1,0 +1,73 @@
+//! How an assertion is signed, and by which kind of key.
+
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PSS_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm,
+};
+use rustls_pki_types::{AlgorithmIdentifier, alg_id};
+
+use crate::token::assertion::AssertionError;
+use crate::x509::certificate::Certificate;
+
+/// The algorithms of assertions.  None that is symmetric: a certificate's key is no secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AssertionAlgorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// ECDSA on P-384 with SHA-384.
+    Es384,
+    /// Ed25519.
+    EdDsa,
+}
+
+impl AssertionAlgorithm {
+    /// Every algorithm.
+    pub const ALL: [Self; 5] = [Self::Rs256, Self::Ps256, Self::Es256, Self::Es384, Self::EdDsa];
+
+    /// The value of `alg` (RFC 7518 section 3.1, RFC 8037 section 3.1).
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Ps256 => "PS256",
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::EdDsa => "EdDSA",
+        }
+    }
+
+    /// The algorithm of that `alg`.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
+    }
+
+    /// Verifies `signature` of `message` with the key of `certificate`, which must be of the kind that
+    /// this algorithm signs with.
+    ///
+    /// # Errors
+    /// A key of another kind, or another key than signed.
+    pub(super) fn verify(
+        self,
+        certificate: &Certificate,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), AssertionError> {
+        let (key, algorithm): (AlgorithmIdentifier, &'static dyn VerificationAlgorithm) = match self
+        {
+            Self::Rs256 => (alg_id::RSA_ENCRYPTION, &RSA_PKCS1_2048_8192_SHA256),
+            Self::Ps256 => (alg_id::RSA_ENCRYPTION, &RSA_PSS_2048_8192_SHA256),
+            Self::Es256 => (alg_id::ECDSA_P256, &ECDSA_P256_SHA256_FIXED),
+            Self::Es384 => (alg_id::ECDSA_P384, &ECDSA_P384_SHA384_FIXED),
+            Self::EdDsa => (alg_id::ED25519, &ED25519),
+        };
+        if *key != *certificate.key_algorithm {
+            return Err(AssertionError::KeyKind { algorithm: self });
+        }
+        UnparsedPublicKey::new(algorithm, &certificate.public_key)
+            .verify(message, signature)
+            .map_err(|_| AssertionError::Signature)
+    }
+}

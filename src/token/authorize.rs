@@ -1,0 +1,390 @@
+//! From verified certificates and a request to claims, or to a refusal.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::token::application::Authenticated;
+use crate::token::claims::{Claims, Confirmation, application_claim, subject_claim};
+use crate::token::denied::Denied;
+use crate::token::grants::TokenRequest;
+use crate::token::policy::TokenPolicy;
+use crate::token::terms::Terms;
+use crate::trust::judge::devices::Verified;
+use crate::trust::refusal::{Code, Refusal};
+use crate::trust::subject::SubjectId;
+use crate::x509::certificate::Certificate;
+use crate::x509::time::Timestamp;
+
+/// A request that is granted.
+#[derive(Debug, Clone)]
+pub struct Authorized<'a> {
+    /// What the token says.
+    pub claims: Claims,
+    /// The certificate it is for, under the configuration that `client_id` settled.
+    pub verified: &'a Verified,
+}
+
+/// Decides a client credentials request (RFC 6749 section 4.4) of the bearer of a certificate.
+///
+/// `candidates` is what the judge accepted: the same certificate under each configuration.  The
+/// `client_id` settles which is meant.  `jti` must never repeat: 128 random bits.
+///
+/// # Errors
+/// The codes `client_unknown`, `client_mismatch` and `configuration_ambiguous`, or what is wrong with
+/// the request.
+pub fn authorize<'a>(
+    candidates: &'a [Verified],
+    request: &TokenRequest,
+    policy: &'a TokenPolicy,
+    now: Timestamp,
+    jti: [u8; 16],
+) -> Result<Authorized<'a>, Denied> {
+    let (verified, client_id, terms) = settle(candidates, request.client_id.as_deref(), policy)?;
+    let resource = terms.resource(request)?;
+    let leaf = verified.leaf();
+    let claims = Claims {
+        iss: policy.issuer().to_owned(),
+        sub: subject_claim(verified.configuration(), verified.subject()),
+        aud: resource.audience.clone(),
+        client_id: client_id.to_owned(),
+        iat: now.0,
+        exp: expiry(terms, leaf, now)?.0,
+        jti: URL_SAFE_NO_PAD.encode(jti),
+        scope: written(resource.scope(&request.scope)?),
+        cnf: Some(Confirmation::certificate(leaf.fingerprint)),
+    };
+    Ok(Authorized { claims, verified })
+}
+
+/// Decides a client credentials request of an application (RFC 6749 section 4.4).
+///
+/// The token is bound to the certificate where the connection has shown it.  A resource server sees
+/// certificates of connections and nothing else, so that a binding to a key that only signed an
+/// assertion could never be checked.
+///
+/// # Errors
+/// What is wrong with the request, or a client whose tokens are bound on a connection that shows
+/// nothing.
+pub fn authorize_application(
+    authenticated: &Authenticated<'_>,
+    request: &TokenRequest,
+    policy: &TokenPolicy,
+    now: Timestamp,
+    jti: [u8; 16],
+) -> Result<Claims, Denied> {
+    let Authenticated { application, over_tls, .. } = authenticated;
+    if application.bound && !over_tls {
+        return Err(Denied::InvalidRequest(
+            "the client's tokens are bound to its certificate, which has to be shown in the \
+             handshake: at mtls_endpoint_aliases of the metadata"
+                .to_owned(),
+        ));
+    }
+    let (leaf, terms) = (authenticated.verified().leaf(), &application.terms);
+    let resource = terms.resource(request)?;
+    Ok(Claims {
+        iss: policy.issuer().to_owned(),
+        sub: application_claim(&application.id),
+        aud: resource.audience.clone(),
+        client_id: application.id.clone(),
+        iat: now.0,
+        exp: expiry(terms, leaf, now)?.0,
+        jti: URL_SAFE_NO_PAD.encode(jti),
+        scope: written(resource.scope(&request.scope)?),
+        cnf: over_tls.then(|| Confirmation::certificate(leaf.fingerprint)),
+    })
+}
+
+/// When the token ends: not after the certificate that it is given for.
+fn expiry(terms: &Terms, leaf: &Certificate, now: Timestamp) -> Result<Timestamp, Refusal> {
+    let expires = now.after(terms.lifetime).min(leaf.not_after);
+    if expires <= now {
+        let detail = format!("the certificate ends at {expires}, with no second left for a token");
+        return Err(Refusal::new(Code::CertificateExpired, detail));
+    }
+    Ok(expires)
+}
+
+/// `scope` of a token; one that grants nothing has none.
+fn written(scope: &[String]) -> Option<String> {
+    (!scope.is_empty()).then(|| scope.join(" "))
+}
+
+/// A candidate, the client that its bearer may be, and that client's terms.
+type Match<'a> = (&'a Verified, &'a str, &'a Terms);
+
+/// The one candidate that `client_id` means.
+fn settle<'a>(
+    candidates: &'a [Verified],
+    client_id: Option<&str>,
+    policy: &'a TokenPolicy,
+) -> Result<Match<'a>, Denied> {
+    let own = |verified: &'a Verified| {
+        let terms = policy.own_terms(verified.configuration())?;
+        Some((verified, verified.subject().as_str(), terms))
+    };
+    let (matches, none): (Vec<Match<'a>>, _) = match client_id {
+        None if policy.client_id_required() => {
+            return Err(Denied::InvalidRequest("client_id is missing".to_owned()));
+        }
+        None => (candidates.iter().filter_map(own).collect(), Code::ClientUnknown),
+        // An application's is for no device, whatever the device's certificate says.
+        Some(id) if policy.application(id).is_some() => (Vec::new(), Code::ClientMismatch),
+        // A configured client_id is that client's alone: no subject ID is mistaken for it.
+        Some(id) if let Some(client) = policy.client(id) => {
+            let covered = candidates.iter().filter(|verified| client.covers(verified));
+            (covered.map(|v| (v, &client.id[..], &client.terms)).collect(), Code::ClientMismatch)
+        }
+        Some(id) => {
+            let claims = |v: &&Verified| {
+                SubjectId::parse(v.subject().field(), id)
+                    .is_ok_and(|claimed| claimed == *v.subject())
+            };
+            (candidates.iter().filter(claims).filter_map(own).collect(), Code::ClientUnknown)
+        }
+    };
+    let told = client_id.map_or("no client_id".to_owned(), |id| format!("client_id `{id}`"));
+    match matches[..] {
+        [one] => Ok(one),
+        [] => Err(Refusal::new(none, format!("{told} is not for {}", list(candidates))).into()),
+        _ => {
+            let meant: Vec<_> = matches.iter().map(|(verified, ..)| *verified).collect();
+            let detail = format!("{told} may mean each of {}", list(meant));
+            Err(Refusal::new(Code::ConfigurationAmbiguous, detail).into())
+        }
+    }
+}
+
+fn list<'a>(candidates: impl IntoIterator<Item = &'a Verified>) -> String {
+    let names =
+        candidates.into_iter().map(|v| format!("`{}` of `{}`", v.subject(), v.configuration()));
+    names.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::token::grants::Grant;
+    use crate::token::policy::{Client, Subjects};
+    use crate::token::terms::Resource;
+    use crate::trust::judge::devices::tests::verified;
+    use crate::trust::subject::SubjectField;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000);
+
+    fn resource(audience: &str, scopes: &[&str], default: &[&str]) -> Resource {
+        let own = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+        Resource { audience: audience.to_owned(), scopes: own(scopes), default_scope: own(default) }
+    }
+
+    fn terms() -> Terms {
+        let resources = vec![
+            resource("https://a.example", &["read", "write"], &["read"]),
+            resource("https://b.example", &["read", "admin"], &[]),
+            resource("plain", &[], &[]),
+        ];
+        Terms { resources, lifetime: Duration::from_secs(600) }
+    }
+
+    fn policy() -> TokenPolicy {
+        let client = |id: &str, configurations: &[&str], subjects| Client {
+            id: id.to_owned(),
+            configurations: configurations.iter().map(|id| (*id).into()).collect(),
+            subjects,
+            terms: terms(),
+        };
+        let dev1 = SubjectId::parse(SubjectField::SanDns, "dev1.example").expect("a subject");
+        TokenPolicy::new("https://as.example", Some(terms()))
+            .and_then(|policy| {
+                policy.with_clients(vec![
+                    client("fleet", &["c1"], Subjects::All),
+                    client("both", &["c1", "c2"], Subjects::All),
+                    client("only-dev1", &["c1"], Subjects::Only(HashSet::from([dev1]))),
+                    client("dev9.example", &["c2"], Subjects::All),
+                ])
+            })
+            .expect("a policy")
+    }
+
+    fn dns(configuration: &str, name: &str) -> Verified {
+        verified(configuration, SubjectField::SanDns, name, NOW.after(Duration::from_secs(86_400)))
+    }
+
+    fn ask(client_id: &str) -> TokenRequest {
+        TokenRequest {
+            grant: Grant::ClientCredentials,
+            client_id: Some(client_id.to_owned()),
+            scope: Vec::new(),
+            resources: Vec::new(),
+        }
+    }
+
+    fn decide(candidates: &[Verified], request: &TokenRequest) -> Result<Claims, Denied> {
+        authorize(candidates, request, &policy(), NOW, [7; 16]).map(|a| a.claims)
+    }
+
+    fn code(result: Result<Claims, Denied>) -> Code {
+        match result {
+            Err(Denied::Refused(refusal)) => refusal.code,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// 9068-3, 9068-4, 8705-13: all claims, bound to the certificate.
+    #[test]
+    fn a_device_is_its_own_client() {
+        let device = dns("c1", "dev1.example");
+        let claims = decide(std::slice::from_ref(&device), &ask("DEV1.example.")).expect("a grant");
+        assert_eq!(claims.iss, "https://as.example");
+        assert_eq!(claims.sub, "c1/dev1.example");
+        assert_eq!(claims.aud, "https://a.example");
+        assert_eq!(claims.client_id, "dev1.example");
+        assert_eq!((claims.iat, claims.exp), (NOW.0, NOW.0 + 600));
+        assert_eq!(claims.jti, "BwcHBwcHBwcHBwcHBwcHBw");
+        assert_eq!(claims.scope.as_deref(), Some("read"));
+        assert_eq!(claims.cnf, Some(Confirmation::certificate(device.leaf().fingerprint)));
+    }
+
+    /// 8705-3: the certificate must be the one bound to that client_id.
+    #[test]
+    fn a_client_id_is_for_the_certificates_it_covers() {
+        let dev1 = [dns("c1", "dev1.example")];
+        let dev2 = [dns("c1", "dev2.example")];
+        let other = [dns("c2", "dev1.example")];
+        assert_eq!(
+            decide(&dev1, &ask("only-dev1")).map(|c| c.client_id),
+            Ok("only-dev1".to_owned())
+        );
+        assert_eq!(code(decide(&dev2, &ask("only-dev1"))), Code::ClientMismatch);
+        assert_eq!(code(decide(&other, &ask("only-dev1"))), Code::ClientMismatch);
+        assert_eq!(code(decide(&other, &ask("fleet"))), Code::ClientMismatch);
+        assert_eq!(code(decide(&dev2, &ask("dev1.example"))), Code::ClientUnknown);
+        assert_eq!(code(decide(&dev1, &ask("nobody"))), Code::ClientUnknown);
+        // 9700-6: a subject ID cannot take a configured client's name.
+        assert_eq!(
+            code(decide(&[dns("c1", "dev9.example")], &ask("dev9.example"))),
+            Code::ClientMismatch
+        );
+    }
+
+    /// 8705-2: a request without client_id is refused, unless that was opted in.
+    #[test]
+    fn client_id_is_required_unless_opted_out() {
+        let dev1 = [dns("c1", "dev1.example")];
+        let mut request = ask("");
+        request.client_id = None;
+        assert!(matches!(decide(&dev1, &request), Err(Denied::InvalidRequest(_))));
+        let lenient = policy().with_optional_client_id();
+        let granted = authorize(&dev1, &request, &lenient, NOW, [0; 16]).expect("a grant");
+        assert_eq!(granted.claims.client_id, "dev1.example");
+        let two = [dns("c1", "dev1.example"), dns("c2", "dev1.example")];
+        let refused = authorize(&two, &request, &lenient, NOW, [0; 16]).map(|a| a.claims);
+        assert_eq!(code(refused), Code::ConfigurationAmbiguous);
+    }
+
+    #[test]
+    fn client_id_settles_between_configurations() {
+        let uri =
+            verified("c2", SubjectField::SanUri, "urn:dev:1", NOW.after(Duration::from_secs(9)));
+        let two = [dns("c1", "dev1.example"), uri];
+        let sub = |id: &str| decide(&two, &ask(id)).map(|claims| claims.sub);
+        assert_eq!(sub("fleet"), Ok("c1/dev1.example".to_owned()));
+        assert_eq!(sub("dev1.example"), Ok("c1/dev1.example".to_owned()));
+        assert_eq!(sub("urn:dev:1"), Ok("c2/urn%3Adev%3A1".to_owned()));
+        assert_eq!(code(decide(&two, &ask("both"))), Code::ConfigurationAmbiguous);
+        let same = [dns("c1", "dev1.example"), dns("c2", "dev1.example")];
+        assert_eq!(code(decide(&same, &ask("dev1.example"))), Code::ConfigurationAmbiguous);
+    }
+
+    #[test]
+    fn no_candidate_is_no_token() {
+        assert_eq!(code(decide(&[], &ask("fleet"))), Code::ClientMismatch);
+        assert_eq!(code(decide(&[], &ask("dev1.example"))), Code::ClientUnknown);
+    }
+
+    #[test]
+    fn a_token_ends_with_its_certificate() {
+        let until = |seconds| {
+            let device =
+                verified("c1", SubjectField::SanDns, "d", NOW.after(Duration::from_secs(seconds)));
+            decide(&[device], &ask("d"))
+        };
+        assert_eq!(until(1).map(|c| c.exp), Ok(NOW.0 + 1));
+        assert_eq!(until(599).map(|c| c.exp), Ok(NOW.0 + 599));
+        assert_eq!(until(601).map(|c| c.exp), Ok(NOW.0 + 600));
+        assert_eq!(code(until(0)), Code::CertificateExpired);
+    }
+
+    fn have(scope: &str, resources: &[&str]) -> Result<(String, Option<String>), &'static str> {
+        let mut request = ask("d");
+        request.scope = scope.split_whitespace().map(str::to_owned).collect();
+        request.resources = resources.iter().map(ToString::to_string).collect();
+        match decide(&[dns("c1", "d")], &request) {
+            Ok(claims) => Ok((claims.aud, claims.scope)),
+            Err(Denied::InvalidScope(_)) => Err("invalid_scope"),
+            Err(Denied::InvalidTarget(_)) => Err("invalid_target"),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    /// 8707-1, 9068-6: the audience is the resource asked for, else the default one.
+    #[test]
+    fn resource_and_scope_decide_the_audience() {
+        const A: &str = "https://a.example";
+        const B: &str = "https://b.example";
+        let got = |aud: &str, scope: &str| {
+            Ok((aud.to_owned(), (!scope.is_empty()).then(|| scope.to_owned())))
+        };
+        assert_eq!(have("", &[]), got(A, "read"));
+        assert_eq!(have("", &[A]), got(A, "read"));
+        assert_eq!(have("write read", &[]), got(A, "write read"));
+        assert_eq!(have("admin", &[]), got(B, "admin"), "the scope tells the resource");
+        assert_eq!(have("read", &[B]), got(B, "read"));
+        assert_eq!(have("", &["plain"]), got("plain", ""));
+        assert_eq!(have("https://a.example/.default", &[]), got(A, "read"));
+
+        assert_eq!(have("", &["https://c.example"]), Err("invalid_target"));
+        assert_eq!(have("", &["not a uri"]), Err("invalid_target"));
+        assert_eq!(have("", &["https://a.example#x"]), Err("invalid_target"));
+        assert_eq!(
+            have("", &["https://a.example/"]),
+            Err("invalid_target"),
+            "compared by code point"
+        );
+        assert_eq!(have("", &[A, B]), Err("invalid_target"));
+
+        assert_eq!(have("write admin", &[]), Err("invalid_scope"), "scopes of two resources");
+        assert_eq!(have("write", &[B]), Err("invalid_scope"));
+        assert_eq!(have("other", &[]), Err("invalid_scope"));
+        assert_eq!(have("read", &["plain"]), Err("invalid_scope"));
+        assert_eq!(have("https://c.example/.default", &[]), Err("invalid_scope"));
+        assert_eq!(have("https://b.example/.default", &[A]), Err("invalid_scope"));
+        // 6749-12: no scope and no default is no token, never an empty or a full scope.
+        assert_eq!(have("", &[B]), Err("invalid_scope"));
+        assert_eq!(have("https://b.example/.default", &[]), Err("invalid_scope"));
+    }
+
+    proptest! {
+        /// 9700-2: whatever is asked for, what is granted is within the client's terms.
+        #[test]
+        fn nothing_beyond_the_terms_is_granted(
+            scope in proptest::collection::vec("read|write|admin|other|https://b.example/.default", 0..4),
+            resource in proptest::option::of("https://[abc].example|plain"),
+        ) {
+            let resources: Vec<&str> = resource.as_deref().into_iter().collect();
+            if let Ok((aud, granted)) = have(&scope.join(" "), &resources) {
+                let terms = terms();
+                let of = terms.resources.iter().find(|r| r.audience == aud).expect("one of the terms");
+                prop_assert!(resource.is_none_or(|asked| asked == aud));
+                for token in granted.iter().flat_map(|scope| scope.split(' ')) {
+                    prop_assert!(of.scopes.iter().any(|s| s == token));
+                }
+            }
+        }
+    }
+}

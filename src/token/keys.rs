@@ -1,0 +1,440 @@
+//! The keys that sign tokens, and the set that is published for their verifiers.
+//!
+//! A private key is parsed once and its header is encoded once: a token costs one signature.
+//! Signing itself draws random bits inside the crypto library (ECDSA nonces, PSS salts); nothing is
+//! decided by them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa;
+use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+
+use crate::token::claims::Claims;
+use crate::x509::der::{self, tag};
+
+/// How tokens are signed (RFC 7518 section 3.1, RFC 8037 section 3.1).  One key, one algorithm
+/// (RFC 8725 section 3.1).
+///
+/// A new key is made outside of this layer, since it is drawn at random: with aws-lc-rs,
+/// `EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?.to_pkcs8v1()?`,
+/// `Ed25519KeyPair::generate()?.to_pkcs8()?`, and for both RSA algorithms
+/// `rsa::KeyPair::generate(rsa::KeySize::Rsa2048)?` with `AsDer::<Pkcs8V1Der>::as_der(&key)?`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Algorithm {
+    /// ECDSA on P-256 with SHA-256.
+    #[default]
+    Es256,
+    /// Ed25519.
+    EdDsa,
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
+    /// RSASSA-PKCS1-v1_5 with SHA-256; for verifiers that know nothing else.
+    Rs256,
+}
+
+impl Algorithm {
+    /// Every algorithm.
+    pub const ALL: [Self; 4] = [Self::Es256, Self::EdDsa, Self::Ps256, Self::Rs256];
+
+    /// The value of `alg`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+            Self::Ps256 => "PS256",
+            Self::Rs256 => "RS256",
+        }
+    }
+
+    /// The algorithm of that `alg`.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
+    }
+}
+
+/// Why a key or a set of keys is not used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The bytes are no key for the algorithm.
+    #[error("not a PKCS#8 private key for {}: {why}", algorithm.as_str())]
+    Key {
+        /// What it was to be used for.
+        algorithm: Algorithm,
+        /// What the crypto library says.
+        why: String,
+    },
+    /// Two keys of a set are the same key.
+    #[error("the key {0} is in the set twice")]
+    Twice(String),
+    /// The crypto library refused to sign.
+    #[error("the key {0} does not sign")]
+    Sign(String),
+}
+
+/// A key pair of one algorithm.
+pub struct SigningKey {
+    pair: Pair,
+    jwk: Jwk,
+    /// `base64url(header).`, the same for each token of this key.
+    header: String,
+}
+
+enum Pair {
+    Ecdsa(EcdsaKeyPair),
+    Ed25519(Ed25519KeyPair),
+    Rsa(RsaKeyPair, &'static signature::RsaSignatureEncoding),
+}
+
+impl SigningKey {
+    /// Reads a PKCS#8 private key (RFC 5958): P-256, Ed25519, or RSA of 2048 to 8192 bits.
+    ///
+    /// # Errors
+    /// [`KeyError::Key`] for anything else.
+    pub fn from_pkcs8(algorithm: Algorithm, der: &[u8]) -> Result<Self, KeyError> {
+        let bad = |why: &dyn fmt::Display| KeyError::Key { algorithm, why: why.to_string() };
+        let pair = match algorithm {
+            Algorithm::Es256 => {
+                EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P256_SHA256_FIXED_SIGNING, der)
+                    .map(Pair::Ecdsa)
+            }
+            Algorithm::EdDsa => Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map(Pair::Ed25519),
+            Algorithm::Ps256 => {
+                RsaKeyPair::from_pkcs8(der).map(|key| Pair::Rsa(key, &signature::RSA_PSS_SHA256))
+            }
+            Algorithm::Rs256 => {
+                RsaKeyPair::from_pkcs8(der).map(|key| Pair::Rsa(key, &signature::RSA_PKCS1_SHA256))
+            }
+        }
+        .map_err(|error| bad(&error))?;
+        let material = match &pair {
+            Pair::Ecdsa(key) => Material::ec(key.public_key().as_ref()),
+            Pair::Ed25519(key) => Some(Material::okp(key.public_key().as_ref())),
+            Pair::Rsa(key, _) => Material::rsa(key.public_key()),
+        };
+        let material = material.ok_or_else(|| bad(&"its public key cannot be read"))?;
+        let jwk =
+            Jwk { kid: material.thumbprint(), r#use: "sig", alg: algorithm.as_str(), material };
+        let header = Header { alg: jwk.alg, typ: TOKEN_TYPE, kid: &jwk.kid };
+        let header = serde_json::to_vec(&header).map_err(|error| bad(&error))?;
+        let header = format!("{}.", URL_SAFE_NO_PAD.encode(header));
+        Ok(Self { pair, jwk, header })
+    }
+
+    /// Its algorithm's `alg`.
+    pub fn algorithm(&self) -> &'static str {
+        self.jwk.alg
+    }
+
+    /// Its RFC 7638 thumbprint.
+    pub fn kid(&self) -> &str {
+        &self.jwk.kid
+    }
+
+    /// A signed token (RFC 9068).
+    ///
+    /// # Errors
+    /// [`KeyError::Sign`] when the crypto library fails, which it does not for lack of anything here.
+    pub fn sign(&self, claims: &Claims) -> Result<AccessToken, KeyError> {
+        let failed = || KeyError::Sign(self.jwk.kid.clone());
+        let payload = serde_json::to_vec(claims).map_err(|_| failed())?;
+        let mut token = String::with_capacity(self.header.len() + payload.len() * 4 / 3 + 400);
+        token.push_str(&self.header);
+        URL_SAFE_NO_PAD.encode_string(&payload, &mut token);
+        let mut rsa = Vec::new();
+        let fixed;
+        let signature = match &self.pair {
+            Pair::Ecdsa(key) => {
+                fixed = key.sign(&SystemRandom::new(), token.as_bytes()).map_err(|_| failed())?;
+                fixed.as_ref()
+            }
+            Pair::Ed25519(key) => {
+                fixed = key.sign(token.as_bytes());
+                fixed.as_ref()
+            }
+            Pair::Rsa(key, encoding) => {
+                rsa.resize(key.public_modulus_len(), 0);
+                key.sign(*encoding, &SystemRandom::new(), token.as_bytes(), &mut rsa)
+                    .map_err(|_| failed())?;
+                &rsa[..]
+            }
+        };
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(AccessToken(token))
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({} {})", self.jwk.alg, self.jwk.kid)
+    }
+}
+
+/// `typ` of access tokens (RFC 9068 section 2.1): no other JWT of this issuer has it.
+const TOKEN_TYPE: &str = "at+jwt";
+
+#[derive(Serialize)]
+struct Header<'a> {
+    alg: &'a str,
+    typ: &'a str,
+    kid: &'a str,
+}
+
+/// A signed token.  It prints nothing of itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AccessToken(String);
+
+impl AccessToken {
+    /// The token, for the client's answer only.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccessToken(..)")
+    }
+}
+
+/// A public key as RFC 7517 has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Jwk {
+    #[serde(flatten)]
+    material: Material,
+    r#use: &'static str,
+    alg: &'static str,
+    kid: String,
+}
+
+/// The members that RFC 7638 section 3.2 requires, in lexicographic order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+enum Material {
+    Ec { crv: &'static str, kty: &'static str, x: String, y: String },
+    Okp { crv: &'static str, kty: &'static str, x: String },
+    Rsa { e: String, kty: &'static str, n: String },
+}
+
+impl Material {
+    /// From an uncompressed P-256 point.
+    fn ec(point: &[u8]) -> Option<Self> {
+        let [4, coordinates @ ..] = point else { return None };
+        let (x, y) = coordinates.split_at_checked(32).filter(|(_, y)| y.len() == 32)?;
+        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+        Some(Self::Ec { crv: "P-256", kty: "EC", x, y })
+    }
+
+    fn okp(key: &[u8]) -> Self {
+        Self::Okp { crv: "Ed25519", kty: "OKP", x: URL_SAFE_NO_PAD.encode(key) }
+    }
+
+    /// From an RSAPublicKey (RFC 8017 appendix A.1.1).
+    fn rsa(key: &rsa::PublicKey) -> Option<Self> {
+        let mut pair = der::single(key.as_ref(), tag::SEQUENCE).ok()?.reader();
+        let mut integer = || {
+            let value = pair.expect(tag::INTEGER).and_then(der::integer).ok()?;
+            // base64urlUInt has no sign octet (RFC 7518 section 2).
+            Some(URL_SAFE_NO_PAD.encode(value.strip_prefix(&[0]).unwrap_or(value)))
+        };
+        let (n, e) = (integer()?, integer()?);
+        Some(Self::Rsa { e, kty: "RSA", n })
+    }
+
+    /// RFC 7638 section 3.
+    fn thumbprint(&self) -> String {
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, &json))
+    }
+}
+
+/// The key in use and the others that are published: those to come and those whose tokens still live.
+#[derive(Debug, Clone)]
+pub struct SigningKeys {
+    current: Arc<SigningKey>,
+    jwks: Arc<str>,
+}
+
+impl SigningKeys {
+    /// A set that signs with `current` and publishes all.
+    ///
+    /// # Errors
+    /// [`KeyError::Twice`] for one key given twice, under two algorithms too (RFC 8725 section 3.1).
+    pub fn new(current: Arc<SigningKey>, others: &[Arc<SigningKey>]) -> Result<Self, KeyError> {
+        let keys: Vec<&Arc<SigningKey>> = std::iter::once(&current).chain(others).collect();
+        for (i, key) in keys.iter().enumerate() {
+            if keys[..i].iter().any(|earlier| earlier.kid() == key.kid()) {
+                return Err(KeyError::Twice(key.kid().to_owned()));
+            }
+        }
+        let set = Set { keys: keys.iter().map(|key| &key.jwk).collect() };
+        let jwks =
+            serde_json::to_string(&set).map_err(|_| KeyError::Sign(current.kid().to_owned()))?;
+        Ok(Self { jwks: jwks.into(), current })
+    }
+
+    /// The key that signs.
+    pub fn current(&self) -> &SigningKey {
+        &self.current
+    }
+
+    /// The JWK set (RFC 7517 section 5), public members only.
+    pub fn jwks(&self) -> &Arc<str> {
+        &self.jwks
+    }
+}
+
+#[derive(Serialize)]
+struct Set<'a> {
+    keys: Vec<&'a Jwk>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+    use jsonwebtoken as jwt;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::token::claims::Confirmation;
+
+    /// A fresh private key, as PKCS#8.
+    pub(crate) fn pkcs8(algorithm: Algorithm) -> Vec<u8> {
+        match algorithm {
+            Algorithm::Es256 => EcdsaKeyPair::generate(&signature::ECDSA_P256_SHA256_FIXED_SIGNING)
+                .and_then(|key| key.to_pkcs8v1())
+                .expect("a key")
+                .as_ref()
+                .to_vec(),
+            Algorithm::EdDsa => Ed25519KeyPair::generate()
+                .and_then(|key| key.to_pkcs8())
+                .expect("a key")
+                .as_ref()
+                .to_vec(),
+            Algorithm::Ps256 | Algorithm::Rs256 => {
+                let key = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).expect("a key");
+                AsDer::<Pkcs8V1Der<'_>>::as_der(&key).expect("DER").as_ref().to_vec()
+            }
+        }
+    }
+
+    pub(crate) fn signing_key(algorithm: Algorithm) -> Arc<SigningKey> {
+        Arc::new(SigningKey::from_pkcs8(algorithm, &pkcs8(algorithm)).expect("a key"))
+    }
+
+    fn claims() -> Claims {
+        Claims {
+            iss: "https://as.example".into(),
+            sub: "c1/dev1".to_owned(),
+            aud: "https://api.example".to_owned(),
+            client_id: "dev1".to_owned(),
+            iat: 4_000_000_000,
+            exp: 4_000_000_600,
+            jti: "id".to_owned(),
+            scope: None,
+            cnf: Some(Confirmation { x5t_s256: "x".repeat(43) }),
+        }
+    }
+
+    /// 9068-1, JWK-1 to JWK-3: each algorithm's token verifies with the published key, by another
+    /// implementation.
+    #[test]
+    fn tokens_verify_with_the_published_keys() {
+        let keys: Vec<_> = Algorithm::ALL.into_iter().map(signing_key).collect();
+        for key in &keys {
+            let others: Vec<_> = keys.iter().filter(|k| k.kid() != key.kid()).cloned().collect();
+            let set = SigningKeys::new(Arc::clone(key), &others).expect("a set");
+            let token = set.current().sign(&claims()).expect("a token");
+            let header = jwt::decode_header(token.expose()).expect("a header");
+            assert_eq!(header.typ.as_deref(), Some("at+jwt"));
+            assert_eq!(header.kid.as_deref(), Some(key.kid()));
+            let published: jwt::jwk::JwkSet = serde_json::from_str(set.jwks()).expect("a JWK set");
+            let jwk = published.find(key.kid()).expect("the key");
+            let mut rules = jwt::Validation::new(key.algorithm().parse().expect("an algorithm"));
+            rules.set_audience(&["https://api.example"]);
+            rules.set_issuer(&["https://as.example"]);
+            let verifier = jwt::DecodingKey::from_jwk(jwk).expect("a public key");
+            let read =
+                jwt::decode::<Claims>(token.expose(), &verifier, &rules).expect("a good token");
+            assert_eq!(read.claims, claims());
+
+            let mut forged = token.expose().to_owned();
+            forged.replace_range(forged.len() / 2..=forged.len() / 2, "!");
+            assert!(jwt::decode::<Claims>(&forged, &verifier, &rules).is_err());
+        }
+    }
+
+    /// JWK-1: no private member is ever published.
+    #[test]
+    fn only_public_members_are_published() {
+        let keys: Vec<_> = Algorithm::ALL.into_iter().map(signing_key).collect();
+        let set = SigningKeys::new(Arc::clone(&keys[0]), &keys[1..]).expect("a set");
+        let json: serde_json::Value = serde_json::from_str(set.jwks()).expect("JSON");
+        let list = json["keys"].as_array().expect("keys");
+        assert_eq!(list.len(), 4);
+        for key in list {
+            let members = key.as_object().expect("an object");
+            for name in members.keys() {
+                let public = ["kty", "crv", "x", "y", "n", "e", "use", "alg", "kid"];
+                assert!(public.contains(&name.as_str()), "{name}");
+            }
+            assert_eq!(key["use"], "sig");
+        }
+    }
+
+    /// JWK-4: the example of RFC 7638 section 3.1.
+    #[test]
+    fn kid_is_the_thumbprint_of_rfc_7638() {
+        let n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECP\
+                 ebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY\
+                 368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0f\
+                 M4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
+        let key = Material::Rsa { e: "AQAB".to_owned(), kty: "RSA", n: n.to_owned() };
+        assert_eq!(key.thumbprint(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+    }
+
+    /// 8725-1, JWK-2: one key has one algorithm and one place.
+    #[test]
+    fn a_key_is_in_a_set_once() {
+        let der = pkcs8(Algorithm::Rs256);
+        let [ps, rs] = [Algorithm::Ps256, Algorithm::Rs256]
+            .map(|algorithm| Arc::new(SigningKey::from_pkcs8(algorithm, &der).expect("a key")));
+        let twice = SigningKeys::new(Arc::clone(&ps), &[rs]).map(|_| ());
+        assert_eq!(twice, Err(KeyError::Twice(ps.kid().to_owned())));
+    }
+
+    #[test]
+    fn a_key_of_another_kind_is_refused() {
+        for algorithm in Algorithm::ALL {
+            for other in Algorithm::ALL {
+                let is_rsa = |a| matches!(a, Algorithm::Ps256 | Algorithm::Rs256);
+                let fits = algorithm == other || (is_rsa(algorithm) && is_rsa(other));
+                let key = SigningKey::from_pkcs8(algorithm, &pkcs8(other));
+                assert_eq!(key.is_ok(), fits, "{algorithm:?} {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_secret_prints() {
+        let key = signing_key(Algorithm::Es256);
+        let token = key.sign(&claims()).expect("a token");
+        assert_eq!(format!("{token:?}"), "AccessToken(..)");
+        assert_eq!(format!("{key:?}"), format!("SigningKey(ES256 {})", key.kid()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            for algorithm in Algorithm::ALL {
+                prop_assert!(SigningKey::from_pkcs8(algorithm, &bytes).is_err());
+            }
+        }
+    }
+}

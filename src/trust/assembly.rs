@@ -1,0 +1,369 @@
+//! What is wanted: the latest word of every source, from which the one writer builds snapshots.
+//!
+//! *Wanted* is kept apart from *in force*: what was applied stays due until somebody says that a
+//! snapshot of it was published, so that a failed build is retried and not forgotten.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::trust::configurations::{AnchorSet, Authority, Configuration, Skipped};
+use crate::trust::devices::{Registries, Registry};
+use crate::trust::revocation::{ListPolicy, Revocations, Unusable};
+use crate::trust::snapshot::Snapshot;
+use crate::x509::crl::RevocationList;
+use crate::x509::name::Name;
+
+/// News of one source.
+#[derive(Debug, Clone)]
+pub enum Update {
+    /// All configurations of devices of a directory.
+    Anchors {
+        /// Which directory.
+        source: Arc<str>,
+        /// What it has now.
+        set: AnchorSet,
+    },
+    /// All configurations of applications of a directory.
+    Applications {
+        /// Which directory.
+        source: Arc<str>,
+        /// What it has now.
+        set: AnchorSet,
+    },
+    /// The devices of a directory.
+    Devices {
+        /// Which directory.
+        source: Arc<str>,
+        /// What it has now.
+        registry: Registry,
+    },
+    /// The list at one address.
+    Lists {
+        /// The address, as the authorities name it.
+        address: Arc<str>,
+        /// What is there now.
+        state: ListState,
+    },
+}
+
+/// What is known of one address.
+#[derive(Debug, Clone)]
+pub enum ListState {
+    /// The list that decides until another one is in force.
+    InForce(Arc<RevocationList>),
+    /// There is a list, none was ever good, and this is why.
+    Unusable {
+        /// Whose list it should be.
+        issuers: Vec<Name>,
+        /// Names the address and the rule.
+        why: String,
+    },
+    /// The address matters no longer.
+    Gone,
+}
+
+/// The latest word of every source.
+#[derive(Debug, Default)]
+pub struct Assembly {
+    policy: ListPolicy,
+    anchors: BTreeMap<Arc<str>, AnchorSet>,
+    applications: BTreeMap<Arc<str>, AnchorSet>,
+    devices: Arc<Registries>,
+    lists: BTreeMap<Arc<str>, ListState>,
+    /// The configurations of devices in force are not those that are wanted.
+    anchors_changed: bool,
+    /// Nor are those of applications.
+    applications_changed: bool,
+    /// Counts the changes applied.
+    wanted: u64,
+    /// How many of them the last publication had.
+    in_force: u64,
+}
+
+impl Assembly {
+    /// Nothing yet.
+    pub fn new(policy: ListPolicy) -> Self {
+        Self { policy, ..Self::default() }
+    }
+
+    /// Takes news in.  False when they change nothing.
+    pub fn apply(&mut self, update: Update) -> bool {
+        let changed = match update {
+            Update::Anchors { source, set } => {
+                let changed = replace(&mut self.anchors, source, set);
+                self.anchors_changed |= changed;
+                changed
+            }
+            Update::Applications { source, set } => {
+                let changed = replace(&mut self.applications, source, set);
+                self.applications_changed |= changed;
+                changed
+            }
+            Update::Devices { source, registry } => {
+                Arc::make_mut(&mut self.devices).set(source, registry)
+            }
+            Update::Lists { address, state: ListState::Gone } => {
+                self.lists.remove(&address).is_some()
+            }
+            Update::Lists { address, state } => {
+                let changed = self.lists.get(&address).is_none_or(|old| !same_state(old, &state));
+                self.lists.insert(address, state);
+                changed
+            }
+        };
+        self.wanted += u64::from(changed);
+        changed
+    }
+
+    /// True while changes wait to be published.
+    pub fn due(&self) -> bool {
+        self.wanted != self.in_force
+    }
+
+    /// What is wanted, as the snapshot that follows `previous`, which is in force.
+    pub fn build(&self, previous: &Snapshot) -> Snapshot {
+        let devices = self.anchors_changed.then(|| merged(&self.anchors));
+        let applications = self.applications_changed.then(|| merged(&self.applications));
+        let both = [
+            devices.as_ref().unwrap_or(&previous.anchors),
+            applications.as_ref().unwrap_or(&previous.applications),
+        ];
+        let authorities = both.into_iter().flat_map(AnchorSet::authorities);
+        let lists = self.lists.values().filter_map(|state| match state {
+            ListState::InForce(list) => Some(Arc::clone(list)),
+            _ => None,
+        });
+        let unusable = self.lists.values().filter_map(|state| match state {
+            ListState::Unusable { issuers, why } => {
+                Some(Unusable { issuers: issuers.clone(), why: why.clone() })
+            }
+            _ => None,
+        });
+        let revocations = Revocations::new(lists)
+            .with_unusable(unusable.collect())
+            .with_policy(self.policy.resolve(authorities));
+        let next = previous.next(devices, Arc::new(revocations));
+        let next = next.with_devices(Arc::clone(&self.devices));
+        match applications {
+            Some(applications) => next.with_applications(applications),
+            None => next,
+        }
+    }
+
+    /// What [`Assembly::build`] made last is in force: nothing is due until the next change.
+    pub fn published(&mut self) {
+        self.in_force = self.wanted;
+        self.anchors_changed = false;
+        self.applications_changed = false;
+    }
+}
+
+/// Takes the latest word of one source.  False when it is the last one.
+fn replace(sets: &mut BTreeMap<Arc<str>, AnchorSet>, source: Arc<str>, set: AnchorSet) -> bool {
+    let changed = sets.get(&source).is_none_or(|old| !same_anchors(old, &set));
+    // Kept even if equal: what was skipped may be told in other words.
+    sets.insert(source, set);
+    changed
+}
+
+/// The configurations of all sources.  An id that two sources use names the first source's (in the
+/// order of their names): a configuration is never two things.
+fn merged(sets: &BTreeMap<Arc<str>, AnchorSet>) -> AnchorSet {
+    let mut out = AnchorSet::default();
+    let mut seen = HashMap::new();
+    for (source, set) in sets {
+        out.skipped.extend(set.skipped.iter().cloned());
+        for configuration in &set.configurations {
+            let first = seen.entry(&configuration.id).or_insert(source);
+            if *first == source {
+                out.configurations.push(configuration.clone());
+            } else {
+                out.skipped.push(Skipped {
+                    configuration: configuration.id.clone(),
+                    why: format!("`{source}` has it, and so has `{first}`, which goes first"),
+                });
+            }
+        }
+    }
+    out
+}
+
+fn same_state(a: &ListState, b: &ListState) -> bool {
+    match (a, b) {
+        (ListState::InForce(a), ListState::InForce(b)) => Arc::ptr_eq(a, b),
+        (
+            ListState::Unusable { issuers: a, why: x },
+            ListState::Unusable { issuers: b, why: y },
+        ) => a == b && x == y,
+        _ => false,
+    }
+}
+
+/// True when decisions under both sets are the same.
+fn same_anchors(a: &AnchorSet, b: &AnchorSet) -> bool {
+    a.configurations.len() == b.configurations.len()
+        && a.configurations.iter().zip(&b.configurations).all(|(a, b)| same_configuration(a, b))
+}
+
+fn same_configuration(a: &Configuration, b: &Configuration) -> bool {
+    a.id == b.id
+        && a.display_name == b.display_name
+        && a.kind == b.kind
+        && a.devices == b.devices
+        && a.authorities.len() == b.authorities.len()
+        && a.authorities.iter().zip(&b.authorities).all(|(a, b)| same_authority(a, b))
+}
+
+fn same_authority(a: &Authority, b: &Authority) -> bool {
+    a.certificate.fingerprint == b.certificate.fingerprint
+        && a.is_root == b.is_root
+        && a.crl_url == b.crl_url
+        && a.delta_crl_url == b.delta_crl_url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::configurations::{ConfigurationId, Devices, Kind};
+    use crate::trust::revocation::{AuthorityPolicy, CrlMode, Selector};
+    use crate::trust::subject::SubjectField;
+    use crate::x509::certificate::Certificate;
+    use crate::x509::test_certificates::{Key, Spec, cn};
+
+    fn anchors(ids: &[&str]) -> AnchorSet {
+        let configurations = ids
+            .iter()
+            .map(|id| Configuration {
+                id: ConfigurationId::from(*id),
+                display_name: "name".to_owned(),
+                kind: Kind::Devices(SubjectField::SanDns),
+                devices: Devices::Any,
+                authorities: Vec::new(),
+            })
+            .collect();
+        AnchorSet { configurations, skipped: Vec::new() }
+    }
+
+    fn from(source: &str, ids: &[&str]) -> Update {
+        Update::Anchors { source: source.into(), set: anchors(ids) }
+    }
+
+    fn unusable(why: &str) -> Update {
+        let state = ListState::Unusable { issuers: Vec::new(), why: why.to_owned() };
+        Update::Lists { address: "http://ca.example/1.crl".into(), state }
+    }
+
+    #[test]
+    fn a_change_is_due_until_it_is_published() {
+        let mut assembly = Assembly::default();
+        assert!(!assembly.due());
+        assert!(assembly.apply(from("a", &["1"])));
+        assert!(assembly.due());
+        let _failed = assembly.build(&Snapshot::default());
+        assert!(assembly.due(), "built is not published");
+        assembly.published();
+        assert!(!assembly.due());
+        assert!(!assembly.apply(from("a", &["1"])), "the same again");
+        assert!(!assembly.due());
+        assert!(assembly.apply(unusable("truncated")));
+        assert!(!assembly.apply(unusable("truncated")));
+        assert!(assembly.apply(unusable("forged")));
+        assert!(assembly.due());
+    }
+
+    #[test]
+    fn configurations_that_stay_are_not_built_again() {
+        let mut assembly = Assembly::default();
+        assembly.apply(from("a", &["1"]));
+        let first = assembly.build(&Snapshot::default());
+        assembly.published();
+        assembly.apply(unusable("truncated"));
+        let second = assembly.build(&first);
+        assert!(Arc::ptr_eq(&first.anchors, &second.anchors));
+        assembly.published();
+        assembly.apply(from("a", &[]));
+        assert!(assembly.build(&second).anchors.configurations.is_empty());
+    }
+
+    #[test]
+    fn an_address_that_is_gone_leaves_nothing() {
+        let mut assembly = Assembly::default();
+        let gone =
+            || Update::Lists { address: "http://ca.example/1.crl".into(), state: ListState::Gone };
+        assert!(!assembly.apply(gone()));
+        assert!(assembly.apply(unusable("truncated")));
+        assert!(assembly.apply(gone()));
+        assert!(assembly.lists.is_empty());
+    }
+
+    /// The same id in both collections is two configurations, and neither list touches the other.
+    #[test]
+    fn applications_are_kept_apart_from_devices() {
+        let mut assembly = Assembly::default();
+        let mut set = anchors(&["1"]);
+        set.configurations[0].kind = Kind::Applications;
+        let applications = || Update::Applications { source: "a".into(), set: set.clone() };
+        assert!(assembly.apply(from("a", &["1"])));
+        assert!(assembly.apply(applications()));
+        assert!(!assembly.apply(applications()), "the same again");
+        let both = assembly.build(&Snapshot::default());
+        assembly.published();
+        assert_eq!(both.anchors.configurations[0].kind, Kind::Devices(SubjectField::SanDns));
+        assert_eq!(both.applications.configurations[0].kind, Kind::Applications);
+        assert!(both.applications.skipped.is_empty() && both.anchors.skipped.is_empty());
+        assembly.apply(from("a", &[]));
+        let one = assembly.build(&both);
+        assert!(Arc::ptr_eq(&one.applications, &both.applications));
+        assert!(one.anchors.configurations.is_empty());
+    }
+
+    /// An entry of the settings that names an authority of applications only is its, from the moment
+    /// that their configurations come.
+    #[test]
+    fn what_the_operator_says_of_an_applications_authority_holds() {
+        let der = Spec::authority(cn("A"), cn("A")).sign(Key::number(1), Key::number(1));
+        let certificate = Arc::new(Certificate::from_der(&der).expect("a certificate"));
+        let authority = Authority {
+            certificate: Arc::clone(&certificate),
+            is_root: true,
+            crl_url: None,
+            delta_crl_url: None,
+        };
+        let subject = Some(certificate.subject.clone());
+        let entry = AuthorityPolicy {
+            selector: Selector { subject, ..Selector::default() },
+            mode: Some(CrlMode::Require),
+            ..AuthorityPolicy::default()
+        };
+        let policy = ListPolicy { authorities: vec![entry], ..ListPolicy::default() };
+        let mut assembly = Assembly::new(policy);
+        assembly.apply(from("a", &["1"]));
+        let before = assembly.build(&Snapshot::default());
+        assembly.published();
+        assert_eq!(before.revocations.policy().unmatched.len(), 1);
+        let mut set = anchors(&["1"]);
+        set.configurations[0].kind = Kind::Applications;
+        set.configurations[0].authorities.push(authority);
+        assembly.apply(Update::Applications { source: "a".into(), set });
+        let after = assembly.build(&before);
+        assert_eq!(after.revocations.policy().unmatched, [] as [String; 0]);
+        let mode = |kind| after.crl_mode(kind, &certificate.subject, certificate.key, false);
+        assert_eq!(mode(Kind::Applications), CrlMode::Require);
+        // And whoever fetches lists is told of it.
+        let told = after.every_configuration();
+        assert!(told.authorities().any(|a| a.certificate.key == certificate.key));
+    }
+
+    #[test]
+    fn sources_are_merged_and_an_id_is_never_two_things() {
+        let mut assembly = Assembly::default();
+        assembly.apply(from("b", &["2", "1"]));
+        assembly.apply(from("a", &["1"]));
+        let snapshot = assembly.build(&Snapshot::default());
+        assert_eq!(snapshot.generation, 1);
+        let ids: Vec<_> = snapshot.anchors.configurations.iter().map(|c| c.id.as_str()).collect();
+        assert_eq!(ids, ["1", "2"]);
+        assert_eq!(snapshot.anchors.skipped.len(), 1);
+        assert!(snapshot.anchors.skipped[0].why.contains("`b`"));
+    }
+}

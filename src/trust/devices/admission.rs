@@ -1,0 +1,72 @@
+//! Whether a configuration admits a subject.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::trust::configurations::{Configuration, Devices};
+use crate::trust::devices::{DeviceKey, DeviceRegistry, Standing};
+use crate::trust::refusal::{Code, Refusal};
+use crate::trust::subject::SubjectId;
+
+/// The device registries of all directories that have one, by source.
+#[derive(Debug, Clone, Default)]
+pub struct Registries {
+    by_source: BTreeMap<Arc<str>, Registry>,
+}
+
+/// What is known of one directory's devices.
+#[derive(Debug, Clone)]
+pub enum Registry {
+    /// These are its devices.
+    InForce(DeviceRegistry),
+    /// What there was is not to be used, and why.
+    Withdrawn(Arc<str>),
+}
+
+impl Registries {
+    /// Decides whether a configuration admits a subject.
+    ///
+    /// # Errors
+    /// `device_unknown` or `device_disabled`.
+    pub fn admit(&self, configuration: &Configuration, subject: &SubjectId) -> Result<(), Refusal> {
+        let Devices::Registered(source) = &configuration.devices else { return Ok(()) };
+        let id = &configuration.id;
+        let refused = |code, what: &str| {
+            let detail = format!("`{subject}` of configuration {id}: {what}");
+            Err(Refusal::new(code, detail))
+        };
+        let registry = match self.by_source.get(source) {
+            Some(Registry::InForce(registry)) => registry,
+            Some(Registry::Withdrawn(why)) => {
+                let why = format!("the device registry of `{source}` is not in force: {why}");
+                return refused(Code::DeviceUnknown, &why);
+            }
+            None => {
+                let why = format!("the device registry of `{source}` was never loaded");
+                return refused(Code::DeviceUnknown, &why);
+            }
+        };
+        match registry.standing(DeviceKey::of(subject.as_str()), id) {
+            Standing::Enabled => Ok(()),
+            Standing::Disabled => {
+                let why = format!("disabled in the device registry of `{source}`");
+                refused(Code::DeviceDisabled, &why)
+            }
+            Standing::Unknown => {
+                let why = format!("not in the device registry of `{source}`");
+                refused(Code::DeviceUnknown, &why)
+            }
+        }
+    }
+
+    /// Takes the latest word of one source.  False when it is what there was.
+    pub fn set(&mut self, source: Arc<str>, registry: Registry) -> bool {
+        let same = match (self.by_source.get(&source), &registry) {
+            (Some(Registry::InForce(old)), Registry::InForce(new)) => old.is_same(new),
+            (Some(Registry::Withdrawn(old)), Registry::Withdrawn(new)) => old == new,
+            _ => false,
+        };
+        self.by_source.insert(source, registry);
+        !same
+    }
+}

@@ -1,0 +1,209 @@
+//! The judge of applications: a chain, under the one application configuration that a client is
+//! assigned to.
+//!
+//! # Why not the judge of devices
+//! A certificate that is good for an application must never pass for a device, nor the other way
+//! round, though one authority may have signed both.  So the two kinds of configuration are two lists
+//! in a snapshot, the two judges look into one each, and their proofs are two types: what issues a
+//! device's token cannot even be given a [`VerifiedApplication`].  How a path is judged is the same.
+
+use std::sync::Arc;
+
+use crate::trust::configurations::{ConfigurationId, Kind};
+use crate::trust::judge::devices::{UnverifiedChain, judge};
+use crate::trust::path::search::Search;
+use crate::trust::refusal::{Code, Refusal};
+use crate::trust::snapshot::Snapshot;
+use crate::x509::certificate::Certificate;
+use crate::x509::time::Timestamp;
+
+/// Proof that one chain was judged good for one application configuration.  Only
+/// [`judge_application`] makes it.  It says nothing of which application it is.
+#[derive(Debug, Clone)]
+pub struct VerifiedApplication {
+    configuration: ConfigurationId,
+    leaf: Arc<Certificate>,
+    generation: u64,
+}
+
+impl VerifiedApplication {
+    /// The configuration that accepts the chain.
+    pub fn configuration(&self) -> &ConfigurationId {
+        &self.configuration
+    }
+    /// The end-entity certificate.
+    pub fn leaf(&self) -> &Certificate {
+        &self.leaf
+    }
+    /// The generation of the snapshot it was judged under.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+/// Judges `chain` under one application configuration.
+///
+/// # Errors
+/// The most telling refusal of all paths that were tried; `chain_untrusted` where the configuration is
+/// not in force.
+pub fn judge_application(
+    chain: &UnverifiedChain,
+    configuration: &ConfigurationId,
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> Result<VerifiedApplication, Refusal> {
+    let configurations = &snapshot.applications.configurations;
+    let place = configurations
+        .iter()
+        .position(|c| c.id == *configuration && c.kind == Kind::Applications)
+        .ok_or_else(|| {
+            let detail = format!("application configuration `{configuration}` is not in force");
+            Refusal::new(Code::ChainUntrusted, detail)
+        })?;
+    let search = Search::among_applications(chain.certificates(), snapshot, now);
+    reach(&search, place, chain)?;
+    Ok(VerifiedApplication {
+        configuration: configuration.clone(),
+        leaf: Arc::clone(chain.leaf()),
+        generation: snapshot.generation,
+    })
+}
+
+/// Whether to talk to the bearer of `chain` at all: some configuration, of devices or of applications,
+/// accepts it.  What it may have is decided for each request, by the judge of its kind.
+///
+/// # Errors
+/// The most telling refusal of all paths that were tried.
+pub fn admit(chain: &UnverifiedChain, snapshot: &Snapshot, now: Timestamp) -> Result<(), Refusal> {
+    let Err(mut refusal) = judge(chain, snapshot, now) else { return Ok(()) };
+    let search = Search::among_applications(chain.certificates(), snapshot, now);
+    let certificates = chain.certificates().iter().map(AsRef::as_ref);
+    for place in snapshot.application_index().candidates(&snapshot.applications, certificates) {
+        if snapshot.applications.configurations[place].kind != Kind::Applications {
+            continue;
+        }
+        match reach(&search, place, chain) {
+            Ok(()) => return Ok(()),
+            Err(other) => refusal = refusal.best(other),
+        }
+    }
+    Err(refusal)
+}
+
+fn reach(search: &Search<'_>, place: usize, chain: &UnverifiedChain) -> Result<(), Refusal> {
+    match (search.path(place), chain.unreadable()) {
+        (Ok(_), _) => Ok(()),
+        // A certificate that could not be read may be what the path lacks.
+        (Err(refusal), Some(error)) if refusal.code == Code::ChainUntrusted => Err(error.clone()),
+        (Err(refusal), _) => Err(refusal),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::trust::configurations::{AnchorSet, Authority, Configuration, Devices};
+    use crate::trust::subject::SubjectField;
+    use crate::x509::test_certificates::{Key, NOW, Spec, cn};
+
+    /// A verdict without a judge, for tests of what follows from one.
+    pub(crate) fn verified_application(
+        configuration: &str,
+        leaf: &Arc<Certificate>,
+    ) -> VerifiedApplication {
+        VerifiedApplication {
+            configuration: configuration.into(),
+            leaf: Arc::clone(leaf),
+            generation: 1,
+        }
+    }
+
+    fn root(name: &str, key: usize) -> Vec<u8> {
+        Spec::authority(cn(name), cn(name)).sign(Key::number(key), Key::number(key))
+    }
+
+    fn set(kind: Kind, configurations: &[(&str, &[u8])]) -> AnchorSet {
+        let configuration = |(id, root): &(&str, &[u8])| Configuration {
+            id: (*id).into(),
+            display_name: String::new(),
+            kind,
+            devices: Devices::Any,
+            authorities: vec![Authority {
+                certificate: Arc::new(Certificate::from_der(root).expect("a certificate")),
+                is_root: true,
+                crl_url: None,
+                delta_crl_url: None,
+            }],
+        };
+        let configurations = configurations.iter().map(configuration).collect();
+        AnchorSet { configurations, skipped: Vec::new() }
+    }
+
+    fn snapshot(devices: AnchorSet, applications: AnchorSet) -> Snapshot {
+        let none = Arc::default();
+        Snapshot::new(3, Arc::new(devices), none, Arc::default(), Arc::default())
+            .with_applications(applications)
+    }
+
+    fn chain(issuer: &str, issuer_key: usize) -> UnverifiedChain {
+        let leaf = Spec::device(cn("l"), cn(issuer)).sign(Key::number(9), Key::number(issuer_key));
+        UnverifiedChain::from_der(&[leaf]).expect("readable")
+    }
+
+    /// Both kinds with one id: each certificate is good for its own, in both directions.
+    #[test]
+    fn a_certificate_is_good_for_its_kind_only() {
+        let (d, a) = (root("D", 0), root("A", 1));
+        let field = Kind::Devices(SubjectField::SubjectDn);
+        let trust = snapshot(set(field, &[("x", &d)]), set(Kind::Applications, &[("x", &a)]));
+        let now = Timestamp(NOW);
+        let application =
+            |chain: &UnverifiedChain| judge_application(chain, &"x".into(), &trust, now);
+        let code = |refused: Refusal| refused.code;
+
+        let device = chain("D", 0);
+        assert!(judge(&device, &trust, now).is_ok());
+        assert_eq!(application(&device).map(drop).map_err(code), Err(Code::ChainUntrusted));
+        let app = chain("A", 1);
+        assert_eq!(application(&app).expect("accepted").generation(), 3);
+        assert_eq!(judge(&app, &trust, now).map(drop).map_err(code), Err(Code::ChainUntrusted));
+        for chain in [&device, &app] {
+            assert_eq!(admit(chain, &trust, now), Ok(()));
+        }
+        let stranger = chain("S", 2);
+        assert_eq!(admit(&stranger, &trust, now).map_err(code), Err(Code::ChainUntrusted));
+    }
+
+    /// A configuration that stands in the list of the other kind is good for nothing.
+    #[test]
+    fn a_configuration_in_the_wrong_list_accepts_nobody() {
+        let d = root("D", 0);
+        let field = Kind::Devices(SubjectField::SubjectDn);
+        let trust = snapshot(set(Kind::Applications, &[("x", &d)]), set(field, &[("x", &d)]));
+        let device = chain("D", 0);
+        let code = |refused: Refusal| refused.code;
+        let now = Timestamp(NOW);
+        assert_eq!(judge(&device, &trust, now).map(drop).map_err(code), Err(Code::ChainUntrusted));
+        let judged = judge_application(&device, &"x".into(), &trust, now);
+        assert_eq!(judged.map(drop).map_err(code), Err(Code::ChainUntrusted));
+    }
+
+    #[test]
+    fn the_configuration_that_is_named_decides() {
+        let (a, b) = (root("A", 0), root("B", 1));
+        let applications = set(Kind::Applications, &[("a", &a), ("b", &b)]);
+        let trust = snapshot(AnchorSet::default(), applications);
+        let decide = |chain: &UnverifiedChain, id: &str, at: i64| {
+            judge_application(chain, &id.into(), &trust, Timestamp(at))
+                .map(drop)
+                .map_err(|r| r.code)
+        };
+        let (of_a, year) = (chain("A", 0), 366 * 86_400);
+        assert_eq!(decide(&of_a, "a", NOW), Ok(()));
+        assert_eq!(decide(&of_a, "b", NOW), Err(Code::ChainUntrusted));
+        assert_eq!(decide(&of_a, "c", NOW), Err(Code::ChainUntrusted));
+        // The name of the authority, and another's signature.
+        assert_eq!(decide(&chain("A", 1), "a", NOW), Err(Code::SignatureInvalid));
+        assert_eq!(decide(&of_a, "a", NOW + 100 * year), Err(Code::AuthorityExpired));
+    }
+}

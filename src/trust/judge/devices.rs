@@ -1,0 +1,265 @@
+//! The judge: a presented chain, under one snapshot, at one time.
+
+use std::sync::Arc;
+
+use crate::trust::configurations::{ConfigurationId, Kind};
+use crate::trust::path::search::{Attempt, Search};
+use crate::trust::refusal::{Code, Refusal};
+use crate::trust::snapshot::Snapshot;
+use crate::trust::subject::SubjectId;
+use crate::x509::certificate::{Certificate, Fingerprint};
+use crate::x509::time::Timestamp;
+
+/// Certificates in a presented chain.  A path has fewer; but some peers present all that they know.
+pub const MAX_CHAIN_CERTIFICATES: usize = 48;
+/// Bytes of DER in a presented chain.
+pub const MAX_CHAIN_BYTES: usize = 64 * 1024;
+
+/// What a peer presented, leaf first, parsed once per connection.
+#[derive(Debug, Clone)]
+pub struct UnverifiedChain {
+    certificates: Vec<Arc<Certificate>>,
+    unreadable: Option<Refusal>,
+}
+
+impl UnverifiedChain {
+    /// Parses a chain, leaf first, within the limits.  The leaf must be readable; another certificate
+    /// that is not is left out, since a path may do without it.
+    pub fn from_der<B: AsRef<[u8]>>(chain: &[B]) -> Result<Self, Refusal> {
+        let bytes: usize = chain.iter().map(|c| c.as_ref().len()).sum();
+        if chain.is_empty() {
+            return Err(Refusal::new(Code::CertificateMissing, "no certificate was presented"));
+        }
+        if chain.len() > MAX_CHAIN_CERTIFICATES || bytes > MAX_CHAIN_BYTES {
+            return Err(Refusal::new(
+                Code::ChainTooLong,
+                format!(
+                    "{} certificates of {bytes} bytes; at most {MAX_CHAIN_CERTIFICATES} of \
+                     {MAX_CHAIN_BYTES} are read",
+                    chain.len()
+                ),
+            ));
+        }
+        let (mut certificates, mut unreadable) = (Vec::with_capacity(chain.len()), None);
+        for (index, der) in chain.iter().enumerate() {
+            match Certificate::from_der(der.as_ref()) {
+                Ok(certificate) => certificates.push(Arc::new(certificate)),
+                Err(error) if index == 0 => return Err(error.into()),
+                Err(error) => {
+                    let detail = format!("certificate {} of the chain: {error}", index + 1);
+                    unreadable
+                        .get_or_insert_with(|| Refusal::new(Code::CertificateMalformed, detail));
+                }
+            }
+        }
+        Ok(Self { certificates, unreadable })
+    }
+
+    /// The end-entity certificate: the only one that gives identity.
+    pub fn leaf(&self) -> &Arc<Certificate> {
+        &self.certificates[0]
+    }
+
+    /// The first certificate that could not be read, if there was one.
+    pub fn unreadable(&self) -> Option<&Refusal> {
+        self.unreadable.as_ref()
+    }
+
+    /// All certificates that could be read, leaf first.
+    pub fn certificates(&self) -> &[Arc<Certificate>] {
+        &self.certificates
+    }
+}
+
+/// Proof that one chain was judged good for one configuration of devices.  Only [`judge`] makes it.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    configuration: ConfigurationId,
+    subject: SubjectId,
+    leaf: Arc<Certificate>,
+    path: Vec<Arc<Certificate>>,
+    generation: u64,
+}
+
+impl Verified {
+    /// The configuration that accepts the chain.
+    pub fn configuration(&self) -> &ConfigurationId {
+        &self.configuration
+    }
+    /// Whom the leaf speaks for.
+    pub fn subject(&self) -> &SubjectId {
+        &self.subject
+    }
+    /// The end-entity certificate.
+    pub fn leaf(&self) -> &Certificate {
+        &self.leaf
+    }
+    /// Leaf, intermediates, anchor.
+    pub fn path(&self) -> &[Arc<Certificate>] {
+        &self.path
+    }
+    /// The key of the anchor.
+    pub fn anchor_key(&self) -> Option<Fingerprint> {
+        self.path.last().map(|anchor| anchor.key)
+    }
+    /// The generation of the snapshot it was judged under.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+/// Judges `chain` under every configuration of devices that could accept it.  All that do are returned, at least
+/// one; which of several is meant is for the request's `client_id` to settle.
+///
+/// # Errors
+/// The most telling refusal of all paths that were tried.
+pub fn judge(
+    chain: &UnverifiedChain,
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> Result<Vec<Verified>, Refusal> {
+    decide(chain, snapshot, &Search::new(chain.certificates(), snapshot, now, false))
+}
+
+/// [`judge`] with an account of every path that was tried, the first [`MAX_ATTEMPTS`] of them.
+///
+/// [`MAX_ATTEMPTS`]: crate::trust::path::search::MAX_ATTEMPTS
+pub fn explain(
+    chain: &UnverifiedChain,
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> (Result<Vec<Verified>, Refusal>, Vec<Attempt>) {
+    let search = Search::new(chain.certificates(), snapshot, now, true);
+    let decision = decide(chain, snapshot, &search);
+    (decision, search.into_attempts())
+}
+
+fn decide(
+    chain: &UnverifiedChain,
+    snapshot: &Snapshot,
+    search: &Search<'_>,
+) -> Result<Vec<Verified>, Refusal> {
+    let (mut verified, mut refusal) = (Vec::new(), None::<Refusal>);
+    let certificates = chain.certificates().iter().map(AsRef::as_ref);
+    for index in snapshot.index().candidates(&snapshot.anchors, certificates) {
+        let configuration = &snapshot.anchors.configurations[index];
+        let Kind::Devices(field) = configuration.kind else { continue };
+        let judged = search.path(index).and_then(|path| {
+            let subject = SubjectId::of(chain.leaf(), field)?;
+            // Last: whether a device is registered is nobody's to learn without its certificate.
+            snapshot.devices.admit(configuration, &subject)?;
+            Ok((subject, path))
+        });
+        match judged {
+            Ok((subject, path)) => verified.push(Verified {
+                configuration: configuration.id.clone(),
+                subject,
+                leaf: Arc::clone(chain.leaf()),
+                path,
+                generation: snapshot.generation,
+            }),
+            Err(other) => {
+                refusal = Some(match refusal {
+                    Some(earlier) => earlier.best(other),
+                    None => other,
+                });
+            }
+        }
+    }
+    if !verified.is_empty() {
+        return Ok(verified);
+    }
+    let untrusted = || {
+        Refusal::new(
+            Code::ChainUntrusted,
+            format!(
+                "no configuration has an authority that issued `{}` or a certificate presented \
+                 with it",
+                chain.leaf().subject
+            ),
+        )
+    };
+    let refusal = refusal.unwrap_or_else(untrusted);
+    // A certificate that could not be read may be what the path lacks.
+    Err(match chain.unreadable() {
+        Some(error) if refusal.code == Code::ChainUntrusted => error.clone(),
+        _ => refusal,
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::trust::configurations::{AnchorSet, Authority, Configuration, Devices, Kind};
+    use crate::trust::subject::SubjectField;
+    use crate::x509::test_certificates::{Key, NOW, Spec, cn};
+
+    /// A verdict without a judge, for tests of what follows from one.
+    pub(crate) fn verified(
+        configuration: &str,
+        field: SubjectField,
+        subject: &str,
+        not_after: Timestamp,
+    ) -> Verified {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let der = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate");
+        let mut leaf = Certificate::from_der(der.der()).expect("readable");
+        leaf.not_after = not_after;
+        Verified {
+            configuration: configuration.into(),
+            subject: SubjectId::parse(field, subject).expect("a subject"),
+            leaf: Arc::new(leaf),
+            path: Vec::new(),
+            generation: 1,
+        }
+    }
+
+    #[test]
+    fn a_chain_is_read_within_its_limits() {
+        let leaf = Spec::device(cn("d"), cn("R")).sign(Key::number(2), Key::number(0));
+        let code = |chain: &[Vec<u8>]| UnverifiedChain::from_der(chain).map_err(|r| r.code).err();
+        assert_eq!(code(&[]), Some(Code::CertificateMissing));
+        assert_eq!(code(&vec![leaf.clone(); MAX_CHAIN_CERTIFICATES]), None);
+        assert_eq!(code(&vec![leaf.clone(); MAX_CHAIN_CERTIFICATES + 1]), Some(Code::ChainTooLong));
+        let large = vec![0; MAX_CHAIN_BYTES - leaf.len() + 1];
+        assert_eq!(code(&[leaf.clone(), large.clone()]), Some(Code::ChainTooLong));
+        assert_eq!(code(&[large, leaf]), Some(Code::ChainTooLong));
+        assert_eq!(code(&[vec![0x30, 0]]), Some(Code::CertificateMalformed));
+    }
+
+    #[test]
+    fn an_unreadable_certificate_matters_only_where_it_is_missed() {
+        let [root, authority, device] = [0, 1, 2].map(Key::number);
+        let anchor = Spec::authority(cn("R"), cn("R")).sign(root, root);
+        let middle = Spec::authority(cn("A"), cn("R")).sign(authority, root);
+        let leaf = Spec::device(cn("d"), cn("A")).sign(device, authority);
+        let configuration = Configuration {
+            id: "fleet".into(),
+            display_name: String::new(),
+            kind: Kind::Devices(SubjectField::SubjectDn),
+            devices: Devices::Any,
+            authorities: vec![Authority {
+                certificate: Arc::new(Certificate::from_der(&anchor).expect("a certificate")),
+                is_root: true,
+                crl_url: None,
+                delta_crl_url: None,
+            }],
+        };
+        let anchors = AnchorSet { configurations: vec![configuration], skipped: Vec::new() };
+        let (anchors, none) = (Arc::new(anchors), Arc::default());
+        let snapshot = Snapshot::new(7, anchors, none, Arc::default(), Arc::default());
+        let garbage = vec![0x30, 3, 2, 1, 0];
+        let decide = |chain: &[Vec<u8>]| {
+            let chain = UnverifiedChain::from_der(chain).expect("the leaf is readable");
+            judge(&chain, &snapshot, Timestamp(NOW)).map_err(|refusal| refusal.code)
+        };
+        let code_of = Result::<Vec<Verified>, Code>::err;
+        let verified = decide(&[leaf.clone(), garbage.clone(), middle]).expect("accepted");
+        assert_eq!(verified[0].generation(), 7);
+        assert_eq!(verified[0].configuration().as_str(), "fleet");
+        assert_eq!(verified[0].subject().as_str(), "CN=d");
+        assert_eq!(verified[0].path().len(), 3);
+        assert_eq!(code_of(decide(&[leaf.clone(), garbage])), Some(Code::CertificateMalformed));
+        assert_eq!(code_of(decide(&[leaf])), Some(Code::ChainUntrusted));
+    }
+}

@@ -1,0 +1,280 @@
+//! Paths through meshes, loops, twins and namesakes.
+
+use super::*;
+use crate::trust::configurations::{AnchorSet, Devices, Kind};
+use crate::trust::revocation::Revocations;
+use crate::trust::snapshot::TrustPolicy;
+use crate::trust::subject::SubjectField;
+use crate::x509::test_certificates::{self, Key, NOW, Spec, cn};
+
+fn key(n: usize) -> &'static Key {
+    Key::number(n)
+}
+
+/// The authority `name` with key `own`, signed by `issuer`'s key `by`.
+fn authority(name: &str, own: usize, issuer: &str, by: usize) -> Vec<u8> {
+    Spec::authority(cn(name), cn(issuer)).sign(key(own), key(by))
+}
+
+fn root(name: &str, own: usize) -> Vec<u8> {
+    authority(name, own, name, own)
+}
+
+fn device(issuer: &str, by: usize) -> Vec<u8> {
+    Spec::device(cn("device"), cn(issuer)).sign(key(15), key(by))
+}
+
+fn read(der: &[u8]) -> Arc<Certificate> {
+    Arc::new(Certificate::from_der(der).expect("a certificate"))
+}
+
+/// One configuration with these roots and intermediates.
+fn snapshot(roots: &[Vec<u8>], intermediates: &[Vec<u8>], policy: TrustPolicy) -> Snapshot {
+    let authority = |der: &Vec<u8>, is_root| Authority {
+        certificate: read(der),
+        is_root,
+        crl_url: None,
+        delta_crl_url: None,
+    };
+    let configuration = Configuration {
+        id: "fleet".into(),
+        display_name: String::new(),
+        kind: Kind::Devices(SubjectField::SubjectDn),
+        devices: Devices::Any,
+        authorities: roots
+            .iter()
+            .map(|der| authority(der, true))
+            .chain(intermediates.iter().map(|der| authority(der, false)))
+            .collect(),
+    };
+    let anchors = AnchorSet { configurations: vec![configuration], skipped: Vec::new() };
+    Snapshot::new(
+        1,
+        Arc::new(anchors),
+        Arc::new(Revocations::default()),
+        Arc::new(policy),
+        Arc::default(),
+    )
+}
+
+/// The names of the path found, or the refusal's code.
+fn search(snapshot: &Snapshot, chain: &[Vec<u8>]) -> Result<Vec<String>, Code> {
+    let presented: Vec<_> = chain.iter().map(|der| read(der)).collect();
+    let search = Search::new(&presented, snapshot, Timestamp(NOW), false);
+    let names = |path: Vec<Arc<Certificate>>| path.iter().map(|c| c.subject.to_string()).collect();
+    search.path(0).map(names).map_err(|refusal| refusal.code)
+}
+
+fn found(snapshot: &Snapshot, chain: &[Vec<u8>]) -> bool {
+    search(snapshot, chain).is_ok()
+}
+
+#[test]
+fn order_duplicates_and_strangers_do_not_matter() {
+    let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
+    let (a, b) = (authority("A", 1, "R", 0), authority("B", 2, "A", 1));
+    let leaf = device("B", 2);
+    let path = Ok(["CN=device", "CN=B", "CN=A", "CN=R"].map(String::from).to_vec());
+    assert_eq!(search(&of, &[leaf.clone(), b.clone(), a.clone()]), path);
+    let mixed =
+        [leaf.clone(), a.clone(), root("X", 9), root("R", 0), a, leaf.clone(), b.clone(), b];
+    assert_eq!(search(&of, &mixed), path);
+    assert_eq!(search(&of, &[leaf]), Err(Code::ChainUntrusted));
+}
+
+#[test]
+fn intermediates_of_the_directory_are_material_and_no_anchors() {
+    let (a, leaf) = (authority("A", 1, "R", 0), device("A", 1));
+    let with_root = snapshot(&[root("R", 0)], std::slice::from_ref(&a), TrustPolicy::default());
+    assert_eq!(search(&with_root, std::slice::from_ref(&leaf)).map(|path| path.len()), Ok(3));
+    let alone = |policy| snapshot(&[], std::slice::from_ref(&a), policy);
+    let chain = [leaf];
+    assert_eq!(search(&alone(TrustPolicy::default()), &chain), Err(Code::ChainUntrusted));
+    let switched = TrustPolicy { intermediate_anchors: true, ..TrustPolicy::default() };
+    assert_eq!(search(&alone(switched), &chain).map(|path| path.len()), Ok(2));
+}
+
+#[test]
+fn a_cross_signed_authority_is_followed_to_the_root_that_is_trusted() {
+    let of = snapshot(&[root("New", 1)], &[], TrustPolicy::default());
+    let chain = [device("A", 2), authority("A", 2, "Old", 0), authority("A", 2, "New", 1)];
+    assert_eq!(search(&of, &chain).map(|path| path[2].clone()), Ok("CN=New".into()));
+}
+
+#[test]
+fn loops_end() {
+    let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
+    let (a, b) = (authority("A", 1, "B", 2), authority("B", 2, "A", 1));
+    assert_eq!(search(&of, &[device("A", 1), a.clone(), b.clone()]), Err(Code::ChainUntrusted));
+    // The way out of the loop is found.
+    assert!(found(&of, &[device("A", 1), a, b, authority("B", 2, "R", 0)]));
+}
+
+#[test]
+fn an_expired_twin_is_passed_over() {
+    let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
+    let old = Spec::authority(cn("A"), cn("R"))
+        .valid("200101000000Z", "210101000000Z")
+        .sign(key(1), key(0));
+    let new = authority("A", 1, "R", 0);
+    assert!(found(&of, &[device("A", 1), old.clone(), new]));
+    assert_eq!(search(&of, &[device("A", 1), old]), Err(Code::AuthorityExpired));
+}
+
+#[test]
+fn a_hundred_namesakes_are_told_apart_by_key() {
+    let keys: Vec<Key> = (0..100).map(|_| Key::generate()).collect();
+    let roots = |with_ids: bool| -> Vec<Vec<u8>> {
+        let root = |own: &Key| {
+            let spec = Spec::authority(cn("Root"), cn("Root"));
+            if with_ids { spec.key_ids(own, own) } else { spec }.sign(own, own)
+        };
+        keys.iter().map(root).collect()
+    };
+    let (last, a) = (&keys[99], key(1));
+    let chain = [
+        Spec::device(cn("device"), cn("A")).key_ids(key(15), a).sign(key(15), a),
+        Spec::authority(cn("A"), cn("Root")).key_ids(a, last).sign(a, last),
+    ];
+    let told = snapshot(&roots(true), &[], TrustPolicy::default());
+    assert_eq!(search(&told, &chain).map(|path| path.len()), Ok(3));
+    assert_eq!(told.signatures.len(), 2, "the key identifiers lead straight to the right one");
+    // Without identifiers it takes a signature each, and that is within the bounds.
+    assert!(found(&snapshot(&roots(false), &[], TrustPolicy::default()), &chain));
+    let tight = TrustPolicy { max_signatures: 50, ..TrustPolicy::default() };
+    assert_eq!(search(&snapshot(&roots(false), &[], tight), &chain), Err(Code::PathBudget));
+}
+
+#[test]
+fn what_a_chain_can_cost_is_bounded() {
+    // Every authority is certified by every key of the next level: 4^8 paths, and no root.
+    let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
+    let mut chain = vec![device("L0", 1)];
+    for level in 0..8 {
+        for twin in 0..4 {
+            let spec = Spec::authority(cn(&format!("L{level}")), cn(&format!("L{}", level + 1)));
+            chain.push(spec.serial(&[1 + twin]).sign(key(1 + level), key(2 + level)));
+        }
+    }
+    let refused = search(&of, &chain);
+    assert!(matches!(refused, Err(Code::PathBudget | Code::ChainUntrusted)), "{refused:?}");
+    let few = TrustPolicy { max_nodes: 5, ..TrustPolicy::default() };
+    let of = snapshot(&[root("R", 0)], &[], few);
+    assert_eq!(search(&of, &chain), Err(Code::PathBudget));
+}
+
+#[test]
+fn so_many_paths_to_an_anchor_are_judged() {
+    // 2^6 ways up to the root, and a leaf that none of them can save.
+    let mut chain = vec![
+        Spec::device(cn("device"), cn("L0"))
+            .with(test_certificates::KEY_USAGE, true, test_certificates::key_usage(&[2]))
+            .sign(key(15), key(1)),
+    ];
+    for level in 0..6 {
+        for twin in 0..2 {
+            let spec = Spec::authority(cn(&format!("L{level}")), cn(&format!("L{}", level + 1)));
+            chain.push(spec.serial(&[1 + twin]).sign(key(1 + level), key(2 + level)));
+        }
+    }
+    let roots = [root("L6", 7)];
+    let of = snapshot(&roots, &[], TrustPolicy::default());
+    assert_eq!(search(&of, &chain), Err(Code::KeyUsage));
+    let few = TrustPolicy { max_paths: 10, ..TrustPolicy::default() };
+    assert_eq!(search(&snapshot(&roots, &[], few), &chain), Err(Code::PathBudget));
+}
+
+#[test]
+fn a_path_has_at_most_so_many_certificates() {
+    let chain_of = |intermediates: usize| {
+        let mut chain = vec![device(&format!("L{intermediates}"), intermediates)];
+        for level in (1..=intermediates).rev() {
+            chain.push(authority(
+                &format!("L{level}"),
+                level,
+                &format!("L{}", level - 1),
+                level - 1,
+            ));
+        }
+        chain
+    };
+    let of = snapshot(&[root("L0", 0)], &[], TrustPolicy::default());
+    assert!(found(&of, &chain_of(8)));
+    assert_eq!(search(&of, &chain_of(9)), Err(Code::PathLength));
+}
+
+#[test]
+fn self_issued_authorities_do_not_count_for_path_lengths() {
+    let roll = |own: usize, by: usize| authority("A", own, "A", by);
+    let top = Spec::authority(cn("A"), cn("R")).path_length(0).sign(key(1), key(0));
+    let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
+    assert!(found(&of, &[device("A", 2), roll(2, 1), top.clone()]));
+    assert_eq!(
+        search(&of, &[device("B", 3), authority("B", 3, "A", 1), top]),
+        Err(Code::PathLength)
+    );
+}
+
+#[test]
+fn anchors_are_judged_as_the_operator_says() {
+    let leaf = [device("R", 0)];
+    let strict = TrustPolicy::default;
+    let lax = || TrustPolicy { anchor_validity: false, anchor_constraints: false, ..strict() };
+    let spec = || Spec::authority(cn("R"), cn("R"));
+    let mut version_1 = Spec::new(cn("R"), cn("R"));
+    version_1.version = 1;
+    for (root, code) in [
+        (spec().valid("200101000000Z", "210101000000Z"), Code::AuthorityExpired),
+        (spec().without(test_certificates::BASIC_CONSTRAINTS), Code::AuthorityNotCa),
+        (version_1, Code::AuthorityNotCa),
+        (
+            spec().with(test_certificates::KEY_USAGE, true, test_certificates::key_usage(&[0, 6])),
+            Code::KeyUsage,
+        ),
+    ] {
+        let root = [root.sign(key(0), key(0))];
+        assert_eq!(search(&snapshot(&root, &[], strict()), &leaf), Err(code));
+        assert!(found(&snapshot(&root, &[], lax()), &leaf), "{code}");
+    }
+}
+
+#[test]
+fn an_anchor_identifies_nobody() {
+    let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
+    assert_eq!(search(&of, &[root("R", 0)]), Err(Code::ChainUntrusted));
+}
+
+#[test]
+fn names_chain_whatever_their_case_and_string_type() {
+    let of = snapshot(&[root("Iot  root", 0)], &[], TrustPolicy::default());
+    let issuer = test_certificates::name(&[(test_certificates::CN, 0x13, " IOT ROOT")]);
+    let leaf = Spec::device(cn("device"), issuer).sign(key(15), key(0));
+    assert!(found(&of, &[leaf]));
+}
+
+#[test]
+fn the_most_telling_refusal_wins() {
+    let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
+    let expired = Spec::device(cn("device"), cn("A"))
+        .valid("200101000000Z", "210101000000Z")
+        .sign(key(15), key(1));
+    let forged = authority("A", 1, "R", 7);
+    let good = authority("A", 1, "R", 0);
+    assert_eq!(search(&of, &[expired.clone(), forged.clone()]), Err(Code::SignatureInvalid));
+    assert_eq!(search(&of, &[expired, forged, good]), Err(Code::CertificateExpired));
+}
+
+#[test]
+fn an_explanation_has_every_path() {
+    let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
+    let chain = [device("A", 1), authority("A", 1, "X", 5), authority("A", 1, "R", 0)];
+    let presented: Vec<_> = chain.iter().map(|der| read(der)).collect();
+    let search = Search::new(&presented, &of, Timestamp(NOW), true);
+    assert!(search.path(0).is_ok());
+    let ends: Vec<_> = search
+        .into_attempts()
+        .into_iter()
+        .map(|a| (a.path.len(), a.refusal.map(|r| r.code)))
+        .collect();
+    assert_eq!(ends, [(2, Some(Code::ChainUntrusted)), (3, None)]);
+}

@@ -1,0 +1,402 @@
+//! The revocation sets in force, and the question that path validation asks of them.
+//!
+//! A complete list and the deltas that amend it form a series: one issuer, one key, one scope.  The
+//! complete list is shared and never copied; a delta is an overlay that is asked first.
+//!
+//! # Why a stale or unfitting delta still counts, but only against a certificate
+//! RFC 5280 section 5.2.4 forbids to combine it, so nothing is good by it and no hold is lifted by it.
+//! But what it lists was revoked after the complete list was issued, and a device must not become good
+//! again because a newer delta failed to arrive.
+
+pub mod addresses_seen;
+mod policy;
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::trust::refusal::{Code, Refusal};
+use crate::x509::certificate::{Certificate, Fingerprint};
+use crate::x509::crl::{self, DistributionPoint, Kind, Reason, Reasons, RevocationList};
+use crate::x509::name::Name;
+use crate::x509::time::Timestamp;
+
+pub use policy::{AuthorityPolicy, CrlMode, ListPolicy, ListRules, RevocationPolicy, Selector};
+
+/// One certificate whose status is asked.
+pub struct Question<'a> {
+    /// The certificate.
+    pub certificate: &'a Certificate,
+    /// Its issuer's name, as the path has it.
+    pub issuer: &'a Name,
+    /// The key that verified the certificate's signature.
+    pub issuer_key: Fingerprint,
+    /// What its issuer demands.
+    pub mode: CrlMode,
+    /// The time of the decision.
+    pub now: Timestamp,
+    /// Asked for a list that another key than `issuer_key` signed: does this CRL signer's certificate
+    /// have a valid path to the same anchor (RFC 5280 section 6.3.3 (f))?
+    pub signer_is_trusted: &'a dyn Fn(&Certificate) -> bool,
+}
+
+/// A list that was found and cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    /// Whose lists it may have been; none: anybody's.
+    pub issuers: Vec<Name>,
+    /// Names the list (or its address) and the rule.
+    pub why: String,
+}
+
+/// All revocation sets in force.
+#[derive(Debug, Default)]
+pub struct Revocations {
+    by_issuer: HashMap<Name, Vec<Series>>,
+    unusable: Vec<Unusable>,
+    policy: RevocationPolicy,
+}
+
+/// The lists of one issuer, key and scope.
+#[derive(Debug)]
+struct Series {
+    /// The latest complete list.
+    base: Option<Arc<RevocationList>>,
+    /// Deltas, the latest first.
+    deltas: Vec<Arc<RevocationList>>,
+}
+
+impl Revocations {
+    /// Groups lists by issuer, key and scope.
+    pub fn new(lists: impl IntoIterator<Item = Arc<RevocationList>>) -> Self {
+        let mut by_issuer: HashMap<Name, Vec<Series>> = HashMap::new();
+        for list in lists {
+            let of_issuer = by_issuer.entry(list.issuer.clone()).or_default();
+            match of_issuer.iter_mut().find(|series| series.any().is_same_series(&list)) {
+                Some(series) => series.add(list),
+                None => of_issuer.push(Series::of(list)),
+            }
+        }
+        Self { by_issuer, ..Self::default() }
+    }
+
+    /// With another policy than the strict default.
+    #[must_use]
+    pub fn with_policy(self, policy: RevocationPolicy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// With lists that cannot be used, so that a refusal says `crl_invalid` and why.
+    #[must_use]
+    pub fn with_unusable(self, unusable: Vec<Unusable>) -> Self {
+        Self { unusable, ..self }
+    }
+
+    /// What is demanded of lists.
+    pub fn policy(&self) -> &RevocationPolicy {
+        &self.policy
+    }
+
+    /// The lists in force: of each series the latest complete one, and its deltas.
+    pub fn lists(&self) -> impl Iterator<Item = &Arc<RevocationList>> {
+        self.by_issuer
+            .values()
+            .flatten()
+            .flat_map(|series| series.base.iter().chain(&series.deltas))
+    }
+
+    /// RFC 5280 section 6.3.3 for one certificate: `Ok` when it is not revoked, or when its
+    /// authority's mode lets an unknown status pass.
+    ///
+    /// A certificate that any list in scope names is refused in every mode but `Off`, even when that
+    /// list is stale: time does not make a revoked certificate good.
+    ///
+    /// # Errors
+    /// `certificate_revoked`, `certificate_on_hold`; or, where a list is required, `crl_missing`,
+    /// `crl_stale`, `crl_invalid`; `certificate_malformed` for unreadable distribution points.
+    pub fn check(&self, question: &Question<'_>) -> Result<(), Refusal> {
+        if question.mode == CrlMode::Off {
+            return Ok(());
+        }
+        let mut search = Search {
+            question,
+            rules: self.policy.of(question.issuer, question.issuer_key),
+            points: OnceCell::new(),
+            covered: Reasons::NONE,
+            problem: None,
+        };
+        let own = self.by_issuer.get(question.issuer).map_or(&[][..], Vec::as_slice);
+        let by_key = |series: &&Series| series.any().signer_key() == Some(question.issuer_key);
+        for series in own.iter().filter(by_key) {
+            search.ask(series)?;
+        }
+        // Lists that another key signed: the issuer's own lists go first, so that of two authorities
+        // with one name neither's list decides for the other (section 6.3.3 (f)).
+        if !search.covered.is_all() {
+            for series in own.iter().filter(|series| !by_key(series)) {
+                search.ask_foreign(series)?;
+            }
+        }
+        if !search.covered.is_all() {
+            for name in search.crl_issuers()? {
+                for series in self.by_issuer.get(&name).map_or(&[][..], Vec::as_slice) {
+                    search.ask_foreign(series)?;
+                }
+            }
+        }
+        if search.covered.is_all() || question.mode == CrlMode::IfAvailable {
+            return Ok(());
+        }
+        Err(match search.problem {
+            Some(problem) => problem,
+            None => self.nothing_found(question),
+        })
+    }
+
+    fn nothing_found(&self, question: &Question<'_>) -> Refusal {
+        let concerns =
+            |bad: &&Unusable| bad.issuers.is_empty() || bad.issuers.contains(question.issuer);
+        match self.unusable.iter().find(concerns) {
+            Some(bad) => Refusal::new(Code::CrlInvalid, bad.why.clone()),
+            None => Refusal::new(
+                Code::CrlMissing,
+                format!("no revocation list of `{}` was ever loaded", question.issuer),
+            ),
+        }
+    }
+}
+
+impl Series {
+    fn of(list: Arc<RevocationList>) -> Self {
+        let mut series = Self { base: None, deltas: Vec::new() };
+        series.add(list);
+        series
+    }
+
+    fn add(&mut self, list: Arc<RevocationList>) {
+        let age = |list: &RevocationList| (list.number, list.this_update);
+        match (list.kind, &self.base) {
+            (Kind::Delta { .. }, _) => {
+                let later = self.deltas.partition_point(|delta| age(delta) > age(&list));
+                self.deltas.insert(later, list);
+            }
+            (Kind::Complete, Some(base)) if age(base) >= age(&list) => {}
+            (Kind::Complete, _) => self.base = Some(list),
+        }
+    }
+
+    fn any(&self) -> &RevocationList {
+        match &self.base {
+            Some(base) => base,
+            None => &self.deltas[0],
+        }
+    }
+
+    /// The deltas that say something the complete list cannot know yet, the latest first.
+    fn later_deltas(&self) -> impl Iterator<Item = &RevocationList> {
+        let base = self.base.as_deref().and_then(|base| base.number);
+        self.deltas.iter().map(|delta| &**delta).filter(move |delta| delta.number > base)
+    }
+
+    /// The latest delta that may be combined with the complete list (section 5.2.4): its
+    /// BaseCRLNumber is not above that one's number.
+    fn delta_for(
+        &self,
+        base: &RevocationList,
+        is_in_force: impl Fn(&RevocationList) -> bool,
+    ) -> Option<&RevocationList> {
+        self.later_deltas().find(|delta| {
+            matches!(delta.kind, Kind::Delta { base: from } if Some(from) <= base.number)
+                && is_in_force(delta)
+        })
+    }
+}
+
+/// The search for one certificate's status.
+struct Search<'q> {
+    question: &'q Question<'q>,
+    /// What is demanded of the certificate's issuer.
+    rules: &'q ListRules,
+    points: OnceCell<Vec<DistributionPoint>>,
+    /// Reasons for which the certificate is known not to be revoked.
+    covered: Reasons,
+    /// The most telling reason why the rest is not known.
+    problem: Option<Refusal>,
+}
+
+impl Search<'_> {
+    fn points(&self) -> Result<&[DistributionPoint], Refusal> {
+        if let Some(points) = self.points.get() {
+            return Ok(points);
+        }
+        let points = crl::distribution_points(self.question.certificate).map_err(|why| {
+            Refusal::new(Code::CertificateMalformed, format!("cRLDistributionPoints: {why}"))
+        })?;
+        Ok(self.points.get_or_init(|| points))
+    }
+
+    /// Other names than the issuer's under which lists for this certificate are published.
+    fn crl_issuers(&self) -> Result<Vec<Name>, Refusal> {
+        let names = self.points()?.iter().flat_map(DistributionPoint::crl_issuer_names);
+        Ok(names.filter(|name| *name != self.question.issuer).cloned().collect())
+    }
+
+    /// Asks lists that another key than the issuer's signed.
+    fn ask_foreign(&mut self, series: &Series) -> Result<(), Refusal> {
+        let list = series.any();
+        let same_key = list.signer_key() == Some(self.question.issuer_key);
+        if same_key || list.signers.iter().any(|signer| (self.question.signer_is_trusted)(signer)) {
+            return self.ask(series);
+        }
+        self.note(Code::CrlMissing, || {
+            format!(
+                "the list of `{}` is signed by another key than the certificate's issuer, and its \
+                 signer has no path to the same anchor",
+                list.issuer
+            )
+        });
+        Ok(())
+    }
+
+    /// Asks one series: an error if the certificate is listed; else more is covered, or it is noted
+    /// why not.
+    fn ask(&mut self, series: &Series) -> Result<(), Refusal> {
+        let reasons = self.in_scope(series.any())?;
+        if reasons == Reasons::NONE {
+            self.note(Code::CrlMissing, || {
+                format!("the list of `{}` does not cover this certificate", series.any().issuer)
+            });
+            return Ok(());
+        }
+        let now = self.question.now;
+        let Some(base) = &series.base else {
+            self.refuse_if_listed_in(series.later_deltas())?;
+            self.note(Code::CrlMissing, || {
+                format!("a delta list of `{}` without a complete one", series.any().issuer)
+            });
+            return Ok(());
+        };
+        let serial = &self.question.certificate.serial;
+        let listed = base.listed(self.question.issuer, serial);
+        if base.this_update > now {
+            // The clock was set back: that makes nobody good again.
+            self.refuse_if(listed, base)?;
+            self.refuse_if_listed_in(series.later_deltas())?;
+            self.note(Code::CrlInvalid, || {
+                let (issuer, update) = (&base.issuer, base.this_update);
+                format!("the list of `{issuer}` is of the future: thisUpdate {update}, now {now}")
+            });
+            return Ok(());
+        }
+        let delta = series
+            .delta_for(base, |delta| delta.this_update <= now && self.lateness(delta).is_ok());
+        match delta.and_then(|delta| delta.listed(self.question.issuer, serial)) {
+            // Only a hold can be lifted (section 5.3.1).
+            Some(Reason::RemoveFromCrl) if listed == Some(Reason::CertificateHold) => {}
+            Some(Reason::RemoveFromCrl) | None => self.refuse_if(listed, base)?,
+            changed => self.refuse_if(changed, delta.unwrap_or(base))?,
+        }
+        let number = delta.map(|delta| delta.number);
+        let not_combined = series.later_deltas().filter(|delta| Some(delta.number) > number);
+        self.refuse_if_listed_in(not_combined)?;
+
+        let state = match delta {
+            // A fresh delta brings even an expired complete list up to date (section 6.3.3 (a)).
+            Some(_) => Ok(()),
+            None if self.rules.require_delta => Err(Refusal::new(
+                Code::CrlStale,
+                format!("no fresh delta list of `{}` amends its complete list", base.issuer),
+            )),
+            None => self.lateness(base),
+        };
+        match state {
+            Ok(()) => self.covered = self.covered.or(reasons),
+            Err(refusal) => self.note_refusal(refusal),
+        }
+        Ok(())
+    }
+
+    /// The reasons for which a list speaks for the certificate (section 6.3.3 (b), (d)).
+    fn in_scope(&self, list: &RevocationList) -> Result<Reasons, Refusal> {
+        if list.scope.is_none() && list.issuer == *self.question.issuer {
+            return Ok(Reasons::ALL);
+        }
+        let scope = list.scope.as_ref();
+        let certificate = self.question.certificate;
+        let at = |point: &DistributionPoint| point.covered(certificate, &list.issuer, scope);
+        Ok(self.points()?.iter().map(at).fold(Reasons::NONE, Reasons::or))
+    }
+
+    /// Past nextUpdate by more than the grace allowed.
+    fn lateness(&self, list: &RevocationList) -> Result<(), Refusal> {
+        let now = self.question.now;
+        let Some(next_update) = list.next_update else {
+            return if self.rules.without_next_update {
+                Ok(())
+            } else {
+                let issuer = &list.issuer;
+                let detail = format!("the list of `{issuer}` has no nextUpdate: it is never fresh");
+                Err(Refusal::new(Code::CrlInvalid, detail))
+            };
+        };
+        let grace = self.rules.grace;
+        if now <= next_update.after(grace) {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Code::CrlStale,
+            format!(
+                "the list of `{}` was due for renewal at {next_update}, {} s ago; {} s are allowed",
+                list.issuer,
+                now.since(next_update).as_secs(),
+                grace.as_secs()
+            ),
+        ))
+    }
+
+    fn refuse_if_listed_in<'l>(
+        &self,
+        lists: impl Iterator<Item = &'l RevocationList>,
+    ) -> Result<(), Refusal> {
+        for list in lists {
+            let listed = list.listed(self.question.issuer, &self.question.certificate.serial);
+            self.refuse_if(listed.filter(|reason| *reason != Reason::RemoveFromCrl), list)?;
+        }
+        Ok(())
+    }
+
+    fn refuse_if(&self, listed: Option<Reason>, list: &RevocationList) -> Result<(), Refusal> {
+        let (code, state) = match listed {
+            None => return Ok(()),
+            Some(Reason::CertificateHold) => (Code::CertificateOnHold, "on hold"),
+            Some(_) => (Code::CertificateRevoked, "revoked"),
+        };
+        let certificate = self.question.certificate;
+        let reason = listed.unwrap_or(Reason::Unspecified);
+        let number = list.number.map(|number| format!(" {number}")).unwrap_or_default();
+        Err(Refusal::new(
+            code,
+            format!(
+                "certificate `{}`, serial {}, is {state} ({reason}) by {}list{number} of `{}` of {}",
+                certificate.subject,
+                certificate.serial_hex(),
+                if list.is_delta() { "delta " } else { "" },
+                list.issuer,
+                list.this_update,
+            ),
+        ))
+    }
+
+    fn note(&mut self, code: Code, detail: impl FnOnce() -> String) {
+        if self.problem.as_ref().is_none_or(|problem| problem.code < code) {
+            self.problem = Some(Refusal::new(code, detail()));
+        }
+    }
+
+    fn note_refusal(&mut self, refusal: Refusal) {
+        self.problem = Some(match self.problem.take() {
+            Some(problem) => problem.best(refusal),
+            None => refusal,
+        });
+    }
+}

@@ -1,0 +1,245 @@
+//! What the operator demands of lists: of everybody's, and of single authorities'.
+//!
+//! An authority is what signs: a name with a key.  What is demanded of it holds for every certificate
+//! that it issued, whoever signs the list that speaks of them, and whichever of its certificates a
+//! path goes through.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::time::Duration;
+
+use crate::trust::configurations::Authority;
+use crate::x509::certificate::{Certificate, Fingerprint};
+use crate::x509::name::Name;
+
+/// What a certification authority's certificates need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CrlMode {
+    /// A usable, fresh list; none is a refusal.
+    #[default]
+    Require,
+    /// A list is used where there is one; none, or a stale one, is no refusal.
+    IfAvailable,
+    /// Lists are neither fetched nor looked at.
+    Off,
+}
+
+impl CrlMode {
+    /// Every mode.
+    pub const ALL: [Self; 3] = [Self::Require, Self::IfAvailable, Self::Off];
+
+    /// Its name in settings and statuses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Require => "require",
+            Self::IfAvailable => "if-available",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// What is demanded of one authority's lists.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ListRules {
+    /// `None`: [`CrlMode::Require`] where an address exists.
+    pub mode: Option<CrlMode>,
+    /// How long past nextUpdate a list, complete or delta, still decides.
+    pub grace: Duration,
+    /// Its complete list decides only together with a fresh delta.
+    pub require_delta: bool,
+    /// A list without nextUpdate decides; otherwise it never does.
+    pub without_next_update: bool,
+}
+
+/// What is demanded, with the authorities in force already found.
+#[derive(Debug, Clone, Default)]
+pub struct RevocationPolicy {
+    /// Of every authority that is not told apart.
+    pub rules: ListRules,
+    /// Of those that are: by key, and by name since a key may have several.
+    pub by_authority: HashMap<Fingerprint, Vec<(Name, ListRules)>>,
+    /// Entries of the settings that no authority in force fits.
+    pub unmatched: Vec<String>,
+}
+
+impl RevocationPolicy {
+    /// What is demanded of the authority of this name and key.
+    pub fn of(&self, name: &Name, key: Fingerprint) -> &ListRules {
+        let told_apart = self.by_authority.get(&key).into_iter().flatten();
+        let found = told_apart.into_iter().find(|(of, _)| of == name);
+        found.map_or(&self.rules, |(_, rules)| rules)
+    }
+}
+
+/// The settings: what is demanded of all, and of some.
+#[derive(Debug, Clone, Default)]
+pub struct ListPolicy {
+    /// How long past nextUpdate a list still decides.
+    pub grace: Duration,
+    /// Authorities with a delta address need a fresh delta; otherwise their complete list decides
+    /// until its own nextUpdate.
+    pub require_delta: bool,
+    /// Lists without nextUpdate decide.
+    pub without_next_update: bool,
+    /// Single authorities; the first entry that fits one is its.
+    pub authorities: Vec<AuthorityPolicy>,
+}
+
+/// What is demanded of the authorities that a selector fits; what is left out is as for all.
+#[derive(Debug, Clone, Default)]
+pub struct AuthorityPolicy {
+    /// Which authorities.
+    pub selector: Selector,
+    /// See [`ListRules::mode`].
+    pub mode: Option<CrlMode>,
+    /// See [`ListRules::grace`].
+    pub grace: Option<Duration>,
+    /// See [`ListRules::require_delta`]; `true` also where the directory names no delta address.
+    pub require_delta: Option<bool>,
+    /// See [`ListRules::without_next_update`].
+    pub without_next_update: Option<bool>,
+}
+
+/// Names an authority's certificate in the directory, by one property or several that must all fit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selector {
+    /// subjectKeyIdentifier, as Graph's `issuerSubjectKeyIdentifier` has it.
+    pub key_id: Option<Box<[u8]>>,
+    /// The subject.
+    pub subject: Option<Name>,
+    /// SHA-256 of the certificate.
+    pub sha256: Option<Fingerprint>,
+}
+
+impl Selector {
+    fn fits(&self, certificate: &Certificate) -> bool {
+        let Self { key_id, subject, sha256 } = self;
+        key_id.as_ref().is_none_or(|id| certificate.subject_key_id.as_ref() == Some(id))
+            && subject.as_ref().is_none_or(|name| *name == certificate.subject)
+            && sha256.is_none_or(|print| print == certificate.fingerprint)
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut between = "";
+        if let Some(key_id) = &self.key_id {
+            write!(f, "key_id ")?;
+            key_id.iter().try_for_each(|b| write!(f, "{b:02x}"))?;
+            between = ", ";
+        }
+        if let Some(subject) = &self.subject {
+            write!(f, "{between}subject `{subject}`")?;
+            between = ", ";
+        }
+        match self.sha256 {
+            Some(print) => write!(f, "{between}sha256 {print}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ListPolicy {
+    /// Finds the authorities that are told apart among those in force.
+    pub fn resolve<'a>(
+        &self,
+        authorities: impl IntoIterator<Item = &'a Authority>,
+    ) -> RevocationPolicy {
+        let index = Index::of(&self.authorities);
+        let mut found: HashMap<Fingerprint, Vec<Found<'_>>> = HashMap::new();
+        let mut matched = HashSet::new();
+        for authority in authorities {
+            let certificate = &*authority.certificate;
+            let entry = index.first(&self.authorities, certificate);
+            let with_delta = self.require_delta && authority.delta_crl_url.is_some();
+            matched.extend(entry);
+            if entry.is_none() && !with_delta {
+                continue;
+            }
+            // One authority may be there in several certificates, and in several configurations.
+            let of_key = found.entry(certificate.key).or_default();
+            match of_key.iter_mut().find(|found| *found.name == certificate.subject) {
+                None => of_key.push(Found { name: &certificate.subject, entry, with_delta }),
+                Some(found) => {
+                    found.entry = found.entry.into_iter().chain(entry).min();
+                    found.with_delta |= with_delta;
+                }
+            }
+        }
+        let told_apart = |found: Vec<Found<'_>>| {
+            let rules = |found: Found<'_>| (found.name.clone(), self.rules(&found));
+            found.into_iter().map(rules).collect()
+        };
+        RevocationPolicy {
+            rules: ListRules {
+                mode: None,
+                grace: self.grace,
+                require_delta: false,
+                without_next_update: self.without_next_update,
+            },
+            by_authority: found.into_iter().map(|(key, found)| (key, told_apart(found))).collect(),
+            unmatched: (0..self.authorities.len())
+                .filter(|number| !matched.contains(number))
+                .map(|number| self.authorities[number].selector.to_string())
+                .collect(),
+        }
+    }
+
+    fn rules(&self, found: &Found<'_>) -> ListRules {
+        let entry = found.entry.map(|number| &self.authorities[number]);
+        ListRules {
+            mode: entry.and_then(|entry| entry.mode),
+            grace: entry.and_then(|entry| entry.grace).unwrap_or(self.grace),
+            require_delta: entry.and_then(|entry| entry.require_delta).unwrap_or(found.with_delta),
+            without_next_update: entry
+                .and_then(|entry| entry.without_next_update)
+                .unwrap_or(self.without_next_update),
+        }
+    }
+}
+
+/// An authority in force that is told apart.
+struct Found<'a> {
+    name: &'a Name,
+    /// The number of its entry.
+    entry: Option<usize>,
+    with_delta: bool,
+}
+
+/// Entries by the most telling property that each names, so that what it costs to find an
+/// authority's does not grow with their number.
+#[derive(Default)]
+struct Index<'a> {
+    by_sha256: HashMap<Fingerprint, Vec<usize>>,
+    by_key_id: HashMap<&'a [u8], Vec<usize>>,
+    by_subject: HashMap<&'a Name, Vec<usize>>,
+}
+
+impl<'a> Index<'a> {
+    fn of(entries: &'a [AuthorityPolicy]) -> Self {
+        let mut index = Self::default();
+        for (number, AuthorityPolicy { selector, .. }) in entries.iter().enumerate() {
+            let place = match (selector.sha256, &selector.key_id, &selector.subject) {
+                (Some(print), _, _) => index.by_sha256.entry(print).or_default(),
+                (None, Some(key_id), _) => index.by_key_id.entry(key_id).or_default(),
+                (None, None, Some(name)) => index.by_subject.entry(name).or_default(),
+                // Nothing is asked for; it fits nobody.
+                (None, None, None) => continue,
+            };
+            place.push(number);
+        }
+        index
+    }
+
+    /// The number of the first entry that fits.
+    fn first(&self, entries: &[AuthorityPolicy], certificate: &Certificate) -> Option<usize> {
+        let key_id = certificate.subject_key_id.as_deref();
+        let candidates = [
+            self.by_sha256.get(&certificate.fingerprint),
+            key_id.and_then(|key_id| self.by_key_id.get(key_id)),
+            self.by_subject.get(&certificate.subject),
+        ];
+        let fits = |number: &usize| entries[*number].selector.fits(certificate);
+        candidates.into_iter().flatten().flatten().copied().filter(fits).min()
+    }
+}
