@@ -4,8 +4,7 @@
 //! also ten million entries (a list of 400 MB).  Times are quoted as ratios to SHA-256 over the same
 //! bytes, which any verifier of the list must spend, measured in the same run.
 
-#[path = "../tests/support/crl_maker.rs"]
-mod crl_maker;
+mod support;
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -15,9 +14,9 @@ use anchorgate::trust::revocation::{CrlMode, Question, Revocations};
 use anchorgate::x509::crl::{ListReader, RevocationList};
 use aws_lc_rs::digest::{SHA256, digest};
 use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
-use crl_maker::{Ca, NOW};
+use support::crl_maker::{self, Ca, NOW};
 
-/// Devices that are asked for in turn.
+/// Devices that are looked up in turn.
 const DEVICES: u64 = 16_384;
 
 fn sizes() -> Vec<u64> {
@@ -46,15 +45,14 @@ fn fastest(mut work: impl FnMut()) -> Duration {
     (0..5).map(|_| once(&mut work)).min().expect("five runs")
 }
 
-/// How much more memory was resident at some time during `work` than before it, in octets.  Only
-/// Linux tells.
+/// The peak of resident memory during `work` minus the value before it, in bytes.  Linux only.
 fn peak_while(work: impl FnOnce()) -> Option<u64> {
     let status = |field: &str| {
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix(field))?;
         Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
     };
-    // Forgets the peak so far.
+    // Resets the peak.
     std::fs::write("/proc/self/clear_refs", "5").ok()?;
     let before = status("VmRSS:")?;
     work();
@@ -122,16 +120,16 @@ fn lists(c: &mut Criterion) {
             );
         }
         println!(
-            "crl/{size}: {:.1} octets an entry; read in {:.2} x SHA-256 ({reading:?} / {hashing:?})",
+            "crl/{size}: {:.1} bytes an entry; read in {:.2} x SHA-256 ({reading:?} / {hashing:?})",
             base.resident_bytes() as f64 / base.entries() as f64,
             reading.as_secs_f64() / hashing.as_secs_f64(),
         );
     }
 }
 
-/// Leaf, two intermediates, root: three look-ups.  The leaf's issuer has the large list, and each
-/// device is another one than the last; the lists of the root and of the other intermediate have 1,000
-/// entries.
+/// Checks a path of leaf, two intermediates and root: three look-ups.  The leaf's issuer has the large
+/// list, and each check uses another device.  The lists of the root and of the other intermediate have
+/// 1,000 entries.
 fn path_of_four(
     issuing: &Ca,
     base: &Arc<RevocationList>,

@@ -1,11 +1,10 @@
 //! What does a fleet of devices cost the directory: to register, to keep, to follow, to change?
 //!
-//! Through the whole of it, over HTTP on loopback, as an import, a gateway and an administrator do.  The
-//! size is that of `ANCHORGATE_BENCH_DEVICES`; by itself 20,000, and 1,000,000 for what README says.
+//! Measured over HTTP on loopback, with the requests of an import, a gateway and an administrator.
+//! `ANCHORGATE_BENCH_DEVICES` sets the number of devices: 20,000 by default; the published figures are for
+//! 1,000,000.
 
-#[path = "../tests/support/directory.rs"]
-#[allow(dead_code, reason = "tests use the rest of it")]
-mod directory;
+mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,12 +12,12 @@ use std::time::Instant;
 
 use anchorgate::store::Store;
 use criterion::{Criterion, criterion_group, criterion_main};
-use directory::{ADMIN, D, Server, T, answer, template};
+use support::directory::{ADMIN, D, Server, T, answer, template};
 use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-/// Requests at once, as `device import` makes by itself.
+/// Concurrent requests, as many as `device import` makes by default.
 const PARALLEL: u64 = 32;
 
 fn devices() -> u64 {
@@ -51,16 +50,16 @@ async fn register(server: &Arc<Server>, template: &str, devices: u64) {
     workers.join_all().await;
 }
 
-/// One round of the delta query; the link of the next, and the devices told.
+/// Runs one round of the delta query; returns the link for the next and the number of devices received.
 async fn follow(server: &Server, mut link: String) -> (String, u64) {
-    let mut told = 0;
+    let mut received = 0;
     loop {
         let (status, page) = answer(server.client.get(&link).bearer_auth(ADMIN)).await;
         assert_eq!(status, 200, "{page}");
-        told += page["value"].as_array().expect("a list").len() as u64;
+        received += page["value"].as_array().expect("a list").len() as u64;
         match (page["@odata.nextLink"].as_str(), page["@odata.deltaLink"].as_str()) {
             (Some(next), _) => link = next.to_owned(),
-            (None, delta) => return (delta.expect("a link").to_owned(), told),
+            (None, delta) => return (delta.expect("a link").to_owned(), received),
         }
     }
 }
@@ -88,8 +87,8 @@ fn bench(c: &mut Criterion) {
     );
     let begin = Instant::now();
     let first = format!("{}{D}/delta?$select=accountEnabled,physicalIds", server.url);
-    let (link, told) = runtime.block_on(follow(&server, first));
-    assert_eq!(told, devices);
+    let (link, received) = runtime.block_on(follow(&server, first));
+    assert_eq!(received, devices);
     println!("all of them followed in {:.1?}", begin.elapsed());
 
     let one = format!("{D}?$filter=displayName eq 'urn:example:device:{:012}'", devices / 2);
@@ -108,8 +107,8 @@ fn bench(c: &mut Criterion) {
         let path = format!("{D}/{id}");
         b.to_async(&runtime).iter(|| async { server.patch(&path, &body).await });
     });
-    let (link, told) = runtime.block_on(follow(&server, link));
-    assert!(told <= 1, "one device was changed");
+    let (link, received) = runtime.block_on(follow(&server, link));
+    assert!(received <= 1, "one device was changed");
     group.bench_function("nothing new", |b| {
         b.to_async(&runtime).iter(|| answer(server.client.get(&link).bearer_auth(ADMIN)));
     });

@@ -1,7 +1,7 @@
-//! What does a handshake cost the server, beside the cryptography that it cannot do without?
+//! What does a handshake cost the server beyond the required cryptography?
 //!
-//! In memory: no sockets, no runtime; the clock runs only while the server works.  `floor/*` are the
-//! bare operations in the same run, so that the figures are ratios: full handshakes against three
+//! Measured in memory without sockets or runtime; only the server's time counts.  `floor/*` are the bare
+//! operations in the same run, so that figures can be given as ratios: a full handshake against three
 //! verifications (leaf, issuer, CertificateVerify), one signature and one key agreement.
 
 mod support;
@@ -26,7 +26,8 @@ use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, Serve
 
 use support::World;
 
-/// Nothing, what public CAs publish, and what a fleet of a million devices may reach.
+/// Entries of the list: none, as many as public CAs publish, and as many as a fleet of a million devices
+/// may reach.
 const REVOKED: [u64; 3] = [0, 1_000, 100_000];
 
 fn client(world: &World, resume: bool) -> Arc<ClientConfig> {
@@ -48,7 +49,7 @@ fn client(world: &World, resume: bool) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// One handshake; the time that the server took.
+/// Makes one handshake and returns the server's time.
 fn handshake(live: &Live, client: &Arc<ClientConfig>) -> (Duration, HandshakeKind) {
     let name = ServerName::try_from("localhost").expect("a name");
     let mut client = ClientConnection::new(Arc::clone(client), name).expect("a client");
@@ -88,7 +89,7 @@ fn handshakes(c: &mut Criterion) {
     for revoked in REVOKED {
         let client = client(&world, false);
         let (live, _writer) = world.live(world.snapshot(revoked), &tls::Config::default());
-        // The device comes back: its path's signatures are remembered.
+        // The device is known: the signatures of its path are remembered.
         group.bench_function(BenchmarkId::new("full, known device, CRL entries", revoked), |b| {
             b.iter_custom(|n| (0..n).map(|_| handshake(&live, &client).0).sum());
         });
@@ -98,7 +99,7 @@ fn handshakes(c: &mut Criterion) {
             b.iter_custom(|n| {
                 (0..n)
                     .map(|_| {
-                        // Nothing is remembered: the device and its issuer are seen for the first time.
+                        // No signature is remembered: the device and its issuer are new.
                         let mut trust = anchorgate::trust::snapshot::Snapshot::clone(&active.trust);
                         trust.signatures = Arc::default();
                         active.trust = Arc::new(trust);

@@ -1,4 +1,4 @@
-//! What a decision costs, against rustls-webpki alone on the same path.
+//! What does a decision cost, compared with rustls-webpki alone on the same path?
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -20,9 +20,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
-#[path = "../src/x509/test_certificates.rs"]
-mod test_certificates;
-use test_certificates::{Key, NOW, Spec, cn};
+mod support;
+use support::test_certificates::{Key, NOW, Spec, cn};
 
 /// Configurations in a snapshot: a tenant's limit in Graph, and a hundred tenants.
 const CONFIGURATIONS: [usize; 2] = [1, 10_000];
@@ -80,7 +79,7 @@ fn snapshot(root: &[u8], configurations: usize, signatures: SignatureMemo) -> Sn
     )
 }
 
-/// A registry of so many devices, `one` among them.
+/// A registry of `devices` devices that contains `one`.
 fn registry(devices: usize, one: &str) -> DeviceRegistry {
     let change = |n: usize| Change {
         object: ObjectKey::of(&format!("object-{n}")),
@@ -98,7 +97,7 @@ fn registry(devices: usize, one: &str) -> DeviceRegistry {
     DeviceRegistry::default().changed(&changes, devices).expect("within the limit").0
 }
 
-/// A snapshot whose configurations admit devices of the registry only.
+/// The snapshot with configurations that admit only devices of the registry.
 fn registered(snapshot: &Snapshot, registry: DeviceRegistry) -> Snapshot {
     let mut anchors = AnchorSet::clone(&snapshot.anchors);
     for configuration in &mut anchors.configurations {

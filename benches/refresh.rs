@@ -1,18 +1,17 @@
-//! What do devices feel while a large revocation list is refreshed, and how long does a gateway with
+//! How much does the refresh of a large revocation list delay devices, and how long does a gateway with
 //! such a list take to start?
 //!
-//! The program itself runs as a process of its own, with a list of a million entries (with
-//! `ANCHORGATE_BENCH_10M=1`: ten million, 400 MB) that this process serves over loopback.  Requests
-//! are sent at a fixed rate, whether or not earlier ones were answered, and timed from when they were
-//! due: a stall is felt by all that would have come in it.  Phases alternate in one run: quiet; and
-//! lists of ever higher numbers, fetched one after the other.  A handshake is a full one, its first
-//! answer included; a request is one on an open connection.
+//! The program runs as a separate process with a list of a million entries (with `ANCHORGATE_BENCH_10M=1`:
+//! ten million, 400 MB) that this process serves over loopback.  Requests are sent at a fixed rate,
+//! whether or not earlier ones were answered, and timed from their due time, so that a stall counts for
+//! all requests due in it.  Quiet phases alternate with phases in which lists of increasing numbers are
+//! fetched one after the other.  A handshake is a full one with its first response; a request is one on
+//! an open connection.
 //!
-//! This process, the list's server and the gateway share the machine's processors: on two of them the
-//! refresh, its server and the load want more than there is.
+//! This process, the list's server and the gateway share the machine's processors.  With two processors
+//! the refresh, its server and the load exceed the capacity.
 
-#[path = "../tests/support/crl_maker.rs"]
-mod crl_maker;
+mod support;
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -31,18 +30,18 @@ use anchorgate::x509::time::Timestamp;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
-use crl_maker::{extension, many, number, sequence, time, tlv};
+use support::crl_maker::{extension, many, number, sequence, time, tlv};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-/// Lists that are ready for one phase, 400 MB each at the most.
+/// Lists prepared for one phase, at most 400 MB each.
 const LISTS: usize = 8;
-/// Full handshakes and requests each second; together a fifth of a processor or so.
+/// Full handshakes and requests per second; together about a fifth of a processor.
 const HANDSHAKES: u32 = 50;
 const REQUESTS: u32 = 200;
-/// Open connections that the requests go over.
+/// Open connections for the requests.
 const OPEN: usize = 20;
 
 struct Plan {
@@ -52,14 +51,14 @@ struct Plan {
 }
 
 fn main() {
-    // `cargo test --benches` runs this too, to see that it works.
+    // `cargo test --benches` runs this as a test with small sizes.
     let is_bench = std::env::args().any(|argument| argument == "--bench");
     let entries = match std::env::var_os("ANCHORGATE_BENCH_10M") {
         _ if !is_bench => 20_000,
         Some(_) => 10_000_000,
         None => 1_000_000,
     };
-    // A phase is as long as a renewal of the largest list, and each of them is sampled whole.
+    // A phase is as long as a refresh of the largest list, so that each refresh is sampled whole.
     let (phases, seconds) = if is_bench { (4, 12) } else { (1, 1) };
     let plan = Plan { entries, phases, phase: Duration::from_secs(seconds) };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -90,8 +89,7 @@ async fn run(plan: &Plan) {
     create(&world, domain, at).await;
     served(&world, domain).await;
     drop(gateway);
-    // The directory is the gateway's own and its state is on disk.  The list is on disk too, and cannot
-    // be had from anywhere else.
+    // The directory and the list are on the gateway's disk, and the list's server is down.
     let served_list = std::mem::take(&mut *list.page.lock().expect("no panic"));
     let begin = Instant::now();
     let gateway = Gateway::start(&file);
@@ -99,7 +97,7 @@ async fn run(plan: &Plan) {
     let start = begin.elapsed();
     *list.page.lock().expect("no panic") = served_list;
     println!(
-        "{} entries: serves {start:.2?} after its start, the list's server being down; {:.1} x SHA-256 of \
+        "{} entries: serves {start:.2?} after its start while the list's server is down; {:.1} x SHA-256 of \
          the list ({hashing:.2?})",
         plan.entries,
         start.as_secs_f64() / hashing.as_secs_f64()
@@ -109,7 +107,7 @@ async fn run(plan: &Plan) {
     let (mut refreshes, mut refreshing) = (0, Duration::ZERO);
     for _ in 0..plan.phases {
         quiet.take(drive(&world, domain, plan.phase).await, plan.phase);
-        // Made before they are fetched: to sign them is none of the gateway's work.
+        // Signed before the phase: signing is not part of the gateway's work.
         let lists: Vec<Arc<Vec<u8>>> = (0..LISTS).map(|_| list.renew()).collect();
         let fetch = async {
             let begin = Instant::now();
@@ -137,11 +135,11 @@ async fn run(plan: &Plan) {
     drop(gateway);
 }
 
-/// Lists are looked at when this process says so.
+/// Settings with which lists are fetched only on request.
 const QUIET: &str =
     "min_interval = \"1h\"\nmax_interval = \"1h\"\nmax_bytes = 1073741824\ntimeout = \"10m\"";
 
-/// The program, ended when this is dropped.
+/// The running program; killed when dropped.
 struct Gateway(Child);
 
 impl Gateway {
@@ -154,17 +152,17 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // It may have ended by itself; whoever measures has failed by then.
+        // It may have ended by itself; the measurement has failed then.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A large list that is signed again under each new number.
+/// A large list that is signed again for each new number.
 struct List {
     key: EcdsaKeyPair,
     tbs: Vec<u8>,
-    /// Where the last octets of cRLNumber are.
+    /// Offset of the last bytes of cRLNumber.
     number: usize,
     issued: u32,
     page: Page,
@@ -178,7 +176,7 @@ impl List {
     fn new(issuer: &Authority, entries: u64, now: Timestamp) -> Self {
         let key = PrivateKeyDer::from_pem_slice(issuer.key_pem().as_bytes()).expect("a key");
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.secret_der());
-        // A number of eight octets, of which the last four count.
+        // A number of eight bytes, of which the last four are replaced.
         let first = number(1 << 56);
         let extensions = tlv(0xa0, &tlv(0x30, &extension(&[0x55, 0x1d, 20], false, &first)));
         let tbs = sequence(&[
@@ -194,7 +192,7 @@ impl List {
         Self { key: key.expect("P-256"), tbs, number, issued: 0, page: Page::default() }
     }
 
-    /// The next one.
+    /// Signs the list under the next number.
     fn renew(&mut self) -> Arc<Vec<u8>> {
         self.issued += 1;
         self.tbs[self.number..].copy_from_slice(&self.issued.to_be_bytes());
@@ -204,7 +202,7 @@ impl List {
     }
 }
 
-/// A web server of one page, on a thread of its own.  Without one it is down: it hangs up.
+/// Serves one page from a separate thread.  While the page is empty, connections are closed.
 fn serve(page: Page) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -214,7 +212,7 @@ fn serve(page: Page) -> SocketAddr {
             if page.is_empty() {
                 continue;
             }
-            // A gateway that is stopped while it fetches is no fault here.
+            // A gateway that stops while it fetches is not an error.
             let _ = stream.and_then(|stream| answer(stream, &page));
         }
     });
@@ -228,14 +226,14 @@ fn answer(mut stream: TcpStream, page: &[u8]) -> io::Result<()> {
     page.chunks(PIECE).try_for_each(|piece| stream.write_all(piece))
 }
 
-/// Octets that are written at a time: a large write would keep a processor for long.
+/// Bytes per write; a large write would occupy a processor for long.
 const PIECE: usize = 32 * 1024;
 
 fn large_list(at: SocketAddr) -> String {
     format!("http://{at}/large.crl")
 }
 
-/// Creates the configuration of `domain`, its issuer's list being at `at`.
+/// Creates the configuration of `domain` with the list of its issuer at `at`.
 async fn create(world: &World, domain: &Domain, at: SocketAddr) {
     let mut configuration = world.configuration(domain);
     let issuer = configuration["certificateAuthorities"][1].as_object_mut().expect("an issuer");
@@ -259,7 +257,7 @@ async fn create(world: &World, domain: &Domain, at: SocketAddr) {
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Fetches the large list and puts it in force.
+/// Makes the gateway fetch the large list.
 async fn refresh(world: &World, at: SocketAddr) {
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let url = format!("http://{}/crl/refresh", world.ports.admin);
@@ -295,7 +293,7 @@ async fn served(world: &World, domain: &Domain) {
     }
 }
 
-/// When each was due, from the beginning of its phase, and how long after that it was done.
+/// For each request: its due time from the start of the phase, and the time from then to its completion.
 #[derive(Default)]
 struct Samples {
     handshakes: Vec<(Duration, Duration)>,
@@ -303,7 +301,7 @@ struct Samples {
 }
 
 impl Samples {
-    /// Takes those that were due before `end`.
+    /// Adds the samples that were due before `end`.
     fn take(&mut self, other: Self, end: Duration) {
         let early = |(due, _): &(Duration, Duration)| *due < end;
         self.handshakes.extend(other.handshakes.into_iter().filter(early));
@@ -347,7 +345,7 @@ async fn drive(world: &World, domain: &Domain, phase: Duration) -> Samples {
     let begin = tokio::time::Instant::now();
     for n in 0..HANDSHAKES * phase.as_secs() as u32 {
         let (device, id) = (device(world, domain), Arc::clone(&id));
-        let due = begin + Duration::from_secs(1) / HANDSHAKES * n + jitter(STAGGER);
+        let due = begin + Duration::from_secs(1) / HANDSHAKES * n + jitter(JITTER);
         handshakes.spawn(async move {
             tokio::time::sleep_until(due).await;
             let mut connection = device.connect(address).await.expect("connected");
@@ -357,7 +355,7 @@ async fn drive(world: &World, domain: &Domain, phase: Duration) -> Samples {
     }
     for n in 0..REQUESTS * phase.as_secs() as u32 {
         let (connection, id) = (Arc::clone(&open[n as usize % OPEN]), Arc::clone(&id));
-        let due = begin + Duration::from_secs(1) / REQUESTS * n + jitter(STAGGER);
+        let due = begin + Duration::from_secs(1) / REQUESTS * n + jitter(JITTER);
         requests.spawn(async move {
             tokio::time::sleep_until(due).await;
             assert!(token(&mut *connection.lock().await, &id).await, "served");
@@ -367,5 +365,5 @@ async fn drive(world: &World, domain: &Domain, phase: Duration) -> Samples {
     Samples { handshakes: handshakes.join_all().await, requests: requests.join_all().await }
 }
 
-/// Spreads what would come in step.
-const STAGGER: Duration = Duration::from_millis(5);
+/// Spreads requests that would otherwise be sent at the same instant.
+const JITTER: Duration = Duration::from_millis(5);

@@ -1,4 +1,4 @@
-//! What a registry of a million devices costs: memory, a start, a look-up, a change.
+//! What does a registry of a million devices cost: memory, a start, a look-up, a change?
 
 use std::ffi::OsStr;
 use std::hint::black_box;
@@ -11,9 +11,9 @@ use anchorgate::trust::devices::{
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 
 const DEVICES: usize = 1_000_000;
-/// Names the file of a registry that is to be measured, and nothing else done.
+/// Variable with the file of a registry; the process then only measures its memory.
 const FILE: &str = "ANCHORGATE_BENCH_REGISTRY";
-/// Objects on a page of an answer.
+/// Objects on a page of a response.
 const PAGE: usize = 1_000;
 
 fn name(n: usize) -> String {
@@ -31,7 +31,7 @@ fn change(n: usize, enabled: bool) -> Change {
     }
 }
 
-/// A registry as it comes: page by page.
+/// Builds a registry page by page, like the sync.
 fn enumerate(devices: usize) -> DeviceRegistry {
     let mut registry = DeviceRegistry::default();
     for page in 0..devices.div_ceil(PAGE) {
@@ -42,15 +42,15 @@ fn enumerate(devices: usize) -> DeviceRegistry {
     registry
 }
 
-/// Bytes of this process in memory, where the system tells.
+/// Resident memory of this process in bytes.  Linux only.
 fn resident() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<usize>().ok()? * 1024)
 }
 
-/// What a registry takes in a process that has done nothing before: in this one, memory that its building
-/// has freed would be used again and not be counted.
+/// Measures a registry in a new process.  In this process, memory that was freed while building would be
+/// reused and not be counted.
 fn measure(bytes: &[u8]) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("registry");

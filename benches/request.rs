@@ -1,8 +1,8 @@
-//! What does a token cost over real sockets: on an open connection, with a resumed and with a full
-//! handshake before it?
+//! What does a token cost over real sockets: on an open connection, after a resumed and after a full
+//! handshake?
 //!
-//! Client and server share the process and the machine's cores, so the figures hold both sides; what
-//! the server's own share is, `handshake` and `mint` tell.
+//! Client and server share the process and the machine's cores, so the figures include both sides.  The
+//! benches `handshake` and `mint` measure the server alone.
 
 mod support;
 
@@ -14,7 +14,7 @@ use anchorgate::cli::quickstart::client::Device;
 use anchorgate::http::listen::bind;
 use anchorgate::http::peer::Peer;
 use anchorgate::oauth::{self, TokenEndpoint};
-use anchorgate::tls::acceptor::{Bounds, Edge, serve};
+use anchorgate::tls::acceptor::{Bounds, TlsListener, serve};
 use anchorgate::tls::{self, metrics::Metrics};
 use anchorgate::token::policy::TokenPolicy;
 use anchorgate::token::terms::{Resource, Terms};
@@ -26,10 +26,10 @@ use tokio_util::sync::CancellationToken;
 
 use support::World;
 
-/// Starts the token listener alone; its address.
+/// Starts only the token listener and returns its address.
 fn start(runtime: &Runtime, world: &World) -> SocketAddr {
     let (live, writer) = world.live(world.snapshot(1_000), &tls::Config::default());
-    // The cell keeps what was published last; nobody publishes here.
+    // The cell keeps the last published value without its writer.
     drop(writer);
     let resource = Resource {
         audience: "https://api.example".into(),
@@ -50,7 +50,7 @@ fn start(runtime: &Runtime, world: &World) -> SocketAddr {
     let _context = runtime.enter();
     let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
     let address = listener.local_addr().expect("bound");
-    let edge = Edge {
+    let edge = TlsListener {
         name: "token",
         tls: |tls| &tls.token,
         bounds: Bounds::default(),

@@ -1,6 +1,6 @@
 //! What does the subject ID of a certificate cost, field by field?
 //!
-//! It is read for each request, so it is set beside the SHA-256 of the certificate, which is computed
+//! The subject ID is read for each request.  For comparison, the SHA-256 of the certificate is computed
 //! once for each connection.
 
 use std::hint::black_box;

@@ -3,8 +3,7 @@
 //! A device makes a mutual-TLS handshake.  anchorgate judges its certificate against trust anchors that
 //! are synced from a Microsoft Graph directory, takes the subject ID from the field that the
 //! configuration names, checks base and delta CRLs, and issues a short-lived access token bound to that
-//! certificate (RFC 8705).  This page is the map; the decisions of a part stand in its own front page,
-//! under *Why*.
+//! certificate (RFC 8705).  This page is the map.  The decisions of a part are on its own front page.
 //!
 //! # The map
 //!
@@ -13,7 +12,7 @@
 //! | 0 | [`x509`] | reads bytes: DER, time, names, certificates, revocation lists. Knows nothing of trust |
 //! | 1 | [`trust`] | judges: configurations, paths, revocation, subjects, devices, snapshot, refusals. Knows nothing of tokens |
 //! | 2 | [`token`] | grants: policy, claims, keys, assertions, replay |
-//! | 3 | [`runtime`] | shared by running code: the live cell and its one writer, tasks, readiness, logging, whole files |
+//! | 3 | [`runtime`] | shared by running code: the live cell and its one writer, tasks, readiness, logging, audit records, whole files |
 //! | 4 | [`http`] | one HTTP connection in, and HTTP clients out |
 //! | 5 | [`tls`] [`keyring`] [`graph`] [`crl`] [`store`] [`oauth`] | adapters and the token plane; `graph` only talks |
 //! | 6 | [`sync`] [`directory`] | `sync` follows a directory and decides what comes into force; `directory` serves one |
@@ -23,18 +22,36 @@
 //! | 10 | [`cli`] | the commands, the quickstart among them |
 //!
 //! A part imports only parts of a strictly lower rank, never a sibling; `tests/layers.rs` enforces it.
-//! Each part owns its `Config`, metrics and errors, and none imports [`config`].
+//! Each part owns its `Config`, metrics and errors, and none imports [`config`].  The ranks 0 to 2 are
+//! pure: time, bytes and random numbers are arguments.
+//!
+//! # Vocabulary
+//!
+//! | term | meaning |
+//! |---|---|
+//! | trust domain | one directory that the gateway syncs from (`[[graph]]`), with its administrators |
+//! | configuration | one `mutualTlsOauthConfiguration`: its certification authorities and the certificate field that names a device |
+//! | authority | one `certificateAuthority` of a configuration: root or intermediate, with the addresses of its CRL and delta CRL |
+//! | anchor | a root authority that ends a path. An intermediate authority is path material |
+//! | subject ID | the single value of the field that `tlsClientAuthParameter` names, in canonical form |
+//! | path | leaf, intermediates and anchor, validated under one configuration (RFC 5280 section 6.1) |
+//! | revocation set | base CRL and the delta in force for one CA key (issuer name and key), compact and exact |
+//! | snapshot | everything a decision needs, immutable, with a generation number. "In force" means: in the published snapshot |
+//! | judge | the pure function from (chain, snapshot, time) to `Verified` or a `Refusal` with a stable code |
+//! | client, application | an OAuth client policy; an application is a client that is not a device and is trusted through a `certificateBasedApplicationConfiguration` |
+//! | registry | the directory's devices (`externalDeviceId`, `accountEnabled`), which a subject ID can be required to match |
+//! | source | an origin of updates: a directory, CRL addresses, key files |
+//! | poll, fetch, refresh, retry | a scheduled request to a source; one exchange with it; a fetch that an operator asks for; a fetch after a failed one |
 //!
 //! # Two flows, one meeting point
 //!
 //! ```text
-//! request  tls/acceptor: permit -> accept -> handshake (tls/verifier asks domain::verify) -> http/serve
-//!          -> oauth/request: bytes -> TokenRequest -> oauth/endpoint: Live::current(), judge again,
+//! request  tls/acceptor: permit -> accept -> handshake (tls/verifier asks trust::judge) -> http/serve
+//!          -> oauth/request: bytes -> form -> oauth/endpoint: Live::current(), judge again,
 //!          authorize, sign -> reply -> audit           any refusal -> oauth/error -> reply
-//! update   graph: credential -> pages -> wire -> AnchorSet --+
-//!          graph/devices: pages of changes -> registry ------+
-//!          crl: schedule -> transport -> read, verify -------+-> inbox -> runtime/publisher:
-//!          keyring: server certificate, signing keys --------+   Assembly -> build -> Writer::publish
+//! update   sync: graph/client -> graph/wire -> compare, hold back --+
+//!          crl: schedule -> transport -> read, verify --------------+-> inbox -> runtime/publisher:
+//!          keyring: server certificate, signing keys ---------------+   Assembly -> build -> Writer::publish
 //! ```
 //!
 //! They meet in [`runtime::live`]: one cell with the snapshot, the signing keys and the TLS
@@ -43,55 +60,67 @@
 //!
 //! # Invariants
 //!
-//! 1. The handshake's verdict only decides whether to talk.  Every token request is judged again under
-//!    the current snapshot: a removed anchor, a revoked or expired certificate stops the next request on
-//!    resumed and kept-alive connections.  rustls does not call the verifier when a session is resumed;
-//!    this is what closes that hole.
+//! 1. The handshake's verdict only decides whether to continue.  Every token request is judged again
+//!    under the current snapshot: a removed anchor, a revoked or expired certificate stops the next
+//!    request on resumed and open connections.  rustls does not call the verifier when a session is
+//!    resumed; judging again closes that hole.
 //! 2. A signature check is a pure function of bytes, so a good one is remembered, within a bound, for as
-//!    long as the process lives.  Everything else (validity now, revocation, names, policy, subject) is
+//!    long as the process lives.  Everything else (validity, revocation, names, policy, subject) is
 //!    decided each time and never cached.
-//! 3. The TLS configurations outlive trust updates: a CRL refresh or an anchor change does not throw
-//!    away session tickets.  They are rebuilt when the server's certificate or a ticket key changes.
-//! 4. One writer.  Build and validate first, then publish.  A failed build leaves the old state in
-//!    force, due for another try, and visible.
-//! 5. Unknown is a refusal.  "Never loaded" and "loaded, empty" are different values.  A truncated or
-//!    unreadable answer of the directory removes no anchor.
-//! 6. The data plane never waits for the network or a disk.  The last good state is on disk and is
-//!    served from at the start, with its own validity.
-//!    What is not known yet, such as the list of an address that a certificate names for the first time,
-//!    is noted, fetched by the side, and there for the next request.
+//! 3. The TLS configurations outlive trust updates: a CRL refresh or an anchor change does not discard
+//!    session tickets.  They are rebuilt when the server's certificate or a ticket key changes.
+//! 4. One writer.  Build and validate first, then publish.  TLS configurations that cannot be built
+//!    leave the old ones in force and are tried again.  A snapshot is built from parts that were
+//!    validated when they arrived, so building it cannot fail.
+//! 5. Unknown means refused.  "Never loaded" and "loaded, empty" are different values.  A truncated or
+//!    unreadable response of the directory removes no anchor.
+//! 6. The data path never waits for the network or a disk.  The last good state is on disk and is used
+//!    at start, with its own validity.  An unknown dependency, such as the list of an address that a
+//!    certificate names for the first time, is recorded, fetched in the background, and present for a
+//!    later request.
 //! 7. Devices and applications are trusted apart: two lists of configurations, two judges, two types of
-//!    proof.  A certificate that is good for one is nothing for the other.
+//!    proof.  A certificate that is good for one means nothing for the other.
 //! 8. Identity is (configuration, anchor key, path, field, value).  Only the end-entity certificate
 //!    gives identity.
-//! 9. Nothing secret is logged, listed or served.
+//! 9. Nothing secret is logged, listed or served.  Foreign text is bounded and escaped where it leaves
+//!    the process.
 //!
 //! # Limits
 //!
-//! Every input has one, and its refusal says the value and the limit.  Those that an operator sets are
-//! in README's table.  Fixed are: 48 certificates and 64 KiB in a presented chain (more than a path's
-//! 10, since what is presented need not be in order, nor all of it used), 16 KiB in a token request's
-//! body (48 KiB where clients send assertions: 40 KiB, 10 certificates, 10 minutes; 16,384 used ones of
-//! a client are remembered), 1 MiB in a directory request's, JSON 32 deep, 128 signatures and 1,024
-//! issuers tried for one decision, 10 s to connect to a server of lists, 200 pages of 16 MiB in a
-//! directory's list; in an answer about devices 1,000 pages of that size, and one more for each 50 of
-//! `graph.max_devices`; 10,000 configurations that devices are registered for; in our own directory
-//! 10,000,000 devices, 10,000 templates, 10,000 trust configurations, 100,000 removals of a kind that
-//! are remembered; for a page 2,000 objects looked at and 8 MiB of them; 20 s for a request's body,
-//! 28 s for its answer.
+//! Every input has a limit, and its refusal names the value and the limit.  Limits that an operator sets
+//! are in `deploy/configuration.md`.  These are fixed:
+//!
+//! | input | limit |
+//! |---|---|
+//! | presented chain | 48 certificates and 64 KiB (more than a path's 10, because a presented chain need not be in order, nor used completely) |
+//! | body of a token request | 16 KiB; 48 KiB if clients send assertions |
+//! | assertion | 40 KiB, 10 certificates, 10 minutes; 16,384 used ones of a client are remembered |
+//! | body of a directory request | 1 MiB; JSON 32 levels deep; 20 s to arrive, 28 s to answer |
+//! | one decision | 128 signatures, 1,024 issuers |
+//! | connecting to a CRL server | 10 s |
+//! | a directory's list | 200 pages of 16 MiB; for devices 1,000 pages, and one more for each 50 of `graph.max_devices` |
+//! | configurations that devices are registered for | 10,000 |
+//! | our own directory | 10,000,000 devices, 10,000 templates, 10,000 trust configurations, 100,000 remembered removals of a kind |
+//! | one page of our own directory | 2,000 objects scanned, 8 MiB of objects |
 //!
 //! # Where to add a thing
 //!
-//! | to add | touch |
-//! |---|---|
-//! | a subject field | `domain/subject/fields.rs`: a variant and its reader |
-//! | a way to authenticate to Graph | `graph/auth.rs`: a `Credential` variant; `config/parse.rs` |
-//! | a CRL transport | `crl/transport/`: a scheme |
-//! | a grant | `domain/token/grants.rs`: a variant; `oauth/request.rs` |
-//! | a source of trust | a rank-3 folder that sends `Update`s; one line in `app.rs` |
-//! | a setting | the part's `Config`; `config/parse.rs`; README's table |
+//! | to add | start in | then |
+//! |---|---|---|
+//! | a subject field | `src/trust/subject/fields.rs`: a variant and its reader | `src/directory/shapes.rs`, `deploy/configuration.md` |
+//! | a Graph credential | `src/graph/auth/mod.rs`: a `Credential` variant | `src/config/graph.rs`, `deploy/configuration.md` |
+//! | a latency metric | the `metrics.rs` of the part, such as `src/oauth/metrics.rs` | the table in `deploy/README.md` |
+//! | an endpoint on the token plane | `src/oauth/endpoint/mod.rs` | `src/oauth/metadata.rs` |
+//! | a third store | `src/store/mod.rs`: an engine beside `src/store/embedded` and `src/store/postgres` | `src/config/mod.rs` |
+//! | OCSP as a revocation source | `src/trust/revocation/mod.rs`: the question that the judge asks | an adapter beside `src/crl/source.rs` |
+//! | a field in the audit record | `src/runtime/audit.rs` | `src/runtime/audit.schema.json` |
+//! | a per-client limit | `src/token/policy.rs`: the client's terms | `src/config/clients.rs`, `src/oauth/endpoint/mod.rs` |
+//! | a CRL transport | `src/crl/transport/mod.rs`: a scheme | |
+//! | a grant | `src/token/grants.rs`: a variant | `src/oauth/request.rs` |
+//! | a source of trust | a part of rank 5 or 6 that sends `Update`s | one line in `src/app/mod.rs` |
+//! | a setting | the part's `Config` | `src/config/parse.rs`, `deploy/configuration.md` |
 
-// What serves does not panic on what it is given: an exception is a proof, and says so where it stands.
+// Serving code does not panic on its input.  Each exception is a proof and says so in place.
 #![cfg_attr(
     not(test),
     warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)

@@ -29,13 +29,12 @@ use hyper::{HeaderMap, Method, Request, StatusCode, header};
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 use serde_json::{Map, Value, json};
-use tracing::info;
 
 use crate::admin::access::{Access, Denied, Permission, Token};
 use crate::http::body::{self, BodyError};
 use crate::http::reply::{self, Reply};
 use crate::runtime::health::Ready;
-use crate::runtime::log::AUDIT;
+use crate::runtime::audit::{Event, Outcome, Record};
 
 /// Bytes of an action's body: a chain of 64 KiB as PEM in JSON fits.
 const MAX_BODY: usize = 256 * 1024;
@@ -177,8 +176,9 @@ impl Admin {
         };
         if is_action && *method == Method::POST {
             let caller = admitted.ok().flatten().map(|token| &*token.name);
-            let decision = if admitted.is_ok() { "admitted" } else { "refused" };
-            info!(target: AUDIT, event = "admin", decision, path, caller);
+            let outcome = if admitted.is_ok() { Outcome::Admitted } else { Outcome::Refused };
+            let record = Record::new(Event::Admin, outcome);
+            Record { action: Some(path), actor: caller, ..record }.emit();
         }
         let (status, why, challenge) = match admitted {
             Ok(None) if self.on_loopback && !names_loopback(headers) => {

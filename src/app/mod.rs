@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use prometheus_client::registry::Registry;
 use rustls::sign::CertifiedKey;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::sleep;
 use tracing::{error, info};
 
 use crate::admin::Admin;
@@ -26,13 +27,13 @@ use crate::keyring;
 use crate::oauth::{self, PublicPlane, TokenEndpoint};
 use crate::runtime::health::Ready;
 use crate::runtime::live::{Active, Live};
-use crate::runtime::lock_file::{Claim, claim};
-use crate::runtime::publisher::{OwnChange, Publisher};
+use crate::runtime::lock_file::DirectoryLock;
+use crate::runtime::publisher::{ConfigurationsInForce, OwnChange, Publisher};
 use crate::runtime::tasks::Tasks;
 use crate::store::Store;
 use crate::sync;
 use crate::tls;
-use crate::tls::acceptor::{Edge, serve};
+use crate::tls::acceptor::{TlsListener, serve};
 use crate::tls::closing::OpenConnections;
 use crate::tls::tickets::Secrets;
 use crate::trust::assembly::Assembly;
@@ -42,8 +43,12 @@ use sockets::Sockets;
 
 pub use sockets::Addresses;
 
-/// How often the files of our own keys are looked at.
+/// Interval between two checks of the gateway's own key files.
 const KEY_FILES: Duration = Duration::from_secs(10);
+/// Pause after the first failed build of the TLS configurations.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// Longest pause between two attempts to build them.
+const LONGEST_RETRY: Duration = Duration::from_secs(300);
 
 /// A running gateway.
 pub struct App {
@@ -54,7 +59,7 @@ pub struct App {
     tasks: Tasks,
     drain: Duration,
     look_at_keys: Arc<Notify>,
-    _claim: Claim,
+    _lock: DirectoryLock,
 }
 
 impl App {
@@ -64,7 +69,7 @@ impl App {
     /// # Errors
     /// A key, a file or an address that cannot be used.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let claim = claim(&config.data_dir).context("data_dir")?;
+        let lock = DirectoryLock::acquire(&config.data_dir).context("data_dir")?;
         Sockets::warn_about_descriptors(&config);
         let sockets = Sockets::bind(&config)?;
         let addresses = sockets.addresses()?;
@@ -90,21 +95,20 @@ impl App {
         let trust =
             Snapshot::nothing(Arc::new(config.trust)).with_sightings(config.crl.sightings.clone());
         let (live, writer) = Live::start(|live| {
-            let tls = Arc::new(tls::edge(&tls_config, &identity, live, &edge_metrics)?);
+            let tls = Arc::new(tls::build(&tls_config, &identity, live, &edge_metrics)?);
             Ok::<_, tls::TlsError>(Active { trust: Arc::new(trust), keys, tls })
         })?;
 
         // The inbox of the one writer, and what it tells back.
         let (updates, inbox) = mpsc::channel(256);
         let (own, own_inbox) = mpsc::channel(16);
-        let nothing = Arc::clone(&live.current().trust.anchors);
-        let (anchors, anchors_in_force) = watch::channel(Arc::clone(&nothing));
+        let (in_force, watched) = watch::channel(ConfigurationsInForce::default());
         let publisher = Publisher {
             assembly: Assembly::new(config.lists),
             writer,
             updates: inbox,
             own: own_inbox,
-            anchors,
+            in_force,
         };
         tasks.spawn_until_stop(publisher.run());
 
@@ -113,7 +117,7 @@ impl App {
         crl_metrics.register(&mut registry);
         let (lists, crl_handle) = crl::Source::new(
             config.crl,
-            anchors_in_force.clone(),
+            watched.clone(),
             updates.clone(),
             crl_metrics,
             Arc::clone(&clock),
@@ -155,16 +159,14 @@ impl App {
         let public = Arc::new(public);
         tasks.spawn_until_stop(operator::become_ready(
             &ready,
-            live.clone(),
-            nothing,
-            anchors_in_force,
+            watched,
             crl_handle.clone(),
             sources.iter().filter_map(sync::Handle::devices).cloned().collect(),
         ));
         let admin = operator::plane(&config.admin, ready, registry, &live, crl_handle, sources);
 
         let planes = Planes { endpoint, public, directory, directory_http, admin };
-        let edge = |name, tls, bounds| Edge {
+        let edge = |name, tls, bounds| TlsListener {
             name,
             tls,
             bounds,
@@ -174,17 +176,17 @@ impl App {
         };
         let open = config.close_refused.then(OpenConnections::default);
         if let Some(open) = open.clone() {
-            tasks.spawn_until_stop(open.keep_good(live.clone()));
+            tasks.spawn_until_stop(open.judge_after_updates(live.clone()));
         }
         let edges = Edges {
-            token: Edge { open, ..edge("token", |tls| &tls.token, config.token.bounds) },
+            token: TlsListener { open, ..edge("token", |tls| &tls.token, config.token.bounds) },
             public: edge("public", |tls| &tls.public, config.public.bounds.clone()),
             directory: edge("directory", |tls| &tls.directory, config.public.bounds),
             admin: config.admin.tls.then(|| edge("admin", |tls| &tls.public, operator::bounds())),
         };
         planes.listen(sockets, edges, &tasks);
         info!(?addresses, "listening");
-        Ok(Self { addresses, live, tasks, drain: config.drain, look_at_keys, _claim: claim })
+        Ok(Self { addresses, live, tasks, drain: config.drain, look_at_keys, _lock: lock })
     }
 
     /// Looks at the files of our own keys now.
@@ -236,11 +238,11 @@ struct Planes {
 
 /// How the TLS listeners are served.
 struct Edges {
-    token: Edge,
-    public: Edge,
-    directory: Edge,
+    token: TlsListener,
+    public: TlsListener,
+    directory: TlsListener,
     /// Without one, the admin plane is served in plain.
-    admin: Option<Edge>,
+    admin: Option<TlsListener>,
 }
 
 impl Planes {
@@ -287,8 +289,8 @@ impl Planes {
     }
 }
 
-/// Turns a changed key into a change for the publisher.  A new server certificate and new ticket keys
-/// need new TLS configurations, which need the edge: what the keyring cannot know.
+/// Turns a changed key into a change for the publisher.  A new server certificate or new ticket keys
+/// require new TLS configurations, which depend on parts that the keyring does not know.
 struct Rebuild {
     config: tls::Config,
     identity: Arc<CertifiedKey>,
@@ -302,17 +304,23 @@ impl Rebuild {
         mut changed: mpsc::Receiver<keyring::Change>,
         own: mpsc::Sender<OwnChange>,
     ) {
-        while let Some(change) = changed.recv().await {
-            let change = match change {
-                keyring::Change::SigningKeys(keys) => Some(OwnChange::Keys(keys)),
-                keyring::Change::Identity(identity) => {
-                    self.identity = identity;
-                    self.edge()
-                }
-                keyring::Change::TicketSecrets(secrets) => {
-                    self.config.tickets = Secrets::new(secrets);
-                    self.edge()
-                }
+        // Set while the last build failed.
+        let mut retry: Option<Duration> = None;
+        loop {
+            let change = tokio::select! {
+                change = changed.recv() => match change {
+                    Some(keyring::Change::SigningKeys(keys)) => Some(OwnChange::Keys(keys)),
+                    Some(keyring::Change::Identity(identity)) => {
+                        self.identity = identity;
+                        self.edge(&mut retry)
+                    }
+                    Some(keyring::Change::TicketSecrets(secrets)) => {
+                        self.config.tickets = Secrets::new(secrets);
+                        self.edge(&mut retry)
+                    }
+                    None => return,
+                },
+                () = sleep(retry.unwrap_or_default()), if retry.is_some() => self.edge(&mut retry),
             };
             if let Some(change) = change
                 && own.send(change).await.is_err()
@@ -322,12 +330,23 @@ impl Rebuild {
         }
     }
 
-    fn edge(&self) -> Option<OwnChange> {
+    /// Builds the TLS configurations.  After a failure, `retry` is the time to wait before the next
+    /// attempt: it doubles with each failure, from [`FIRST_RETRY`] to [`LONGEST_RETRY`].
+    fn edge(&self, retry: &mut Option<Duration>) -> Option<OwnChange> {
         let live = self.live.downgrade();
-        match tls::edge(&self.config, &self.identity, &live, &self.metrics) {
-            Ok(tls) => Some(OwnChange::Tls(Arc::new(tls))),
+        match tls::build(&self.config, &self.identity, &live, &self.metrics) {
+            Ok(tls) => {
+                *retry = None;
+                Some(OwnChange::Tls(Arc::new(tls)))
+            }
             Err(error) => {
-                error!(%error, "TLS settings not used; the old ones stay");
+                let pause = retry.map_or(FIRST_RETRY, |last| (last * 2).min(LONGEST_RETRY));
+                *retry = Some(pause);
+                error!(
+                    %error,
+                    "TLS configurations not built; the old ones stay in force, next attempt in \
+                     {pause:?}"
+                );
                 None
             }
         }

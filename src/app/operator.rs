@@ -20,6 +20,7 @@ use crate::graph;
 use crate::http::reply;
 use crate::runtime::health::Ready;
 use crate::runtime::live::Live;
+use crate::runtime::publisher::ConfigurationsInForce;
 use crate::sync;
 use crate::sync::HandleError;
 use crate::tls::acceptor::Bounds;
@@ -116,11 +117,12 @@ pub(super) fn plane(
         .with_action("/crl/refresh", move |body| {
             let lists = lists.clone();
             async move {
-                let asked = member(&body, "address").and_then(|at| Ok((at, flag(&body, "anew")?)));
+                let asked = member(&body, "address")
+                    .and_then(|at| Ok((at, flag(&body, "acceptRollback")?)));
                 let looked = match asked {
-                    Ok((Some(address), true)) => lists.begin_anew(&address).await,
+                    Ok((Some(address), true)) => lists.refresh_accepting_rollback(&address).await,
                     Ok((None, true)) => {
-                        let why = "`anew` is for one address, and `address` is missing";
+                        let why = "`acceptRollback` needs one address: set `address`";
                         return refused(StatusCode::BAD_REQUEST, why);
                     }
                     Ok((address, false)) => lists.refresh(address.as_deref()).await,
@@ -347,41 +349,33 @@ fn configurations(trust: &Snapshot, set: &AnchorSet) -> Vec<Value> {
     set.configurations.iter().map(configuration).collect()
 }
 
-/// Grants readiness when there is trust in devices to decide by, which `nothing` is not yet, every list
-/// was looked at once, and the devices of every directory are known where a configuration demands
-/// registered ones.
+/// Grants readiness once three conditions hold: a directory has returned its configurations of devices,
+/// each revocation list that they need was fetched or has failed once, and the registries of devices
+/// that they require are loaded.
 pub(super) fn become_ready(
     ready: &Ready,
-    live: Live,
-    nothing: Arc<AnchorSet>,
-    mut changes: watch::Receiver<Arc<AnchorSet>>,
+    mut in_force: watch::Receiver<ConfigurationsInForce>,
     lists: crl::Handle,
     registries: Vec<sync::devices::Handle>,
 ) -> impl Future<Output = ()> + Send + 'static {
-    const LOOK: Duration = Duration::from_millis(200);
+    /// Interval between two checks of the registries.
+    const CHECK: Duration = Duration::from_millis(200);
     let (trust, revocation) = (ready.latch("trust"), ready.latch("revocation"));
     let devices = ready.latch("devices");
     async move {
-        // A directory that has nothing is an answer; no answer is none.  Applications are no trust in
-        // devices, and some that cannot be had are no reason not to serve these.
-        while Arc::ptr_eq(&live.current().trust.anchors, &nothing) {
-            if changes.changed().await.is_err() {
-                return;
-            }
-        }
+        // An empty directory counts as loaded; one that has not answered does not.  Configurations of
+        // applications are not waited for: devices are served without them.
+        let generation = match in_force.wait_for(|in_force| in_force.devices_loaded).await {
+            Ok(in_force) => in_force.generation,
+            Err(_) => return,
+        };
         drop(trust);
-        // The lists' own task takes the same news: give it time to know its addresses.
-        tokio::time::sleep(LOOK).await;
-        while lists
-            .status()
-            .iter()
-            .any(|status| status.list.is_none() && status.last_error.is_none())
-        {
-            tokio::time::sleep(LOOK).await;
+        if lists.wait_until_attempted(generation).await.is_err() {
+            return;
         }
         drop(revocation);
         while registries.iter().any(|registry| !registry.status().loaded) {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK).await;
         }
         drop(devices);
     }

@@ -14,7 +14,7 @@ use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
 use crate::x509::certificate::{Certificate, GeneralName};
-use crate::x509::crl::{CrlError, Fault, Kind, ListReader, Only, RevocationList, Unverified};
+use crate::x509::crl::{CrlError, Fault, Kind, ListReader, OnlyContains, RevocationList, Unverified};
 use crate::x509::time::Timestamp;
 
 /// Bytes of a list that are read here: more than any limit for fetching.
@@ -176,10 +176,10 @@ fn show(list: &RevocationList) {
     }
     if let Some(scope) = &list.scope {
         let only = match scope.only {
-            Only::All => "all certificates",
-            Only::User => "end-entity certificates only",
-            Only::Authority => "authorities' certificates only",
-            Only::Attribute => "attribute certificates only",
+            OnlyContains::All => "all certificates",
+            OnlyContains::User => "end-entity certificates only",
+            OnlyContains::Authority => "authorities' certificates only",
+            OnlyContains::Attribute => "attribute certificates only",
         };
         let indirect = if scope.indirect { ", indirect" } else { "" };
         let reasons = scope.reasons.map(|reasons| format!(", only for {reasons}"));

@@ -1,4 +1,4 @@
-//! The running gateway, as commands ask it: its admin plane.
+//! Requests of commands to the admin plane of a running gateway.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,13 +9,14 @@ use reqwest::Method;
 use serde_json::Value;
 use url::Url;
 
+use crate::cli::input::{read_ca_bundle, read_secret};
 use crate::http::outbound::{ClientSettings, ServerAuthorities};
 use crate::runtime::log::Secret;
 
-/// Where the admin plane is, and who asks.
+/// Address of the admin plane, and the credentials for it.
 #[derive(Debug, Args)]
 pub struct Gateway {
-    /// The admin plane of the running gateway
+    /// URL of the running gateway's admin plane
     #[arg(
         long,
         value_name = "URL",
@@ -23,20 +24,21 @@ pub struct Gateway {
         env = "ANCHORGATE_ADMIN"
     )]
     admin: Url,
-    /// A file with the bearer token for it; the token itself may be in ANCHORGATE_ADMIN_TOKEN
+    /// File with its bearer token; ANCHORGATE_ADMIN_TOKEN can contain the token itself
     #[arg(long, value_name = "FILE", env = "ANCHORGATE_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
-    /// PEM of the only authorities that its https server may have
+    /// PEM file of the only authorities accepted for its https server
     #[arg(long, value_name = "FILE", env = "ANCHORGATE_ADMIN_CA_BUNDLE")]
     admin_ca_bundle: Option<PathBuf>,
 }
 
 impl Gateway {
-    /// Asks for `path`, with a JSON body or none.
+    /// Sends a request, and returns the JSON of the response.
     ///
     /// # Errors
-    /// Nobody answers, or not with JSON; or the answer is a refusal other than "not ready yet".
-    pub async fn ask(
+    /// There is no response, it is not JSON, or its status is an error.  The status 503 of `readyz`
+    /// is not an error.
+    pub async fn request(
         &self,
         method: Method,
         path: &str,
@@ -46,8 +48,7 @@ impl Gateway {
         let mut client =
             ClientSettings { request: Some(Duration::from_secs(120)), ..ClientSettings::default() };
         if let Some(file) = &self.admin_ca_bundle {
-            let pem = std::fs::read(file).with_context(|| file.display().to_string())?;
-            client.authorities = ServerAuthorities::Only(pem);
+            client.authorities = ServerAuthorities::Only(read_ca_bundle(file)?);
         }
         let mut request = client.client()?.request(method, url.clone());
         if let Some(token) = self.token()? {
@@ -56,35 +57,36 @@ impl Gateway {
         if let Some(body) = body {
             request = request.json(&body);
         }
-        let answer =
-            request.send().await.with_context(|| format!("no gateway answers at {url}"))?;
-        let status = answer.status();
-        let body: Value = answer.json().await.with_context(|| format!("{url} answers no JSON"))?;
-        let not_yet = path == "readyz" && status == 503;
-        if !status.is_success() && !not_yet {
+        let response =
+            request.send().await.with_context(|| format!("no response from a gateway at {url}"))?;
+        let status = response.status();
+        let body: Value =
+            response.json().await.with_context(|| format!("{url}: the response is not JSON"))?;
+        let is_not_ready = path == "readyz" && status == 503;
+        if !status.is_success() && !is_not_ready {
             bail!("{url}: {status}: {}", body["error"].as_str().unwrap_or("-"));
         }
         Ok(body)
     }
 
-    /// The token.  A process's arguments are for all to read, so it is none of them.
+    /// The token.  It is not an argument, because other users can read a process's arguments.
     fn token(&self) -> anyhow::Result<Option<Secret>> {
-        let text = match &self.admin_token_file {
-            Some(file) => {
-                std::fs::read_to_string(file).with_context(|| file.display().to_string())?
-            }
+        let token = match &self.admin_token_file {
+            Some(file) => read_secret(file)?,
             None => match std::env::var("ANCHORGATE_ADMIN_TOKEN") {
-                Ok(token) => token,
+                Ok(token) => Secret::new(token.trim()),
                 Err(_) => return Ok(None),
             },
         };
-        let token = Secret::new(text.trim());
-        ensure!(!token.expose().is_empty(), "the admin token is empty");
-        let is_web = self.admin.scheme() == "https";
+        ensure!(!token.expose().is_empty(), "ANCHORGATE_ADMIN_TOKEN is empty");
+        let is_https = self.admin.scheme() == "https";
         let host = self.admin.host_str().unwrap_or("").trim_matches(['[', ']']);
-        let is_here = host == "localhost"
+        let is_loopback = host == "localhost"
             || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-        ensure!(is_web || is_here, "the admin token is not sent to {host} in plain text");
+        ensure!(
+            is_https || is_loopback,
+            "the admin token is not sent to {host} in plain text; use an https URL"
+        );
         Ok(Some(token))
     }
 }

@@ -1,21 +1,22 @@
-//! Rank 7: the commands.
+//! The commands.
 
-/// As the standard one, but for a reader that goes away, as `| head` does: that ends the program without
-/// a word, where the standard one panics.
+/// Like the standard macro.  If the reader has closed the pipe, as `| head` does, it ends the program
+/// silently instead of panicking.
 macro_rules! println {
     ($($text:tt)*) => { $crate::cli::print(format_args!("{}\n", format_args!($($text)*))) };
 }
-/// As the standard one, with the same exception.
+/// Like the standard macro, with the same exception.
 macro_rules! print {
     ($($text:tt)*) => { $crate::cli::print(format_args!($($text)*)) };
 }
 
-pub mod crl;
-pub mod directory;
-pub mod gateway;
-pub mod operator;
+mod crl;
+mod directory;
+mod gateway;
+mod input;
+mod operator;
 pub mod quickstart;
-pub mod verify;
+mod verify;
 
 use std::fmt;
 use std::io::{Write, stdout};
@@ -30,24 +31,25 @@ use crate::app::App;
 use crate::cli::directory::DirectoryArgs;
 use crate::cli::operator::{CrlCommand, ReadyArgs, TrustCommand};
 use crate::cli::quickstart::QuickstartArgs;
+use crate::config::reference::{self, Entry};
 use crate::config::{self, Config};
 use crate::keyring;
-use crate::runtime::log;
+use crate::runtime::{audit, log};
 use crate::tls;
 
-/// Exit codes, beside 0 and `verify`'s own (sysexits.h).
+/// Exit codes besides 0 and those of `verify` (sysexits.h).
 mod exit {
     pub(super) const FAILURE: u8 = 1;
     pub(super) const USAGE: u8 = 64;
     pub(super) const CONFIG: u8 = 78;
-    /// As a shell tells of those that SIGPIPE has ended.
+    /// The code that a shell reports for a process that SIGPIPE ended.
     pub(super) const NO_READER: u8 = 141;
 }
 
 /// mTLS OAuth 2.0 token-endpoint gateway for IoT fleets.
 ///
 /// Devices authenticate with client certificates that chain to trust anchors synced from a Microsoft
-/// Graph directory, and get short-lived access tokens bound to those certificates (RFC 8705).
+/// Graph directory, and obtain short-lived access tokens bound to those certificates (RFC 8705).
 #[derive(Debug, Parser)]
 #[command(name = "anchorgate", version, arg_required_else_help = true)]
 #[command(
@@ -61,37 +63,44 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the gateway until SIGTERM or Ctrl-C, then finish the requests in flight
+    /// Run the gateway until SIGTERM or Ctrl-C, then finish the requests in progress
     ///
-    /// SIGHUP makes it look at once at the files of its certificate and keys, which it otherwise does
-    /// every few seconds.
+    /// On SIGHUP it checks the files of its certificate and keys at once, instead of at the next
+    /// interval of a few seconds.
     Run {
-        /// The configuration file (TOML); README has the table of its keys
+        /// Configuration file (TOML); `config-reference` prints its keys
         #[arg(long, short, value_name = "FILE", env = "ANCHORGATE_CONFIG")]
         config: PathBuf,
     },
-    /// Check a configuration file and tell every problem at once; then that its key files can be used
+    /// Check a configuration file and its key files; report every problem at once
     CheckConfig {
-        /// The configuration file (TOML)
+        /// Configuration file (TOML)
         #[arg(long, short, value_name = "FILE", env = "ANCHORGATE_CONFIG")]
         config: PathBuf,
     },
-    /// Start everything on this machine with nothing to configure, and show the whole job
+    /// Print the reference of configuration keys: type, default and meaning
+    ConfigReference {
+        /// A key such as `graph.every`, or a table such as `graph`; all keys if absent
+        key: Option<String>,
+    },
+    /// Run everything on this machine without configuration, and demonstrate it
     ///
-    /// Makes a PKI, a directory and revocation lists, starts the real gateway on them, and then plays
-    /// administrator and device: tokens for each way to name a device, a revocation that reaches an
-    /// open connection, an anchor taken out and put back.
+    /// Creates a PKI, a directory and revocation lists, starts the real gateway on them, and then acts
+    /// as administrator and device: tokens for each subject field, a revocation that takes effect on an
+    /// open connection, an anchor that is removed and added again.
     Quickstart(QuickstartArgs),
     Verify(verify::Args),
-    /// Ask whether the running gateway is ready: exit status 0 if it is
+    /// Check whether the running gateway is ready: exit status 0 if it is
     Ready(ReadyArgs),
-    /// See, refresh or approve the trust of the running gateway
+    /// Show, sync, compare or approve the trust of the running gateway
     #[command(subcommand)]
     Trust(TrustCommand),
-    /// See or refresh the revocation lists of the running gateway, or look into a list
+    /// Show or refresh the revocation lists of the running gateway, or inspect a list
     #[command(subcommand)]
     Crl(CrlCommand),
     Directory(Box<DirectoryArgs>),
+    /// Print the JSON Schema of audit records, as the JSON log format writes them
+    AuditSchema,
     /// Print the version
     Version,
 }
@@ -108,6 +117,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Run { config } => with_config(&config, |config| block_on(serve(config))),
         Command::CheckConfig { config } => with_config(&config, |config| check_keys(&config)),
+        Command::ConfigReference { key } => config_reference(key.as_deref()),
         Command::Quickstart(args) => block_on(async move {
             match quickstart::run(&args).await {
                 Ok(true) => ExitCode::SUCCESS,
@@ -124,6 +134,10 @@ pub fn main() -> ExitCode {
         Command::Directory(args) => {
             block_on(async move { exit_code(directory::directory(&args).await) })
         }
+        Command::AuditSchema => {
+            print!("{}", audit::SCHEMA);
+            ExitCode::SUCCESS
+        }
         Command::Version => {
             println!("anchorgate {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -134,22 +148,40 @@ pub fn main() -> ExitCode {
 fn with_config(path: &Path, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
     match config::load(path) {
         Ok(config) => then(config),
-        Err(faults) => {
-            eprintln!("{faults}");
+        Err(error) => {
+            eprintln!("{error}");
             exit::CONFIG.into()
         }
     }
 }
 
-/// The last part of `check-config`: the key files can be used.  Nothing is made.
+/// Prints the whole reference, or the rows of one key or table.
+fn config_reference(key: Option<&str>) -> ExitCode {
+    let Some(key) = key else {
+        print!("{}", reference::TEXT);
+        return ExitCode::SUCCESS;
+    };
+    let key = key.trim_matches(['[', ']']);
+    let found = reference::find(key);
+    if found.is_empty() {
+        eprintln!("anchorgate: `{key}` is not a configuration key; `anchorgate config-reference` prints all");
+        return exit::USAGE.into();
+    }
+    for Entry { key, kind, default, meaning } in found {
+        println!("{key}\n  type     {kind}\n  default  {default}\n  {meaning}\n");
+    }
+    ExitCode::SUCCESS
+}
+
+/// Last part of `check-config`: checks that the key files are usable.  It creates nothing.
 fn check_keys(config: &Config) -> ExitCode {
     let keyring = &config.keyring;
-    let made_at_the_start = keyring.make_signing_key && !keyring.signing_key.exists();
-    let used = keyring::identity(keyring, &tls::provider()).and_then(|_| match made_at_the_start {
+    let is_generated_at_start = keyring.generate_signing_key && !keyring.signing_key.exists();
+    let checked = keyring::identity(keyring, &tls::provider()).and_then(|_| match is_generated_at_start {
         true => Ok(()),
         false => keyring::signing_keys(keyring).map(|_| ()),
     });
-    match used {
+    match checked {
         Ok(()) => {
             println!("no problem found");
             ExitCode::SUCCESS
@@ -166,7 +198,7 @@ async fn serve(config: Config) -> ExitCode {
         eprintln!("log.filter: {error}");
         return exit::CONFIG.into();
     }
-    // Before anything runs: a hangup that nobody expects ends the process.
+    // Before anything runs: without a handler, SIGHUP ends the process.
     let mut hangups = match signal(SignalKind::hangup()) {
         Ok(hangups) => hangups,
         Err(error) => return failed(&error.into()),
@@ -181,7 +213,7 @@ async fn serve(config: Config) -> ExitCode {
                     _ = hangups.recv() => app.reload(),
                 }
             }
-            info!("stopping: requests in flight are finished");
+            info!("stopping: finishing requests in progress");
             if app.stop().await { ExitCode::SUCCESS } else { exit::FAILURE.into() }
         }
         Err(error) => {
@@ -211,7 +243,7 @@ pub(crate) fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-/// Writes to the standard output.
+/// Writes to standard output.
 fn print(text: fmt::Arguments<'_>) {
     let mut out = stdout().lock();
     if out.write_fmt(text).and_then(|()| out.flush()).is_err() {

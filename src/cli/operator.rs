@@ -1,8 +1,6 @@
-//! Commands that ask a running gateway, through its admin plane: `ready`, `trust`, `crl show|refresh`.
+//! Commands for a running gateway, through its admin plane: `ready`, `trust`, `crl show|refresh`.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -13,19 +11,21 @@ use serde_json::{Value, json};
 
 use crate::cli::crl::{InspectArgs, inspect, show_status};
 use crate::cli::gateway::Gateway;
+use crate::cli::input::{read_ca_bundle, read_input, read_secret};
 use crate::graph::wire;
 use crate::http::outbound::{ClientSettings, ProxyChoice, ServerAuthorities, read_limited};
 use crate::x509::time::Timestamp;
 
-/// Bytes of a list answer that are compared: the admin plane takes 16 MiB with what is around it.
-const MAX_ANSWER: usize = 15 * 1024 * 1024;
+/// Limit in bytes on a list response to compare.  With its JSON frame it must fit into the admin plane's
+/// limit of 16 MiB.
+const MAX_LIST_RESPONSE: usize = 15 * 1024 * 1024;
 
-/// Which gateway is asked, and how its answer is printed.
+/// The gateway, and the output format.
 #[derive(Debug, Args)]
 pub struct AdminArgs {
     #[command(flatten)]
     gateway: Gateway,
-    /// Print the answer as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -37,21 +37,20 @@ pub struct ReadyArgs {
     admin: AdminArgs,
 }
 
-/// What to do with the trust in force.
+/// Actions on the trust in force.
 #[derive(Debug, Subcommand)]
 pub enum TrustCommand {
-    /// What is in force, from where, since when
+    /// Show the configurations in force, their sources and ages
     Show(AdminArgs),
-    /// Ask the directories now; exit status 1 when one of them failed
+    /// Poll the directories now; exit status 1 if one of them failed
     Sync(AdminArgs),
-    /// Tell what a list answer of a directory would change if it came now; changes nothing
+    /// Show what a list response of a directory would change, without applying it
     Diff(DiffArgs),
-    /// Put an answer in force that was held back because it removes too much
+    /// Apply a response that was held back because it removes too much
     Approve {
-        /// The source whose answer it is; the only one when left out
+        /// Source of the response; optional if there is only one
         #[arg(long, value_name = "NAME")]
         source: Option<String>,
-        /// Which gateway
         #[command(flatten)]
         admin: AdminArgs,
     },
@@ -60,53 +59,53 @@ pub enum TrustCommand {
 /// Arguments of `trust diff`.
 #[derive(Debug, Args)]
 pub struct DiffArgs {
-    /// The answer: a file, `-` for standard input, or an http or https address to get it from
+    /// The response: a file, `-` for standard input, or an http or https URL to fetch it from
     #[arg(value_name = "FILE|URL")]
-    answer: String,
-    /// A file with a bearer token for the address
+    response: String,
+    /// File with a bearer token for the URL
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// PEM of the only authorities that the address's server may have
+    /// PEM file of the only authorities accepted for the URL's server
     #[arg(long, value_name = "FILE")]
     ca_bundle: Option<PathBuf>,
-    /// The source it stands for; the only one when left out
+    /// Source that the response stands for; optional if there is only one
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// Which gateway
     #[command(flatten)]
     admin: AdminArgs,
 }
 
-/// What to do with revocation lists.
+/// Actions on revocation lists.
 #[derive(Debug, Subcommand)]
 pub enum CrlCommand {
-    /// Numbers, entries, ages, the next look and the last error of each address
+    /// Show the list of each address: number, entries, age, next fetch and last error
     Show(AdminArgs),
-    /// Tell what is in a list, and why it would not be used; asks no gateway
+    /// Print a list, and why it would not be used; needs no gateway
     Inspect(InspectArgs),
-    /// Fetch one address, or all, now; exit status 1 when a look failed
+    /// Fetch the list of one address, or of all, now; exit status 1 if a fetch failed
     Refresh {
-        /// The address, as the authorities name it; all when left out
+        /// The address, as the authorities name it; all if absent
         #[arg(value_name = "URL")]
         address: Option<String>,
-        /// Take the list that is there though its number or time went back, or another key signed it:
-        /// its issuer was restored or replaced.  Be sure that it is no old list that comes back
+        /// Accept a list whose number or time is older, or that another key signed
+        ///
+        /// Use it after the issuer was restored or replaced.  Make sure first that the address does not
+        /// return an old, replayed list.
         #[arg(long, requires = "address")]
-        anew: bool,
-        /// Which gateway
+        accept_rollback: bool,
         #[command(flatten)]
         admin: AdminArgs,
     },
 }
 
-/// `ready`: exit status 0 when the gateway is.
+/// Runs `ready`: exit status 0 if the gateway is ready.
 ///
 /// # Errors
-/// It is not, or cannot be asked.
+/// The gateway does not respond.
 pub async fn ready(args: &ReadyArgs) -> anyhow::Result<ExitCode> {
-    let answer = ask(&args.admin, Method::GET, "readyz", None).await?;
-    let missing: Vec<_> = texts(&answer["missing"]);
-    if answer["ready"] == json!(true) {
+    let status = request(&args.admin, Method::GET, "readyz", None).await?;
+    let missing: Vec<_> = texts(&status["missing"]);
+    if status["ready"] == json!(true) {
         println!("ready");
         return Ok(ExitCode::SUCCESS);
     }
@@ -114,51 +113,51 @@ pub async fn ready(args: &ReadyArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// `trust …`
+/// Runs `trust …`.
 ///
 /// # Errors
-/// The gateway cannot be asked, or refuses.
+/// The gateway does not respond, or rejects the request.
 pub async fn trust(command: &TrustCommand) -> anyhow::Result<ExitCode> {
-    let (args, answer) = match command {
-        TrustCommand::Show(args) => (args, ask(args, Method::GET, "status.json", None).await?),
-        TrustCommand::Sync(args) => (args, ask(args, Method::POST, "trust/sync", None).await?),
+    let (args, response) = match command {
+        TrustCommand::Show(args) => (args, request(args, Method::GET, "status.json", None).await?),
+        TrustCommand::Sync(args) => (args, request(args, Method::POST, "trust/sync", None).await?),
         TrustCommand::Diff(args) => {
-            let answer = wire::parse(&args.read().await?).context("the list answer")?;
-            let body = json!({ "answer": answer, "source": args.source });
-            (&args.admin, ask(&args.admin, Method::POST, "trust/diff", Some(body)).await?)
+            let list = wire::parse(&args.read().await?).context("the list response")?;
+            let body = json!({ "answer": list, "source": args.source });
+            (&args.admin, request(&args.admin, Method::POST, "trust/diff", Some(body)).await?)
         }
         TrustCommand::Approve { source, admin } => {
             let body = json!({ "source": source });
-            (admin, ask(admin, Method::POST, "trust/approve", Some(body)).await?)
+            (admin, request(admin, Method::POST, "trust/approve", Some(body)).await?)
         }
     };
     match command {
-        TrustCommand::Show(_) if !args.json => show_trust(&answer),
-        TrustCommand::Diff(_) if !args.json => show_diff(&answer),
-        _ => println!("{answer:#}"),
+        TrustCommand::Show(_) if !args.json => show_trust(&response),
+        TrustCommand::Diff(_) if !args.json => show_diff(&response),
+        _ => println!("{response:#}"),
     }
     let failed = |source: &Value| source["error"].is_string() || source["devicesError"].is_string();
-    let sources = answer.as_object().into_iter().flatten();
+    let sources = response.as_object().into_iter().flatten();
     Ok(match command {
         TrustCommand::Sync(_) if sources.map(|(_, source)| source).any(failed) => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     })
 }
 
-/// `crl show` and `crl refresh`.
+/// Runs `crl show`, `crl inspect` and `crl refresh`.
 ///
 /// # Errors
-/// The gateway cannot be asked, or no authority names the address.
+/// The gateway does not respond, or no authority names the address.
 pub async fn crl(command: &CrlCommand) -> anyhow::Result<ExitCode> {
     let (args, lists) = match command {
         CrlCommand::Show(args) => {
-            let status = ask(args, Method::GET, "status.json", None).await?;
+            let status = request(args, Method::GET, "status.json", None).await?;
             (args, status["revocation"].clone())
         }
         CrlCommand::Inspect(args) => return inspect(args),
-        CrlCommand::Refresh { address, anew, admin } => {
-            let body = json!({ "address": address, "anew": anew });
-            (admin, ask(admin, Method::POST, "crl/refresh", Some(body)).await?)
+        CrlCommand::Refresh { address, accept_rollback, admin } => {
+            let body = json!({ "address": address, "acceptRollback": accept_rollback });
+            (admin, request(admin, Method::POST, "crl/refresh", Some(body)).await?)
         }
     };
     let all = lists.as_array().map(Vec::as_slice).unwrap_or_default();
@@ -213,7 +212,7 @@ fn show_trust(status: &Value) {
         }
     }
     for entry in texts(&status["trust"]["unmatchedRevocationEntries"]) {
-        println!("revocation.authority fits nobody: {entry}");
+        println!("revocation.authority matches no authority: {entry}");
     }
     for skipped in [all("skipped"), all("skippedApplications")].concat() {
         println!("not in force: {}: {}", text(&skipped["id"]), text(&skipped["why"]));
@@ -230,76 +229,63 @@ fn show_diff(preview: &Value) {
         println!("not in force: {}: {}", text(&skipped["configuration"]), text(&skipped["why"]));
     }
     if lines.is_empty() {
-        println!("no change against what is in force from {}", text(&preview["source"]));
+        println!("no change to what is in force from {}", text(&preview["source"]));
         return;
     }
     println!(
-        "against what is in force from {}: {} anchors added, {} of {} removed",
+        "compared with what is in force from {}: {} anchors added, {} of {} removed",
         text(&preview["source"]),
         changes["anchors_added"],
         changes["anchors_removed"],
         changes["anchors_before"]
     );
     if preview["held_back"] == json!(true) {
-        println!("it removes too much: it would be held back until `anchorgate trust approve`");
+        println!("too many removals: it would be held back until `anchorgate trust approve`");
     }
 }
 
 impl DiffArgs {
-    /// The answer's bytes.
+    /// Reads or fetches the response.
     async fn read(&self) -> anyhow::Result<Vec<u8>> {
-        let is_url = ["http://", "https://"].iter().any(|s| self.answer.starts_with(s));
+        let is_url = ["http://", "https://"].iter().any(|s| self.response.starts_with(s));
         if is_url {
-            return self.get().await;
+            return self.fetch().await;
         }
         ensure!(
             self.token_file.is_none() && self.ca_bundle.is_none(),
-            "--token-file and --ca-bundle are for an address, and `{}` is a file",
-            self.answer
+            "--token-file and --ca-bundle are for a URL, and `{}` is a file",
+            self.response
         );
-        let from: Box<dyn Read> = match &*self.answer {
-            "-" => Box::new(std::io::stdin()),
-            file => Box::new(File::open(file).with_context(|| file.to_owned())?),
-        };
-        let mut bytes = Vec::new();
-        // One byte more than is allowed tells "full" from "too long".
-        from.take(MAX_ANSWER as u64 + 1)
-            .read_to_end(&mut bytes)
-            .with_context(|| self.answer.clone())?;
-        ensure!(bytes.len() <= MAX_ANSWER, "{} has more than {MAX_ANSWER} bytes", self.answer);
-        Ok(bytes)
+        Ok(read_input(Path::new(&self.response), MAX_LIST_RESPONSE as u64)?)
     }
 
-    async fn get(&self) -> anyhow::Result<Vec<u8>> {
-        let read = |file: &PathBuf| {
-            std::fs::read_to_string(file).with_context(|| file.display().to_string())
-        };
+    async fn fetch(&self) -> anyhow::Result<Vec<u8>> {
         let mut client =
             ClientSettings { proxy: ProxyChoice::Environment, ..ClientSettings::default() };
         if let Some(file) = &self.ca_bundle {
-            client.authorities = ServerAuthorities::Only(read(file)?.into_bytes());
+            client.authorities = ServerAuthorities::Only(read_ca_bundle(file)?);
         }
-        let mut request = client.client()?.get(&self.answer);
+        let mut request = client.client()?.get(&self.response);
         if let Some(file) = &self.token_file {
-            request = request.bearer_auth(read(file)?.trim());
+            request = request.bearer_auth(read_secret(file)?.expose());
         }
-        let answer =
-            request.send().await.with_context(|| format!("no answer from {}", self.answer))?;
-        ensure!(answer.status().is_success(), "{}: {}", self.answer, answer.status());
-        read_limited(answer, MAX_ANSWER).await.with_context(|| self.answer.clone())
+        let url = &self.response;
+        let response = request.send().await.with_context(|| format!("no response from {url}"))?;
+        ensure!(response.status().is_success(), "{url}: {}", response.status());
+        read_limited(response, MAX_LIST_RESPONSE).await.with_context(|| url.clone())
     }
 }
 
-async fn ask(
+async fn request(
     args: &AdminArgs,
     method: Method,
     path: &str,
     body: Option<Value>,
 ) -> anyhow::Result<Value> {
-    args.gateway.ask(method, path, body).await
+    args.gateway.request(method, path, body).await
 }
 
-/// A text, or `-`.
+/// The text, or `-` for another value.
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or("-")
 }

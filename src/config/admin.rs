@@ -1,91 +1,77 @@
-//! `[admin]`: where operators ask, and who of them may.
+//! `[admin]`: the operators' listener and its tokens.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::admin::Config;
 use crate::admin::access::{Permission, Token};
-use crate::config::read::Section;
-use crate::config::revocation::hex;
+use crate::config::section::Section;
 
-/// Reads the section; `None` only after a problem was noted.
-pub fn read(top: &mut Section) -> Option<Config> {
-    let mut section = top.section("admin");
-    let listen =
-        section.address("listen").unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)));
-    let on_loopback = listen.ip().is_loopback();
-    let tls = section.flag("tls").unwrap_or(false);
-    let one = section.has("token_sha256");
-    let one = one.then(|| {
-        let sha256 = sha256(&mut section, "token_sha256")?;
+/// Reads the section.  Returns `None` only after a problem was noted.
+pub(super) fn read(top: &mut Section<'_>) -> Option<Config> {
+    top.section("admin", |section| {
+        let listen = section
+            .address("listen")
+            .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)));
+        let on_loopback = listen.ip().is_loopback();
+        let tls = section.flag("tls").unwrap_or(false);
+        let tokens = tokens(section)?;
+        let open_reads = section.flag("open_reads");
+        if open_reads == Some(false) && tokens.is_empty() {
+            let allowed = "status and metrics would be unreachable; configure `tokens`";
+            section.problem("open_reads", Some("`false`".to_owned()), allowed);
+        }
+        if !on_loopback && (!tls || tokens.is_empty()) {
+            let allowed = "an address that is not on loopback needs tls = true and tokens";
+            section.problem("listen", Some(format!("`{listen}`")), allowed);
+            return None;
+        }
+        Some(Config { listen, tls, tokens, open_reads: open_reads.unwrap_or(on_loopback) })
+    })
+}
+
+/// The single token of `token_sha256`, or those of `[[admin.tokens]]`.
+fn tokens(section: &mut Section<'_>) -> Option<Vec<Token>> {
+    let single = section.has("token_sha256").then(|| {
+        let sha256 = section.token_sha256("token_sha256")?;
         Some(Token { name: "operator".to_owned(), sha256, permissions: vec![Permission::Operate] })
     });
-    let mut named = section.sections("tokens");
-    if one.is_some() && !named.is_empty() {
-        section.problem("token_sha256", None, "`tokens` is there too; one of them");
+    let named = section.sections("tokens", token);
+    if single.is_some() && !named.is_empty() {
+        section.problem("token_sha256", None, "set either `token_sha256` or `tokens`");
     }
-    let named = named.iter_mut().map(token);
-    let tokens: Option<Vec<Token>> = one.into_iter().chain(named).collect();
-    let tokens = tokens?;
-    let open_reads = section.flag("open_reads");
-    if open_reads == Some(false) && tokens.is_empty() {
-        let allowed = "without tokens nobody could read status and metrics";
-        section.problem("open_reads", Some("`false`".to_owned()), allowed);
-    }
-    if !on_loopback && (!tls || tokens.is_empty()) {
-        let allowed = "an address that is not on loopback needs tls = true and tokens";
-        section.problem("listen", Some(format!("`{listen}`")), allowed);
-        return None;
-    }
-    Some(Config { listen, tls, tokens, open_reads: open_reads.unwrap_or(on_loopback) })
+    single.into_iter().chain(named).collect()
 }
 
-fn token(section: &mut Section) -> Option<Token> {
+fn token(section: &mut Section<'_>) -> Option<Token> {
     let name = section.text("name");
     if name.is_none() {
-        section.problem("name", None, "missing; the audit log tells who acts");
+        section.problem("name", None, "missing: audit records contain it");
     }
-    let sha256 = sha256(section, "sha256");
-    let names = Permission::ALL.map(Permission::as_str).join(", ");
-    let parse = |name: &str| Permission::ALL.into_iter().find(|known| known.as_str() == name);
-    let permissions =
-        section.require("permissions", &format!("a list of permissions out of {names}"), |value| {
-            value.as_array()?.iter().map(|name| parse(name.as_str()?)).collect()
-        });
+    let sha256 = section.token_sha256("sha256");
+    let permissions = section.permissions(Permission::ALL.map(Permission::as_str), |name| {
+        Permission::ALL.into_iter().find(|known| known.as_str() == name)
+    });
     Some(Token { name: name?, sha256: sha256?, permissions: permissions? })
-}
-
-fn sha256(section: &mut Section, key: &'static str) -> Option<[u8; 32]> {
-    section.require(key, "the SHA-256 of a token, 64 hexadecimal digits", |value| {
-        hex(value.as_str()?)?.try_into().ok()
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::read::Problems;
-
-    fn read_text(text: &str) -> (Option<Config>, Vec<String>) {
-        let problems = Problems::default();
-        let mut top = Section::top(text.parse().expect("TOML"), &problems);
-        let read = read(&mut top);
-        drop(top);
-        let told = problems.borrow().iter().map(ToString::to_string).collect();
-        (read, told)
-    }
+    use crate::config::section::read_text;
 
     #[test]
-    fn tokens_are_one_or_several_with_names() {
+    fn accepts_one_token_or_several_with_names() {
         let hash = "ab".repeat(32);
-        let (config, problems) = read_text(&format!("[admin]\ntoken_sha256 = '{hash}'"));
+        let (config, problems) = read_text(&format!("[admin]\ntoken_sha256 = '{hash}'"), read);
         assert_eq!(problems, [] as [String; 0]);
         let config = config.expect("settings");
         assert_eq!(config.tokens[0].permissions, [Permission::Operate]);
         assert!(config.open_reads && !config.tls);
-        let (config, problems) = read_text(&format!(
+        let text = format!(
             "[admin]\nlisten = '[::]:9090'\ntls = true\n[[admin.tokens]]\nname = 'scraper'\n\
              sha256 = '{hash}'\npermissions = ['read']"
-        ));
+        );
+        let (config, problems) = read_text(&text, read);
         assert_eq!(problems, [] as [String; 0]);
         let config = config.expect("settings");
         assert_eq!(config.tokens[0].permissions, [Permission::Read]);
@@ -93,21 +79,24 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_it_open_to_strangers_is_a_problem() {
+    fn rejects_settings_that_leave_it_open_to_strangers() {
         let hash = "ab".repeat(32);
         let token = format!("token_sha256 = '{hash}'");
-        for (keys, told) in [
+        for (keys, expected) in [
             ("listen = '0.0.0.0:9090'".to_owned(), "admin.listen:"),
             ("listen = '0.0.0.0:9090'\ntls = true".to_owned(), "admin.listen:"),
             (format!("listen = '0.0.0.0:9090'\n{token}"), "admin.listen:"),
             ("open_reads = false".to_owned(), "admin.open_reads:"),
             ("token_sha256 = 'abc'".to_owned(), "admin.token_sha256:"),
-            (format!("{token}\ntokens = [{{}}]"), "admin.token_sha256: `tokens`"),
+            (format!("{token}\ntokens = [{{}}]"), "admin.token_sha256: set either"),
             ("tokens = [{}]".to_owned(), "admin.tokens[0].name: missing"),
             ("tokens = [{ permissions = ['write'] }]".to_owned(), "admin.tokens[0].permissions:"),
         ] {
-            let (_, problems) = read_text(&format!("[admin]\n{keys}"));
-            assert!(problems.iter().any(|p| p.starts_with(told)), "{told} is not in {problems:#?}");
+            let (_, problems) = read_text(&format!("[admin]\n{keys}"), read);
+            assert!(
+                problems.iter().any(|p| p.starts_with(expected)),
+                "{expected} is not in {problems:#?}"
+            );
         }
     }
 }

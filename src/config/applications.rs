@@ -1,12 +1,14 @@
-//! `[[client]]` with `application_configuration`: applications, and what is followed for their sake.
+//! `[[client]]` with `application_configuration`: applications, and the directories that are followed for
+//! them.
 
 use std::path::Path;
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::config::clients::{fields, subjects, terms};
-use crate::config::read::{Section, text};
+use crate::config::clients::{NO_FIELD, fields, required_terms, subjects};
+use crate::config::section::Section;
+use crate::config::values::text;
 use crate::graph::Collection;
 use crate::sync::Config;
 use crate::token::application::{Application, AuthMethod, Names};
@@ -15,8 +17,12 @@ use crate::token::terms::Terms;
 use crate::trust::configurations::ConfigurationId;
 use crate::trust::judge::devices::UnverifiedChain;
 
-/// Reads one client.  `None` after a problem was noted.
-pub fn read(section: &mut Section, own: Option<&Terms>, folder: &Path) -> Option<Application> {
+/// Reads one client.  Returns `None` only after a problem was noted.
+pub(super) fn read(
+    section: &mut Section<'_>,
+    own: Option<&Terms>,
+    folder: &Path,
+) -> Option<Application> {
     let id = section.require("id", "the client_id", text);
     let configuration = section.require(
         "application_configuration",
@@ -24,9 +30,9 @@ pub fn read(section: &mut Section, own: Option<&Terms>, folder: &Path) -> Option
         text,
     );
     if section.has("configurations") {
-        drop(section.texts("configurations"));
-        let allowed = "an application is assigned to its application_configuration, and to no \
-                       configuration of devices";
+        let _ = section.texts("configurations");
+        let allowed = "an application is assigned to its application_configuration only, and not to \
+                       configurations of devices";
         section.problem("configurations", None, allowed);
     }
     let methods = AuthMethod::ALL.map(|method| (method.as_str(), method));
@@ -39,11 +45,11 @@ pub fn read(section: &mut Section, own: Option<&Terms>, folder: &Path) -> Option
     let names = match (section.texts("subjects"), field) {
         (None, None) => Some(None),
         (None, Some(_)) => {
-            section.problem("subjects", None, "missing; `subject_field` says where they are");
+            section.problem("subjects", None, "missing: `subject_field` is set");
             None
         }
         (Some(_), None) => {
-            section.problem("subject_field", None, "missing; `subjects` are read by its rules");
+            section.problem("subject_field", None, NO_FIELD);
             None
         }
         (Some(texts), Some(field)) => {
@@ -52,10 +58,7 @@ pub fn read(section: &mut Section, own: Option<&Terms>, folder: &Path) -> Option
     };
     let certificates = certificates(section, folder);
     let bound = section.flag("tls_client_certificate_bound_access_tokens").unwrap_or(true);
-    let terms = terms(section, own);
-    if terms.is_none() {
-        section.problem("audience", None, "missing, and [oauth] has none to take over");
-    }
+    let terms = required_terms(section, own);
     Some(Application {
         id: id?,
         configuration: ConfigurationId::from(&configuration?[..]),
@@ -67,9 +70,8 @@ pub fn read(section: &mut Section, own: Option<&Terms>, folder: &Path) -> Option
     })
 }
 
-/// The certificates of the files that `certificates` names, each file's first one with those that
-/// judge it.
-fn certificates(section: &mut Section, folder: &Path) -> Option<Vec<UnverifiedChain>> {
+/// Reads the files of `certificates`.  Each has a leaf certificate first, then those needed to judge it.
+fn certificates(section: &mut Section<'_>, folder: &Path) -> Option<Vec<UnverifiedChain>> {
     let mut all = Vec::new();
     let mut good = true;
     for file in section.texts("certificates").unwrap_or_default() {
@@ -79,7 +81,7 @@ fn certificates(section: &mut Section, folder: &Path) -> Option<Vec<UnverifiedCh
         };
         let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
         let chain = chain
-            .map_err(|error| format!("no PEM: {error}"))
+            .map_err(|error| format!("not PEM: {error}"))
             .and_then(|chain| UnverifiedChain::from_der(&chain).map_err(|r| r.to_string()));
         match chain {
             Ok(chain) => all.push(chain),
@@ -93,10 +95,11 @@ fn certificates(section: &mut Section, folder: &Path) -> Option<Vec<UnverifiedCh
     good.then_some(all)
 }
 
-/// What has to be followed beside `sources` for the applications of `policy`: the application
-/// configurations of those directories that have one of theirs.  No other directory is asked, since
-/// that needs a permission of its own.
-pub fn sources(top: &Section, policy: &TokenPolicy, sources: &[Config]) -> Vec<Config> {
+/// Settings for following the application configurations that the applications of `policy` need.
+///
+/// Only directories of `sources` that have one of these configurations are asked for them, because
+/// reading them needs a permission of its own.
+pub(super) fn sources(top: &Section<'_>, policy: &TokenPolicy, sources: &[Config]) -> Vec<Config> {
     let source_of = |application: &Application| {
         let id = application.configuration.as_str();
         sources.iter().find(|source| {
@@ -110,7 +113,7 @@ pub fn sources(top: &Section, policy: &TokenPolicy, sources: &[Config]) -> Vec<C
     for application in applications {
         let Some(source) = source_of(application) else {
             let allowed = if sources.is_empty() {
-                "there is no [[graph]] that could have it"
+                "no [[graph]] is configured that could contain it"
             } else {
                 "with several [[graph]] it begins with the name of one of them and `/`"
             };
@@ -161,7 +164,7 @@ mod tests {
         certificates = ["script.pem"]
     "#;
 
-    /// Reads all of it in a folder that has a certificate, and something that is none.
+    /// Reads a configuration in a folder with `script.pem`, a certificate, and `none.pem`, which is not.
     fn read(text: &str) -> Result<crate::config::Config, Vec<String>> {
         let folder = tempfile::tempdir().expect("a folder");
         let key = rcgen::KeyPair::generate().expect("a key");
@@ -178,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn an_application_is_read_and_its_directory_followed() {
+    fn reads_an_application_and_follows_its_directory() {
         let config = read(&format!("{MINIMAL}{GRAPH}{SCRIPT}")).unwrap_or_else(|p| panic!("{p:?}"));
         let script = config.policy.application("script").expect("there");
         assert_eq!(script.method, AuthMethod::PrivateKeyJwt);
@@ -195,9 +198,9 @@ mod tests {
         assert!(!config.policy.serves_without_certificate(), "bound is the default");
     }
 
-    /// Who has no application there is not asked for them: that needs a permission of its own.
+    /// Reading application configurations needs a permission of its own.
     #[test]
-    fn only_directories_that_are_needed_are_followed() {
+    fn follows_only_directories_with_a_needed_configuration() {
         let collections = |text: &str| {
             let config = read(text).unwrap_or_else(|problems| panic!("{problems:?}"));
             let of = config.graph.iter().filter(|g| g.collection == Collection::Applications);
@@ -209,23 +212,23 @@ mod tests {
         assert_eq!(collections(&both), ["two"]);
         let again = of_two.replace("\"script\"", "\"again\"");
         assert_eq!(collections(&format!("{both}{again}")), ["two"]);
-        for (text, told) in [
-            (format!("{MINIMAL}{SCRIPT}"), "there is no [[graph]]"),
+        for (text, expected) in [
+            (format!("{MINIMAL}{SCRIPT}"), "no [[graph]] is configured"),
             (format!("{MINIMAL}{GRAPH}{OTHER}{SCRIPT}"), "begins with the name"),
             (format!("{both}{}", again.replace("two/c1", "three/c1")), "begins with the name"),
             (format!("{both}{}", again.replace("two/c1", "two/")), "begins with the name"),
         ] {
             let found = problems(&text);
-            assert!(found.len() == 1 && found[0].contains(told), "{found:?}");
+            assert!(found.len() == 1 && found[0].contains(expected), "{found:?}");
         }
     }
 
     #[test]
-    fn every_problem_of_an_application_is_told() {
+    fn reports_every_problem_of_an_application() {
         let with = |from: &str, to: &str| format!("{MINIMAL}{GRAPH}{}", SCRIPT.replace(from, to));
         let names = "subjects = [\"script.example\"]\n        certificates = [\"script.pem\"]";
         let method = "token_endpoint_auth_method = \"private_key_jwt\"";
-        for (from, to, told) in [
+        for (from, to, expected) in [
             (method, "", "token_endpoint_auth_method: missing"),
             ("private_key_jwt", "client_secret_basic", "token_endpoint_auth_method: `"),
             ("private_key_jwt", "tls_client_auth", "always bound to the certificate"),
@@ -240,7 +243,7 @@ mod tests {
             (
                 method,
                 "configurations = ['x']\ntoken_endpoint_auth_method = 'private_key_jwt'",
-                "no configuration of devices",
+                "not to configurations of devices",
             ),
             (
                 method,
@@ -249,26 +252,26 @@ mod tests {
             ),
         ] {
             let found = problems(&with(from, to));
-            assert!(found.len() == 1 && found[0].contains(told), "{from} -> {to}: {found:?}");
+            assert!(found.len() == 1 && found[0].contains(expected), "{from} -> {to}: {found:?}");
         }
-        let nobody = format!("subject_field = \"tls_client_auth_san_dns\"\n        {names}");
-        let found = problems(&with(&nobody, ""));
+        let unnamed = format!("subject_field = \"tls_client_auth_san_dns\"\n        {names}");
+        let found = problems(&with(&unnamed, ""));
         assert!(
             found.len() == 1 && found[0].contains("neither subjects nor certificates"),
             "{found:?}"
         );
         let twice =
             format!("{MINIMAL}{GRAPH}{SCRIPT}[[client]]\nid = 'script'\nconfigurations = ['d']");
-        assert!(problems(&twice)[0].contains("several of this client_id"));
-        // Keys of applications are none of devices' clients.
+        assert!(problems(&twice)[0].contains("several clients have this client_id"));
+        // Clients of devices do not have the keys of applications.
         let device = "[[client]]\nid = 'd'\nconfigurations = ['d']\ncertificates = ['script.pem']";
         let found = problems(&format!("{MINIMAL}{GRAPH}{device}"));
         assert!(found[0].contains("certificates: unknown key"), "{found:?}");
     }
 
-    /// The example that is commented out is good, but for the file that it names.
+    /// The commented example is valid except for the file that it names.
     #[test]
-    fn the_example_of_an_application_is_good() {
+    fn accepts_the_example_of_an_application() {
         let example = include_str!("../../deploy/config.example.toml");
         let (_, from) = example.split_once("# [[client]]").expect("an example");
         let (lines, _) = from.split_once("\n\n").expect("an end");

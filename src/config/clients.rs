@@ -1,16 +1,17 @@
-//! `[[client]]`: clients of devices, and what clients of any kind are told by.
+//! `[[client]]`: clients of devices, and the settings that clients of both kinds have.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::config::read::{Section, text};
+use crate::config::section::Section;
+use crate::config::values::text;
 use crate::token::policy::{Client, Subjects};
 use crate::token::terms::{MAX_LIFETIME, Resource, Terms};
 use crate::trust::configurations::ConfigurationId;
 use crate::trust::subject::{SubjectField, SubjectId};
 
-/// Reads a `[[client]]` whose bearers are devices.
-pub(super) fn read(section: &mut Section, own: Option<&Terms>) -> Option<Client> {
+/// Reads a `[[client]]` for devices.
+pub(super) fn read(section: &mut Section<'_>, own: Option<&Terms>) -> Option<Client> {
     let id = section.require("id", "the client_id", text);
     let configurations = section
         .require("configurations", "a list of configuration ids that is not empty", |value| {
@@ -22,25 +23,26 @@ pub(super) fn read(section: &mut Section, own: Option<&Terms>) -> Option<Client>
     let subjects = match (section.texts("subjects"), field) {
         (None, _) => Some(Subjects::All),
         (Some(_), None) => {
-            section.problem("subject_field", None, "missing; `subjects` are read by its rules");
+            section.problem("subject_field", None, NO_FIELD);
             None
         }
         (Some(texts), Some(field)) => subjects(section, field, &texts).map(Subjects::Only),
     };
-    let terms = terms(section, own);
-    if terms.is_none() {
-        section.problem("audience", None, "missing, and [oauth] has none to take over");
-    }
+    let terms = required_terms(section, own);
     Some(Client { id: id?, configurations: configurations?, subjects: subjects?, terms: terms? })
 }
+
+/// Problem of `subject_field` when only `subjects` is set.
+pub(super) const NO_FIELD: &str = "missing: it determines how `subjects` are compared";
 
 /// The subject fields by their names.
 pub(super) fn fields() -> [(&'static str, SubjectField); 5] {
     SubjectField::ALL.map(|field| (field.as_str(), field))
 }
 
+/// Converts `subjects`; each that is not valid for `field` is a problem.
 pub(super) fn subjects(
-    section: &Section,
+    section: &Section<'_>,
     field: SubjectField,
     texts: &[String],
 ) -> Option<HashSet<SubjectId>> {
@@ -60,14 +62,23 @@ pub(super) fn subjects(
     good.then_some(all)
 }
 
-/// `audience`, `scopes`, `default_scopes`, `[[resources]]` and `token_lifetime`; what is left out is
-/// taken from `default`.
-pub(super) fn terms(section: &mut Section, default: Option<&Terms>) -> Option<Terms> {
+/// Like [`terms`]; their absence is a problem.
+pub(super) fn required_terms(section: &mut Section<'_>, default: Option<&Terms>) -> Option<Terms> {
+    let terms = terms(section, default);
+    if terms.is_none() {
+        section.problem("audience", None, "missing: set it here or in [oauth]");
+    }
+    terms
+}
+
+/// Reads `audience`, `scopes`, `default_scopes`, `[[resources]]` and `token_lifetime`.  Keys that are
+/// absent have the values of `default`.
+pub(super) fn terms(section: &mut Section<'_>, default: Option<&Terms>) -> Option<Terms> {
     let minute = Duration::from_secs(60);
     let lifetime = section.duration("token_lifetime", minute..=MAX_LIFETIME);
     let first = resource(section);
-    let further: Vec<_> = section.sections("resources").iter_mut().filter_map(resource).collect();
-    let mut resources: Vec<Resource> = first.into_iter().chain(further).collect();
+    let further = section.sections("resources", resource);
+    let mut resources: Vec<Resource> = first.into_iter().chain(further.into_iter().flatten()).collect();
     if resources.is_empty() {
         resources.clone_from(&default?.resources);
     }
@@ -75,12 +86,12 @@ pub(super) fn terms(section: &mut Section, default: Option<&Terms>) -> Option<Te
     Some(Terms { resources, lifetime })
 }
 
-fn resource(section: &mut Section) -> Option<Resource> {
+fn resource(section: &mut Section<'_>) -> Option<Resource> {
     let audience = section.text("audience");
     let scopes = section.texts("scopes").unwrap_or_default();
     let default_scope = section.texts("default_scopes").unwrap_or_default();
     if audience.is_none() && !scopes.is_empty() {
-        section.problem("audience", None, "missing; `scopes` are scopes of an audience");
+        section.problem("audience", None, "missing: `scopes` belong to an audience");
     }
     Some(Resource { audience: audience?, scopes, default_scope })
 }

@@ -1,14 +1,18 @@
-//! Rank 5: the only reader of settings.  Everything is parsed once, into each part's own `Config`, and
-//! every problem is told at once.
+//! The only reader of settings.  The file is parsed once, into the `Config` of each part, and every
+//! problem is reported at once.
 
 mod admin;
 mod applications;
 mod clients;
+mod credential;
+mod directory;
 mod graph;
 mod oauth;
 mod parse;
-mod read;
+pub mod reference;
 mod revocation;
+mod section;
+mod values;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,112 +20,118 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use toml::Table;
+
 use crate::admin as admin_plane;
 use crate::crl;
-use crate::directory;
+use crate::directory as directory_plane;
 use crate::keyring;
 use crate::oauth as oauth_plane;
+use crate::runtime::files::{ReadFileError, read_bounded};
 use crate::runtime::log::Format;
 use crate::store::Database;
+use crate::sync;
 use crate::tls;
 use crate::tls::acceptor::Bounds;
 use crate::token::policy::TokenPolicy;
 use crate::trust::revocation::ListPolicy;
 use crate::trust::snapshot::TrustPolicy;
 
-pub use read::Problem;
+pub use section::Problem;
 
 /// All settings of one gateway.
 pub struct Config {
-    /// Where state is kept.
+    /// Directory that contains the state.
     pub data_dir: PathBuf,
-    /// What is logged, in tracing's directive syntax.
+    /// Filter of log records, in tracing's directive syntax.
     pub log_filter: String,
-    /// How it is written.
+    /// Format of log records.
     pub log_format: Format,
-    /// Protocol settings of the edge.
+    /// Protocol settings of the TLS listeners.
     pub tls: tls::Config,
-    /// Our own keys.
+    /// The gateway's own keys.
     pub keyring: keyring::Config,
     /// The token listener.
     pub token: Listener,
-    /// Its connections are closed when their certificates are no longer good.
+    /// Close connections of the token listener when a new snapshot refuses their certificate.
     pub close_refused: bool,
     /// The public listener.
     pub public: Listener,
     /// The OAuth plane.
     pub oauth: oauth_plane::Config,
-    /// Clients and terms.
+    /// Clients and their terms.
     pub policy: Arc<TokenPolicy>,
-    /// What is demanded of paths and lists.
+    /// Rules for certification paths.
     pub trust: TrustPolicy,
-    /// How lists are used.
+    /// Rules for revocation lists.
     pub lists: ListPolicy,
-    /// How lists are fetched.
+    /// Fetching of revocation lists.
     pub crl: crl::Config,
     /// The embedded directory, if there is one.
     pub directory: Option<DirectoryPart>,
-    /// The directories that are synced from.
-    pub graph: Vec<crate::sync::Config>,
+    /// The directories that trust is synced from.
+    pub graph: Vec<sync::Config>,
     /// The admin plane.
     pub admin: admin_plane::Config,
-    /// How long a stop waits for requests in flight.
+    /// Time limit for requests in progress when the gateway stops.
     pub drain: Duration,
 }
 
 /// One TLS listener.
 pub struct Listener {
-    /// Its address.
+    /// Address to listen on.
     pub listen: SocketAddr,
-    /// Its limits.
+    /// Limits on handshakes and connections.
     pub bounds: Bounds,
 }
 
-/// The embedded directory and where it is served.
+/// The embedded directory and its listeners.
 pub struct DirectoryPart {
-    /// Over TLS.
+    /// Address of the TLS listener.
     pub listen: Option<SocketAddr>,
-    /// Over plain HTTP, loopback only.
+    /// Address of the plain HTTP listener, on loopback.
     pub listen_http: Option<SocketAddr>,
-    /// The URL that clients reach the TLS listener by; links are made of it.
+    /// URL of the TLS listener as clients reach it.  Links begin with it.
     pub public_url: Option<String>,
-    /// The database that it is kept in; without one, a file in `data_dir`.
+    /// The database; `None` for a file in `data_dir`.
     pub database: Option<Database>,
-    /// Its own settings.
-    pub config: directory::Config,
+    /// Settings of the directory itself.
+    pub config: directory_plane::Config,
 }
 
-/// Why a configuration is not used.
+/// Error of loading a configuration.
 #[derive(Debug)]
-pub enum Faults {
+pub enum LoadError {
     /// The file cannot be read.
-    File(PathBuf, std::io::Error),
-    /// The file is no TOML.
+    File(ReadFileError),
+    /// The file is not valid TOML.
     Syntax(PathBuf, String),
-    /// Its settings break rules: every one.
+    /// Settings are missing or not valid: all of them.
     Problems(PathBuf, Vec<Problem>),
 }
 
 /// Reads a configuration file.  Relative paths in it are relative to its folder.
 ///
 /// # Errors
-/// Every problem of the file.
-pub fn load(path: &Path) -> Result<Config, Faults> {
-    let file = |error| Faults::File(path.to_owned(), error);
-    let bytes = read::file(path).map_err(file)?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Faults::Syntax(path.to_owned(), "not UTF-8".to_owned()))?;
-    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-    let table = text
-        .parse()
-        .map_err(|e: toml::de::Error| Faults::Syntax(path.to_owned(), e.to_string()))?;
-    parse::parse(table, &folder).map_err(|problems| Faults::Problems(path.to_owned(), problems))
+/// The file cannot be read or is not TOML, or some of its settings are not valid.
+pub fn load(path: &Path) -> Result<Config, LoadError> {
+    let (table, folder) = read_table(path)?;
+    parse::parse(table, &folder).map_err(|problems| LoadError::Problems(path.to_owned(), problems))
 }
 
-impl fmt::Display for Faults {
+/// Reads the TOML of a file, and returns it with the folder that paths in it are relative to.
+fn read_table(path: &Path) -> Result<(Table, PathBuf), LoadError> {
+    let syntax = |why: String| LoadError::Syntax(path.to_owned(), why);
+    let bytes = read_bounded(path, section::MAX_FILE).map_err(LoadError::File)?;
+    let text = String::from_utf8(bytes).map_err(|_| syntax("not UTF-8".to_owned()))?;
+    let table = text.parse().map_err(|e: toml::de::Error| syntax(e.to_string()))?;
+    Ok((table, path.parent().unwrap_or(Path::new("")).to_owned()))
+}
+
+impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::File(error) => error.fmt(f),
             Self::Syntax(path, why) => write!(f, "{}: {}", path.display(), why.trim_end()),
             Self::Problems(path, problems) => {
                 write!(f, "{}: {} problem(s)", path.display(), problems.len())?;
@@ -130,3 +140,5 @@ impl fmt::Display for Faults {
         }
     }
 }
+
+impl std::error::Error for LoadError {}

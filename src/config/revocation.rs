@@ -1,10 +1,11 @@
-//! `[revocation]`: how lists are fetched, and what is demanded of them.
+//! `[revocation]`: fetching of revocation lists, and the rules that they must meet.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::read::{Section, file, text};
+use crate::config::section::Section;
+use crate::config::values::{ShortDuration, hex, text};
 use crate::crl;
 use crate::trust::revocation::{AuthorityPolicy, CrlMode, ListPolicy, Selector};
 use crate::x509::certificate::Fingerprint;
@@ -14,48 +15,48 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Authorities that are told apart.
+/// Limit on `[[revocation.authority]]` entries.
 const MAX_AUTHORITIES: usize = 1_000;
-/// Octets of a subject key identifier.
+/// Limit in bytes on a subject key identifier.
 const MAX_KEY_ID: usize = 64;
 
-/// What `[revocation]` says.
-pub struct Revocation {
-    /// How lists are fetched.
-    pub crl: crl::Config,
-    /// What is demanded of them.
-    pub lists: ListPolicy,
-    /// Authorities without an address need one too.
-    pub require_crl: bool,
+/// Settings of `[revocation]`.
+pub(super) struct Revocation {
+    /// Fetching of lists.
+    pub(super) crl: crl::Config,
+    /// Rules for lists.
+    pub(super) lists: ListPolicy,
+    /// Authorities without a CRL address need a list too.
+    pub(super) require_crl: bool,
 }
 
 /// Reads the section.
-pub fn read(top: &mut Section, folder: &Path, data_dir: Option<&Path>) -> Revocation {
-    let mut section = top.section("revocation");
-    let lists = lists(&mut section);
-    Revocation {
-        require_crl: section.flag("require_crl").unwrap_or(false),
-        crl: crl::Config { policy: lists.clone(), ..fetching(&mut section, folder, data_dir) },
-        lists,
-    }
+pub(super) fn read(top: &mut Section<'_>, folder: &Path, data_dir: Option<&Path>) -> Revocation {
+    top.section("revocation", |section| {
+        let lists = lists(section);
+        Revocation {
+            require_crl: section.flag("require_crl").unwrap_or(false),
+            crl: crl::Config { policy: lists.clone(), ..fetching(section, folder, data_dir) },
+            lists,
+        }
+    })
 }
 
-fn lists(section: &mut Section) -> ListPolicy {
+fn lists(section: &mut Section<'_>) -> ListPolicy {
     let grace = section.duration("grace", Duration::ZERO..=30 * DAY).unwrap_or_default();
     let mut authorities: Vec<AuthorityPolicy> = Vec::new();
-    let mut entries = section.sections("authority");
-    if entries.len() > MAX_AUTHORITIES {
-        let (found, limit) = (Some(entries.len().to_string()), MAX_AUTHORITIES);
-        section.problem("authority", found, format!("at most {limit} authorities are told apart"));
-    }
-    for entry in &mut entries {
+    section.sections("authority", |entry| {
         let policy = authority(entry);
         if policy.selector == Selector::default() {
-            entry.problem("key_id", None, "missing, and so are subject and sha256: whose is it?");
+            entry.problem("key_id", None, "missing: set `key_id`, `subject` or `sha256`");
         } else if authorities.iter().any(|other| other.selector == policy.selector) {
-            entry.problem("key_id", None, "an entry above names the same authority");
+            entry.problem("key_id", None, "an earlier entry selects the same authority");
         }
         authorities.push(policy);
+    });
+    if authorities.len() > MAX_AUTHORITIES {
+        let found = Some(authorities.len().to_string());
+        section.problem("authority", found, format!("at most {MAX_AUTHORITIES} entries"));
     }
     ListPolicy {
         grace,
@@ -65,14 +66,13 @@ fn lists(section: &mut Section) -> ListPolicy {
     }
 }
 
-fn authority(section: &mut Section) -> AuthorityPolicy {
+fn authority(section: &mut Section<'_>) -> AuthorityPolicy {
     let key_id = section.take("key_id", "a subject key identifier in hexadecimal", |value| {
         hex(value.as_str()?).filter(|id| (1..=MAX_KEY_ID).contains(&id.len())).map(Vec::into)
     });
-    let subject =
-        section.take("subject", "a subject as RFC 4514 writes it: CN=…,O=…", |value| {
-            from_rfc4514(&text(value)?).ok()
-        });
+    let subject = section.take("subject", "a subject as RFC 4514 text: CN=…,O=…", |value| {
+        from_rfc4514(&text(value)?).ok()
+    });
     let sha256 = section.take("sha256", "the SHA-256 of a certificate in hexadecimal", |value| {
         Some(Fingerprint(hex(value.as_str()?)?.try_into().ok()?))
     });
@@ -86,17 +86,7 @@ fn authority(section: &mut Section) -> AuthorityPolicy {
     }
 }
 
-/// Hexadecimal digits, `:` between octets allowed.
-pub fn hex(digits: &str) -> Option<Vec<u8>> {
-    let digits = digits.replace(':', "");
-    let octet = |pair: &[u8]| {
-        let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
-        pair.chars().all(|c| c.is_ascii_hexdigit()).then(|| u8::from_str_radix(pair, 16).ok())?
-    };
-    digits.as_bytes().chunks(2).map(octet).collect()
-}
-
-fn fetching(section: &mut Section, folder: &Path, data_dir: Option<&Path>) -> crl::Config {
+fn fetching(section: &mut Section<'_>, folder: &Path, data_dir: Option<&Path>) -> crl::Config {
     let mut config = crl::Config {
         directory: Some(data_dir.unwrap_or(folder).join("crl")),
         ..crl::Config::default()
@@ -106,55 +96,36 @@ fn fetching(section: &mut Section, folder: &Path, data_dir: Option<&Path>) -> cr
     timing.max = section.duration("max_interval", SECOND..=DAY).unwrap_or(timing.max);
     timing.file = section.duration("file_interval", SECOND..=HOUR).unwrap_or(timing.file);
     if timing.min > timing.max {
-        section.problem(
-            "min_interval",
-            Some(format!("{:?}", timing.min)),
-            format!("it must not be above max_interval, which is {:?}", timing.max),
-        );
+        let (min, max) = (ShortDuration(timing.min), ShortDuration(timing.max));
+        let allowed = format!("it must not exceed max_interval, which is {max}");
+        section.problem("min_interval", Some(format!("`{min}`")), allowed);
     }
     if section.flag("certificate_addresses") == Some(true) {
         config.sightings = Some(Arc::default());
     }
-    if let Some(parallel) = section.number("parallel", 1..=256) {
-        config.parallel = parallel as usize;
-    }
+    config.parallel = section.size("parallel", 1..=256).unwrap_or(config.parallel);
     let transport = &mut config.transport;
-    if let Some(bytes) = section.number("max_bytes", 1024..=4 * 1024 * 1024 * 1024) {
-        transport.max_bytes = bytes;
-    }
+    let max_bytes = section.number("max_bytes", 1024..=4 * 1024 * 1024 * 1024);
+    transport.max_bytes = max_bytes.unwrap_or(transport.max_bytes);
     transport.timeout = section.duration("timeout", SECOND..=HOUR).unwrap_or(transport.timeout);
     transport.public_only = section.flag("private_addresses") == Some(false);
     transport.files = section.flag("files").unwrap_or(false);
     transport.proxy = section.url("proxy");
-    if let Some(path) = section.file("ca_bundle") {
-        match file(&folder.join(&path)) {
-            Ok(pem) => transport.roots_pem = Some(pem),
-            Err(error) => {
-                let why = format!("it must be a PEM file that can be read: {error}");
-                section.problem("ca_bundle", Some(format!("`{}`", path.display())), why);
-            }
-        }
-    }
+    transport.roots_pem = section.file_contents("ca_bundle", folder);
     config
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::read::Problems;
-    use proptest::prelude::*;
+    use crate::config::section;
 
     fn read_text(text: &str) -> (Revocation, Vec<String>) {
-        let problems = Problems::default();
-        let mut top = Section::top(text.parse().expect("TOML"), &problems);
-        let read = read(&mut top, Path::new("/etc"), None);
-        drop(top);
-        let told = problems.borrow().iter().map(ToString::to_string).collect();
-        (read, told)
+        section::read_text(text, |top| read(top, Path::new("/etc"), None))
     }
 
     #[test]
-    fn an_authority_is_named_and_told_apart() {
+    fn reads_rules_for_single_authorities() {
         let (read, problems) = read_text(
             "[revocation]\ngrace = '1h'\n\
              [[revocation.authority]]\nkey_id = 'AB:cd01'\nmode = 'if-available'\ngrace = '2h'\n\
@@ -169,41 +140,41 @@ mod tests {
         assert_eq!(second.selector.to_string(), "subject `CN=Old,O=Acme`");
         assert_eq!((second.mode, second.grace), (Some(CrlMode::Off), None));
         assert_eq!((third.mode, third.require_delta), (None, Some(true)));
-        assert_eq!(read.crl.policy.authorities.len(), 3, "who fetches knows it too");
+        assert_eq!(read.crl.policy.authorities.len(), 3, "the CRL source has the rules too");
     }
 
     #[test]
-    fn an_entry_that_names_nobody_or_somebody_twice_is_a_problem() {
+    fn rejects_an_entry_without_selector_or_with_one_used_before() {
         let (_, problems) = read_text(
             "[[revocation.authority]]\nmode = 'off'\n\
              [[revocation.authority]]\nkey_id = '01'\n\
              [[revocation.authority]]\nkey_id = '01'\nmode = 'never'\n\
-             [[revocation.authority]]\nkey_id = '0'\nsha256 = '01'\nsubject = 'nobody'",
+             [[revocation.authority]]\nkey_id = '0'\nsha256 = '01'\nsubject = 'no name'",
         );
-        for told in [
+        for expected in [
             "revocation.authority[0].key_id: missing",
-            "revocation.authority[2].key_id: an entry above",
+            "revocation.authority[2].key_id: an earlier entry",
             "revocation.authority[2].mode: `\"never\"`",
             "revocation.authority[3].key_id: `\"0\"`",
             "revocation.authority[3].sha256: `\"01\"`",
-            "revocation.authority[3].subject: `\"nobody\"`",
+            "revocation.authority[3].subject: `\"no name\"`",
         ] {
-            assert!(problems.iter().any(|p| p.starts_with(told)), "{told} is not in {problems:#?}");
+            assert!(
+                problems.iter().any(|p| p.starts_with(expected)),
+                "{expected} is not in {problems:#?}"
+            );
         }
         let many = "[[revocation.authority]]\nkey_id = '01'\n".repeat(MAX_AUTHORITIES + 1);
         assert!(read_text(&many).1.iter().any(|p| p.contains("at most 1000")));
     }
 
-    proptest! {
-        #[test]
-        fn hexadecimal_round_trips(octets in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let text: String = octets.iter().map(|b| format!("{b:02X}")).collect();
-            prop_assert_eq!(hex(&text), Some(octets));
-        }
-
-        #[test]
-        fn no_digits_make_it_panic(text in "\\PC{0,24}") {
-            let _ = hex(&text);
-        }
+    #[test]
+    fn rejects_a_shortest_interval_above_the_longest() {
+        let (_, problems) = read_text("[revocation]\nmin_interval = '2h'\nmax_interval = '1h'");
+        assert_eq!(
+            problems,
+            ["revocation.min_interval: `2h` is not allowed; it must not exceed max_interval, which \
+              is 1h"]
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! One address: what is wanted of it, what is in force from it, and whether a newer list may replace
-//! that.
+//! The state of one address: the lists expected there, the list in force, and the rules for replacing
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::crl::schedule::{self, Looked, Times, Timing};
+use crate::crl::schedule::{self, FetchSummary, Times, Timing};
 use crate::crl::transport::{Location, Validators};
 use crate::trust::configurations::AnchorSet;
 use crate::trust::revocation::addresses_seen::Sighting;
@@ -17,26 +17,26 @@ use crate::x509::crl::{CrlNumber, RevocationList};
 use crate::x509::name::Name;
 use crate::x509::time::Timestamp;
 
-/// What authorities expect at an address.
+/// The lists that authorities expect at an address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct Expected {
     pub(super) complete: bool,
     pub(super) delta: bool,
     /// The authorities that name the address.
-    pub(super) authorities: Vec<Namer>,
+    pub(super) authorities: Vec<Referrer>,
 }
 
 /// An authority that names an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Namer {
+pub(super) struct Referrer {
     pub(super) name: Name,
     pub(super) key: Fingerprint,
-    /// What is demanded of its lists.
+    /// Rules for the lists of this authority.
     pub(super) rules: ListRules,
 }
 
-impl Wanted {
-    /// The names of the authorities.
+impl Expected {
+    /// The names of the authorities, each once.
     pub(super) fn issuers(&self) -> Vec<Name> {
         let mut names: Vec<Name> = Vec::new();
         for authority in &self.authorities {
@@ -47,7 +47,7 @@ impl Wanted {
         names
     }
 
-    fn add(&mut self, authority: Namer, is_delta: bool) {
+    fn add(&mut self, authority: Referrer, is_delta: bool) {
         self.delta |= is_delta;
         self.complete |= !is_delta;
         if !self.authorities.contains(&authority) {
@@ -56,111 +56,114 @@ impl Wanted {
     }
 }
 
-/// What is looked at.
+/// The addresses to fetch from, and the certificates that may sign the lists.
 #[derive(Default)]
-pub(super) struct Wants {
-    /// By address.
-    pub(super) addresses: BTreeMap<Arc<str>, Wanted>,
+pub(super) struct Targets {
+    pub(super) addresses: BTreeMap<Arc<str>, Expected>,
     /// All certificates that may sign lists.
     pub(super) signers: Vec<Arc<Certificate>>,
-    /// Those that the directory names.
+    /// The signers that a directory names.
     pub(super) authorities: BTreeSet<Fingerprint>,
-    /// Entries of the settings that fit no authority.
+    /// Entries of the settings that match no authority.
     pub(super) unmatched: Vec<String>,
 }
 
-impl Wants {
-    pub(super) fn add(&mut self, address: &Arc<str>, namer: Namer, is_delta: bool) {
-        self.addresses.entry(Arc::clone(address)).or_default().add(namer, is_delta);
-    }
-}
-
-/// The addresses that matter under these settings.
-pub(super) fn wants(anchors: &AnchorSet, policy: &ListPolicy, sightings: &[Sighting]) -> Wants {
-    let policy = policy.resolve(anchors.authorities());
-    let mut wants = Wants::default();
-    let mut signers: BTreeMap<Fingerprint, Arc<Certificate>> = BTreeMap::new();
-    let namer = |certificate: &Certificate| {
-        let rules = policy.of(&certificate.subject, certificate.key);
-        let name = certificate.subject.clone();
-        let namer = Namer { name, key: certificate.key, rules: rules.clone() };
-        (rules.mode != Some(CrlMode::Off)).then_some(namer)
-    };
-    for authority in anchors.configurations.iter().flat_map(|c| &c.authorities) {
-        let certificate = &authority.certificate;
-        signers.entry(certificate.fingerprint).or_insert_with(|| Arc::clone(certificate));
-        let Some(namer) = namer(certificate) else { continue };
-        for (address, is_delta) in [(&authority.crl_url, false), (&authority.delta_crl_url, true)] {
-            if let Some(address) = address {
-                wants.add(address, namer.clone(), is_delta);
+impl Targets {
+    /// Collects the addresses that the configurations and the seen certificates name.
+    pub(super) fn of(anchors: &AnchorSet, policy: &ListPolicy, sightings: &[Sighting]) -> Self {
+        let policy = policy.resolve(anchors.authorities());
+        let mut targets = Self::default();
+        let mut signers: BTreeMap<Fingerprint, Arc<Certificate>> = BTreeMap::new();
+        let referrer = |certificate: &Certificate| {
+            let rules = policy.of(&certificate.subject, certificate.key);
+            let name = certificate.subject.clone();
+            let referrer = Referrer { name, key: certificate.key, rules: rules.clone() };
+            (rules.mode != Some(CrlMode::Off)).then_some(referrer)
+        };
+        for authority in anchors.configurations.iter().flat_map(|c| &c.authorities) {
+            let certificate = &authority.certificate;
+            signers.entry(certificate.fingerprint).or_insert_with(|| Arc::clone(certificate));
+            let Some(referrer) = referrer(certificate) else { continue };
+            for (address, is_delta) in
+                [(&authority.crl_url, false), (&authority.delta_crl_url, true)]
+            {
+                if let Some(address) = address {
+                    targets.add(address, referrer.clone(), is_delta);
+                }
             }
         }
-    }
-    wants.authorities = signers.keys().copied().collect();
-    for sighting in sightings {
-        let issuer = &sighting.issuer;
-        signers.entry(issuer.fingerprint).or_insert_with(|| Arc::clone(issuer));
-        let Some(namer) = namer(issuer) else { continue };
-        for (addresses, is_delta) in [(&sighting.complete, false), (&sighting.delta, true)] {
-            addresses.iter().for_each(|address| wants.add(address, namer.clone(), is_delta));
+        targets.authorities = signers.keys().copied().collect();
+        for sighting in sightings {
+            let issuer = &sighting.issuer;
+            signers.entry(issuer.fingerprint).or_insert_with(|| Arc::clone(issuer));
+            let Some(referrer) = referrer(issuer) else { continue };
+            for (addresses, is_delta) in [(&sighting.complete, false), (&sighting.delta, true)] {
+                for address in addresses {
+                    targets.add(address, referrer.clone(), is_delta);
+                }
+            }
         }
+        Self { signers: signers.into_values().collect(), unmatched: policy.unmatched, ..targets }
     }
-    Wants { signers: signers.into_values().collect(), unmatched: policy.unmatched, ..wants }
+
+    pub(super) fn add(&mut self, address: &Arc<str>, referrer: Referrer, is_delta: bool) {
+        self.addresses.entry(Arc::clone(address)).or_default().add(referrer, is_delta);
+    }
 }
 
-/// Why a list that can be read and verified is not taken.
+/// Reasons to reject a list that is readable and correctly signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
-    /// A delta where a complete list belongs.
-    #[error("a delta list where a complete one belongs")]
+    /// A delta at an address of complete lists.
+    #[error("the list is a delta, and a complete list is expected at this address")]
     Delta,
-    /// Not a list of the authority that names the address.
-    #[error("a list of `{found}`, which is none of the authorities that name this address")]
+    /// The issuer is not one of the authorities that name the address.
+    #[error("the issuer `{found}` is not an authority that names this address")]
     Issuer {
-        /// Whose it is.
+        /// Issuer of the list.
         found: String,
     },
-    /// Signed by another key than the list in force, and not by one that belongs here.
-    #[error("signed by another key than the list in force")]
+    /// The signing key is neither the one of the list in force nor one of these authorities.
+    #[error("the list is signed by another key than the list in force")]
     Key,
-    /// cRLNumber goes down (RFC 5280 section 5.2.3): an old list, replayed.
-    #[error("cRLNumber {found} is below {in_force}, the one in force")]
+    /// cRLNumber decreases (RFC 5280 section 5.2.3), as in a replayed list.
+    #[error("cRLNumber {found} is below {in_force}, the number of the list in force")]
     NumberWentDown {
-        /// In force.
+        /// Number of the list in force.
         in_force: String,
-        /// Found.
+        /// Number of the new list.
         found: String,
     },
-    /// thisUpdate goes back.
-    #[error("thisUpdate {found} is before {in_force}, the one in force")]
+    /// thisUpdate decreases.
+    #[error("thisUpdate {found} is before {in_force}, the time of the list in force")]
     Older {
-        /// In force.
+        /// Time of the list in force.
         in_force: Timestamp,
-        /// Found.
+        /// Time of the new list.
         found: Timestamp,
     },
 }
 
-/// Whether `new` may take the place of `old`; `Ok(false)` when it is the same list again.
+/// Decides whether `new` may replace `old`.  Returns false if both are the same list.
 pub(super) fn accept(
-    wanted: &Wanted,
+    expected: &Expected,
     old: Option<&RevocationList>,
     new: &RevocationList,
 ) -> Result<bool, Rejected> {
-    if new.is_delta() && !wanted.delta {
+    if new.is_delta() && !expected.delta {
         return Err(Rejected::Delta);
     }
-    // An indirect list has its own issuer's name; whether that one is trusted is asked at each use.
+    // An indirect list carries its own issuer's name.  Each use checks whether that issuer is trusted.
     let indirect = new.scope.as_ref().is_some_and(|scope| scope.indirect);
-    if !indirect && !wanted.authorities.iter().any(|authority| authority.name == new.issuer) {
+    if !indirect && !expected.authorities.iter().any(|authority| authority.name == new.issuer) {
         return Err(Rejected::Issuer { found: new.issuer.to_string() });
     }
     let Some(old) = old else { return Ok(true) };
-    let belongs = |list: &RevocationList| {
+    let has_expected_key = |list: &RevocationList| {
         let key = list.signer_key();
-        wanted.authorities.iter().any(|authority| Some(authority.key) == key)
+        expected.authorities.iter().any(|authority| Some(authority.key) == key)
     };
-    if belongs(old) && !belongs(new) {
+    if has_expected_key(old) && !has_expected_key(new) {
         return Err(Rejected::Key);
     }
     let same_series = old.is_same_series(new) && old.is_delta() == new.is_delta();
@@ -172,8 +175,8 @@ pub(super) fn accept(
         let (in_force, found) = (text(old.number), text(new.number));
         return Err(Rejected::NumberWentDown { in_force, found });
     }
-    // Of another scope or key as well: by way of such a list, whoever is on the way could otherwise
-    // put back any old one.
+    // This also applies to a list of another scope or key.  Otherwise an attacker on the network path
+    // could use such a list as a step to restore any old one.
     if new.this_update < old.this_update {
         return Err(Rejected::Older { in_force: old.this_update, found: new.this_update });
     }
@@ -181,100 +184,107 @@ pub(super) fn accept(
 }
 
 /// An address and its state.
-pub(super) struct Point {
+pub(super) struct AddressState {
     pub(super) location: Location,
-    pub(super) wanted: Wanted,
-    /// Tells it from an earlier one of the same address.
-    pub(super) born: u64,
+    pub(super) expected: Expected,
+    /// Distinguishes this state from an earlier one of the same address.
+    pub(super) id: u64,
     pub(super) list: Option<Arc<RevocationList>>,
     pub(super) validators: Validators,
     pub(super) fetched: Option<Timestamp>,
     pub(super) from_disk: bool,
     /// A copy of the list in force is on disk.
-    pub(super) kept: bool,
-    /// When it was last tried to make one.
-    keeping: Timestamp,
+    pub(super) has_copy: bool,
+    /// Time of the last attempt to write a copy.
+    copy_attempted: Timestamp,
     pub(super) last_error: Option<(Timestamp, String)>,
-    /// The disk was asked.
+    /// The disk was read.
     pub(super) loaded: bool,
-    /// A fetch (or load) is under way: there is never a second one.
-    pub(super) flying: bool,
-    /// Asked to look once more when the flight is over; what is under way may be too old already.
-    pub(super) again: bool,
-    /// Past caches, because somebody asked.
-    pub(super) past_caches: bool,
-    /// Whatever list is in force, because an operator said so.
-    pub(super) anew: bool,
-    pub(super) due: Timestamp,
+    /// A fetch (or load) is running.  There is at most one at a time.
+    pub(super) is_fetching: bool,
+    /// A refresh was requested while a fetch was running.  The result of that fetch may be too old, so
+    /// another one follows it.
+    pub(super) fetch_again: bool,
+    /// The next fetch bypasses caches, because an operator requested it.
+    pub(super) bypass_caches: bool,
+    /// The next fetch replaces the list in force even if the new list is older.
+    pub(super) accept_rollback: bool,
+    pub(super) next_fetch: Timestamp,
     pub(super) waiting: Vec<oneshot::Sender<()>>,
-    /// When `due` was planned.
-    planned: Timestamp,
-    in_vain: u32,
-    looks: u64,
+    /// Time at which `next_fetch` was computed.
+    scheduled: Timestamp,
+    fruitless: u32,
+    fetches: u64,
     seed: u64,
 }
 
-impl Point {
+impl AddressState {
     pub(super) fn new(
         address: &str,
         location: Location,
-        wanted: Wanted,
+        expected: Expected,
         seed: u64,
-        born: u64,
+        id: u64,
         now: Timestamp,
     ) -> Self {
         let Fingerprint(digest) = Fingerprint::of(address.as_bytes());
-        let own = digest.iter().take(8).fold(0u64, |n, &b| (n << 8) | u64::from(b));
+        let own_seed = digest.iter().take(8).fold(0u64, |n, &b| (n << 8) | u64::from(b));
         Self {
             location,
-            wanted,
-            born,
+            expected,
+            id,
             list: None,
             validators: Validators::default(),
             fetched: None,
             from_disk: false,
-            kept: false,
-            keeping: now,
+            has_copy: false,
+            copy_attempted: now,
             last_error: None,
             loaded: false,
-            flying: false,
-            again: false,
-            past_caches: false,
-            anew: false,
-            due: now,
+            is_fetching: false,
+            fetch_again: false,
+            bypass_caches: false,
+            accept_rollback: false,
+            next_fetch: now,
             waiting: Vec::new(),
-            planned: now,
-            in_vain: 0,
-            looks: 0,
-            seed: seed ^ own,
+            scheduled: now,
+            fruitless: 0,
+            fetches: 0,
+            seed: seed ^ own_seed,
         }
     }
 
-    /// Time to look.  A clock that was set back would put it off for as long.
+    /// True if the next fetch is due.  After the clock was set back, waiting for `next_fetch` would take
+    /// too long, so a time before `scheduled` counts as due.
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
-        self.due <= now || now < self.planned
+        self.next_fetch <= now || now < self.scheduled
     }
 
-    /// Looks that are over.
-    pub(super) fn looks(&self) -> u64 {
-        self.looks
+    /// True once a fetch from the network has ended.
+    pub(super) fn was_fetched(&self) -> bool {
+        self.fetches > 0
     }
 
-    /// The version of the list in force, for a conditional request.  `None` where the list is wanted
-    /// whole.
-    pub(super) fn known(&self, whole: bool) -> Option<Validators> {
-        (self.list.is_some() && !whole).then(|| self.validators.clone())
+    /// True once there is a list or an error to report.
+    pub(super) fn was_attempted(&self) -> bool {
+        self.list.is_some() || self.last_error.is_some()
     }
 
-    /// Whether the next look is to bring the list in force once more, for a copy on disk.  A list can
-    /// be large and a disk full for long, so not each look does.
-    pub(super) fn keep(&mut self, now: Timestamp, timing: &Timing) -> bool {
-        let is_time = self.past_caches || now.since(self.keeping) >= timing.max;
-        let keep = self.list.is_some() && !self.kept && is_time;
-        if keep {
-            self.keeping = now;
+    /// The version of the list in force, for a conditional request.  `None` if the complete list must be
+    /// sent.
+    pub(super) fn known_version(&self, force_full: bool) -> Option<Validators> {
+        (self.list.is_some() && !force_full).then(|| self.validators.clone())
+    }
+
+    /// True if the next fetch must return the list in force again, to write a copy to disk.  A list can
+    /// be large and a disk full for a long time, so this is limited to one attempt per `timing.max`.
+    pub(super) fn needs_copy(&mut self, now: Timestamp, timing: &Timing) -> bool {
+        let is_time = self.bypass_caches || now.since(self.copy_attempted) >= timing.max;
+        let needs_copy = self.list.is_some() && !self.has_copy && is_time;
+        if needs_copy {
+            self.copy_attempted = now;
         }
-        keep
+        needs_copy
     }
 
     pub(super) fn succeeded(&mut self, now: Timestamp, max_age: Option<Duration>, timing: &Timing) {
@@ -283,11 +293,11 @@ impl Point {
         self.from_disk = false;
         let times = self.list.as_deref().map(Times::from);
         let overdue = times.is_some_and(|times| schedule::is_overdue(&times, now));
-        self.in_vain = if overdue { self.in_vain.saturating_add(1) } else { 0 };
-        self.plan(now, max_age, None, timing);
+        self.fruitless = if overdue { self.fruitless.saturating_add(1) } else { 0 };
+        self.schedule(now, max_age, None, timing);
     }
 
-    /// `retry_after`: how long the server asked to be left alone.
+    /// Records a failure.  `retry_after` is the pause that the server asked for.
     pub(super) fn failed(
         &mut self,
         now: Timestamp,
@@ -296,28 +306,28 @@ impl Point {
         timing: &Timing,
     ) {
         self.last_error = Some((now, why));
-        self.in_vain = self.in_vain.saturating_add(1);
-        self.plan(now, None, retry_after, timing);
+        self.fruitless = self.fruitless.saturating_add(1);
+        self.schedule(now, None, retry_after, timing);
     }
 
-    fn plan(
+    fn schedule(
         &mut self,
         now: Timestamp,
         max_age: Option<Duration>,
         retry_after: Option<Duration>,
         timing: &Timing,
     ) {
-        self.looks += 1;
-        self.planned = now;
-        let looked = Looked {
+        self.fetches += 1;
+        self.scheduled = now;
+        let summary = FetchSummary {
             now,
             times: self.list.as_deref().map(Times::from),
             max_age,
-            in_vain: self.in_vain,
+            fruitless: self.fruitless,
             retry_after,
             is_file: matches!(self.location, Location::File(_)),
-            seed: self.seed.wrapping_add(self.looks),
+            seed: self.seed.wrapping_add(self.fetches),
         };
-        self.due = schedule::next_look(timing, &looked);
+        self.next_fetch = schedule::next_fetch(timing, &summary);
     }
 }

@@ -1,10 +1,11 @@
-//! Which addresses matter: what the directory names, and what certificates and lists name.
+//! The set of addresses to fetch from: those that the directory names, and those that certificates and
+//! lists name.
 
 use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use crate::crl::address_state::{self, Point};
+use crate::crl::address_state::{AddressState, Targets};
 use crate::crl::source::Source;
 use crate::crl::status::Status;
 use crate::crl::transport::Location;
@@ -13,108 +14,115 @@ use crate::trust::configurations::AnchorSet;
 use crate::trust::revocation::addresses_seen;
 
 impl Source {
-    /// Takes up addresses that matter now and drops those that do not.
+    /// Adds the addresses that are named now and removes the others.
     pub(super) async fn reconcile(&mut self) {
-        let anchors = Arc::clone(&self.anchors.borrow_and_update());
-        let sightings = match &mut self.sighted {
-            Some(sighted) => sighted.under(&anchors),
+        let (generation, anchors) = {
+            let in_force = self.in_force.borrow_and_update();
+            (in_force.generation, Arc::clone(&in_force.configurations))
+        };
+        let sightings = match &mut self.seen {
+            Some(seen) => seen.under(&anchors),
             None => Vec::new(),
         };
-        let mut wants = address_state::wants(&anchors, &self.config.policy, &sightings);
-        if self.sighted.is_some() {
-            self.want_deltas(&mut wants);
+        let mut targets = Targets::of(&anchors, &self.config.policy, &sightings);
+        if self.seen.is_some() {
+            self.add_deltas(&mut targets);
         }
-        let address_state::Wants { addresses: wanted, signers, authorities, unmatched } = wants;
-        self.tell_unmatched(&anchors, unmatched);
+        let Targets { addresses: expected, signers, authorities, unmatched } = targets;
+        self.warn_about_unmatched(&anchors, unmatched);
         let same_signers = self.authorities == authorities;
         self.authorities = authorities;
         self.signers = Arc::new(signers);
         let now = self.now();
 
-        let known = self.points.keys().chain(&self.unfit);
-        let gone: Vec<_> = known.filter(|at| !wanted.contains_key(*at)).cloned().collect();
+        let known = self.addresses.keys().chain(&self.unusable);
+        let gone: Vec<_> =
+            known.filter(|address| !expected.contains_key(*address)).cloned().collect();
         if !gone.is_empty() {
             self.sweep_soon();
         }
         for address in gone {
-            self.points.remove(&address);
-            self.unfit.remove(&address);
-            self.forget(address).await;
+            self.addresses.remove(&address);
+            self.unusable.remove(&address);
+            self.remove(address).await;
         }
-        for (address, wanted) in wanted {
-            if let Some(point) = self.points.get_mut(&address) {
-                // What failed for want of a signer may succeed now.
-                if point.list.is_none() && (!same_signers || point.wanted != wanted) {
-                    point.due = now;
-                    point.loaded = false;
-                    point.again = point.flying;
+        for (address, expected) in expected {
+            if let Some(state) = self.addresses.get_mut(&address) {
+                // A fetch that failed because the signer was missing may succeed now.
+                if state.list.is_none() && (!same_signers || state.expected != expected) {
+                    state.next_fetch = now;
+                    state.loaded = false;
+                    state.fetch_again = state.is_fetching;
                 }
-                point.wanted = wanted;
+                state.expected = expected;
                 continue;
             }
             match Location::parse(&address, self.config.transport.files) {
                 Ok(location) => {
-                    self.born += 1;
-                    let seed = self.config.seed;
-                    let mut point = Point::new(&address, location, wanted, seed, self.born, now);
-                    // Named again before the last flight there is over: that one brings nothing now.
-                    point.flying = self.in_flight.values().any(|(at, _)| *at == address);
-                    self.board.put(&address, Status::of(&address, &point));
-                    self.points.insert(address, point);
+                    self.last_id += 1;
+                    let (seed, id) = (self.config.seed, self.last_id);
+                    let mut state = AddressState::new(&address, location, expected, seed, id, now);
+                    // The address was removed and added again while a fetch was running.  The result of
+                    // that fetch is discarded.
+                    state.is_fetching = self.running.values().any(|(of, _)| *of == address);
+                    self.statuses.put(&address, Status::of(&address, &state));
+                    self.addresses.insert(address, state);
                 }
                 Err(error) => {
                     let why = error.to_string();
-                    if self.unfit.insert(Arc::clone(&address)) {
-                        warn!(crl.address = &*address, %error, "the list cannot be fetched");
+                    if self.unusable.insert(Arc::clone(&address)) {
+                        warn!(crl.address = &*address, %error, "CRL address not usable");
                     }
-                    let status = Status::unfit(&address, &wanted, now, why.clone());
-                    self.board.put(&address, status);
-                    let state = ListState::Unusable { issuers: wanted.issuers(), why };
+                    let status = Status::unusable(&address, &expected, now, why.clone());
+                    self.statuses.put(&address, status);
+                    let state = ListState::Unusable { issuers: expected.issuers(), why };
                     self.send(address, state).await;
                 }
             }
         }
+        self.generation = generation;
+        self.report_progress();
     }
 
     /// Adds the addresses of deltas that the lists in force name (freshestCRL, RFC 5280 section
-    /// 5.2.6).  Their signatures were verified, so it is the issuer who says so.
-    fn want_deltas(&self, wants: &mut address_state::Wants) {
-        for (address, point) in &self.points {
-            let (Some(list), Some(wanted)) = (&point.list, wants.addresses.get(address)) else {
+    /// 5.2.6).  The signatures of these lists were verified, so the addresses come from the issuer.
+    fn add_deltas(&self, targets: &mut Targets) {
+        for (address, state) in &self.addresses {
+            let (Some(list), Some(expected)) = (&state.list, targets.addresses.get(address)) else {
                 continue;
             };
             if list.is_delta() {
                 continue;
             }
-            let namers = wanted.authorities.clone();
+            let referrers = expected.authorities.clone();
             let names = list.freshest.iter().filter_map(|point| {
                 point.names.iter().flatten().find_map(addresses_seen::web_address)
             });
             for delta in names.take(addresses_seen::MAX_ADDRESSES) {
-                for namer in &namers {
-                    wants.add(&delta.into(), namer.clone(), true);
+                for referrer in &referrers {
+                    targets.add(&delta.into(), referrer.clone(), true);
                 }
             }
         }
     }
 
-    /// Says once which entries of the settings fit no authority: a typing error would otherwise leave
-    /// an authority under rules that nobody meant.
-    fn tell_unmatched(&mut self, anchors: &AnchorSet, unmatched: Vec<String>) {
-        // Before the directory has answered, nothing is in force yet.
+    /// Warns once about settings that match no authority.  A typing error would otherwise leave an
+    /// authority under rules that the operator did not intend.
+    fn warn_about_unmatched(&mut self, anchors: &AnchorSet, unmatched: Vec<String>) {
+        // Before the first response of the directory there is nothing to match.
         if anchors.configurations.is_empty() || self.unmatched == unmatched {
             return;
         }
         for entry in &unmatched {
-            warn!("revocation.authority: no authority in force is the one of {entry}");
+            warn!("revocation.authority: {entry} matches no authority in force");
         }
         self.unmatched = unmatched;
     }
 
-    async fn forget(&mut self, address: Arc<str>) {
-        info!(crl.address = &*address, "nobody names the address any longer");
-        self.board.remove(&address);
-        self.metrics.gone(&address);
+    async fn remove(&mut self, address: Arc<str>) {
+        info!(crl.address = &*address, "CRL address removed: it is no longer named");
+        self.statuses.remove(&address);
+        self.metrics.remove(&address);
         self.send(address, ListState::Gone).await;
     }
 }

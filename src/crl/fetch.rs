@@ -1,4 +1,4 @@
-//! One look at an address: from the disk or the network to a list that may be used.
+//! One fetch: from the disk or the network to a verified list.
 
 use std::io;
 use std::sync::Arc;
@@ -11,235 +11,237 @@ use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use crate::crl::Clock;
-use crate::crl::address_state::{self, Rejected, Wanted};
-use crate::crl::persistence::{Meta, Saving, Store};
+use crate::crl::address_state::{self, Expected, Rejected};
+use crate::crl::persistence::{Metadata, PendingFile, Store};
 use crate::crl::transport::{FetchError, Location, Transport, Validators};
 use crate::runtime::pace::Pace;
 use crate::x509::certificate::Certificate;
 use crate::x509::crl::{CrlError, ListReader, RevocationList};
 use crate::x509::time::Timestamp;
 
-/// Pieces of a list between the network and the walker.
+/// Pieces of a list that are buffered between the network and the reader.
 const PIECES: usize = 8;
-/// Octets of a piece that are walked before a rest may be due.
+/// Bytes that are read before a rest may be due.
 const PORTION: usize = 32 * 1024;
 
-/// What every flight needs.
-pub(super) struct Hangar {
+/// State that all fetches share.
+pub(super) struct FetchState {
     pub(super) transport: Transport,
     pub(super) store: Option<Store>,
-    /// Flights at one time.
+    /// Bounds the fetches that run at the same time.
     pub(super) permits: Semaphore,
     pub(super) clock: Clock,
 }
 
-/// What one flight is for.
-pub(super) struct Plan {
+/// Parameters of one fetch.
+pub(super) struct Fetch {
     pub(super) address: Arc<str>,
     pub(super) location: Location,
-    pub(super) wanted: Wanted,
+    pub(super) expected: Expected,
     pub(super) signers: Arc<Vec<Arc<Certificate>>>,
     pub(super) in_force: Option<Arc<RevocationList>>,
     pub(super) known: Option<Validators>,
-    /// There is no copy of the list in force on disk: make one, even if nothing newer comes.
-    pub(super) keep: bool,
-    pub(super) past_caches: bool,
+    /// The list in force has no copy on disk.  Write one, even if the list did not change.
+    pub(super) write_copy: bool,
+    pub(super) bypass_caches: bool,
 }
 
-impl Plan {
-    /// Devices wait for a first list; while one is renewed, the old one serves them.  `timeout` is the
-    /// time that a fetch may take, of which the most is not for rests.
+impl Fetch {
+    /// A first list is processed at full speed, because devices wait for it.  While a list is replaced,
+    /// the old one serves them, so the work rests.  Rests use at most a third of `timeout`, the time
+    /// limit of a fetch.
     fn pace(&self, timeout: Duration) -> Pace {
-        if self.in_force.is_some() { Pace::gentle(timeout / 3) } else { Pace::full() }
+        if self.in_force.is_some() { Pace::background(timeout / 3) } else { Pace::full() }
     }
 }
 
-/// What a flight brought home.
-pub(super) enum Landed {
-    /// From the disk, the first time an address matters.
-    Loaded(Option<(Arc<RevocationList>, Meta)>),
+/// The result of one fetch.
+pub(super) enum FetchResult {
+    /// The disk was read, which happens once for each address.
+    Loaded(Option<(Arc<RevocationList>, Metadata)>),
     Unchanged {
         validators: Validators,
         max_age: Option<Duration>,
-        /// A copy was made.
-        kept: bool,
+        /// A copy was written to disk.
+        copied: bool,
     },
     New {
         list: Arc<RevocationList>,
         validators: Validators,
         max_age: Option<Duration>,
-        /// A copy was made.
-        kept: bool,
+        /// A copy was written to disk.
+        copied: bool,
     },
-    Failed(LookError),
+    Failed(FetchFailure),
 }
 
-/// Why a look brought nothing.
+/// Reasons why a fetch did not yield a list.
 #[derive(Debug, thiserror::Error)]
-pub enum LookError {
-    /// Nothing could be fetched.
+pub enum FetchFailure {
+    /// The transfer failed.
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// What was fetched is no usable list.
+    /// The response is not a usable list.
     #[error(transparent)]
     List(#[from] CrlError),
     /// The list may not replace the one in force.
     #[error(transparent)]
     Rejected(#[from] Rejected),
-    /// The work was cut short.
-    #[error("the work was cut short")]
+    /// The process is stopping, or the task panicked.
+    #[error("the fetch was aborted")]
     Aborted,
 }
 
-impl Hangar {
-    pub(super) async fn load(self: Arc<Self>, plan: Plan) -> Landed {
-        let Some(store) = self.store.clone() else { return Landed::Loaded(None) };
+impl FetchState {
+    pub(super) async fn load(self: Arc<Self>, fetch: Fetch) -> FetchResult {
+        let Some(store) = self.store.clone() else { return FetchResult::Loaded(None) };
         let Ok(_permit) = self.permits.acquire().await else {
-            return Landed::Failed(LookError::Aborted);
+            return FetchResult::Failed(FetchFailure::Aborted);
         };
         let limit = self.transport.config().max_bytes;
-        spawn_blocking(move || Landed::Loaded(load(&store, &plan, limit)))
+        spawn_blocking(move || FetchResult::Loaded(load(&store, &fetch, limit)))
             .await
-            .unwrap_or(Landed::Failed(LookError::Aborted))
+            .unwrap_or(FetchResult::Failed(FetchFailure::Aborted))
     }
 
-    pub(super) async fn fetch(self: Arc<Self>, plan: Plan) -> Landed {
-        self.try_fetch(plan).await.unwrap_or_else(Landed::Failed)
+    pub(super) async fn fetch(self: Arc<Self>, fetch: Fetch) -> FetchResult {
+        self.try_fetch(fetch).await.unwrap_or_else(FetchResult::Failed)
     }
 
-    async fn try_fetch(&self, plan: Plan) -> Result<Landed, LookError> {
-        let _permit = self.permits.acquire().await.map_err(|_| LookError::Aborted)?;
+    async fn try_fetch(&self, fetch: Fetch) -> Result<FetchResult, FetchFailure> {
+        let _permit = self.permits.acquire().await.map_err(|_| FetchFailure::Aborted)?;
         let (out, pieces) = mpsc::channel(PIECES);
-        let (location, known, past_caches) =
-            (plan.location.clone(), plan.known.clone(), plan.past_caches);
+        let (location, known, bypass_caches) =
+            (fetch.location.clone(), fetch.known.clone(), fetch.bypass_caches);
         let (limit, timeout) = (self.transport.config().max_bytes, self.transport.config().timeout);
         let store = self.store.clone();
         let received = spawn_blocking(move || {
-            let read = receive(pieces, store.as_ref(), &plan, limit, plan.pace(timeout));
-            (read, plan)
+            let read = receive(pieces, store.as_ref(), &fetch, limit, fetch.pace(timeout));
+            (read, fetch)
         });
-        let fetched = self.transport.fetch(&location, known.as_ref(), past_caches, out).await;
+        let fetched = self.transport.fetch(&location, known.as_ref(), bypass_caches, out).await;
         if let (Location::File(_), Err(FetchError::Timeout(_))) = (&location, &fetched) {
-            // Whoever reads the file still does, and the walker waits for it.
-            return Err(LookError::Fetch(FetchError::Timeout(timeout)));
+            // The thread that reads the file is still blocked, and `received` would wait for it.
+            return Err(FetchFailure::Fetch(FetchError::Timeout(timeout)));
         }
-        let (read, plan) = received.await.map_err(|_| LookError::Aborted)?;
+        let (read, fetch) = received.await.map_err(|_| FetchFailure::Aborted)?;
         let fetched = match fetched {
-            // The reader stopped taking pieces: what it says is the reason.
-            Err(FetchError::Refused) => return Err(read.err().unwrap_or(LookError::Aborted)),
+            // The list reader stopped the transfer: its error is the reason.
+            Err(FetchError::Stopped) => return Err(read.err().unwrap_or(FetchFailure::Aborted)),
             Err(error) => {
-                // Most of a large list may have come: it is not freed here, where requests are served.
-                drop(spawn_blocking(move || drop((read, plan))));
+                // Most of a large list may have been read.  Freeing it must not delay requests.
+                drop(spawn_blocking(move || drop((read, fetch))));
                 return Err(error.into());
             }
             Ok(fetched) if fetched.unchanged => {
-                return Ok(Landed::Unchanged {
+                return Ok(FetchResult::Unchanged {
                     validators: fetched.validators,
                     max_age: fetched.max_age,
-                    kept: false,
+                    copied: false,
                 });
             }
             Ok(fetched) => fetched,
         };
-        let (reader, saving) = read?;
+        let (reader, file) = read?;
         let validators = fetched.validators.clone();
         let store = self.store.clone();
-        // A flight waits for its turn and can be long: the list may be younger than its beginning.
+        // A fetch may wait for a permit and take long.  The list may be newer than its start.
         let now = (self.clock)();
         let finished = spawn_blocking(move || {
-            finish(reader, (saving, store), &plan, validators, now, plan.pace(timeout))
+            finish(reader, (file, store), &fetch, validators, now, fetch.pace(timeout))
         })
         .await;
-        let (list, kept) = finished.map_err(|_| LookError::Aborted)??;
+        let (list, copied) = finished.map_err(|_| FetchFailure::Aborted)??;
         let (validators, max_age) = (fetched.validators, fetched.max_age);
         Ok(match list {
-            None => Landed::Unchanged { validators, max_age, kept },
-            Some(list) => Landed::New { list, validators, max_age, kept },
+            None => FetchResult::Unchanged { validators, max_age, copied },
+            Some(list) => FetchResult::New { list, validators, max_age, copied },
         })
     }
 }
 
-/// Walks the pieces as they come, and writes them beside.
+/// Reads the pieces as they arrive, and writes them to a file at the same time.
 fn receive(
     mut pieces: Receiver<Bytes>,
     store: Option<&Store>,
-    plan: &Plan,
+    fetch: &Fetch,
     limit: u64,
     mut pace: Pace,
-) -> Result<(ListReader, Option<Saving>), LookError> {
+) -> Result<(ListReader, Option<PendingFile>), FetchFailure> {
     let mut reader = ListReader::new(limit);
-    let mut saving = None;
+    let mut file = None;
     let mut first = true;
     while let Some(piece) = pieces.blocking_recv() {
         pace.begin();
         for piece in piece.chunks(PORTION) {
             reader.feed(piece)?;
             if std::mem::take(&mut first) {
-                saving = store
-                    .and_then(|store| store.kept(&plan.address, store.begin(&plan.address)))
+                file = store
+                    .and_then(|store| store.report(&fetch.address, store.begin(&fetch.address)))
                     .zip(store);
             }
-            if let Some((mut file, store)) = saving.take()
-                && store.kept(&plan.address, file.write(piece)).is_some()
+            if let Some((mut pending, store)) = file.take()
+                && store.report(&fetch.address, pending.write(piece)).is_some()
             {
-                saving = Some((file, store));
+                file = Some((pending, store));
             }
             pace.rest();
         }
     }
-    Ok((reader, saving.map(|(file, _)| file)))
+    Ok((reader, file.map(|(pending, _)| pending)))
 }
 
-/// Verifies, compares with the list in force, and keeps on disk.  No list: the same one again.  And
-/// whether a copy was made.
+/// Verifies the list, compares it with the one in force, and writes a copy to disk.  Returns the list,
+/// or `None` if it is the one in force, and whether a copy was written.
 fn finish(
     reader: ListReader,
-    (saving, store): (Option<Saving>, Option<Store>),
-    plan: &Plan,
+    (file, store): (Option<PendingFile>, Option<Store>),
+    fetch: &Fetch,
     validators: Validators,
     now: Timestamp,
     mut pace: Pace,
-) -> Result<(Option<Arc<RevocationList>>, bool), LookError> {
-    let list = reader.finish_between(&plan.signers, now, &mut || pace.rest())?;
-    let is_new = address_state::accept(&plan.wanted, plan.in_force.as_deref(), &list)?;
-    let Some(store) = store.filter(|_| is_new || plan.keep) else {
+) -> Result<(Option<Arc<RevocationList>>, bool), FetchFailure> {
+    let list = reader.finish_in_steps(&fetch.signers, now, &mut || pace.rest())?;
+    let is_new = address_state::accept(&fetch.expected, fetch.in_force.as_deref(), &list)?;
+    let Some(store) = store.filter(|_| is_new || fetch.write_copy) else {
         return Ok((is_new.then(|| Arc::new(list)), false));
     };
-    let meta = Meta {
-        address: plan.address.to_string(),
+    let metadata = Metadata {
+        address: fetch.address.to_string(),
         validators,
         fetched: now.0,
         next_update: list.next_update.map(|at| at.0),
     };
-    let kept = saving.is_some_and(|s| store.kept(&plan.address, s.commit(&meta)).is_some());
-    if kept {
-        store.works();
+    let copied =
+        file.is_some_and(|f| store.report(&fetch.address, f.commit(&metadata)).is_some());
+    if copied {
+        store.report_success();
     } else if is_new {
-        // To remove takes no room.  A start without a list refuses until there is one; with an older
-        // one it would let in who was revoked since.
-        store.kept(&plan.address, store.remove(&plan.address));
+        // Removing a file needs no space.  A start without a list refuses devices until there is one; a
+        // start with an older list would accept devices that were revoked since.
+        store.report(&fetch.address, store.remove(&fetch.address));
     }
-    Ok((is_new.then(|| Arc::new(list)), kept))
+    Ok((is_new.then(|| Arc::new(list)), copied))
 }
 
-fn load(store: &Store, plan: &Plan, limit: u64) -> Option<(Arc<RevocationList>, Meta)> {
+fn load(store: &Store, fetch: &Fetch, limit: u64) -> Option<(Arc<RevocationList>, Metadata)> {
     let mut reader = ListReader::new(limit);
     let feed = |piece: &[u8]| reader.feed(piece).map_err(io::Error::other);
-    let loaded = store.load(&plan.address, feed).inspect_err(
-        |error| warn!(crl.address = &*plan.address, %error, "the copy on disk is not used"),
+    let loaded = store.load(&fetch.address, feed).inspect_err(
+        |error| warn!(crl.address = &*fetch.address, %error, "CRL copy on disk not used"),
     );
-    let meta = loaded.ok()??;
-    // It was in force, so if it is of the future the clock was set back.  The judge heeds that; without
-    // the list an older one could be put in its place.
-    let list = reader.finish(&plan.signers, Timestamp(i64::MAX)).map_err(LookError::from);
+    let metadata = loaded.ok()??;
+    // The list was in force, so a thisUpdate in the future means that the clock was set back.  The judge
+    // rejects such a list.  Dropping it here would allow an older list to replace it.
+    let list = reader.finish(&fetch.signers, Timestamp(i64::MAX)).map_err(FetchFailure::from);
     let usable = list.and_then(|list| {
-        address_state::accept(&plan.wanted, None, &list)?;
+        address_state::accept(&fetch.expected, None, &list)?;
         Ok(list)
     });
     match usable {
-        Ok(list) => Some((Arc::new(list), meta)),
+        Ok(list) => Some((Arc::new(list), metadata)),
         Err(error) => {
-            warn!(crl.address = &*plan.address, %error, "the list on disk is not used");
+            warn!(crl.address = &*fetch.address, %error, "CRL copy on disk not used");
             None
         }
     }

@@ -1,14 +1,16 @@
-//! Which network addresses lists are fetched from, when the operator forbids private ones: an
-//! authority's certificate must not make the gateway speak to its own neighbours.
+//! Public and private network addresses.
+//!
+//! With `public_only`, lists are fetched from public addresses only, so that the certificate of an
+//! authority cannot make the gateway connect to hosts of its own network.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// True for addresses that the Internet does not route to one place: loopback, private, link-local,
+/// True for addresses that are not globally routed unicast addresses: loopback, private, link-local,
 /// shared, documentation, benchmarking, multicast and reserved ranges (RFC 6890), and IPv6 forms that
 /// embed such an IPv4 address.
-pub fn is_private(address: IpAddr) -> bool {
+pub(super) fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_private_v4(v4),
         IpAddr::V6(v6) => is_private_v6(v6),
@@ -56,8 +58,8 @@ fn is_private_v6(address: Ipv6Addr) -> bool {
     }
 }
 
-/// Resolves names to public addresses only.
-pub struct PublicOnly;
+/// A DNS resolver that returns public addresses only.
+pub(super) struct PublicOnly;
 
 impl Resolve for PublicOnly {
     fn resolve(&self, name: Name) -> Resolving {
@@ -77,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours_are_private_and_the_internet_is_not() {
+    fn distinguishes_private_from_public_addresses() {
         for private in [
             "127.0.0.1",
             "10.1.2.3",

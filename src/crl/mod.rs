@@ -1,22 +1,28 @@
-//! Rank 3: revocation lists as a source.
+//! Rank 5: revocation lists as a source.
 //!
-//! The directory says which addresses matter, and by a switch the certificates that it trusts do too;
-//! this part keeps the latest good list of each in force:
-//! loads it from disk first, fetches it when it is due, verifies it off the runtime's threads, and
-//! sends it on as an [`Update`](crate::trust::assembly::Update).
+//! The directory names the addresses of lists.  If the operator allows it, trusted certificates name
+//! further ones.  This part keeps the newest valid list of each address: it loads the copy on disk
+//! first, fetches the list when it is due, verifies it outside the async threads, and sends it on as an
+//! [`Update`](crate::trust::assembly::Update).
+//!
+//! # Terms
+//! A *poll* is a scheduled fetch.  A *fetch* is one exchange with an address.  A *retry* is a fetch
+//! after a failed one.  A *refresh* is a fetch that an operator requests.
 //!
 //! # Invariants
-//! - A list that cannot be fetched, read or verified, or that is older than the one in force,
-//!   displaces nothing; unless an operator says so, of one address.
-//! - There is one flight per address at a time, and a bounded number in all.
-//! - The newest list seen survives a restart, and its authority's absence from the directory for some
-//!   time; an older one is never taken for it, and goes when a newer one cannot be kept.
+//! - A list that cannot be fetched, read or verified, or that is older than the one in force, replaces
+//!   nothing.  The exception is a refresh of one address with `--accept-rollback`.
+//! - At most one fetch of an address runs at a time, and a bounded number in all.
+//! - The newest list survives a restart.  It also survives the absence of its authority from the
+//!   directory for some time.  An older copy is never used in its place: the copy is removed if a newer
+//!   list cannot be written.
 //!
-//! # Why certificates' own addresses are noted and not fetched when they are needed
-//! A request that waited for a server that it names itself could be made to wait.  So the first
-//! certificate that names a new address is refused where a list is required (`crl_missing`), and the
-//! next try, a moment later, finds the list.  The addresses are kept over a restart with the lists, so
-//! that this happens once in the life of an address.
+//! # Design notes
+//! Addresses that a certificate names are noted, and fetched in the background.  If a request waited for
+//! a server that its own certificate names, that server could delay it.  So the first certificate that
+//! names a new address is refused where a list is required (`crl_missing`), and a later attempt finds
+//! the list.  The addresses are stored with the lists and survive a restart, so this happens once for
+//! each address.
 
 mod address_state;
 mod addresses;
@@ -33,16 +39,15 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::crl::status::Board;
+use crate::crl::status::Statuses;
 use crate::trust::revocation::ListPolicy;
 use crate::trust::revocation::addresses_seen::Sightings;
 use crate::x509::time::Timestamp;
 
 pub use address_state::Rejected;
-pub use fetch::LookError;
-pub use filter::is_private;
+pub use fetch::FetchFailure;
 pub use schedule::Timing;
 pub use source::Source;
 pub use status::{ErrorStatus, ListStatus, Metrics, PolicyStatus, Status};
@@ -51,20 +56,20 @@ pub use transport::{Config as TransportConfig, FetchError};
 /// Settings of this part.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the last good lists are kept; `None`: nowhere.
+    /// Directory of the copies on disk; `None` for no copies.
     pub directory: Option<PathBuf>,
-    /// Addresses looked at at one time.
+    /// Fetches that run at the same time.
     pub parallel: usize,
-    /// Intervals.
+    /// Intervals between fetches.
     pub timing: Timing,
     /// Limits of a fetch.
     pub transport: TransportConfig,
-    /// Spreads the looks of replicas; any number.
+    /// Spreads the fetches of replicas over time.  Any number.
     pub seed: u64,
-    /// What is demanded of lists: those of authorities that are off are not fetched.
+    /// Rules for lists.  Lists of authorities with mode `off` are not fetched.
     pub policy: ListPolicy,
-    /// Where decisions note the addresses that certificates name; `None`: only those that the
-    /// directory names are fetched from.
+    /// Addresses that certificates name, noted by decisions; `None` to fetch only from addresses that
+    /// the directory names.
     pub sightings: Option<Arc<Sightings>>,
 }
 
@@ -82,90 +87,120 @@ impl Default for Config {
     }
 }
 
-/// Why this part cannot start.
+/// Reasons why this part cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The directory of lists cannot be made.
+    /// The directory of copies cannot be created or read.
     #[error("crl directory: {0}")]
     Directory(#[from] io::Error),
-    /// Unusable proxy or root certificates.
+    /// The proxy or the root certificates are not usable.
     #[error("crl transport: {0}")]
     Transport(#[from] FetchError),
 }
 
-/// Tells the time.  Tests bring their own.
+/// Returns the current time.  Tests supply their own clock.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// The system's time.
+/// The clock of the operating system.
 pub fn system_clock() -> Clock {
     Arc::new(|| Timestamp::from(std::time::SystemTime::now()))
 }
 
-/// Speaks to a running [`Source`].
+/// A handle to a running [`Source`].
 #[derive(Debug, Clone)]
 pub struct Handle {
     commands: mpsc::Sender<Refresh>,
-    board: Board,
+    statuses: Statuses,
+    progress: watch::Receiver<Progress>,
+}
+
+/// Progress of the source, for readiness.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    /// Generation whose configurations the source has processed.
+    generation: u64,
+    /// Addresses that have neither a list nor an error yet.
+    unattempted: usize,
 }
 
 struct Refresh {
     address: Option<String>,
-    /// Whatever list is in force.
-    anew: bool,
-    /// Gets one receiver for each address that is looked at.
+    /// Accept a list that is older than the one in force.
+    accept_rollback: bool,
+    /// Receives one receiver for each address that is fetched.
     started: oneshot::Sender<Vec<oneshot::Receiver<()>>>,
 }
 
-/// Why an address was not looked at.
+/// Reasons why a refresh was not started.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RefreshError {
-    /// No authority names it.
+    /// No authority names the address.
     #[error("no authority names `{0}`")]
     Unknown(String),
     /// The source has stopped.
-    #[error("revocation lists are not being refreshed")]
+    #[error("revocation lists are not being refreshed: the gateway is stopping")]
     Stopped,
 }
 
 impl Handle {
-    /// What is known of each address.
+    /// The status of each address.
     pub fn status(&self) -> Vec<Status> {
-        self.board.read()
+        self.statuses.read()
     }
 
-    /// Looks at `address` (or at all) now, past caches, and comes back when that is done.
+    /// Waits until the configurations of `generation` are processed and each of their addresses has a
+    /// list or has failed once.
     ///
     /// # Errors
-    /// See [`RefreshError`].  A look that fails is no error here: the status tells.
-    pub async fn refresh(&self, address: Option<&str>) -> Result<Vec<Status>, RefreshError> {
-        self.look(address, false).await
+    /// [`RefreshError::Stopped`].
+    pub async fn wait_until_attempted(&self, generation: u64) -> Result<(), RefreshError> {
+        let attempted = |progress: &Progress| {
+            progress.generation >= generation && progress.unattempted == 0
+        };
+        let mut progress = self.progress.clone();
+        progress.wait_for(attempted).await.map(|_| ()).map_err(|_| RefreshError::Stopped)
     }
 
-    /// Looks at `address` as if no list of it had ever been in force: one whose number or time went
-    /// back, or that another key signed, is taken.  For an issuer that was restored or replaced; an
-    /// operator has to know that it is no old list that comes back.
+    /// Fetches from `address`, or from all addresses, bypassing caches, and waits for the end.
+    ///
+    /// # Errors
+    /// See [`RefreshError`].  A fetch that fails is not an error here; the status contains it.
+    pub async fn refresh(&self, address: Option<&str>) -> Result<Vec<Status>, RefreshError> {
+        self.send(address, false).await
+    }
+
+    /// Fetches from `address` as if there had never been a list of it in force: a list is accepted even
+    /// if its number or time decreased, or another key signed it.  This is for an issuer that was
+    /// restored or replaced.  The operator must make sure that the list is not an old, replayed one.
     ///
     /// # Errors
     /// As [`Handle::refresh`].
-    pub async fn begin_anew(&self, address: &str) -> Result<Vec<Status>, RefreshError> {
-        self.look(Some(address), true).await
+    pub async fn refresh_accepting_rollback(
+        &self,
+        address: &str,
+    ) -> Result<Vec<Status>, RefreshError> {
+        self.send(Some(address), true).await
     }
 
-    async fn look(&self, address: Option<&str>, anew: bool) -> Result<Vec<Status>, RefreshError> {
-        let (started, looks) = oneshot::channel();
-        let refresh = Refresh { address: address.map(str::to_owned), anew, started };
+    async fn send(
+        &self,
+        address: Option<&str>,
+        accept_rollback: bool,
+    ) -> Result<Vec<Status>, RefreshError> {
+        let (started, fetches) = oneshot::channel();
+        let refresh = Refresh { address: address.map(str::to_owned), accept_rollback, started };
         self.commands.send(refresh).await.map_err(|_| RefreshError::Stopped)?;
-        let looks = looks.await.map_err(|_| RefreshError::Stopped)?;
-        let nothing_done = looks.is_empty();
-        for look in looks {
-            // Dropped: the address matters no longer.
-            let _ = look.await;
+        let fetches = fetches.await.map_err(|_| RefreshError::Stopped)?;
+        let nothing_fetched = fetches.is_empty();
+        for fetch in fetches {
+            // An error means that the address was removed meanwhile.
+            let _ = fetch.await;
         }
         let mut statuses = self.status();
         statuses.retain(|status| address.is_none_or(|address| status.address == address));
         match address {
-            // One that is none to fetch from has a status, which tells that.
-            Some(address) if nothing_done && statuses.is_empty() => {
+            // An address that is not usable has a status with its error, so it is known.
+            Some(address) if nothing_fetched && statuses.is_empty() => {
                 Err(RefreshError::Unknown(address.to_owned()))
             }
             _ => Ok(statuses),

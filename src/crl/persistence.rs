@@ -1,11 +1,10 @@
-//! The last good list of each address, on disk.
+//! The copies on disk: the last valid list of each address.
 //!
-//! What is kept is the list as it was received: its signature is checked again when it is loaded, so
-//! that the file need not be believed.  The trailer has what a conditional request needs, and a
-//! checksum of all before it.
+//! A copy is the list as it was received.  Its signature is checked again when it is loaded, so the file
+//! need not be trusted.  A trailer holds the data for a conditional request and a checksum.
 //!
 //! ```text
-//! list · JSON of `Meta` · length of the JSON, 4 octets · SHA-256 of all that · magic, 8 octets
+//! list · JSON of `Metadata` · length of the JSON, 4 bytes · SHA-256 of all that · magic, 8 bytes
 //! ```
 
 use std::collections::HashSet;
@@ -26,48 +25,46 @@ use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
 
 const MAGIC: &[u8; 8] = b"agcrl\x00\x01\n";
-const TAIL: u64 = 4 + 32 + 8;
-const MAX_META: u64 = 64 * 1024;
+const TRAILER: u64 = 4 + 32 + 8;
+const MAX_METADATA: u64 = 64 * 1024;
 
-/// What is kept beside a list.
+/// Data stored beside a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Meta {
-    /// The address it was fetched from.
-    pub address: String,
-    /// Of this version.
-    pub validators: Validators,
-    /// When it was fetched, in seconds since 1970.
-    pub fetched: i64,
-    /// The list's nextUpdate, likewise.
+pub(super) struct Metadata {
+    /// Address that the list was fetched from.
+    pub(super) address: String,
+    /// Version of the list.
+    pub(super) validators: Validators,
+    /// Time of the fetch, in seconds since 1970.
+    pub(super) fetched: i64,
+    /// The list's nextUpdate, in seconds since 1970.
     #[serde(default)]
-    pub next_update: Option<i64>,
+    pub(super) next_update: Option<i64>,
 }
 
-/// How long the list of an address that nobody names is kept at least: an authority that is put back
-/// by then starts with its old list, and takes no older one.
-const KEPT: Duration = Duration::from_secs(7 * 86_400);
-/// And until its nextUpdate, when an older one is stale too; but no longer than this.
-const KEPT_AT_MOST: Duration = Duration::from_secs(400 * 86_400);
+/// Shortest time for which the copy of an address that is no longer named is retained.  An authority
+/// that is added again within this time starts with its old list, and accepts no older one.
+const RETENTION: Duration = Duration::from_secs(7 * 86_400);
+/// A copy is also retained until its nextUpdate, when an older list is stale too, but not longer than
+/// this.
+const MAX_RETENTION: Duration = Duration::from_secs(400 * 86_400);
 
-/// A directory of lists.
+/// A directory of copies.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub(super) struct Store {
     directory: PathBuf,
-    /// The disk failed the last time.
+    /// The last write failed.
     failing: Arc<AtomicBool>,
 }
 
 impl Store {
-    /// The store in `directory`, which is made if it is not there.
-    ///
-    /// # Errors
-    /// The directory cannot be made.
-    pub fn open(directory: impl Into<PathBuf>) -> io::Result<Self> {
+    /// Opens the store in `directory`, and creates the directory if it does not exist.
+    pub(super) fn open(directory: impl Into<PathBuf>) -> io::Result<Self> {
         let directory = directory.into();
         fs::create_dir_all(&directory)?;
         for file in fs::read_dir(&directory)? {
             let path = file?.path();
-            // Of a process that was ended while it wrote.
+            // Left over by a process that ended during a write.
             if path.to_string_lossy().ends_with(".crl.new") {
                 fs::remove_file(path)?;
             }
@@ -80,58 +77,58 @@ impl Store {
         self.directory.join(format!("{name}.crl"))
     }
 
-    /// A disk that fails costs the copy, never the list.  It is told once, until it works again: a
-    /// full disk fails every list at every look.
-    pub fn kept<T>(&self, what: &str, result: io::Result<T>) -> Option<T> {
+    /// Turns an error of the disk into a log message: without a copy, the list is used all the same.
+    /// Only the first error is a warning until a write succeeds, because a full disk fails each write.
+    pub(super) fn report<T>(&self, what: &str, result: io::Result<T>) -> Option<T> {
         match result {
-            Ok(kept) => Some(kept),
+            Ok(done) => Some(done),
             Err(error) => {
                 if self.failing.swap(true, Ordering::Relaxed) {
-                    debug!(what, %error, "no copy on disk");
+                    debug!(what, %error, "CRL copy not written");
                 } else {
-                    warn!(what, %error, "no copy on disk, nor of others until the disk is mended");
+                    warn!(
+                        what,
+                        %error,
+                        "CRL copy not written; further failures are logged at debug level until a \
+                         write succeeds"
+                    );
                 }
                 None
             }
         }
     }
 
-    /// A copy is whole on the disk.
-    pub fn works(&self) {
+    /// Records that a copy was written completely.
+    pub(super) fn report_success(&self) {
         if self.failing.swap(false, Ordering::Relaxed) {
-            info!("copies of lists are kept on disk again");
+            info!("CRL copies are written to disk again");
         }
     }
 
-    /// Sets aside the lists of addresses that are not among `named`, and removes those that were set
-    /// aside long ago.
-    ///
-    /// # Errors
-    /// The disk refuses; the rest is done all the same.
-    pub fn sweep(&self, named: &[Arc<str>], now: Timestamp) -> io::Result<()> {
+    /// Retires the copies of addresses that are not among `named`, and removes copies that were retired
+    /// long ago.  Returns the first error, after processing all files.
+    pub(super) fn sweep(&self, named: &[Arc<str>], now: Timestamp) -> io::Result<()> {
         let named: HashSet<PathBuf> = named.iter().map(|address| self.path(address)).collect();
-        let mut done = Ok(());
+        let mut result = Ok(());
         for file in fs::read_dir(&self.directory)? {
             let path = file?.path();
             let swept = match path.extension().and_then(OsStr::to_str) {
-                Some("crl") if !named.contains(&path) => set_aside(&path, now),
-                Some(ASIDE) if !named.contains(&path.with_extension("crl")) => forget(&path, now),
+                Some("crl") if !named.contains(&path) => retire(&path, now),
+                Some(RETIRED) if !named.contains(&path.with_extension("crl")) => {
+                    remove_expired(&path, now)
+                }
                 _ => Ok(()),
             };
-            done = done.and(swept);
+            result = result.and(swept);
         }
-        done
+        result
     }
 
-    /// Begins to write the list of `address`.  Nothing is in its place before
-    /// [`Saving::commit`].
-    ///
-    /// # Errors
-    /// The disk refuses.
-    pub fn begin(&self, address: &str) -> io::Result<Saving> {
+    /// Starts to write the copy of `address`.  The old copy stays until [`PendingFile::commit`].
+    pub(super) fn begin(&self, address: &str) -> io::Result<PendingFile> {
         let target = self.path(address);
         let temporary = target.with_extension("crl.new");
-        Ok(Saving {
+        Ok(PendingFile {
             file: File::create(&temporary)?,
             checksum: Context::new(&SHA256),
             temporary: Some(temporary),
@@ -139,31 +136,28 @@ impl Store {
         })
     }
 
-    /// Removes the copy of `address`: a newer list is in force, and could not be kept.
-    ///
-    /// # Errors
-    /// The disk refuses.
-    pub fn remove(&self, address: &str) -> io::Result<()> {
+    /// Removes the copy of `address`, when a newer list is in force and could not be written.
+    pub(super) fn remove(&self, address: &str) -> io::Result<()> {
         let path = self.path(address);
         match fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            // Gone for good: a loss of power must not bring it back.
-            done => done.and_then(|()| path.parent().map_or(Ok(()), sync_directory)),
+            // A power failure must not restore the removed file.
+            removed => removed.and_then(|()| path.parent().map_or(Ok(()), sync_directory)),
         }
     }
 
-    /// Reads the list of `address`, in pieces; `None` when there is none.
+    /// Reads the copy of `address`, in pieces; `None` if it does not exist.
     ///
     /// # Errors
-    /// The file cannot be read, is damaged, or is of another address; or `piece` refuses.
-    pub fn load(
+    /// The file cannot be read, is damaged, or belongs to another address; or `piece` returns an error.
+    pub(super) fn load(
         &self,
         address: &str,
         mut piece: impl FnMut(&[u8]) -> io::Result<()>,
-    ) -> io::Result<Option<Meta>> {
+    ) -> io::Result<Option<Metadata>> {
         let path = self.path(address);
-        // Named again: what was set aside is its list.
-        match fs::rename(path.with_extension(ASIDE), &path) {
+        // The address is named again: restore its retired copy.
+        match fs::rename(path.with_extension(RETIRED), &path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -171,7 +165,8 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
-        let Tail { list, meta: meta_length, checksum, bytes: tail } = Tail::read(&mut file)?;
+        let Trailer { list, metadata: metadata_length, checksum, bytes } =
+            Trailer::read(&mut file)?;
 
         let mut context = Context::new(&SHA256);
         let mut buffer = vec![0; 256 * 1024];
@@ -181,57 +176,58 @@ impl Store {
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
             let read = file.read(&mut buffer[..want])?;
             if read == 0 {
-                return Err(damaged("truncated"));
+                return Err(damaged("the file is truncated"));
             }
             context.update(&buffer[..read]);
             piece(&buffer[..read])?;
             left -= read as u64;
         }
-        let mut meta = vec![0; usize::try_from(meta_length).unwrap_or(0)];
-        file.read_exact(&mut meta)?;
-        context.update(&meta);
-        context.update(&tail[..4]);
+        let mut metadata = vec![0; usize::try_from(metadata_length).unwrap_or(0)];
+        file.read_exact(&mut metadata)?;
+        context.update(&metadata);
+        context.update(&bytes[..4]);
         if context.finish().as_ref() != checksum {
-            return Err(damaged("the checksum is another"));
+            return Err(damaged("the checksum does not match"));
         }
-        let meta: Meta = serde_json::from_slice(&meta)?;
-        if meta.address != address {
-            return Err(damaged("a list of another address"));
+        let metadata: Metadata = serde_json::from_slice(&metadata)?;
+        if metadata.address != address {
+            return Err(damaged("the list belongs to another address"));
         }
-        Ok(Some(meta))
+        Ok(Some(metadata))
     }
 }
 
 /// The end of a file.
-struct Tail {
-    /// Octets of the list.
+struct Trailer {
+    /// Length of the list in bytes.
     list: u64,
-    /// Octets of the JSON after it.
-    meta: u64,
+    /// Length of the JSON after it in bytes.
+    metadata: u64,
     checksum: [u8; 32],
-    bytes: [u8; TAIL as usize],
+    bytes: [u8; TRAILER as usize],
 }
 
-impl Tail {
+impl Trailer {
     fn read(file: &mut File) -> io::Result<Self> {
         let length = file.metadata()?.len();
-        let body = length.checked_sub(TAIL).ok_or_else(|| damaged("too short"))?;
-        let mut bytes = [0; TAIL as usize];
+        let body =
+            length.checked_sub(TRAILER).ok_or_else(|| damaged("the file is too short"))?;
+        let mut bytes = [0; TRAILER as usize];
         file.seek(SeekFrom::Start(body))?;
         file.read_exact(&mut bytes)?;
-        let (meta, rest) = bytes.split_at(4);
+        let (metadata, rest) = bytes.split_at(4);
         let (sum, magic) = rest.split_at(32);
         if magic != MAGIC {
-            return Err(damaged("not a list of this program's"));
+            return Err(damaged("the file is not a CRL copy of this program"));
         }
-        let meta = meta.iter().fold(0, |n, &b| (n << 8) | u64::from(b));
+        let metadata = metadata.iter().fold(0, |n, &b| (n << 8) | u64::from(b));
         let list = body
-            .checked_sub(meta)
-            .filter(|_| meta <= MAX_META)
-            .ok_or_else(|| damaged("impossible lengths"))?;
+            .checked_sub(metadata)
+            .filter(|_| metadata <= MAX_METADATA)
+            .ok_or_else(|| damaged("the lengths in the trailer are not possible"))?;
         let mut checksum = [0; 32];
         checksum.copy_from_slice(sum);
-        Ok(Self { list, meta, checksum, bytes })
+        Ok(Self { list, metadata, checksum, bytes })
     }
 }
 
@@ -239,70 +235,64 @@ fn damaged(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Ends the names of lists that nobody asks for; the file's time says since when.
-const ASIDE: &str = "aside";
+/// File name extension of copies whose address is no longer named.  The modification time is the time of
+/// retirement.
+const RETIRED: &str = "aside";
 
-fn set_aside(path: &Path, now: Timestamp) -> io::Result<()> {
-    let aside = path.with_extension(ASIDE);
-    // The time first: a list that is aside with an old time would be removed at once.
+fn retire(path: &Path, now: Timestamp) -> io::Result<()> {
+    let retired = path.with_extension(RETIRED);
+    // Set the time before renaming: a retired copy with an old time would be removed at once.
     File::options().append(true).open(path)?.set_modified(system_time(now))?;
-    fs::rename(path, aside)
+    fs::rename(path, retired)
 }
 
-/// Removes a list that was set aside long enough ago.
-fn forget(path: &Path, now: Timestamp) -> io::Result<()> {
+/// Removes a retired copy after its retention time.
+fn remove_expired(path: &Path, now: Timestamp) -> io::Result<()> {
     let since = Timestamp::from(fs::metadata(path)?.modified()?);
-    // What is damaged says nothing of nextUpdate, and would not be used.
+    // A damaged copy has no readable nextUpdate, and would not be used.
     let next_update = File::open(path).and_then(|mut file| next_update(&mut file)).ok().flatten();
-    let until = next_update.map_or(since.after(KEPT), |at| at.max(since.after(KEPT)));
-    if now < until.min(since.after(KEPT_AT_MOST)) {
+    let until = next_update.map_or(since.after(RETENTION), |at| at.max(since.after(RETENTION)));
+    if now < until.min(since.after(MAX_RETENTION)) {
         return Ok(());
     }
     fs::remove_file(path)?;
-    debug!(path = %path.display(), "a list that nobody names was removed");
+    debug!(path = %path.display(), "CRL copy removed: its address is no longer named");
     Ok(())
 }
 
 fn next_update(file: &mut File) -> io::Result<Option<Timestamp>> {
-    let tail = Tail::read(file)?;
-    file.seek(SeekFrom::Start(tail.list))?;
-    let mut meta = Vec::new();
-    file.take(tail.meta).read_to_end(&mut meta)?;
-    let meta: Meta = serde_json::from_slice(&meta)?;
-    Ok(meta.next_update.map(Timestamp))
+    let trailer = Trailer::read(file)?;
+    file.seek(SeekFrom::Start(trailer.list))?;
+    let mut metadata = Vec::new();
+    file.take(trailer.metadata).read_to_end(&mut metadata)?;
+    let metadata: Metadata = serde_json::from_slice(&metadata)?;
+    Ok(metadata.next_update.map(Timestamp))
 }
 
 fn system_time(at: Timestamp) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(at.0).unwrap_or(0))
 }
 
-/// A list being written.
-pub struct Saving {
+/// A copy that is being written.
+pub(super) struct PendingFile {
     file: File,
     checksum: Context,
-    /// `None` once it is in its place.
+    /// `None` after the rename.
     temporary: Option<PathBuf>,
     target: PathBuf,
 }
 
-impl Saving {
-    /// Appends to the list.
-    ///
-    /// # Errors
-    /// The disk refuses.
-    pub fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+impl PendingFile {
+    pub(super) fn write(&mut self, piece: &[u8]) -> io::Result<()> {
         self.checksum.update(piece);
         self.file.write_all(piece)
     }
 
-    /// Puts the list in its place, whole and on the disk, or not at all.
-    ///
-    /// # Errors
-    /// The disk refuses; what was there before stays.
-    pub fn commit(mut self, meta: &Meta) -> io::Result<()> {
-        let meta = serde_json::to_vec(meta)?;
-        let length = u32::try_from(meta.len()).unwrap_or(u32::MAX).to_be_bytes();
-        self.write(&meta)?;
+    /// Replaces the old copy atomically and durably.  After an error, the old copy is still there.
+    pub(super) fn commit(mut self, metadata: &Metadata) -> io::Result<()> {
+        let metadata = serde_json::to_vec(metadata)?;
+        let length = u32::try_from(metadata.len()).unwrap_or(u32::MAX).to_be_bytes();
+        self.write(&metadata)?;
         self.write(&length)?;
         let checksum = self.checksum.clone().finish();
         self.file.write_all(checksum.as_ref())?;
@@ -311,15 +301,15 @@ impl Saving {
         if let Some(temporary) = self.temporary.take() {
             fs::rename(temporary, &self.target)?;
         }
-        // The new name is on the disk only when its directory is.
+        // The rename is durable once the directory is synced.
         self.target.parent().map_or(Ok(()), sync_directory)
     }
 }
 
-impl Drop for Saving {
+impl Drop for PendingFile {
     fn drop(&mut self) {
         if let Some(temporary) = &self.temporary {
-            // What is left over is overwritten the next time.
+            // If this fails, the next write overwrites the file.
             let _ = fs::remove_file(temporary);
         }
     }
@@ -341,9 +331,9 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_767_225_600);
     const DAY: i64 = 86_400;
 
-    fn meta(address: &str) -> Meta {
+    fn metadata(address: &str) -> Metadata {
         let validators = Validators { etag: Some("\"1\"".to_owned()), last_modified: None };
-        Meta {
+        Metadata {
             address: address.to_owned(),
             validators,
             fetched: 7,
@@ -352,39 +342,39 @@ mod tests {
     }
 
     fn save(store: &Store, content: &[u8]) {
-        let mut saving = store.begin(ADDRESS).expect("a file");
-        content.chunks(1000).for_each(|piece| saving.write(piece).expect("room"));
-        saving.commit(&meta(ADDRESS)).expect("committed");
+        let mut pending = store.begin(ADDRESS).expect("a file");
+        content.chunks(1000).for_each(|piece| pending.write(piece).expect("room"));
+        pending.commit(&metadata(ADDRESS)).expect("committed");
     }
 
-    fn load(store: &Store) -> io::Result<Option<(Vec<u8>, Meta)>> {
+    fn load(store: &Store) -> io::Result<Option<(Vec<u8>, Metadata)>> {
         let mut content = Vec::new();
-        let meta = store.load(ADDRESS, |piece| {
+        let metadata = store.load(ADDRESS, |piece| {
             content.extend_from_slice(piece);
             Ok(())
         })?;
-        Ok(meta.map(|meta| (content, meta)))
+        Ok(metadata.map(|metadata| (content, metadata)))
     }
 
     #[test]
-    fn what_was_saved_is_loaded() {
+    fn loads_a_committed_copy() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Store::open(directory.path().join("new")).expect("a store");
         assert!(load(&store).expect("readable").is_none());
         for content in [&b""[..], b"list", &[7; 600_000]] {
             save(&store, content);
-            assert_eq!(load(&store).expect("readable"), Some((content.to_vec(), meta(ADDRESS))));
+            assert_eq!(load(&store).expect("readable"), Some((content.to_vec(), metadata(ADDRESS))));
         }
     }
 
     #[test]
-    fn what_was_not_committed_is_not_there() {
+    fn discards_a_copy_that_was_not_committed() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Store::open(directory.path()).expect("a store");
         save(&store, b"first");
-        let mut saving = store.begin(ADDRESS).expect("a file");
-        saving.write(b"second").expect("room");
-        drop(saving);
+        let mut pending = store.begin(ADDRESS).expect("a file");
+        pending.write(b"second").expect("room");
+        drop(pending);
         assert_eq!(
             load(&store).expect("readable").map(|(content, _)| content),
             Some(b"first".to_vec())
@@ -393,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn every_damaged_octet_is_found() {
+    fn detects_each_damaged_byte() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Store::open(directory.path()).expect("a store");
         save(&store, b"the list");
@@ -403,18 +393,18 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[at] ^= 1;
             fs::write(&path, &damaged).expect("room");
-            assert!(load(&store).is_err(), "octet {at}");
+            assert!(load(&store).is_err(), "byte {at}");
             fs::write(&path, &whole[..at]).expect("room");
             assert!(load(&store).is_err(), "cut at {at}");
         }
     }
 
     #[test]
-    fn a_list_that_nobody_names_is_kept_for_a_while() {
+    fn retains_the_copy_of_an_unnamed_address_for_a_while() {
         let directory = tempfile::tempdir().expect("a directory");
         let files = || fs::read_dir(directory.path()).expect("readable").count();
         fs::write(directory.path().join("x.crl.new"), "left over").expect("room");
-        fs::write(directory.path().join("sighted"), "another's").expect("room");
+        fs::write(directory.path().join("sighted"), "not a copy").expect("room");
         let store = Store::open(directory.path()).expect("a store");
         save(&store, b"the list");
         assert_eq!(files(), 2);
@@ -422,23 +412,23 @@ mod tests {
             store.sweep(named, Timestamp(NOW.0 + days * DAY)).expect("swept");
         };
         sweep(&[ADDRESS.into()], 1000);
-        assert_eq!(files(), 2, "it is named");
-        // Its nextUpdate is at day 30; it was set aside at day 10.
+        assert_eq!(files(), 2, "the address is named");
+        // nextUpdate is day 30; the copy is retired at day 10.
         for day in [10, 16, 29] {
             sweep(&[], day);
             assert_eq!(files(), 2, "day {day}");
         }
-        assert!(load(&store).expect("readable").is_some(), "put back, it starts with its list");
+        assert!(load(&store).expect("readable").is_some(), "the address is named again");
         sweep(&[], 28);
         sweep(&[], 34);
-        assert_eq!(files(), 2, "seven days count anew");
+        assert_eq!(files(), 2, "the seven days start again");
         sweep(&[], 35);
         assert_eq!(files(), 1);
         assert!(load(&store).expect("readable").is_none());
     }
 
     #[test]
-    fn a_damaged_list_that_nobody_names_goes_too() {
+    fn removes_a_damaged_copy_of_an_unnamed_address() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Store::open(directory.path()).expect("a store");
         fs::write(store.path(ADDRESS), "garbage").expect("room");
@@ -450,19 +440,19 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_fails_is_told_once() {
+    fn warns_once_about_a_failing_disk() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Store::open(directory.path().join("lists")).expect("a store");
         fs::remove_dir(directory.path().join("lists")).expect("empty");
         for _ in 0..3 {
-            assert!(store.kept(ADDRESS, store.begin(ADDRESS)).is_none());
+            assert!(store.report(ADDRESS, store.begin(ADDRESS)).is_none());
             assert!(store.failing.load(Ordering::Relaxed));
         }
         fs::create_dir(directory.path().join("lists")).expect("room");
-        let saving = store.kept(ADDRESS, store.begin(ADDRESS)).expect("a file");
-        assert!(store.failing.load(Ordering::Relaxed), "an empty file is no proof");
-        saving.commit(&meta(ADDRESS)).expect("committed");
-        store.works();
+        let pending = store.report(ADDRESS, store.begin(ADDRESS)).expect("a file");
+        assert!(store.failing.load(Ordering::Relaxed), "creating a file does not prove that the disk works");
+        pending.commit(&metadata(ADDRESS)).expect("committed");
+        store.report_success();
         assert!(!store.failing.load(Ordering::Relaxed));
     }
 }

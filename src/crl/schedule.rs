@@ -1,22 +1,22 @@
-//! When an address is looked at next.  Pure: the time, and what stands for chance, are arguments.
+//! The time of the next fetch.  Pure: the time and the seed are arguments.
 
 use std::time::Duration;
 
 use crate::x509::crl::RevocationList;
 use crate::x509::time::Timestamp;
 
-/// Bounds of the intervals between two looks at one address.
+/// Bounds of the intervals between two fetches from one address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timing {
-    /// Shortest, and the first wait after a failure.
+    /// Shortest interval, and the first pause after a failure.
     pub min: Duration,
-    /// Longest: how late an unscheduled list may be noticed.
+    /// Longest interval: an unscheduled list is noticed within it.
     pub max: Duration,
-    /// Between two looks at a file, which cost next to nothing.
+    /// Interval for files, which cost next to nothing to check.
     pub file: Duration,
 }
 
-/// The longest wait while no list is fresh, in shortest ones.
+/// Longest pause while no list is fresh, as a multiple of [`Timing::min`].
 const URGENT: u32 = 10;
 
 impl Default for Timing {
@@ -29,15 +29,15 @@ impl Default for Timing {
     }
 }
 
-/// What the list in force says of its successor.
+/// The times in a list that predict its successor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Times {
+pub(super) struct Times {
     /// thisUpdate.
-    pub this_update: Timestamp,
+    pub(super) this_update: Timestamp,
     /// nextUpdate.
-    pub next_update: Option<Timestamp>,
+    pub(super) next_update: Option<Timestamp>,
     /// Next-CRL-Publish.
-    pub next_publish: Option<Timestamp>,
+    pub(super) next_publish: Option<Timestamp>,
 }
 
 impl From<&RevocationList> for Times {
@@ -50,59 +50,60 @@ impl From<&RevocationList> for Times {
     }
 }
 
-/// What the last look at an address brought.
+/// The facts about the last fetch that decide when the next one is due.
 #[derive(Debug, Clone, Copy)]
-pub struct Looked {
-    /// When it was.
-    pub now: Timestamp,
-    /// The list in force after it.
-    pub times: Option<Times>,
-    /// How long the answer may be taken for fresh (RFC 9111 section 4.2), where it says so.
-    pub max_age: Option<Duration>,
-    /// Looks in a row that brought nothing newer although it was due: errors, or the old list.
-    pub in_vain: u32,
-    /// How long the server asked to be left alone (RFC 9110 section 10.2.3).
-    pub retry_after: Option<Duration>,
-    /// A mounted file: no cache, no server to spare.
-    pub is_file: bool,
-    /// Spreads replicas and addresses; any number, another one each time.
-    pub seed: u64,
+pub(super) struct FetchSummary {
+    /// Time of the fetch.
+    pub(super) now: Timestamp,
+    /// Times of the list in force after it.
+    pub(super) times: Option<Times>,
+    /// Freshness lifetime of the response (RFC 9111 section 4.2), if it has one.
+    pub(super) max_age: Option<Duration>,
+    /// Consecutive fetches that returned no newer list although one was due: they failed, or returned
+    /// the old list.
+    pub(super) fruitless: u32,
+    /// The server's Retry-After (RFC 9110 section 10.2.3).
+    pub(super) retry_after: Option<Duration>,
+    /// The address is a file, which has no cache and no server to spare.
+    pub(super) is_file: bool,
+    /// Spreads replicas and addresses.  Any number, different for each fetch.
+    pub(super) seed: u64,
 }
 
-/// When to look again.
+/// Returns the time of the next fetch.
 ///
 /// A successor is expected at Next-CRL-Publish, or a tenth of the validity (at most an hour) before
-/// nextUpdate.  Until then the address is looked at as often as its cache lifetime says, within the
-/// bounds; from then on at the shortest interval, doubled each time in vain, or later if the server
-/// asks for it.  The nearer nextUpdate is the shorter that may be: an issuer that publishes no sooner
-/// than the last second must not cost an hour of refusals.
-pub fn next_look(timing: &Timing, looked: &Looked) -> Timestamp {
-    if looked.is_file {
-        return looked.now.after(timing.file.max(Duration::from_secs(1)));
+/// nextUpdate.  Until then the interval is the response's freshness lifetime, within the bounds.  From
+/// then on it is the shortest interval, doubled with each fruitless fetch, or the server's Retry-After.
+/// The closer nextUpdate is, the shorter the longest pause: an issuer that publishes at the last second
+/// must not cause an hour of refusals.
+pub(super) fn next_fetch(timing: &Timing, last: &FetchSummary) -> Timestamp {
+    if last.is_file {
+        return last.now.after(timing.file.max(Duration::from_secs(1)));
     }
-    let backed_off = back_off(timing, looked.in_vain)
-        .max(looked.retry_after.unwrap_or_default())
-        .min(longest_in_vain(timing, looked))
+    let backed_off = back_off(timing, last.fruitless)
+        .max(last.retry_after.unwrap_or_default())
+        .min(longest_fruitless(timing, last))
         .max(timing.min);
-    let expected = looked.times.and_then(|times| expected(&times)).filter(|at| *at > looked.now);
-    let wait = match (looked.in_vain, expected) {
+    let expected = last.times.and_then(|times| expected(&times)).filter(|at| *at > last.now);
+    let wait = match (last.fruitless, expected) {
         (0, Some(at)) => {
-            let regular = looked.max_age.unwrap_or(timing.max).clamp(timing.min, timing.max);
-            regular.min(at.since(looked.now).max(timing.min))
+            let regular = last.max_age.unwrap_or(timing.max).clamp(timing.min, timing.max);
+            regular.min(at.since(last.now).max(timing.min))
         }
-        (0, None) if looked.times.is_some_and(|times| times.next_update.is_none()) => {
-            looked.max_age.unwrap_or(timing.max).clamp(timing.min, timing.max)
+        (0, None) if last.times.is_some_and(|times| times.next_update.is_none()) => {
+            last.max_age.unwrap_or(timing.max).clamp(timing.min, timing.max)
         }
         _ => backed_off,
     };
-    // Later by up to a tenth, never earlier: a list is not there before it is published.
-    let spread = wait.as_millis().saturating_mul(u128::from(mix(looked.seed) % 1000)) / 10_000;
+    // Up to a tenth later, never earlier: a list does not exist before it is published.
+    let spread = wait.as_millis().saturating_mul(u128::from(mix(last.seed) % 1000)) / 10_000;
     let spread = Duration::from_millis(u64::try_from(spread).unwrap_or(u64::MAX));
-    looked.now.after((wait + spread).max(Duration::from_secs(1)))
+    last.now.after((wait + spread).max(Duration::from_secs(1)))
 }
 
-/// True when a newer list should have been there: an unchanged one is looked for again soon.
-pub fn is_overdue(times: &Times, now: Timestamp) -> bool {
+/// True if a newer list was due.  After an unchanged one, the next fetch follows soon.
+pub(super) fn is_overdue(times: &Times, now: Timestamp) -> bool {
     expected(times).is_some_and(|at| at <= now)
 }
 
@@ -116,24 +117,24 @@ fn expected(times: &Times) -> Option<Timestamp> {
     })
 }
 
-fn back_off(timing: &Timing, in_vain: u32) -> Duration {
-    let factor = 1u32.checked_shl(in_vain.saturating_sub(1)).unwrap_or(u32::MAX);
+fn back_off(timing: &Timing, fruitless: u32) -> Duration {
+    let factor = 1u32.checked_shl(fruitless.saturating_sub(1)).unwrap_or(u32::MAX);
     timing.min.saturating_mul(factor).clamp(timing.min, timing.max.max(timing.min))
 }
 
-/// The longest wait after a look in vain, by how far off nextUpdate is.  While no list is fresh,
-/// devices are refused for want of one.
-fn longest_in_vain(timing: &Timing, looked: &Looked) -> Duration {
+/// Longest pause after a fruitless fetch, by the distance to nextUpdate.  While no list is fresh,
+/// devices are refused because their revocation status is unknown.
+fn longest_fruitless(timing: &Timing, last: &FetchSummary) -> Duration {
     let urgent = timing.min.saturating_mul(URGENT).min(timing.max);
-    match looked.times.map(|times| times.next_update) {
+    match last.times.map(|times| times.next_update) {
         None => urgent,
         Some(None) => timing.max,
-        Some(Some(end)) if end < looked.now => looked.now.since(end).min(urgent),
-        Some(Some(end)) => (end.since(looked.now) / 2).min(timing.max),
+        Some(Some(end)) if end < last.now => last.now.since(end).min(urgent),
+        Some(Some(end)) => (end.since(last.now) / 2).min(timing.max),
     }
 }
 
-/// splitmix64's last steps: neighbouring seeds give unlike numbers.
+/// The finalizer of splitmix64: neighbouring seeds yield unrelated numbers.
 fn mix(seed: u64) -> u64 {
     let x = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -149,8 +150,8 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_767_225_600);
     const DAY: i64 = 86_400;
 
-    fn looked(next_update: i64, next_publish: Option<i64>) -> Looked {
-        Looked {
+    fn summary(next_update: i64, next_publish: Option<i64>) -> FetchSummary {
+        FetchSummary {
             now: NOW,
             times: Some(Times {
                 this_update: NOW,
@@ -158,15 +159,15 @@ mod tests {
                 next_publish: next_publish.map(|at| Timestamp(NOW.0 + at)),
             }),
             max_age: None,
-            in_vain: 0,
+            fruitless: 0,
             retry_after: None,
             is_file: false,
             seed: 0,
         }
     }
 
-    fn wait(looked: &Looked) -> i64 {
-        next_look(&Timing::default(), looked).0 - NOW.0
+    fn wait(summary: &FetchSummary) -> i64 {
+        next_fetch(&Timing::default(), summary).0 - NOW.0
     }
 
     /// `at_least`, and at most a tenth later.
@@ -175,53 +176,53 @@ mod tests {
     }
 
     #[test]
-    fn the_successor_is_expected_before_the_end() {
-        assert_about(wait(&looked(1000, None)), 900);
-        assert_about(wait(&looked(1000, Some(500))), 500);
-        assert_about(wait(&looked(7 * DAY, None)), 3600);
-        assert_about(wait(&looked(100, Some(1))), 30);
+    fn fetches_before_the_list_expires() {
+        assert_about(wait(&summary(1000, None)), 900);
+        assert_about(wait(&summary(1000, Some(500))), 500);
+        assert_about(wait(&summary(7 * DAY, None)), 3600);
+        assert_about(wait(&summary(100, Some(1))), 30);
     }
 
     #[test]
-    fn cache_headers_count_within_the_bounds() {
-        let aged = |age| Looked { max_age: Some(Duration::from_secs(age)), ..looked(DAY, None) };
+    fn follows_cache_headers_within_the_bounds() {
+        let aged = |age| FetchSummary { max_age: Some(Duration::from_secs(age)), ..summary(DAY, None) };
         assert_about(wait(&aged(600)), 600);
         assert_about(wait(&aged(0)), 30);
         assert_about(wait(&aged(1_000_000)), 3600);
-        let short = Looked { max_age: Some(Duration::from_secs(5000)), ..looked(1000, None) };
+        let short = FetchSummary { max_age: Some(Duration::from_secs(5000)), ..summary(1000, None) };
         assert_about(wait(&short), 900);
     }
 
     #[test]
-    fn looks_in_vain_back_off() {
-        for (in_vain, seconds) in [(1, 30), (2, 60), (3, 120), (7, 1920), (8, 3600), (99, 3600)] {
-            assert_about(wait(&Looked { in_vain, ..looked(DAY, None) }), seconds);
-            // Nobody gets in meanwhile.
-            let without = Looked { in_vain, times: None, ..looked(0, None) };
+    fn backs_off_after_fruitless_fetches() {
+        for (fruitless, seconds) in [(1, 30), (2, 60), (3, 120), (7, 1920), (8, 3600), (99, 3600)] {
+            assert_about(wait(&FetchSummary { fruitless, ..summary(DAY, None) }), seconds);
+            // Without a list, devices are refused: the pause is shorter.
+            let without = FetchSummary { fruitless, times: None, ..summary(0, None) };
             assert_about(wait(&without), seconds.min(300));
         }
     }
 
     #[test]
-    fn the_end_of_a_list_is_not_slept_through() {
-        // In vain for long: the issuer publishes at nextUpdate, or later.
+    fn does_not_pause_past_the_end_of_a_list() {
+        // After many fruitless fetches: the issuer publishes at nextUpdate, or later.
         for (next_update, seconds) in
             [(DAY, 3600), (3600, 1800), (200, 100), (10, 30), (-10, 30), (-120, 120), (-DAY, 300)]
         {
-            let looked = Looked { in_vain: 20, ..looked(next_update, None) };
-            assert_about(wait(&looked), seconds);
-            // Nor because a server, or whoever answers for it, asks for that.
-            let asked = Looked { retry_after: Some(Duration::from_secs(1 << 40)), ..looked };
+            let summary = FetchSummary { fruitless: 20, ..summary(next_update, None) };
+            assert_about(wait(&summary), seconds);
+            // A Retry-After does not extend it: an attacker may answer in place of the server.
+            let asked = FetchSummary { retry_after: Some(Duration::from_secs(1 << 40)), ..summary };
             assert_about(wait(&asked), seconds);
         }
     }
 
     #[test]
-    fn a_server_is_left_alone_for_as_long_as_it_asks() {
-        let asks = |seconds| Looked {
-            in_vain: 1,
+    fn obeys_retry_after_within_the_bounds() {
+        let asks = |seconds| FetchSummary {
+            fruitless: 1,
             retry_after: Some(Duration::from_secs(seconds)),
-            ..looked(DAY, None)
+            ..summary(DAY, None)
         };
         for (asked, seconds) in [(0, 30), (29, 30), (120, 120), (3600, 3600), (86_400, 3600)] {
             assert_about(wait(&asks(asked)), seconds);
@@ -229,24 +230,24 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_polled() {
-        assert_eq!(wait(&Looked { is_file: true, in_vain: 5, ..looked(DAY, None) }), 10);
+    fn polls_files_at_their_own_interval() {
+        assert_eq!(wait(&FetchSummary { is_file: true, fruitless: 5, ..summary(DAY, None) }), 10);
     }
 
     proptest! {
         #[test]
-        fn the_next_look_is_within_the_bounds(
+        fn the_next_fetch_is_within_the_bounds(
             next_update in -DAY..400 * DAY,
             publish in proptest::option::of(-DAY..400 * DAY),
             age in proptest::option::of(0u64..10_000_000),
-            in_vain in 0u32..100,
+            fruitless in 0u32..100,
             asked in proptest::option::of(any::<u64>()),
             seed: u64,
         ) {
             let max_age = age.map(Duration::from_secs);
             let retry_after = asked.map(Duration::from_secs);
-            let looked = looked(next_update, publish);
-            let got = wait(&Looked { max_age, in_vain, retry_after, seed, ..looked });
+            let summary = summary(next_update, publish);
+            let got = wait(&FetchSummary { max_age, fruitless, retry_after, seed, ..summary });
             prop_assert!((30..=3960).contains(&got), "{}", got);
         }
     }

@@ -1,4 +1,4 @@
-//! Keeps the addresses that certificates name over a restart, beside the lists.
+//! Stores the addresses that certificates name, so that they survive a restart.
 
 use std::collections::HashSet;
 use std::io;
@@ -18,42 +18,46 @@ use crate::trust::revocation::addresses_seen::{Sighting, Sightings};
 use crate::x509::certificate::{Certificate, Fingerprint};
 use crate::x509::time::Timestamp;
 
-/// What the file is, and the version of its form.
+/// Kind and format version of the file.
 const KIND: &str = "sighted/1";
-/// Octets of the file: ten thousand sightings of certificates of 4 KiB.
+/// Largest file in bytes: ten thousand entries with certificates of 4 KiB.
 const MAX_FILE: u64 = 64 * 1024 * 1024;
-/// Between two writes.
-const SAVE: Duration = Duration::from_secs(5);
-/// Between two looks at what is new: where every certificate names another address, they are taken
-/// up in batches.
-const HEED: Duration = Duration::from_millis(100);
+/// Shortest interval between two writes.
+const SAVE_INTERVAL: Duration = Duration::from_secs(5);
+/// Shortest interval between two batches of new addresses.  It bounds the work if each certificate
+/// names another address.
+const BATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The addresses that certificates name.
-pub(super) struct Sighted {
+pub(super) struct SeenAddresses {
     sightings: Arc<Sightings>,
     file: Option<PathBuf>,
-    /// Not before this is anything new looked at.
-    heed: Instant,
-    /// When to write down what has changed.
-    save: Option<Instant>,
-    /// How many were dropped, as it was told last.
+    /// Earliest time of the next batch.
+    next_batch: Instant,
+    /// Time of the next write; `None` if nothing changed.
+    save_at: Option<Instant>,
+    /// Number of dropped addresses in the last warning.
     dropped: u64,
 }
 
-/// One sighting in the file.
+/// One entry of the file.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct Entry {
     /// Base64 of the issuer's certificate.
     issuer: String,
-    /// Base64 of the anchor's fingerprint, and of the extensions' values.
+    /// Base64 of the anchor's fingerprint.
     anchor: String,
+    /// Base64 of the value of the CRL distribution points extension.
     points: String,
+    /// Base64 of the value of the freshest CRL extension.
     freshest: Option<String>,
+    /// Seconds since 1970.
     seen: i64,
 }
 
-impl Sighted {
-    /// Takes up what was known before the restart.  `None`: certificates are not asked.
+impl SeenAddresses {
+    /// Restores the addresses of the previous run.  Returns `None` if `sightings` is `None`: then
+    /// addresses in certificates are ignored.
     pub(super) fn start(
         sightings: Option<Arc<Sightings>>,
         directory: Option<&Path>,
@@ -62,26 +66,28 @@ impl Sighted {
         let file = directory.map(|directory| directory.join("sighted"));
         if let Some(file) = &file {
             match load(file) {
-                Ok(kept) => sightings.restore(kept),
-                Err(error) => warn!(%error, "the addresses that certificates named are not known"),
+                Ok(entries) => sightings.restore(entries),
+                Err(error) => {
+                    warn!(%error, "CRL addresses that certificates named not restored");
+                }
             }
         }
-        Some(Self { sightings, file, heed: Instant::now(), save: None, dropped: 0 })
+        Some(Self { sightings, file, next_batch: Instant::now(), save_at: None, dropped: 0 })
     }
 
-    /// Comes back when something new was noted; never, when certificates are not asked.
-    pub(super) fn noted(this: Option<&Self>) -> impl Future<Output = ()> + Send + 'static {
-        let this = this.map(|this| (Arc::clone(&this.sightings), this.heed));
+    /// Completes when new addresses were noted; never if `this` is `None`.
+    pub(super) fn changed(this: Option<&Self>) -> impl Future<Output = ()> + Send + 'static {
+        let this = this.map(|this| (Arc::clone(&this.sightings), this.next_batch));
         async move {
-            let Some((sightings, heed)) = this else { return std::future::pending().await };
-            tokio::time::sleep_until(heed).await;
+            let Some((sightings, next_batch)) = this else { return std::future::pending().await };
+            tokio::time::sleep_until(next_batch).await;
             std::future::poll_fn(|context| sightings.poll_changed(context)).await;
         }
     }
 
-    /// What certificates name under the anchors in force.
+    /// Returns the addresses that certificates name under the anchors in force, and drops the others.
     pub(super) fn under(&mut self, anchors: &AnchorSet) -> Vec<Sighting> {
-        // Nothing in force yet is no reason to forget what was.
+        // Before the first response of the directory, keep the addresses of the previous run.
         if anchors.configurations.is_empty() {
             return Vec::new();
         }
@@ -90,13 +96,13 @@ impl Sighted {
             authorities.map(|authority| authority.certificate.fingerprint).collect();
         self.sightings.retain(&in_force);
         let now = Instant::now();
-        self.heed = now + HEED;
-        self.save.get_or_insert(now + SAVE);
+        self.next_batch = now + BATCH_INTERVAL;
+        self.save_at.get_or_insert(now + SAVE_INTERVAL);
         let dropped = self.sightings.dropped();
         if dropped > self.dropped {
             warn!(
-                "certificates name too many addresses of lists: {} were not seen for longest and \
-                 are no longer fetched",
+                "certificates name too many CRL addresses: the {} addresses that were not seen for the \
+                 longest time are no longer fetched",
                 dropped - self.dropped
             );
             self.dropped = dropped;
@@ -104,29 +110,29 @@ impl Sighted {
         self.sightings.all()
     }
 
-    /// How long until something is to be written down.
+    /// Time until the next write.
     pub(super) fn save_in(&self) -> Option<Duration> {
-        self.save.map(|at| at.saturating_duration_since(Instant::now()))
+        self.save_at.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
-    /// What writes down all that is known, if that is due or it is the last time.
+    /// Returns the function that writes the file, if a write is due or `last` is set.
     pub(super) fn save(
         &mut self,
         last: bool,
     ) -> Option<impl FnOnce() -> io::Result<()> + Send + 'static> {
-        if !last && self.save.is_none_or(|at| at > Instant::now()) {
+        if !last && self.save_at.is_none_or(|at| at > Instant::now()) {
             return None;
         }
-        self.save = None;
+        self.save_at = None;
         let (file, sightings) = (self.file.clone()?, Arc::clone(&self.sightings));
         Some(move || save(&file, &sightings.all()))
     }
 }
 
 fn save(file: &Path, sightings: &[Sighting]) -> io::Result<()> {
-    let kept: Vec<Kept> = sightings
+    let entries: Vec<Entry> = sightings
         .iter()
-        .map(|sighting| Kept {
+        .map(|sighting| Entry {
             issuer: STANDARD.encode(sighting.issuer.der()),
             anchor: STANDARD.encode(sighting.anchor.0),
             points: STANDARD.encode(&sighting.points),
@@ -134,7 +140,7 @@ fn save(file: &Path, sightings: &[Sighting]) -> io::Result<()> {
             seen: sighting.seen.0,
         })
         .collect();
-    let json = serde_json::to_vec(&kept)?;
+    let json = serde_json::to_vec(&entries)?;
     atomic::write(file, KIND, &json).map_err(io::Error::other)
 }
 
@@ -143,17 +149,20 @@ fn load(file: &Path) -> Result<Vec<Sighting>, String> {
         Err(AtomicError::Missing(_)) => return Ok(Vec::new()),
         loaded => loaded.map_err(|error| error.to_string())?,
     };
-    let kept: Vec<Kept> =
+    let entries: Vec<Entry> =
         serde_json::from_slice(&loaded.payload).map_err(|error| error.to_string())?;
-    kept.iter().map(restore).collect()
+    entries.iter().map(restore).collect()
 }
 
-fn restore(kept: &Kept) -> Result<Sighting, String> {
+fn restore(entry: &Entry) -> Result<Sighting, String> {
     let bytes = |text: &str| STANDARD.decode(text).map_err(|error| error.to_string());
-    let issuer = Certificate::from_der(&bytes(&kept.issuer)?).map_err(|error| error.to_string())?;
-    let anchor = bytes(&kept.anchor)?.try_into().map_err(|_| "an anchor of another length")?;
-    let freshest = kept.freshest.as_deref().map(bytes).transpose()?;
-    let (points, seen) = (bytes(&kept.points)?, Timestamp(kept.seen));
+    let issuer =
+        Certificate::from_der(&bytes(&entry.issuer)?).map_err(|error| error.to_string())?;
+    let anchor = bytes(&entry.anchor)?
+        .try_into()
+        .map_err(|_| "the anchor's fingerprint does not have 32 bytes")?;
+    let freshest = entry.freshest.as_deref().map(bytes).transpose()?;
+    let (points, seen) = (bytes(&entry.points)?, Timestamp(entry.seen));
     Sighting::new(Arc::new(issuer), Fingerprint(anchor), &points, freshest.as_deref(), seen)
         .map_err(|error| error.to_string())
 }

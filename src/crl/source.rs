@@ -1,4 +1,4 @@
-//! The loop that keeps the latest good list of each address in force.
+//! The loop that keeps the newest valid list of each address in force.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -9,143 +9,151 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::crl::address_state::Point;
-use crate::crl::fetch::{Hangar, Landed, LookError, Plan};
+use crate::crl::address_state::AddressState;
+use crate::crl::fetch::{Fetch, FetchFailure, FetchResult, FetchState};
 use crate::crl::persistence::Store;
-use crate::crl::seen_addresses::Sighted;
-use crate::crl::status::{Board, Metrics, Outcome, Status};
+use crate::crl::seen_addresses::SeenAddresses;
+use crate::crl::status::{Metrics, Outcome, Status, Statuses};
 use crate::crl::transport::Transport;
-use crate::crl::{Clock, Config, Error, Handle, Refresh};
+use crate::crl::{Clock, Config, Error, Handle, Progress, Refresh};
+use crate::runtime::publisher::ConfigurationsInForce;
 use crate::trust::assembly::{ListState, Update};
-use crate::trust::configurations::AnchorSet;
 use crate::x509::certificate::{Certificate, Fingerprint};
 use crate::x509::time::Timestamp;
 
-/// The running part.
+/// The task that fetches lists.
 pub struct Source {
     pub(super) config: Config,
-    hangar: Arc<Hangar>,
-    pub(super) anchors: watch::Receiver<Arc<AnchorSet>>,
+    fetch_state: Arc<FetchState>,
+    pub(super) in_force: watch::Receiver<ConfigurationsInForce>,
     updates: mpsc::Sender<Update>,
     commands: mpsc::Receiver<Refresh>,
-    pub(super) board: Board,
+    pub(super) statuses: Statuses,
     pub(super) metrics: Metrics,
+    progress: watch::Sender<Progress>,
+    /// Generation whose configurations were processed last.
+    pub(super) generation: u64,
     clock: Clock,
-    pub(super) points: BTreeMap<Arc<str>, Point>,
-    /// Addresses that are none to fetch from.
-    pub(super) unfit: BTreeSet<Arc<str>>,
-    /// Entries of the settings that fit no authority, as they were told last.
+    pub(super) addresses: BTreeMap<Arc<str>, AddressState>,
+    /// Named addresses that cannot be fetched from.
+    pub(super) unusable: BTreeSet<Arc<str>>,
+    /// Entries of the settings that match no authority, as of the last warning.
     pub(super) unmatched: Vec<String>,
     pub(super) signers: Arc<Vec<Arc<Certificate>>>,
-    /// Those of the signers that the directory names.
+    /// The signers that a directory names.
     pub(super) authorities: BTreeSet<Fingerprint>,
-    pub(super) sighted: Option<Sighted>,
-    /// When the files of addresses that nobody names were looked through.
+    pub(super) seen: Option<SeenAddresses>,
+    /// Time of the last sweep of copies on disk.
     swept: Option<Timestamp>,
-    flights: JoinSet<Landed>,
-    /// Which address, and which of its points.
-    pub(super) in_flight: HashMap<Id, (Arc<str>, u64)>,
-    /// How many points there were.
-    pub(super) born: u64,
+    fetches: JoinSet<FetchResult>,
+    /// Address and state ID of each running fetch.
+    pub(super) running: HashMap<Id, (Arc<str>, u64)>,
+    /// ID of the newest address state.
+    pub(super) last_id: u64,
 }
 
-/// The longest sleep: a clock that was set is noticed within it.
-const LONGEST_NAP: Duration = Duration::from_secs(30);
-/// Between two looks through the files of addresses that nobody names.
-const SWEEP: Duration = Duration::from_secs(3600);
+/// Longest pause of the loop.  A change of the system clock is noticed within it.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// Interval between two sweeps of the copies of addresses that are no longer named.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
 impl Source {
-    /// A source for the addresses of `anchors`, which sends what it finds to `updates`.
+    /// Creates a source for the addresses of the configurations in force.  It sends lists to `updates`.
     ///
     /// # Errors
     /// See [`Error`].
     pub fn new(
         config: Config,
-        anchors: watch::Receiver<Arc<AnchorSet>>,
+        in_force: watch::Receiver<ConfigurationsInForce>,
         updates: mpsc::Sender<Update>,
         metrics: Metrics,
         clock: Clock,
     ) -> Result<(Self, Handle), Error> {
         let store = config.directory.as_ref().map(Store::open).transpose()?;
-        let sighted = Sighted::start(config.sightings.clone(), config.directory.as_deref());
+        let seen = SeenAddresses::start(config.sightings.clone(), config.directory.as_deref());
         let transport = Transport::new(config.transport.clone())?;
         let permits = Semaphore::new(config.parallel.max(1));
         let (sender, commands) = mpsc::channel(16);
-        let board = Board::default();
-        let handle = Handle { commands: sender, board: board.clone() };
+        let (progress, watched_progress) = watch::channel(Progress::default());
+        let statuses = Statuses::default();
+        let handle =
+            Handle { commands: sender, statuses: statuses.clone(), progress: watched_progress };
+        let fetch_state = FetchState { transport, store, permits, clock: Arc::clone(&clock) };
         let source = Self {
             config,
-            hangar: Arc::new(Hangar { transport, store, permits, clock: Arc::clone(&clock) }),
-            anchors,
+            fetch_state: Arc::new(fetch_state),
+            in_force,
             updates,
             commands,
-            board,
+            statuses,
             metrics,
+            progress,
+            generation: 0,
             clock,
-            points: BTreeMap::new(),
-            unfit: BTreeSet::new(),
+            addresses: BTreeMap::new(),
+            unusable: BTreeSet::new(),
             unmatched: Vec::new(),
             signers: Arc::default(),
             authorities: BTreeSet::new(),
-            sighted,
+            seen,
             swept: None,
-            flights: JoinSet::new(),
-            in_flight: HashMap::new(),
-            born: 0,
+            fetches: JoinSet::new(),
+            running: HashMap::new(),
+            last_id: 0,
         };
         Ok((source, handle))
     }
 
-    /// Runs until `stop`, or until nobody is left to tell or to be told.
+    /// Runs until `stop` is signalled, or the publisher is gone.
     pub async fn run(mut self, stop: CancellationToken) {
         self.reconcile().await;
         loop {
-            self.launch();
+            self.start_fetches();
             self.sweep().await;
-            self.keep_sighted(false).await;
-            let nap = self.nap();
-            let noted = Sighted::noted(self.sighted.as_ref());
+            self.save_seen(false).await;
+            let pause = self.pause();
+            let seen_changed = SeenAddresses::changed(self.seen.as_ref());
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.updates.closed() => break,
-                changed = self.anchors.changed() => match changed {
+                changed = self.in_force.changed() => match changed {
                     Ok(()) => self.reconcile().await,
                     Err(_) => break,
                 },
-                () = noted => self.reconcile().await,
+                () = seen_changed => self.reconcile().await,
                 Some(refresh) = self.commands.recv() => self.refresh(refresh),
-                Some(landed) = self.flights.join_next_with_id() => self.landed(landed).await,
-                () = tokio::time::sleep(nap) => {}
+                Some(finished) = self.fetches.join_next_with_id() => self.finish(finished).await,
+                () = tokio::time::sleep(pause) => {}
             }
         }
-        self.keep_sighted(true).await;
+        self.save_seen(true).await;
     }
 
-    /// Writes down which addresses certificates named, when that has changed or it is the last time.
-    async fn keep_sighted(&mut self, last: bool) {
-        let Some(saving) = self.sighted.as_mut().and_then(|sighted| sighted.save(last)) else {
+    /// Writes the addresses that certificates name, if they changed or `last` is set.
+    async fn save_seen(&mut self, last: bool) {
+        let Some(save) = self.seen.as_mut().and_then(|seen| seen.save(last)) else {
             return;
         };
-        let saved = tokio::task::spawn_blocking(saving).await;
-        if let (Ok(saved), Some(store)) = (saved, &self.hangar.store) {
-            store.kept("addresses named by certificates", saved);
+        let saved = tokio::task::spawn_blocking(save).await;
+        if let (Ok(saved), Some(store)) = (saved, &self.fetch_state.store) {
+            store.report("addresses named by certificates", saved);
         }
     }
 
-    /// Lets go of the files of addresses that nobody has named for long.
+    /// Removes the copies of addresses that have not been named for a long time.
     async fn sweep(&mut self) {
         let now = self.now();
-        // Nothing in force yet is no reason to forget what was.
-        let nothing_known = self.anchors.borrow().configurations.is_empty();
-        let is_due = self.swept.is_none_or(|at| now.since(at) >= SWEEP || now < at);
-        let Some(store) = self.hangar.store.clone().filter(|_| is_due && !nothing_known) else {
+        // Before the first response of the directory, keep the copies of the previous run.
+        let nothing_known = self.in_force.borrow().configurations.configurations.is_empty();
+        let is_due = self.swept.is_none_or(|at| now.since(at) >= SWEEP_INTERVAL || now < at);
+        let Some(store) = self.fetch_state.store.clone().filter(|_| is_due && !nothing_known) else {
             return;
         };
         self.swept = Some(now);
-        let named: Vec<Arc<str>> = self.points.keys().cloned().collect();
+        let named: Vec<Arc<str>> = self.addresses.keys().cloned().collect();
         let swept = tokio::task::spawn_blocking(move || store.sweep(&named, now)).await;
         if let Ok(Err(error)) = swept {
-            warn!(%error, "old lists on disk were not looked through");
+            warn!(%error, "sweep of old CRL copies failed");
         }
     }
 
@@ -153,181 +161,201 @@ impl Source {
         (self.clock)()
     }
 
-    /// Looks through the files soon: addresses are no longer named.
+    /// Makes the next sweep due, after addresses were removed.
     pub(super) fn sweep_soon(&mut self) {
         self.swept = None;
     }
 
+    pub(super) fn report_progress(&self) {
+        let unattempted = self.addresses.values().filter(|state| !state.was_attempted()).count();
+        self.progress.send_replace(Progress { generation: self.generation, unattempted });
+    }
+
     pub(super) async fn send(&self, address: Arc<str>, state: ListState) {
-        // Nobody listens any longer: `run` sees it too.
+        // An error means that the publisher is gone; `run` ends then.
         let _ = self.updates.send(Update::Lists { address, state }).await;
     }
 
     fn refresh(&mut self, refresh: Refresh) {
-        let mut looks = Vec::new();
+        let mut fetches = Vec::new();
         let now = self.now();
-        for (address, point) in &mut self.points {
+        for (address, state) in &mut self.addresses {
             if refresh.address.as_deref().is_some_and(|wanted| wanted != &**address) {
                 continue;
             }
-            let (done, look) = oneshot::channel();
-            point.waiting.push(done);
-            point.past_caches = true;
-            if refresh.anew {
-                warn!(crl.address = &**address, "its list is taken anew, whatever is in force");
-                point.anew = true;
+            let (done, fetch) = oneshot::channel();
+            state.waiting.push(done);
+            state.bypass_caches = true;
+            if refresh.accept_rollback {
+                warn!(crl.address = &**address, "refresh accepts a list older than the one in force");
+                state.accept_rollback = true;
             }
-            point.again = point.flying;
-            point.due = now;
-            looks.push(look);
+            state.fetch_again = state.is_fetching;
+            state.next_fetch = now;
+            fetches.push(fetch);
         }
-        // Whoever asked may have gone.
-        let _ = refresh.started.send(looks);
+        // An error means that the caller is gone.
+        let _ = refresh.started.send(fetches);
     }
 
-    /// Starts what is due.
-    fn launch(&mut self) {
+    /// Starts the fetches that are due.
+    fn start_fetches(&mut self) {
         let now = self.now();
-        for (address, point) in &mut self.points {
-            if point.flying || !point.is_due(now) {
+        for (address, state) in &mut self.addresses {
+            if state.is_fetching || !state.is_due(now) {
                 continue;
             }
-            let anew = point.loaded && std::mem::take(&mut point.anew);
-            let keep = self.hangar.store.is_some() && point.keep(now, &self.config.timing);
-            let plan = Plan {
+            let accept_rollback = state.loaded && std::mem::take(&mut state.accept_rollback);
+            let write_copy = self.fetch_state.store.is_some()
+                && state.needs_copy(now, &self.config.timing);
+            let fetch = Fetch {
                 address: Arc::clone(address),
-                location: point.location.clone(),
-                wanted: point.wanted.clone(),
+                location: state.location.clone(),
+                expected: state.expected.clone(),
                 signers: Arc::clone(&self.signers),
-                in_force: point.list.clone().filter(|_| !anew),
-                known: point.known(keep || anew),
-                keep,
-                past_caches: point.past_caches,
+                in_force: state.list.clone().filter(|_| !accept_rollback),
+                known: state.known_version(write_copy || accept_rollback),
+                write_copy,
+                bypass_caches: state.bypass_caches,
             };
-            let hangar = Arc::clone(&self.hangar);
-            let flight = if point.loaded {
-                point.past_caches = false;
-                self.flights.spawn(hangar.fetch(plan))
+            let fetch_state = Arc::clone(&self.fetch_state);
+            let task = if state.loaded {
+                state.bypass_caches = false;
+                self.fetches.spawn(fetch_state.fetch(fetch))
             } else {
-                self.flights.spawn(hangar.load(plan))
+                self.fetches.spawn(fetch_state.load(fetch))
             };
-            point.flying = true;
-            self.in_flight.insert(flight.id(), (Arc::clone(address), point.born));
+            state.is_fetching = true;
+            self.running.insert(task.id(), (Arc::clone(address), state.id));
         }
     }
 
-    async fn landed(&mut self, landed: Result<(Id, Landed), JoinError>) {
-        let (id, landed) = match landed {
-            Ok(landed) => landed,
-            Err(error) => (error.id(), Landed::Failed(LookError::Aborted)),
+    /// Applies the result of a fetch.
+    async fn finish(&mut self, finished: Result<(Id, FetchResult), JoinError>) {
+        let (task, result) = match finished {
+            Ok(finished) => finished,
+            Err(error) => (error.id(), FetchResult::Failed(FetchFailure::Aborted)),
         };
-        let Some((address, born)) = self.in_flight.remove(&id) else { return };
+        let Some((address, id)) = self.running.remove(&task) else { return };
         let now = self.now();
-        let timing = &self.config.timing;
-        let Some(point) = self.points.get_mut(&address) else { return };
-        point.flying = false;
-        if point.born != born {
+        let Some(state) = self.addresses.get_mut(&address) else { return };
+        state.is_fetching = false;
+        if state.id != id {
             return;
         }
-        let mut news = None;
-        match landed {
-            Landed::Loaded(found) => {
-                point.loaded = true;
-                // What was fetched meanwhile is no older than its copy, which may not be its own.
-                if let Some((list, meta)) = found.filter(|_| point.list.is_none()) {
-                    info!(
-                        crl.address = &*address,
-                        crl.entries = list.entries(),
-                        "loaded from disk"
-                    );
-                    point.validators = meta.validators;
-                    point.fetched = Some(Timestamp(meta.fetched));
-                    point.from_disk = true;
-                    point.kept = true;
-                    point.list = Some(Arc::clone(&list));
-                    news = Some(ListState::InForce(list));
-                }
-            }
-            Landed::Unchanged { validators, max_age, kept } => {
-                self.metrics.looked(&address, Outcome::Unchanged);
-                point.kept |= kept;
-                point.validators = validators;
-                point.succeeded(now, max_age, timing);
-            }
-            Landed::New { list, validators, max_age, kept } => {
-                self.metrics.looked(&address, Outcome::New);
-                point.kept = kept;
-                info!(
-                    crl.address = &*address,
-                    crl.number = list.number.map(tracing::field::display),
-                    crl.entries = list.entries(),
-                    "a new list"
-                );
-                point.validators = validators;
-                point.list = Some(Arc::clone(&list));
-                point.succeeded(now, max_age, timing);
-                news = Some(ListState::InForce(list));
-            }
-            Landed::Failed(failure) => {
-                let result = match &failure {
-                    LookError::Fetch(_) | LookError::Aborted => Outcome::Unreachable,
-                    LookError::List(_) | LookError::Rejected(_) => Outcome::Refused,
-                };
-                self.metrics.looked(&address, result);
-                let why = failure.to_string();
-                match &failure {
-                    LookError::Rejected(_) => {
-                        error!(crl.address = &*address, error = why, "the old list stays in force");
-                    }
-                    _ => warn!(crl.address = &*address, error = why, "no list was fetched"),
-                }
-                if result == Outcome::Refused && point.list.is_none() {
-                    let why = format!("{address}: {why}");
-                    news = Some(ListState::Unusable { issuers: point.wanted.issuers(), why });
-                }
-                let retry_after = match failure {
-                    LookError::Fetch(error) => error.retry_after(),
-                    _ => None,
-                };
-                point.failed(now, why, retry_after, timing);
-            }
-        }
-        self.metrics.in_force(&address, point);
-        let first_look = point.loaded && point.looks() == 0;
+        let update = apply(&address, state, result, now, &self.config, &self.metrics);
+        self.metrics.in_force(&address, state);
+        let needs_first_fetch = state.loaded && !state.was_fetched();
         let mut waiting = Vec::new();
-        if point.again || first_look {
-            point.again = false;
-            point.due = now;
+        if state.fetch_again || needs_first_fetch {
+            state.fetch_again = false;
+            state.next_fetch = now;
         } else {
-            waiting = std::mem::take(&mut point.waiting);
+            waiting = std::mem::take(&mut state.waiting);
         }
-        self.board.put(&address, Status::of(&address, point));
-        // By a switch, a list says where its deltas are.
+        self.statuses.put(&address, Status::of(&address, state));
+        self.report_progress();
         let names_deltas = |state: &ListState| match state {
             ListState::InForce(list) => !list.freshest.is_empty(),
             _ => false,
         };
-        let renewed = self.sighted.is_some() && news.as_ref().is_some_and(names_deltas);
-        if let Some(state) = news {
-            self.send(address, state).await;
+        let addresses_changed = self.seen.is_some() && update.as_ref().is_some_and(names_deltas);
+        if let Some(update) = update {
+            self.send(address, update).await;
         }
-        // Not before the list is on its way to be in force.
+        // Callers are answered after the list was sent to the publisher.
         for done in waiting {
-            // Whoever asked may have gone.
+            // An error means that the caller is gone.
             let _ = done.send(());
         }
-        if renewed {
+        if addresses_changed {
             self.reconcile().await;
         }
     }
 
-    /// Until the next address is due.
-    fn nap(&self) -> Duration {
+    /// Time until the next fetch or write is due.
+    fn pause(&self) -> Duration {
         let now = self.now();
-        let next = self.points.values().filter(|point| !point.flying).map(|point| point.due).min();
-        // Due times are whole seconds, so the last one is slept to its end.
-        let nap = next
-            .map_or(LONGEST_NAP, |due| due.since(now).clamp(Duration::from_secs(1), LONGEST_NAP));
-        self.sighted.as_ref().and_then(Sighted::save_in).map_or(nap, |save| nap.min(save))
+        let idle = self.addresses.values().filter(|state| !state.is_fetching);
+        let next = idle.map(|state| state.next_fetch).min();
+        // Times are whole seconds, so a fetch that is due within this second waits for its end.
+        let pause =
+            next.map_or(MAX_PAUSE, |at| at.since(now).clamp(Duration::from_secs(1), MAX_PAUSE));
+        let save = self.seen.as_ref().and_then(SeenAddresses::save_in);
+        save.map_or(pause, |save| pause.min(save))
+    }
+}
+
+/// Applies the result of a fetch to the state of its address.  Returns the update for the publisher.
+fn apply(
+    address: &str,
+    state: &mut AddressState,
+    result: FetchResult,
+    now: Timestamp,
+    config: &Config,
+    metrics: &Metrics,
+) -> Option<ListState> {
+    match result {
+        FetchResult::Loaded(found) => {
+            state.loaded = true;
+            // A list that was fetched meanwhile is at least as new as the copy.
+            let (list, metadata) = found.filter(|_| state.list.is_none())?;
+            info!(crl.address = address, crl.entries = list.entries(), "CRL loaded from disk");
+            state.validators = metadata.validators;
+            state.fetched = Some(Timestamp(metadata.fetched));
+            state.from_disk = true;
+            state.has_copy = true;
+            state.list = Some(Arc::clone(&list));
+            Some(ListState::InForce(list))
+        }
+        FetchResult::Unchanged { validators, max_age, copied } => {
+            metrics.fetched(address, Outcome::Unchanged);
+            state.has_copy |= copied;
+            state.validators = validators;
+            state.succeeded(now, max_age, &config.timing);
+            None
+        }
+        FetchResult::New { list, validators, max_age, copied } => {
+            metrics.fetched(address, Outcome::New);
+            state.has_copy = copied;
+            info!(
+                crl.address = address,
+                crl.number = list.number.map(tracing::field::display),
+                crl.entries = list.entries(),
+                "CRL updated"
+            );
+            state.validators = validators;
+            state.list = Some(Arc::clone(&list));
+            state.succeeded(now, max_age, &config.timing);
+            Some(ListState::InForce(list))
+        }
+        FetchResult::Failed(failure) => {
+            let outcome = match &failure {
+                FetchFailure::Fetch(_) | FetchFailure::Aborted => Outcome::Unreachable,
+                FetchFailure::List(_) | FetchFailure::Rejected(_) => Outcome::Refused,
+            };
+            metrics.fetched(address, outcome);
+            let why = failure.to_string();
+            match &failure {
+                FetchFailure::Rejected(_) => {
+                    error!(
+                        crl.address = address,
+                        error = why,
+                        "CRL rejected; the old list stays in force"
+                    );
+                }
+                _ => warn!(crl.address = address, error = why, "CRL not fetched"),
+            }
+            let unusable = (outcome == Outcome::Refused && state.list.is_none()).then(|| {
+                let issuers = state.expected.issuers();
+                ListState::Unusable { issuers, why: format!("{address}: {why}") }
+            });
+            let retry_after = match failure {
+                FetchFailure::Fetch(error) => error.retry_after(),
+                _ => None,
+            };
+            state.failed(now, why, retry_after, &config.timing);
+            unusable
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What is known of each address, for people and for metrics.
+//! Status and metrics of each address.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,68 +10,67 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
-use crate::crl::address_state::{Namer, Point, Wanted};
+use crate::crl::address_state::{AddressState, Expected, Referrer};
 use crate::x509::crl::{Kind, RevocationList};
 use crate::x509::time::Timestamp;
 
-/// One address.  Times are RFC 3339.
+/// Status of one address.  Times are RFC 3339.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// The address.
+    /// URL of the list, as the authorities name it.
     pub address: String,
-    /// The authorities that name it.
+    /// The authorities that name the address.
     pub authorities: Vec<String>,
-    /// What is demanded of each of them.
+    /// Rules for the lists of each of them.
     pub policies: Vec<PolicyStatus>,
     /// The list in force.
     pub list: Option<ListStatus>,
-    /// When the address was last fetched from (not: loaded from disk).
+    /// Time of the last successful fetch.  A load from disk does not count.
     pub fetched: Option<String>,
-    /// The list was loaded from disk and the network has not confirmed it yet.
+    /// The list was loaded from disk, and no fetch has confirmed it yet.
     pub from_disk: bool,
-    /// A copy of the list in force is on disk; without one a restart has to wait for the network, or
-    /// begins with an older list.
+    /// A copy of the list in force is on disk.  Without one, a restart waits for the network.
     pub kept: bool,
-    /// When it is looked at next; never, when it is no address to fetch from.
+    /// Time of the next fetch; `None` if the address is not usable.
     pub next_fetch: Option<String>,
-    /// When and why the last look failed, until one succeeds.
+    /// The last failure, until a fetch succeeds.
     pub last_error: Option<ErrorStatus>,
 }
 
-/// What is demanded of the lists of one authority.
+/// Rules for the lists of one authority.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyStatus {
-    /// The authority.
+    /// Name of the authority.
     pub authority: String,
     /// SHA-256 of its SubjectPublicKeyInfo.
     pub key: String,
-    /// `require` or `if-available`: nobody looks at an address for an authority that is `off`.
+    /// `require` or `if-available`.  Lists of authorities with mode `off` are not fetched.
     pub mode: &'static str,
-    /// How long past nextUpdate its lists still decide.
+    /// Time after nextUpdate during which a list is still used.
     pub grace_seconds: u64,
-    /// Its complete list decides only together with a fresh delta.
+    /// A complete list is used only together with a fresh delta.
     pub require_delta: bool,
 }
 
-/// A list in force.
+/// Status of a list in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ListStatus {
     /// `complete` or `delta`.
     pub kind: &'static str,
-    /// Its issuer.
+    /// Name of the issuer.
     pub issuer: String,
     /// cRLNumber.
     pub number: Option<String>,
     /// BaseCRLNumber.
     pub base_number: Option<String>,
-    /// How many certificates it names.
+    /// Number of revoked certificates.
     pub entries: usize,
-    /// Octets of its DER.
+    /// Length of the DER encoding in bytes.
     pub bytes: u64,
-    /// Octets it occupies in memory.
+    /// Memory use in bytes.
     pub resident_bytes: usize,
     /// thisUpdate.
     pub this_update: String,
@@ -79,39 +78,39 @@ pub struct ListStatus {
     pub next_update: Option<String>,
 }
 
-/// A failure.
+/// A failed fetch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ErrorStatus {
-    /// When.
+    /// Time of the failure.
     pub at: String,
-    /// What.
+    /// Reason.
     pub error: String,
 }
 
 impl Status {
-    pub(super) fn of(address: &str, point: &Point) -> Self {
+    pub(super) fn of(address: &str, state: &AddressState) -> Self {
         Self {
             address: address.to_owned(),
-            authorities: point.wanted.issuers().iter().map(ToString::to_string).collect(),
-            policies: point.wanted.authorities.iter().map(PolicyStatus::from).collect(),
-            list: point.list.as_ref().map(|list| ListStatus::from(&**list)),
-            fetched: point.fetched.map(|at| at.to_string()),
-            from_disk: point.from_disk,
-            kept: point.kept,
-            next_fetch: Some(point.due.to_string()),
-            last_error: point
+            authorities: state.expected.issuers().iter().map(ToString::to_string).collect(),
+            policies: state.expected.authorities.iter().map(PolicyStatus::from).collect(),
+            list: state.list.as_ref().map(|list| ListStatus::from(&**list)),
+            fetched: state.fetched.map(|at| at.to_string()),
+            from_disk: state.from_disk,
+            kept: state.has_copy,
+            next_fetch: Some(state.next_fetch.to_string()),
+            last_error: state
                 .last_error
                 .as_ref()
                 .map(|(at, error)| ErrorStatus { at: at.to_string(), error: error.clone() }),
         }
     }
 
-    /// Of an address that is none to fetch from.
-    pub(super) fn unfit(address: &str, wanted: &Wanted, now: Timestamp, why: String) -> Self {
+    /// Status of an address that cannot be fetched from.
+    pub(super) fn unusable(address: &str, expected: &Expected, now: Timestamp, why: String) -> Self {
         Self {
             address: address.to_owned(),
-            authorities: wanted.issuers().iter().map(ToString::to_string).collect(),
-            policies: wanted.authorities.iter().map(PolicyStatus::from).collect(),
+            authorities: expected.issuers().iter().map(ToString::to_string).collect(),
+            policies: expected.authorities.iter().map(PolicyStatus::from).collect(),
             list: None,
             fetched: None,
             from_disk: false,
@@ -122,8 +121,8 @@ impl Status {
     }
 }
 
-impl From<&Namer> for PolicyStatus {
-    fn from(authority: &Namer) -> Self {
+impl From<&Referrer> for PolicyStatus {
+    fn from(authority: &Referrer) -> Self {
         Self {
             authority: authority.name.to_string(),
             key: authority.key.to_string(),
@@ -154,13 +153,13 @@ impl From<&RevocationList> for ListStatus {
     }
 }
 
-/// Where statuses are put up for others to read.
+/// The statuses of all addresses, shared with the handles.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Board(Arc<Mutex<BTreeMap<Arc<str>, Status>>>);
+pub(super) struct Statuses(Arc<Mutex<BTreeMap<Arc<str>, Status>>>);
 
-impl Board {
+impl Statuses {
     pub(super) fn read(&self) -> Vec<Status> {
-        // A panic elsewhere leaves the statuses readable.
+        // Each statement leaves the map consistent, so a poisoned lock is usable.
         let statuses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         statuses.values().cloned().collect()
     }
@@ -182,8 +181,8 @@ pub struct Metrics {
     next_update: Family<Address, Gauge>,
     entries: Family<Address, Gauge>,
     bytes: Family<Address, Gauge>,
-    kept: Family<Address, Gauge>,
-    looks: Family<Look, Counter>,
+    has_copy: Family<Address, Gauge>,
+    fetches: Family<FetchLabels, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -192,63 +191,63 @@ struct Address {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Look {
+struct FetchLabels {
     address: String,
     result: Outcome,
 }
 
-/// How a look at an address ended.
+/// Result of a fetch, as the value of a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(super) enum Outcome {
     New,
     Unchanged,
-    /// Nothing could be fetched.
+    /// The transfer failed.
     Unreachable,
-    /// What was fetched is not used.
+    /// The response is not a usable list, or may not replace the list in force.
     Refused,
 }
 
 impl Metrics {
-    /// Puts the metrics up.
+    /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("crl");
         registry.register_with_unit(
             "this_update_time",
-            "When the list in force was issued, since 1970; now minus this is its age",
+            "thisUpdate of the list in force, since 1970",
             Unit::Seconds,
             self.this_update.clone(),
         );
         registry.register_with_unit(
             "next_update_time",
-            "When the list in force goes stale, since 1970",
+            "nextUpdate of the list in force, since 1970; 0 if it has none",
             Unit::Seconds,
             self.next_update.clone(),
         );
         registry.register(
             "entries",
-            "Certificates that the list in force names",
+            "Revoked certificates in the list in force",
             self.entries.clone(),
         );
         registry.register_with_unit(
             "resident",
-            "Octets that the list in force occupies",
+            "Memory used by the list in force",
             Unit::Bytes,
             self.bytes.clone(),
         );
         registry.register(
             "kept",
-            "1 while a copy of the list in force is on disk, else 0",
-            self.kept.clone(),
+            "1 if a copy of the list in force is on disk, else 0",
+            self.has_copy.clone(),
         );
-        registry.register("looks", "Looks at an address, by result", self.looks.clone());
+        registry.register("looks", "Fetches, by result", self.fetches.clone());
     }
 
-    pub(super) fn looked(&self, address: &str, result: Outcome) {
-        self.looks.get_or_create(&Look { address: address.to_owned(), result }).inc();
+    pub(super) fn fetched(&self, address: &str, result: Outcome) {
+        self.fetches.get_or_create(&FetchLabels { address: address.to_owned(), result }).inc();
     }
 
-    pub(super) fn in_force(&self, address: &str, point: &Point) {
-        let Some(list) = &point.list else { return };
+    pub(super) fn in_force(&self, address: &str, state: &AddressState) {
+        let Some(list) = &state.list else { return };
         let label = Address { address: address.to_owned() };
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let time = |at: Timestamp| at.0;
@@ -256,15 +255,15 @@ impl Metrics {
         self.next_update.get_or_create(&label).set(list.next_update.map_or(0, time));
         self.entries.get_or_create(&label).set(count(list.entries()));
         self.bytes.get_or_create(&label).set(count(list.resident_bytes()));
-        self.kept.get_or_create(&label).set(i64::from(point.kept));
+        self.has_copy.get_or_create(&label).set(i64::from(state.has_copy));
     }
 
-    pub(super) fn gone(&self, address: &str) {
+    pub(super) fn remove(&self, address: &str) {
         let label = Address { address: address.to_owned() };
         self.this_update.remove(&label);
         self.next_update.remove(&label);
         self.entries.remove(&label);
         self.bytes.remove(&label);
-        self.kept.remove(&label);
+        self.has_copy.remove(&label);
     }
 }

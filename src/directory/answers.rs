@@ -2,15 +2,16 @@
 
 use std::io::Write;
 
-use axum::body::{Body, Bytes};
-use axum::http::header::{self, HeaderName};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::response::Response;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{HeaderMap, Response, StatusCode};
 use serde_json::{Map, Value};
 
 use crate::directory::errors::Fault;
+use crate::http::reply::Reply;
 
 /// What is answered when all went well.
 pub(super) enum Answer {
@@ -71,7 +72,7 @@ fn is_never(parameter: &str) -> bool {
 const JSON: &str = "application/json;odata.metadata=minimal;odata.streaming=true;\
                     IEEE754Compatible=false;charset=utf-8";
 
-pub(super) fn success(answer: Answer, gzip: bool) -> Response {
+pub(super) fn success(answer: Answer, gzip: bool) -> Reply {
     let (status, object, tag) = match answer {
         Answer::Object(object, version) => (StatusCode::OK, object, Some(entity_tag(version))),
         Answer::List(object, tag) => (StatusCode::OK, object, Some(tag)),
@@ -122,7 +123,7 @@ fn pack(bytes: &[u8]) -> Option<Vec<u8>> {
 
 const CHALLENGE: &str = "Bearer realm=\"anchorgate directory\"";
 
-pub(super) fn failure(fault: &Fault, json: String) -> Response {
+pub(super) fn failure(fault: &Fault, json: String) -> Reply {
     let mut response = reply(fault.status(), Some(JSON), json.into());
     match fault {
         // A request without a token has done nothing wrong yet (RFC 6750 section 3.1).
@@ -139,8 +140,8 @@ pub(super) fn failure(fault: &Fault, json: String) -> Response {
     response
 }
 
-fn reply(status: StatusCode, media_type: Option<&'static str>, body: Bytes) -> Response {
-    let mut response = Response::new(Body::from(body));
+fn reply(status: StatusCode, media_type: Option<&'static str>, body: Bytes) -> Reply {
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     if let Some(media_type) = media_type {
         insert(&mut response, header::CONTENT_TYPE, media_type);
@@ -148,7 +149,7 @@ fn reply(status: StatusCode, media_type: Option<&'static str>, body: Bytes) -> R
     response
 }
 
-pub(super) fn insert(response: &mut Response, name: HeaderName, value: &str) {
+pub(super) fn insert(response: &mut Reply, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
     }

@@ -1,6 +1,6 @@
 //! `certificateBasedApplicationConfigurations` and the authorities contained in them.
 
-use axum::http::Method;
+use hyper::Method;
 use serde_json::{Map, Value};
 
 use crate::directory::errors::Fault;

@@ -1,6 +1,6 @@
 //! `mutualTlsOauthConfigurations`.
 
-use axum::http::Method;
+use hyper::Method;
 use serde_json::Value;
 
 use crate::directory::errors::Fault;

@@ -9,7 +9,7 @@
 //! is of another directory, and when it is of this one in another time (put back from a copy).  The
 //! reader begins again then; a part of the changes is never answered as if it were all.
 
-use axum::http::Method;
+use hyper::Method;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
@@ -83,7 +83,7 @@ pub(super) async fn delta(call: &Call) -> Result<Answer, Fault> {
     let patience = call.preferred_wait().unwrap_or_default().min(call.max_wait);
     if found.is_empty() && wait && !patience.is_zero() {
         let seen = token.since.seen;
-        let news = changes.wait_for(|now| now.are_news(&before, KIND, seen));
+        let news = changes.wait_for(|now| now.changed_since(&before, KIND, seen));
         // At the end of the time there is nothing, which the store itself must say.
         let _ = tokio::time::timeout(patience, news).await;
         found = read().await.map_err(stored)?;

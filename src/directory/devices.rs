@@ -1,6 +1,6 @@
 //! `devices`: those made from templates.
 
-use axum::http::Method;
+use hyper::Method;
 
 use crate::directory::device::Device;
 use crate::directory::errors::Fault;

@@ -1,6 +1,6 @@
 //! What the directory answers instead of what was asked: Graph's statuses, codes and sentences.
 
-use axum::http::StatusCode;
+use hyper::StatusCode;
 use serde_json::{Value, json};
 
 use crate::store::StoreError;
@@ -203,7 +203,7 @@ pub fn store_fault(error: StoreError, id: &str) -> Fault {
         StoreError::Exists => {
             Fault::Conflict("Another object with the same value already exists.".into())
         }
-        StoreError::Forgotten(_) => Fault::SyncState(id.into()),
+        StoreError::HistoryExpired(_) => Fault::SyncState(id.into()),
         StoreError::Unavailable(why) => Fault::Unavailable(why),
     }
 }

@@ -1,6 +1,6 @@
 //! Reading and changing stored objects, the same way for every type.
 
-use axum::http::header;
+use hyper::header;
 use serde_json::{Map, Value, json};
 
 use crate::directory::errors::{Fault, store_fault};
@@ -114,7 +114,7 @@ async fn wait_for_change(call: &Call, collection: Collection) -> Result<Waited, 
         _ => return Ok(Waited::Changed(tag)),
     }
     let wait = call.preferred_wait().unwrap_or_default().min(call.max_wait);
-    let news = changes.wait_for(|now| now.are_news(&before, collection, version));
+    let news = changes.wait_for(|now| now.changed_since(&before, collection, version));
     let told = tokio::time::timeout(wait, news).await.is_ok();
     // Asked again: a store that was lost meanwhile does not know that nothing has changed.
     let tag = if wait.is_zero() { tag } else { ask().await?.1 };

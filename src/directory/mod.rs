@@ -36,16 +36,18 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::body::{Body, Bytes};
-use axum::http::header::{self, HeaderName};
-use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap, HeaderValue, Method, Request};
-use axum::response::Response;
 use flate2::read::MultiGzDecoder;
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::{Body, Bytes};
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::http::Extensions;
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method, Request};
 use serde_json::{Map, Value};
 use tokio::sync::MutexGuard;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::directory::answers::{
     Answer, accepts_gzip, accepts_json, entity_tag, failure, insert, success,
@@ -57,7 +59,8 @@ use crate::directory::object_locks::Turns;
 use crate::directory::routes::Resource;
 use crate::http::body::{self, BodyError};
 use crate::http::peer::Peer;
-use crate::runtime::log::AUDIT;
+use crate::http::reply::Reply;
+use crate::runtime::audit::{Event, Outcome, Record};
 use crate::runtime::random::{guid, is_guid};
 use crate::store::Store;
 use crate::x509::certificate::Fingerprint;
@@ -70,6 +73,9 @@ const BODY_TIME: Duration = Duration::from_secs(20);
 /// What is taken, and thrown away, of a body that is not read, so that its sender gets to see the answer.
 const DISCARDED: usize = 8 * 1024 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
+
+/// Request body of any listener.
+type RequestBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// How the directory serves.
 #[derive(Debug, Clone)]
@@ -138,9 +144,9 @@ impl Directory {
 impl Served {
     /// Answers one request.  A token that is bound to a certificate is taken when the request has an
     /// `Arc<Peer>` with that certificate among its extensions.
-    pub async fn answer<B>(&self, request: Request<B>) -> Response
+    pub async fn answer<B>(&self, request: Request<B>) -> Reply
     where
-        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
@@ -156,7 +162,7 @@ impl Served {
             .to_owned();
         let gzip = accepts_gzip(request.headers());
         let waits = preferred_wait(request.headers()).is_some();
-        let result = self.within_time(request.map(Body::new), now).await;
+        let result = self.within_time(request.map(|body| body.map_err(std::io::Error::other).boxed_unsync()), now).await;
         let mut response = match result {
             Ok(answer) => {
                 let waits = waits && answer.may_wait();
@@ -187,7 +193,7 @@ impl Served {
     }
 
     /// A change goes on to its end, and into the audit log, whoever goes away meanwhile.
-    async fn within_time(&self, request: Request<Body>, now: Timestamp) -> Result<Answer, Fault> {
+    async fn within_time(&self, request: Request<RequestBody>, now: Timestamp) -> Result<Answer, Fault> {
         let late = |_| Fault::Unavailable(format!("it took more than {REQUEST_TIME:?}"));
         if !writes(request.method()) {
             return timeout(REQUEST_TIME, self.handle(request, now)).await.map_err(late)?;
@@ -198,7 +204,7 @@ impl Served {
         ended.map_err(|error| Fault::Unavailable(error.to_string()))?
     }
 
-    async fn handle(&self, request: Request<Body>, now: Timestamp) -> Result<Answer, Fault> {
+    async fn handle(&self, request: Request<RequestBody>, now: Timestamp) -> Result<Answer, Fault> {
         let (head, mut body) = request.into_parts();
         // Who waits to be asked for a body has not sent it.
         let waits = head.headers.contains_key(header::EXPECT);
@@ -209,7 +215,7 @@ impl Served {
         result
     }
 
-    async fn operate(&self, head: Parts, body: &mut Body, now: Timestamp) -> Result<Answer, Fault> {
+    async fn operate(&self, head: Parts, body: &mut RequestBody, now: Timestamp) -> Result<Answer, Fault> {
         let Inner { config, callers, store, .. } = &*self.directory.inner;
         let authorization = head.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
         let certificate = presented(&head.extensions);
@@ -217,8 +223,9 @@ impl Served {
         let resource = routes::resolve(head.uri.path())?;
         let need = need(&resource, &head.method);
         caller.require(need).inspect_err(|_| {
-            let caller = &caller.name;
-            info!(target: AUDIT, action = "deny", ?need, %caller, "`{caller}` may not: {need:?}");
+            let (actor, permission) = (caller.name.to_string(), format!("{need:?}"));
+            let record = Record::new(Event::Directory, Outcome::Refused);
+            Record { actor: Some(&actor), permission: Some(&permission), ..record }.emit();
         })?;
         // Before anything is done: who takes no JSON would not know what was.
         if !(resource.is_count() || head.method == Method::DELETE || accepts_json(&head.headers)) {
@@ -329,8 +336,15 @@ impl Call {
 
     /// One line for what was changed and by whom.
     fn audit(&self, action: &'static str, kind: &'static str, id: &str) {
-        let caller = &self.caller.name;
-        info!(target: AUDIT, action, kind, id, %caller, "{kind} `{id}`: {action} by `{caller}`");
+        let actor = self.caller.name.to_string();
+        Record {
+            action: Some(action),
+            actor: Some(&actor),
+            object_type: Some(kind),
+            object: Some(id),
+            ..Record::new(Event::Directory, Outcome::Changed)
+        }
+        .emit();
     }
 }
 
@@ -390,7 +404,7 @@ fn need(resource: &Resource, method: &Method) -> Need {
 }
 
 /// Reads a body, plain or gzip: the Go stack of the SDKs compresses what it sends.
-async fn read_body(headers: &HeaderMap, body: &mut Body, limit: usize) -> Result<Bytes, Fault> {
+async fn read_body(headers: &HeaderMap, body: &mut RequestBody, limit: usize) -> Result<Bytes, Fault> {
     let coding = headers.get(header::CONTENT_ENCODING).map_or("identity", |value| {
         // What is not even text is no coding that is known.
         value.to_str().unwrap_or("?")

@@ -10,7 +10,7 @@
 //! Callers are no objects of this directory, so that there is nobody to list or to add; the owner is
 //! who made the template.
 
-use axum::http::Method;
+use hyper::Method;
 use serde_json::{Map, Value};
 
 use crate::directory::auth::Need;

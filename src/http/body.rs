@@ -6,30 +6,30 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Buf, Bytes};
 use tokio::time::timeout;
 
-/// Why a body was not read.
+/// Reasons why a body was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// Longer than the limit.
+    /// The body is longer than the limit.
     #[error("the request body is longer than {limit} bytes")]
     TooLong {
-        /// The limit, in bytes.
+        /// Limit in bytes.
         limit: usize,
     },
-    /// The peer went away or broke the framing.
+    /// The connection closed, or the framing is invalid.
     #[error("the request body ended early: {0}")]
     Broken(String),
 }
 
-/// Reads a whole body of at most `limit` bytes.
+/// Reads a complete body of at most `limit` bytes.
 ///
 /// # Errors
-/// A longer one, or one that breaks off.
+/// See [`BodyError`].
 pub async fn read<B>(body: B, limit: usize) -> Result<Bytes, BodyError>
 where
     B: Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    // A declared length above the limit is refused before a byte is read.
+    // Reject a declared length above the limit before reading.
     if body.size_hint().lower() > limit as u64 {
         return Err(BodyError::TooLong { limit });
     }
@@ -40,10 +40,10 @@ where
     }
 }
 
-/// Takes what is left of a body and throws it away, at most `limit` bytes of it, for at most `time`.
+/// Reads and discards the rest of a body: at most `limit` bytes, for at most `time`.
 ///
-/// A refusal that is made before the body has come ends the connection under its sender, who then meets
-/// an error of the connection where the answer would have told why (RFC 9112 section 9.6).
+/// If the server responds and closes while the client is still sending, the client may see a connection
+/// error in place of the response (RFC 9112 section 9.6).
 pub async fn discard<B>(mut body: B, limit: usize, time: Duration)
 where
     B: Body + Unpin,
@@ -59,7 +59,7 @@ where
             }
         }
     };
-    // What is later than that is not waited for.
+    // After `time` the connection closes with unread data.
     let _ = timeout(time, rest).await;
 }
 
@@ -69,7 +69,7 @@ mod tests {
     use http_body_util::Full;
 
     #[tokio::test]
-    async fn exactly_full_is_read_and_one_more_is_not() {
+    async fn reads_a_body_up_to_the_limit_and_rejects_a_longer_one() {
         let full = |n| Full::new(Bytes::from(vec![b'x'; n]));
         assert_eq!(read(full(8), 8).await.map(|b| b.len()).ok(), Some(8));
         assert!(matches!(read(full(9), 8).await, Err(BodyError::TooLong { limit: 8 })));

@@ -16,18 +16,18 @@ use tracing::warn;
 
 use crate::http::serve::{Limits, Protocol as Http, connection};
 
-/// Connections the kernel holds for us while all permits are taken: a reconnect storm waits here.
+/// Connections that the kernel queues while all permits are taken, as after a mass reconnect.
 const BACKLOG: i32 = 4096;
 
 /// Binds a listening socket.
 ///
 /// # Errors
-/// The operating system's, with the address.
+/// An error of the operating system, with the address.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot listen on {address}: {e}"));
     let open = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        // A restart need not wait for old connections to time out.
+        // A restart does not wait for old connections to time out.
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
@@ -37,8 +37,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     open().map_err(named)
 }
 
-/// Accepts connections until `stop`, one for each free permit of `connections`, and starts
-/// `handle` on each.
+/// Accepts connections until `stop`, one for each free permit of `connections`, and spawns `handle` for
+/// each.
 pub async fn accept<H, F>(
     listener: TcpListener,
     connections: Arc<Semaphore>,
@@ -50,7 +50,7 @@ pub async fn accept<H, F>(
 {
     let mut pause = Duration::from_millis(10);
     loop {
-        // Permit first: what cannot be served stays in the kernel's queue and costs nothing here.
+        // Take the permit first: further connections wait in the kernel's queue at no cost here.
         let permit = tokio::select! {
             permit = Arc::clone(&connections).acquire_owned() => permit,
             () = stop.cancelled() => return,
@@ -63,13 +63,13 @@ pub async fn accept<H, F>(
         match accepted {
             Ok((stream, address)) => {
                 pause = Duration::from_millis(10);
-                // Replies are small and whole: waiting to fill a segment only delays them.
+                // Responses are small and written at once: Nagle's algorithm would only delay them.
                 let _ = stream.set_nodelay(true);
                 tokio::spawn(handle(stream, address, permit));
             }
             Err(error) => {
-                // Out of descriptors, or a peer gone before it was accepted: neither is the end.
-                warn!(%error, "cannot accept a connection; trying again in {pause:?}");
+                // No free descriptor, or the peer closed before it was accepted: both are temporary.
+                warn!(%error, "connection not accepted; next attempt in {pause:?}");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(1));
             }
@@ -77,7 +77,7 @@ pub async fn accept<H, F>(
     }
 }
 
-/// Serves plain HTTP, for listeners on loopback and for CRLs.
+/// Serves HTTP without TLS, for listeners on loopback and for CRLs.
 pub async fn serve_plain<H, F, B>(
     listener: TcpListener,
     limits: Limits,
@@ -90,8 +90,8 @@ pub async fn serve_plain<H, F, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    const AT_ONCE: u32 = 1_024;
-    let connections = Arc::new(Semaphore::new(AT_ONCE as usize));
+    const MAX_CONNECTIONS: u32 = 1_024;
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
     let all = Arc::clone(&connections);
     let stopping = stop.clone();
     accept(listener, connections, stop, |stream, _, permit| {
@@ -102,5 +102,5 @@ pub async fn serve_plain<H, F, B>(
         }
     })
     .await;
-    let _ = all.acquire_many(AT_ONCE).await;
+    let _ = all.acquire_many(MAX_CONNECTIONS).await;
 }

@@ -1,4 +1,4 @@
-//! Rank 2: one HTTP connection, whatever is served on it.
+//! Rank 4: HTTP connections in, and HTTP clients out.
 
 pub mod body;
 pub mod listen;

@@ -1,4 +1,4 @@
-//! HTTP out: the one place that builds a client, reads a bounded body, explains an error and reads
+//! Outbound HTTP: the one place that builds clients, reads bounded bodies, formats errors and parses
 //! `Retry-After`.
 
 use std::error::Error;
@@ -13,17 +13,16 @@ use url::Url;
 
 use crate::x509::time::Timestamp;
 
-/// Longest `Retry-After` that is obeyed.  A server's mistake, or its malice, must not silence a client
-/// for longer.
+/// Longest `Retry-After` that is obeyed.  A faulty or malicious server must not stop a client for longer.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// Certification authorities that a server's certificate may chain to.
 #[derive(Debug, Clone, Default)]
 pub enum ServerAuthorities {
-    /// The system's.
+    /// Those of the system.
     #[default]
     System,
-    /// The system's, if it has any, and those in this PEM bundle.
+    /// Those of the system, if it has any, and those in this PEM bundle.
     SystemAnd(Vec<u8>),
     /// Only those in this PEM bundle.
     Only(Vec<u8>),
@@ -32,12 +31,12 @@ pub enum ServerAuthorities {
 /// The proxy that requests go through.
 #[derive(Debug, Clone, Default)]
 pub enum ProxyChoice {
-    /// None, whatever the environment says.
+    /// No proxy; the environment is ignored.
     #[default]
     Direct,
-    /// The one that the environment names.
+    /// The proxy of the environment variables.
     Environment,
-    /// This one.
+    /// The proxy at this URL.
     Address(Url),
 }
 
@@ -45,15 +44,15 @@ pub enum ProxyChoice {
 /// server.
 #[derive(Debug, Clone)]
 pub struct ClientSettings {
-    /// Authorities for `https`.
+    /// Certification authorities for `https`.
     pub authorities: ServerAuthorities,
-    /// The proxy.
+    /// Proxy.
     pub proxy: ProxyChoice,
-    /// Time to connect.
+    /// Time limit of connecting.
     pub connect: Duration,
-    /// Time between two pieces of a response; `None` for no bound of its own.
+    /// Time limit between two pieces of a response; `None` for no limit.
     pub read: Option<Duration>,
-    /// Time of one request with its response; `None` where the caller bounds it.
+    /// Time limit of one request with its response; `None` if the caller limits it.
     pub request: Option<Duration>,
 }
 
@@ -69,18 +68,18 @@ impl Default for ClientSettings {
     }
 }
 
-/// A client could not be built.  The text says which setting is at fault.
+/// A client could not be built.  The text names the setting.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ClientError(String);
 
-/// Why a body was not read.
+/// Reasons why a body was not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     /// The body is larger than the caller accepts.
     #[error("the response is larger than {limit} bytes")]
     TooLarge {
-        /// Bytes that are accepted.
+        /// Limit in bytes.
         limit: usize,
     },
     /// The connection failed.
@@ -92,7 +91,7 @@ impl ClientSettings {
     /// Builds a client.
     ///
     /// # Errors
-    /// Authorities or a proxy that cannot be used.
+    /// The authorities or the proxy are not usable.
     pub fn client(&self) -> Result<Client, ClientError> {
         self.client_with(|builder| builder)
     }
@@ -100,12 +99,12 @@ impl ClientSettings {
     /// Builds a client that presents `identity`.
     ///
     /// # Errors
-    /// As for [`ClientSettings::client`], and an identity that cannot be used.
+    /// As for [`ClientSettings::client`], or the identity is not usable.
     pub fn client_as(&self, identity: &Identity) -> Result<Client, ClientError> {
         self.client_with(|builder| builder.identity(identity.clone()))
     }
 
-    /// Builds a client after `adjust` had its say.
+    /// Builds a client with a builder that `adjust` has modified.
     ///
     /// # Errors
     /// As for [`ClientSettings::client`].
@@ -119,7 +118,7 @@ impl ClientSettings {
             ServerAuthorities::Only(pem) => build(builder()?.tls_certs_only(bundle(pem)?)),
             ServerAuthorities::SystemAnd(pem) => {
                 let bundle = bundle(pem)?;
-                // An image without the system's authorities can still speak plain HTTP.
+                // A container image may have no authorities of the system.
                 build(builder()?.tls_certs_merge(bundle.clone()))
                     .or_else(|_| build(builder()?.tls_certs_only(bundle)))
             }
@@ -165,7 +164,7 @@ fn failed(what: &str, error: &reqwest::Error) -> ClientError {
 /// Reads a body of at most `limit` bytes.
 ///
 /// # Errors
-/// A larger body, of which no more is read, or a broken connection.
+/// See [`BodyError`].  After `limit` bytes, reading stops.
 pub async fn read_limited(mut response: Response, limit: usize) -> Result<Vec<u8>, BodyError> {
     let mut body = Vec::new();
     loop {
@@ -180,7 +179,7 @@ pub async fn read_limited(mut response: Response, limit: usize) -> Result<Vec<u8
     }
 }
 
-/// Returns an error's text with its causes, which reqwest's own text leaves out.
+/// Returns the text of an error and its causes.  The text of a reqwest error omits the causes.
 pub fn explain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -191,20 +190,20 @@ pub fn explain(error: &dyn Error) -> String {
     text
 }
 
-/// Returns a header's value, if it is there and visible ASCII.
+/// Returns the value of a header, if it is present and visible ASCII.
 pub fn header_text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     Some(headers.get(name)?.to_str().ok()?.to_owned())
 }
 
-/// Reads `Retry-After` (RFC 9110 section 10.2.3), at most [`MAX_RETRY_AFTER`].
+/// Parses `Retry-After` (RFC 9110 section 10.2.3).  The result is at most [`MAX_RETRY_AFTER`].
 ///
-/// A date is compared with the response's own `Date`, so that a wrong clock on either side does not
-/// matter; with `now` where there is none.  A date in the past means: at once.
+/// A date is compared with the `Date` of the same response, so a wrong clock on either side has no effect;
+/// without `Date`, with `now`.  A date in the past yields zero.
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let value = header_text(headers, &header::RETRY_AFTER)?;
     let value = value.trim();
     let pause = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit mean a time beyond the limit too.
+        // A number that does not fit is beyond the limit.
         Duration::from_secs(value.parse().unwrap_or(u64::MAX))
     } else {
         let date = |text: &str| OffsetDateTime::parse(text, &Rfc2822).ok();

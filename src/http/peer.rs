@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection.
+//! The remote end of one connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,16 +6,16 @@ use std::sync::Arc;
 use crate::trust::judge::devices::UnverifiedChain;
 use crate::trust::refusal::Refusal;
 
-/// The other end of a connection.  Parsed once; judged for every request.
+/// The remote end of one connection.  Its chain is parsed once and judged for every request.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// Its address.
+    /// The peer's socket address.
     pub address: SocketAddr,
-    /// Number of the connection since the start, to find all its log lines.
+    /// Number of the connection since the start of the process.  All of its log records carry it.
     pub connection: u64,
-    /// The certificates of the handshake, or of the one that the session resumes; or why there are
-    /// none to judge.
+    /// The certificates of the full handshake that this session began with, or the reason why there
+    /// is no chain to judge.
     pub chain: Result<Arc<UnverifiedChain>, Refusal>,
-    /// The TLS session was resumed: the verifier was not asked.
+    /// True if the TLS session was resumed, in which case rustls did not call the verifier.
     pub resumed: bool,
 }

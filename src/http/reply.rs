@@ -1,4 +1,4 @@
-//! Replies that every plane makes the same way.
+//! Responses that all planes build in the same way.
 
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -6,19 +6,19 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-/// A whole answer.
+/// A complete response.
 pub type Reply = Response<Full<Bytes>>;
 
-/// An answer with a JSON body.
+/// Returns a response with a JSON body.
 pub fn json(status: StatusCode, body: &impl Serialize) -> Reply {
     match serde_json::to_vec(body) {
         Ok(bytes) => typed(status, "application/json", bytes),
-        // Only maps with keys that are no strings fail; ours have none.
+        // Only maps with keys other than strings fail, and no response contains one.
         Err(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
     }
 }
 
-/// An answer with a body of the given media type.
+/// Returns a response with a body of the given media type.
 pub fn typed(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Reply {
     let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
@@ -26,14 +26,14 @@ pub fn typed(status: StatusCode, media_type: &'static str, body: impl Into<Bytes
     reply
 }
 
-/// An answer without a body.
+/// Returns a response without a body.
 pub fn empty(status: StatusCode) -> Reply {
     let mut reply = Response::new(Full::default());
     *reply.status_mut() = status;
     reply
 }
 
-/// 405 with the methods that are allowed (RFC 9110 section 15.5.6).
+/// Returns 405 with the allowed methods (RFC 9110 section 15.5.6).
 pub fn method_not_allowed(allow: &'static str) -> Reply {
     let mut reply = empty(StatusCode::METHOD_NOT_ALLOWED);
     reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));

@@ -1,10 +1,11 @@
-//! Serves one connection, HTTP/1.1 or HTTP/2, within time limits of our own.
+//! Serves one connection, HTTP/1.1 or HTTP/2, and enforces time limits.
 //!
-//! # Why
-//! hyper bounds the header time of HTTP/1 only, and with the same figure as the idle time of a kept-open
-//! connection; HTTP/2 has neither.  Here a watchdog looks at two facts, "a request is being handled" and
-//! "bytes came since the last reply", and closes what is late.  On HTTP/2 bytes say nothing, since settings
-//! and pings are no requests: there, a header that does not end is closed as idleness is.
+//! # Design notes
+//! hyper limits the header time of HTTP/1 only, with the same value as the idle time of a kept-alive
+//! connection.  HTTP/2 has neither limit.  Here a watchdog tracks two facts, "a request is being handled"
+//! and "bytes arrived since the last response", and closes connections that exceed a limit.  On HTTP/2
+//! arriving bytes do not imply a request, because SETTINGS and PING frames are not requests.  There, an
+//! unfinished header counts as idle time.
 
 use std::future::Future;
 use std::io;
@@ -27,16 +28,16 @@ use tokio_util::sync::CancellationToken;
 /// Limits of one connection.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// From the first byte of an HTTP/1 request to the end of its header; also from the start of a
+    /// Time from the first byte of an HTTP/1 request to the end of its header, and from the start of a
     /// connection to its first request.
     pub header_read: Duration,
-    /// From the end of a reply to the next request.
+    /// Time from the end of a response to the next request.
     pub idle: Duration,
-    /// From the end of a request's header until its reply is made.
+    /// Time from the end of a request's header until its response is ready.
     pub request: Duration,
-    /// Bytes of a request's header.
+    /// Largest header of a request, in bytes.
     pub header_bytes: usize,
-    /// Requests at once on an HTTP/2 connection.
+    /// Concurrent requests on an HTTP/2 connection.
     pub streams: u32,
 }
 
@@ -52,7 +53,7 @@ impl Default for Limits {
     }
 }
 
-/// What the two ends agreed to speak.
+/// The negotiated protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1.
@@ -61,8 +62,8 @@ pub enum Protocol {
     Http2,
 }
 
-/// Serves `io` until either end closes it, a limit is passed, or `stop` is signalled and what was
-/// being handled is answered.
+/// Serves `io` until one end closes it or a limit is exceeded.  After `stop` is signalled, requests that
+/// are being handled are answered first.
 pub async fn connection<IO, H, F, B>(
     io: IO,
     protocol: Protocol,
@@ -78,16 +79,16 @@ pub async fn connection<IO, H, F, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let activity = Arc::new(Activity::new(protocol));
-    let io = TokioIo::new(Watched { io, activity: Arc::clone(&activity) });
+    let io = TokioIo::new(ObservedIo { io, activity: Arc::clone(&activity) });
     let service = {
         let (activity, limit) = (Arc::clone(&activity), limits.request);
         service_fn(move |request| {
-            let handling = Handling::begin(&activity);
+            let guard = RequestGuard::begin(&activity);
             let reply = timeout(limit, handler(request));
             async move {
-                // An error closes an HTTP/1 connection and resets an HTTP/2 stream.
+                // A timeout closes an HTTP/1 connection and resets an HTTP/2 stream.
                 let reply = reply.await;
-                drop(handling);
+                drop(guard);
                 reply
             }
         })
@@ -96,7 +97,7 @@ pub async fn connection<IO, H, F, B>(
         Protocol::Http1 => {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                // The watchdog below bounds the header; hyper's own figure would bound idleness too.
+                // The watchdog limits the header time; hyper's own limit would apply to idle time too.
                 .header_read_timeout(None)
                 .max_buf_size(limits.header_bytes.max(8 * 1024))
                 .serve_connection(io, service);
@@ -114,20 +115,20 @@ pub async fn connection<IO, H, F, B>(
     }
 }
 
-/// Drives a connection and closes it when it is late or the process stops.
+/// Drives a connection, and closes it when it exceeds a limit or the process stops.
 async fn watch<C>(connection: C, activity: &Activity, limits: &Limits, stop: CancellationToken)
 where
     C: GracefulConnection,
 {
     let mut connection = pin!(connection);
     let mut closing = false;
-    // Never later than one header time ahead: a request that begins in the meantime makes the deadline
-    // nearer, and nothing wakes us for that.
+    // At most one header time ahead: a request that begins in the meantime has an earlier deadline, and no
+    // event wakes this task then.
     let next = || activity.deadline(limits).min(Instant::now() + limits.header_read);
     let mut alarm = pin!(sleep_until(next()));
     loop {
         tokio::select! {
-            // How a connection ended concerns nobody: every request on it was answered and logged.
+            // The result is not used: each request on the connection was answered and logged.
             _ = connection.as_mut() => return,
             () = stop.cancelled(), if !closing => {
                 closing = true;
@@ -141,7 +142,7 @@ where
                 } else {
                     closing = true;
                     connection.as_mut().graceful_shutdown();
-                    // What does not close by itself then is dropped.
+                    // If the graceful shutdown takes longer than this, drop the connection.
                     alarm.as_mut().reset(Instant::now() + limits.header_read);
                 }
             }
@@ -149,15 +150,15 @@ where
     }
 }
 
-/// What the watchdog looks at.
+/// The facts that the watchdog checks.
 struct Activity {
     start: Instant,
     protocol: Protocol,
-    /// Requests whose header was read and whose reply is not made yet.
+    /// Requests whose header was read and whose response is not ready.
     handling: AtomicUsize,
-    /// Bytes came while nothing was handled: a request has begun.
+    /// Bytes arrived while no request was handled: a request has begun.
     reading: AtomicBool,
-    /// When `handling` or `reading` last changed, in milliseconds since `start`.
+    /// Time of the last change of `handling` or `reading`, in milliseconds since `start`.
     since: AtomicU64,
 }
 
@@ -167,7 +168,7 @@ impl Activity {
             start: Instant::now(),
             protocol,
             handling: AtomicUsize::new(0),
-            // A fresh connection owes its first request.
+            // The header limit also applies to the first request of a connection.
             reading: AtomicBool::new(true),
             since: AtomicU64::new(0),
         }
@@ -180,25 +181,25 @@ impl Activity {
 
     fn deadline(&self, limits: &Limits) -> Instant {
         if self.handling.load(Ordering::Relaxed) > 0 {
-            // Each request that is handled has its own limit; look again after it.
+            // Each request that is handled has its own limit.  Check again after it.
             return Instant::now() + limits.request;
         }
         let since = self.start + Duration::from_millis(self.since.load(Ordering::Relaxed));
         since + if self.is_reading() { limits.header_read } else { limits.idle }
     }
 
-    /// A request has begun, so that there is nothing to end gracefully.
+    /// True if a request has begun.  There is nothing to finish gracefully then.
     fn is_reading(&self) -> bool {
         self.reading.load(Ordering::Relaxed)
     }
 }
 
-/// Held while one request is handled.
-struct Handling {
+/// Counts one request as being handled until it is dropped.
+struct RequestGuard {
     activity: Arc<Activity>,
 }
 
-impl Handling {
+impl RequestGuard {
     fn begin(activity: &Arc<Activity>) -> Self {
         activity.handling.fetch_add(1, Ordering::Relaxed);
         activity.reading.store(false, Ordering::Relaxed);
@@ -207,20 +208,20 @@ impl Handling {
     }
 }
 
-impl Drop for Handling {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.activity.handling.fetch_sub(1, Ordering::Relaxed);
         self.activity.mark();
     }
 }
 
-/// Notes when bytes come.
-struct Watched<IO> {
+/// An I/O stream that records when bytes arrive.
+struct ObservedIo<IO> {
     io: IO,
     activity: Arc<Activity>,
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
+impl<IO: AsyncRead + Unpin> AsyncRead for ObservedIo<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -239,7 +240,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
+impl<IO: AsyncWrite + Unpin> AsyncWrite for ObservedIo<IO> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -299,7 +300,7 @@ mod tests {
         String::from_utf8_lossy(&buf[..n]).into_owned()
     }
 
-    /// Seconds until the server closes.
+    /// Returns the seconds until the server closes.
     async fn closes_after(client: &mut DuplexStream) -> u64 {
         let before = Instant::now();
         let mut rest = Vec::new();
@@ -308,13 +309,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_connection_is_closed_at_the_header_limit() {
+    async fn closes_a_silent_connection_at_the_header_limit() {
         let mut client = start(Limits::default(), CancellationToken::new());
         assert_eq!(closes_after(&mut client).await, 10);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_header_is_cut_off() {
+    async fn closes_a_connection_with_a_slow_header() {
         let mut client = start(Limits::default(), CancellationToken::new());
         assert!(request(&mut client).await.starts_with("HTTP/1.1 204"));
         tokio::time::advance(Duration::from_secs(30)).await;
@@ -323,14 +324,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_idle_connection_is_closed_at_the_idle_limit() {
+    async fn closes_an_idle_connection_at_the_idle_limit() {
         let mut client = start(Limits::default(), CancellationToken::new());
         assert!(request(&mut client).await.starts_with("HTTP/1.1 204"));
         assert_eq!(closes_after(&mut client).await, 60);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stop_ends_an_idle_connection_at_once() {
+    async fn closes_an_idle_connection_at_once_on_stop() {
         let stop = CancellationToken::new();
         let mut client = start(Limits::default(), stop.clone());
         assert!(request(&mut client).await.starts_with("HTTP/1.1 204"));
@@ -339,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_header_above_the_limit_is_refused() {
+    async fn rejects_a_header_above_the_limit() {
         let client = start(Limits::default(), CancellationToken::new());
         let long = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(17 * 1024));
         let (mut read, mut write) = tokio::io::split(client);
@@ -352,7 +353,8 @@ mod tests {
 
     type Sent = http_body_util::combinators::BoxBody<Bytes, Infallible>;
 
-    /// An HTTP/2 client of a server that reads bodies, and the task that ends when the server closes.
+    /// Returns an HTTP/2 client of a server that reads bodies, and a task that ends when the server
+    /// closes.
     async fn start_http2() -> (client::SendRequest<Sent>, tokio::task::JoinHandle<()>) {
         let (near, far) = duplex(64 * 1024);
         tokio::spawn(async move {
@@ -363,7 +365,7 @@ mod tests {
             })
             .await;
         });
-        // One that pings, as clients do to keep a path open: that is no request.
+        // The client sends PING frames, as clients do to keep a path open.  These are not requests.
         let (sender, driver) = client::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(7))
@@ -382,7 +384,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_idle_http2_connection_is_closed_at_the_idle_limit() {
+    async fn closes_an_idle_http2_connection_at_the_idle_limit() {
         let (mut sender, closed) = start_http2().await;
         let answer = sender.send_request(post(Empty::new().boxed())).await.expect("an answer");
         assert_eq!(answer.status(), StatusCode::NO_CONTENT);
@@ -392,7 +394,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_never_ends_is_cut_off_however_many_requests_come_beside_it() {
+    async fn resets_a_request_whose_body_never_ends_despite_concurrent_requests() {
         let (mut sender, _closed) = start_http2().await;
         let endless = futures_util::stream::pending::<Result<Frame<Bytes>, Infallible>>();
         let before = Instant::now();
@@ -406,9 +408,9 @@ mod tests {
             let answer = sender.send_request(post(Empty::new().boxed())).await;
             assert_eq!(answer.expect("an answer").status(), StatusCode::NO_CONTENT);
         }
-        assert!(slow.is_finished(), "its limit is 30 s, and 60 have passed");
-        assert!(slow.await.expect("no panic").is_err(), "it was answered");
-        // The others' connection goes on.
+        assert!(slow.is_finished(), "the limit is 30 s, and 60 s have passed");
+        assert!(slow.await.expect("no panic").is_err(), "a response was sent");
+        // The connection still serves other requests.
         let answer = sender.send_request(post(Empty::new().boxed())).await;
         assert_eq!(answer.expect("an answer").status(), StatusCode::NO_CONTENT);
     }

@@ -1,5 +1,6 @@
-//! Rank 3: our own keys.  The server's certificate and the keys that sign tokens are read from files,
-//! made where they may be, and read again when a file changes.
+//! The gateway's own keys: the server certificate, signing keys and ticket secrets.
+//!
+//! They are read from files, and read again when a file changes.  A signing key can be generated.
 
 mod watch;
 
@@ -24,51 +25,51 @@ use crate::token::keys::{Algorithm, KeyError, SigningKey, SigningKeys};
 
 pub use watch::{Change, watch};
 
-/// Bytes of a file that are read.
+/// Limit of a key file in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
-/// The fewest bytes of a secret that seals tickets: as many as the key that is made of it.
+/// Shortest ticket secret in bytes, the length of the key that is derived from it.
 const MIN_SECRET: usize = 32;
 
-/// Where our keys are.
+/// Locations of the key files.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The server's certificate chain, PEM, leaf first.
+    /// Certificate chain of the server, PEM, leaf first.
     pub certificate: PathBuf,
-    /// Its private key, PEM.
+    /// Private key of the server, PEM.
     pub key: PathBuf,
-    /// The key that signs tokens, PKCS#8 PEM.
+    /// Key that signs tokens, PKCS#8 PEM.
     pub signing_key: PathBuf,
-    /// Its algorithm.
+    /// Algorithm of all signing keys.
     pub algorithm: Algorithm,
-    /// Makes the signing key if its file does not exist.
-    pub make_signing_key: bool,
-    /// Further keys that are published but do not sign: the next one before a rotation, the last one
-    /// after it.
+    /// Generate the signing key if its file does not exist.
+    pub generate_signing_key: bool,
+    /// Further keys that are published but do not sign: the next one before a rotation, and the
+    /// previous one after it.
     pub published_keys: Vec<PathBuf>,
-    /// Secrets that seal session tickets, any bytes; the first one seals, all of them open.
+    /// Secrets for session tickets, any bytes.  The first one seals; all of them open.
     pub ticket_keys: Vec<PathBuf>,
 }
 
-/// Why a key is not used.
+/// Error of reading or generating a key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
-    /// The operating system's.
+    /// The file cannot be read or written.
     #[error("{path}: {error}")]
     File {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What happened.
+        /// Error of the operating system.
         error: std::io::Error,
     },
-    /// The file does not hold what it should.
+    /// The file does not contain a usable key, or a key cannot be generated.
     #[error("{path}: {why}")]
     Contents {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         why: String,
     },
-    /// The keys are no set.
+    /// The signing keys do not form a valid key set.
     #[error("signing keys: {0}")]
     Set(#[from] KeyError),
 }
@@ -76,7 +77,8 @@ pub enum KeyringError {
 /// Reads the server's certificate and key and checks that they belong together.
 ///
 /// # Errors
-/// A file that cannot be read, holds no certificate or key, or a key that is another certificate's.
+/// A file cannot be read, contains no certificate or key, or the key does not belong to the
+/// certificate.
 pub fn identity(
     config: &Config,
     provider: &CryptoProvider,
@@ -87,23 +89,24 @@ pub fn identity(
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| contents(&config.certificate, e.to_string()))?;
     if chain.is_empty() {
-        return Err(contents(&config.certificate, "no certificate in it".into()));
+        return Err(contents(&config.certificate, "the file contains no PEM certificate".into()));
     }
     let pem = Zeroizing::new(read(&config.key)?);
     let key = PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|e| contents(&config.key, format!("no private key in it: {e}")))?;
+        .map_err(|e| contents(&config.key, format!("the file contains no private key: {e}")))?;
     CertifiedKey::from_der(chain, key, provider).map(Arc::new).map_err(|e| {
         contents(&config.key, format!("not the key of {}: {e}", config.certificate.display()))
     })
 }
 
-/// Reads the signing keys; makes the first one where the configuration says so and there is none.
+/// Reads the signing keys.  Generates the signing key if its file does not exist and the
+/// configuration allows it.
 ///
 /// # Errors
-/// A file that cannot be read or written, or holds no key of the algorithm.
+/// A file cannot be read or written, or contains no key of the algorithm.
 pub fn signing_keys(config: &Config) -> Result<SigningKeys, KeyringError> {
-    if config.make_signing_key && !config.signing_key.exists() {
-        make_signing_key(&config.signing_key, config.algorithm)?;
+    if config.generate_signing_key && !config.signing_key.exists() {
+        generate_signing_key(&config.signing_key, config.algorithm)?;
     }
     let current = Arc::new(signing_key(&config.signing_key, config.algorithm)?);
     let others = config
@@ -114,15 +117,18 @@ pub fn signing_keys(config: &Config) -> Result<SigningKeys, KeyringError> {
     Ok(SigningKeys::new(current, &others)?)
 }
 
-/// Reads the secrets that seal session tickets.
+/// Reads the secrets for session tickets.
 ///
 /// # Errors
-/// A file that cannot be read, or is too short to be a secret.
+/// A file cannot be read or is too short.
 pub fn ticket_secrets(config: &Config) -> Result<Vec<Zeroizing<Vec<u8>>>, KeyringError> {
     let secret = |path: &PathBuf| {
         let secret = Zeroizing::new(read(path)?);
         if secret.len() < MIN_SECRET {
-            let why = format!("{} bytes; at least {MIN_SECRET} are needed", secret.len());
+            let why = format!(
+                "the ticket secret has {} bytes; at least {MIN_SECRET} are required",
+                secret.len()
+            );
             return Err(KeyringError::Contents { path: path.clone(), why });
         }
         Ok(secret)
@@ -134,16 +140,16 @@ fn signing_key(path: &Path, algorithm: Algorithm) -> Result<SigningKey, KeyringE
     let contents = |why: String| KeyringError::Contents { path: path.to_owned(), why };
     let pem = Zeroizing::new(read(path)?);
     let key = PrivatePkcs8KeyDer::from_pem_slice(&pem)
-        .map_err(|e| contents(format!("no PKCS#8 private key in it: {e}")))?;
+        .map_err(|e| contents(format!("the file contains no PKCS#8 private key: {e}")))?;
     SigningKey::from_pkcs8(algorithm, key.secret_pkcs8_der()).map_err(|e| contents(e.to_string()))
 }
 
-/// Makes a key and writes it where nobody else can read it; an existing file is never replaced.
-fn make_signing_key(path: &Path, algorithm: Algorithm) -> Result<(), KeyringError> {
+/// Generates a key and writes it to a file that only the owner can read.  Never replaces a file.
+fn generate_signing_key(path: &Path, algorithm: Algorithm) -> Result<(), KeyringError> {
     let failed = |error| KeyringError::File { path: path.to_owned(), error };
     let refused = || KeyringError::Contents {
         path: path.to_owned(),
-        why: format!("the crypto library made no {} key", algorithm.as_str()),
+        why: format!("cannot generate a signing key for {}", algorithm.as_str()),
     };
     let random = SystemRandom::new();
     let der: Zeroizing<Vec<u8>> = match algorithm {
@@ -168,21 +174,21 @@ fn make_signing_key(path: &Path, algorithm: Algorithm) -> Result<(), KeyringErro
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
-    // Written aside and linked into place: a crash leaves no half key, and of two processes that
-    // start at once the second finds the first one's key.
-    let aside = path.with_extension(format!("{}.new", std::process::id()));
+    // The key is written to a temporary file and linked into place.  A crash leaves no partial key,
+    // and of two processes that start at once, the second one finds the key of the first.
+    let temporary = path.with_extension(format!("{}.new", std::process::id()));
     let write = || {
         let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(pem.as_bytes())?;
         file.sync_all()?;
-        match fs::hard_link(&aside, path) {
+        match fs::hard_link(&temporary, path) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
             linked => linked,
         }
     };
     let written = write();
-    let _ = fs::remove_file(&aside);
+    let _ = fs::remove_file(&temporary);
     written.map_err(failed)
 }
 
@@ -191,10 +197,10 @@ fn read(path: &Path) -> Result<Vec<u8>, KeyringError> {
     let failed = |error| KeyringError::File { path: path.to_owned(), error };
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(failed)?;
-    // One byte past the limit tells "exactly full" from "too big".
+    // One more byte than the limit shows that the file is too long.
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_FILE {
-        let why = format!("longer than {MAX_FILE} bytes");
+        let why = format!("the file is longer than {MAX_FILE} bytes");
         return Err(KeyringError::Contents { path: path.to_owned(), why });
     }
     Ok(bytes)
@@ -210,7 +216,7 @@ mod tests {
             key: dir.join("server.key"),
             signing_key: dir.join("state/signing.pem"),
             algorithm: Algorithm::Es256,
-            make_signing_key: true,
+            generate_signing_key: true,
             published_keys: Vec::new(),
             ticket_keys: Vec::new(),
         }
@@ -221,12 +227,12 @@ mod tests {
     }
 
     #[test]
-    fn the_signing_key_is_made_once_and_kept() {
+    fn generates_the_signing_key_once() {
         use std::os::unix::fs::PermissionsExt as _;
         for algorithm in Algorithm::ALL {
             let dir = tempfile::tempdir().expect("a directory");
             let config = Config { algorithm, ..config(dir.path()) };
-            let first = signing_keys(&config).expect("made");
+            let first = signing_keys(&config).expect("generated");
             let again = signing_keys(&config).expect("read");
             assert_eq!(first.current().kid(), again.current().kid());
             let mode = fs::metadata(&config.signing_key).expect("there").permissions().mode();
@@ -235,14 +241,14 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_signing_key_is_not_made_where_one_was_named() {
+    fn does_not_generate_a_configured_signing_key() {
         let dir = tempfile::tempdir().expect("a directory");
-        let config = Config { make_signing_key: false, ..config(dir.path()) };
+        let config = Config { generate_signing_key: false, ..config(dir.path()) };
         assert!(matches!(signing_keys(&config), Err(KeyringError::File { .. })));
     }
 
     #[test]
-    fn a_damaged_signing_key_is_an_error_and_is_left_alone() {
+    fn reports_a_damaged_signing_key_and_keeps_the_file() {
         let dir = tempfile::tempdir().expect("a directory");
         let config = config(dir.path());
         fs::create_dir_all(dir.path().join("state")).expect("made");
@@ -252,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_another_certificate_is_refused() {
+    fn rejects_the_key_of_another_certificate() {
         let dir = tempfile::tempdir().expect("a directory");
         let config = config(dir.path());
         let pair = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
@@ -266,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_secret_is_long_enough() {
+    fn rejects_a_short_ticket_secret() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("tickets");
         let config = Config { ticket_keys: vec![file.clone()], ..config(dir.path()) };
@@ -280,23 +286,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_change_is_noticed_and_a_bad_file_is_not_taken() {
+    async fn reports_a_changed_file_and_skips_an_invalid_one() {
         let dir = tempfile::tempdir().expect("a directory");
         let config = config(dir.path());
-        let first = signing_keys(&config).expect("made").current().kid().to_owned();
+        let first = signing_keys(&config).expect("generated").current().kid().to_owned();
         let (sender, mut changes) = tokio::sync::mpsc::channel(4);
         let every = std::time::Duration::from_secs(10);
-        let look = Arc::default();
-        tokio::spawn(watch(config.clone(), Arc::new(provider()), every, look, sender));
+        let check_now = Arc::default();
+        tokio::spawn(watch(config.clone(), Arc::new(provider()), every, check_now, sender));
         tokio::time::sleep(every / 2).await;
         fs::write(&config.signing_key, "not a key").expect("written");
         tokio::time::sleep(every).await;
         fs::remove_file(&config.signing_key).expect("removed");
-        make_signing_key(&config.signing_key, Algorithm::Es256).expect("made");
+        generate_signing_key(&config.signing_key, Algorithm::Es256).expect("generated");
         match changes.recv().await {
             Some(Change::SigningKeys(keys)) => assert_ne!(keys.current().kid(), first),
             _ => panic!("another change"),
         }
-        assert!(changes.try_recv().is_err(), "the bad file was sent on");
+        assert!(changes.try_recv().is_err(), "the invalid file was reported as a change");
     }
 }

@@ -1,8 +1,8 @@
-//! Notices when a key file changes.
+//! Detects changes of the key files.
 //!
-//! # Why
-//! Mounted secrets are swapped by renaming links, which file notification misses or reports twice;
-//! reading a few small files every so often misses nothing.
+//! # Design notes
+//! Mounted secrets are replaced by renaming links.  File notification misses such a change or
+//! reports it twice.  Reading a few small files at an interval is reliable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,83 +19,83 @@ use crate::x509::certificate::Fingerprint;
 
 /// A key that changed.
 pub enum Change {
-    /// The server's certificate.
+    /// The server's certificate and key.
     Identity(Arc<CertifiedKey>),
-    /// The keys that sign tokens.
+    /// The signing keys.
     SigningKeys(Arc<SigningKeys>),
-    /// The secrets that seal session tickets.
+    /// The secrets for session tickets.
     TicketSecrets(Vec<Zeroizing<Vec<u8>>>),
 }
 
-/// Looks at the key files every so often, and when `look` is notified, and sends what changed.  A file
-/// that cannot be used leaves what is in force, and is said once for each state of it.
+/// Checks the key files at the interval `every`, and when `check_now` is notified, and sends
+/// changes.  If a changed file cannot be used, the earlier key stays in use, and the error is
+/// logged once.
 ///
-/// What changes from the call on is noticed, so that who calls this first and reads the keys then
-/// misses nothing.
+/// Changes after this call are seen.  Call it before reading the keys so that no change is missed.
 pub fn watch(
     config: Config,
     provider: Arc<CryptoProvider>,
     every: Duration,
-    look: Arc<Notify>,
+    check_now: Arc<Notify>,
     changes: mpsc::Sender<Change>,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let seen = Seen::of(&config);
-    follow(config, provider, every, look, changes, seen)
+    let hashes = FileHashes::read(&config);
+    poll(config, provider, every, check_now, changes, hashes)
 }
 
-async fn follow(
+async fn poll(
     config: Config,
     provider: Arc<CryptoProvider>,
     every: Duration,
-    look: Arc<Notify>,
+    check_now: Arc<Notify>,
     changes: mpsc::Sender<Change>,
-    mut seen: Seen,
+    mut hashes: FileHashes,
 ) {
     loop {
-        // Either way: the files are looked at.
-        let _ = tokio::time::timeout(every, look.notified()).await;
-        let (now, was) = (Seen::of(&config), seen);
-        if now.identity != was.identity {
+        // The files are checked after the interval and after a notification alike.
+        let _ = tokio::time::timeout(every, check_now.notified()).await;
+        let (now, before) = (FileHashes::read(&config), hashes);
+        if now.identity != before.identity {
             match identity(&config, &provider) {
                 Ok(identity) => {
                     info!(file = %config.certificate.display(), "server certificate changed");
                     let _ = changes.send(Change::Identity(identity)).await;
                 }
-                Err(error) => error!(%error, "server certificate not used; the old one stays"),
+                Err(error) => error!(%error, "server certificate rejected; the earlier one stays in use"),
             }
         }
-        if now.signing != was.signing {
+        if now.signing != before.signing {
             match signing_keys(&config) {
                 Ok(keys) => {
                     info!(kid = keys.current().kid(), "signing keys changed");
                     let _ = changes.send(Change::SigningKeys(Arc::new(keys))).await;
                 }
-                Err(error) => error!(%error, "signing keys not used; the old ones stay"),
+                Err(error) => error!(%error, "signing keys rejected; the earlier ones stay in use"),
             }
         }
-        if now.tickets != was.tickets {
+        if now.tickets != before.tickets {
             match ticket_secrets(&config) {
                 Ok(secrets) => {
                     info!(secrets = secrets.len(), "ticket keys changed");
                     let _ = changes.send(Change::TicketSecrets(secrets)).await;
                 }
-                Err(error) => error!(%error, "ticket keys not used; the old ones stay"),
+                Err(error) => error!(%error, "ticket keys rejected; the earlier ones stay in use"),
             }
         }
-        seen = now;
+        hashes = now;
     }
 }
 
-/// The contents of the files, by hash.
+/// SHA-256 of each file, or `None` if it cannot be read.
 #[derive(Clone, PartialEq, Eq)]
-struct Seen {
+struct FileHashes {
     identity: Vec<Option<Fingerprint>>,
     signing: Vec<Option<Fingerprint>>,
     tickets: Vec<Option<Fingerprint>>,
 }
 
-impl Seen {
-    fn of(config: &Config) -> Self {
+impl FileHashes {
+    fn read(config: &Config) -> Self {
         let hash = |path| read(path).ok().map(|bytes| Fingerprint::of(&bytes));
         Self {
             identity: vec![hash(&config.certificate), hash(&config.key)],

@@ -1,4 +1,5 @@
-//! What is refused, and how the wire says it: the one place that maps decisions to RFC 6749.
+//! Errors of the token endpoint and their responses.  This is the only place that maps decisions to
+//! the error codes of RFC 6749.
 
 use std::borrow::Cow;
 
@@ -11,34 +12,34 @@ use crate::token::assertion::AssertionError;
 use crate::token::{AuthMethod, Denied};
 use crate::trust::refusal::Refusal;
 
-/// Why a request gets no token.
+/// Reason why a request is answered without a token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OauthError {
-    /// The request is malformed; the text names the rule.
+    /// The request is malformed.  The text names the rule.
     #[error("{0}")]
     InvalidRequest(Cow<'static, str>),
     /// The body is longer than the limit.
     #[error("the request body is longer than {limit} bytes")]
     TooLong {
-        /// In bytes.
+        /// Allowed length in bytes.
         limit: usize,
     },
-    /// The certificate is refused, or not good for the client.
+    /// The certificate is refused, or the client may not use it.
     #[error(transparent)]
     InvalidClient(#[from] Refusal),
     /// The client's assertion is not acceptable.
     #[error("{0}")]
     InvalidAssertion(AssertionError),
-    /// The grant type is not offered.
-    #[error("the grant types are: client_credentials")]
+    /// The grant type is not supported.
+    #[error("grant_type is not supported; use client_credentials")]
     UnsupportedGrantType,
-    /// The scope is malformed, unknown or more than the client may have.
+    /// The scope is malformed or unknown, or the client may not have it.
     #[error("{0}")]
     InvalidScope(Cow<'static, str>),
-    /// The resource is none the client may have tokens for.
+    /// The client may not have tokens for the resource.
     #[error("{0}")]
     InvalidTarget(Cow<'static, str>),
-    /// The fault is ours.
+    /// An internal error.
     #[error("{0}")]
     Server(String),
 }
@@ -64,7 +65,7 @@ impl From<Denied> for OauthError {
 }
 
 impl OauthError {
-    /// The value of `error` (RFC 6749 section 5.2, RFC 8707 section 2).
+    /// Returns the value of `error` (RFC 6749 section 5.2, RFC 8707 section 2).
     pub fn code(&self) -> &'static str {
         match self {
             Self::InvalidRequest(_) | Self::TooLong { .. } => "invalid_request",
@@ -85,8 +86,8 @@ impl OauthError {
         }
     }
 
-    /// The answer.  The refusal of a certificate is told only where `report` is set: it says things
-    /// about our trust that help a stranger more than a device.
+    /// Creates the response.  It contains the refusal of a certificate only if `report` is set,
+    /// because the refusal discloses details of the trust configuration.
     pub fn reply(&self, report: bool) -> Reply {
         let refusal = match self {
             Self::InvalidClient(refusal) => Some(refusal),
@@ -94,21 +95,21 @@ impl OauthError {
         };
         let description = match self {
             Self::InvalidClient(_) => Cow::from("client authentication failed"),
-            Self::Server(_) => Cow::from("the token could not be made"),
+            Self::Server(_) => Cow::from("internal error; the token was not issued"),
             other => Cow::from(other.to_string()),
         };
-        let told = refusal.filter(|_| report);
+        let reported = refusal.filter(|_| report);
         let mut reply = reply::json(
             self.status(),
             &Body {
                 error: self.code(),
-                error_description: describable(&description),
-                refusal: told.map(|refusal| refusal.code.as_str()),
-                detail: told.map(|refusal| &refusal.detail[..]),
+                error_description: escape_description(&description),
+                refusal: reported.map(|refusal| refusal.code.as_str()),
+                detail: reported.map(|refusal| &refusal.detail[..]),
             },
         );
-        // RFC 9110 section 15.5.2 wants a challenge; no registered scheme means "a TLS client
-        // certificate" or "an assertion", so this is the name of the method in our metadata.
+        // RFC 9110 section 15.5.2 requires a challenge.  No registered scheme means "TLS client
+        // certificate" or "assertion", so the challenge is the name of the method in the metadata.
         let method = match self {
             Self::InvalidClient(_) => Some(AuthMethod::TlsClientAuth),
             Self::InvalidAssertion(_) => Some(AuthMethod::PrivateKeyJwt),
@@ -133,14 +134,15 @@ struct Body<'a> {
     detail: Option<&'a str>,
 }
 
-/// The characters that RFC 6749 section 5.2 allows in `error_description`; others become `'`.
-fn describable(text: &str) -> String {
+/// Replaces every character that RFC 6749 section 5.2 does not allow in `error_description` with
+/// `'`.
+fn escape_description(text: &str) -> String {
     text.chars()
         .map(|c| if matches!(c, ' '..='!' | '#'..='[' | ']'..='~') { c } else { '\'' })
         .collect()
 }
 
-/// No cache keeps an answer of the token endpoint (RFC 6749 section 5.1).
+/// Forbids caches to store a response of the token endpoint (RFC 6749 section 5.1).
 pub(super) fn no_store(reply: &mut Reply) {
     let headers = reply.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -155,18 +157,18 @@ mod tests {
     use crate::trust::refusal::Code;
 
     proptest! {
-        /// 6749-17: only the allowed characters.
+        /// 6749-17.
         #[test]
         fn a_description_has_only_allowed_characters(text in any::<String>()) {
-            let out = describable(&text);
+            let out = escape_description(&text);
             prop_assert!(out.bytes().all(|b| matches!(b, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e)));
             prop_assert_eq!(out.chars().count(), text.chars().count());
         }
     }
 
-    /// 6749-15, 8705-4: each refusal is one of the errors of section 5.2, with its status.
+    /// 6749-15, 8705-4: every error is one of section 5.2, with its status.
     #[test]
-    fn refusals_have_their_rfc_6749_code_and_status() {
+    fn errors_have_the_code_and_status_of_rfc_6749() {
         let refusal = Refusal::new(Code::CertificateRevoked, "serial 01");
         for (error, code, status) in [
             (OauthError::InvalidRequest("x".into()), "invalid_request", 400),

@@ -1,4 +1,5 @@
-//! The public plane: authorization server metadata (RFC 8414) and the key set (RFC 7517).
+//! The public listener: authorization server metadata (RFC 8414), the key set (RFC 7517) and the
+//! token endpoint for clients without a certificate.
 
 use std::sync::Arc;
 
@@ -16,20 +17,20 @@ use crate::runtime::live::Live;
 use crate::token::assertion::AssertionAlgorithm;
 use crate::token::{AuthMethod, Grant, SigningKeys, TokenPolicy};
 
-/// The path of the key set.
+/// Path of the key set.
 pub const JWKS_PATH: &str = "/jwks.json";
 
-/// Serves what verifiers and clients need to know.  Its answers come from settings only: no header of
-/// a request, `Host` least of all, changes them.
+/// Serves the documents for verifiers and clients.  Their content follows from settings alone.  No
+/// header of a request changes it, in particular not `Host`.
 pub struct PublicPlane {
     live: Live,
     documents: Documents,
-    /// For clients that authenticate by assertions; `None` where there are none.
+    /// The token endpoint, if there are clients that need no certificate.
     tokens: Option<Arc<TokenEndpoint>>,
 }
 
 impl PublicPlane {
-    /// The plane of that issuer, whose tokens `tokens` gives.
+    /// Creates the handler of the public listener.
     pub fn new(
         live: Live,
         policy: &TokenPolicy,
@@ -40,7 +41,7 @@ impl PublicPlane {
         Self { live, documents: Documents::new(policy, config), tokens }
     }
 
-    /// Answers one request.  The body of one for a document, if any, is not looked at.
+    /// Answers one request.  The body of a request for a document is ignored.
     pub async fn handle<B>(&self, request: Request<B>, peer: &Peer) -> Reply
     where
         B: Body,
@@ -55,9 +56,9 @@ impl PublicPlane {
     }
 }
 
-/// What does not change while we run.
+/// Responses that do not change while the process runs.
 struct Documents {
-    /// Where the metadata is found.
+    /// Paths of the metadata.
     paths: Vec<String>,
     metadata: String,
     cache_control: HeaderValue,
@@ -69,7 +70,7 @@ impl Documents {
         let public = address(&config.public_origin, TOKEN_PATH);
         let mut methods = vec![AuthMethod::TlsClientAuth.as_str()];
         let mut algorithms = Vec::new();
-        if policy.asserting().next().is_some() {
+        if policy.assertion_clients().next().is_some() {
             methods.push(AuthMethod::PrivateKeyJwt.as_str());
             algorithms.extend(AssertionAlgorithm::ALL.map(AssertionAlgorithm::as_str));
         }
@@ -115,8 +116,8 @@ impl Documents {
     }
 }
 
-/// RFC 8414 section 3: the well-known part goes between the issuer's host and its path; OpenID
-/// Connect Discovery section 4 has it after the path.
+/// Returns the paths of the metadata.  RFC 8414 section 3 inserts the well-known part between host
+/// and path of the issuer; OpenID Connect Discovery section 4 appends it to the path.
 fn metadata_paths(issuer: &str) -> Vec<String> {
     let path = Url::parse(issuer).map(|url| url.path().trim_end_matches('/').to_owned());
     let path = path.unwrap_or_default();
@@ -129,14 +130,14 @@ fn metadata_paths(issuer: &str) -> Vec<String> {
     paths
 }
 
-/// RFC 8414 section 2 and RFC 8705 sections 3.3 and 5.
+/// Authorization server metadata (RFC 8414 section 2, RFC 8705 sections 3.3 and 5).
 ///
-/// `response_types_supported` is REQUIRED and may not be empty, though there is no authorization
-/// endpoint that could have any: `none` (OAuth 2.0 Multiple Response Types section 4), which stands
-/// for an answer without token or code, is the one value that promises nothing.
+/// `response_types_supported` is REQUIRED and must not be empty, although there is no authorization
+/// endpoint.  The value `none` (OAuth 2.0 Multiple Response Types section 4) means a response
+/// without token or code, and so is the only one that promises nothing.
 ///
-/// The token endpoint is the one that asks for certificates, and its own alias, unless there are
-/// clients that need none: then it is the public listener's (RFC 8705 section 5).
+/// `token_endpoint` is the address on the token listener, which is also its alias.  If there are
+/// clients that need no certificate, it is the address on the public listener (RFC 8705 section 5).
 #[derive(Serialize)]
 struct Metadata<'a> {
     issuer: &'a str,
@@ -183,7 +184,7 @@ mod tests {
         Documents::new(&policy, &config)
     }
 
-    async fn ask(
+    async fn request(
         documents: &Documents,
         method: &str,
         path: &str,
@@ -202,9 +203,9 @@ mod tests {
 
     /// 8414-1, -2, -4 to -6, 8705-6, 8705-17, FAPI-1.
     #[tokio::test]
-    async fn metadata_says_what_is_offered() {
+    async fn metadata_lists_the_supported_features() {
         let documents = documents("https://as.example:8444", &["write", "read"]);
-        let (status, reply, body) = ask(&documents, "GET", WELL_KNOWN, "as.example:8444").await;
+        let (status, reply, body) = request(&documents, "GET", WELL_KNOWN, "as.example:8444").await;
         assert_eq!(
             (status, &reply.headers()["content-type"]),
             (200, &"application/json".parse().expect("a value"))
@@ -226,68 +227,69 @@ mod tests {
         );
     }
 
-    /// 8414-3: nothing empty is listed.
+    /// 8414-3.
     #[tokio::test]
-    async fn empty_members_are_left_out() {
+    async fn omits_empty_members() {
         let documents = documents("https://as.example", &[]);
-        let (_, _, body) = ask(&documents, "GET", WELL_KNOWN, "as.example").await;
+        let (_, _, body) = request(&documents, "GET", WELL_KNOWN, "as.example").await;
         let got: Value = serde_json::from_slice(&body).expect("JSON");
         let empty = |v: &Value| v.as_array().is_some_and(Vec::is_empty) || v.is_null();
         assert!(!got.as_object().expect("an object").values().any(empty), "{got}");
     }
 
-    /// 8414-1: the path of an issuer comes after the well-known part; 9068-7: both forms agree.
+    /// 8414-1: the path of the issuer follows the well-known part; 9068-7: both documents are
+    /// equal.
     #[tokio::test]
-    async fn an_issuer_with_a_path_has_it_inserted() {
+    async fn serves_the_metadata_of_an_issuer_with_a_path() {
         let documents = documents("https://as.example/t/one", &["a"]);
-        let (status, _, first) = ask(&documents, "GET", &format!("{WELL_KNOWN}/t/one"), "x").await;
+        let (status, _, first) = request(&documents, "GET", &format!("{WELL_KNOWN}/t/one"), "x").await;
         assert_eq!(status, 200);
         for path in
             ["/.well-known/openid-configuration/t/one", "/t/one/.well-known/openid-configuration"]
         {
-            let (status, _, body) = ask(&documents, "GET", path, "x").await;
+            let (status, _, body) = request(&documents, "GET", path, "x").await;
             assert_eq!((status, &body), (200, &first));
         }
         for path in
             [WELL_KNOWN.to_owned(), format!("{WELL_KNOWN}/t/one/"), format!("{WELL_KNOWN}/t/two")]
         {
-            assert_eq!(ask(&documents, "GET", &path, "x").await.0, 404, "{path}");
+            assert_eq!(request(&documents, "GET", &path, "x").await.0, 404, "{path}");
         }
     }
 
-    /// 8414-8: no header changes the answer.
+    /// 8414-8: no header changes the response.
     #[tokio::test]
     async fn metadata_does_not_depend_on_the_host() {
         let documents = documents("https://as.example", &["a"]);
-        let (_, _, ours) = ask(&documents, "GET", WELL_KNOWN, "as.example").await;
-        let (_, _, other) = ask(&documents, "GET", WELL_KNOWN, "evil.example").await;
-        assert_eq!(ours, other);
+        let (_, _, body) = request(&documents, "GET", WELL_KNOWN, "as.example").await;
+        let (_, _, other) = request(&documents, "GET", WELL_KNOWN, "evil.example").await;
+        assert_eq!(body, other);
     }
 
-    /// JWK-6: the key set has its own media type and may be kept for a while.
+    /// JWK-6: the key set has its own media type, and caches may store it.
     #[tokio::test]
-    async fn the_key_set_is_served() {
+    async fn serves_the_key_set() {
         let documents = documents("https://as.example", &["a"]);
-        let (status, reply, body) = ask(&documents, "GET", JWKS_PATH, "x").await;
+        let (status, reply, body) = request(&documents, "GET", JWKS_PATH, "x").await;
         assert_eq!(status, 200);
         assert_eq!(reply.headers()["content-type"], "application/jwk-set+json");
         assert_eq!(reply.headers()["cache-control"], "public, max-age=300");
         let set: Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!(set["keys"].as_array().map(Vec::len), Some(1));
-        let (status, reply, head) = ask(&documents, "HEAD", JWKS_PATH, "x").await;
+        let (status, reply, head) = request(&documents, "HEAD", JWKS_PATH, "x").await;
         assert_eq!((status, head.len()), (200, 0));
         assert_eq!(reply.headers()["content-length"], body.len().to_string().as_str());
     }
 
     #[tokio::test]
-    async fn only_reading_is_allowed() {
+    async fn allows_only_get_and_head() {
         let documents = documents("https://as.example", &["a"]);
         for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
-            let (status, reply, _) = ask(&documents, method, WELL_KNOWN, "x").await;
+            let (status, reply, _) = request(&documents, method, WELL_KNOWN, "x").await;
             assert_eq!(status, 405);
             assert_eq!(reply.headers()["allow"], "GET, HEAD");
         }
-        assert_eq!(ask(&documents, "GET", "/oauth2/token", "x").await.0, 404);
-        assert_eq!(ask(&documents, "GET", "/", "x").await.0, 404);
+        assert_eq!(request(&documents, "GET", "/oauth2/token", "x").await.0, 404);
+        assert_eq!(request(&documents, "GET", "/", "x").await.0, 404);
     }
 }

@@ -1,4 +1,4 @@
-//! What the token endpoint counts.
+//! Metrics of the token endpoint.
 
 use std::time::Duration;
 
@@ -8,29 +8,29 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-/// Counters of the token endpoint.
+/// Requests by result, and their duration.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     tokens: Family<Labels, Counter>,
     seconds: Histogram,
 }
 
-/// How a request ended.  Both are closed sets, so that no client can add a time series.
+/// Result of a request.  Both labels have a fixed set of values, so clients cannot add time series.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
-    /// `issued`, or the `error` of the answer.
+    /// `issued`, or the `error` of the response.
     result: &'static str,
-    /// The refusal code, or nothing.
+    /// Refusal code, or empty.
     refusal: &'static str,
 }
 
-/// Upper bounds in seconds: a signature takes tens of microseconds with ECDSA and a millisecond with
-/// RSA; a path that is judged for the first time, some hundreds of microseconds more.
+/// Upper bounds in seconds.  A signature takes tens of microseconds with ECDSA and a millisecond
+/// with RSA.  Judging a path for the first time adds some hundreds of microseconds.
 const BUCKETS: [f64; 11] =
     [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0];
 
 impl Metrics {
-    /// Metrics that are shown by `registry`.
+    /// Creates the metrics in `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self { tokens: Family::default(), seconds: Histogram::new(BUCKETS) };
         registry.register(
@@ -40,7 +40,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "token_request_duration",
-            "Time from a request's last byte to its answer",
+            "Time from the last byte of a request to its response",
             Unit::Seconds,
             metrics.seconds.clone(),
         );

@@ -1,15 +1,17 @@
-//! Rank 4: the OAuth planes.
+//! The OAuth endpoints.
 //!
-//! [`endpoint`] answers on the token listener, where each peer has shown a certificate; [`metadata`]
-//! on the public one, where none is asked for, and with it the endpoint again, for clients that
-//! authenticate by assertions.  Both are functions of a request and of what is in
-//! force, so they are tested without a socket.
+//! [`endpoint`] serves the token listener, where peers present a certificate.  [`metadata`] serves
+//! the public listener, which requests no certificate: the documents, and the token endpoint for
+//! clients that authenticate with assertions.  Decisions depend only on a request and the published
+//! state, so they are tested without sockets.
 
 pub mod endpoint;
 pub mod error;
 pub mod metadata;
 pub mod metrics;
 pub mod request;
+
+mod replay;
 
 pub use endpoint::TokenEndpoint;
 pub use metadata::PublicPlane;
@@ -19,26 +21,26 @@ use std::time::Duration;
 
 use url::Url;
 
-/// The token endpoint's path.
+/// Path of the token endpoint.
 pub const TOKEN_PATH: &str = "/oauth2/token";
 
-/// Settings of both planes.
+/// Settings of the token listener and the public listener.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where clients reach the token listener, without a path: `https://mtls.example:8443`.
+    /// Address of the token listener for clients, without a path: `https://mtls.example:8443`.
     pub token_origin: Url,
-    /// Where the public listener is reached, without a path.
+    /// Address of the public listener for clients, without a path.
     pub public_origin: Url,
-    /// The tenant in Entra ID's token path that is served; `None` serves any, since a path decides
-    /// nothing about trust.
+    /// The tenant that is accepted in the token path of Entra ID.  `None` accepts any, since the
+    /// path does not affect trust.
     pub tenant: Option<String>,
-    /// `token.client_auth = "report"`: answers say which refusal it was.
+    /// `token.client_auth = "report"`: responses contain the refusal.
     pub report: bool,
-    /// How long a verifier may keep the key set.
+    /// Time for which verifiers may cache the key set.
     pub jwks_max_age: Duration,
 }
 
-/// The address of `path` at `origin`.
+/// Returns the URL of `path` at `origin`.
 fn address(origin: &Url, path: &str) -> String {
     let mut url = origin.clone();
     url.set_path(path);
@@ -46,7 +48,7 @@ fn address(origin: &Url, path: &str) -> String {
 }
 
 impl Config {
-    /// Settings with defaults for all that has one.
+    /// Creates settings with default values for everything else.
     pub fn new(token_origin: Url, public_origin: Url) -> Self {
         Self {
             token_origin,

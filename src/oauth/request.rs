@@ -1,4 +1,4 @@
-//! From the bytes of a token request to a [`TokenRequest`] (RFC 6749 sections 3.2 and 4.4.2).
+//! Parses token requests (RFC 6749 sections 3.2 and 4.4.2).
 
 use hyper::header;
 use hyper::http::request::Parts;
@@ -7,34 +7,35 @@ use crate::oauth::error::OauthError;
 use crate::runtime::log::Secret;
 use crate::token::grants::{Grant, TokenRequest, parse_scope};
 
-/// Parameters of one request.
+/// Largest number of parameters in one request.
 pub const MAX_PARAMETERS: usize = 64;
-/// Bytes of a `client_id`: a subject ID of 512 characters, each written as an escape of four bytes.
+/// Longest `client_id` in bytes: a subject ID of 512 characters of four bytes each.
 pub const MAX_CLIENT_ID: usize = 2048;
 
-/// What a client asks for, how it says who it is, and the `token_type` it asks to be told.
+/// The parsed form of a token request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
-    /// The grant, client, scope and resource.
+pub struct TokenForm {
+    /// Grant, client, scope and resource.
     pub request: TokenRequest,
-    /// `client_assertion` (RFC 7523 section 2.2), not looked into.
+    /// `client_assertion` (RFC 7523 section 2.2), not parsed.
     pub assertion: Option<Secret>,
-    /// How the token's kind is named.
+    /// The `token_type` of the response.
     pub token_type: TokenType,
 }
 
-/// The name that the answer gives to a token bound to a certificate.
+/// The `token_type` in the response for a token that is bound to a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TokenType {
-    /// RFC 8705 section 3.
+    /// `Bearer` (RFC 8705 section 3).
     #[default]
     Bearer,
-    /// Entra ID's: its clients send `token_type=mtls_pop` and compare the answer.
+    /// `mtls_pop`, for clients of Entra ID: they send `token_type=mtls_pop` and compare the
+    /// response.
     MtlsPop,
 }
 
 impl TokenType {
-    /// The value of `token_type`.
+    /// Returns the value of `token_type`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Bearer => "Bearer",
@@ -43,52 +44,52 @@ impl TokenType {
     }
 }
 
-/// Reads a token request.
+/// Parses a token request.
 ///
 /// # Errors
-/// `invalid_request` for what is malformed, `unsupported_grant_type`, `invalid_scope`.
-pub fn parse(parts: &Parts, body: &[u8]) -> Result<Asked, OauthError> {
+/// `invalid_request` if it is malformed, `unsupported_grant_type`, or `invalid_scope`.
+pub fn parse(parts: &Parts, body: &[u8]) -> Result<TokenForm, OauthError> {
     check_headers(parts)?;
     check_query(parts.uri.query().unwrap_or_default())?;
-    let form = Form::parse(body)?;
-    if form.get(CLIENT_SECRET).is_some() {
-        return invalid("client_secret is no authentication method here");
+    let parameters = Parameters::parse(body)?;
+    if parameters.get(CLIENT_SECRET).is_some() {
+        return invalid("client_secret is not supported as client authentication");
     }
-    let assertion = assertion(&form)?;
-    let grant = match form.get("grant_type") {
+    let assertion = assertion(&parameters)?;
+    let grant = match parameters.get("grant_type") {
         None => return invalid("grant_type is missing"),
         Some(name) => Grant::parse(name).ok_or(OauthError::UnsupportedGrantType)?,
     };
-    let client_id = form.get("client_id").map(str::to_owned);
+    let client_id = parameters.get("client_id").map(str::to_owned);
     if let Some(id) = client_id.as_ref().filter(|id| id.len() > MAX_CLIENT_ID) {
         return invalid(format!(
-            "client_id has {} bytes; at most {MAX_CLIENT_ID} are read",
+            "client_id has {} bytes; at most {MAX_CLIENT_ID} are allowed",
             id.len()
         ));
     }
-    let scope = match form.get("scope") {
+    let scope = match parameters.get("scope") {
         None => Vec::new(),
         Some(scope) => parse_scope(scope).ok_or(OauthError::InvalidScope(
-            "scope is a list of scope tokens with one space between".into(),
+            "scope is not a list of scope tokens separated by single spaces".into(),
         ))?,
     };
     let mut resources: Vec<String> = Vec::new();
-    for resource in form.all("resource") {
+    for resource in parameters.all("resource") {
         if !resources.iter().any(|r| r == resource) {
             resources.push(resource.to_owned());
         }
     }
-    let token_type = match form.get("token_type") {
+    let token_type = match parameters.get("token_type") {
         Some(name) if name == TokenType::MtlsPop.as_str() => TokenType::MtlsPop,
         _ => TokenType::Bearer,
     };
     let request = TokenRequest { grant, client_id, scope, resources };
-    Ok(Asked { request, assertion, token_type })
+    Ok(TokenForm { request, assertion, token_type })
 }
 
-/// The two parameters of RFC 7521 section 4.2: both or none.
-fn assertion(form: &Form) -> Result<Option<Secret>, OauthError> {
-    match (form.get(CLIENT_ASSERTION), form.get(CLIENT_ASSERTION_TYPE)) {
+/// Returns the `client_assertion`.  Its two parameters must occur together (RFC 7521 section 4.2).
+fn assertion(parameters: &Parameters) -> Result<Option<Secret>, OauthError> {
+    match (parameters.get(CLIENT_ASSERTION), parameters.get(CLIENT_ASSERTION_TYPE)) {
         (None, None) => Ok(None),
         (Some(assertion), Some(JWT_BEARER)) => Ok(Some(Secret::new(assertion))),
         (_, Some(JWT_BEARER)) => invalid("client_assertion is missing"),
@@ -100,10 +101,10 @@ fn assertion(form: &Form) -> Result<Option<Secret>, OauthError> {
 const CLIENT_SECRET: &str = "client_secret";
 const CLIENT_ASSERTION: &str = "client_assertion";
 const CLIENT_ASSERTION_TYPE: &str = "client_assertion_type";
-/// The one kind of assertion that authenticates (RFC 7523 section 2.2).
+/// The only supported assertion type (RFC 7523 section 2.2).
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// Parameters that decide something, and so must not be in a URI (RFC 6749 section 2.3.1).
+/// Parameters that affect the decision, and so must not be in the URI (RFC 6749 section 2.3.1).
 const BODY_ONLY: [&str; 8] = [
     "grant_type",
     "client_id",
@@ -130,12 +131,12 @@ fn check_headers(parts: &Parts) -> Result<(), OauthError> {
         return invalid("the content type must be application/x-www-form-urlencoded");
     }
     if parts.headers.contains_key(header::AUTHORIZATION) {
-        return invalid("an Authorization header is no authentication method here");
+        return invalid("an Authorization header is not supported as client authentication");
     }
     Ok(())
 }
 
-/// Parameters we know may not be in the query; others are ignored, as clients add their own.
+/// Rejects known parameters in the query.  Others are ignored, because clients add their own.
 fn check_query(query: &str) -> Result<(), OauthError> {
     for pair in query.split('&') {
         let name = pair.split('=').next().unwrap_or_default();
@@ -143,18 +144,18 @@ fn check_query(query: &str) -> Result<(), OauthError> {
             return invalid("the query is not form-encoded UTF-8");
         };
         if BODY_ONLY.iter().any(|known| *known == name) {
-            return invalid(format!("{name} belongs in the body, not in the query"));
+            return invalid(format!("{name} must be in the body, not in the query"));
         }
     }
     Ok(())
 }
 
-/// The parameters of an `application/x-www-form-urlencoded` body.
-struct Form {
+/// Parameters of an `application/x-www-form-urlencoded` body.
+struct Parameters {
     pairs: Vec<(String, String)>,
 }
 
-impl Form {
+impl Parameters {
     fn parse(body: &[u8]) -> Result<Self, OauthError> {
         let Ok(body) = std::str::from_utf8(body) else {
             return invalid("the body is not form-encoded UTF-8");
@@ -162,20 +163,20 @@ impl Form {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for pair in body.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            // An empty value is as good as none (RFC 6749 section 3.2).
+            // A parameter without a value counts as omitted (RFC 6749 section 3.2).
             if value.is_empty() {
                 continue;
             }
             let (Some(name), Some(value)) = (decode(name), decode(value)) else {
                 return invalid("the body is not form-encoded UTF-8");
             };
-            // Only `resource` may come several times (RFC 8707 section 2).
+            // Only `resource` may occur several times (RFC 8707 section 2).
             if name != "resource" && pairs.iter().any(|(earlier, _)| *earlier == name) {
-                return invalid("a parameter is given more than once");
+                return invalid("a parameter occurs more than once");
             }
             pairs.push((name, value));
             if pairs.len() > MAX_PARAMETERS {
-                return invalid(format!("more than {MAX_PARAMETERS} parameters"));
+                return invalid(format!("the body has more than {MAX_PARAMETERS} parameters"));
             }
         }
         Ok(Self { pairs })
@@ -190,7 +191,8 @@ impl Form {
     }
 }
 
-/// Form decoding without mercy: `+` is a space, `%` two hex digits, the result UTF-8.
+/// Decodes form encoding strictly: `+` is a space, `%` needs two hex digits, and the result must be
+/// UTF-8.
 fn decode(text: &str) -> Option<String> {
     let digit = |b: &u8| char::from(*b).to_digit(16).and_then(|d| u8::try_from(d).ok());
     let mut out = Vec::with_capacity(text.len());
@@ -219,7 +221,7 @@ mod tests {
 
     const FORM: &str = "application/x-www-form-urlencoded";
 
-    fn with(uri: &str, headers: &[(&str, &str)], body: &str) -> Result<Asked, OauthError> {
+    fn with(uri: &str, headers: &[(&str, &str)], body: &str) -> Result<TokenForm, OauthError> {
         let mut request = Request::post(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -228,34 +230,34 @@ mod tests {
         parse(&parts, body.as_bytes())
     }
 
-    fn form(body: &str) -> Result<Asked, OauthError> {
+    fn form(body: &str) -> Result<TokenForm, OauthError> {
         with("/oauth2/token", &[("content-type", FORM)], body)
     }
 
-    fn code(result: Result<Asked, OauthError>) -> &'static str {
-        result.map(|asked| format!("{asked:?}")).expect_err("refused").code()
+    fn code(result: Result<TokenForm, OauthError>) -> &'static str {
+        result.map(|form| format!("{form:?}")).expect_err("refused").code()
     }
 
     #[test]
-    fn a_request_is_read_whole() {
-        let asked = form(
+    fn parses_all_parameters() {
+        let parsed = form(
             "grant_type=client_credentials&client_id=CN%3Ddev+1&scope=a+b&resource=urn:a&resource=urn:b\
              &resource=urn:a&token_type=mtls_pop&claims=%7B%7D",
         )
         .expect("a request");
-        assert_eq!(asked.request.grant, Grant::ClientCredentials);
-        assert_eq!(asked.request.client_id.as_deref(), Some("CN=dev 1"));
-        assert_eq!(asked.request.scope, ["a", "b"]);
-        assert_eq!(asked.request.resources, ["urn:a", "urn:b"]);
-        assert_eq!(asked.token_type, TokenType::MtlsPop);
+        assert_eq!(parsed.request.grant, Grant::ClientCredentials);
+        assert_eq!(parsed.request.client_id.as_deref(), Some("CN=dev 1"));
+        assert_eq!(parsed.request.scope, ["a", "b"]);
+        assert_eq!(parsed.request.resources, ["urn:a", "urn:b"]);
+        assert_eq!(parsed.token_type, TokenType::MtlsPop);
     }
 
     /// 6749-3: a parameter without a value is omitted.
     #[test]
     fn an_empty_parameter_is_omitted() {
-        let asked =
+        let parsed =
             form("grant_type=client_credentials&client_id=&scope=&resource=&client_secret=&&scope");
-        let request = asked.expect("a request").request;
+        let request = parsed.expect("a request").request;
         assert_eq!(request.client_id, None);
         assert!(request.scope.is_empty() && request.resources.is_empty());
         assert_eq!(code(form("grant_type=&client_id=a")), "invalid_request");
@@ -269,9 +271,9 @@ mod tests {
         assert!(with(uri, &[("content-type", FORM)], body).is_ok());
     }
 
-    /// 6749-5: nothing twice, whether we know it or not.
+    /// 6749-5: no parameter occurs twice, known or not.
     #[test]
-    fn a_parameter_comes_once() {
+    fn rejects_a_repeated_parameter() {
         for body in [
             "grant_type=client_credentials&grant_type=client_credentials",
             "grant_type=client_credentials&client_id=a&client_id=a",
@@ -287,9 +289,9 @@ mod tests {
         assert_eq!(code(twice), "invalid_request");
     }
 
-    /// 6749-7: forms only, and nothing of the request in the query.
+    /// 6749-7: the request is a form in the body, and no known parameter is in the query.
     #[test]
-    fn only_a_form_in_the_body_is_read() {
+    fn accepts_only_a_form_in_the_body() {
         let body = "grant_type=client_credentials&client_id=a";
         for good in [FORM, "Application/X-WWW-Form-URLEncoded; charset=UTF-8"] {
             assert!(with("/oauth2/token", &[("content-type", good)], body).is_ok());
@@ -320,9 +322,9 @@ mod tests {
         }
     }
 
-    /// 6749-18: no secret, and no half of an assertion, beside the certificate.
+    /// 6749-18: neither a secret nor a part of an assertion is accepted beside the certificate.
     #[test]
-    fn other_authentication_methods_are_refused() {
+    fn rejects_other_authentication_methods() {
         let body = "grant_type=client_credentials&client_id=a";
         let headers = [("content-type", FORM), ("authorization", "Basic YTpi")];
         assert_eq!(code(with("/oauth2/token", &headers, body)), "invalid_request");
@@ -331,25 +333,25 @@ mod tests {
         }
     }
 
-    /// RFC 7521 section 4.2: an assertion and its kind, and neither is printed.
+    /// RFC 7521 section 4.2: an assertion needs its type.  The debug output does not contain it.
     #[test]
-    fn an_assertion_comes_with_its_type() {
+    fn parses_an_assertion_with_its_type() {
         let with = |kind: &str| {
             form(&format!(
                 "grant_type=client_credentials&client_assertion=a.b.c&client_assertion_type={kind}"
             ))
         };
-        let asked = with(JWT_BEARER).expect("a request");
-        assert_eq!(asked.request.client_id, None);
-        assert_eq!(asked.assertion.as_ref().map(Secret::expose), Some("a.b.c"));
-        assert!(!format!("{asked:?}").contains("a.b.c"));
+        let parsed = with(JWT_BEARER).expect("a request");
+        assert_eq!(parsed.request.client_id, None);
+        assert_eq!(parsed.assertion.as_ref().map(Secret::expose), Some("a.b.c"));
+        assert!(!format!("{parsed:?}").contains("a.b.c"));
         let saml = "urn:ietf:params:oauth:client-assertion-type:saml2-bearer";
         assert_eq!(code(with(saml)), "invalid_request");
     }
 
-    /// 9700-3: no password grant, nor any other than client credentials.
+    /// 9700-3: only the client credentials grant is supported.
     #[test]
-    fn other_grants_are_not_supported() {
+    fn rejects_other_grants() {
         for grant in
             ["password", "authorization_code", "refresh_token", "implicit", "CLIENT_CREDENTIALS"]
         {
@@ -360,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_named() {
+    fn errors_name_the_limits() {
         let many: Vec<String> = (0..=MAX_PARAMETERS).map(|i| format!("p{i}=1")).collect();
         let refused = form(&many.join("&")).expect_err("refused").to_string();
         assert!(refused.contains("64"), "{refused}");
@@ -371,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_encodings_are_refused() {
+    fn rejects_malformed_encodings() {
         for body in ["grant_type=%", "grant_type=%2", "grant_type=%zz", "grant_type=%ff", "%c3=a"] {
             assert_eq!(code(form(body)), "invalid_request", "{body}");
         }
@@ -381,15 +383,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_body_makes_it_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn parsing_any_body_does_not_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let (parts, ()) = Request::post("/oauth2/token")
                 .header("content-type", FORM).body(()).expect("a request").into_parts();
             let _ = parse(&parts, &body);
         }
 
-        /// Another implementation's encoding is read back.
         #[test]
-        fn what_a_client_encodes_is_read(client_id in "\\PC{1,40}", resource in "\\PC{1,40}") {
+        fn decodes_the_encoding_of_another_implementation(client_id in "\\PC{1,40}", resource in "\\PC{1,40}") {
             let body = url::form_urlencoded::Serializer::new(String::new())
                 .append_pair("grant_type", "client_credentials")
                 .append_pair("client_id", &client_id)

@@ -1,9 +1,8 @@
-//! Files that are whole or not there: the last good state, kept for a start without the network.
+//! Files that are replaced atomically: the last good state, for a start without the network.
 //!
-//! A file has one header line with its kind and format version, then the SHA-256 and the length of
-//! what follows, so that a cut, mixed-up or overwritten file is noticed.  A write goes to a new file,
-//! is synced, and is renamed into place; the file it replaces stays beside it with `.1` added, to be
-//! tried when the newest is damaged.
+//! A header line contains kind, format version, SHA-256 and length of the payload, so that a truncated,
+//! misplaced or overwritten file is detected.  A write goes to a new file, which is synced and renamed.
+//! The replaced file is kept with the suffix `.1`, and is read if the newest one is damaged.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -11,44 +10,44 @@ use std::path::{Path, PathBuf};
 
 use crate::x509::certificate::Fingerprint;
 
-/// Why a file was not read.
+/// Errors of reading and writing.
 #[derive(Debug, thiserror::Error)]
 pub enum AtomicError {
-    /// Neither the file nor its predecessor exists.
-    #[error("{0}: no such file, nor an older one")]
+    /// Neither the file nor the previous one exists.
+    #[error("{0}: the file does not exist, and neither does a previous one")]
     Missing(PathBuf),
-    /// The operating system's.
+    /// An error of the operating system.
     #[error("{path}: {error}")]
     Io {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What happened.
+        /// The error.
         error: io::Error,
     },
-    /// The bytes are not those that were written.
-    #[error("{path}: damaged: {why}")]
+    /// The bytes are not the ones that were written.
+    #[error("{path} is damaged: {why}")]
     Damaged {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What was noticed.
+        /// The failed check.
         why: String,
     },
 }
 
-/// What was read.
+/// The result of a read.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What was written.
+    /// The payload, as it was written.
     pub payload: Vec<u8>,
-    /// Set when the newest file was not usable and its predecessor was taken: why.
+    /// The error of the newest file, if the previous one was read instead.
     pub fell_back: Option<AtomicError>,
 }
 
-/// Writes `payload` to `path` so that a reader finds this or what was there before, whole, whenever
-/// the power goes.  `kind` names what it is and the version of its form, such as `anchors/1`.
+/// Replaces the file at `path`.  After a power failure at any time, a reader finds either the new or the
+/// old payload, complete.  `kind` is the kind and format version, such as `anchors/1`.
 ///
 /// # Errors
-/// The operating system's; the old file is in place then.
+/// An error of the operating system.  The old file stays readable.
 pub fn write(path: &Path, kind: &str, payload: &[u8]) -> Result<(), AtomicError> {
     let failed = |error| AtomicError::Io { path: path.to_owned(), error };
     let (new, old) = (beside(path, ".new"), beside(path, ".1"));
@@ -61,10 +60,10 @@ pub fn write(path: &Path, kind: &str, payload: &[u8]) -> Result<(), AtomicError>
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        // Between the two renames only the predecessor exists, and `read` takes it.
+        // Between the two renames only the previous file exists, and `read` returns it.
         fs::rename(&new, path)?;
         match path.parent() {
-            // The names are data of the directory: they too must reach the disk.
+            // The renames are durable once the directory is synced.
             Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
             _ => Ok(()),
         }
@@ -72,11 +71,11 @@ pub fn write(path: &Path, kind: &str, payload: &[u8]) -> Result<(), AtomicError>
     store().map_err(failed)
 }
 
-/// Reads what [`write()`] wrote under the same `kind`; the predecessor when the newest is missing or
-/// damaged.  At most `limit` bytes of payload.
+/// Reads a file that [`write()`] wrote with the same `kind`, or the previous file if the newest is missing
+/// or damaged.  The payload has at most `limit` bytes.
 ///
 /// # Errors
-/// Why the newest file cannot be read, when its predecessor cannot either.
+/// The error of the newest file, if the previous one cannot be read either.
 pub fn read(path: &Path, kind: &str, limit: u64) -> Result<Loaded, AtomicError> {
     let newest = match read_one(path, kind, limit) {
         Ok(payload) => return Ok(Loaded { payload, fell_back: None }),
@@ -100,20 +99,20 @@ fn read_one(path: &Path, kind: &str, limit: u64) -> Result<Vec<u8>, AtomicError>
     let damaged = |why: String| AtomicError::Damaged { path: path.to_owned(), why };
     let mut bytes = Vec::new();
     let most = limit.saturating_add(MAX_HEADER);
-    // One byte more than allowed tells "full" from "too long".
+    // One byte more than allowed distinguishes a full file from one that is too long.
     File::open(path)
         .and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes))
         .map_err(failed)?;
     if bytes.len() as u64 > most {
-        return Err(damaged(format!("longer than {limit} bytes")));
+        return Err(damaged(format!("it is longer than {limit} bytes")));
     }
     let end = bytes.iter().position(|&b| b == b'\n').map(|end| end + 1);
     let Some(end) = end.filter(|&end| end as u64 <= MAX_HEADER) else {
-        return Err(damaged("no header line".into()));
+        return Err(damaged("it has no header line".into()));
     };
     let payload = bytes.split_off(end);
     if payload.len() as u64 > limit {
-        return Err(damaged(format!("longer than {limit} bytes")));
+        return Err(damaged(format!("it is longer than {limit} bytes")));
     }
     let expected = header(kind, &payload);
     if bytes == expected.as_bytes() {
@@ -123,7 +122,7 @@ fn read_one(path: &Path, kind: &str, limit: u64) -> Result<Vec<u8>, AtomicError>
     Err(damaged(format!("its header is `{}`, not `{}`", found.trim_end(), expected.trim_end())))
 }
 
-/// Longest header line.
+/// Longest header line in bytes.
 const MAX_HEADER: u64 = 256;
 
 fn header(kind: &str, payload: &[u8]) -> String {
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn reads_the_last_write() {
         let (_folder, path) = place();
         assert!(matches!(read(&path, "x/1", 100), Err(AtomicError::Missing(_))));
         write(&path, "x/1", b"one").expect("written");
@@ -160,11 +159,11 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_between_the_renames_leaves_the_older_one() {
+    fn a_crash_between_the_renames_leaves_the_previous_file() {
         let (_folder, path) = place();
         write(&path, "x/1", b"one").expect("written");
         write(&path, "x/1", b"two").expect("written");
-        // As after a crash: the newest was moved away, its successor not yet in place.
+        // The state after a crash: the newest file was renamed, and the new one was not.
         fs::rename(&path, beside(&path, ".1")).expect("moved");
         fs::write(beside(&path, ".new"), b"half").expect("written");
         let loaded = read(&path, "x/1", 100).expect("read");
@@ -186,7 +185,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn any_damage_is_noticed(at in 0usize..200, byte in any::<u8>(), cut in any::<bool>()) {
+        fn detects_any_damage(at in 0usize..200, byte in any::<u8>(), cut in any::<bool>()) {
             let (_folder, path) = place();
             write(&path, "x/1", b"older").expect("written");
             write(&path, "x/1", b"newer").expect("written");

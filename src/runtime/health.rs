@@ -1,16 +1,18 @@
-//! Readiness, granted by dropping something: what forgets to report leaves the process not ready,
-//! which is the safe mistake.
+//! Readiness of the process.
+//!
+//! Each part holds a latch and drops it when the part is ready.  A part that forgets to do so leaves the
+//! process not ready, which is the safe failure.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What still stands between the process and being ready.
+/// The parts that the process waits for.
 #[derive(Clone, Default)]
 pub struct Ready {
     waiting: Arc<Mutex<BTreeMap<&'static str, usize>>>,
 }
 
-/// One part that is not ready yet.
+/// Delays readiness until it is dropped.
 #[must_use = "readiness is granted by dropping this"]
 pub struct Latch {
     ready: Ready,
@@ -18,19 +20,19 @@ pub struct Latch {
 }
 
 impl Ready {
-    /// Holds readiness back until the latch is dropped.
+    /// Delays readiness until the latch is dropped.
     pub fn latch(&self, part: &'static str) -> Latch {
         *self.lock().entry(part).or_default() += 1;
         Latch { ready: self.clone(), part }
     }
 
-    /// The parts that are not ready; none when the process is.
+    /// The parts that are not ready.  Empty if the process is ready.
     pub fn missing(&self) -> Vec<&'static str> {
         self.lock().keys().copied().collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, usize>> {
-        // The map is whole after each statement: a panic elsewhere cannot leave it half-changed.
+        // Each statement leaves the map consistent, so a poisoned lock is usable.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -52,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_when_every_latch_is_dropped() {
+    fn is_ready_when_every_latch_is_dropped() {
         let ready = Ready::default();
         let (a, b, c) = (ready.latch("trust"), ready.latch("trust"), ready.latch("listeners"));
         assert_eq!(ready.missing(), ["listeners", "trust"]);

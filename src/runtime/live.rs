@@ -1,7 +1,7 @@
-//! Where the two flows meet: requests read here what updates publish here.
+//! The live cell: updates publish to it, and requests read from it.
 //!
-//! One cell holds everything that can change while the process runs, so that no reader ever sees half
-//! a change.  A request loads it once and uses that one value throughout.
+//! One cell holds all state that changes while the process runs, so a reader never sees half a change.
+//! A request loads it once and uses that value throughout.
 
 use std::sync::{Arc, Weak};
 
@@ -11,52 +11,52 @@ use rustls::ServerConfig;
 use crate::token::keys::SigningKeys;
 use crate::trust::snapshot::Snapshot;
 
-/// What is in force.
+/// The state in force.
 #[derive(Clone)]
 pub struct Active {
     /// Anchors, revocation sets and policy.
     pub trust: Arc<Snapshot>,
-    /// What signs tokens, and what is published to verify them.
+    /// The keys that sign tokens, and the keys published to verify them.
     pub keys: Arc<SigningKeys>,
-    /// The edge's TLS configurations.
-    pub tls: Arc<EdgeTls>,
+    /// TLS configurations of the listeners.
+    pub tls: Arc<ListenerTls>,
 }
 
-/// The TLS configurations of the listeners.  They outlive trust updates: an anchor or a revocation
-/// list that changes does not throw away session tickets.
-pub struct EdgeTls {
-    /// For the token plane: a client certificate is asked for.
+/// The TLS configurations of the listeners.  They outlive trust updates: a change of an anchor or a
+/// revocation list does not discard session tickets.
+pub struct ListenerTls {
+    /// Token plane: requests a client certificate.
     pub token: Arc<ServerConfig>,
-    /// For the directory plane: one is asked for, for tokens that are bound to it, and none demanded.
+    /// Directory plane: requests a client certificate, which tokens may be bound to, and requires none.
     pub directory: Arc<ServerConfig>,
-    /// For the public plane: none is asked for.
+    /// Public plane: requests no client certificate.
     pub public: Arc<ServerConfig>,
 }
 
-/// The readers' half of the cell.
+/// The reading half of the cell.
 #[derive(Clone)]
 pub struct Live {
     cell: Arc<ArcSwapOption<Active>>,
 }
 
-/// A reader that does not keep the cell alive: for what the cell itself holds, such as the verifier
-/// inside a TLS configuration.
+/// A reader that does not keep the cell alive, for values inside the cell, such as the verifier in a TLS
+/// configuration.
 #[derive(Clone)]
 pub struct WeakLive {
     cell: Weak<ArcSwapOption<Active>>,
 }
 
-/// The one writer's half.  Not `Clone`: read, change and publish from two places could lose a change.
+/// The writing half of the cell.  It is not `Clone`, because two writers could overwrite each other.
 pub struct Writer {
     live: Live,
 }
 
 impl Live {
-    /// Makes the cell.  `first` builds what is in force at the start; it may keep the reader it is
-    /// given but not read from it.
+    /// Creates the cell with the state that `first` builds.  `first` may keep its reader, but reading
+    /// from it returns `None` until this function returns.
     ///
     /// # Errors
-    /// Those of `first`.
+    /// The error of `first`.
     pub fn start<E>(
         first: impl FnOnce(&WeakLive) -> Result<Active, E>,
     ) -> Result<(Self, Writer), E> {
@@ -67,32 +67,32 @@ impl Live {
         Ok((live.clone(), Writer { live }))
     }
 
-    /// What is in force now.
+    /// The state in force.
     #[allow(clippy::expect_used, reason = "the message is a proof")]
     pub fn current(&self) -> Arc<Active> {
-        self.cell.load_full().expect("proof: `start` stores before it returns, and nothing empties")
+        self.cell.load_full().expect("proof: `start` stores a value before it returns, and no code clears it")
     }
 
-    /// A reader that does not keep the cell alive.
+    /// Returns a reader that does not keep the cell alive.
     pub fn downgrade(&self) -> WeakLive {
         WeakLive { cell: Arc::downgrade(&self.cell) }
     }
 }
 
 impl WeakLive {
-    /// What is in force now; `None` before the start and after the end.
+    /// The state in force; `None` during the start and after the cell was dropped.
     pub fn current(&self) -> Option<Arc<Active>> {
         self.cell.upgrade()?.load_full()
     }
 }
 
 impl Writer {
-    /// What is in force now.
+    /// The state in force.
     pub fn current(&self) -> Arc<Active> {
         self.live.current()
     }
 
-    /// Puts `active` in force and returns what it replaces.
+    /// Puts `active` in force and returns the previous state.
     pub fn publish(&mut self, active: Active) -> Option<Arc<Active>> {
         self.live.cell.swap(Some(Arc::new(active)))
     }

@@ -1,37 +1,43 @@
-//! Logging set-up and the type that keeps secrets out of it.
+//! Logging, and the type that keeps secrets out of logs.
+//!
+//! # Design notes
+//! Log fields can contain foreign text, such as the `displayName` of a configuration.  The writer escapes
+//! hidden characters of each finished line, so that no field of any event can forge a line or move the
+//! cursor of a terminal.  Audit records are also bounded; see [`audit`](crate::runtime::audit).
 
-use std::fmt;
-use std::io::IsTerminal as _;
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
 
-/// How log lines are written.
+use crate::runtime::text::is_hidden;
+
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// One JSON object a line, for collectors.
+    /// One JSON object per line, for log collectors.
     Json,
 }
 
-/// The target of audit events: one for each decision about a certificate.
-pub const AUDIT: &str = "audit";
-
-/// Starts logging to standard error; `filter` is tracing's directive syntax, such as
-/// `info,audit=info`.  Does nothing when logging was started before.
+/// Starts logging to standard error.  `filter` consists of tracing directives, such as `info,audit=info`.
+/// A second call has no effect.
 ///
 /// # Errors
-/// A `filter` that cannot be read.
+/// `filter` is not valid.
 pub fn start(filter: &str, format: Format) -> Result<(), String> {
     let filter = EnvFilter::try_new(filter).map_err(|e| e.to_string())?;
+    // A file or a collector has no use for colour codes.
+    let colours = format == Format::Text && io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        // Colours are for people: in a file or a collector their codes are noise.
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    // A second start, as in tests that start several gateways, keeps the first.
+        .with_ansi(colours)
+        .with_writer(move || LineWriter { out: io::stderr(), format, colours });
+    // Tests start several gateways in one process; the first call wins.
     let _ = match format {
         Format::Text => builder.try_init(),
         Format::Json => builder.json().flatten_event(true).try_init(),
@@ -44,17 +50,80 @@ pub fn is_filter(filter: &str) -> bool {
     EnvFilter::try_new(filter).is_ok()
 }
 
-/// A value that prints nothing and is wiped when dropped.
+/// Escapes hidden characters of lines.  tracing-subscriber writes each line with one call.
+struct LineWriter<W> {
+    out: W,
+    format: Format,
+    colours: bool,
+}
+
+impl<W: io::Write> io::Write for LineWriter<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let body = text.strip_suffix('\n').unwrap_or(&text);
+        let mut escaped = escape(body, self.format, self.colours).into_owned();
+        if body.len() < text.len() {
+            escaped.push('\n');
+        }
+        self.out.write_all(escaped.as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Escapes the hidden characters of a line: `\u{202e}` in text, `\u202e` in JSON.  With `colours`, the
+/// sequences that set colours stay.
+fn escape(line: &str, format: Format, colours: bool) -> Cow<'_, str> {
+    if !line.chars().any(is_hidden) {
+        return Cow::Borrowed(line);
+    }
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(c) = rest.chars().next() {
+        let after = &rest[c.len_utf8()..];
+        if colours && let Some(length) = colour_sequence(rest) {
+            out.push_str(&rest[..length]);
+            rest = &rest[length..];
+            continue;
+        }
+        match format {
+            _ if !is_hidden(c) => out.push(c),
+            Format::Text => {
+                let _ = write!(out, "{}", c.escape_unicode());
+            }
+            // Hidden characters occur in JSON inside strings only.
+            Format::Json => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+        }
+        rest = after;
+    }
+    Cow::Owned(out)
+}
+
+/// Length of the sequence at the start of `text` that selects a colour or style (ECMA-48 SGR).
+fn colour_sequence(text: &str) -> Option<usize> {
+    let parameters = text.strip_prefix("\x1b[")?;
+    let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+    parameters[end..].starts_with('m').then_some("\x1b[".len() + end + "m".len())
+}
+
+/// A value that is never printed, and is overwritten when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes a secret in.
+    /// Wraps a secret.
     pub fn new(secret: impl Into<String>) -> Self {
         Self(Zeroizing::new(secret.into()))
     }
 
-    /// The value itself; to be sent to whom it is meant for, never written elsewhere.
+    /// Returns the secret.  Send it to its recipient only, and never write it elsewhere.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -71,12 +140,65 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_prints_nothing() {
+    fn debug_does_not_print_a_secret() {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "Secret");
     }
 
     #[test]
-    fn a_bad_filter_is_an_error() {
+    fn rejects_an_invalid_filter() {
         assert!(start("info,=", Format::Text).is_err());
+    }
+
+    #[test]
+    fn escapes_hidden_characters_of_a_line() {
+        let written = |line: &str, format, colours| {
+            let mut writer = LineWriter { out: Vec::new(), format, colours };
+            writer.write_all(line.as_bytes()).expect("written");
+            String::from_utf8(writer.out).expect("UTF-8")
+        };
+        let text = |line| written(line, Format::Text, false);
+        assert_eq!(text("INFO plain ä\n"), "INFO plain ä\n");
+        assert_eq!(text("a\nINFO forged\u{202e}\n"), "a\\u{a}INFO forged\\u{202e}\n");
+        assert_eq!(text("\x1b[31mred\n"), "\\u{1b}[31mred\n");
+        let terminal = |line| written(line, Format::Text, true);
+        assert_eq!(terminal("\x1b[2mdim\x1b[0m\x1b[2Jx\n"), "\x1b[2mdim\x1b[0m\\u{1b}[2Jx\n");
+        let json = written("{\"a\":\"\u{202e}\u{7f}\u{e0041}\"}\n", Format::Json, false);
+        assert_eq!(json, "{\"a\":\"\\u202e\\u007f\\udb40\\udc41\"}\n");
+        let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(value["a"], "\u{202e}\u{7f}\u{e0041}");
+    }
+
+    #[test]
+    fn a_foreign_text_cannot_forge_a_line() {
+        use std::sync::{Arc, Mutex};
+
+        #[derive(Clone, Default)]
+        struct Shared(Arc<Mutex<Vec<u8>>>);
+        impl io::Write for Shared {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().expect("no panic").extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let shared = Shared::default();
+        let out = shared.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || LineWriter {
+                out: out.clone(),
+                format: Format::Text,
+                colours: false,
+            })
+            .finish();
+        let name = "fleet\n2026-11-21T08:00:00Z  INFO audit: outcome=\"issued\"";
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(configuration = %name, "not in force: {name}");
+        });
+        let log = String::from_utf8(shared.0.lock().expect("no panic").clone()).expect("UTF-8");
+        assert_eq!(log.lines().count(), 1, "{log}");
     }
 }

@@ -1,6 +1,8 @@
-//! Rank 1: what running code shares.
+//! Rank 3: code that all running parts share.
 
 pub mod atomic;
+pub mod audit;
+pub mod files;
 pub mod health;
 pub mod live;
 pub mod lock_file;
@@ -9,3 +11,4 @@ pub mod pace;
 pub mod publisher;
 pub mod random;
 pub mod tasks;
+pub mod text;

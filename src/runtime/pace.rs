@@ -1,44 +1,44 @@
-//! Long work on a processor that requests need too: in slices, with rests between.
+//! Paces long work on a processor that also serves requests: short slices of work with rests between.
 //!
-//! # Why not a thread of low priority
-//! It takes calls that are not portable and not safe Rust.  And a scheduler lets even such a thread run
-//! on for milliseconds before it looks again; a slice is over sooner.
+//! # Design notes
+//! A thread of low priority would need system calls that are neither portable nor safe Rust.  A scheduler
+//! also lets such a thread run for milliseconds before it checks again, and a slice is shorter.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Work without a rest: about what one request may be delayed by it.
+/// Longest work without a rest: about the delay that it may cause for one request.
 pub const SLICE: Duration = Duration::from_micros(200);
-/// Rest for each unit of work: the work has a quarter of one processor.
+/// Rest for each unit of work: the work uses a quarter of one processor.
 pub const REST: u32 = 3;
 
-/// The pace of one piece of work, on a thread that may be blocked.
+/// The pace of one piece of work, on a thread that may block.
 #[derive(Debug)]
 pub struct Pace {
-    /// When the slice began.
+    /// Start of the slice.
     began: Instant,
-    /// Time that is left to rest in.
+    /// Remaining time for rests.
     left: Duration,
 }
 
 impl Pace {
-    /// For work that nobody waits for.  When it has rested for `most`, it rests no more: on a machine
-    /// that is slow or busy it must come to its end too.
-    pub fn gentle(most: Duration) -> Self {
+    /// The pace of background work.  After `most` of rest in total it does not rest any more, so that the
+    /// work also ends on a slow or busy machine.
+    pub fn background(most: Duration) -> Self {
         Self { began: Instant::now(), left: most }
     }
 
-    /// For work that somebody waits for: without rests.
+    /// The pace of urgent work: no rests.
     pub fn full() -> Self {
-        Self::gentle(Duration::ZERO)
+        Self::background(Duration::ZERO)
     }
 
-    /// Begins a slice: what came before was no work but waiting.
+    /// Begins a slice.  Call it after waiting for input, which does not count as work.
     pub fn begin(&mut self) {
         self.began = Instant::now();
     }
 
-    /// Rests, if the slice is over.  To be called between small portions of work.
+    /// Rests if the slice is over.  Call it between small portions of work.
     pub fn rest(&mut self) {
         if let Some(rest) = self.take(self.began.elapsed()) {
             sleep(rest);
@@ -46,7 +46,7 @@ impl Pace {
         }
     }
 
-    /// How long to rest after `worked`; `None` when the slice is not over, or no time is left.
+    /// The rest after `worked`; `None` if the slice is not over, or no time for rests remains.
     fn take(&mut self, worked: Duration) -> Option<Duration> {
         let rest = worked.saturating_mul(REST).min(self.left);
         if worked < SLICE || rest.is_zero() {
@@ -62,19 +62,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slice_is_worked_through_and_then_rested_from() {
-        let mut pace = Pace::gentle(Duration::from_secs(1));
+    fn rests_in_proportion_to_the_work() {
+        let mut pace = Pace::background(Duration::from_secs(1));
         assert_eq!(pace.take(SLICE - Duration::from_nanos(1)), None);
         assert_eq!(pace.take(SLICE), Some(SLICE * REST));
-        // However long a portion was (the thread may have waited for its processor), the share holds.
+        // The proportion also holds for a long portion: the thread may have waited for its processor.
         assert_eq!(pace.take(SLICE * 10), Some(SLICE * 10 * REST));
     }
 
     #[test]
-    fn rests_end_and_work_goes_on() {
-        let mut pace = Pace::gentle(SLICE * (REST + 1));
+    fn stops_resting_after_the_total() {
+        let mut pace = Pace::background(SLICE * (REST + 1));
         assert_eq!(pace.take(SLICE), Some(SLICE * REST));
-        assert_eq!(pace.take(SLICE), Some(SLICE), "what is left");
+        assert_eq!(pace.take(SLICE), Some(SLICE), "the remaining time");
         assert_eq!(pace.take(SLICE), None);
         assert_eq!(Pace::full().take(SLICE), None);
     }

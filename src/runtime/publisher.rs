@@ -1,8 +1,11 @@
-//! The one writer: takes every change from an inbox, builds what is to be in force, and publishes it.
+//! The one writer: receives every update, builds the next state in force and publishes it.
 //!
-//! # Why one task
-//! Several sources change one cell.  Each reading it, changing its part and writing it back could lose
-//! another's change; one task with an inbox cannot.
+//! # Design notes
+//! Several sources change one cell.  If each of them read the cell, changed its part and wrote it back,
+//! one could overwrite the change of another.  One task that receives all updates cannot.
+//!
+//! Building a snapshot cannot fail, because its parts are validated when they arrive.  TLS
+//! configurations can fail to build: their builder retries and sends only finished ones.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,72 +16,78 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{error, info};
 
-use crate::runtime::live::{Active, EdgeTls, Writer};
+use crate::runtime::live::{Active, ListenerTls, Writer};
 use crate::token::keys::SigningKeys;
 use crate::trust::assembly::{Assembly, Update};
 use crate::trust::configurations::AnchorSet;
 
-/// How long a build that failed waits before it is tried again.
-const RETRY: Duration = Duration::from_secs(5);
-
-/// A change of something else than trust.
+/// A change that does not concern trust.
 pub enum OwnChange {
     /// New signing keys.
     Keys(Arc<SigningKeys>),
     /// New TLS configurations.
-    Tls(Arc<EdgeTls>),
+    Tls(Arc<ListenerTls>),
 }
 
-/// What the publisher works with.
+/// The configurations in force, sent to the tasks that depend on them.
+#[derive(Debug, Clone, Default)]
+pub struct ConfigurationsInForce {
+    /// Generation of the snapshot that put them in force; 0 before the first one.
+    pub generation: u64,
+    /// At least one directory has returned its configurations of devices, possibly none.
+    pub devices_loaded: bool,
+    /// Device and application configurations together.
+    pub configurations: Arc<AnchorSet>,
+}
+
+/// The task that publishes.
 pub struct Publisher {
-    /// The latest word of every source.
+    /// The newest update of every source.
     pub assembly: Assembly,
-    /// The one writer's half of the cell.
+    /// The writing half of the live cell.
     pub writer: Writer,
-    /// News of trust.
+    /// Updates of trust.
     pub updates: mpsc::Receiver<Update>,
-    /// News of our own keys.
+    /// Changes of the gateway's own keys.
     pub own: mpsc::Receiver<OwnChange>,
-    /// Tells the configurations in force, of both kinds, to whoever fetches their lists.
-    pub anchors: watch::Sender<Arc<AnchorSet>>,
+    /// Receives the configurations after each publication that changes them.
+    pub in_force: watch::Sender<ConfigurationsInForce>,
 }
 
 impl Publisher {
-    /// Applies what is in the inbox until every sender is gone.
+    /// Applies and publishes updates until every sender of trust updates is dropped.
     pub async fn run(mut self) {
         loop {
-            let mut own = None;
+            let (mut changed, mut own) = (false, None);
             tokio::select! {
                 update = self.updates.recv() => match update {
-                    Some(update) => { self.assembly.apply(update); }
+                    Some(update) => changed = self.assembly.apply(update),
                     None => return,
                 },
                 Some(change) = self.own.recv() => own = Some(change),
-                () = sleep(RETRY), if self.assembly.due() => {}
             }
-            // What came meanwhile is published with it: after a start, that is most of it.
+            // Updates that are already queued join this publication; after a start, most of them do.
             while let Ok(update) = self.updates.try_recv() {
-                self.assembly.apply(update);
+                changed |= self.assembly.apply(update);
             }
-            if own.is_some() || self.assembly.due() {
-                self.publish(own).await;
+            if changed || own.is_some() {
+                self.publish(changed, own).await;
             }
         }
     }
 
-    async fn publish(&mut self, own: Option<OwnChange>) {
+    async fn publish(&mut self, trust_changed: bool, own: Option<OwnChange>) {
         let mut active = Active::clone(&self.writer.current());
         match own {
             Some(OwnChange::Keys(keys)) => active.keys = keys,
             Some(OwnChange::Tls(tls)) => active.tls = tls,
             None => {}
         }
-        if self.assembly.due() {
+        if trust_changed {
             active.trust = Arc::new(self.assembly.build(&active.trust));
         }
         let trust = Arc::clone(&active.trust);
         let old = self.writer.publish(active);
-        self.assembly.published();
         info!(
             trust.generation = trust.generation,
             trust.configurations = trust.anchors.configurations.len(),
@@ -86,33 +95,37 @@ impl Publisher {
             "generation {} is in force",
             trust.generation
         );
-        let stays = old.as_ref().is_some_and(|old| {
+        let unchanged = old.as_ref().is_some_and(|old| {
             Arc::ptr_eq(&old.trust.anchors, &trust.anchors)
                 && Arc::ptr_eq(&old.trust.applications, &trust.applications)
         });
-        if !stays {
-            self.anchors.send_replace(trust.every_configuration());
+        if !unchanged {
+            self.in_force.send_replace(ConfigurationsInForce {
+                generation: trust.generation,
+                devices_loaded: self.assembly.has_device_configurations(),
+                configurations: trust.every_configuration(),
+            });
         }
         if let Some(old) = old {
-            // Nothing waits for it.
             tokio::spawn(retire(old));
         }
     }
 }
 
-/// Between two looks whether readers are left; they hold what is in force for one decision.
+/// Interval between two checks whether the old state still has readers.  A reader holds it for one
+/// decision.
 const READERS: Duration = Duration::from_millis(10);
 
-/// Frees what was in force.  Whoever drops it last does that, and it can be large: let that be no
-/// request, nor a thread that serves them.
+/// Frees the state that was replaced.  The last holder frees it, which takes long for a large one, so
+/// that must be neither a request nor a thread that serves requests.
 async fn retire(old: Arc<Active>) {
-    // Nobody new comes to it: another is in its place.
+    // No new reader can appear: the cell holds another state.
     while Arc::strong_count(&old) > 1 {
         sleep(READERS).await;
     }
     let freed = spawn_blocking(move || drop(old));
     if let Err(error) = freed.await {
-        error!(%error, "an old snapshot was not freed in order");
+        error!(%error, "freeing an old snapshot failed");
     }
 }
 
@@ -127,10 +140,9 @@ mod tests {
     use super::*;
     use crate::runtime::live::Live;
     use crate::token::keys::{Algorithm, SigningKey};
-    use crate::trust::configurations::AnchorSet;
     use crate::trust::snapshot::Snapshot;
 
-    fn nothing() -> Active {
+    fn empty() -> Active {
         let key = rcgen::KeyPair::generate().expect("a key");
         let signing = SigningKey::from_pkcs8(Algorithm::Es256, &key.serialize_der());
         let signing = Arc::new(signing.expect("a key"));
@@ -144,7 +156,7 @@ mod tests {
         Active {
             trust: Arc::new(Snapshot::default()),
             keys: Arc::new(SigningKeys::new(signing, &[]).expect("keys")),
-            tls: Arc::new(EdgeTls {
+            tls: Arc::new(ListenerTls {
                 token: Arc::clone(&tls),
                 directory: Arc::clone(&tls),
                 public: tls,
@@ -153,27 +165,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_in_force_outlives_its_readers_and_is_freed_then() {
-        let (live, writer) = Live::start(|_| Ok::<_, ()>(nothing())).expect("a cell");
+    async fn frees_the_old_state_after_its_last_reader() {
+        let (live, writer) = Live::start(|_| Ok::<_, ()>(empty())).expect("a cell");
         let (_updates, inbox) = mpsc::channel(1);
         let (_own, own_inbox) = mpsc::channel(1);
-        let (anchors, _in_force) = watch::channel(Arc::default());
+        let (in_force, _watched) = watch::channel(ConfigurationsInForce::default());
         let mut publisher = Publisher {
             assembly: Assembly::default(),
             writer,
             updates: inbox,
             own: own_inbox,
-            anchors,
+            in_force,
         };
         let reader = live.current();
         let old = Arc::downgrade(&reader.trust);
         let set = AnchorSet::default();
         assert!(publisher.assembly.apply(Update::Anchors { source: "a".into(), set }));
-        publisher.publish(None).await;
-        assert!(!std::ptr::eq(old.as_ptr(), Arc::as_ptr(&live.current().trust)), "another");
+        publisher.publish(true, None).await;
+        assert!(!std::ptr::eq(old.as_ptr(), Arc::as_ptr(&live.current().trust)), "replaced");
         sleep(READERS * 10).await;
         drop(reader);
-        assert!(old.upgrade().is_some(), "the reader has freed it");
+        assert!(old.upgrade().is_some(), "freed while a reader holds it");
         tokio::time::timeout(READERS * 1000, async {
             while old.strong_count() > 0 {
                 sleep(READERS).await;

@@ -1,9 +1,9 @@
-//! The few random values that are not keys: identifiers and jitter.
+//! Random values that are not keys: identifiers and jitter.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// A random GUID (RFC 9562 section 5.4), as Graph writes them.
+/// Returns a random GUID (RFC 9562 section 5.4) in the format of Microsoft Graph.
 pub fn guid() -> String {
     let mut bytes: [u8; 16] = bytes();
     bytes[6] = bytes[6] & 0x0f | 0x40;
@@ -18,7 +18,7 @@ pub fn guid() -> String {
     text
 }
 
-/// True for 8-4-4-4-12 hexadecimal digits.
+/// True if `text` consists of 8-4-4-4-12 hexadecimal digits.
 pub fn is_guid(text: &str) -> bool {
     text.len() == 36
         && text.bytes().enumerate().all(|(i, b)| match i {
@@ -27,7 +27,7 @@ pub fn is_guid(text: &str) -> bool {
         })
 }
 
-/// A time between zero and `most`: full jitter, so that a fleet's retries do not come in step.
+/// Returns a time between zero and `most` (full jitter), so that the retries of a fleet spread out.
 pub fn jitter(most: Duration) -> Duration {
     let bits = u32::from_be_bytes(bytes());
     most.mul_f64(f64::from(bits) / f64::from(u32::MAX))
@@ -37,7 +37,7 @@ pub fn jitter(most: Duration) -> Duration {
 fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes)
-        .expect("proof: AWS-LC ends the process rather than return without random bytes");
+        .expect("proof: AWS-LC aborts the process if it has no random bytes");
     bytes
 }
 
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guid_is_one_and_differs() {
+    fn guids_are_valid_and_distinct() {
         let (a, b) = (guid(), guid());
         assert!(is_guid(&a) && is_guid(&b) && a != b);
         assert_eq!(&a[14..15], "4");
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_stays_within() {
+    fn jitter_stays_within_the_limit() {
         assert!((0..100).all(|_| jitter(Duration::from_secs(3)) <= Duration::from_secs(3)));
     }
 }

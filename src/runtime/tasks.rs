@@ -1,7 +1,8 @@
-//! Tasks start here, stop on one signal, and end by a deadline.
+//! Background tasks: they stop on one signal and end before a deadline.
 //!
-//! # Why a panic stops everything
-//! A gateway whose publisher or poller is gone would go on with trust that nobody renews, and look well.
+//! # Design notes
+//! A panic in one task stops the process.  Without its publisher or a poller, the gateway would continue
+//! with stale trust and appear healthy.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
-/// The running tasks of one process, and the signal that ends them.
+/// The running tasks of one process, and their stop signal.
 #[derive(Clone, Default)]
 pub struct Tasks {
     stop: CancellationToken,
@@ -21,21 +22,20 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Starts a task.  A task ends by itself soon after [`Tasks::stopping`] is signalled; one that
-    /// panics signals it.
+    /// Starts a task.  The task must end soon after [`Tasks::stopping`] is signalled.  A panic signals it.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let (stop, panicked) = (self.stop.clone(), Arc::clone(&self.panicked));
         let running = tokio::spawn(task);
         self.tracker.spawn(async move {
             if let Err(error) = running.await {
-                error!(%error, "a part of the gateway ended; stopping the rest");
+                error!(%error, "background task panicked; the process stops");
                 panicked.store(true, Ordering::Relaxed);
                 stop.cancel();
             }
         });
     }
 
-    /// Starts a task that is simply dropped at the stop signal, wherever it waits.
+    /// Starts a task that is dropped at the stop signal, at whichever await it waits.
     pub fn spawn_until_stop(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         self.spawn(async move {
@@ -46,12 +46,13 @@ impl Tasks {
         });
     }
 
-    /// The stop signal, to wait for.
+    /// The stop signal.
     pub fn stopping(&self) -> CancellationToken {
         self.stop.clone()
     }
 
-    /// Signals the stop and waits for the tasks.  True when all ended within `grace`, none in a panic.
+    /// Signals the stop and waits for the tasks.  Returns true if all of them ended within `grace` and
+    /// none panicked.
     pub async fn drain(&self, grace: Duration) -> bool {
         self.stop.cancel();
         self.tracker.close();
@@ -66,7 +67,7 @@ mod tests {
     use tokio::time::Instant;
 
     #[tokio::test(start_paused = true)]
-    async fn drain_gives_up_at_the_deadline() {
+    async fn drain_returns_at_the_deadline() {
         let tasks = Tasks::default();
         tasks.spawn(std::future::pending());
         let before = Instant::now();
@@ -75,20 +76,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn drain_ends_what_waits() {
+    async fn drain_drops_waiting_tasks() {
         let tasks = Tasks::default();
         tasks.spawn_until_stop(std::future::pending());
         assert!(tasks.drain(Duration::from_secs(5)).await);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_panic_stops_the_rest_and_is_told() {
+    async fn a_panic_stops_the_other_tasks_and_is_reported() {
         let tasks = Tasks::default();
         tasks.spawn_until_stop(std::future::pending());
         tasks.spawn_until_stop(async { panic!("on purpose") });
         let stopped =
             tokio::time::timeout(Duration::from_secs(1), tasks.stopping().cancelled_owned());
-        assert!(stopped.await.is_ok(), "the rest goes on");
+        assert!(stopped.await.is_ok(), "the other tasks continue");
         assert!(!tasks.drain(Duration::from_secs(5)).await);
     }
 }

@@ -1,4 +1,4 @@
-//! Tells of changes, to whoever waits for one.
+//! Change notifications: the last known version of each collection, for tasks that wait for a change.
 
 use std::sync::Arc;
 
@@ -6,31 +6,37 @@ use tokio::sync::watch;
 
 use crate::store::objects::Collection;
 
-/// The version of the last change of each collection, as far as it is known here.
+/// Version of the last known change of each collection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Versions {
     by_collection: [u64; 4],
-    /// Times that what had happened before was not known, and a change was assumed.
-    assumed: u64,
+    /// Number of times the history was unknown, so that a change was assumed.
+    resets: u64,
 }
 
 impl Versions {
-    /// The version of the collection's last change.
+    /// Returns the version of the collection's last change.
     pub fn of(&self, collection: Collection) -> u64 {
-        self.by_collection[place(collection)]
+        self.by_collection[index(collection)]
     }
 
-    /// True when the collection has changed since `version`, or may have since `before`.
-    pub fn are_news(&self, before: &Self, collection: Collection, version: u64) -> bool {
-        self.assumed != before.assumed || self.of(collection) > version
+    /// Returns true if the collection changed after `version`, or may have changed after `before` was
+    /// taken.
+    pub(crate) fn changed_since(
+        &self,
+        before: &Self,
+        collection: Collection,
+        version: u64,
+    ) -> bool {
+        self.resets != before.resets || self.of(collection) > version
     }
 
     pub(super) fn set(&mut self, collection: Collection, version: u64) {
-        self.by_collection[place(collection)] = version;
+        self.by_collection[index(collection)] = version;
     }
 }
 
-fn place(collection: Collection) -> usize {
+fn index(collection: Collection) -> usize {
     match collection {
         Collection::MutualTlsOauthConfigurations => 0,
         Collection::ApplicationConfigurations => 1,
@@ -39,11 +45,12 @@ fn place(collection: Collection) -> usize {
     }
 }
 
-/// Hears of changes in more than one way, and tells each once.
+/// Notifies subscribers of changes.  A change that is reported from several sources causes one
+/// notification.
 #[derive(Clone)]
-pub(super) struct Announcer(Arc<watch::Sender<Versions>>);
+pub(super) struct ChangeNotifier(Arc<watch::Sender<Versions>>);
 
-impl Announcer {
+impl ChangeNotifier {
     pub(super) fn new(versions: Versions) -> Self {
         Self(Arc::new(watch::Sender::new(versions)))
     }
@@ -52,15 +59,15 @@ impl Announcer {
         self.0.subscribe()
     }
 
-    /// A change of one collection.
-    pub(super) fn changed(&self, collection: Collection, version: u64) {
+    /// Reports a change of one collection.
+    pub(super) fn notify(&self, collection: Collection, version: u64) {
         let mut versions = Versions::default();
         versions.set(collection, version);
-        self.at_least(&versions);
+        self.advance_to(&versions);
     }
 
-    /// Told when it is news.
-    pub(super) fn at_least(&self, versions: &Versions) {
+    /// Reports versions; subscribers are notified if one of them is newer than the last known one.
+    pub(super) fn advance_to(&self, versions: &Versions) {
         self.0.send_if_modified(|last| {
             let mut newer = false;
             for (last, version) in last.by_collection.iter_mut().zip(versions.by_collection) {
@@ -71,12 +78,12 @@ impl Announcer {
         });
     }
 
-    /// Told in any case.  A number may be lower than the last: a database can be put back to what it
-    /// was.
-    pub(super) fn assume(&self, versions: Versions) {
+    /// Replaces the versions and always notifies.  A version may be lower than the last known one,
+    /// because a database can be restored from a backup.
+    pub(super) fn reset_to(&self, versions: Versions) {
         self.0.send_modify(|last| {
             last.by_collection = versions.by_collection;
-            last.assumed += 1;
+            last.resets += 1;
         });
     }
 }
@@ -86,30 +93,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_told_once_and_to_its_collection_alone() {
+    fn a_change_notifies_once_and_concerns_only_its_collection() {
         const C: Collection = Collection::MutualTlsOauthConfigurations;
-        let announcer = Announcer::new(Versions::default());
-        let mut heard = announcer.subscribe();
-        announcer.changed(Collection::Devices, 7);
-        assert!(heard.has_changed().expect("open"));
-        let versions = *heard.borrow_and_update();
+        let notifier = ChangeNotifier::new(Versions::default());
+        let mut subscription = notifier.subscribe();
+        notifier.notify(Collection::Devices, 7);
+        assert!(subscription.has_changed().expect("open"));
+        let versions = *subscription.borrow_and_update();
         assert_eq!((versions.of(Collection::Devices), versions.of(C)), (7, 0));
-        assert!(versions.are_news(&Versions::default(), Collection::Devices, 6));
-        assert!(!versions.are_news(&Versions::default(), Collection::Devices, 7));
-        assert!(!versions.are_news(&Versions::default(), C, 0));
-        announcer.changed(Collection::Devices, 7);
-        announcer.changed(Collection::Devices, 6);
-        assert!(!heard.has_changed().expect("open"), "no news");
-        announcer.assume(Versions::default());
-        assert!(heard.has_changed().expect("open"));
-        assert!(heard.borrow().are_news(&versions, C, 9), "it is not known what happened to it");
-        assert_eq!(heard.borrow().of(Collection::Devices), 0);
+        assert!(versions.changed_since(&Versions::default(), Collection::Devices, 6));
+        assert!(!versions.changed_since(&Versions::default(), Collection::Devices, 7));
+        assert!(!versions.changed_since(&Versions::default(), C, 0));
+        notifier.notify(Collection::Devices, 7);
+        notifier.notify(Collection::Devices, 6);
+        assert!(!subscription.has_changed().expect("open"), "both versions are known");
+        notifier.reset_to(Versions::default());
+        assert!(subscription.has_changed().expect("open"));
+        assert!(subscription.borrow().changed_since(&versions, C, 9), "its history is unknown");
+        assert_eq!(subscription.borrow().of(Collection::Devices), 0);
     }
 
     #[test]
-    fn every_collection_has_its_own_place() {
+    fn every_collection_has_its_own_index() {
         for (n, collection) in Collection::ALL.into_iter().enumerate() {
-            assert_eq!(place(collection), n);
+            assert_eq!(index(collection), n);
         }
     }
 }

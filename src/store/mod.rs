@@ -1,15 +1,15 @@
-//! The directory's objects, kept so that what was answered is never lost.
+//! Durable storage of the directory's objects.
 //!
-//! The store knows objects as bytes with an id and a version, in a few collections; what they mean is
-//! the directory's business.  Changes are compare-and-set by version: two administrators who change
-//! one object at once cannot mix their lists.
+//! An object is a byte string with an id and a version, in one of a few collections.  The store does not
+//! interpret objects.  Changes are compare-and-set by version, so that two administrators who change
+//! one object at the same time cannot mix their lists.
 //!
-//! Versions are given out in the order of commits, one to each change.  So a reader can ask for what has
-//! changed in a collection since a version, page by page, and misses nothing; removals are remembered
-//! up to a bound, and a reader who has been away longer is told so rather than answered in part.
+//! Every change gets its own version, in the order of commits.  A reader can therefore request the
+//! changes of a collection since a version, page by page, and misses none.  The store keeps a limited
+//! number of removals.  A reader whose version is older gets an error, not an incomplete list.
 //!
-//! There are two engines: a file of our own for one process, which needs nothing else, and a PostgreSQL
-//! database for several replicas.  The same tests run against both.
+//! There are two engines: an embedded file for one process, and a PostgreSQL database for several
+//! replicas.  The same tests run against both.
 
 mod changes;
 mod embedded;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use changes::Announcer;
+use changes::ChangeNotifier;
 use embedded::{Embedded, Write};
 use postgres::Postgres;
 
@@ -30,16 +30,18 @@ pub use changes::Versions;
 pub use objects::{Change, Collection, Record, Since, StoreError};
 pub use postgres::{Database, DatabaseUrlError, Follower};
 
-/// Removals of one collection that are remembered: about 10 MB.  A reader who has missed more reads
-/// everything again, which is dearer only for much larger collections.
-pub const REMEMBERED: u64 = 100_000;
+/// Number of removals that are kept for each collection, about 10 MB.
+///
+/// A reader that has missed more reads the whole collection again, which costs more only if the
+/// collection is much larger.
+const KEPT_REMOVALS: u64 = 100_000;
 
-/// The store.  Clones are the same store.
+/// Store with one of the two engines.  Clones share the engine.
 #[derive(Clone)]
 pub struct Store {
     engine: Engine,
-    changes: Announcer,
-    remembered: u64,
+    changes: ChangeNotifier,
+    kept_removals: u64,
 }
 
 #[derive(Clone)]
@@ -49,10 +51,10 @@ enum Engine {
 }
 
 impl Store {
-    /// Opens the store in the file `path`, and makes it if there is none.
+    /// Opens the embedded store in the file `path`, and creates the file if it does not exist.
     ///
     /// # Errors
-    /// A file that is not a store, or is in use by another process.
+    /// The file is not a store, or another process uses it.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         let path = path.to_owned();
         let (engine, versions) = blocking(move || {
@@ -62,31 +64,32 @@ impl Store {
         })
         .await?;
         let engine = Engine::Embedded(Arc::new(engine));
-        Ok(Self { engine, changes: Announcer::new(versions), remembered: REMEMBERED })
+        Ok(Self { engine, changes: ChangeNotifier::new(versions), kept_removals: KEPT_REMOVALS })
     }
 
-    /// The store in a database that other replicas may use too, and what keeps it in step with them,
-    /// to be run for as long as the store is used.
+    /// Connects to a database that other replicas may use too.
     ///
-    /// A database that cannot be reached is no error: the store is not available until it can.
+    /// Run the returned follower for as long as the store is used: it receives the changes of the other
+    /// replicas.  A database that cannot be reached is not an error here: operations return
+    /// [`StoreError::Unavailable`] until it can be reached.
     pub async fn connect(database: &Database) -> (Self, Follower) {
-        let changes = Announcer::new(Versions::default());
+        let changes = ChangeNotifier::new(Versions::default());
         let (engine, follower) = Postgres::connect(database, changes.clone()).await;
-        (Self { engine: Engine::Postgres(engine), changes, remembered: REMEMBERED }, follower)
+        (Self { engine: Engine::Postgres(engine), changes, kept_removals: KEPT_REMOVALS }, follower)
     }
 
-    /// The same store, remembering another number of removals than [`REMEMBERED`].
-    pub fn remembering(self, removals: u64) -> Self {
-        Self { remembered: removals, ..self }
+    /// Sets the number of removals that are kept for each collection; the default is 100,000.
+    #[must_use]
+    pub fn with_kept_removals(self, kept_removals: u64) -> Self {
+        Self { kept_removals, ..self }
     }
 
-    /// The last changes that are known here, to wait on.  They move with every change, whichever
-    /// replica makes it.
+    /// Subscribes to the changes of all replicas.
     pub fn changes(&self) -> watch::Receiver<Versions> {
         self.changes.subscribe()
     }
 
-    /// The version of a collection's last change by any replica, asked of the engine itself.
+    /// Reads the version of a collection's last change, by any replica, from the engine.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -101,7 +104,8 @@ impl Store {
         Ok(versions.of(collection))
     }
 
-    /// A random text that tells this store from any other: versions mean nothing elsewhere.
+    /// Returns a random text that identifies this store.  Versions of different stores cannot be
+    /// compared.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -115,7 +119,10 @@ impl Store {
         }
     }
 
-    /// At most `limit` objects with ids after `after`, in the order of their ids' bytes.
+    /// Returns at most `limit` objects with ids after `after`, in byte order of the ids.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
     pub async fn list(
         &self,
         collection: Collection,
@@ -131,7 +138,10 @@ impl Store {
         }
     }
 
-    /// As [`Store::list`], of the objects that refer to `target`.
+    /// Like [`Store::list`], for the objects that refer to `target`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
     pub async fn referrers(
         &self,
         target: (Collection, &str),
@@ -151,11 +161,13 @@ impl Store {
         }
     }
 
-    /// At most `limit` changes that the reader has not seen, in the order of their versions: of each
-    /// object the last, and removals.  Fewer than `limit` are all there are.
+    /// Returns at most `limit` changes that the reader has not seen, in the order of their versions.
+    ///
+    /// The list has the last change of each object, and removals.  Fewer than `limit` changes mean that
+    /// there are no more.
     ///
     /// # Errors
-    /// [`StoreError::Forgotten`].
+    /// [`StoreError::HistoryExpired`] or [`StoreError::Unavailable`].
     pub async fn changes_since(
         &self,
         collection: Collection,
@@ -171,7 +183,10 @@ impl Store {
         }
     }
 
-    /// How many objects a collection has.
+    /// Returns the number of objects of a collection.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
     pub async fn count(&self, collection: Collection) -> Result<u64, StoreError> {
         match &self.engine {
             Engine::Embedded(file) => {
@@ -182,10 +197,10 @@ impl Store {
         }
     }
 
-    /// One object.
+    /// Returns one object.
     ///
     /// # Errors
-    /// [`StoreError::Missing`].
+    /// [`StoreError::Missing`] or [`StoreError::Unavailable`].
     pub async fn get(&self, collection: Collection, id: &str) -> Result<Record, StoreError> {
         match &self.engine {
             Engine::Embedded(file) => {
@@ -196,10 +211,11 @@ impl Store {
         }
     }
 
-    /// Adds an object, and gives its version.  When this returns, the object is on the disk.
+    /// Adds an object and returns its version.  When this returns, the object is on disk.
     ///
     /// # Errors
-    /// [`StoreError::Full`] when the collection has `most` objects; [`StoreError::Exists`].
+    /// [`StoreError::Full`] if the collection has `most` objects, [`StoreError::Exists`] or
+    /// [`StoreError::Unavailable`].
     pub async fn insert(
         &self,
         collection: Collection,
@@ -210,10 +226,10 @@ impl Store {
         self.insert_any(collection, id, body, most, None).await
     }
 
-    /// Adds an object that refers to `target`, which cannot be removed for as long as it does.
+    /// Adds an object that refers to `target`.  The target cannot be removed while the object exists.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] when there is no target; otherwise as [`Store::insert`].
+    /// [`StoreError::Missing`] if the target does not exist; otherwise as for [`Store::insert`].
     pub async fn insert_referring(
         &self,
         collection: Collection,
@@ -241,15 +257,15 @@ impl Store {
             }
             Engine::Postgres(database) => {
                 let done = database.insert(collection, id, &body, most, target).await;
-                self.announced(collection, done)
+                self.notified(collection, done)
             }
         }
     }
 
-    /// Replaces an object of version `expected`, and gives its new version.
+    /// Replaces an object of version `expected` and returns its new version.
     ///
     /// # Errors
-    /// [`StoreError::Missing`], [`StoreError::Changed`].
+    /// [`StoreError::Missing`], [`StoreError::Changed`] or [`StoreError::Unavailable`].
     pub async fn replace(
         &self,
         collection: Collection,
@@ -264,30 +280,31 @@ impl Store {
             }
             Engine::Postgres(database) => {
                 let done = database.replace(collection, id, expected, &body).await;
-                self.announced(collection, done)
+                self.notified(collection, done)
             }
         }
     }
 
-    /// Removes an object; only one of version `expected`, if that is given.
+    /// Removes an object.  If `expected` is given, the object must have this version.
     ///
     /// # Errors
-    /// [`StoreError::Missing`], [`StoreError::Changed`], [`StoreError::Referenced`].
+    /// [`StoreError::Missing`], [`StoreError::Changed`], [`StoreError::Referenced`] or
+    /// [`StoreError::Unavailable`].
     pub async fn remove(
         &self,
         collection: Collection,
         id: &str,
         expected: Option<u64>,
     ) -> Result<(), StoreError> {
-        let remembered = self.remembered;
+        let kept_removals = self.kept_removals;
         let removed = match &self.engine {
             Engine::Embedded(file) => {
-                let write = Write::Remove { id: id.to_owned(), expected, remembered };
+                let write = Write::Remove { id: id.to_owned(), expected, kept_removals };
                 self.write(file, collection, write).await
             }
             Engine::Postgres(database) => {
-                let done = database.remove(collection, id, expected, remembered).await;
-                self.announced(collection, done)
+                let done = database.remove(collection, id, expected, kept_removals).await;
+                self.notified(collection, done)
             }
         };
         removed.map(|_| ())
@@ -300,21 +317,21 @@ impl Store {
         write: Write,
     ) -> Result<u64, StoreError> {
         let (file, changes) = (Arc::clone(file), self.changes.clone());
-        // Announced in the blocking task: the caller may be dropped while the disk is written.
+        // Notify in the blocking task: the caller may be dropped during the write.
         let work = move || {
             let done = file.write(collection, write);
-            done.inspect(|version| changes.changed(collection, *version))
+            done.inspect(|version| changes.notify(collection, *version))
         };
         blocking(work).await
     }
 
-    /// Our own waiters need not wait for the database to tell us what we have just told it.
-    fn announced(
+    /// Notifies local subscribers at once, without waiting for the database's notification.
+    fn notified(
         &self,
         collection: Collection,
         result: Result<u64, StoreError>,
     ) -> Result<u64, StoreError> {
-        result.inspect(|version| self.changes.changed(collection, *version))
+        result.inspect(|version| self.changes.notify(collection, *version))
     }
 }
 
@@ -323,6 +340,6 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, StoreError> {
     match spawn_blocking(work).await {
         Ok(result) => result,
-        Err(_) => Err(StoreError::Unavailable("the storage task ended early".into())),
+        Err(_) => Err(StoreError::Unavailable("the storage task stopped unexpectedly".into())),
     }
 }

@@ -1,11 +1,11 @@
-//! What is stored, and why something was not.
+//! Stored objects, their changes, and the errors of the store.
 
-/// A kind of object.
+/// Kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Collection {
     /// `mutualTlsOauthConfiguration`.
     MutualTlsOauthConfigurations,
-    /// `certificateBasedApplicationConfiguration`, with its authorities inside.
+    /// `certificateBasedApplicationConfiguration`, including its authorities.
     ApplicationConfigurations,
     /// `deviceTemplate`.
     DeviceTemplates,
@@ -21,7 +21,7 @@ impl Collection {
         Self::Devices,
     ];
 
-    /// What it is called where it is stored; never changed.
+    /// Name of the collection in both engines.  Part of the storage format: it must not change.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::MutualTlsOauthConfigurations => "mutualTlsOauthConfigurations",
@@ -32,76 +32,76 @@ impl Collection {
     }
 }
 
-/// One object as stored.
+/// Object as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Its id, unique in its collection.
+    /// Unique in the collection.
     pub id: String,
-    /// Changes with every write, and is never used again, not even for another object.
+    /// Version of the last write.  A version is never reused, not even for another object.
     pub version: u64,
-    /// The object.
+    /// Content, which the store does not interpret.
     pub body: Vec<u8>,
 }
 
-/// The last that has happened to one object, or its removal.
+/// Last change of one object, or its removal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The object's id.
+    /// Id of the object.
     pub id: String,
-    /// The version that the change made.
+    /// Version of the change.
     pub version: u64,
-    /// The object as it is now; `None` for a removal.
+    /// Current content of the object; `None` for a removal.
     pub body: Option<Vec<u8>>,
 }
 
-/// How much of a collection's history a reader has.
+/// Part of a collection's history that a reader has already read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Since {
-    /// Every change up to this version is known to the reader.
+    /// The reader knows every change up to this version.
     pub seen: u64,
-    /// Removals up to this version do not concern the reader, who began to read after them.
+    /// The reader started after this version, so that earlier removals do not concern it.
     pub removals: u64,
 }
 
 impl Since {
-    /// A reader who knows everything up to `version`.
+    /// Position of a reader that knows everything up to `version`.
     pub fn version(version: u64) -> Self {
         Self { seen: version, removals: version }
     }
 
-    /// The first removal that the reader must hear of is after this version.
+    /// Returns the version after which the reader needs every removal.
     pub(super) fn removals(self) -> u64 {
         self.removals.max(self.seen)
     }
 }
 
-/// Why an operation was not done.
+/// Reasons why the store did not perform an operation.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// No object of that id.
-    #[error("no such object")]
+    /// The object does not exist.
+    #[error("the object does not exist")]
     Missing,
-    /// The object is not of the version that was expected.
-    #[error("the object has changed: it is of version {found}, not {expected}")]
+    /// The object does not have the expected version.
+    #[error("the object has changed: its version is {found}, not {expected}")]
     Changed {
-        /// What the caller had read.
+        /// Version that the caller expected.
         expected: u64,
-        /// What is stored.
+        /// Stored version.
         found: u64,
     },
-    /// An object of that id exists.
-    #[error("an object of that id exists")]
+    /// An object with the same id exists.
+    #[error("an object with this id exists")]
     Exists,
-    /// The collection has as many objects as it may.
-    #[error("the collection has {0} objects, as many as it may")]
+    /// The collection has as many objects as allowed; the limit is given.
+    #[error("the collection already has the maximum of {0} objects")]
     Full(u64),
-    /// Another object refers to this one.
-    #[error("`{0}` refers to it")]
+    /// Another object, whose id is given, refers to this one.
+    #[error("`{0}` refers to the object")]
     Referenced(String),
-    /// What was removed since then is not remembered, or this store was never there.
-    #[error("what has changed since version {0} is not known any longer")]
-    Forgotten(u64),
-    /// The disk or the database behind the store does not do its work; it may again later.
+    /// The removals since this version are no longer stored, or the version is not one of this store.
+    #[error("the changes since version {0} are no longer available")]
+    HistoryExpired(u64),
+    /// The disk or the database failed.  The operation can be retried.
     #[error("the store is not available: {0}")]
     Unavailable(String),
 }

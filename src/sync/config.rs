@@ -44,8 +44,8 @@ pub struct Config {
     pub wait: Option<Duration>,
     /// The part of the anchors in force that one answer may remove without approval.
     pub max_removal: f64,
-    /// Apply every answer, whatever it removes.
-    pub unguarded: bool,
+    /// Hold back responses that remove more than `max_removal`.  If false, every response is applied.
+    pub guard: bool,
     /// How long configurations are good for without the directory.
     pub max_age: Duration,
     /// What happens then.
@@ -75,7 +75,7 @@ impl Config {
             every: Duration::from_secs(60),
             wait: None,
             max_removal: 0.5,
-            unguarded: false,
+            guard: true,
             max_age: Duration::from_secs(7 * 86_400),
             too_old: TooOld::default(),
             state_file: None,

@@ -67,7 +67,7 @@ pub fn follow(
     let (commands, inbox) = mpsc::channel(8);
     let status = Status::new(&config.source, client.url().as_str());
     let shared = Arc::new(Mutex::new(Shared { status, in_force: Arc::default() }));
-    let max_removal = (!config.unguarded).then_some(config.max_removal);
+    let max_removal = config.guard.then_some(config.max_removal);
     let rules = Rules { collection: config.collection, prefix, max_removal };
     let (devices, devices_sync) = match config.collection == Collection::Devices
         && config.devices.needs_registry()

@@ -1,12 +1,14 @@
-//! Closes open connections whose certificate is no longer good, where the operator wants that.
+//! Closes open connections whose certificate the judge now refuses, if the operator enables it.
 //!
-//! No decision depends on it: every request is judged when it comes.  What it spares is a connection
-//! held open by a device that would only be refused, and the time until somebody notices.
+//! No decision depends on this: every request is judged when it arrives.  Closing frees the
+//! connection of a device that would only be refused, and makes the refusal visible at once.
 //!
-//! # Why slowly, and why not for every refusal
-//! A hundred thousand connections judged at once, at every new list, would be felt by requests.  They
-//! are judged in slices, with rests that leave most of a processor to others.  And where the fault is
-//! ours (a list that is missing or stale), closing would only make a storm of reconnects of it.
+//! # Design notes
+//! Judging a hundred thousand connections at once after every new revocation list would slow down
+//! requests.  Connections are judged in slices, and the pauses between slices leave most of a
+//! processor to requests.  A connection stays open if the only objection is that the revocation
+//! status is unknown: the fault is then on the gateway's side, and closing would cause a storm of
+//! reconnects.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,16 +19,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::runtime::live::Live;
-use crate::runtime::log::AUDIT;
+use crate::runtime::audit::{Event, Outcome, Record};
 use crate::trust::judge::devices::{UnverifiedChain, judge};
 use crate::trust::refusal::Refusal;
 
-/// Between two looks at whether trust has changed: what changes meanwhile is judged once.
-const LOOK: Duration = Duration::from_secs(1);
-/// Connections judged without a rest, a few microseconds each.
+/// Interval between two checks for a new snapshot.  Snapshots published within it are judged
+/// together.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Connections judged without a pause, a few microseconds each.
 const SLICE: usize = 64;
-/// The rest: ten times what a slice takes or so.
-const REST: Duration = Duration::from_millis(5);
+/// Pause between two slices, about ten times as long as a slice takes.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The open connections of one listener.
 #[derive(Clone, Default)]
@@ -40,30 +43,30 @@ struct Open {
     close: CancellationToken,
 }
 
-/// Held while a connection is open.
-pub struct Entry {
+/// Keeps a connection registered until it is dropped.
+pub(super) struct Registration {
     connections: OpenConnections,
     number: u64,
 }
 
 impl OpenConnections {
-    /// Enters a connection, which ends gracefully when `close` is signalled.
-    pub fn enter(
+    /// Registers a connection that closes gracefully when `close` is cancelled.
+    pub(super) fn register(
         &self,
         number: u64,
         chain: &Arc<UnverifiedChain>,
         close: &CancellationToken,
-    ) -> Entry {
+    ) -> Registration {
         let open = Open { chain: Arc::clone(chain), close: close.clone() };
         self.lock().insert(number, open);
-        Entry { connections: self.clone(), number }
+        Registration { connections: self.clone(), number }
     }
 
-    /// Judges all connections again after each publication, for ever.
-    pub async fn keep_good(self, live: Live) {
+    /// Judges all connections again after each new snapshot.  Never returns.
+    pub async fn judge_after_updates(self, live: Live) {
         let mut judged = live.current().trust.generation;
         loop {
-            sleep(LOOK).await;
+            sleep(CHECK_INTERVAL).await;
             let generation = live.current().trust.generation;
             if generation != judged {
                 judged = generation;
@@ -72,7 +75,7 @@ impl OpenConnections {
         }
     }
 
-    /// Closes the connections that were there when it began and are not good now.
+    /// Closes the refused connections among those that are open at the start of the call.
     async fn close_refused(&self, live: &Live) {
         let Some(last) = self.lock().last_key_value().map(|(number, _)| *number) else { return };
         let (mut next, mut closed) = (0, 0u64);
@@ -88,49 +91,49 @@ impl OpenConnections {
             for (number, open) in slice {
                 let verdict = judge(&open.chain, &active.trust, SystemTime::now().into());
                 if let Err(refusal) = verdict.map(|_| ())
-                    && !refusal.is_for_want_of_a_list()
+                    && !refusal.is_revocation_unknown()
                 {
                     closed += 1;
-                    tell(number, &open, &refusal, active.trust.generation);
+                    audit(number, &open, &refusal, active.trust.generation);
                     open.close.cancel();
                 }
             }
-            sleep(REST).await;
+            sleep(PAUSE).await;
         }
         if closed > 0 {
-            info!("{closed} open connections were closed: their certificates are no longer good");
+            info!(closed, "open connections closed: their certificates are refused now");
         }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Open>> {
-        // A panic elsewhere leaves the map whole.
+        // Each change is one insertion or removal, so a panic leaves a consistent map.
         self.by_number.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Entry {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.connections.lock().remove(&self.number);
     }
 }
 
-fn tell(number: u64, open: &Open, refusal: &Refusal, generation: u64) {
+fn audit(number: u64, open: &Open, refusal: &Refusal, generation: u64) {
     let leaf = open.chain.leaf();
-    info!(
-        target: AUDIT,
-        event = "close",
-        refusal = refusal.code.as_str(),
-        detail = refusal.detail,
-        subject = %leaf.subject,
-        serial = leaf.serial_hex(),
-        certificate = %leaf.fingerprint,
-        generation,
-        connection = number,
-    );
+    Record {
+        refusal: Some(refusal.code.as_str()),
+        detail: Some(&refusal.detail),
+        subject: Some(&leaf.subject.to_string()),
+        serial: Some(&leaf.serial_hex()),
+        certificate: Some(leaf.fingerprint),
+        generation: Some(generation),
+        connection: Some(number),
+        ..Record::new(Event::Close, Outcome::Closed)
+    }
+    .emit();
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::runtime::live::Active;
     use crate::tls::{self, metrics::Metrics};
@@ -142,7 +145,9 @@ mod tests {
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
     use rustls::sign::CertifiedKey;
 
-    fn live(trust: Snapshot) -> (Live, crate::runtime::live::Writer) {
+    pub(in crate::tls) type Issuer = CertifiedIssuer<'static, KeyPair>;
+
+    pub(in crate::tls) fn live(trust: Snapshot) -> (Live, crate::runtime::live::Writer) {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
         let chain = vec![params.self_signed(&key).expect("a certificate").der().clone()];
@@ -152,7 +157,7 @@ mod tests {
         let keys = SigningKeys::new(Arc::new(signing.expect("a key")), &[]).expect("a set");
         Live::start(|live| {
             let config = tls::Config::default();
-            let tls = tls::edge(&config, &Arc::new(identity), live, &Metrics::default())?;
+            let tls = tls::build(&config, &Arc::new(identity), live, &Metrics::default())?;
             Ok::<_, tls::TlsError>(Active {
                 trust: Arc::new(trust),
                 keys: Arc::new(keys),
@@ -162,15 +167,17 @@ mod tests {
         .expect("a cell")
     }
 
-    /// A trust domain of one authority, and a chain of it.
-    fn world(crl_url: Option<&str>) -> (Snapshot, Arc<UnverifiedChain>) {
+    pub(in crate::tls) fn authority_params(name: &str) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let root = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"));
-        let root = root.expect("a root");
-        let params = CertificateParams::new(["device.example".to_owned()]).expect("a name");
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params
+    }
+
+    /// Returns a snapshot with one authority, and the authority.
+    pub(in crate::tls) fn snapshot(crl_url: Option<&str>) -> (Snapshot, Issuer) {
         let key = KeyPair::generate().expect("a key");
-        let leaf = params.signed_by(&key, &root).expect("a leaf");
+        let root = CertifiedIssuer::self_signed(authority_params("root"), key).expect("a root");
         let authority = Authority {
             certificate: Arc::new(Certificate::from_der(root.der()).expect("readable")),
             is_root: true,
@@ -186,29 +193,35 @@ mod tests {
         };
         let anchors = AnchorSet { configurations: vec![configuration], skipped: Vec::new() };
         let (none, policy, memo) = Default::default();
-        let trust = Snapshot::new(1, Arc::new(anchors), none, policy, memo);
-        (trust, Arc::new(UnverifiedChain::from_der(&[leaf.der()]).expect("readable")))
+        (Snapshot::new(1, Arc::new(anchors), none, policy, memo), root)
+    }
+
+    fn chain(root: &Issuer) -> Arc<UnverifiedChain> {
+        let params = CertificateParams::new(["device.example".to_owned()]).expect("a name");
+        let key = KeyPair::generate().expect("a key");
+        let leaf = params.signed_by(&key, root).expect("a leaf");
+        Arc::new(UnverifiedChain::from_der(&[leaf.der()]).expect("readable"))
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_bad_is_closed_and_who_wants_for_a_list_is_not() {
-        let (good, chain) = world(None);
-        let (list_missing, waiting) = world(Some("http://ca.example/1.crl"));
+    async fn closes_refused_connections_unless_only_their_revocation_status_is_unknown() {
+        let (good, root) = snapshot(None);
+        let (crl_missing, other_root) = snapshot(Some("http://ca.example/1.crl"));
         let (open, stop) = (OpenConnections::default(), CancellationToken::new());
         for (trust, chain, closes) in [
-            (good, &chain, false),
-            (list_missing, &waiting, false),
-            (Snapshot::default(), &chain, true),
+            (good, &chain(&root), false),
+            (crl_missing, &chain(&other_root), false),
+            (Snapshot::default(), &chain(&root), true),
         ] {
             let (live, _writer) = live(trust);
             let tokens: Vec<_> = (0..3 * SLICE + 1).map(|_| stop.child_token()).collect();
             let numbered = (1u64..).zip(&tokens);
-            let entries: Vec<_> = numbered.map(|(n, t)| open.enter(n, chain, t)).collect();
+            let registered: Vec<_> = numbered.map(|(n, t)| open.register(n, chain, t)).collect();
             open.close_refused(&live).await;
             let closed = tokens.iter().filter(|token| token.is_cancelled()).count();
             assert_eq!(closed, if closes { tokens.len() } else { 0 });
-            drop(entries);
-            assert!(open.lock().is_empty(), "closed connections are forgotten");
+            drop(registered);
+            assert!(open.lock().is_empty(), "closed connections are removed");
         }
     }
 }

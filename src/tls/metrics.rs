@@ -1,4 +1,4 @@
-//! What the edge counts.
+//! Metrics of the TLS listeners.
 
 use std::sync::atomic::AtomicI64;
 
@@ -30,13 +30,13 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Makes the metrics and registers them.
+    /// Creates the metrics in `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register(
             "handshakes",
             "TLS handshakes by listener, result (full, resumed, refused, failed) and code: the \
-             refusal's, or the reason of a failure",
+             refusal code, or the reason of a failure",
             metrics.handshakes.clone(),
         );
         registry.register(
@@ -47,7 +47,7 @@ impl Metrics {
         metrics
     }
 
-    /// A client certificate was refused in the handshake.
+    /// Counts a handshake of the token listener in which the client certificate was refused.
     pub(super) fn refused(&self, code: Code) {
         self.handshake("token", "refused", code.as_str());
     }
@@ -65,18 +65,18 @@ impl Metrics {
     }
 
     /// Counts a connection as open until the guard is dropped.
-    pub(super) fn open(&self, listener: &'static str) -> Open {
+    pub(super) fn open(&self, listener: &'static str) -> OpenGuard {
         let gauge = self.connections.get_or_create(&Listener { listener }).clone();
         gauge.inc();
-        Open { gauge }
+        OpenGuard { gauge }
     }
 }
 
-pub(super) struct Open {
+pub(super) struct OpenGuard {
     gauge: Gauge<i64, AtomicI64>,
 }
 
-impl Drop for Open {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
         self.gauge.dec();
     }

@@ -1,8 +1,9 @@
-//! Rank 3: the edge.  Every rustls type of the server side is in here.
+//! TLS of the listeners.  All server-side rustls types are used here.
 
 pub mod acceptor;
 pub mod closing;
 pub mod metrics;
+mod peer_chain;
 mod per_address;
 pub mod tickets;
 pub mod verifier;
@@ -16,56 +17,71 @@ use rustls::server::{NoServerSessionStorage, ServerConfig};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
-use crate::runtime::live::{EdgeTls, WeakLive};
+use crate::runtime::live::{ListenerTls, WeakLive};
 use crate::tls::metrics::Metrics;
 use crate::tls::tickets::Secrets;
 use crate::tls::verifier::Verifier;
 
-/// What the token listener does with a bad client certificate.
+/// Handling of a refused client certificate on the token listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ClientAuth {
-    /// Refuses it in the handshake, with the alert that fits.
+    /// Ends the handshake with the alert that matches the refusal.
     #[default]
     Required,
-    /// Completes the handshake and answers each request 401 with the refusal's code, for
+    /// Completes the handshake and answers each request with 401 and the refusal code, for
     /// commissioning and support.
     Report,
 }
 
-/// Protocol settings of the edge.
-#[derive(Debug, Clone, Default)]
+/// Protocol settings of the TLS listeners.
+#[derive(Debug, Clone)]
 pub struct Config {
-    /// What a bad client certificate meets.
+    /// Handling of a refused client certificate.
     pub client_auth: ClientAuth,
-    /// TLS 1.3 only; TLS 1.2 is otherwise accepted with ECDHE, AEAD and extended master secret.
+    /// Accept TLS 1.3 only.  Otherwise TLS 1.2 is accepted with ECDHE, AEAD and extended master
+    /// secret.
     pub tls13_only: bool,
-    /// No session resumption.
-    pub no_resumption: bool,
-    /// What tickets are sealed with, for sessions that resume on every replica; none: drawn here.
+    /// Issue session tickets.
+    pub resumption: bool,
+    /// Secrets that seal tickets, so that sessions resume on every replica.  If there are none,
+    /// each process generates its own keys.
     pub tickets: Secrets,
 }
 
-/// Why a TLS configuration was not built.
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            client_auth: ClientAuth::default(),
+            tls13_only: false,
+            resumption: true,
+            tickets: Secrets::default(),
+        }
+    }
+}
+
+/// Error of building a TLS configuration.
 #[derive(Debug, thiserror::Error)]
 #[error("TLS configuration: {0}")]
 pub struct TlsError(#[from] rustls::Error);
 
-/// The one crypto provider.
+/// Returns the crypto provider of all TLS configurations.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// The listeners' TLS configurations.  To be built again when a parameter changes, and only then: a
-/// new one forgets all sessions whose tickets were not sealed with [`Config::tickets`].
+/// Builds the TLS configurations of the listeners.
+///
+/// Build them again only when a parameter changes: a new configuration rejects all tickets that
+/// were not sealed with [`Config::tickets`].
 ///
 /// # Errors
-/// What rustls does not accept.
-pub fn edge(
+/// rustls rejects the settings, or ticket keys cannot be derived.
+pub fn build(
     config: &Config,
     identity: &Arc<CertifiedKey>,
     live: &WeakLive,
     metrics: &Metrics,
-) -> Result<EdgeTls, TlsError> {
+) -> Result<ListenerTls, TlsError> {
     let provider = provider();
     let verifier: Arc<dyn ClientCertVerifier> = match config.client_auth {
         ClientAuth::Required => {
@@ -88,17 +104,18 @@ pub fn edge(
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // Without extended master secret a TLS 1.2 session can be spliced (RFC 7627).
         server.require_ems = true;
-        // TLS 1.2 session IDs would be resumed from memory whatever the tickets say.
+        // Otherwise rustls resumes TLS 1.2 sessions by session ID from memory, independent of
+        // tickets.
         server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = if config.no_resumption { 0 } else { 1 };
-        if !config.no_resumption {
-            // One ticketer each: rustls does not bind a ticket to the verifier, and a session of the
-            // public listener has no certificate.
+        server.send_tls13_tickets = if config.resumption { 1 } else { 0 };
+        if config.resumption {
+            // Each listener has its own ticketer.  rustls does not bind a ticket to the verifier,
+            // and a session of the public listener has no certificate.
             server.ticketer = match config.tickets.is_empty() {
                 true => aws_lc_rs::Ticketer::new()?,
                 false => config.tickets.ticketer(name)?,
             };
         }
     }
-    Ok(EdgeTls { token: Arc::new(token), directory: Arc::new(directory), public: Arc::new(public) })
+    Ok(ListenerTls { token: Arc::new(token), directory: Arc::new(directory), public: Arc::new(public) })
 }

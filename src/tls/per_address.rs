@@ -1,8 +1,8 @@
-//! How many handshakes one address may have at once.
+//! Limits the handshakes that one address runs at once.
 //!
-//! # Why
-//! A handshake holds a permit while its peer is silent.  Without shares, one machine that opens enough
-//! connections and says nothing holds them all, and every device waits.
+//! # Design notes
+//! A handshake holds a permit while its peer is silent.  Without a limit per address, one machine
+//! that opens enough connections and sends nothing holds every permit, and all devices wait.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,34 +11,35 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 
-/// Permits by address.
-pub struct Shares {
-    each: usize,
-    by: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
+/// One semaphore for each address that has connections.
+pub(super) struct AddressLimits {
+    permits: usize,
+    semaphores: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
 }
 
-impl Shares {
-    /// `each` permits for every address.
-    pub fn new(each: usize) -> Self {
-        Self { each, by: Mutex::default() }
+impl AddressLimits {
+    /// Gives every address `permits` permits.
+    pub(super) fn new(permits: usize) -> Self {
+        Self { permits, semaphores: Mutex::default() }
     }
 
-    /// The permits of `address`, shared with its other connections.  An IPv6 network of 64 bits is one
-    /// address: whoever has one of it has all.
-    pub fn of(&self, address: IpAddr) -> Share<'_> {
+    /// Returns the entry of `address`, which all of its connections share.  An IPv6 /64 counts as
+    /// one address: a host that has one address of a /64 usually has all of them.
+    pub(super) fn entry(&self, address: IpAddr) -> AddressEntry<'_> {
         let address = network(address);
-        let mut by = self.lock();
-        let new = || Arc::new(Semaphore::new(self.each));
-        let permits = Arc::clone(by.entry(address).or_insert_with(new));
-        Share { shares: self, address, permits }
+        let mut semaphores = self.lock();
+        let new = || Arc::new(Semaphore::new(self.permits));
+        let semaphore = Arc::clone(semaphores.entry(address).or_insert_with(new));
+        AddressEntry { limits: self, address, semaphore }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Arc<Semaphore>>> {
-        // Entries are put in and taken out whole: a panic leaves nothing half-done.
-        self.by.lock().unwrap_or_else(PoisonError::into_inner)
+        // Each change is one insertion or removal, so a panic leaves a consistent map.
+        self.semaphores.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// Returns the address that the limit applies to: an IPv4 address, or the first one of an IPv6 /64.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -49,27 +50,28 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// One connection's hold on the permits of its address; they are forgotten with the last one.
-pub struct Share<'a> {
-    shares: &'a Shares,
+/// One connection's reference to the semaphore of its address.  Dropping the last one removes the
+/// address from the table.
+pub(super) struct AddressEntry<'a> {
+    limits: &'a AddressLimits,
     address: IpAddr,
-    permits: Arc<Semaphore>,
+    semaphore: Arc<Semaphore>,
 }
 
-impl Deref for Share<'_> {
+impl Deref for AddressEntry<'_> {
     type Target = Semaphore;
 
     fn deref(&self) -> &Semaphore {
-        &self.permits
+        &self.semaphore
     }
 }
 
-impl Drop for Share<'_> {
+impl Drop for AddressEntry<'_> {
     fn drop(&mut self) {
-        let mut by = self.shares.lock();
-        // Under the lock nobody gets another hold: the table's and ours are the last two.
-        if Arc::strong_count(&self.permits) == 2 {
-            by.remove(&self.address);
+        let mut semaphores = self.limits.lock();
+        // The lock prevents new references, so two means the table's and this one.
+        if Arc::strong_count(&self.semaphore) == 2 {
+            semaphores.remove(&self.address);
         }
     }
 }
@@ -83,37 +85,37 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_its_share_and_no_more() {
-        let shares = Shares::new(2);
-        let (a, again) = (shares.of(address("192.0.2.1")), shares.of(address("192.0.2.1")));
-        let other = shares.of(address("192.0.2.2"));
+    fn limits_each_address_separately() {
+        let limits = AddressLimits::new(2);
+        let (a, again) = (limits.entry(address("192.0.2.1")), limits.entry(address("192.0.2.1")));
+        let other = limits.entry(address("192.0.2.2"));
         let _held = [a.try_acquire().expect("free"), again.try_acquire().expect("free")];
         assert!(a.try_acquire().is_err());
         assert!(other.try_acquire().is_ok());
     }
 
     #[test]
-    fn a_network_of_64_bits_and_a_mapped_address_are_one() {
-        let shares = Shares::new(1);
+    fn counts_an_ipv6_network_of_64_bits_and_a_mapped_ipv4_address_as_one() {
+        let limits = AddressLimits::new(1);
         for (one, other, same) in [
             ("2001:db8::1", "2001:db8::ffff:2", true),
             ("2001:db8::1", "2001:db8:0:1::1", false),
             ("::ffff:192.0.2.1", "192.0.2.1", true),
             ("::ffff:192.0.2.1", "::ffff:192.0.2.2", false),
         ] {
-            let (one, other) = (shares.of(address(one)), shares.of(address(other)));
+            let (one, other) = (limits.entry(address(one)), limits.entry(address(other)));
             let _held = one.try_acquire().expect("free");
             assert_eq!(other.try_acquire().is_err(), same);
         }
     }
 
     #[test]
-    fn an_address_that_is_gone_is_forgotten() {
-        let shares = Shares::new(1);
-        let (a, b) = (shares.of(address("192.0.2.1")), shares.of(address("192.0.2.1")));
+    fn removes_an_address_with_its_last_connection() {
+        let limits = AddressLimits::new(1);
+        let (a, b) = (limits.entry(address("192.0.2.1")), limits.entry(address("192.0.2.1")));
         drop(a);
-        assert_eq!(shares.lock().len(), 1);
+        assert_eq!(limits.lock().len(), 1);
         drop(b);
-        assert_eq!(shares.lock().len(), 0);
+        assert_eq!(limits.lock().len(), 0);
     }
 }

@@ -1,14 +1,15 @@
-//! Session tickets that every replica can read, from secrets that are mounted into all of them.
+//! Session tickets that every replica can open, sealed with secrets that all replicas share.
 //!
-//! # Why
-//! A session resumes only where its ticket can be opened.  rustls' own ticketer draws its keys itself,
-//! so that behind a balancer of N replicas only one resumption in N succeeds, and a reconnect storm is
-//! one of full handshakes.
+//! # Design notes
+//! A session resumes only where its ticket can be opened.  rustls' own ticketer generates its keys,
+//! so behind a balancer with N replicas only one resumption in N succeeds, and a storm of
+//! reconnects becomes a storm of full handshakes.
 //!
-//! A ticket is `name (16) | nonce (12) | sealed (issued at (8) | session)`, sealed by AES-256-GCM-SIV
-//! (RFC 8452): nonces are drawn at random and by replicas that do not know of each other, which this
-//! mode forgives.  Name and key are derived from the secret and the listener's name (HKDF, RFC 5869),
-//! so that no listener opens another's tickets: rustls does not bind a ticket to the verifier.
+//! A ticket is `name (16) | nonce (12) | sealed (issued at (8) | session)`, sealed with
+//! AES-256-GCM-SIV (RFC 8452).  Replicas choose nonces at random and independently; this mode
+//! tolerates a repeated one. Name and key are derived from the secret and the listener's name
+//! (HKDF, RFC 5869), so that a listener cannot open the tickets of another: rustls does not bind a
+//! ticket to the verifier.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,37 +24,37 @@ use zeroize::Zeroizing;
 
 use crate::x509::time::Timestamp;
 
-/// How long a ticket is good for, whichever secrets are there.
+/// Lifetime of a ticket.
 pub const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
 const NAME: usize = 16;
 const KEY: usize = 32;
 const TIME: usize = 8;
 
-/// What tickets are sealed with: the first secret seals, all of them open.
+/// Secrets for tickets.  The first one seals; all of them open.
 #[derive(Clone, Default)]
 pub struct Secrets(Arc<[Zeroizing<Vec<u8>>]>);
 
 impl Secrets {
-    /// These; none: each process draws its own.
+    /// Uses these secrets.  If there are none, each process generates its own keys.
     pub fn new(secrets: Vec<Zeroizing<Vec<u8>>>) -> Self {
         Self(secrets.into())
     }
 
-    /// True when each process draws its own.
+    /// Returns true if each process generates its own keys.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The ticketer of one listener.
+    /// Creates the ticketer of one listener.
     ///
     /// # Errors
-    /// Only the crypto library's own failure.
+    /// The crypto library cannot derive the keys.
     pub fn ticketer(&self, listener: &str) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
         let keys = self.0.iter().map(|secret| TicketKey::derive(secret, listener));
         let keys = keys
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|Unspecified| rustls::Error::General("ticket keys cannot be made".into()))?;
+            .map_err(|Unspecified| rustls::Error::General("cannot derive the ticket keys".into()))?;
         Ok(Arc::new(Ticketer { keys }))
     }
 }
@@ -90,7 +91,7 @@ impl ProducesTickets for Ticketer {
 }
 
 struct TicketKey {
-    /// Tells which key sealed a ticket.
+    /// Identifies the key that sealed a ticket.
     name: [u8; NAME],
     key: LessSafeKey,
 }
@@ -136,7 +137,8 @@ impl TicketKey {
         let plain = self.key.open_in_place(nonce, aad, &mut sealed).ok()?;
         let (issued, session) = plain.split_first_chunk::<TIME>()?;
         let issued = Timestamp(i64::from_be_bytes(*issued));
-        // One from the future is another replica's clock; it is no older for that.
+        // An issue time in the future comes from a replica whose clock is ahead.  The ticket is
+        // valid.
         (now < issued.after(LIFETIME)).then(|| session.to_vec())
     }
 }
@@ -157,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn another_replica_opens_a_ticket_and_during_a_rotation_too() {
+    fn every_replica_opens_a_ticket_before_and_during_a_rotation() {
         let one = secrets(&[1]).ticketer("token").expect("a ticketer");
         let rotated = secrets(&[2, 1]).ticketer("token").expect("a ticketer");
         let next = secrets(&[2]).ticketer("token").expect("a ticketer");
@@ -171,11 +173,11 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_does_not_open_anothers_tickets() {
+    fn rejects_the_tickets_of_another_listener() {
         let ticketer = |name| secrets(&[1]).ticketer(name).expect("a ticketer");
         let ticket = ticketer("public").encrypt(b"session").expect("a ticket");
         assert_eq!(ticketer("token").decrypt(&ticket), None);
-        // Nor with the other's name written over its own.
+        // Replacing the key name does not help.
         let mut forged = ticket.clone();
         forged[..NAME].copy_from_slice(&key(1, "token").name);
         assert_eq!(ticketer("token").decrypt(&forged), None);
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_ends_at_its_time() {
+    fn rejects_a_ticket_after_its_lifetime() {
         let key = key(1, "token");
         let ticket = key.seal(b"session", NOW).expect("a ticket");
         let end = NOW.after(LIFETIME);
@@ -194,7 +196,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_touched_does_not_open(session in any::<Vec<u8>>(), at in any::<usize>(), bit in 0..8u8) {
+        fn rejects_a_changed_ticket(session in any::<Vec<u8>>(), at in any::<usize>(), bit in 0..8u8) {
             let key = key(1, "token");
             let mut ticket = key.seal(&session, NOW).expect("a ticket");
             prop_assert_eq!(key.open(&ticket, NOW), Some(session));
@@ -204,7 +206,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(ticket in any::<Vec<u8>>(), named in any::<bool>()) {
+        fn rejects_arbitrary_bytes(ticket in any::<Vec<u8>>(), named in any::<bool>()) {
             let key = key(1, "token");
             let ticket = if named { [&key.name[..], &ticket].concat() } else { ticket };
             prop_assert_eq!(key.open(&ticket, NOW), None);

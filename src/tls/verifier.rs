@@ -1,7 +1,7 @@
-//! The client certificate verifier: what the handshake asks before it goes on.
+//! The client certificate verifier.
 //!
-//! The verdict here only decides whether to talk.  rustls does not ask again when a session is
-//! resumed, so every request is judged again by whoever serves it.
+//! Its verdict only decides whether the handshake continues.  rustls does not call it when a
+//! session is resumed, so every request is judged again by its endpoint.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,45 +16,46 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
 };
-use tracing::info;
 
+use crate::runtime::audit::{Event, Outcome, Record};
 use crate::runtime::live::WeakLive;
-use crate::runtime::log::AUDIT;
 use crate::tls::metrics::Metrics;
+use crate::tls::peer_chain;
 use crate::trust::judge::applications::admit;
-use crate::trust::judge::devices::UnverifiedChain;
 use crate::trust::refusal::{Code, Refusal};
 use crate::x509::certificate::{Certificate, Fingerprint};
 
-/// Judges client certificates in the handshake, or lets them all through to the request.
+/// Judges client certificates in the handshake, or accepts all of them and leaves it to each
+/// request.
 pub struct Verifier {
-    /// What to judge under; `None` leaves it to each request to tell the refusal.
+    /// The published state to judge under; `None` accepts every certificate.
     live: Option<WeakLive>,
     metrics: Metrics,
     signatures: WebPkiSupportedAlgorithms,
 }
 
 impl Verifier {
-    /// Refuses what the judge refuses under what `live` has in force.
+    /// Refuses a certificate that the judge refuses under the snapshot in force.
     pub fn required(live: WeakLive, metrics: Metrics, provider: &CryptoProvider) -> Self {
         Self { live: Some(live), ..Self::report(metrics, provider) }
     }
 
-    /// Refuses no certificate, nor the lack of one.
+    /// Accepts every certificate, and a peer that presents none.
     pub fn report(metrics: Metrics, provider: &CryptoProvider) -> Self {
         Self { live: None, metrics, signatures: provider.signature_verification_algorithms }
     }
 
-    /// A peer that shows a certificate and not that it holds its key may be an impostor.
-    fn shows_the_key(
+    /// Counts and audits a peer that does not prove possession of the leaf's key.
+    fn audit_signature(
         &self,
         certificate: &CertificateDer<'_>,
-        shown: Result<HandshakeSignatureValid, Error>,
+        verified: Result<HandshakeSignatureValid, Error>,
     ) -> Result<HandshakeSignatureValid, Error> {
-        shown.inspect_err(|error| {
-            let detail = format!("the peer does not show that it holds the leaf's key: {error}");
+        verified.inspect_err(|error| {
+            let detail = format!("the peer does not prove possession of the leaf's key: {error}");
             let refusal = Refusal::new(Code::SignatureInvalid, detail);
-            refused(&self.metrics, &refusal, Some(certificate), None);
+            let leaf = peer_chain::parsed_leaf().or_else(|| parse_leaf(certificate));
+            refused(&self.metrics, &refusal, Some(Leaf::new(certificate, leaf.as_deref())), None);
         })
     }
 }
@@ -64,8 +65,8 @@ impl ClientCertVerifier for Verifier {
         self.live.is_some()
     }
 
-    /// None: the list cannot follow the live anchors, tells strangers whom we trust, and past 64 KB
-    /// no peer accepts it.
+    /// Returns no names.  The list could not follow the anchors in force, it would disclose them to
+    /// any peer, and no peer accepts more than 64 KB of it.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -78,15 +79,23 @@ impl ClientCertVerifier for Verifier {
     ) -> Result<ClientCertVerified, Error> {
         let Some(live) = &self.live else { return Ok(ClientCertVerified::assertion()) };
         let presented: Vec<_> = std::iter::once(end_entity).chain(intermediates).collect();
+        let parsed = peer_chain::parse(&presented);
         let active = live.current();
-        let verdict = match &active {
-            Some(active) => UnverifiedChain::from_der(&presented)
-                .and_then(|chain| admit(&chain, &active.trust, SystemTime::now().into())),
-            None => Err(Refusal::new(Code::ChainUntrusted, "the gateway is stopping")),
+        let verdict = match (&active, &parsed) {
+            (Some(active), Ok(chain)) => admit(chain, &active.trust, SystemTime::now().into()),
+            (Some(_), Err(refusal)) => Err(refusal.clone()),
+            (None, _) => Err(Refusal::new(Code::ChainUntrusted, "the gateway is stopping")),
         };
         verdict.map(|()| ClientCertVerified::assertion()).map_err(|refusal| {
+            let leaf = match &parsed {
+                Ok(chain) => Some(Arc::clone(chain.leaf())),
+                // The limits reject a chain before its leaf is parsed.
+                Err(error) if error.code == Code::ChainTooLong => parse_leaf(end_entity),
+                Err(_) => None,
+            };
             let generation = active.map(|active| active.trust.generation);
-            refused(&self.metrics, &refusal, Some(end_entity), generation);
+            let leaf = Leaf::new(end_entity, leaf.as_deref());
+            refused(&self.metrics, &refusal, Some(leaf), generation);
             alert(refusal)
         })
     }
@@ -97,7 +106,7 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.shows_the_key(cert, verify_tls12_signature(message, cert, dss, &self.signatures))
+        self.audit_signature(cert, verify_tls12_signature(message, cert, dss, &self.signatures))
     }
 
     fn verify_tls13_signature(
@@ -106,7 +115,7 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.shows_the_key(cert, verify_tls13_signature(message, cert, dss, &self.signatures))
+        self.audit_signature(cert, verify_tls13_signature(message, cert, dss, &self.signatures))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -114,30 +123,51 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
-/// Counts and audits a refusal.  The connection's number and address are in the span around it.
+/// A leaf certificate as an audit record names it.
+pub(super) struct Leaf<'a> {
+    fingerprint: Fingerprint,
+    /// `None` if the certificate cannot be parsed.
+    parsed: Option<&'a Certificate>,
+}
+
+impl<'a> Leaf<'a> {
+    fn new(der: &CertificateDer<'_>, parsed: Option<&'a Certificate>) -> Self {
+        let fingerprint = parsed.map_or_else(|| Fingerprint::of(der), |leaf| leaf.fingerprint);
+        Self { fingerprint, parsed }
+    }
+}
+
+fn parse_leaf(der: &CertificateDer<'_>) -> Option<Arc<Certificate>> {
+    Certificate::from_der(der).ok().map(Arc::new)
+}
+
+/// Counts and audits a refusal.  The acceptor sets [`audit::CONNECTION`], which the record carries.
+///
+/// [`audit::CONNECTION`]: crate::runtime::audit::CONNECTION
 pub(super) fn refused(
     metrics: &Metrics,
     refusal: &Refusal,
-    leaf: Option<&CertificateDer<'_>>,
+    leaf: Option<Leaf<'_>>,
     generation: Option<u64>,
 ) {
     metrics.refused(refusal.code);
-    let readable = leaf.and_then(|leaf| Certificate::from_der(leaf).ok());
-    info!(
-        target: AUDIT,
-        event = "handshake",
-        decision = "refused",
-        refusal = refusal.code.as_str(),
-        detail = refusal.detail,
-        subject = readable.as_ref().map(|leaf| leaf.subject.to_string()),
-        serial = readable.as_ref().map(Certificate::serial_hex),
-        certificate = leaf.map(|leaf| tracing::field::display(Fingerprint::of(leaf))),
+    let parsed = leaf.as_ref().and_then(|leaf| leaf.parsed);
+    let subject = parsed.map(|leaf| leaf.subject.to_string());
+    let serial = parsed.map(Certificate::serial_hex);
+    Record {
+        refusal: Some(refusal.code.as_str()),
+        detail: Some(&refusal.detail),
+        subject: subject.as_deref(),
+        serial: serial.as_deref(),
+        certificate: leaf.map(|leaf| leaf.fingerprint),
         generation,
-    );
+        ..Record::new(Event::Handshake, Outcome::Refused)
+    }
+    .emit();
 }
 
-/// The TLS error that makes rustls send the alert that fits a refusal (RFC 8446 section 6.2), and
-/// that carries the refusal to the log.
+/// Returns the TLS error for which rustls sends the alert that matches a refusal (RFC 8446 section
+/// 6.2).
 fn alert(refusal: Refusal) -> Error {
     Error::InvalidCertificate(match refusal.code {
         Code::CertificateExpired => CertificateError::Expired,

@@ -1,4 +1,4 @@
-//! From verified certificates and a request to claims, or to a refusal.
+//! Decides token requests of verified devices and applications.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,23 +15,23 @@ use crate::trust::subject::SubjectId;
 use crate::x509::certificate::Certificate;
 use crate::x509::time::Timestamp;
 
-/// A request that is granted.
+/// A granted request of a device.
 #[derive(Debug, Clone)]
 pub struct Authorized<'a> {
-    /// What the token says.
+    /// Claims of the token to sign.
     pub claims: Claims,
-    /// The certificate it is for, under the configuration that `client_id` settled.
+    /// The certificate, under the configuration that `client_id` selected.
     pub verified: &'a Verified,
 }
 
-/// Decides a client credentials request (RFC 6749 section 4.4) of the bearer of a certificate.
+/// Decides a client credentials request (RFC 6749 section 4.4) of a device.
 ///
-/// `candidates` is what the judge accepted: the same certificate under each configuration.  The
-/// `client_id` settles which is meant.  `jti` must never repeat: 128 random bits.
+/// `candidates` are the verdicts of the judge: the same certificate under each configuration that
+/// accepts it.  The `client_id` selects one.  `jti` is 128 random bits and must never repeat.
 ///
 /// # Errors
-/// The codes `client_unknown`, `client_mismatch` and `configuration_ambiguous`, or what is wrong with
-/// the request.
+/// The codes `client_unknown`, `client_mismatch` and `configuration_ambiguous`, or an error in the
+/// request.
 pub fn authorize<'a>(
     candidates: &'a [Verified],
     request: &TokenRequest,
@@ -39,7 +39,7 @@ pub fn authorize<'a>(
     now: Timestamp,
     jti: [u8; 16],
 ) -> Result<Authorized<'a>, Denied> {
-    let (verified, client_id, terms) = settle(candidates, request.client_id.as_deref(), policy)?;
+    let (verified, client_id, terms) = select(candidates, request.client_id.as_deref(), policy)?;
     let resource = terms.resource(request)?;
     let leaf = verified.leaf();
     let claims = Claims {
@@ -50,7 +50,7 @@ pub fn authorize<'a>(
         iat: now.0,
         exp: expiry(terms, leaf, now)?.0,
         jti: URL_SAFE_NO_PAD.encode(jti),
-        scope: written(resource.scope(&request.scope)?),
+        scope: scope_claim(resource.scope(&request.scope)?),
         cnf: Some(Confirmation::certificate(leaf.fingerprint)),
     };
     Ok(Authorized { claims, verified })
@@ -58,13 +58,13 @@ pub fn authorize<'a>(
 
 /// Decides a client credentials request of an application (RFC 6749 section 4.4).
 ///
-/// The token is bound to the certificate where the connection has shown it.  A resource server sees
-/// certificates of connections and nothing else, so that a binding to a key that only signed an
-/// assertion could never be checked.
+/// The token is bound to the certificate if the connection presented it.  A resource server sees
+/// only certificates of connections, so it could never check a binding to a key that signed an
+/// assertion.
 ///
 /// # Errors
-/// What is wrong with the request, or a client whose tokens are bound on a connection that shows
-/// nothing.
+/// An error in the request, or a client whose tokens are always bound and whose connection
+/// presented no certificate.
 pub fn authorize_application(
     authenticated: &Authenticated<'_>,
     request: &TokenRequest,
@@ -75,8 +75,8 @@ pub fn authorize_application(
     let Authenticated { application, over_tls, .. } = authenticated;
     if application.bound && !over_tls {
         return Err(Denied::InvalidRequest(
-            "the client's tokens are bound to its certificate, which has to be shown in the \
-             handshake: at mtls_endpoint_aliases of the metadata"
+            "the client's tokens are bound to its certificate: present it in the TLS handshake, at \
+             the token_endpoint in mtls_endpoint_aliases of the metadata"
                 .to_owned(),
         ));
     }
@@ -90,31 +90,31 @@ pub fn authorize_application(
         iat: now.0,
         exp: expiry(terms, leaf, now)?.0,
         jti: URL_SAFE_NO_PAD.encode(jti),
-        scope: written(resource.scope(&request.scope)?),
+        scope: scope_claim(resource.scope(&request.scope)?),
         cnf: over_tls.then(|| Confirmation::certificate(leaf.fingerprint)),
     })
 }
 
-/// When the token ends: not after the certificate that it is given for.
+/// Returns the expiry of the token, which is never after that of the certificate.
 fn expiry(terms: &Terms, leaf: &Certificate, now: Timestamp) -> Result<Timestamp, Refusal> {
     let expires = now.after(terms.lifetime).min(leaf.not_after);
     if expires <= now {
-        let detail = format!("the certificate ends at {expires}, with no second left for a token");
+        let detail = format!("the certificate expires at {expires}, before a token could be used");
         return Err(Refusal::new(Code::CertificateExpired, detail));
     }
     Ok(expires)
 }
 
-/// `scope` of a token; one that grants nothing has none.
-fn written(scope: &[String]) -> Option<String> {
+/// Returns the `scope` claim, which is omitted if it grants nothing.
+fn scope_claim(scope: &[String]) -> Option<String> {
     (!scope.is_empty()).then(|| scope.join(" "))
 }
 
-/// A candidate, the client that its bearer may be, and that client's terms.
+/// A candidate, the `client_id` it may use, and that client's terms.
 type Match<'a> = (&'a Verified, &'a str, &'a Terms);
 
-/// The one candidate that `client_id` means.
-fn settle<'a>(
+/// Selects the only candidate that may use `client_id`.
+fn select<'a>(
     candidates: &'a [Verified],
     client_id: Option<&str>,
     policy: &'a TokenPolicy,
@@ -123,42 +123,44 @@ fn settle<'a>(
         let terms = policy.own_terms(verified.configuration())?;
         Some((verified, verified.subject().as_str(), terms))
     };
-    let (matches, none): (Vec<Match<'a>>, _) = match client_id {
+    let (matches, code_if_empty): (Vec<Match<'a>>, _) = match client_id {
         None if policy.client_id_required() => {
             return Err(Denied::InvalidRequest("client_id is missing".to_owned()));
         }
         None => (candidates.iter().filter_map(own).collect(), Code::ClientUnknown),
-        // An application's is for no device, whatever the device's certificate says.
+        // No device may use the `client_id` of an application, whatever its certificate contains.
         Some(id) if policy.application(id).is_some() => (Vec::new(), Code::ClientMismatch),
-        // A configured client_id is that client's alone: no subject ID is mistaken for it.
+        // A configured client_id belongs to that client.  It never matches a subject ID.
         Some(id) if let Some(client) = policy.client(id) => {
             let covered = candidates.iter().filter(|verified| client.covers(verified));
             (covered.map(|v| (v, &client.id[..], &client.terms)).collect(), Code::ClientMismatch)
         }
         Some(id) => {
-            let claims = |v: &&Verified| {
-                SubjectId::parse(v.subject().field(), id)
-                    .is_ok_and(|claimed| claimed == *v.subject())
+            let is_subject = |v: &&Verified| {
+                SubjectId::parse(v.subject().field(), id).is_ok_and(|id| id == *v.subject())
             };
-            (candidates.iter().filter(claims).filter_map(own).collect(), Code::ClientUnknown)
+            (candidates.iter().filter(is_subject).filter_map(own).collect(), Code::ClientUnknown)
         }
     };
-    let told = client_id.map_or("no client_id".to_owned(), |id| format!("client_id `{id}`"));
+    let requested =
+        client_id.map_or("a request without client_id".to_owned(), |id| format!("client_id `{id}`"));
     match matches[..] {
         [one] => Ok(one),
-        [] => Err(Refusal::new(none, format!("{told} is not for {}", list(candidates))).into()),
+        [] => {
+            let detail = format!("{requested} does not match {}", list(candidates));
+            Err(Refusal::new(code_if_empty, detail).into())
+        }
         _ => {
-            let meant: Vec<_> = matches.iter().map(|(verified, ..)| *verified).collect();
-            let detail = format!("{told} may mean each of {}", list(meant));
+            let several = matches.iter().map(|(verified, ..)| *verified);
+            let detail = format!("{requested} matches several: {}", list(several));
             Err(Refusal::new(Code::ConfigurationAmbiguous, detail).into())
         }
     }
 }
 
 fn list<'a>(candidates: impl IntoIterator<Item = &'a Verified>) -> String {
-    let names =
-        candidates.into_iter().map(|v| format!("`{}` of `{}`", v.subject(), v.configuration()));
-    names.collect::<Vec<_>>().join(", ")
+    let name = |v: &Verified| format!("`{}` of `{}`", v.subject(), v.configuration());
+    candidates.into_iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -215,7 +217,7 @@ mod tests {
         verified(configuration, SubjectField::SanDns, name, NOW.after(Duration::from_secs(86_400)))
     }
 
-    fn ask(client_id: &str) -> TokenRequest {
+    fn request(client_id: &str) -> TokenRequest {
         TokenRequest {
             grant: Grant::ClientCredentials,
             client_id: Some(client_id.to_owned()),
@@ -239,7 +241,7 @@ mod tests {
     #[test]
     fn a_device_is_its_own_client() {
         let device = dns("c1", "dev1.example");
-        let claims = decide(std::slice::from_ref(&device), &ask("DEV1.example.")).expect("a grant");
+        let claims = decide(std::slice::from_ref(&device), &request("DEV1.example.")).expect("a grant");
         assert_eq!(claims.iss, "https://as.example");
         assert_eq!(claims.sub, "c1/dev1.example");
         assert_eq!(claims.aud, "https://a.example");
@@ -252,31 +254,31 @@ mod tests {
 
     /// 8705-3: the certificate must be the one bound to that client_id.
     #[test]
-    fn a_client_id_is_for_the_certificates_it_covers() {
+    fn accepts_a_client_id_only_with_certificates_that_it_covers() {
         let dev1 = [dns("c1", "dev1.example")];
         let dev2 = [dns("c1", "dev2.example")];
         let other = [dns("c2", "dev1.example")];
         assert_eq!(
-            decide(&dev1, &ask("only-dev1")).map(|c| c.client_id),
+            decide(&dev1, &request("only-dev1")).map(|c| c.client_id),
             Ok("only-dev1".to_owned())
         );
-        assert_eq!(code(decide(&dev2, &ask("only-dev1"))), Code::ClientMismatch);
-        assert_eq!(code(decide(&other, &ask("only-dev1"))), Code::ClientMismatch);
-        assert_eq!(code(decide(&other, &ask("fleet"))), Code::ClientMismatch);
-        assert_eq!(code(decide(&dev2, &ask("dev1.example"))), Code::ClientUnknown);
-        assert_eq!(code(decide(&dev1, &ask("nobody"))), Code::ClientUnknown);
-        // 9700-6: a subject ID cannot take a configured client's name.
+        assert_eq!(code(decide(&dev2, &request("only-dev1"))), Code::ClientMismatch);
+        assert_eq!(code(decide(&other, &request("only-dev1"))), Code::ClientMismatch);
+        assert_eq!(code(decide(&other, &request("fleet"))), Code::ClientMismatch);
+        assert_eq!(code(decide(&dev2, &request("dev1.example"))), Code::ClientUnknown);
+        assert_eq!(code(decide(&dev1, &request("unknown"))), Code::ClientUnknown);
+        // 9700-6: a subject ID never matches the client_id of a configured client.
         assert_eq!(
-            code(decide(&[dns("c1", "dev9.example")], &ask("dev9.example"))),
+            code(decide(&[dns("c1", "dev9.example")], &request("dev9.example"))),
             Code::ClientMismatch
         );
     }
 
-    /// 8705-2: a request without client_id is refused, unless that was opted in.
+    /// 8705-2: a request without client_id is refused unless the policy makes it optional.
     #[test]
-    fn client_id_is_required_unless_opted_out() {
+    fn requires_client_id_unless_it_is_optional() {
         let dev1 = [dns("c1", "dev1.example")];
-        let mut request = ask("");
+        let mut request = request("");
         request.client_id = None;
         assert!(matches!(decide(&dev1, &request), Err(Denied::InvalidRequest(_))));
         let lenient = policy().with_optional_client_id();
@@ -288,31 +290,31 @@ mod tests {
     }
 
     #[test]
-    fn client_id_settles_between_configurations() {
+    fn client_id_selects_one_of_several_configurations() {
         let uri =
             verified("c2", SubjectField::SanUri, "urn:dev:1", NOW.after(Duration::from_secs(9)));
         let two = [dns("c1", "dev1.example"), uri];
-        let sub = |id: &str| decide(&two, &ask(id)).map(|claims| claims.sub);
+        let sub = |id: &str| decide(&two, &request(id)).map(|claims| claims.sub);
         assert_eq!(sub("fleet"), Ok("c1/dev1.example".to_owned()));
         assert_eq!(sub("dev1.example"), Ok("c1/dev1.example".to_owned()));
         assert_eq!(sub("urn:dev:1"), Ok("c2/urn%3Adev%3A1".to_owned()));
-        assert_eq!(code(decide(&two, &ask("both"))), Code::ConfigurationAmbiguous);
+        assert_eq!(code(decide(&two, &request("both"))), Code::ConfigurationAmbiguous);
         let same = [dns("c1", "dev1.example"), dns("c2", "dev1.example")];
-        assert_eq!(code(decide(&same, &ask("dev1.example"))), Code::ConfigurationAmbiguous);
+        assert_eq!(code(decide(&same, &request("dev1.example"))), Code::ConfigurationAmbiguous);
     }
 
     #[test]
-    fn no_candidate_is_no_token() {
-        assert_eq!(code(decide(&[], &ask("fleet"))), Code::ClientMismatch);
-        assert_eq!(code(decide(&[], &ask("dev1.example"))), Code::ClientUnknown);
+    fn refuses_a_request_without_candidates() {
+        assert_eq!(code(decide(&[], &request("fleet"))), Code::ClientMismatch);
+        assert_eq!(code(decide(&[], &request("dev1.example"))), Code::ClientUnknown);
     }
 
     #[test]
-    fn a_token_ends_with_its_certificate() {
+    fn a_token_expires_no_later_than_its_certificate() {
         let until = |seconds| {
             let device =
                 verified("c1", SubjectField::SanDns, "d", NOW.after(Duration::from_secs(seconds)));
-            decide(&[device], &ask("d"))
+            decide(&[device], &request("d"))
         };
         assert_eq!(until(1).map(|c| c.exp), Ok(NOW.0 + 1));
         assert_eq!(until(599).map(|c| c.exp), Ok(NOW.0 + 599));
@@ -321,7 +323,7 @@ mod tests {
     }
 
     fn have(scope: &str, resources: &[&str]) -> Result<(String, Option<String>), &'static str> {
-        let mut request = ask("d");
+        let mut request = request("d");
         request.scope = scope.split_whitespace().map(str::to_owned).collect();
         request.resources = resources.iter().map(ToString::to_string).collect();
         match decide(&[dns("c1", "d")], &request) {
@@ -332,7 +334,7 @@ mod tests {
         }
     }
 
-    /// 8707-1, 9068-6: the audience is the resource asked for, else the default one.
+    /// 8707-1, 9068-6: the audience is the requested resource, else the default one.
     #[test]
     fn resource_and_scope_decide_the_audience() {
         const A: &str = "https://a.example";
@@ -343,7 +345,7 @@ mod tests {
         assert_eq!(have("", &[]), got(A, "read"));
         assert_eq!(have("", &[A]), got(A, "read"));
         assert_eq!(have("write read", &[]), got(A, "write read"));
-        assert_eq!(have("admin", &[]), got(B, "admin"), "the scope tells the resource");
+        assert_eq!(have("admin", &[]), got(B, "admin"), "the scope selects the resource");
         assert_eq!(have("read", &[B]), got(B, "read"));
         assert_eq!(have("", &["plain"]), got("plain", ""));
         assert_eq!(have("https://a.example/.default", &[]), got(A, "read"));
@@ -364,15 +366,15 @@ mod tests {
         assert_eq!(have("read", &["plain"]), Err("invalid_scope"));
         assert_eq!(have("https://c.example/.default", &[]), Err("invalid_scope"));
         assert_eq!(have("https://b.example/.default", &[A]), Err("invalid_scope"));
-        // 6749-12: no scope and no default is no token, never an empty or a full scope.
+        // 6749-12: a request without scope is refused if there is no default scope.
         assert_eq!(have("", &[B]), Err("invalid_scope"));
         assert_eq!(have("https://b.example/.default", &[]), Err("invalid_scope"));
     }
 
     proptest! {
-        /// 9700-2: whatever is asked for, what is granted is within the client's terms.
+        /// 9700-2: whatever is requested, the granted scope is within the client's terms.
         #[test]
-        fn nothing_beyond_the_terms_is_granted(
+        fn grants_only_what_the_terms_allow(
             scope in proptest::collection::vec("read|write|admin|other|https://b.example/.default", 0..4),
             resource in proptest::option::of("https://[abc].example|plain"),
         ) {
@@ -380,7 +382,7 @@ mod tests {
             if let Ok((aud, granted)) = have(&scope.join(" "), &resources) {
                 let terms = terms();
                 let of = terms.resources.iter().find(|r| r.audience == aud).expect("one of the terms");
-                prop_assert!(resource.is_none_or(|asked| asked == aud));
+                prop_assert!(resource.is_none_or(|requested| requested == aud));
                 for token in granted.iter().flat_map(|scope| scope.split(' ')) {
                     prop_assert!(of.scopes.iter().any(|s| s == token));
                 }

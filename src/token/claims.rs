@@ -8,27 +8,27 @@ use crate::trust::configurations::ConfigurationId;
 use crate::trust::subject::SubjectId;
 use crate::x509::certificate::Fingerprint;
 
-/// What an access token says.
+/// Claims of an access token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// The issuer, byte for byte as the metadata has it.
+    /// The issuer, byte for byte as in the metadata.
     pub iss: String,
-    /// The device, or the application: see [`subject_claim`] and [`application_claim`].
+    /// The device or the application: see [`subject_claim`] and [`application_claim`].
     pub sub: String,
-    /// The one resource that the token is for.
+    /// The only resource that accepts the token.
     pub aud: String,
-    /// The client that asked.
+    /// The client that requested the token.
     pub client_id: String,
-    /// When it was issued, in seconds since 1970.
+    /// Time of issue, in seconds since 1970.
     pub iat: i64,
-    /// From when on it is refused, in seconds since 1970.
+    /// First second at which the token is expired, in seconds since 1970.
     pub exp: i64,
-    /// Unique per token.
+    /// Unique for each token.
     pub jti: String,
-    /// The scope tokens, with spaces between.
+    /// The scope tokens, separated by spaces.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub scope: Option<String>,
-    /// The certificate that the token is bound to; a device's always is to one.
+    /// The certificate that the token is bound to.  Tokens of devices are always bound.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cnf: Option<Confirmation>,
 }
@@ -36,25 +36,25 @@ pub struct Claims {
 /// The confirmation method of RFC 8705 section 3.1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmation {
-    /// base64url of the SHA-256 of the certificate's DER.
+    /// SHA-256 of the certificate's DER, in base64url without padding.
     #[serde(rename = "x5t#S256")]
     pub x5t_s256: String,
 }
 
 impl Confirmation {
-    /// Binds to the certificate of that fingerprint.
+    /// Binds a token to the certificate with this fingerprint.
     pub fn certificate(fingerprint: Fingerprint) -> Self {
         Self { x5t_s256: URL_SAFE_NO_PAD.encode(fingerprint.0) }
     }
 }
 
-/// `sub`: the configuration and the subject ID, `/` between them.
+/// Returns the `sub` of a device: the configuration and the subject ID, separated by `/`.
 ///
-/// Two devices never share one: what could be mistaken is percent-encoded (`%`, and in the
-/// configuration `/`), and so is `:`, since a `sub` with a colon would have to be a URI (RFC 7519
-/// section 2).  `spiffe://acme/1` is `<configuration>/spiffe%3A//acme/1`.  A distinguished name stands
-/// as the certificate spells it: renewed in other letter case it is the same [`SubjectId`] to us, and
-/// another `sub` to who compares text.
+/// Two devices never have the same `sub`: `%` is percent-encoded, and so is `/` in the
+/// configuration. `:` is encoded too, since a `sub` with a colon would have to be a URI (RFC 7519
+/// section 2). `spiffe://acme/1` becomes `<configuration>/spiffe%3A//acme/1`.  A distinguished name
+/// is copied from the certificate.  If a renewed certificate changes its letter case, the
+/// [`SubjectId`] stays equal, but the text of `sub` changes.
 pub fn subject_claim(configuration: &ConfigurationId, subject: &SubjectId) -> String {
     let mut out = String::with_capacity(configuration.as_str().len() + subject.as_str().len() + 1);
     push(&mut out, configuration.as_str(), true);
@@ -63,8 +63,8 @@ pub fn subject_claim(configuration: &ConfigurationId, subject: &SubjectId) -> St
     out
 }
 
-/// `sub` of an application: its `client_id` (RFC 9068 section 2.2), with `%`, `:` and `/`
-/// percent-encoded.  So it has no `/`, and no device's `sub` is without one.
+/// Returns the `sub` of an application: its `client_id` (RFC 9068 section 2.2), with `%`, `:` and
+/// `/` percent-encoded.  It contains no `/`, while the `sub` of every device does.
 pub fn application_claim(client_id: &str) -> String {
     let mut out = String::with_capacity(client_id.len());
     push(&mut out, client_id, true);
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_is_named_within_its_configuration() {
+    fn subject_claim_names_the_configuration_and_the_subject() {
         assert_eq!(sub("c1", SubjectField::SanDns, "dev1.example"), "c1/dev1.example");
         assert_eq!(sub("c1", SubjectField::SanUri, "spiffe://acme/1"), "c1/spiffe%3A//acme/1");
         assert_eq!(sub("a:b/c", SubjectField::SanDns, "d"), "a%3Ab%2Fc/d");
@@ -102,7 +102,7 @@ mod tests {
 
     /// 8705-14: 43 characters of base64url, no padding.
     #[test]
-    fn a_certificate_is_bound_by_its_sha_256() {
+    fn confirmation_is_the_sha_256_of_the_certificate() {
         let bound = Confirmation::certificate(Fingerprint::of(b"der"));
         assert_eq!(bound.x5t_s256.len(), 43);
         assert_eq!(URL_SAFE_NO_PAD.decode(&bound.x5t_s256), Ok(Fingerprint::of(b"der").0.to_vec()));
@@ -111,7 +111,7 @@ mod tests {
     }
 
     proptest! {
-        /// 9700-6: no choice of certificate contents reaches another configuration's namespace.
+        /// 9700-6: no certificate contents lead into the namespace of another configuration.
         #[test]
         fn different_devices_have_different_subjects(
             a in "[a-b:/%]{1,4}", b in "[a-b:/%]{1,4}",
@@ -125,7 +125,7 @@ mod tests {
             }
         }
 
-        /// Nor does one reach an application's.
+        /// 9700-6: no certificate contents lead to the `sub` of an application.
         #[test]
         fn no_device_has_the_subject_of_an_application(
             configuration in "[a-b:/%]{1,4}", x in "urn:[a-b:/%2]{1,4}",

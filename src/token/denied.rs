@@ -1,20 +1,20 @@
-//! Why a token request is not granted.
+//! Reasons why a token request is denied.
 
 use crate::trust::refusal::Refusal;
 
-/// Why a request is not granted.
+/// Reason why a token request is denied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// The certificate is not good for that client.
+    /// The client may not use the certificate.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// A parameter is missing.
+    /// A parameter is missing or does not fit the client.
     #[error("{0}")]
     InvalidRequest(String),
-    /// The scope is more than the client may have, or means nothing to the resource.
+    /// The client may not have the scope, or the resource does not define it.
     #[error("{0}")]
     InvalidScope(String),
-    /// The resource is none that the client may have tokens for (RFC 8707 section 2).
+    /// The client may not have tokens for the resource (RFC 8707 section 2).
     #[error("{0}")]
     InvalidTarget(String),
 }

@@ -1,14 +1,15 @@
-//! The keys that sign tokens, and the set that is published for their verifiers.
+//! Keys that sign tokens, and the key set that is published for verifiers.
 //!
-//! A private key is parsed once and its header is encoded once: a token costs one signature.
-//! Signing itself draws random bits inside the crypto library (ECDSA nonces, PSS salts); nothing is
-//! decided by them.
+//! # Design notes
+//! A private key is parsed once and its JOSE header is encoded once, so a token costs one
+//! signature. The caller of [`SigningKey::sign`] passes the source of random bits for ECDSA nonces
+//! and PSS salts. The keyring generates new keys.
 
 use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rand::SecureRandom;
 use aws_lc_rs::rsa;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair};
 use base64::Engine as _;
@@ -18,13 +19,8 @@ use serde::Serialize;
 use crate::token::claims::Claims;
 use crate::x509::der::{self, tag};
 
-/// How tokens are signed (RFC 7518 section 3.1, RFC 8037 section 3.1).  One key, one algorithm
-/// (RFC 8725 section 3.1).
-///
-/// A new key is made outside of this layer, since it is drawn at random: with aws-lc-rs,
-/// `EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?.to_pkcs8v1()?`,
-/// `Ed25519KeyPair::generate()?.to_pkcs8()?`, and for both RSA algorithms
-/// `rsa::KeyPair::generate(rsa::KeySize::Rsa2048)?` with `AsDer::<Pkcs8V1Der>::as_der(&key)?`.
+/// Signature algorithm of tokens (RFC 7518 section 3.1, RFC 8037 section 3.1).  A key is used with
+/// one algorithm only (RFC 8725 section 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Algorithm {
     /// ECDSA on P-256 with SHA-256.
@@ -34,15 +30,15 @@ pub enum Algorithm {
     EdDsa,
     /// RSASSA-PSS with SHA-256.
     Ps256,
-    /// RSASSA-PKCS1-v1_5 with SHA-256; for verifiers that know nothing else.
+    /// RSASSA-PKCS1-v1_5 with SHA-256, for verifiers that support nothing else.
     Rs256,
 }
 
 impl Algorithm {
-    /// Every algorithm.
+    /// All algorithms.
     pub const ALL: [Self; 4] = [Self::Es256, Self::EdDsa, Self::Ps256, Self::Rs256];
 
-    /// The value of `alg`.
+    /// Returns the value of `alg`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Es256 => "ES256",
@@ -52,28 +48,28 @@ impl Algorithm {
         }
     }
 
-    /// The algorithm of that `alg`.
+    /// Returns the algorithm with this `alg`.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
     }
 }
 
-/// Why a key or a set of keys is not used.
+/// Error of reading a key, building a key set or signing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// The bytes are no key for the algorithm.
+    /// The bytes are not a private key for the algorithm.
     #[error("not a PKCS#8 private key for {}: {why}", algorithm.as_str())]
     Key {
-        /// What it was to be used for.
+        /// Algorithm that the key was read for.
         algorithm: Algorithm,
-        /// What the crypto library says.
+        /// Error of the crypto library.
         why: String,
     },
-    /// Two keys of a set are the same key.
-    #[error("the key {0} is in the set twice")]
-    Twice(String),
-    /// The crypto library refused to sign.
-    #[error("the key {0} does not sign")]
+    /// A set contains the same key more than once.
+    #[error("the signing keys contain the key {0} more than once")]
+    Duplicate(String),
+    /// The crypto library cannot sign.
+    #[error("cannot sign with the key {0}")]
     Sign(String),
 }
 
@@ -81,7 +77,7 @@ pub enum KeyError {
 pub struct SigningKey {
     pair: Pair,
     jwk: Jwk,
-    /// `base64url(header).`, the same for each token of this key.
+    /// `base64url(header).`, the same for all tokens of the key.
     header: String,
 }
 
@@ -92,10 +88,10 @@ enum Pair {
 }
 
 impl SigningKey {
-    /// Reads a PKCS#8 private key (RFC 5958): P-256, Ed25519, or RSA of 2048 to 8192 bits.
+    /// Parses a PKCS#8 private key (RFC 5958): P-256, Ed25519, or RSA with 2048 to 8192 bits.
     ///
     /// # Errors
-    /// [`KeyError::Key`] for anything else.
+    /// [`KeyError::Key`] if `der` is anything else.
     pub fn from_pkcs8(algorithm: Algorithm, der: &[u8]) -> Result<Self, KeyError> {
         let bad = |why: &dyn fmt::Display| KeyError::Key { algorithm, why: why.to_string() };
         let pair = match algorithm {
@@ -113,11 +109,11 @@ impl SigningKey {
         }
         .map_err(|error| bad(&error))?;
         let material = match &pair {
-            Pair::Ecdsa(key) => Material::ec(key.public_key().as_ref()),
-            Pair::Ed25519(key) => Some(Material::okp(key.public_key().as_ref())),
-            Pair::Rsa(key, _) => Material::rsa(key.public_key()),
+            Pair::Ecdsa(key) => KeyMaterial::ec(key.public_key().as_ref()),
+            Pair::Ed25519(key) => Some(KeyMaterial::okp(key.public_key().as_ref())),
+            Pair::Rsa(key, _) => KeyMaterial::rsa(key.public_key()),
         };
-        let material = material.ok_or_else(|| bad(&"its public key cannot be read"))?;
+        let material = material.ok_or_else(|| bad(&"the public key cannot be parsed"))?;
         let jwk =
             Jwk { kid: material.thumbprint(), r#use: "sig", alg: algorithm.as_str(), material };
         let header = Header { alg: jwk.alg, typ: TOKEN_TYPE, kid: &jwk.kid };
@@ -126,21 +122,25 @@ impl SigningKey {
         Ok(Self { pair, jwk, header })
     }
 
-    /// Its algorithm's `alg`.
+    /// Returns the `alg` of the key.
     pub fn algorithm(&self) -> &'static str {
         self.jwk.alg
     }
 
-    /// Its RFC 7638 thumbprint.
+    /// Returns the key ID, the JWK thumbprint (RFC 7638).
     pub fn kid(&self) -> &str {
         &self.jwk.kid
     }
 
-    /// A signed token (RFC 9068).
+    /// Signs a token (RFC 9068) with random bits from `random`.
     ///
     /// # Errors
-    /// [`KeyError::Sign`] when the crypto library fails, which it does not for lack of anything here.
-    pub fn sign(&self, claims: &Claims) -> Result<AccessToken, KeyError> {
+    /// [`KeyError::Sign`] if the crypto library fails.  No claims make it fail.
+    pub fn sign(
+        &self,
+        claims: &Claims,
+        random: &dyn SecureRandom,
+    ) -> Result<AccessToken, KeyError> {
         let failed = || KeyError::Sign(self.jwk.kid.clone());
         let payload = serde_json::to_vec(claims).map_err(|_| failed())?;
         let mut token = String::with_capacity(self.header.len() + payload.len() * 4 / 3 + 400);
@@ -150,7 +150,7 @@ impl SigningKey {
         let fixed;
         let signature = match &self.pair {
             Pair::Ecdsa(key) => {
-                fixed = key.sign(&SystemRandom::new(), token.as_bytes()).map_err(|_| failed())?;
+                fixed = key.sign(random, token.as_bytes()).map_err(|_| failed())?;
                 fixed.as_ref()
             }
             Pair::Ed25519(key) => {
@@ -159,8 +159,7 @@ impl SigningKey {
             }
             Pair::Rsa(key, encoding) => {
                 rsa.resize(key.public_modulus_len(), 0);
-                key.sign(*encoding, &SystemRandom::new(), token.as_bytes(), &mut rsa)
-                    .map_err(|_| failed())?;
+                key.sign(*encoding, random, token.as_bytes(), &mut rsa).map_err(|_| failed())?;
                 &rsa[..]
             }
         };
@@ -176,7 +175,7 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// `typ` of access tokens (RFC 9068 section 2.1): no other JWT of this issuer has it.
+/// `typ` of access tokens (RFC 9068 section 2.1).  No other JWT of this issuer uses it.
 const TOKEN_TYPE: &str = "at+jwt";
 
 #[derive(Serialize)]
@@ -186,12 +185,12 @@ struct Header<'a> {
     kid: &'a str,
 }
 
-/// A signed token.  It prints nothing of itself.
+/// A signed token.  Its `Debug` output does not contain it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccessToken(String);
 
 impl AccessToken {
-    /// The token, for the client's answer only.
+    /// Returns the token, for the response to the client only.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -203,11 +202,11 @@ impl fmt::Debug for AccessToken {
     }
 }
 
-/// A public key as RFC 7517 has it.
+/// A public key as a JWK (RFC 7517).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Jwk {
     #[serde(flatten)]
-    material: Material,
+    material: KeyMaterial,
     r#use: &'static str,
     alg: &'static str,
     kid: String,
@@ -216,14 +215,14 @@ struct Jwk {
 /// The members that RFC 7638 section 3.2 requires, in lexicographic order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-enum Material {
+enum KeyMaterial {
     Ec { crv: &'static str, kty: &'static str, x: String, y: String },
     Okp { crv: &'static str, kty: &'static str, x: String },
     Rsa { e: String, kty: &'static str, n: String },
 }
 
-impl Material {
-    /// From an uncompressed P-256 point.
+impl KeyMaterial {
+    /// Reads an uncompressed P-256 point.
     fn ec(point: &[u8]) -> Option<Self> {
         let [4, coordinates @ ..] = point else { return None };
         let (x, y) = coordinates.split_at_checked(32).filter(|(_, y)| y.len() == 32)?;
@@ -235,26 +234,27 @@ impl Material {
         Self::Okp { crv: "Ed25519", kty: "OKP", x: URL_SAFE_NO_PAD.encode(key) }
     }
 
-    /// From an RSAPublicKey (RFC 8017 appendix A.1.1).
+    /// Reads an RSAPublicKey (RFC 8017 appendix A.1.1).
     fn rsa(key: &rsa::PublicKey) -> Option<Self> {
         let mut pair = der::single(key.as_ref(), tag::SEQUENCE).ok()?.reader();
         let mut integer = || {
             let value = pair.expect(tag::INTEGER).and_then(der::integer).ok()?;
-            // base64urlUInt has no sign octet (RFC 7518 section 2).
+            // Base64urlUInt has no sign byte (RFC 7518 section 2).
             Some(URL_SAFE_NO_PAD.encode(value.strip_prefix(&[0]).unwrap_or(value)))
         };
         let (n, e) = (integer()?, integer()?);
         Some(Self::Rsa { e, kty: "RSA", n })
     }
 
-    /// RFC 7638 section 3.
+    /// Computes the JWK thumbprint (RFC 7638 section 3).
     fn thumbprint(&self) -> String {
         let json = serde_json::to_vec(self).unwrap_or_default();
         URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, &json))
     }
 }
 
-/// The key in use and the others that are published: those to come and those whose tokens still live.
+/// The signing key, and the other published keys: the next ones, and earlier ones whose tokens are
+/// still valid.
 #[derive(Debug, Clone)]
 pub struct SigningKeys {
     current: Arc<SigningKey>,
@@ -262,15 +262,16 @@ pub struct SigningKeys {
 }
 
 impl SigningKeys {
-    /// A set that signs with `current` and publishes all.
+    /// Creates a set that signs with `current` and publishes all keys.
     ///
     /// # Errors
-    /// [`KeyError::Twice`] for one key given twice, under two algorithms too (RFC 8725 section 3.1).
+    /// [`KeyError::Duplicate`] if a key occurs twice, even with two algorithms (RFC 8725
+    /// section 3.1).
     pub fn new(current: Arc<SigningKey>, others: &[Arc<SigningKey>]) -> Result<Self, KeyError> {
         let keys: Vec<&Arc<SigningKey>> = std::iter::once(&current).chain(others).collect();
         for (i, key) in keys.iter().enumerate() {
             if keys[..i].iter().any(|earlier| earlier.kid() == key.kid()) {
-                return Err(KeyError::Twice(key.kid().to_owned()));
+                return Err(KeyError::Duplicate(key.kid().to_owned()));
             }
         }
         let set = Set { keys: keys.iter().map(|key| &key.jwk).collect() };
@@ -279,12 +280,12 @@ impl SigningKeys {
         Ok(Self { jwks: jwks.into(), current })
     }
 
-    /// The key that signs.
+    /// Returns the key that signs.
     pub fn current(&self) -> &SigningKey {
         &self.current
     }
 
-    /// The JWK set (RFC 7517 section 5), public members only.
+    /// Returns the JWK set (RFC 7517 section 5), which contains public members only.
     pub fn jwks(&self) -> &Arc<str> {
         &self.jwks
     }
@@ -298,13 +299,14 @@ struct Set<'a> {
 #[cfg(test)]
 pub(crate) mod tests {
     use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+    use aws_lc_rs::rand::SystemRandom;
     use jsonwebtoken as jwt;
     use proptest::prelude::*;
 
     use super::*;
     use crate::token::claims::Confirmation;
 
-    /// A fresh private key, as PKCS#8.
+    /// Generates a private key, as PKCS#8.
     pub(crate) fn pkcs8(algorithm: Algorithm) -> Vec<u8> {
         match algorithm {
             Algorithm::Es256 => EcdsaKeyPair::generate(&signature::ECDSA_P256_SHA256_FIXED_SIGNING)
@@ -342,15 +344,15 @@ pub(crate) mod tests {
         }
     }
 
-    /// 9068-1, JWK-1 to JWK-3: each algorithm's token verifies with the published key, by another
-    /// implementation.
+    /// 9068-1, JWK-1 to JWK-3: another implementation verifies the tokens of every algorithm with
+    /// the published keys.
     #[test]
     fn tokens_verify_with_the_published_keys() {
         let keys: Vec<_> = Algorithm::ALL.into_iter().map(signing_key).collect();
         for key in &keys {
             let others: Vec<_> = keys.iter().filter(|k| k.kid() != key.kid()).cloned().collect();
             let set = SigningKeys::new(Arc::clone(key), &others).expect("a set");
-            let token = set.current().sign(&claims()).expect("a token");
+            let token = set.current().sign(&claims(), &SystemRandom::new()).expect("a token");
             let header = jwt::decode_header(token.expose()).expect("a header");
             assert_eq!(header.typ.as_deref(), Some("at+jwt"));
             assert_eq!(header.kid.as_deref(), Some(key.kid()));
@@ -370,9 +372,9 @@ pub(crate) mod tests {
         }
     }
 
-    /// JWK-1: no private member is ever published.
+    /// JWK-1: private members are never published.
     #[test]
-    fn only_public_members_are_published() {
+    fn publishes_only_public_members() {
         let keys: Vec<_> = Algorithm::ALL.into_iter().map(signing_key).collect();
         let set = SigningKeys::new(Arc::clone(&keys[0]), &keys[1..]).expect("a set");
         let json: serde_json::Value = serde_json::from_str(set.jwks()).expect("JSON");
@@ -395,22 +397,22 @@ pub(crate) mod tests {
                  ebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY\
                  368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0f\
                  M4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
-        let key = Material::Rsa { e: "AQAB".to_owned(), kty: "RSA", n: n.to_owned() };
+        let key = KeyMaterial::Rsa { e: "AQAB".to_owned(), kty: "RSA", n: n.to_owned() };
         assert_eq!(key.thumbprint(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
     }
 
-    /// 8725-1, JWK-2: one key has one algorithm and one place.
+    /// 8725-1, JWK-2: a key has one algorithm and occurs once in a set.
     #[test]
-    fn a_key_is_in_a_set_once() {
+    fn rejects_a_set_that_contains_a_key_twice() {
         let der = pkcs8(Algorithm::Rs256);
         let [ps, rs] = [Algorithm::Ps256, Algorithm::Rs256]
             .map(|algorithm| Arc::new(SigningKey::from_pkcs8(algorithm, &der).expect("a key")));
-        let twice = SigningKeys::new(Arc::clone(&ps), &[rs]).map(|_| ());
-        assert_eq!(twice, Err(KeyError::Twice(ps.kid().to_owned())));
+        let duplicate = SigningKeys::new(Arc::clone(&ps), &[rs]).map(|_| ());
+        assert_eq!(duplicate, Err(KeyError::Duplicate(ps.kid().to_owned())));
     }
 
     #[test]
-    fn a_key_of_another_kind_is_refused() {
+    fn rejects_a_key_of_another_algorithm() {
         for algorithm in Algorithm::ALL {
             for other in Algorithm::ALL {
                 let is_rsa = |a| matches!(a, Algorithm::Ps256 | Algorithm::Rs256);
@@ -422,16 +424,16 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn nothing_secret_prints() {
+    fn debug_output_contains_no_secret() {
         let key = signing_key(Algorithm::Es256);
-        let token = key.sign(&claims()).expect("a token");
+        let token = key.sign(&claims(), &SystemRandom::new()).expect("a token");
         assert_eq!(format!("{token:?}"), "AccessToken(..)");
         assert_eq!(format!("{key:?}"), format!("SigningKey(ES256 {})", key.kid()));
     }
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+        fn rejects_arbitrary_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             for algorithm in Algorithm::ALL {
                 prop_assert!(SigningKey::from_pkcs8(algorithm, &bytes).is_err());
             }

@@ -1,7 +1,8 @@
-//! Tokens: what a verified device or application may have, and the keys that sign it.
+//! Tokens that a verified device or application may have, and the keys that sign them.
 //!
-//! A grant (RFC 6749) under a policy of clients gives claims (RFC 9068) bound to the certificate
-//! (RFC 8705 section 3).  Where a grant type is added: [`grants::Grant`] and [`authorize()`].
+//! A grant (RFC 6749) under the policy of a client results in claims (RFC 9068) that are bound to
+//! the certificate (RFC 8705 section 3).  To add a grant type, start with [`grants::Grant`] and
+//! [`authorize()`].
 
 pub mod application;
 pub mod assertion;

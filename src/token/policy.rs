@@ -1,4 +1,4 @@
-//! Which clients there are, and what each may have.
+//! The clients and their terms.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,30 +11,30 @@ use crate::trust::configurations::ConfigurationId;
 use crate::trust::judge::devices::Verified;
 use crate::trust::subject::SubjectId;
 
-/// The subjects that a client covers.
+/// Subjects that a client covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subjects {
-    /// Every one of its configurations.
+    /// All subjects of its configurations.
     All,
-    /// These.
+    /// The listed subjects only.
     Only(HashSet<SubjectId>),
 }
 
-/// An OAuth client.
+/// An OAuth client of devices with a configured `client_id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
     /// `client_id`.
     pub id: String,
-    /// The configurations whose devices may be this client.
+    /// Configurations whose devices may use the client.
     pub configurations: Vec<ConfigurationId>,
-    /// Which of their devices.
+    /// Devices of these configurations that may use the client.
     pub subjects: Subjects,
-    /// What they may have.
+    /// Resources and token lifetime.
     pub terms: Terms,
 }
 
 impl Client {
-    /// True when the bearer of that certificate may be this client.
+    /// Returns true if the verified device may use the client.
     pub fn covers(&self, verified: &Verified) -> bool {
         self.configurations.contains(verified.configuration())
             && match &self.subjects {
@@ -44,17 +44,17 @@ impl Client {
     }
 }
 
-/// A rule of the policy that a setting breaks.
+/// A setting that breaks a rule of the policy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {why}")]
 pub struct Problem {
-    /// The part of the policy, such as ``client `meter` ``.
+    /// Part of the policy, such as ``client `meter` ``.
     pub place: String,
-    /// The value and what is allowed.
+    /// The value and the allowed values.
     pub why: String,
 }
 
-/// All clients, checked.
+/// The issuer and all clients.  Every rule is checked when a part is added.
 #[derive(Debug, Clone)]
 pub struct TokenPolicy {
     issuer: Arc<str>,
@@ -66,10 +66,11 @@ pub struct TokenPolicy {
 }
 
 impl TokenPolicy {
-    /// A policy under which every device is its own client: its subject ID is its `client_id`.
+    /// Creates a policy without configured clients.  With `own`, every device is its own client:
+    /// its `client_id` is its subject ID.
     ///
     /// # Errors
-    /// Every rule that is broken.
+    /// All problems of the added part.
     pub fn new(issuer: &str, own: Option<Terms>) -> Result<Self, Vec<Problem>> {
         let mut problems = check_issuer(issuer);
         if let Some(terms) = &own {
@@ -88,10 +89,10 @@ impl TokenPolicy {
         })
     }
 
-    /// Adds clients of a configured `client_id`.
+    /// Adds clients of devices.
     ///
     /// # Errors
-    /// Every rule that is broken.
+    /// All problems of the added part.
     pub fn with_clients(mut self, clients: Vec<Client>) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         for client in clients {
@@ -99,16 +100,16 @@ impl TokenPolicy {
             let id = client.id.clone();
             let is_application = self.applications.contains_key(&id);
             if self.clients.insert(id.clone(), client).is_some() || is_application {
-                problems.push(several(&id));
+                problems.push(duplicate(&id));
             }
         }
         if problems.is_empty() { Ok(self) } else { Err(problems) }
     }
 
-    /// Adds clients that are applications.
+    /// Adds applications.
     ///
     /// # Errors
-    /// Every rule that is broken.
+    /// All problems of the added part.
     pub fn with_applications(mut self, all: Vec<Application>) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         for application in all {
@@ -116,16 +117,16 @@ impl TokenPolicy {
             let id = application.id.clone();
             let is_client = self.clients.contains_key(&id);
             if self.applications.insert(id.clone(), application).is_some() || is_client {
-                problems.push(several(&id));
+                problems.push(duplicate(&id));
             }
         }
         if problems.is_empty() { Ok(self) } else { Err(problems) }
     }
 
-    /// Gives the devices of one configuration other terms for their own clients.
+    /// Sets other terms for the own clients of one configuration's devices.
     ///
     /// # Errors
-    /// Every rule that is broken.
+    /// All problems of the added part.
     pub fn with_own_terms(
         mut self,
         configuration: ConfigurationId,
@@ -136,55 +137,55 @@ impl TokenPolicy {
         if problems.is_empty() { Ok(self) } else { Err(problems) }
     }
 
-    /// Lets a request leave `client_id` out: it is then the device's own.  RFC 8705 section 2 has
-    /// clients send it, so this is for those that cannot.
+    /// Makes `client_id` optional: a request without it uses the device's own client.  RFC 8705
+    /// section 2 requires clients to send it, so this is for clients that cannot.
     #[must_use]
     pub fn with_optional_client_id(mut self) -> Self {
         self.client_id_required = false;
         self
     }
 
-    /// `iss`.
+    /// Returns the value of `iss`.
     pub fn issuer(&self) -> &str {
         &self.issuer
     }
 
-    /// True when a request without `client_id` is refused.
+    /// Returns true if a request without `client_id` is refused.
     pub fn client_id_required(&self) -> bool {
         self.client_id_required
     }
 
-    /// The application of that `client_id`.
+    /// Returns the application with this `client_id`.
     pub fn application(&self, id: &str) -> Option<&Application> {
         self.applications.get(id)
     }
 
-    /// Every application.
+    /// Returns all applications.
     pub fn applications(&self) -> impl Iterator<Item = &Application> {
         self.applications.values()
     }
 
-    /// The applications that authenticate by assertions.
-    pub fn asserting(&self) -> impl Iterator<Item = &Application> {
+    /// Returns the applications that authenticate with assertions.
+    pub fn assertion_clients(&self) -> impl Iterator<Item = &Application> {
         self.applications().filter(|a| a.method == AuthMethod::PrivateKeyJwt)
     }
 
-    /// True when there are clients that need no client certificate on their connection.
+    /// Returns true if there are clients whose connections need no client certificate.
     pub fn serves_without_certificate(&self) -> bool {
-        self.asserting().any(|a| !a.bound)
+        self.assertion_clients().any(|a| !a.bound)
     }
 
-    /// The configured client of devices with that `client_id`.
+    /// Returns the client of devices with this configured `client_id`.
     pub fn client(&self, id: &str) -> Option<&Client> {
         self.clients.get(id)
     }
 
-    /// What a device of that configuration may have as its own client.
+    /// Returns the terms of the own client of a device of `configuration`.
     pub fn own_terms(&self, configuration: &ConfigurationId) -> Option<&Terms> {
         self.own_of.get(configuration).or(self.own.as_ref())
     }
 
-    /// Every scope that a client can have, sorted, each once.
+    /// Returns every scope of any client, sorted, each once.
     pub fn scopes(&self) -> Vec<&str> {
         let terms = self.clients.values().map(|c| &c.terms);
         let terms = terms.chain(&self.own).chain(self.own_of.values());
@@ -197,7 +198,8 @@ impl TokenPolicy {
     }
 }
 
-/// RFC 8414 section 2: https, without query or fragment; a trailing `/` would be doubled in URLs.
+/// Checks the rules of RFC 8414 section 2: https, without query and fragment.  A trailing `/` is
+/// rejected because it would be doubled in derived URLs.
 fn check_issuer(issuer: &str) -> Vec<Problem> {
     let good = url::Url::parse(issuer).is_ok_and(|url| {
         url.scheme() == "https"
@@ -206,25 +208,25 @@ fn check_issuer(issuer: &str) -> Vec<Problem> {
             && url.password().is_none()
             && url.query().is_none()
             && url.fragment().is_none()
-            // Compared by code point everywhere, so it has to be written as the parser prints it.
+            // Issuers are compared by code point, so the value must be in the parser's normal form.
             && (url.as_str() == issuer || url.as_str().strip_suffix('/') == Some(issuer))
     });
     if good && !issuer.ends_with('/') {
         return Vec::new();
     }
     let why = format!(
-        "`{issuer}` is no https URL in its normal form without query, fragment and final `/`"
+        "`{issuer}` is not an https URL in normal form without query, fragment and trailing `/`"
     );
     vec![Problem { place: "issuer".to_owned(), why }]
 }
 
-fn several(id: &str) -> Problem {
-    let why = "there are several of this client_id".to_owned();
+fn duplicate(id: &str) -> Problem {
+    let why = "several clients have this client_id".to_owned();
     Problem { place: format!("client `{id}`"), why }
 }
 
-/// What any client must be.
-fn check_named(place: &str, id: &str, terms: &Terms) -> Vec<Problem> {
+/// Checks the rules for clients of every kind.
+fn check_common(place: &str, id: &str, terms: &Terms) -> Vec<Problem> {
     let mut problems = check_terms(place, terms);
     // RFC 6749 appendix A.1.
     if id.is_empty() || !id.bytes().all(|b| (0x20..=0x7e).contains(&b)) {
@@ -236,14 +238,17 @@ fn check_named(place: &str, id: &str, terms: &Terms) -> Vec<Problem> {
 
 fn check_application(application: &Application) -> Vec<Problem> {
     let place = format!("client `{}`", application.id);
-    let mut problems = check_named(&place, &application.id, &application.terms);
+    let mut problems = check_common(&place, &application.id, &application.terms);
     let mut problem = |why: &str| {
         problems.push(Problem { place: place.clone(), why: why.to_owned() });
     };
     match &application.names {
         Some(names) if names.subjects.is_empty() => problem("has no subject"),
         None if application.certificates.is_empty() => {
-            problem("has neither subjects nor certificates: it would be all its authority signed");
+            problem(
+                "has neither subjects nor certificates, so any certificate of its configuration \
+                 would authenticate it",
+            );
         }
         _ => {}
     }
@@ -255,7 +260,7 @@ fn check_application(application: &Application) -> Vec<Problem> {
 
 fn check_client(client: &Client) -> Vec<Problem> {
     let place = format!("client `{}`", client.id);
-    let mut problems = check_named(&place, &client.id, &client.terms);
+    let mut problems = check_common(&place, &client.id, &client.terms);
     let mut problem = |why: String| problems.push(Problem { place: place.clone(), why });
     if client.configurations.is_empty() {
         problem("covers no configuration".to_owned());
@@ -277,20 +282,21 @@ fn check_terms(place: &str, terms: &Terms) -> Vec<Problem> {
         ));
     }
     if terms.resources.is_empty() {
-        problem("has no resource, so that its tokens would have no audience".to_owned());
+        problem("has no resource, so its tokens would have no audience".to_owned());
     }
     for (i, resource) in terms.resources.iter().enumerate() {
         let Resource { audience, scopes, default_scope } = resource;
         if terms.resources[..i].iter().any(|r| r.audience == *audience) {
-            problem(format!("has the audience `{audience}` twice"));
+            problem(format!("has the audience `{audience}` more than once"));
         }
         if !is_audience(audience) {
             problem(format!(
-                "the audience `{audience}` is neither a name without `:` nor an absolute URI without fragment"
+                "the audience `{audience}` is neither a name without `:` nor an absolute URI without \
+                 fragment"
             ));
         }
         for scope in scopes.iter().filter(|scope| !is_scope_token(scope)) {
-            problem(format!("`{scope}` is no scope token (RFC 6749 section 3.3)"));
+            problem(format!("`{scope}` is not a scope token (RFC 6749 section 3.3)"));
         }
         for scope in default_scope.iter().filter(|scope| !scopes.contains(scope)) {
             problem(format!("the default scope `{scope}` is not among the scopes of `{audience}`"));
@@ -326,9 +332,9 @@ mod tests {
         }
     }
 
-    /// 8414-4: the issuer is https without query and fragment.
+    /// 8414-4: the issuer is an https URL without query and fragment.
     #[test]
-    fn an_issuer_is_a_normal_https_url() {
+    fn accepts_only_an_https_issuer_in_normal_form() {
         for good in ["https://as.example", "https://as.example:8444", "https://as.example/tenant"] {
             assert!(TokenPolicy::new(good, None).is_ok(), "{good}");
         }
@@ -351,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_told_at_once() {
+    fn reports_all_problems_at_once() {
         let policy = TokenPolicy::new("https://as.example", Some(terms())).expect("a policy");
         let mut bad = client("");
         bad.configurations.clear();
@@ -373,14 +379,14 @@ mod tests {
     }
 
     #[test]
-    fn a_client_id_names_one_client() {
+    fn rejects_two_clients_with_one_client_id() {
         let policy = TokenPolicy::new("https://as.example", None).expect("a policy");
         let problems = policy.with_clients(vec![client("a"), client("b"), client("a")]);
         assert_eq!(problems.expect_err("refused").len(), 1);
     }
 
     #[test]
-    fn a_configuration_may_have_its_own_terms() {
+    fn own_terms_of_a_configuration_override_the_general_ones() {
         let mut short = terms();
         short.lifetime = Duration::from_secs(60);
         let policy = TokenPolicy::new("https://as.example", Some(terms()))

@@ -1,101 +1,64 @@
-//! Which assertions were used: each may be once (RFC 7523 section 3, `jti`).
-//!
-//! Kept in this process's memory.  Replicas do not tell each other, so an assertion that is stolen
-//! while it is on its way could be used once at each of them for as long as it lives, and once more after
-//! a restart.
+//! Used assertions of one client: each assertion is accepted once (RFC 7523 section 3, `jti`).
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::token::assertion::AssertionError;
 use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
 
-/// Assertions of one client that are remembered at once, each until it ends; some 100 bytes each.
+/// Used assertions of one client that are remembered until they expire, about 100 bytes each.
 pub const MAX_REMEMBERED: usize = 16_384;
 
-/// The assertions that were used, client by client: a client that uses too many hinders itself alone.
+/// The used assertions of one client.
 #[derive(Debug, Default)]
-pub struct Replays {
-    by_client: HashMap<String, Mutex<Used>>,
+pub struct UsedAssertions {
+    /// Expiry by the SHA-256 of the `jti`.
+    expiries: BTreeMap<Fingerprint, Timestamp>,
+    by_expiry: BTreeSet<(Timestamp, Fingerprint)>,
+    /// Latest expiry among the removed entries.
+    removed_until: Option<Timestamp>,
 }
 
-#[derive(Debug, Default)]
-struct Used {
-    /// The end of each, by the SHA-256 of its `jti`.
-    ends: HashMap<Fingerprint, Timestamp>,
-    in_order: BTreeSet<(Timestamp, Fingerprint)>,
-    /// All that ended by then is forgotten.
-    forgotten: Option<Timestamp>,
-}
-
-impl Replays {
-    /// Nothing was used yet by these clients, the only ones there are.
-    pub fn new<'a>(clients: impl IntoIterator<Item = &'a str>) -> Self {
-        let used = |id: &str| (id.to_owned(), Mutex::default());
-        Self { by_client: clients.into_iter().map(used).collect() }
-    }
-
-    /// Refuses an assertion that was used; what costs nothing is asked before what does.
+impl UsedAssertions {
+    /// Rejects an assertion that was used.
     ///
     /// # Errors
     /// [`AssertionError::Replayed`].
-    pub fn look(&self, client: &str, jti: &str) -> Result<(), AssertionError> {
-        self.with(client, |used| match used.ends.contains_key(&Fingerprint::of(jti.as_bytes())) {
+    pub fn check(&self, jti: &str) -> Result<(), AssertionError> {
+        match self.expiries.contains_key(&Fingerprint::of(jti.as_bytes())) {
             true => Err(AssertionError::Replayed),
             false => Ok(()),
-        })
+        }
     }
 
-    /// Notes that a good assertion is used now; of two at once one is refused.  It must not be
-    /// accepted from `until` on for its own reasons.
+    /// Records that a verified assertion is used at `now`.  From `expiry` on, its own claims must
+    /// reject it.
     ///
     /// # Errors
     /// [`AssertionError::Replayed`], or [`AssertionError::Full`].
-    pub fn note(
-        &self,
-        client: &str,
-        jti: &str,
-        until: Timestamp,
-        now: Timestamp,
-    ) -> Result<(), AssertionError> {
-        self.with(client, |used| used.note(Fingerprint::of(jti.as_bytes()), until, now))
-    }
-
-    fn with(
-        &self,
-        client: &str,
-        act: impl FnOnce(&mut Used) -> Result<(), AssertionError>,
-    ) -> Result<(), AssertionError> {
-        // A client that is not known here uses no assertions.
-        let used = self.by_client.get(client).ok_or(AssertionError::Issuer)?;
-        // What a panic could interrupt leaves at worst an entry too many.
-        act(&mut used.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Used {
-    fn note(
+    pub fn record(
         &mut self,
-        id: Fingerprint,
-        until: Timestamp,
+        jti: &str,
+        expiry: Timestamp,
         now: Timestamp,
     ) -> Result<(), AssertionError> {
-        while let Some(&(end, ended)) = self.in_order.first().filter(|(end, _)| *end <= now) {
-            self.in_order.pop_first();
-            self.ends.remove(&ended);
-            self.forgotten = self.forgotten.max(Some(end));
+        let id = Fingerprint::of(jti.as_bytes());
+        while let Some(&(end, expired)) = self.by_expiry.first().filter(|(end, _)| *end <= now) {
+            self.by_expiry.pop_first();
+            self.expiries.remove(&expired);
+            self.removed_until = self.removed_until.max(Some(end));
         }
-        // A clock that was put back must not bring back what is forgotten.
-        if self.forgotten.is_some_and(|forgotten| until <= forgotten) || self.ends.contains_key(&id)
+        // After the clock was set back, a removed assertion must not be accepted again.
+        if self.removed_until.is_some_and(|removed| expiry <= removed)
+            || self.expiries.contains_key(&id)
         {
             return Err(AssertionError::Replayed);
         }
-        if self.ends.len() >= MAX_REMEMBERED {
+        if self.expiries.len() >= MAX_REMEMBERED {
             return Err(AssertionError::Full { limit: MAX_REMEMBERED });
         }
-        self.ends.insert(id, until);
-        self.in_order.insert((until, id));
+        self.expiries.insert(id, expiry);
+        self.by_expiry.insert((expiry, id));
         Ok(())
     }
 }
@@ -110,50 +73,47 @@ mod tests {
     }
 
     #[test]
-    fn an_assertion_is_used_once() {
-        let replays = Replays::new(["a", "b"]);
-        assert_eq!(replays.look("a", "1"), Ok(()));
-        assert_eq!(replays.note("a", "1", at(100), at(0)), Ok(()));
-        assert_eq!(replays.look("a", "1"), Err(AssertionError::Replayed));
-        assert_eq!(replays.note("a", "1", at(200), at(99)), Err(AssertionError::Replayed));
-        assert_eq!(replays.note("b", "1", at(100), at(0)), Ok(()), "another client's");
-        assert_eq!(replays.note("c", "1", at(100), at(0)), Err(AssertionError::Issuer));
-        // By then it has ended, and its name is free.
-        assert_eq!(replays.note("a", "1", at(300), at(100)), Ok(()));
-        // A clock that is put back does not bring the first one back.
-        assert_eq!(replays.note("a", "2", at(100), at(50)), Err(AssertionError::Replayed));
+    fn accepts_an_assertion_once() {
+        let mut used = UsedAssertions::default();
+        assert_eq!(used.check("1"), Ok(()));
+        assert_eq!(used.record("1", at(100), at(0)), Ok(()));
+        assert_eq!(used.check("1"), Err(AssertionError::Replayed));
+        assert_eq!(used.record("1", at(200), at(99)), Err(AssertionError::Replayed));
+        // The first assertion has expired, so its `jti` may be used again.
+        assert_eq!(used.record("1", at(300), at(100)), Ok(()));
+        // Setting the clock back does not make the first one acceptable.
+        assert_eq!(used.record("2", at(100), at(50)), Err(AssertionError::Replayed));
     }
 
     #[test]
-    fn what_is_remembered_is_bounded_for_each_client() {
-        let replays = Replays::new(["a", "b"]);
+    fn remembers_a_bounded_number() {
+        let mut used = UsedAssertions::default();
         for n in 0..MAX_REMEMBERED {
-            assert_eq!(replays.note("a", &n.to_string(), at(100), at(0)), Ok(()));
+            assert_eq!(used.record(&n.to_string(), at(100), at(0)), Ok(()));
         }
         assert_eq!(
-            replays.note("a", "one more", at(100), at(99)),
+            used.record("one more", at(100), at(99)),
             Err(AssertionError::Full { limit: MAX_REMEMBERED })
         );
-        assert_eq!(replays.note("b", "one more", at(100), at(99)), Ok(()));
-        assert_eq!(replays.note("a", "one more", at(200), at(100)), Ok(()), "all have ended");
+        assert_eq!(used.record("one more", at(200), at(100)), Ok(()), "all others have expired");
         assert!(AssertionError::Full { limit: MAX_REMEMBERED }.to_string().contains("16384"));
     }
 
     proptest! {
-        /// As a list of everything that was ever used would decide it.
+        /// A list of all assertions ever used is the model.
         #[test]
-        fn it_decides_as_a_list_of_all_would(
+        fn agrees_with_an_unbounded_list(
             uses in proptest::collection::vec((0u8..6, 1i64..20, 0i64..4), 0..60),
         ) {
-            let (replays, mut all, mut now) = (Replays::new(["a"]), Vec::new(), 0);
+            let (mut used, mut all, mut now) = (UsedAssertions::default(), Vec::new(), 0);
             for (id, life, pause) in uses {
                 now += pause;
                 let known = all.iter().any(|&(other, end)| other == id && end > now);
-                let until = now + life;
-                let noted = replays.note("a", &id.to_string(), at(until), at(now));
-                prop_assert_eq!(noted.is_err(), known);
+                let expiry = now + life;
+                let recorded = used.record(&id.to_string(), at(expiry), at(now));
+                prop_assert_eq!(recorded.is_err(), known);
                 if !known {
-                    all.push((id, until));
+                    all.push((id, expiry));
                 }
             }
         }

@@ -1,54 +1,55 @@
-//! What a client may have tokens for.
+//! Terms of a client: resources, scopes and token lifetime.
 
 use std::time::Duration;
 
 use crate::token::denied::Denied;
 use crate::token::grants::TokenRequest;
 
-/// The longest lifetime of a token.
+/// Longest lifetime of a token.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// A protected resource and the scopes that mean something to it (RFC 9068 section 3).
+/// A protected resource and its scopes (RFC 9068 section 3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
-    /// `aud` of its tokens, and what `resource` (RFC 8707) asks for.
+    /// `aud` of its tokens, and the value of `resource` (RFC 8707) in a request.
     pub audience: String,
-    /// The scopes that may be had.
+    /// Scopes that the client may request.
     pub scopes: Vec<String>,
-    /// What a request without `scope` gets; empty refuses such a request where `scopes` is not.
+    /// Scopes granted to a request without `scope`.  If it is empty and `scopes` is not, such a
+    /// request is refused.
     pub default_scope: Vec<String>,
 }
 
-/// What a client may have.
+/// Terms of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
-    /// The resources; the first is the default.
+    /// Resources that the client may use.  The first one is the default.
     pub resources: Vec<Resource>,
-    /// How long a token lives, unless the certificate ends earlier.
+    /// Lifetime of a token, unless the certificate expires earlier.
     pub lifetime: Duration,
 }
 
 impl Terms {
-    /// The resource that the token is for (RFC 8707 section 2, RFC 9068 section 3): the one asked for,
-    /// else the one whose scopes are asked for, else the default.
+    /// Selects the resource of the token (RFC 8707 section 2, RFC 9068 section 3): the requested
+    /// resource, else the first one that has all requested scopes, else the default.
     pub(super) fn resource(&self, request: &TokenRequest) -> Result<&Resource, Denied> {
         let find = |audience: &str| self.resources.iter().find(|r| r.audience == audience);
         match &request.resources[..] {
             [] => {}
-            [asked] => {
-                // Audiences that are plain names can be asked for, too; all else has to be a URI.
-                return find(asked).ok_or_else(|| {
-                    Denied::InvalidTarget(if is_resource(asked) {
+            [requested] => {
+                // An audience may be a plain name.  Any other value must be a URI.
+                return find(requested).ok_or_else(|| {
+                    Denied::InvalidTarget(if is_resource(requested) {
                         "the client may not have tokens for this resource".to_owned()
                     } else {
                         "resource is not an absolute URI without fragment".to_owned()
                     })
                 });
             }
-            // A token for two resources could be replayed by one to the other.
+            // One of two resources could replay a token at the other.
             several => {
                 return Err(Denied::InvalidTarget(format!(
-                    "{} resources; a token is for 1",
+                    "resource has {} different values; a token is for one resource",
                     several.len()
                 )));
             }
@@ -62,43 +63,44 @@ impl Terms {
         let has_all = |r: &&Resource| request.scope.iter().all(|scope| r.scopes.contains(scope));
         self.resources.iter().find(has_all).ok_or_else(|| {
             Denied::InvalidScope(
-                "no one resource has all of these scopes for the client".to_owned(),
+                "the client has no resource that defines all of these scopes".to_owned(),
             )
         })
     }
 }
 
 impl Resource {
-    /// The scope tokens that are granted: what is asked for, whole, else the resource's default.
-    pub(super) fn scope<'a>(&'a self, asked: &'a [String]) -> Result<&'a [String], Denied> {
-        let asks_default = match asked {
+    /// Returns the granted scope tokens: all of `requested`, or the resource's default if there are
+    /// none.
+    pub(super) fn scope<'a>(&'a self, requested: &'a [String]) -> Result<&'a [String], Denied> {
+        let requests_default = match requested {
             [] => true,
             [only] => only.strip_suffix(DEFAULT_SUFFIX) == Some(&self.audience),
             _ => false,
         };
-        if !asks_default {
-            return match asked.iter().find(|scope| !self.scopes.contains(scope)) {
-                None => Ok(asked),
+        if !requests_default {
+            return match requested.iter().find(|scope| !self.scopes.contains(scope)) {
+                None => Ok(requested),
                 Some(_) => Err(Denied::InvalidScope(
-                    "a scope means nothing to the resource, or the client may not have it"
+                    "the resource does not define one of the scopes, or the client may not have it"
                         .to_owned(),
                 )),
             };
         }
         if self.default_scope.is_empty() && !self.scopes.is_empty() {
             return Err(Denied::InvalidScope(
-                "scope is missing and there is no default".to_owned(),
+                "scope is missing, and the resource has no default scope".to_owned(),
             ));
         }
         Ok(&self.default_scope)
     }
 }
 
-/// What `scope` asks a resource for when it is that resource followed by this: its default scope.
-/// It is how clients of Entra ID name the resource.
+/// Suffix of a `scope` that consists of a resource and requests its default scope, as clients of
+/// Entra ID do.
 const DEFAULT_SUFFIX: &str = "/.default";
 
-/// RFC 8707 section 2: an absolute URI without a fragment.
+/// Returns true for an absolute URI without a fragment (RFC 8707 section 2).
 pub fn is_resource(text: &str) -> bool {
     crate::trust::subject::is_uri(text) && !text.contains('#')
 }

@@ -1,7 +1,6 @@
 //! What is wanted: the latest word of every source, from which the one writer builds snapshots.
 //!
-//! *Wanted* is kept apart from *in force*: what was applied stays due until somebody says that a
-//! snapshot of it was published, so that a failed build is retried and not forgotten.
+//! An update is validated before it arrives here, so building a snapshot cannot fail.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -74,10 +73,6 @@ pub struct Assembly {
     anchors_changed: bool,
     /// Nor are those of applications.
     applications_changed: bool,
-    /// Counts the changes applied.
-    wanted: u64,
-    /// How many of them the last publication had.
-    in_force: u64,
 }
 
 impl Assembly {
@@ -111,19 +106,19 @@ impl Assembly {
                 changed
             }
         };
-        self.wanted += u64::from(changed);
         changed
     }
 
-    /// True while changes wait to be published.
-    pub fn due(&self) -> bool {
-        self.wanted != self.in_force
+    /// True once a directory has returned its configurations of devices, possibly an empty list.
+    pub fn has_device_configurations(&self) -> bool {
+        !self.anchors.is_empty()
     }
 
-    /// What is wanted, as the snapshot that follows `previous`, which is in force.
-    pub fn build(&self, previous: &Snapshot) -> Snapshot {
-        let devices = self.anchors_changed.then(|| merged(&self.anchors));
-        let applications = self.applications_changed.then(|| merged(&self.applications));
+    /// Builds the snapshot that follows `previous`, the one in force.  The caller publishes it.
+    pub fn build(&mut self, previous: &Snapshot) -> Snapshot {
+        let devices = std::mem::take(&mut self.anchors_changed).then(|| merged(&self.anchors));
+        let applications =
+            std::mem::take(&mut self.applications_changed).then(|| merged(&self.applications));
         let both = [
             devices.as_ref().unwrap_or(&previous.anchors),
             applications.as_ref().unwrap_or(&previous.applications),
@@ -148,13 +143,6 @@ impl Assembly {
             Some(applications) => next.with_applications(applications),
             None => next,
         }
-    }
-
-    /// What [`Assembly::build`] made last is in force: nothing is due until the next change.
-    pub fn published(&mut self) {
-        self.in_force = self.wanted;
-        self.anchors_changed = false;
-        self.applications_changed = false;
     }
 }
 
@@ -254,21 +242,16 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_due_until_it_is_published() {
+    fn an_equal_update_is_not_a_change() {
         let mut assembly = Assembly::default();
-        assert!(!assembly.due());
+        assert!(!assembly.has_device_configurations());
+        assert!(assembly.apply(from("a", &[])), "an empty list counts as loaded");
+        assert!(assembly.has_device_configurations());
         assert!(assembly.apply(from("a", &["1"])));
-        assert!(assembly.due());
-        let _failed = assembly.build(&Snapshot::default());
-        assert!(assembly.due(), "built is not published");
-        assembly.published();
-        assert!(!assembly.due());
         assert!(!assembly.apply(from("a", &["1"])), "the same again");
-        assert!(!assembly.due());
         assert!(assembly.apply(unusable("truncated")));
         assert!(!assembly.apply(unusable("truncated")));
         assert!(assembly.apply(unusable("forged")));
-        assert!(assembly.due());
     }
 
     #[test]
@@ -276,11 +259,9 @@ mod tests {
         let mut assembly = Assembly::default();
         assembly.apply(from("a", &["1"]));
         let first = assembly.build(&Snapshot::default());
-        assembly.published();
         assembly.apply(unusable("truncated"));
         let second = assembly.build(&first);
         assert!(Arc::ptr_eq(&first.anchors, &second.anchors));
-        assembly.published();
         assembly.apply(from("a", &[]));
         assert!(assembly.build(&second).anchors.configurations.is_empty());
     }
@@ -307,7 +288,6 @@ mod tests {
         assert!(assembly.apply(applications()));
         assert!(!assembly.apply(applications()), "the same again");
         let both = assembly.build(&Snapshot::default());
-        assembly.published();
         assert_eq!(both.anchors.configurations[0].kind, Kind::Devices(SubjectField::SanDns));
         assert_eq!(both.applications.configurations[0].kind, Kind::Applications);
         assert!(both.applications.skipped.is_empty() && both.anchors.skipped.is_empty());
@@ -339,7 +319,6 @@ mod tests {
         let mut assembly = Assembly::new(policy);
         assembly.apply(from("a", &["1"]));
         let before = assembly.build(&Snapshot::default());
-        assembly.published();
         assert_eq!(before.revocations.policy().unmatched.len(), 1);
         let mut set = anchors(&["1"]);
         set.configurations[0].kind = Kind::Applications;

@@ -1,4 +1,4 @@
-//! Which configurations and authorities can matter for a chain, found by name and key identifier.
+//! Index of the authorities of a set of configurations by subject name.
 
 use std::collections::HashMap;
 
@@ -6,36 +6,38 @@ use crate::trust::configurations::AnchorSet;
 use crate::x509::certificate::Certificate;
 use crate::x509::name::Name;
 
-/// Where an authority stands in an [`AnchorSet`].
+/// Position of an authority in an [`AnchorSet`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub(crate) struct AuthorityPosition {
     /// Index of the configuration.
     pub configuration: usize,
-    /// Index of the authority in it.
+    /// Index of the authority in the configuration.
     pub authority: usize,
 }
 
-/// Authorities by subject name.  Built once for an anchor set, so that the cost of a decision grows
-/// with the namesakes of an issuer and not with all configurations.
+/// Authorities by subject name.
+///
+/// The index is built once for an anchor set.  The cost of a decision depends on the number of
+/// authorities with the name of an issuer, not on the number of configurations.
 #[derive(Debug, Default)]
-pub struct Index {
-    by_subject: HashMap<Box<[u8]>, Vec<Place>>,
+pub(crate) struct Index {
+    by_subject: HashMap<Box<[u8]>, Vec<AuthorityPosition>>,
 }
 
 impl Index {
-    /// The index of `anchors`.
-    pub fn of(anchors: &AnchorSet) -> Self {
-        let mut by_subject: HashMap<Box<[u8]>, Vec<Place>> = HashMap::new();
+    /// Builds the index of `anchors`.
+    pub(crate) fn of(anchors: &AnchorSet) -> Self {
+        let mut by_subject: HashMap<Box<[u8]>, Vec<AuthorityPosition>> = HashMap::new();
         for (configuration, it) in anchors.configurations.iter().enumerate() {
             for (authority, certificate) in
                 it.authorities.iter().map(|a| &a.certificate).enumerate()
             {
                 let name = certificate.subject.canonical();
-                let place = Place { configuration, authority };
+                let position = AuthorityPosition { configuration, authority };
                 match by_subject.get_mut(name) {
-                    Some(places) => places.push(place),
+                    Some(positions) => positions.push(position),
                     None => {
-                        by_subject.insert(name.into(), vec![place]);
+                        by_subject.insert(name.into(), vec![position]);
                     }
                 }
             }
@@ -43,34 +45,35 @@ impl Index {
         Self { by_subject }
     }
 
-    /// Every authority of that name, by configuration.
-    pub fn named(&self, name: &Name) -> &[Place] {
+    /// Returns the authorities with this subject name, sorted by configuration.
+    fn by_name(&self, name: &Name) -> &[AuthorityPosition] {
         self.by_subject.get(name.canonical()).map_or(&[], Vec::as_slice)
     }
 
-    /// The authorities of that name in one configuration.
-    pub fn named_in(&self, configuration: usize, name: &Name) -> &[Place] {
-        let places = self.named(name);
-        let start = places.partition_point(|p| p.configuration < configuration);
-        let end = places.partition_point(|p| p.configuration <= configuration);
-        &places[start..end]
+    /// Returns the authorities with this subject name in one configuration.
+    pub(crate) fn by_name_in(&self, configuration: usize, name: &Name) -> &[AuthorityPosition] {
+        let positions = self.by_name(name);
+        let start = positions.partition_point(|p| p.configuration < configuration);
+        let end = positions.partition_point(|p| p.configuration <= configuration);
+        &positions[start..end]
     }
 
-    /// Configurations with an authority that may have issued one of `certificates`: first those
-    /// where the key identifiers agree or are absent, then those where only the name does.
-    pub fn candidates<'a>(
+    /// Returns the configurations with an authority that may have issued one of `certificates`.
+    /// Configurations where the key identifiers agree or are absent come first.  Those where only
+    /// the name agrees follow.
+    pub(crate) fn candidates<'a>(
         &self,
         anchors: &AnchorSet,
         certificates: impl Iterator<Item = &'a Certificate>,
     ) -> Vec<usize> {
         let (mut likely, mut unlikely) = (Vec::new(), Vec::new());
         for certificate in certificates {
-            for place in self.named(&certificate.issuer) {
-                let authority =
-                    &anchors.configurations[place.configuration].authorities[place.authority];
+            for position in self.by_name(&certificate.issuer) {
+                let authority = &anchors.configurations[position.configuration].authorities
+                    [position.authority];
                 match key_ids_agree(certificate, &authority.certificate) {
-                    Some(false) => unlikely.push(place.configuration),
-                    _ => likely.push(place.configuration),
+                    Some(false) => unlikely.push(position.configuration),
+                    _ => likely.push(position.configuration),
                 }
             }
         }
@@ -84,9 +87,10 @@ impl Index {
     }
 }
 
-/// Whether the authorityKeyIdentifier of `certificate` names the key of `issuer`; `None` where one of
-/// them does not say.  A hint for the order of search, never a decision: the signature decides.
-pub fn key_ids_agree(certificate: &Certificate, issuer: &Certificate) -> Option<bool> {
+/// Compares the authorityKeyIdentifier of `certificate` with the subjectKeyIdentifier of `issuer`.
+/// Returns `None` if one of them is absent.  The result only orders the search.  The signature
+/// decides.
+pub(crate) fn key_ids_agree(certificate: &Certificate, issuer: &Certificate) -> Option<bool> {
     let wanted = certificate.authority_key_id.as_ref()?.key_id.as_ref()?;
     Some(wanted == issuer.subject_key_id.as_ref()?)
 }
@@ -121,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn key_identifiers_put_the_right_configuration_first() {
+    fn key_identifiers_order_the_configurations() {
         let configurations = vec![
             configuration(&[("Root", 1), ("Else", 4)]),
             configuration(&[("Other", 2)]),
@@ -136,9 +140,9 @@ mod tests {
         let leaf = Spec::device(cn("d"), cn("root"));
         assert_eq!(candidates(&leaf), [0, 2]);
         assert_eq!(candidates(&leaf.key_ids(Key::number(9), Key::number(3))), [2, 0]);
-        assert_eq!(candidates(&Spec::device(cn("d"), cn("Nobody"))), [0; 0]);
+        assert_eq!(candidates(&Spec::device(cn("d"), cn("Unknown"))), [0; 0]);
         let root = read(&Spec::device(cn("root"), cn("x")).sign(Key::number(9), Key::number(9)));
-        assert_eq!(index.named_in(2, &root.subject).len(), 1);
-        assert!(index.named_in(1, &root.subject).is_empty());
+        assert_eq!(index.by_name_in(2, &root.subject).len(), 1);
+        assert!(index.by_name_in(1, &root.subject).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Why a certificate was refused: a stable code and a sentence for people.
+//! Refusals: decisions against a certificate, with a stable code and an explanation.
 
 use std::fmt;
 
@@ -6,17 +6,20 @@ use crate::x509::certificate::CertificateError;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal,)*) => {
-        /// The stable name of a refusal.  Codes are API: they appear in the audit log, as a metrics
-        /// label, in the output of `verify`, and in `report` mode's answers.  Ordered from the least
-        /// to the most telling: of several failed paths the one that got furthest explains most.
+        /// Stable code of a refusal.
+        ///
+        /// Codes are API: they appear in the audit log, as a metrics label, in the output of
+        /// `verify` and in the responses of `report` mode.  They are ordered from the least to the
+        /// most informative.  If several paths fail, the refusal of the path that came furthest is
+        /// returned.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code { $($(#[$doc])* $variant,)* }
 
         impl Code {
-            /// Every code.
+            /// All codes, in order.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The code as written on the wire.
+            /// Returns the code as it appears in logs, metrics and responses.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
             }
@@ -29,23 +32,23 @@ codes! {
     CertificateMissing = "certificate_missing",
     /// No path to an anchor was found.
     ChainUntrusted = "chain_untrusted",
-    /// The key or signature algorithm is not one that is accepted.
+    /// The key or signature algorithm is not accepted.
     SignatureAlgorithm = "signature_algorithm",
     /// A signature does not verify with the issuer's key.
     SignatureInvalid = "signature_invalid",
-    /// An issuer is not a certification authority.
+    /// An issuer is not a certificate authority.
     AuthorityNotCa = "authority_not_ca",
     /// An issuer or anchor is outside its validity.
     AuthorityExpired = "authority_expired",
-    /// More certificates below an authority than it allows, or than the limit.
+    /// The path has more certificates than an authority or the limit allows.
     PathLength = "path_length",
-    /// An extension that is critical and not understood.
+    /// A critical extension is not understood.
     CriticalExtension = "critical_extension",
-    /// A name that an authority's constraints do not permit.
+    /// A name is not permitted by the constraints of an authority.
     NameConstraint = "name_constraint",
     /// The path is not valid for any acceptable certificate policy.
     Policy = "policy",
-    /// keyUsage does not allow what the certificate was used for.
+    /// keyUsage does not allow the use of the certificate.
     KeyUsage = "key_usage",
     /// extendedKeyUsage does not allow client authentication.
     ExtendedKeyUsage = "extended_key_usage",
@@ -53,7 +56,7 @@ codes! {
     CertificateNotYetValid = "certificate_not_yet_valid",
     /// The end-entity certificate is past its validity.
     CertificateExpired = "certificate_expired",
-    /// A list exists and cannot be used.
+    /// A revocation list exists but cannot be used.
     CrlInvalid = "crl_invalid",
     /// A revocation list is required and was never loaded.
     CrlMissing = "crl_missing",
@@ -67,21 +70,21 @@ codes! {
     PathBudget = "path_budget",
     /// A certificate cannot be read.
     CertificateMalformed = "certificate_malformed",
-    /// More certificates, or bytes of them, than the limit.
+    /// The presented chain exceeds the limit on certificates or bytes.
     ChainTooLong = "chain_too_long",
-    /// The certificate has no value of the kind that names its subject.
+    /// The certificate has no value for the subject field.
     SubjectMissing = "subject_missing",
-    /// The certificate has several values of the kind that names its subject.
+    /// The certificate has several values for the subject field.
     SubjectAmbiguous = "subject_ambiguous",
-    /// The value that names the subject breaks the rules of its kind.
+    /// The value of the subject field breaks the rules of the field.
     SubjectInvalid = "subject_invalid",
-    /// Several configurations accept the certificate and `client_id` does not settle which.
+    /// Several configurations accept the certificate, and `client_id` does not select one.
     ConfigurationAmbiguous = "configuration_ambiguous",
-    /// No client of that `client_id`.
+    /// No client has this `client_id`.
     ClientUnknown = "client_unknown",
-    /// The client of that `client_id` does not cover this certificate.
+    /// The client with this `client_id` does not cover the certificate.
     ClientMismatch = "client_mismatch",
-    /// The configuration admits registered devices only, and this is none.
+    /// The configuration accepts only registered devices, and this device is not registered.
     DeviceUnknown = "device_unknown",
     /// The device is registered and disabled.
     DeviceDisabled = "device_disabled",
@@ -93,30 +96,29 @@ impl fmt::Display for Code {
     }
 }
 
-/// A decision against a certificate.
+/// Decision against a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {detail}")]
 pub struct Refusal {
-    /// What to branch on.
+    /// Stable code, for programs.
     pub code: Code,
-    /// What to read: names the certificate, the value and the limit.
+    /// Explanation for people, with the certificate, the value and the limit.
     pub detail: String,
 }
 
 impl Refusal {
-    /// A refusal with its explanation.
-    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into() }
     }
 
-    /// True where nothing speaks against the certificate but that its revocation status is not known.
-    pub fn is_for_want_of_a_list(&self) -> bool {
+    /// Returns true if the only objection is that the revocation status is unknown.
+    pub(crate) fn is_revocation_unknown(&self) -> bool {
         matches!(self.code, Code::CrlMissing | Code::CrlStale | Code::CrlInvalid)
     }
 
-    /// The more telling of two refusals; the first of equals.
+    /// Returns the more informative of two refusals, or the first if their codes are equal.
     #[must_use]
-    pub fn best(self, other: Self) -> Self {
+    pub(crate) fn best(self, other: Self) -> Self {
         if other.code > self.code { other } else { self }
     }
 }
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_more_telling_refusal_wins() {
+    fn the_more_informative_refusal_is_returned() {
         let untrusted = Refusal::new(Code::ChainUntrusted, "a");
         let expired = Refusal::new(Code::CertificateExpired, "b");
         assert_eq!(untrusted.clone().best(expired.clone()), expired);

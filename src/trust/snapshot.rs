@@ -188,12 +188,12 @@ impl Snapshot {
     }
 
     /// Authorities of configurations of devices by name.
-    pub fn index(&self) -> &Index {
+    pub(crate) fn index(&self) -> &Index {
         &self.index
     }
 
     /// Authorities of configurations of applications by name.
-    pub fn application_index(&self) -> &Index {
+    pub(crate) fn application_index(&self) -> &Index {
         &self.application_index
     }
 }

@@ -1,13 +1,12 @@
-//! A strict DER reader: definite, minimal lengths; low tag numbers; nothing left over.
+//! Strict DER reader: definite and minimal lengths, tag numbers up to 30, no trailing bytes.
 //!
-//! It borrows from its input, never allocates and never panics.  What it refuses is not DER
-//! (X.690 section 10), whatever a lenient BER parser would make of it.
+//! The reader borrows from its input, does not allocate and does not panic.  It rejects input that
+//! is not DER (X.690 section 10), even where a lenient BER parser accepts it.
 
 use std::fmt;
 
-/// Tags used by X.509 structures (X.690 section 8.1.2), as the identifier octet.
+/// Identifier bytes of the tags used by X.509 structures (X.690 section 8.1.2).
 pub mod tag {
-    #![allow(missing_docs)]
     pub const BOOLEAN: u8 = 0x01;
     pub const INTEGER: u8 = 0x02;
     pub const BIT_STRING: u8 = 0x03;
@@ -38,52 +37,47 @@ pub mod tag {
     }
 }
 
-/// Why some bytes are not the DER that was expected.
+/// Reason why input is not the expected DER.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DerError {
     /// The input ends inside an element.
     #[error("truncated: an element reaches past the end of the input")]
     Truncated,
-    /// A length that is indefinite, not minimal or longer than four octets.
-    #[error("length is not DER (indefinite, not minimal, or above 4 octets)")]
+    /// A length that is indefinite, not minimal or longer than four bytes.
+    #[error("length is not DER (indefinite, not minimal, or above 4 bytes)")]
     Length,
-    /// Another tag than the one expected.
+    /// A tag other than the expected one.
     #[error("expected tag {expected:#04x}, found {found:#04x}")]
-    Tag {
-        /// What the structure demands here.
-        expected: u8,
-        /// What the input has.
-        found: u8,
-    },
-    /// A multi-octet tag, which no X.509 structure uses.
+    Tag { expected: u8, found: u8 },
+    /// A multi-byte tag.  X.509 structures do not use them.
     #[error("tag number above 30")]
     HighTag,
-    /// Bytes after the last element.
+    /// Number of bytes after the last element.
     #[error("{0} bytes left over")]
     Trailing(usize),
-    /// The contents are not a valid value of their type; the text names the rule.
+    /// Contents that are not a valid value of their type.  The text names the rule.
     #[error("{0}")]
     Value(&'static str),
 }
 
-/// One element: its identifier octet, its contents, and the whole encoding.
+/// One DER element.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Element<'a> {
-    /// The identifier octet.
+    /// Identifier byte.
     pub tag: u8,
-    /// The contents octets.
+    /// Contents without identifier and length.
     pub value: &'a [u8],
-    /// Identifier, length and contents.
+    /// Whole encoding: identifier, length and contents.
     pub raw: &'a [u8],
 }
 
 impl<'a> Element<'a> {
-    /// A reader over the contents.
+    /// Returns a reader over the contents.
     pub fn reader(&self) -> Reader<'a> {
         Reader::new(self.value)
     }
 
-    /// The element itself if it has `tag`.
+    /// Returns the element if it has `tag`.
     pub fn expect(self, tag: u8) -> Result<Self, DerError> {
         if self.tag == tag {
             Ok(self)
@@ -99,34 +93,32 @@ impl fmt::Debug for Element<'_> {
     }
 }
 
-/// Reads consecutive elements from a byte slice.
+/// Reader of consecutive elements in a byte slice.
 #[derive(Clone, Copy)]
 pub struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    /// A reader over all of `input`.
     pub fn new(input: &'a [u8]) -> Self {
         Self { rest: input }
     }
 
-    /// True when everything was read.
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// What has not been read yet.
+    /// Returns the bytes not read yet.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// The tag of the next element, if there is one.
+    /// Returns the tag of the next element without reading it.
     pub fn peek(&self) -> Option<u8> {
         self.rest.first().copied()
     }
 
-    /// Reads any element.
+    /// Reads the next element, whatever its tag.
     pub fn any(&mut self) -> Result<Element<'a>, DerError> {
         let (&tag, after_tag) = self.rest.split_first().ok_or(DerError::Truncated)?;
         if tag & 0x1f == 0x1f {
@@ -136,14 +128,14 @@ impl<'a> Reader<'a> {
         let (length, contents) = if first < 0x80 {
             (usize::from(first), after_length)
         } else {
-            let octets = usize::from(first & 0x7f);
-            if octets == 0 || octets > 4 {
+            let count = usize::from(first & 0x7f);
+            if count == 0 || count > 4 {
                 return Err(DerError::Length);
             }
             let (encoded, contents) =
-                after_length.split_at_checked(octets).ok_or(DerError::Truncated)?;
+                after_length.split_at_checked(count).ok_or(DerError::Truncated)?;
             let length = encoded.iter().fold(0usize, |n, &b| (n << 8) | usize::from(b));
-            // Minimal: no leading zero octet, and the long form only from 128 on.
+            // Minimal: no leading zero byte, and the long form only for lengths from 128.
             if encoded[0] == 0 || length < 0x80 {
                 return Err(DerError::Length);
             }
@@ -155,7 +147,7 @@ impl<'a> Reader<'a> {
         Ok(Element { tag, value, raw })
     }
 
-    /// Reads an element that must have `tag`.
+    /// Reads the next element, which must have `tag`.
     pub fn expect(&mut self, tag: u8) -> Result<Element<'a>, DerError> {
         match self.peek() {
             Some(found) if found != tag => Err(DerError::Tag { expected: tag, found }),
@@ -168,18 +160,18 @@ impl<'a> Reader<'a> {
         if self.peek() == Some(tag) { self.any().map(Some) } else { Ok(None) }
     }
 
-    /// Refuses bytes left over.
+    /// Returns an error if bytes remain.
     pub fn end(self) -> Result<(), DerError> {
         if self.rest.is_empty() { Ok(()) } else { Err(DerError::Trailing(self.rest.len())) }
     }
 
-    /// A reader over the contents of the SEQUENCE that comes next.
+    /// Reads the next element, a SEQUENCE, and returns a reader over its contents.
     pub fn sequence(&mut self) -> Result<Reader<'a>, DerError> {
         Ok(self.expect(tag::SEQUENCE)?.reader())
     }
 }
 
-/// Reads the one element that `input` consists of.
+/// Reads the single element that makes up all of `input`.
 pub fn single(input: &[u8], expected: u8) -> Result<Element<'_>, DerError> {
     let mut reader = Reader::new(input);
     let element = reader.expect(expected)?;
@@ -187,7 +179,7 @@ pub fn single(input: &[u8], expected: u8) -> Result<Element<'_>, DerError> {
     Ok(element)
 }
 
-/// BOOLEAN contents: DER allows 0x00 and 0xff only.
+/// Decodes a BOOLEAN.  DER allows only 0x00 and 0xff.
 pub fn boolean(element: Element<'_>) -> Result<bool, DerError> {
     match element.value {
         [0x00] => Ok(false),
@@ -196,20 +188,21 @@ pub fn boolean(element: Element<'_>) -> Result<bool, DerError> {
     }
 }
 
-/// The contents of an OBJECT IDENTIFIER: arcs that are whole and minimal (X.690 section 8.19).
+/// Returns the contents of an OBJECT IDENTIFIER.  Every arc must be complete and minimal (X.690
+/// section 8.19).
 pub fn object_identifier<'a>(element: Element<'a>) -> Result<&'a [u8], DerError> {
-    let begins = element
+    let arcs = element
         .value
         .iter()
-        .scan(true, |begins, octet| Some((std::mem::replace(begins, octet & 0x80 == 0), *octet)));
-    let padded = begins.clone().any(|(begins, octet)| begins && octet == 0x80);
+        .scan(true, |starts, byte| Some((std::mem::replace(starts, byte & 0x80 == 0), *byte)));
+    let padded = arcs.clone().any(|(starts, byte)| starts && byte == 0x80);
     match element.value.last() {
         Some(last) if last & 0x80 == 0 && !padded => Ok(element.value),
-        _ => Err(DerError::Value("OBJECT IDENTIFIER is not whole or not minimal")),
+        _ => Err(DerError::Value("OBJECT IDENTIFIER is incomplete or not minimal")),
     }
 }
 
-/// The contents of a minimal INTEGER.
+/// Returns the contents of an INTEGER, which must be minimal.
 pub fn integer(element: Element<'_>) -> Result<&[u8], DerError> {
     match element.value {
         [] => Err(DerError::Value("INTEGER has no contents")),
@@ -219,7 +212,7 @@ pub fn integer(element: Element<'_>) -> Result<&[u8], DerError> {
     }
 }
 
-/// A non-negative INTEGER below 2^32.
+/// Decodes a non-negative INTEGER below 2^32.
 pub fn small_integer(element: Element<'_>) -> Result<u32, DerError> {
     let value = integer(element)?;
     if value[0] & 0x80 != 0 {
@@ -232,12 +225,13 @@ pub fn small_integer(element: Element<'_>) -> Result<u32, DerError> {
     Ok(digits.iter().fold(0, |n, &b| (n << 8) | u32::from(b)))
 }
 
-/// A BIT STRING: its octets and the number of unused bits, which must be zero bits.
+/// Splits the contents of a BIT STRING into its bytes and the number of unused bits.  The unused
+/// bits must be zero.
 pub fn bit_string(value: &[u8]) -> Result<(&[u8], u8), DerError> {
     let (&unused, bits) =
         value.split_first().ok_or(DerError::Value("BIT STRING has no contents"))?;
     if unused > 7 || (bits.is_empty() && unused != 0) {
-        return Err(DerError::Value("BIT STRING has an impossible number of unused bits"));
+        return Err(DerError::Value("BIT STRING has an invalid number of unused bits"));
     }
     if let Some(last) = bits.last()
         && last & ((1u8 << unused) - 1) != 0
@@ -247,7 +241,8 @@ pub fn bit_string(value: &[u8]) -> Result<(&[u8], u8), DerError> {
     Ok((bits, unused))
 }
 
-/// The named bits of a BIT STRING as a number with bit `n` for name `n`; names above 15 are an error.
+/// Decodes a BIT STRING of named bits into a number that has bit `n` set for name `n`.  Names above
+/// 15 are an error.
 pub fn named_bits(value: &[u8]) -> Result<u16, DerError> {
     let (bits, _) = bit_string(value)?;
     if bits.len() > 2 {
@@ -270,7 +265,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn only_minimal_definite_lengths_are_der() {
+    fn rejects_lengths_that_are_indefinite_or_not_minimal() {
         let cases: &[(&[u8], Result<usize, DerError>)] = &[
             (&[0x04, 0x00], Ok(0)),
             (&[0x04, 0x01, 0xaa], Ok(1)),
@@ -289,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_checked() {
+    fn rejects_values_that_are_not_der() {
         let read = |bytes: &'static [u8]| Reader::new(bytes).any().expect("an element");
         assert_eq!(boolean(read(&[1, 1, 0xff])), Ok(true));
         assert!(boolean(read(&[1, 1, 0x01])).is_err());
@@ -309,14 +304,16 @@ mod tests {
     }
 
     #[test]
-    fn nothing_may_be_left_over() {
+    fn rejects_trailing_bytes_and_unexpected_tags() {
         assert_eq!(single(&[5, 0, 0], tag::NULL), Err(DerError::Trailing(1)));
         assert_eq!(single(&[5, 0], tag::OID), Err(DerError::Tag { expected: 6, found: 5 }));
     }
 
     proptest! {
         #[test]
-        fn what_was_read_is_what_was_there(input in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn elements_cover_the_input_without_gaps(
+            input in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
             let mut reader = Reader::new(&input);
             let mut read = 0;
             while let Ok(element) = reader.any() {

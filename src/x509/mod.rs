@@ -1,11 +1,12 @@
-//! Rank 0: reads bytes.  DER, time, names, certificates and revocation lists; nothing here knows what is trusted.
+//! Rank 0: X.509 parsers.  DER, time, names, certificates and revocation lists, without any notion
+//! of trust.
 //!
-//! No module here reads a clock, a file or a socket, or draws a random number: time and bytes are
+//! No module here reads a clock, a file or a socket, or draws a random number.  Time and bytes are
 //! arguments.
 
 pub mod certificate;
 pub mod crl;
-pub mod der;
+pub(crate) mod der;
 pub mod name;
 pub mod time;
 

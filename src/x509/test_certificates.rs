@@ -1,4 +1,5 @@
-//! Certificates made byte by byte, so that every rule can be broken.
+//! Builder of certificates and lists for tests.  It encodes them byte by byte, so that they can
+//! break any rule.
 
 #![allow(dead_code, missing_docs)]
 
@@ -12,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 
 /// ecdsa-with-SHA256
 const ECDSA_SHA256: &[u8] = &[0x30, 0x0a, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
-/// ecdsa-with-SHA1, which nobody should accept.
+/// ecdsa-with-SHA1, which must not be accepted.
 pub const ECDSA_SHA1: &[u8] = &[0x30, 9, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 1];
 /// id-ecPublicKey, secp256r1
 const P256: &[u8] = &[
@@ -39,7 +40,7 @@ pub const CN: &[u8] = &[0x55, 4, 3];
 pub const O: &[u8] = &[0x55, 4, 10];
 pub const EMAIL: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1];
 
-/// 2026-06-01T00:00:00Z: within the validity that [`Spec`] has at first.
+/// 2026-06-01T00:00:00Z: within the initial validity of [`Spec`].
 pub const NOW: i64 = 1_780_272_000;
 
 pub fn tlv(tag: u8, value: &[u8]) -> Vec<u8> {
@@ -72,7 +73,7 @@ pub fn magnitude(value: u32) -> Vec<u8> {
     if digits[0] & 0x80 != 0 { [&[0], digits].concat() } else { digits.to_vec() }
 }
 
-/// A Name with one attribute in each RDN: (type, string tag, text).
+/// Encodes a Name with one attribute in each RDN: (type, string tag, text).
 pub fn name(attributes: &[(&[u8], u8, &str)]) -> Vec<u8> {
     let rdns: Vec<Vec<u8>> = attributes
         .iter()
@@ -81,12 +82,12 @@ pub fn name(attributes: &[(&[u8], u8, &str)]) -> Vec<u8> {
     seq(&rdns)
 }
 
-/// `CN=text`
+/// Encodes the name `CN=text`.
 pub fn cn(text: &str) -> Vec<u8> {
     name(&[(CN, 0x0c, text)])
 }
 
-/// GeneralNames, each with its context tag number and contents.
+/// Encodes GeneralNames, each given by its context tag number and contents.
 pub fn general_names(names: &[(u8, Vec<u8>)]) -> Vec<u8> {
     seq(&names.iter().map(general_name).collect::<Vec<_>>())
 }
@@ -111,18 +112,18 @@ pub fn name_constraints(permitted: &[(u8, Vec<u8>)], excluded: &[(u8, Vec<u8>)])
     seq(&parts)
 }
 
-/// keyUsage from bit numbers.
+/// Encodes keyUsage from bit numbers.
 pub fn key_usage(bits: &[u8]) -> Vec<u8> {
-    let (mut octets, mut top) = ([0u8; 2], 0);
+    let (mut bytes, mut top) = ([0u8; 2], 0);
     for &bit in bits {
-        octets[bit as usize / 8] |= 0x80 >> (bit % 8);
+        bytes[bit as usize / 8] |= 0x80 >> (bit % 8);
         top = top.max(bit);
     }
     let used = top as usize / 8 + 1;
-    tlv(3, &[&[7 - top % 8], &octets[..used]].concat())
+    tlv(3, &[&[7 - top % 8], &bytes[..used]].concat())
 }
 
-/// A private arc's policy number `n`, as OID contents.
+/// Returns the OID contents of policy `n` in a private arc.
 pub fn policy(n: u8) -> Vec<u8> {
     vec![0x2b, 6, 1, 4, 1, 0x82, 0x37, 99, n]
 }
@@ -162,7 +163,8 @@ impl Key {
         Self { pair, spki, id }
     }
 
-    /// The same few keys for the whole process: tests need different keys, not fresh ones.
+    /// Returns one of a few keys that the whole process shares.  Tests need different keys, not new
+    /// ones.
     pub fn number(n: usize) -> &'static Self {
         static KEYS: OnceLock<Vec<Key>> = OnceLock::new();
         &KEYS.get_or_init(|| (0..16).map(|_| Self::generate()).collect())[n]
@@ -173,7 +175,7 @@ impl Key {
     }
 }
 
-/// What a certificate will say.
+/// Contents of a certificate.
 #[derive(Clone)]
 pub struct Spec {
     /// 1, 2 or 3.
@@ -183,17 +185,17 @@ pub struct Spec {
     /// Name DER.
     pub issuer: Vec<u8>,
     pub subject: Vec<u8>,
-    /// UTCTime text, or GeneralizedTime where longer.
+    /// Text of a UTCTime, or of a GeneralizedTime if it is longer.
     pub not_before: String,
     pub not_after: String,
-    /// OID contents, critical, DER.
+    /// OID contents, critical flag and DER of each extension.
     pub extensions: Vec<(Vec<u8>, bool, Vec<u8>)>,
-    /// AlgorithmIdentifier that is claimed; the signature is always ECDSA with SHA-256.
+    /// AlgorithmIdentifier in the certificate.  The signature is always ECDSA with SHA-256.
     pub algorithm: Vec<u8>,
 }
 
 impl Spec {
-    /// A certificate of version 3 that is valid from 2025 through 2035, without extensions.
+    /// Creates a certificate of version 3 without extensions, valid from 2025 through 2035.
     pub fn new(subject: Vec<u8>, issuer: Vec<u8>) -> Self {
         Self {
             version: 3,
@@ -207,7 +209,7 @@ impl Spec {
         }
     }
 
-    /// A well-made authority.
+    /// Creates a valid authority.
     pub fn authority(subject: Vec<u8>, issuer: Vec<u8>) -> Self {
         Self::new(subject, issuer).with(BASIC_CONSTRAINTS, true, seq(&[tlv(1, &[0xff])])).with(
             KEY_USAGE,
@@ -216,7 +218,7 @@ impl Spec {
         )
     }
 
-    /// A well-made device certificate.
+    /// Creates a valid device certificate.
     pub fn device(subject: Vec<u8>, issuer: Vec<u8>) -> Self {
         Self::new(subject, issuer).with(KEY_USAGE, true, key_usage(&[0])).with(
             EXTENDED_KEY_USAGE,
@@ -225,7 +227,7 @@ impl Spec {
         )
     }
 
-    /// With this extension in place of an earlier one of its OID.
+    /// Adds an extension and removes an earlier one with the same OID.
     #[must_use]
     pub fn with(mut self, kind: &[u8], critical: bool, der: Vec<u8>) -> Self {
         self = self.without(kind);
@@ -266,7 +268,7 @@ impl Spec {
         self
     }
 
-    /// The certificate of `key`, signed by `signer`.
+    /// Encodes the certificate of `key`, signed by `signer`.
     pub fn sign(&self, key: &Key, signer: &Key) -> Vec<u8> {
         let time = |text: &str| tlv(if text.len() > 13 { 0x18 } else { 0x17 }, text.as_bytes());
         let mut parts = Vec::new();
@@ -300,7 +302,8 @@ impl Spec {
     }
 }
 
-/// A complete list of `issuer`, number 7, of these serials (INTEGER contents) and reason codes.
+/// Encodes a complete list of `issuer` with number 7 and these serials (INTEGER contents) and
+/// reason codes.
 pub fn crl(
     issuer: &[u8],
     this_update: &str,

@@ -1,4 +1,4 @@
-//! Points in time, to the second, and their spellings in X.509 and RFC 3339.
+//! Timestamps with a resolution of one second, in the encodings of X.509 and RFC 3339.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -13,25 +13,26 @@ use crate::x509::der::{DerError, Element, tag};
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// `duration` later, saturating.
+    /// Returns the time `duration` later, saturating.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)))
     }
 
-    /// Time from `earlier` to this; zero if `earlier` is later.
+    /// Returns the time since `earlier`, or zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_secs(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// Reads an RFC 3339 date and time, such as `2026-11-21T08:00:00Z`.  Fractions are dropped.
+    /// Parses an RFC 3339 date and time such as `2026-11-21T08:00:00Z`.  Fractions of a second are
+    /// dropped.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         OffsetDateTime::parse(text, &Rfc3339).ok().map(|t| Self(t.unix_timestamp()))
     }
 
-    /// Reads the contents of a UTCTime or GeneralizedTime as RFC 5280 section 4.1.2.5 profiles
-    /// them: seconds present, no fractions, in UTC with a final `Z`.
-    pub fn from_der(element: Element<'_>) -> Result<Self, DerError> {
+    /// Parses the contents of a UTCTime or GeneralizedTime as profiled by RFC 5280 section 4.1.2.5:
+    /// seconds present, no fractions, in UTC with a final `Z`.
+    pub(crate) fn from_der(element: Element<'_>) -> Result<Self, DerError> {
         const BAD: DerError = DerError::Value("time is not YYMMDDHHMMSSZ or YYYYMMDDHHMMSSZ");
         let (century, digits) = match (element.tag, element.value.split_last()) {
             (tag::UTC_TIME, Some((b'Z', digits))) if digits.len() == 12 => (None, digits),
@@ -45,7 +46,7 @@ impl Timestamp {
             *field = pair(two).ok_or(BAD)?;
         }
         let [yy, month, day, hour, minute, second] = fields;
-        // Two-digit years from 50 on belong to the last century (RFC 5280 section 4.1.2.5.1).
+        // Two-digit years from 50 to 99 mean 1950 to 1999 (RFC 5280 section 4.1.2.5.1).
         let century = century.unwrap_or(if yy >= 50 { 19 } else { 20 });
         let year = i32::from(century) * 100 + i32::from(yy);
         let month = time::Month::try_from(month).map_err(|_| BAD)?;
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn both_x509_spellings_are_read() {
+    fn parses_utc_time_and_generalized_time() {
         let text = |t: Timestamp| t.to_string();
         assert_eq!(
             read(tag::UTC_TIME, "491231235959Z").map(text).as_deref(),
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn other_spellings_are_refused() {
+    fn rejects_other_time_formats() {
         for (tag, text) in [
             (tag::UTC_TIME, "4912312359Z"),
             (tag::UTC_TIME, "491231235959+0100"),
@@ -129,7 +130,7 @@ mod tests {
         }
 
         #[test]
-        fn no_time_makes_it_panic(text in "\\PC{0,20}", t in 0x15u8..0x1a) {
+        fn does_not_panic_on_any_time(text in "\\PC{0,20}", t in 0x15u8..0x1a) {
             let _ = read(t, &text);
         }
     }

@@ -1,7 +1,7 @@
-"""Applications by other people's clients: MSAL's assertions and PyJWT's.  application.py PROGRAM QUICKSTART_DIR
+"""Tests applications with assertions of MSAL and PyJWT.  application.py PROGRAM QUICKSTART_DIR
 
-The quickstart has ended; the gateway is started from its configuration, twice: once to make an application
-configuration in its directory, and with clients that are assigned to it."""
+The quickstart must have ended.  The gateway is started twice from its configuration: first to create an
+application configuration in its directory, then with clients that are assigned to it."""
 import base64
 import contextlib
 import datetime
@@ -124,7 +124,7 @@ with gateway(f"{folder}/applications.toml"):
         assert found["client_id"] == found["sub"] == client, found
         return found
 
-    # MSAL's own client, in both of its ways to name a certificate by SHA-256.
+    # MSAL's client, with both of its ways to name a certificate by SHA-256.
     session = requests.Session()
     session.verify, session.trust_env = ca, False
     deadline = time.time() + 30
@@ -141,7 +141,7 @@ with gateway(f"{folder}/applications.toml"):
             answer = msal.obtain_token_for_client(scope=["https://api.quickstart.example/.default"])
         assert "cnf" not in claims(answer, "rsa"), answer
 
-    # PyJWT's signatures, and what becomes of an assertion that comes twice.
+    # PyJWT's signatures, and replayed assertions.
     def ask(assertion, endpoint=metadata["token_endpoint"], **tls):
         answer = requests.post(endpoint, verify=ca, timeout=10, data={
             "grant_type": "client_credentials", "client_assertion": assertion,

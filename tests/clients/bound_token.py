@@ -1,4 +1,4 @@
-"""A resource server's view of the quickstart's tokens: requests and PyJWT.  bound_token.py QUICKSTART.JSON"""
+"""Validates the quickstart's tokens like a resource server, with PyJWT.  bound_token.py QUICKSTART.JSON"""
 import base64
 import hashlib
 import json
@@ -45,7 +45,7 @@ for number, device in enumerate(index["devices"]):
     assert claims["jti"] not in seen
     seen.add(claims["jti"])
     checked += 1
-    # One configuration's device may not speak for another's.
+    # A device must not get a token for a device of another configuration.
     other = index["devices"][(number + 2) % len(index["devices"])]
     wrong = requests.post(
         index["token_endpoint"], data={"grant_type": "client_credentials", "client_id": other["client_id"]},

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A device that uses curl: over HTTP/1.1 and HTTP/2, TLS 1.3 and 1.2, and what it gets when it errs.
+# A device with curl: HTTP/1.1 and HTTP/2, TLS 1.3 and 1.2, and errors.
 set -euo pipefail
 python=$1 dir=$2
 here=$(cd "$(dirname "$0")" && pwd)
@@ -25,8 +25,8 @@ answer=$(token --data scope=no:such)
 answer=$(curl --silent --cacert "$ca" --cert "$chain" --key "$key" --write-out '\n%{http_code}' "$endpoint")
 [[ $answer == *405 ]] || fail "GET: $answer"
 if curl --silent --cacert "$ca" --data grant_type=client_credentials "$endpoint" 2>/dev/null; then
-  fail "a request without a certificate was answered"
+  fail "a request without a certificate succeeded"
 fi
 keys=$(curl --silent --fail --cacert "$ca" "$(value jwks_url)")
 [[ $keys == *'"kty"'* && $keys != *'"d":'* ]] || fail "JWKS: $keys"
-echo "curl: tokens over HTTP/1.1, HTTP/2, TLS 1.2 and 1.3; errors as RFC 6749 has them"
+echo "curl: tokens over HTTP/1.1, HTTP/2, TLS 1.2 and 1.3; errors by RFC 6749"

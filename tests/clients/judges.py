@@ -1,10 +1,10 @@
-"""An independent validator of RFC 5280 on the generated chains of tests/differential.rs.
+"""Compares an independent validator of RFC 5280 on the generated chains of tests/differential.
 
     MUTANTS_OUT=chains.ndjson cargo test --test differential
     python judges.py anchorgate chains.ndjson
 
-What pyhanko-certvalidator refuses, anchorgate must refuse as well, unless `EXPLAINED` says why not.
-The reverse is not asked: it takes anchors as they are and does not read every extension.
+anchorgate must reject what pyhanko-certvalidator rejects, unless `EXPLAINED` gives a reason.  The reverse
+does not hold: that validator does not check anchors and does not read every extension.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ NO_LISTS = CertRevTrustPolicy(
     RevocationCheckingPolicy(RevocationCheckingRule.NO_CHECK, RevocationCheckingRule.NO_CHECK)
 )
 
-# (part of its message, change of the chain): why RFC 5280 is on our side.
+# (part of its message, change of the chain), with the reason by RFC 5280.
 EXPLAINED = [
     # 4.2.1.12: anyExtendedKeyUsage stands for every purpose.
     ("not valid for the purpose of client auth", "anyExtendedKeyUsage"),
-    # It compares no addresses at all.
+    # It does not compare addresses.
     ("No containment checker available", "names and constraints"),
     # 4.2.1.1: key identifiers help to find a path; 6.1 does not compare them.
     ("Unable to build a validation path", "wrong key identifier"),
@@ -81,7 +81,7 @@ def main(program, path):
                 faults.append(f"{line['id']} {line['changes']}: {told}")
     print(f"judges: {accepted} accepted, {refused} refused, {len(faults)} disagreements")
     for fault in faults:
-        print(f"  accepted by anchorgate alone: {fault}")
+        print(f"  accepted only by anchorgate: {fault}")
     return 1 if faults or not accepted or not refused else 0
 
 

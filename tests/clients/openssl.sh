@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# A device that uses openssl: a session is resumed after its certificate was revoked, and the request
-# on it must be refused.
+# A device with openssl: a session is resumed after its certificate was revoked, and the request on it
+# must be rejected.
 set -euo pipefail
 python=$1 dir=$2
 here=$(cd "$(dirname "$0")" && pwd)
 value() { "$python" "$here/index.py" "$dir/quickstart.json" "$@"; }
 ca=$(value ca_file)
-# The second device of the first domain; nothing after this script uses it.
+# The second device of the first domain; no later script uses it.
 chain=$(value device 1 chain) key=$(value device 1 key) cert=$(value device 1 cert) id=$(value device 1 client_id)
 host=$(value token_endpoint | sed -E 's#https://([^/]+)/.*#\1#')
 
@@ -35,7 +35,7 @@ until [[ $(request -tls1_3 -sess_in "$dir/session-tls1_3") == *"HTTP/1.1 401"* ]
 done
 for version in -tls1_3 -tls1_2; do
   answer=$(request $version -sess_in "$dir/session$version")
-  [[ $answer == *"Reused, TLS"* ]] || fail "$version: not resumed, nothing is shown: $answer"
+  [[ $answer == *"Reused, TLS"* ]] || fail "$version: not resumed, so nothing is proved: $answer"
   [[ $answer == *"HTTP/1.1 401"* && $answer == *invalid_client* ]] || fail "$version, revoked: $answer"
   answer=$(request $version)
   [[ $answer == *"certificate revoked"* ]] || fail "$version, new handshake: $answer"

@@ -1,10 +1,10 @@
-//! The command line that administrators use.
+//! The administrators' command line.
 
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{ADMIN, Ca, Server, leaf_params};
+use crate::support::directory::{ADMIN, Ca, Server, leaf_params};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn administrators_use_the_command_line() {
@@ -48,9 +48,9 @@ async fn administrators_use_the_command_line() {
         answer.expect("done")["certificateAuthorities"].as_array().map(Vec::len)
     };
     assert_eq!(count(run(&["add-ca", id, &other_file])), Some(2));
-    assert_eq!(count(run(&["add-ca", id, &other_file])), Some(2), "once is enough");
+    assert_eq!(count(run(&["add-ca", id, &other_file])), Some(2), "adding it twice changes nothing");
     assert_eq!(count(run(&["remove-ca", id, &root])), Some(1));
-    let why = run(&["remove-ca", id, &root]).expect_err("gone already");
+    let why = run(&["remove-ca", id, &root]).expect_err("already removed");
     assert!(why.contains("has no authority"), "{why}");
     let why = run(&["add-ca", id, &leaf]).expect_err("no authority");
     assert!(why.contains("leaf.der") && why.contains("basicConstraints lacks CA"), "{why}");
@@ -90,7 +90,7 @@ async fn administrators_register_devices_and_disable_a_stolen_one() {
     assert_eq!(run(&["device-template", "list"]).1[0]["id"], template);
     assert_eq!(run(&["device-template", "get", template]).1["model"], "Camera");
 
-    // The configuration names devices by URI: another text would never be known.
+    // The configuration names devices by URI: another text could never match a certificate.
     let (done, _, why) = run(&["device", "create", "camera 1", "--template", template]);
     assert!(!done && why.contains("URI"), "{why}");
     let (done, made, why) = run(&["device", "create", "urn:d'1", "--template", template]);
@@ -98,7 +98,7 @@ async fn administrators_register_devices_and_disable_a_stolen_one() {
     let (done, disabled, why) = run(&["device", "disable", "urn:d'1"]);
     assert!(done && disabled["accountEnabled"] == false && disabled["id"] == made["id"], "{why}");
     let id = made["id"].as_str().expect("an id");
-    assert_eq!(run(&["device", "enable", id]).1["accountEnabled"], true, "by its object id");
+    assert_eq!(run(&["device", "enable", id]).1["accountEnabled"], true, "found by its object id");
     for unknown in ["urn:d:2", "00000000-0000-4000-8000-000000000000"] {
         let (done, _, why) = run(&["device", "disable", unknown]);
         assert!(!done && why.contains("no device has the externalDeviceId"), "{why}");
@@ -106,25 +106,25 @@ async fn administrators_register_devices_and_disable_a_stolen_one() {
 
     let mut lines: String = (0..300).map(|n| format!("urn:d:{n}\n")).collect();
     let fleet = file("fleet", lines.as_bytes());
-    let (done, tally, why) = run(&["device", "import", &fleet, "--template", template]);
+    let (done, counts, why) = run(&["device", "import", &fleet, "--template", template]);
     assert!(done, "{why}");
-    assert_eq!(tally, serde_json::json!({"made": 300, "registeredAlready": 0, "failed": 0}));
-    // Again, with more: what is there is told, what cannot be is told by its line.
+    assert_eq!(counts, serde_json::json!({"made": 300, "registeredAlready": 0, "failed": 0}));
+    // A repeated import with more lines reports existing devices, and failures with their line.
     lines.push_str("urn:d:300\r\n\nno uri\nurn:d:300\n");
     let fleet = file("fleet", lines.as_bytes());
-    let (done, tally, why) =
+    let (done, counts, why) =
         run(&["device", "import", &fleet, "--template", template, "--disabled"]);
     assert!(!done && why.contains("line 303: `no uri`: ") && why.contains("line 7: "), "{why}");
-    assert_eq!(tally, serde_json::json!({"made": 1, "registeredAlready": 301, "failed": 1}));
+    assert_eq!(counts, serde_json::json!({"made": 1, "registeredAlready": 301, "failed": 1}));
     assert_eq!(run(&["device", "get", "urn:d:300"]).1["accountEnabled"], false);
-    assert_eq!(run(&["device", "get", "urn:d:7"]).1["accountEnabled"], true, "left as it was");
+    assert_eq!(run(&["device", "get", "urn:d:7"]).1["accountEnabled"], true, "unchanged");
     let (_, list, _) = run(&["device", "list"]);
     assert_eq!(list.as_array().map(Vec::len), Some(302));
     let (_, list, _) = run(&["device", "list", "--template", template]);
     assert_eq!(list.as_array().map(Vec::len), Some(302));
     assert!(run(&["device", "delete", "urn:d:300"]).0);
     assert!(!run(&["device", "get", "urn:d:300"]).0);
-    assert!(!run(&["device-template", "delete", template]).0, "it has devices");
+    assert!(!run(&["device-template", "delete", template]).0, "a template with devices");
     let absent = "00000000-0000-4000-8000-000000000000";
     let (done, _, why) = run(&["device", "import", &fleet, "--template", absent]);
     assert!(!done && why.contains("404"), "{why}");

@@ -1,4 +1,4 @@
-//! What the directory gives and takes at most.
+//! Limits of requests and responses of the directory.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use anchorgate::directory::shapes::{Binary, CertificateAuthority, MutualTlsOauth
 use anchorgate::directory::{Config, Directory};
 use anchorgate::store::{Collection, Store};
 use anchorgate::trust::subject::SubjectField;
-use axum::body::{Body, Bytes};
-use axum::http::Request;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::stream;
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Empty, StreamBody};
+use hyper::Request;
+use hyper::body::{Bytes, Frame};
 use rcgen::{CustomExtension, DnType, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::{ADMIN, Ca, M, READER, Server, answer, ca_params, config, configuration};
+use crate::support::directory::{ADMIN, Ca, M, READER, Server, answer, ca_params, config, configuration};
 
 const KIND: Collection = Collection::MutualTlsOauthConfigurations;
 
@@ -29,9 +29,9 @@ async fn store() -> (Store, tempfile::TempDir) {
     (Store::open(&folder.path().join("directory.redb")).await.expect("a store"), folder)
 }
 
-/// A gateway takes 16 MiB of a page: no more may be in one, or it could not follow this directory.
+/// Gateways read at most 16 MiB of a page, so a page must stay below that.
 #[tokio::test]
-async fn a_page_ends_before_it_is_too_long_for_its_readers() {
+async fn pages_stay_below_the_size_limit_of_readers() {
     const MANY: usize = 24;
     let (store, _folder) = store().await;
     let authority = CertificateAuthority {
@@ -72,7 +72,7 @@ async fn a_page_ends_before_it_is_too_long_for_its_readers() {
 }
 
 #[tokio::test]
-async fn a_directory_has_as_many_configurations_as_gateways_can_follow() {
+async fn limits_configurations_to_what_gateways_can_follow() {
     let (store, _folder) = store().await;
     let mut inserts = JoinSet::new();
     for n in 1..10_000 {
@@ -90,18 +90,18 @@ async fn a_directory_has_as_many_configurations_as_gateways_can_follow() {
     server.configuration("in its place", json!([])).await;
 }
 
-/// Whoever sends a body a byte at a time is told so, and holds the connection no longer.
+/// A client that sends a body byte by byte gets an error, and its connection is released.
 #[tokio::test]
-async fn a_body_that_does_not_come_is_408() {
+async fn a_slow_body_is_408() {
     let (store, _folder) = store().await;
     let served = Directory::new(config(), store).at("https://hub.example");
     tokio::time::pause();
     let slowly = stream::unfold(0, |n| async move {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        Some((Ok::<_, Infallible>(Bytes::from_static(b"{")), n + 1))
+        Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"{"))), n + 1))
     });
     let request = Request::post(M).header("authorization", format!("Bearer {ADMIN}"));
-    let request = request.body(Body::from_stream(slowly)).expect("a request");
+    let request = request.body(StreamBody::new(slowly)).expect("a request");
     let before = Instant::now();
     let response = served.answer(request).await;
     assert_eq!(response.status(), 408);
@@ -112,7 +112,7 @@ async fn a_body_that_does_not_come_is_408() {
     assert_eq!(error["error"]["code"], "RequestTimeout");
 }
 
-/// A connection is cut off after 30 s: who waits for something that takes longer is answered before.
+/// Connections are cut after 30 s, so a slower request gets its error before that.
 #[tokio::test]
 async fn a_request_that_takes_too_long_is_503() {
     let (store, _folder) = store().await;
@@ -121,7 +121,7 @@ async fn a_request_that_takes_too_long_is_503() {
     let ask = |tag: &str| {
         let request = Request::get(M).header("authorization", format!("Bearer {ADMIN}"));
         let request = request.header("if-none-match", tag).header("prefer", "wait=60");
-        served.answer(request.body(Body::empty()).expect("a request"))
+        served.answer(request.body(Empty::<Bytes>::new()).expect("a request"))
     };
     let list = ask("").await;
     let tag = list.headers()["etag"].to_str().expect("text");
@@ -135,9 +135,9 @@ async fn a_request_that_takes_too_long_is_503() {
     assert!(before.elapsed() < Duration::from_secs(30), "{:?}", before.elapsed());
 }
 
-/// The limit is a limit: what is exactly as long is taken.
+/// A body of exactly the maximum length is accepted.
 #[tokio::test]
-async fn a_body_is_as_long_as_it_may_be_and_not_longer() {
+async fn accepts_bodies_up_to_the_limit() {
     const MOST: usize = 1024 * 1024;
     let server = Server::start().await;
     let padded = |length: usize| {
@@ -152,10 +152,10 @@ async fn a_body_is_as_long_as_it_may_be_and_not_longer() {
     assert!(error["error"]["message"].as_str().is_some_and(|m| m.contains("1048576")), "{error}");
 }
 
-/// Most clients send all of a body before they look for the answer: one that was sent before must not be
-/// lost with the connection.
+/// Most clients send the whole body before they read the response: an early response must not be lost
+/// with the connection.
 #[tokio::test]
-async fn who_is_refused_before_the_body_has_come_is_told_why() {
+async fn early_errors_reach_clients_that_are_still_sending() {
     const LENGTH: usize = 6 * 1024 * 1024;
     let server = Server::start().await;
     let address = server.url.strip_prefix("http://").expect("plain HTTP");
@@ -181,9 +181,9 @@ async fn who_is_refused_before_the_body_has_come_is_told_why() {
     }
 }
 
-/// To change a list is to send it back whole, as it was read: a longer one would never change again.
+/// A list is changed by sending it back whole, so a stored list must never exceed the body limit.
 #[tokio::test]
-async fn what_was_stored_can_be_sent_back() {
+async fn a_stored_list_can_be_sent_back() {
     let server = Server::start().await;
     let mut params = ca_params(&"n".repeat(64));
     for part in [DnType::OrganizationName, DnType::OrganizationalUnitName] {

@@ -1,4 +1,4 @@
-//! The command line with wrong files, with others at work, and against directories that are not ours.
+//! The command line with bad files, concurrent administrators, and other directory implementations.
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,19 +7,19 @@ use anchorgate::x509::certificate::Fingerprint;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::misbehaving::{Misbehaving, Reply, Seen};
-use crate::support::{A, ADMIN, Ca, M, Server, device, leaf_params, template};
+use crate::support::directory::{A, ADMIN, Ca, M, Server, device, leaf_params, template};
+use crate::support::misbehaving::{Misbehaving, Reply, Seen};
 
 const ID: &str = "11111111-2222-4333-8444-555555555555";
 
-/// What a command has come to.
+/// The outcome of a command.
 struct Done {
     exit: i32,
     json: Value,
-    told: String,
+    stderr: String,
 }
 
-/// The command, and the files that it is given.
+/// The command line and its input files.
 struct Line {
     folder: TempDir,
     url: String,
@@ -55,22 +55,22 @@ impl Line {
         Done {
             exit: output.status.code().expect("no signal"),
             json: serde_json::from_slice(&output.stdout).unwrap_or(Value::Null),
-            told: String::from_utf8_lossy(&output.stderr).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
     }
 
-    /// Runs it to success.
-    fn does(&self, arguments: &[&str]) -> Value {
+    /// Runs a command that must succeed.
+    fn succeeds(&self, arguments: &[&str]) -> Value {
         let done = self.run(arguments);
-        assert_eq!(done.exit, 0, "{arguments:?}: {}", done.told);
+        assert_eq!(done.exit, 0, "{arguments:?}: {}", done.stderr);
         done.json
     }
 
-    /// Runs it to a failure that is told.
+    /// Runs a command that must fail with this exit code and message.
     fn fails(&self, exit: i32, word: &str, arguments: &[&str]) {
         let done = self.run(arguments);
-        assert_eq!((done.exit, done.json), (exit, Value::Null), "{arguments:?}: {}", done.told);
-        assert!(done.told.contains(word), "{arguments:?}: {} has no `{word}`", done.told);
+        assert_eq!((done.exit, done.json), (exit, Value::Null), "{arguments:?}: {}", done.stderr);
+        assert!(done.stderr.contains(word), "{arguments:?}: {} has no `{word}`", done.stderr);
     }
 }
 
@@ -79,7 +79,7 @@ fn sha256(ca: &Ca) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_trust_of_applications_is_administered() {
+async fn manages_application_configurations() {
     let server = Server::start().await;
     let line = Line::to(&server.url);
     let (root, next) = (Ca::root("root"), Ca::root("next"));
@@ -88,7 +88,7 @@ async fn the_trust_of_applications_is_administered() {
     let (root_file, next_file) = (file("root", &root), file("next", &next));
     let (one_file, two_file) = (file("one", &one), file("two", &two));
     let create = ["application", "create", "--name", "apps", "--ca"];
-    let made = line.does(&[&create[..], &[&root_file, "--ca", &one_file]].concat());
+    let made = line.succeeds(&[&create[..], &[&root_file, "--ca", &one_file]].concat());
     let id = made["id"].as_str().expect("an id");
     let held = |answer: Value| -> Vec<(String, bool)> {
         let list = answer["trustedCertificateAuthorities"].as_array().expect("a list").clone();
@@ -101,10 +101,10 @@ async fn the_trust_of_applications_is_administered() {
     let (i, j) = ((one.base64(), false), (two.base64(), false));
     assert_eq!(held(made.clone()), [r.clone(), i.clone()]);
 
-    let add = |more: &[&str]| held(line.does(&[&["application", "add-ca", id], more].concat()));
+    let add = |more: &[&str]| held(line.succeeds(&[&["application", "add-ca", id], more].concat()));
     assert_eq!(add(&[&two_file]), [r.clone(), i.clone(), j.clone()]);
-    assert_eq!(add(&[&two_file]), [r.clone(), i.clone(), j.clone()], "once is enough");
-    // One root at a time: the next one comes in its place in one step.
+    assert_eq!(add(&[&two_file]), [r.clone(), i.clone(), j.clone()], "adding it twice changes nothing");
+    // A configuration has one root: a new one replaces it in one step.
     let why = format!("--replace {}", sha256(&root));
     line.fails(1, &why, &["application", "add-ca", id, &next_file]);
     line.fails(1, "already", &["application", "add-ca", id, &two_file, "--replace", &one_file]);
@@ -114,19 +114,19 @@ async fn the_trust_of_applications_is_administered() {
         &["application", "add-ca", id, &next_file, "--replace", &sha256(&next)],
     );
     assert_eq!(add(&[&next_file, "--replace", &root_file]), [n.clone(), i.clone(), j.clone()]);
-    let removed = line.does(&["application", "remove-ca", id, &sha256(&one)]);
+    let removed = line.succeeds(&["application", "remove-ca", id, &sha256(&one)]);
     assert_eq!(held(removed), [n.clone(), j.clone()]);
     line.fails(1, "no authority", &["application", "remove-ca", id, &one_file]);
 
-    let updated = line.does(&["application", "update", id, "--description", "d"]);
+    let updated = line.succeeds(&["application", "update", id, "--description", "d"]);
     assert_eq!((&updated["displayName"], &updated["description"]), (&json!("apps"), &json!("d")));
     line.fails(64, "--name", &["application", "update", id]);
-    let list = line.does(&["application", "list"]);
+    let list = line.succeeds(&["application", "list"]);
     assert_eq!(list.as_array().map(Vec::len), Some(1));
     assert_eq!(held(list[0].clone()), [n, j]);
-    // The two kinds are two lists.
-    assert_eq!(line.does(&["list"]), json!([]));
-    assert_eq!(line.does(&["application", "delete", id]), json!({ "deleted": id }));
+    // Device and application configurations are separate lists.
+    assert_eq!(line.succeeds(&["list"]), json!([]));
+    assert_eq!(line.succeeds(&["application", "delete", id]), json!({ "deleted": id }));
     line.fails(1, "404", &["application", "get", id]);
     for (files, roots) in [(vec![&root_file, &next_file], "2 of"), (vec![&one_file], "0 of")] {
         let mut arguments = create[..4].to_vec();
@@ -137,7 +137,7 @@ async fn the_trust_of_applications_is_administered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_is_told_before_anything_is_sent() {
+async fn rejects_bad_input_before_sending() {
     let directory = Misbehaving::start().await;
     let line = Line::to(&directory.url);
     let root = Ca::root("root");
@@ -181,7 +181,7 @@ async fn what_is_wrong_is_told_before_anything_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn those_who_add_at_once_lose_nothing() {
+async fn concurrent_additions_are_all_kept() {
     let server = Server::start().await;
     let line = Line::to(&server.url);
     let id = server.configuration("fleet", json!([])).await;
@@ -204,9 +204,9 @@ async fn those_who_add_at_once_lose_nothing() {
     assert_eq!(held, added);
 }
 
-/// As Microsoft's answers: no entity tags, computed members, lists that may be shortened.
+/// Like Microsoft's directory: no entity tags, computed members, lists that may be shortened.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_without_entity_tags_is_changed_with_care() {
+async fn detects_conflicts_without_entity_tags() {
     let directory = Misbehaving::start().await;
     let line = Line::to(&directory.url);
     let (old, new, others) = (Ca::root("old"), Ca::root("new"), Ca::root("others"));
@@ -228,14 +228,14 @@ async fn a_directory_without_entity_tags_is_changed_with_care() {
         patches.map(|seen| serde_json::from_str(&seen.body).expect("JSON")).collect()
     };
 
-    // A PATCH may be answered with 204 and nothing.
+    // The response to a PATCH may be an empty 204.
     let (before, after) = (object(&[element(&old)]), object(&[element(&old), element(&new)]));
     directory.answer(move |seen, number| match (seen.head.starts_with("patch "), number) {
         (true, _) => Reply::Plain(204, "", Vec::new()),
         (false, 0) => before.clone(),
         (false, _) => after.clone(),
     });
-    let now = line.does(&["add-ca", ID, &file]);
+    let now = line.succeeds(&["add-ca", ID, &file]);
     assert_eq!(now["certificateAuthorities"].as_array().map(Vec::len), Some(2));
     let sent = patched(&directory.seen());
     let list = sent[0]["certificateAuthorities"].as_array().expect("a list");
@@ -248,7 +248,7 @@ async fn a_directory_without_entity_tags_is_changed_with_care() {
     assert_eq!((list.len(), &list[0]), (2, &kept));
     assert_eq!(list[1]["certificate"], json!(new.base64()));
 
-    // Somebody else has written in between: it is told.
+    // A concurrent change is reported.
     let before = object(&[element(&old)]);
     let overwritten = object(&[element(&old), element(&others)]);
     directory.answer(move |seen, number| match (seen.head.starts_with("patch "), number) {
@@ -265,7 +265,7 @@ async fn a_directory_without_entity_tags_is_changed_with_care() {
     line.fails(1, "shortens an authority", &["add-ca", ID, &file]);
     assert_eq!(patched(&directory.seen()), Vec::<Value>::new());
 
-    // What Graph says is passed on, with what its support asks for.
+    // Graph's error is printed with the request id that its support asks for.
     directory.answer(|_, _| {
         let error = json!({"error": {"code": "Authorization_RequestDenied", "message":
             "Insufficient privileges to complete the operation."}});
@@ -276,7 +276,7 @@ async fn a_directory_without_entity_tags_is_changed_with_care() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_import_tells_what_is_registered_for_somebody_else() {
+async fn an_import_reports_devices_of_other_configurations() {
     let server = Server::start().await;
     let line = Line::to(&server.url);
     let (ours, theirs) =
@@ -284,36 +284,36 @@ async fn an_import_tells_what_is_registered_for_somebody_else() {
     let (ours, also_ours) =
         (template(&server, Some(&ours)).await, template(&server, Some(&ours)).await);
     let theirs_template = template(&server, Some(&theirs)).await;
-    let nobodys = template(&server, None).await;
+    let no_configurations = template(&server, None).await;
     device(&server, &also_ours, "urn:d:1").await;
     device(&server, &theirs_template, "urn:d:2").await;
-    device(&server, &nobodys, "urn:d:3").await;
+    device(&server, &no_configurations, "urn:d:3").await;
     let file = line.file(
         "fleet",
         b"\xef\xbb\xbfurn:d:0\r\nurn:d:1\nurn:d:2\n\xff\nurn:d:3\nurn:d:4 \nURN:D:0",
     );
     let done = line.run(&["device", "import", &file, "--template", &ours]);
     assert_eq!(done.exit, 1);
-    // Letter case makes another name; a blank at the end makes none that a certificate could have.
-    assert_eq!(done.json, json!({"made": 2, "registeredAlready": 1, "failed": 4}), "{}", done.told);
-    for told in [
+    // Names differ by letter case; no certificate can have a name that ends with a blank.
+    assert_eq!(done.json, json!({"made": 2, "registeredAlready": 1, "failed": 4}), "{}", done.stderr);
+    for part in [
         "line 2: `urn:d:1` is registered already",
         &format!("line 3: `urn:d:2`: it is registered already, but for configuration {theirs}"),
         "line 4: it is not UTF-8",
         "line 5: `urn:d:3`: it is registered already, but for no configuration",
         "line 6: `urn:d:4 `: ",
     ] {
-        assert!(done.told.contains(told), "{} has no `{told}`", done.told);
+        assert!(done.stderr.contains(part), "{} has no `{part}`", done.stderr);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_import_stops_where_nothing_comes_of_it() {
+async fn an_import_stops_when_the_directory_refuses_requests() {
     let directory = Misbehaving::start().await;
     let line = Line::to(&directory.url);
     let names: String = (0..2000).map(|n| format!("urn:d:{n}\n")).collect();
     let file = line.file("fleet", names.as_bytes());
-    // One at a time, the line is known; several at a time, any of the ten may be the slow one.
+    // Without concurrency the line is known; otherwise any of the ten may be the slow one.
     for (put_off, why, parallel, firsts) in [
         (Reply::Plain(503, "retry-after: 3600\r\n", Vec::new()), "503", "1", 11..=11),
         (Reply::Plain(429, "retry-after: 3600\r\n", Vec::new()), "429", "4", 1..=11),
@@ -327,35 +327,35 @@ async fn an_import_stops_where_nothing_comes_of_it() {
             true => put_off.clone(),
         });
         let done = line.run(&import);
-        assert_eq!((done.exit, &done.json), (1, &Value::Null), "{}", done.told);
+        assert_eq!((done.exit, &done.json), (1, &Value::Null), "{}", done.stderr);
         assert!(directory.seen().len() < 30, "{} requests", directory.seen().len());
-        assert!(done.told.contains("stopped: ") && done.told.contains(" made, "), "{}", done.told);
-        // From the first line that is not known to be done: all before it were sent.
-        let (_, after) = done.told.split_once("`--from ").expect("where to go on");
+        assert!(done.stderr.contains("stopped: ") && done.stderr.contains(" made, "), "{}", done.stderr);
+        // It continues from the first unfinished line: all lines before it were sent.
+        let (_, after) = done.stderr.split_once("`--from ").expect("the line to continue from");
         let from = after.split('`').next().expect("a line");
         let first: usize = from.parse().expect("a number");
-        assert!(firsts.contains(&first), "{}", done.told);
+        assert!(firsts.contains(&first), "{}", done.stderr);
         let sent = directory.seen();
         for name in (0..first - 1).map(|n| format!("urn:d:{n}\"")) {
-            assert!(sent.iter().any(|seen| seen.body.contains(&name)), "{name} was left out");
+            assert!(sent.iter().any(|seen| seen.body.contains(&name)), "{name} was not sent");
         }
         directory.answer(|seen, _| match seen.head.starts_with("post ") {
             false => Reply::json(&json!({ "id": ID, "mutualTlsOauthConfigurationId": null })),
             true => Reply::json(&json!({ "id": ID })),
         });
-        let rest = line.does(&[&import[..], &["--from", from]].concat());
+        let rest = line.succeeds(&[&import[..], &["--from", from]].concat());
         assert_eq!(rest["made"], json!(2000 - first + 1));
         let again = directory.seen();
         let posts: Vec<_> = again.iter().filter(|seen| seen.head.starts_with("post ")).collect();
         assert!(posts.iter().any(|seen| seen.body.contains(&format!("urn:d:{}\"", first - 1))));
         assert!(!posts.iter().any(|seen| seen.body.contains(&format!("urn:d:{}\"", first - 2))));
-        assert!(done.told.contains(why), "{}", done.told);
+        assert!(done.stderr.contains(why), "{}", done.stderr);
     }
 }
 
-/// Graph's sentence is the same for all that can be wrong with a property: the rest is in its details.
+/// Graph's message is the same for every fault of a property: the reason is in the details.
 #[tokio::test(flavor = "multi_thread")]
-async fn why_the_directory_refuses_is_told() {
+async fn prints_the_details_of_an_error() {
     let server = Server::start().await;
     let line = Line::to(&server.url);
     let long = "x".repeat(300);

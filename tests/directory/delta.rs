@@ -1,4 +1,4 @@
-//! `devices/delta`: what readers who follow the devices are told.
+//! `devices/delta`: responses to readers that follow the devices.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,18 +7,18 @@ use anchorgate::store::Store;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::support::{ADMIN, D, M, Server, T, answer, device, template};
+use crate::support::directory::{ADMIN, D, M, Server, T, answer, device, template};
 
 const ANNOTATION: &str = "@anchorgate.mutualTlsOauthConfigurationId";
 
-/// A gateway's view of the devices: by id, what it was last told.
+/// A gateway's view of the devices: the last received object by id.
 #[derive(Default)]
 struct Reader {
     devices: BTreeMap<String, Value>,
     link: String,
     pages: usize,
-    /// Answers of the last round.
-    told: usize,
+    /// Number of objects in the last round.
+    received: usize,
 }
 
 impl Reader {
@@ -26,15 +26,15 @@ impl Reader {
         Self { link: format!("{}{D}/delta{query}", server.url), ..Self::default() }
     }
 
-    /// One round: until there is a link for the next.
+    /// One round: reads pages until a delta link is returned.
     async fn follow(&mut self, server: &Server) {
-        (self.pages, self.told) = (0, 0);
+        (self.pages, self.received) = (0, 0);
         loop {
             let (status, page) = answer(server.client.get(&self.link).bearer_auth(ADMIN)).await;
             assert_eq!(status, 200, "{page}");
             self.pages += 1;
             for object in page["value"].as_array().expect("a list") {
-                self.told += 1;
+                self.received += 1;
                 let id = object["id"].as_str().expect("an id").to_owned();
                 match object.get("@removed") {
                     Some(why) => {
@@ -57,7 +57,7 @@ impl Reader {
 }
 
 #[tokio::test]
-async fn a_reader_is_told_of_everything_once_and_then_of_changes() {
+async fn a_reader_gets_everything_once_and_then_changes() {
     let server = Server::start().await;
     let configuration = server.configuration("fleet", json!([])).await;
     let of = [template(&server, Some(&configuration)).await, template(&server, None).await];
@@ -68,7 +68,7 @@ async fn a_reader_is_told_of_everything_once_and_then_of_changes() {
     assert_eq!(server.delete(&format!("{D}/{}", ids[9])).await, 204);
     let mut reader = Reader::new(&server, "?$select=accountEnabled,physicalIds&$top=4");
     reader.follow(&server).await;
-    assert_eq!((reader.devices.len(), reader.told, reader.pages), (9, 9, 3));
+    assert_eq!((reader.devices.len(), reader.received, reader.pages), (9, 9, 3));
     for (n, id) in ids[..9].iter().enumerate() {
         let wanted = json!({
             "id": id, "accountEnabled": true, "physicalIds": [format!("[EXTID]:urn:device:{n}")],
@@ -77,17 +77,17 @@ async fn a_reader_is_told_of_everything_once_and_then_of_changes() {
         assert_eq!(reader.devices[id], wanted);
     }
     reader.follow(&server).await;
-    assert_eq!((reader.told, reader.pages), (0, 1));
+    assert_eq!((reader.received, reader.pages), (0, 1));
 
     let disable = json!({"accountEnabled": false});
     assert_eq!(server.patch(&format!("{D}/{}", ids[2]), &disable).await.0, 204);
     assert_eq!(server.delete(&format!("{D}/{}", ids[3])).await, 204);
     assert_eq!(server.delete(&format!("{D}/{}", ids[4])).await, 204);
     device(&server, &of[0], "urn:device:4").await;
-    // Nothing of this concerns devices.
+    // This change does not concern devices.
     server.configuration("other", json!([])).await;
     reader.follow(&server).await;
-    assert_eq!(reader.told, 4);
+    assert_eq!(reader.received, 4);
     assert_eq!(reader.devices[&ids[2]]["accountEnabled"], false);
     assert_eq!(reader.devices.len(), 8);
     let (_, list) = server.get(&format!("{D}?$select=id,accountEnabled,physicalIds")).await;
@@ -97,7 +97,7 @@ async fn a_reader_is_told_of_everything_once_and_then_of_changes() {
     }
     assert_eq!(reader.devices.values().cloned().collect::<Vec<_>>(), list);
 
-    // Whole objects where nothing is selected; and only what is new, for who asks for that.
+    // Without `$select` objects are complete; with `latest` only later changes are returned.
     let mut whole = Reader::new(
         &server,
         "/microsoft.graph.delta()".trim_start_matches("/microsoft.graph.delta()"),
@@ -107,14 +107,14 @@ async fn a_reader_is_told_of_everything_once_and_then_of_changes() {
     assert!(object.len() == 17 && object.contains_key("alternativeSecurityIds"));
     let mut new = Reader::new(&server, "?$deltatoken=latest");
     new.follow(&server).await;
-    assert_eq!(new.told, 0);
+    assert_eq!(new.received, 0);
     device(&server, &of[0], "urn:device:10").await;
     new.follow(&server).await;
-    assert_eq!(new.told, 1);
+    assert_eq!(new.received, 1);
 }
 
 #[tokio::test]
-async fn what_changes_during_the_first_round_is_not_missed() {
+async fn changes_during_the_first_round_are_not_missed() {
     let server = Server::start().await;
     let template = template(&server, None).await;
     let mut ids = Vec::new();
@@ -131,7 +131,7 @@ async fn what_changes_during_the_first_round_is_not_missed() {
             .collect::<Vec<_>>()
     };
     assert_eq!(seen(&page), ids[..3]);
-    // One that was told, one that was not, one that goes, one that comes.
+    // One device that was returned, one that was not, one removal and one addition.
     let disable = json!({"accountEnabled": false});
     for id in [&ids[0], &ids[4]] {
         assert_eq!(server.patch(&format!("{D}/{id}"), &disable).await.0, 204);
@@ -152,10 +152,10 @@ async fn what_changes_during_the_first_round_is_not_missed() {
 }
 
 #[tokio::test]
-async fn a_reader_who_is_too_late_or_elsewhere_begins_again() {
+async fn unknown_and_expired_tokens_restart_the_enumeration() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(&folder.path().join("directory.redb")).await.expect("a store");
-    let server = Server::on(store.remembering(2)).await;
+    let server = Server::on(store.with_kept_removals(2)).await;
     let template = template(&server, None).await;
     let mut ids = Vec::new();
     for n in 0..5 {
@@ -184,10 +184,10 @@ async fn a_reader_who_is_too_late_or_elsewhere_begins_again() {
         assert_eq!((status, &error["error"]["code"]), (410, &json!("syncStateNotFound")), "{link}");
         assert_eq!(location.expect("a location"), format!("{}{D}/delta", server.url).as_str());
     }
-    let mut anew = Reader::new(&server, "?$select=id");
-    anew.follow(&server).await;
-    assert_eq!(anew.devices.len(), 2);
-    for bad in [format!("{}&$select=id", anew.link), format!("{}&$top=5", anew.link)] {
+    let mut restarted = Reader::new(&server, "?$select=id");
+    restarted.follow(&server).await;
+    assert_eq!(restarted.devices.len(), 2);
+    for bad in [format!("{}&$select=id", restarted.link), format!("{}&$top=5", restarted.link)] {
         assert_eq!(gone(&bad).await.0, 400, "{bad}");
     }
     for bad in
@@ -208,7 +208,7 @@ async fn a_reader_can_wait_for_a_device_to_change() {
     let poll = |wait: &'static str| {
         server.client.get(&reader.link).bearer_auth(ADMIN).header("prefer", wait).send()
     };
-    let told = async |response: Result<Response, reqwest::Error>| {
+    let received = async |response: Result<Response, reqwest::Error>| {
         let response = response.expect("an answer");
         assert_eq!(
             (response.status(), &response.headers()["preference-applied"]),
@@ -218,21 +218,21 @@ async fn a_reader_can_wait_for_a_device_to_change() {
         assert!(page["@odata.deltaLink"].is_string());
         page["value"].as_array().map(Vec::len)
     };
-    assert_eq!(told(poll("wait=0").await).await, Some(0));
-    assert_eq!(told(poll("wait=1").await).await, Some(0), "nothing has changed within the time");
+    assert_eq!(received(poll("wait=0").await).await, Some(0));
+    assert_eq!(received(poll("wait=1").await).await, Some(0), "no change within the time");
     let waiting = tokio::spawn(poll("wait=20"));
     tokio::task::yield_now().await;
-    // A change of something else is none; what is waited for comes after it.
+    // A change of another collection does not end the wait.
     server.configuration("fleet", json!([])).await;
     let before = Instant::now();
     assert_eq!(server.patch(&format!("{D}/{id}"), &json!({"accountEnabled": false})).await.0, 204);
-    assert_eq!(told(waiting.await.expect("ended")).await, Some(1));
+    assert_eq!(received(waiting.await.expect("ended")).await, Some(1));
     assert!(before.elapsed() < Duration::from_secs(10));
-    assert_eq!(told(poll("wait=20").await).await, Some(1), "what has changed is not waited for");
+    assert_eq!(received(poll("wait=20").await).await, Some(1), "an earlier change is returned at once");
 }
 
 #[tokio::test]
-async fn a_device_that_changes_does_not_wake_the_readers_of_trust() {
+async fn device_changes_do_not_wake_trust_readers() {
     let server = Server::start().await;
     server.configuration("fleet", json!([])).await;
     let template = template(&server, None).await;

@@ -6,13 +6,13 @@ use anchorgate::x509::certificate::Fingerprint;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{D, M, Server, T, answer, device, template, template_body};
+use crate::support::directory::{D, M, Server, T, answer, device, template, template_body};
 
 const ABSENT: &str = "00000000-0000-4000-8000-000000000000";
 const ANNOTATION: &str = "@anchorgate.mutualTlsOauthConfigurationId";
 
 #[tokio::test]
-async fn a_template_lives_as_the_documents_say() {
+async fn a_template_follows_the_documented_life_cycle() {
     let server = Server::start().await;
     let configuration = server.configuration("fleet", json!([])).await;
     let response =
@@ -52,7 +52,7 @@ async fn a_template_lives_as_the_documents_say() {
     let count = server.ask(Method::GET, &format!("{T}/$count")).send().await.expect("an answer");
     assert_eq!(count.text().await.expect("text"), "2");
 
-    // What is used is not deleted: the configuration by its template, the template by its device.
+    // Objects in use are not deleted: a configuration with a template, a template with a device.
     let (status, error) = answer(server.ask(Method::DELETE, &format!("{M}/{configuration}"))).await;
     assert_eq!((status, &error["error"]["code"]), (400, &json!("Request_BadRequest")));
     assert!(error["error"]["message"].as_str().is_some_and(|message| message.contains(id)));
@@ -65,7 +65,7 @@ async fn a_template_lives_as_the_documents_say() {
 }
 
 #[tokio::test]
-async fn a_template_names_a_configuration_that_is_there_or_another_tenants() {
+async fn a_template_names_an_existing_or_a_foreign_configuration() {
     let server = Server::start().await;
     let (status, error) = server.post(T, &template_body(Some(ABSENT))).await;
     assert_eq!(status, 400, "{error}");
@@ -74,7 +74,7 @@ async fn a_template_names_a_configuration_that_is_there_or_another_tenants() {
     foreign["mutualTlsOauthConfigurationTenantId"] = ABSENT.into();
     let (status, made) = server.post(T, &foreign).await;
     assert_eq!(status, 201, "{made}");
-    // One that is here is referred to also when its tenant is said.
+    // A local configuration counts as a reference even if the tenant is given.
     let configuration = server.configuration("fleet", json!([])).await;
     foreign["mutualTlsOauthConfigurationId"] = json!(configuration);
     assert_eq!(server.post(T, &foreign).await.0, 201);
@@ -83,7 +83,7 @@ async fn a_template_names_a_configuration_that_is_there_or_another_tenants() {
 }
 
 #[tokio::test]
-async fn a_device_lives_as_the_documents_say() {
+async fn a_device_follows_the_documented_life_cycle() {
     let server = Server::start().await;
     let configuration = server.configuration("fleet", json!([])).await;
     let template = template(&server, Some(&configuration)).await;
@@ -123,7 +123,7 @@ async fn a_device_lives_as_the_documents_say() {
     let by_key = format!("{D}(deviceId='{}')", read["deviceId"].as_str().expect("an id"));
     assert_eq!(server.get(&by_key).await.1["id"], json!(id));
 
-    // Read, change, write back; and as little as one member.
+    // Read, change and write back the whole object; then one member only.
     let mut changed = read.clone();
     changed["accountEnabled"] = true.into();
     assert_eq!(server.patch(&path, &changed).await, (204, Value::Null));
@@ -136,7 +136,7 @@ async fn a_device_lives_as_the_documents_say() {
     let late = server.ask(Method::PATCH, &path).header("if-match", stale);
     assert_eq!(answer(late.json(&json!({"accountEnabled": true}))).await.0, 412);
 
-    // Its name is its own in the whole directory, until it is gone.
+    // A device's name is unique in the whole directory until the device is deleted.
     let (status, error) = server.post(&create, &body).await;
     assert_eq!((status, &error["error"]["code"]), (400, &json!("Request_BadRequest")));
     let message = error["error"]["message"].as_str().expect("text");
@@ -198,7 +198,7 @@ async fn devices_are_listed_filtered_and_counted() {
     for bad in ["$filter=model eq 'Camera'", "$filter=accountEnabled eq maybe", "$orderby=id"] {
         assert_eq!(found(bad).await.0, 400, "{bad}");
     }
-    // A page of what is looked up by name goes on like any other.
+    // Results of a search by name are paged like any others.
     let (_, list) = server
         .get(&format!("{D}?$top=1&$filter=displayName in ('urn:device:5','urn:device:3')"))
         .await;
@@ -248,9 +248,9 @@ async fn devices_are_listed_filtered_and_counted() {
     assert_eq!(server.get(&format!("{T}/{ABSENT}/deviceInstances")).await.0, 404);
 }
 
-/// A search is bounded; what it has not come to is on the next pages.
+/// A search is bounded; later pages have the rest.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_search_that_finds_little_ends_and_goes_on() {
+async fn a_search_is_bounded_and_continues_on_the_next_page() {
     const DEVICES: usize = 2_100;
     let server = std::sync::Arc::new(Server::start().await);
     let template = template(&server, None).await;
@@ -272,7 +272,7 @@ async fn a_search_that_finds_little_ends_and_goes_on() {
     loop {
         let (status, page) = server.get(&next).await;
         assert_eq!(status, 200, "{page}");
-        assert!(pages > 0 || page["@odata.count"] == 1, "a count is of all: {page}");
+        assert!(pages > 0 || page["@odata.count"] == 1, "the count covers all pages: {page}");
         pages += 1;
         found.extend(page["value"].as_array().expect("a list").iter().map(|d| d["id"].clone()));
         match page["@odata.nextLink"].as_str() {
@@ -284,7 +284,7 @@ async fn a_search_that_finds_little_ends_and_goes_on() {
 }
 
 #[tokio::test]
-async fn owners_are_nobody_and_it_is_said() {
+async fn owners_are_empty_and_cannot_be_added() {
     let server = Server::start().await;
     let owners = format!("{T}/{}/owners", template(&server, None).await);
     assert_eq!(server.get(&owners).await.1["value"], json!([]));
@@ -328,7 +328,7 @@ async fn bad_bodies_store_nothing() {
     ] {
         for (method, path) in [(Method::POST, T), (Method::POST, &*create), (Method::PATCH, &*path)]
         {
-            // A PATCH of nothing, or of null under an unknown name, asks for nothing.
+            // A PATCH with no members, or with null under an unknown name, changes nothing.
             if method == Method::PATCH && matches!(body, "{}" | r#"{"externalDeviceId":null}"#) {
                 continue;
             }
@@ -342,14 +342,14 @@ async fn bad_bodies_store_nothing() {
 }
 
 #[tokio::test]
-async fn callers_do_what_their_permissions_say() {
+async fn permissions_are_enforced() {
     use Permission::*;
     let token = |name: &str, permissions: &[Permission]| StaticToken {
         name: name.into(),
         sha256: Fingerprint::of(name.as_bytes()).0,
         permissions: permissions.to_vec(),
     };
-    let mut config: Config = crate::support::config();
+    let mut config: Config = crate::support::directory::config();
     config.tokens.extend([
         token("reads devices", &[DeviceRead]),
         token("reads templates", &[TemplateRead]),
@@ -413,8 +413,8 @@ async fn callers_do_what_their_permissions_say() {
             );
         }
     }
-    let nobody =
+    let anonymous =
         server.client.get(format!("{}{delta}", server.url)).send().await.expect("an answer");
-    assert_eq!(nobody.status(), 401);
-    assert!(nobody.headers().contains_key("www-authenticate"));
+    assert_eq!(anonymous.status(), 401);
+    assert!(anonymous.headers().contains_key("www-authenticate"));
 }

@@ -1,4 +1,4 @@
-//! A full disk, and callers who go away.
+//! Full disks and disconnected callers.
 
 use std::pin::pin;
 use std::process::{Command, Stdio};
@@ -7,17 +7,16 @@ use std::time::Duration;
 
 use anchorgate::directory::Directory;
 use anchorgate::store::{Collection, Store};
-use axum::body::Body;
-use axum::http::Request;
 use futures_util::poll;
+use hyper::Request;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{ADMIN, Ca, M, Server, ca_params, config, configuration};
+use crate::support::directory::{ADMIN, Ca, M, Server, ca_params, config, configuration};
 
-/// A child process serves a directory whose file may not grow past a limit, as on a full disk.
+/// A child process serves a directory whose file cannot grow past a limit, like on a full disk.
 #[test]
-fn a_full_disk_is_said_and_loses_nothing() {
+fn a_full_disk_is_503_and_loses_nothing() {
     const CHILD: &str = "ANCHORGATE_TEST_FULL_DISK";
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     if std::env::var_os(CHILD).is_some() {
@@ -47,7 +46,7 @@ fn a_full_disk_is_said_and_loses_nothing() {
             assert!(!made.is_empty());
             for id in &made {
                 let path = format!("{M}/{}", id.as_str().expect("an id"));
-                assert_eq!(server.get(&path).await.0, 200, "{id} was answered and is lost");
+                assert_eq!(server.get(&path).await.0, 200, "{id} was acknowledged and is lost");
             }
         });
         return;
@@ -56,7 +55,7 @@ fn a_full_disk_is_said_and_loses_nothing() {
     let status = Command::new("bash")
         .args(["-c", limited])
         .arg(std::env::current_exe().expect("this test"))
-        .args(["--exact", "durability::a_full_disk_is_said_and_loses_nothing", "--nocapture"])
+        .args(["--exact", "durability::a_full_disk_is_503_and_loses_nothing", "--nocapture"])
         .env(CHILD, "1")
         .stdout(Stdio::null())
         .status()
@@ -64,10 +63,10 @@ fn a_full_disk_is_said_and_loses_nothing() {
     assert!(status.success());
 }
 
-/// What was changed for a caller who did not wait for the answer is in the audit log all the same.
+/// A change is in the audit log even if the caller did not wait for the response.
 #[tokio::test]
-async fn a_change_is_audited_whoever_goes_away() {
-    // For the whole process: what one thread alone listens to may be taken for nobody's.
+async fn a_change_is_audited_if_the_caller_disconnects() {
+    // The subscriber is global: with one per thread, callsites may be cached as disabled.
     tracing_subscriber::fmt().with_ansi(false).with_writer(|| Log).init();
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(&folder.path().join("directory.redb")).await.expect("a store");
@@ -76,22 +75,25 @@ async fn a_change_is_audited_whoever_goes_away() {
     let request = Request::post(M).header("authorization", format!("Bearer {ADMIN}"));
     let mut changes = store.changes();
     {
-        let answer = pin!(served.answer(request.body(Body::from(body)).expect("a request")));
-        assert!(poll!(answer).is_pending(), "the disk is still written");
+        let answer = pin!(served.answer(request.body(body).expect("a request")));
+        assert!(poll!(answer).is_pending(), "the write is still running");
     }
     const KIND: Collection = Collection::MutualTlsOauthConfigurations;
     changes.wait_for(|now| now.of(KIND) > 0).await.expect("open");
     let stored = store.list(KIND, None, 1).await.expect("a list");
-    let line = format!("mutualTlsOauthConfiguration `{}`: create by `admin`", stored[0].id);
-    let told = async {
+    let line = format!(
+        "action=\"create\" actor=\"admin\" object_type=\"mutualTlsOauthConfiguration\" object=\"{}\"",
+        stored[0].id
+    );
+    let logged = async {
         while !Log::text().contains(&line) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), told).await.expect("audited");
+    tokio::time::timeout(Duration::from_secs(10), logged).await.expect("audited");
 }
 
-/// What is logged in this process.
+/// The log of this process.
 struct Log;
 
 static LOGGED: Mutex<Vec<u8>> = Mutex::new(Vec::new());

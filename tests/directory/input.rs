@@ -1,4 +1,4 @@
-//! Bodies that are not as they should be: an error that names the property, and nothing stored.
+//! Invalid bodies: an error names the property, and nothing is stored.
 
 use std::io::Write;
 
@@ -8,10 +8,10 @@ use rcgen::{IsCa, KeyUsagePurpose};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{ADMIN, Ca, M, Server, answer, ca_params, configuration, leaf_params};
+use crate::support::directory::{ADMIN, Ca, M, Server, answer, ca_params, configuration, leaf_params};
 
 #[tokio::test]
-async fn what_is_no_authority_is_refused_and_nothing_is_stored() {
+async fn invalid_authorities_are_rejected_and_not_stored() {
     let server = Server::start().await;
     let (root, inter) = (Ca::root("root"), Ca::root("root").intermediate("intermediate"));
     let mut no_sign = ca_params("no keyCertSign");
@@ -166,7 +166,7 @@ async fn gzip_bodies_are_read_within_the_limit() {
     assert_eq!(send("gzip", gzip(&good)).await.0, 201);
     assert_eq!(send("br", gzip(&good)).await.0, 415);
     assert_eq!(send("gzip", good.into_bytes()).await.0, 400);
-    // A megabyte of bomb is not inflated further than a body may be long.
+    // A compression bomb is not inflated beyond the body limit.
     let bomb = format!("{{\"displayName\":\"{}\"}}", "x".repeat(50 * 1024 * 1024));
     let packed = gzip(&bomb);
     assert!(packed.len() < 100_000);
@@ -174,11 +174,11 @@ async fn gzip_bodies_are_read_within_the_limit() {
 }
 
 #[tokio::test]
-async fn answers_are_packed_for_who_can_unpack_them() {
+async fn responses_are_compressed_on_request() {
     let server = Server::start().await;
     let roots = ["a", "b", "c"].map(|name| Ca::root(name).element(true));
     server.configuration("fleet", json!(roots)).await;
-    // A client that leaves the bytes as they come.
+    // A client that does not decompress.
     let client = reqwest::Client::builder().no_gzip().build().expect("a client");
     let coding = async |accepted: &str| {
         let request = client.get(format!("{}{M}", server.url)).bearer_auth(ADMIN);
@@ -196,10 +196,10 @@ async fn answers_are_packed_for_who_can_unpack_them() {
     assert!(!coding("gzip;q=0").await.0);
 }
 
-/// What command lines and editors make of bodies, and Graph takes: a byte order mark (Windows PowerShell's
-/// files), and base64 in lines (`base64`, `openssl base64`).
+/// Variants that command lines and editors produce and Graph accepts: a byte order mark (files of Windows
+/// PowerShell) and base64 in lines (`base64`, `openssl base64`).
 #[tokio::test]
-async fn what_scripts_write_is_taken() {
+async fn accepts_byte_order_marks_and_wrapped_base64() {
     let server = Server::start().await;
     let root = Ca::root("root");
     let wrapped = |end: &str| {
@@ -218,9 +218,9 @@ async fn what_scripts_write_is_taken() {
     }
 }
 
-/// An address is fetched by others than us, too: what one reader mends silently, another one cannot read.
+/// Addresses are also fetched by other software: what one reader repairs silently, another cannot read.
 #[tokio::test]
-async fn an_address_is_taken_as_it_is_or_not_at_all() {
+async fn addresses_are_stored_unchanged_or_rejected() {
     let server = Server::start().await;
     for bad in [
         " http://pki.example/a.crl",

@@ -1,12 +1,7 @@
-//! The directory as its clients see it: over HTTP, with Graph's statuses, shapes and errors.
+//! The directory over HTTP, with Graph's statuses, shapes and errors.
 
-#[path = "../support/directory.rs"]
-#[allow(dead_code)]
+#[path = "../support/mod.rs"]
 mod support;
-
-#[path = "../support/misbehaving.rs"]
-#[allow(dead_code, reason = "other tests use the rest of it")]
-mod misbehaving;
 
 mod administrators;
 mod bounds;
@@ -16,18 +11,19 @@ mod devices;
 mod durability;
 mod input;
 mod permissions;
-mod traps;
+mod protocol;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use support::{A, ADMIN, Ca, M, READER, Server, answer, configuration};
 use tokio::task::JoinSet;
 
+use crate::support::directory::{A, ADMIN, Ca, M, READER, Server, answer, configuration};
+
 #[tokio::test]
-async fn a_configuration_lives_as_the_documents_say() {
+async fn a_configuration_follows_the_documented_life_cycle() {
     let server = Server::start().await;
     let (root, other) = (Ca::root("root"), Ca::root("other"));
     let mut body = configuration("fleet", json!([root.element(true)]));
@@ -54,7 +50,7 @@ async fn a_configuration_lives_as_the_documents_say() {
     let ski = authority["issuerSki"].as_str().expect("a key identifier");
     assert!(ski.len() == 40 && ski.chars().all(|c| c.is_ascii_digit() || c.is_ascii_uppercase()));
 
-    // Read, change, write the whole: with every read-only member sent back.
+    // Read, change and write back the whole object, including its read-only members.
     let mut changed = server.get(&format!("{M}/{id}")).await.1;
     changed["displayName"] = "fleet 2".into();
     changed["certificateAuthorities"].as_array_mut().expect("a list").push(other.element(true));
@@ -63,7 +59,7 @@ async fn a_configuration_lives_as_the_documents_say() {
     assert_eq!(patched["certificateAuthorities"].as_array().map(Vec::len), Some(2));
     assert_eq!(patched["certificateAuthorities"][0], made["certificateAuthorities"][0]);
 
-    // A PATCH of one member leaves the others; the other root of the paths is the same resource.
+    // A PATCH of one member leaves the others.  The path without `/directory` names the same resource.
     let short = format!("{}/{id}", M.replace("/directory", ""));
     let (_, patched) =
         server.patch(&short, &json!({"displayName": null, "display_name": null})).await;
@@ -176,7 +172,7 @@ async fn errors_have_graphs_shape() {
 }
 
 #[tokio::test]
-async fn callers_do_what_their_permissions_say() {
+async fn permissions_are_enforced() {
     let server = Server::start().await;
     let body = configuration("fleet", json!([]));
     let url = |path: &str| format!("{}{path}", server.url);
@@ -219,8 +215,8 @@ async fn two_administrators_do_not_mix_their_lists() {
     let fresh = server.get(&path).await.1["@odata.etag"].as_str().expect("a tag").to_owned();
     assert_eq!(conditional(&fresh).await.0, 200);
 
-    // Each writes two authorities of its own, again and again, all at once: every change is made, and
-    // what is stored and answered is one pair, never a mix.
+    // Each writer repeatedly stores two authorities of its own, concurrently with the others.  Every change
+    // succeeds, and the stored and returned authorities are always one pair.
     let pair = |n: usize| {
         let root = |half: &str| Ca::root(&format!("{n:02} {half}")).element(true);
         json!([root("a"), root("b")])
@@ -281,7 +277,7 @@ async fn application_configurations_hold_their_authorities() {
     let (status, added) = server.post(&inside, &inter.element(false)).await;
     assert_eq!(status, 201, "{added}");
     assert_eq!(server.post(&inside, &other.element(true)).await.0, 400, "a second root");
-    assert_eq!(server.post(&inside, &inter.element(false)).await.0, 400, "a twin");
+    assert_eq!(server.post(&inside, &inter.element(false)).await.0, 400, "a duplicate");
     let one = format!("{inside}/{}", added["id"].as_str().expect("an id"));
     assert_eq!(server.get(&one).await.1["certificate"], json!(inter.base64()));
     let renewed = root.intermediate("intermediate");
@@ -319,14 +315,14 @@ async fn a_reader_can_wait_for_a_change() {
     tokio::task::yield_now().await;
     let before = Instant::now();
     assert_eq!(server.patch(&format!("{M}/{id}"), &json!({"displayName": "new"})).await.0, 200);
-    let told = waiting.await.expect("ended").expect("an answer");
-    assert_eq!(told.status(), 200);
-    assert_ne!(told.headers()["etag"], tag.as_str());
-    assert_eq!(told.json::<Value>().await.expect("JSON")["value"][0]["displayName"], "new");
+    let response = waiting.await.expect("ended").expect("an answer");
+    assert_eq!(response.status(), 200);
+    assert_ne!(response.headers()["etag"], tag.as_str());
+    assert_eq!(response.json::<Value>().await.expect("JSON")["value"][0]["displayName"], "new");
     assert!(before.elapsed() < Duration::from_secs(10));
     assert_eq!(
         poll("wait=20").await.expect("an answer").status(),
         200,
-        "an old tag is not waited with"
+        "an outdated tag returns at once"
     );
 }

@@ -1,4 +1,4 @@
-//! Each of Graph's permissions, with all that it allows: nothing more, nothing less.
+//! Graph's permissions: each allows exactly its documented operations.
 
 use anchorgate::directory::Config;
 use anchorgate::directory::auth::{Permission, StaticToken};
@@ -6,7 +6,7 @@ use anchorgate::x509::certificate::Fingerprint;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{A, D, M, Server, T, answer};
+use crate::support::directory::{A, D, M, Server, T, answer};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum May {
@@ -24,7 +24,7 @@ enum May {
 
 use May::*;
 
-/// As the permissions reference and the pages of the operations have it.
+/// Allowed operations by the permissions reference and the pages of the operations.
 const TABLE: [(&str, &[May]); 11] = [
     ("MutualTlsOauthConfiguration.Read.All", &[ReadTrust]),
     ("MutualTlsOauthConfiguration.ReadWrite.All", &[ReadTrust, WriteTrust]),
@@ -41,7 +41,7 @@ const TABLE: [(&str, &[May]); 11] = [
 
 #[tokio::test]
 async fn each_permission_allows_what_graph_says_and_nothing_else() {
-    const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
+    const ABSENT: &str = "00000000-0000-4000-8000-000000000000";
     let token = |name: &str| StaticToken {
         name: name.into(),
         sha256: Fingerprint::of(name.as_bytes()).0,
@@ -50,8 +50,8 @@ async fn each_permission_allows_what_graph_says_and_nothing_else() {
     let names = TABLE.map(|(name, _)| name);
     let tokens = names.into_iter().chain(["none"]).map(token).collect();
     let server = Server::with(Config { tokens, ..Config::default() }).await;
-    let authorities = format!("{A}/{NOBODY}/trustedCertificateAuthorities");
-    let at = |path: &str| format!("{path}/{NOBODY}");
+    let authorities = format!("{A}/{ABSENT}/trustedCertificateAuthorities");
+    let at = |path: &str| format!("{path}/{ABSENT}");
     let requests = [
         (ReadTrust, Method::GET, M.to_owned()),
         (ReadTrust, Method::GET, M.replace("/directory", "")),
@@ -73,11 +73,11 @@ async fn each_permission_allows_what_graph_says_and_nothing_else() {
         (WriteApplications, Method::DELETE, at(&authorities)),
         (ReadTemplates, Method::GET, T.to_owned()),
         (ReadTemplates, Method::GET, at(T)),
-        (ReadTemplates, Method::GET, format!("{T}/{NOBODY}/owners")),
+        (ReadTemplates, Method::GET, format!("{T}/{ABSENT}/owners")),
         (CreateTemplates, Method::POST, T.to_owned()),
         (DeleteTemplates, Method::DELETE, at(T)),
-        (CreateDevices, Method::POST, format!("{T}/{NOBODY}/createDeviceFromTemplate")),
-        (ReadDevices, Method::GET, format!("{T}/{NOBODY}/deviceInstances")),
+        (CreateDevices, Method::POST, format!("{T}/{ABSENT}/createDeviceFromTemplate")),
+        (ReadDevices, Method::GET, format!("{T}/{ABSENT}/deviceInstances")),
         (ReadDevices, Method::GET, D.to_owned()),
         (ReadDevices, Method::GET, format!("{D}/$count")),
         (ReadDevices, Method::GET, format!("{D}/delta")),

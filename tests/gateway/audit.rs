@@ -1,4 +1,4 @@
-//! What the log says of decisions, and what it never says.
+//! Audit lines of decisions, and secrets that must not be logged.
 
 use std::io;
 use std::sync::{Mutex, Once};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{Gateway, now, peer};
 
-/// All that was logged in this process, as a collector gets it.
+/// The log of this process, as a log collector gets it.
 static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 struct Log;
@@ -28,7 +28,7 @@ impl io::Write for Log {
     }
 }
 
-/// Logs everything that our own code can say, and of others what the default filter lets through.
+/// Captures all log lines of this crate, and of others those that the default filter passes.
 pub(super) fn capture() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -63,21 +63,22 @@ async fn each_decision_is_one_audit_line_and_no_secret_is_logged() {
     let device = &domain.devices[1];
     let mut connection = gateway.connect(&gateway.device(domain, 1)).await;
     let issued = connection.token(&device.subject_id).await.expect("an answer");
-    let wrong = connection.token("nobody\r\nx: y").await.expect("an answer");
+    let wrong = connection.token("unknown\r\nx: y").await.expect("an answer");
     assert_eq!((issued.status.as_u16(), wrong.status.as_u16()), (200, 401));
 
     let lines = audited(&device.identity);
     let [first, second] = &lines[..] else { panic!("{lines:#?}") };
-    assert_eq!(first["decision"], "issued");
+    assert_eq!((&first["schema"], &first["event"]), (&1.into(), &"token".into()));
+    assert_eq!(first["outcome"], "issued");
     assert_eq!(first["subject"], *device.subject_id);
     assert_eq!(first["client_id"], *device.subject_id);
     assert_eq!(first["audience"], "https://api.quickstart.example");
     assert!(first["configuration"].is_string() && first["jti"].is_string(), "{first}");
     assert_eq!(
-        (&second["decision"], &second["refusal"]),
-        (&"invalid_client".into(), &"client_unknown".into())
+        (&second["outcome"], &second["error"], &second["refusal"]),
+        (&"refused".into(), &"invalid_client".into(), &"client_unknown".into())
     );
-    assert_eq!(second["client_id"], "nobody\u{fffd}\u{fffd}x: y");
+    assert_eq!(second["client_id"], "unknown\\u{d}\\u{a}x: y");
     for line in &lines {
         assert!(line["address"].as_str().is_some_and(|a| a.starts_with("127.0.0.1:")), "{line}");
         assert_eq!(line["connection"], first["connection"]);
@@ -91,13 +92,13 @@ async fn each_decision_is_one_audit_line_and_no_secret_is_logged() {
     let token = issued.body["access_token"].as_str().expect("a token");
     for secret in [token, &gateway.world.directory_token, &key, &signing] {
         assert!(secret.len() > 40 && !log.contains(secret), "a secret is logged");
-        // Nor a part of it that would be of use.
+        // Nor is a useful part of it.
         assert!(!log.contains(&secret[secret.len() - 40..]), "a part of a secret is logged");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_handshake_is_audited_with_its_code_and_where_it_came_from() {
+async fn a_refused_handshake_is_audited_with_code_and_address() {
     capture();
     let gateway = Gateway::start(&[SubjectField::SanIp], |text| text).await;
     let domain = gateway.domain(SubjectField::SanIp);
@@ -111,7 +112,7 @@ async fn a_refused_handshake_is_audited_with_its_code_and_where_it_came_from() {
     for version in [&TLS12, &TLS13] {
         for (shown, key) in [
             (peer::chain(&stranger.chain_pem), &stranger),
-            // Somebody else's certificate.
+            // Another device's certificate.
             (peer::chain(&device.chain_pem), &stranger),
             (crowd.clone(), &many),
         ] {
@@ -126,21 +127,22 @@ async fn a_refused_handshake_is_audited_with_its_code_and_where_it_came_from() {
         assert_eq!(lines.len(), 2, "one for each TLS version: {lines:#?}");
         for line in lines {
             assert_eq!(
-                (&line["event"], &line["decision"]),
+                (&line["event"], &line["outcome"]),
                 (&"handshake".into(), &"refused".into())
             );
             assert_eq!(line["refusal"], code, "{line}");
             assert!(line["detail"].is_string() && line["serial"].is_string(), "{line}");
-            let address = line["span"]["address"].as_str();
+            let address = line["address"].as_str();
             assert!(address.is_some_and(|a| a.starts_with("127.0.0.1:")), "{line}");
+            assert!(line["connection"].is_u64(), "{line}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_caller_of_the_directory_did_and_may_not_do_is_audited() {
+async fn directory_changes_and_refusals_are_audited() {
     capture();
-    let (token, name) = ("only to look", "someone who looks");
+    let (token, name) = ("read-only token", "reader");
     let sha256 = Fingerprint::of(token.as_bytes());
     let entry = format!(
         "[[directory.tokens]]\nname = \"{name}\"\nsha256 = \"{sha256}\"\n\
@@ -159,10 +161,15 @@ async fn what_a_caller_of_the_directory_did_and_may_not_do_is_audited() {
         .map(|line| serde_json::from_str::<Value>(line).expect("JSON"))
         .filter(|line| line["target"] == "audit")
         .collect();
-    let denied: Vec<_> = lines.iter().filter(|line| line["caller"] == name).collect();
+    let denied: Vec<_> = lines.iter().filter(|line| line["actor"] == name).collect();
     let [denied] = &denied[..] else { panic!("{denied:#?}") };
-    assert_eq!((&denied["action"], &denied["need"]), (&"deny".into(), &"WriteMutualTls".into()));
-    let created = lines.iter().find(|line| line["id"] == *made).expect("a line");
+    assert_eq!(
+        (&denied["event"], &denied["outcome"], &denied["permission"]),
+        (&"directory".into(), &"refused".into(), &"WriteMutualTls".into())
+    );
+    let created = lines.iter().find(|line| line["object"] == *made).expect("a line");
+    assert_eq!(created["outcome"], "changed");
+    assert_eq!(created["object_type"], "mutualTlsOauthConfiguration");
     assert_eq!(created["action"], "create");
     assert!(!log().contains(token));
 }

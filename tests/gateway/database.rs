@@ -1,4 +1,4 @@
-//! The directory in a database: for several replicas, over TLS, and dead.
+//! The directory in a database: replicas, TLS, and failures.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
@@ -7,12 +7,12 @@ use anchorgate::cli::quickstart::pki::{Authority, Subject};
 use anchorgate::store::{Collection, Database, Store, StoreError};
 use anchorgate::trust::subject::SubjectField;
 
+use crate::support::postgres::Cluster;
 use super::hub::follower;
-use super::postgres::Cluster;
 use super::{Gateway, IN_FORCE, now};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_database_of_the_directory_takes_no_trust_away() {
+async fn a_failed_database_removes_no_trust() {
     let cluster = Cluster::start("");
     let url = cluster.database().await;
     let in_database = format!("[directory]\ndatabase_url = \"{url}\"");
@@ -29,7 +29,7 @@ async fn a_dead_database_of_the_directory_takes_no_trust_away() {
     let answer = list().await.expect("an answer");
     assert_eq!(answer.status(), 503);
     assert!(answer.headers().contains_key("retry-after"));
-    // The gateway, which syncs from this directory, goes on with what it knows.
+    // The gateway follows this directory and continues with the state in force.
     let mut connection = gateway.connect(&gateway.device(domain, 0)).await;
     assert_eq!(connection.token(id).await.expect("an answer").status, 200);
     assert_eq!(gateway.admin("/readyz").await.0, 200);
@@ -61,11 +61,11 @@ async fn a_change_at_one_replica_reaches_the_gateways_of_the_other_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_is_spoken_to_over_tls_under_its_verified_name() {
-    // A loopback address of this process's own, so that no other server has it.
+async fn database_connections_verify_the_server_name() {
+    // A loopback address derived from the process id, so that no other server uses it.
     let [.., a, b] = std::process::id().to_be_bytes();
     let address = IpAddr::from(Ipv4Addr::new(127, 77, a, b));
-    let [authority, stranger] =
+    let [authority, untrusted] =
         ["DB CA", "Other CA"].map(|name| Authority::root(name, now()).expect("a root"));
     let subject = Subject { common_name: "db".into(), ip: vec![address], ..Subject::default() };
     let server = authority.server(&subject, now()).expect("a certificate");
@@ -90,7 +90,7 @@ async fn a_database_is_spoken_to_over_tls_under_its_verified_name() {
         format!("sslmode=verify-full&sslrootcert={}", file.display())
     };
     assert!(matches!(count(trusting(&authority, "ca.pem")).await, Ok(0)));
-    for refused in [trusting(&stranger, "other.pem"), "sslmode=disable".to_owned()] {
+    for refused in [trusting(&untrusted, "other.pem"), "sslmode=disable".to_owned()] {
         let count = count(refused.clone()).await;
         assert!(matches!(count, Err(StoreError::Unavailable(_))), "{refused}: {count:?}");
     }

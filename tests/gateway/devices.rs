@@ -1,4 +1,4 @@
-//! Registered devices only: the directory's registry decides the next request.
+//! Admission of registered devices only: the registry decides each request.
 
 use anchorgate::app::App;
 use anchorgate::cli::quickstart::client::{Answer, Connection};
@@ -10,17 +10,17 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
+use crate::support::misbehaving::{Misbehaving, Reply};
 use super::hub::following;
-use super::misbehaving::{Misbehaving, Reply};
 use super::{Gateway, IN_FORCE};
 
-/// The directory gives its caller the permissions for devices.
+/// Grants the gateway's token the device permissions of the directory.
 fn with_devices(text: &str) -> String {
     let all = "permissions = [\"DeviceTemplate.ReadWrite.All\", \"Device.ReadWrite.All\", ";
     text.replace("permissions = [", all)
 }
 
-/// The gateway admits registered devices only, and follows its directory closely.
+/// Configures a gateway that admits registered devices only and polls every second.
 fn registered(text: &str) -> String {
     with_devices(text).replace("every = \"2s\"\n", "every = \"1s\"\ndevices = \"registered\"\n")
 }
@@ -40,7 +40,7 @@ impl Gateway {
         serde_json::from_str(&text).unwrap_or_default()
     }
 
-    /// A template for a configuration: its id.
+    /// Creates a template for a configuration and returns its id.
     async fn template(&self, configuration: &str) -> String {
         let template = json!({
             "deviceAuthority": "Quickstart", "manufacturer": "Quickstart", "model": "Meter",
@@ -50,7 +50,7 @@ impl Gateway {
         made["id"].as_str().expect("an id").to_owned()
     }
 
-    /// A device from a template: where it is.
+    /// Creates a device from a template and returns its path.
     async fn register(&self, template: &str, external_device_id: &str) -> String {
         let below =
             format!("directory/templates/deviceTemplates/{template}/createDeviceFromTemplate");
@@ -63,7 +63,7 @@ impl Gateway {
         self.ask(Method::PATCH, device, json!({ "accountEnabled": enabled })).await;
     }
 
-    /// Asks for a token on one connection until it is refused for this, or given where this is "".
+    /// Requests tokens on one connection until it is rejected with `code`, or accepted if `code` is empty.
     async fn until_refused(&self, connection: &mut Connection, id: &str, code: &str) -> Answer {
         let start = Instant::now();
         loop {
@@ -72,17 +72,16 @@ impl Gateway {
             if refusal == code && (answer.status == 200) == code.is_empty() {
                 return answer;
             }
-            assert!(start.elapsed() < IN_FORCE, "`{code}` is waited for: {answer:?}");
+            assert!(start.elapsed() < IN_FORCE, "expected `{code}`: {answer:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Waits until a first handshake of a device ends in this: its error has this in it, or it is served
-    /// where this is "".
+    /// Waits until a full handshake fails with an error that contains `error`, or succeeds if `error` is empty.
     async fn until_handshake(&self, domain: &Domain, error: &str) {
         let (start, id) = (Instant::now(), identity(domain, 0));
         loop {
-            // A device without sessions: one that resumes is refused after the handshake.
+            // A device without sessions: a resumed session is rejected only after the handshake.
             let answer = match self.device(domain, 0).connect(self.app.addresses.token).await {
                 Ok(mut connection) => connection.token(id).await,
                 Err(error) => Err(error),
@@ -92,23 +91,23 @@ impl Gateway {
                 Err(why) if !error.is_empty() && format!("{why:?}").contains(error) => return,
                 _ => {}
             }
-            assert!(start.elapsed() < IN_FORCE, "`{error}` is waited for: {answer:?}");
+            assert!(start.elapsed() < IN_FORCE, "expected `{error}`: {answer:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// The devices that a start would find, and how many of them are disabled.
+    /// Numbers of saved devices and of disabled ones among them.
     fn devices_on_disk(&self) -> (usize, usize) {
         let file = self.world.dir.join("data/devices-quickstart.state");
         let Ok(bytes) = std::fs::read(file) else { return (0, 0) };
-        // A line of the file's own, a line of JSON, the registry.
+        // The file has a header line, a line of JSON, and the registry.
         let registry = bytes.splitn(3, |&b| b == b'\n').nth(2).expect("three parts");
         let counts = DeviceRegistry::read(registry, 10).expect("a registry").counts();
         (counts.devices, counts.disabled)
     }
 
-    /// The same gateway again, without its own directory, and with nobody at the address it knows.
-    async fn again_without_directory(self) -> Self {
+    /// Restarts the gateway without its directory, so that the address it follows is closed.
+    async fn restart_without_directory(self) -> Self {
         let Self { world, app, lists, http, _dir } = self;
         assert!(app.stop().await);
         let file = world.dir.join("anchorgate.toml");
@@ -144,7 +143,7 @@ async fn the_registry_decides_the_next_request_on_open_and_resumed_connections()
         assert!(detail.contains(part), "{detail} does not name {part}");
     }
 
-    // A template of another configuration is not this one's.
+    // A device of another configuration's template is not accepted.
     let other = gateway.create(gateway.domain(SubjectField::SanIp)).await;
     let elsewhere = gateway.register(&gateway.template(&other).await, id).await;
     while gateway.devices_of("quickstart").await["known"] != 1 {
@@ -169,7 +168,7 @@ async fn the_registry_decides_the_next_request_on_open_and_resumed_connections()
     for connection in [&mut open, &mut resumed] {
         gateway.until_refused(connection, id, "device_unknown").await;
     }
-    // The certificate of one device is of no use to another that is registered.
+    // Registering another device does not admit the first.
     let place = gateway.register(&template, identity(domain, 1)).await;
     let mut second = gateway.connect(&gateway.device(domain, 1)).await;
     gateway.until_refused(&mut second, identity(domain, 1), "").await;
@@ -216,7 +215,7 @@ async fn handshakes_are_refused_and_operators_see_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_is_in_force_at_once_where_the_directory_lets_readers_wait() {
+async fn long_polling_applies_device_changes_at_once() {
     let waits = |text: String| {
         let keys = "every = \"1h\"\nwait = \"60s\"\ndevices = \"registered\"\n";
         report(&text).replace("every = \"1s\"\ndevices = \"registered\"\n", keys)
@@ -225,7 +224,7 @@ async fn a_change_is_in_force_at_once_where_the_directory_lets_readers_wait() {
     let domain = gateway.domain(SubjectField::SanUri);
     let template = gateway.template(&gateway.create(domain).await).await;
     let (id, mut open) = (identity(domain, 0), gateway.connect(&gateway.device(domain, 0)).await);
-    // About a second, the least time between two polls; polling alone would take an hour.
+    // The minimum interval between polls is a second; polling alone would take an hour.
     let place = gateway.register(&template, id).await;
     gateway.until_refused(&mut open, id, "").await;
     for (enabled, code) in [(false, "device_disabled"), (true, ""), (false, "device_disabled")] {
@@ -237,7 +236,7 @@ async fn a_change_is_in_force_at_once_where_the_directory_lets_readers_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_without_the_directory_knows_the_devices_of_the_last_run() {
+async fn a_restart_without_the_directory_uses_the_saved_devices() {
     let gateway = Gateway::start(&[], |text| report(&text)).await;
     let domain = gateway.domain(SubjectField::SanUri);
     let template = gateway.template(&gateway.create(domain).await).await;
@@ -246,13 +245,13 @@ async fn a_restart_without_the_directory_knows_the_devices_of_the_last_run() {
     gateway.enable(&disabled, false).await;
     let mut open = gateway.connect(&gateway.device(domain, 1)).await;
     gateway.until_refused(&mut open, identity(domain, 1), "device_disabled").await;
-    // The last change is written a moment after it is in force.
+    // The last change is saved shortly after it is in force.
     let start = Instant::now();
     while gateway.devices_on_disk() != (2, 1) {
         assert!(start.elapsed() < IN_FORCE, "on disk: {:?}", gateway.devices_on_disk());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let gateway = gateway.again_without_directory().await;
+    let gateway = gateway.restart_without_directory().await;
     let domain = gateway.domain(SubjectField::SanUri);
     for (n, code) in [(0, ""), (1, "device_disabled")] {
         let mut connection = gateway.connect(&gateway.device(domain, n)).await;
@@ -263,7 +262,7 @@ async fn a_restart_without_the_directory_knows_the_devices_of_the_last_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_its_registry_a_gateway_is_not_ready_and_admits_nobody() {
+async fn without_its_registry_a_gateway_is_not_ready_and_admits_no_device() {
     let hub = Gateway::start(&[], |text| with_devices(&text)).await;
     let domain = hub.domain(SubjectField::SanUri);
     let list = hub.world.configuration(domain);
@@ -284,13 +283,13 @@ async fn without_its_registry_a_gateway_is_not_ready_and_admits_nobody() {
     let answer = gateway.until_refused(&mut open, identity(domain, 0), "device_unknown").await;
     let detail = answer.body["detail"].as_str().unwrap_or_default();
     assert!(detail.contains("never loaded"), "{detail}");
-    // The list is known, and so is that the devices are not.
+    // The configurations are loaded; the devices are reported as missing.
     let start = Instant::now();
     loop {
         let (status, text) = gateway.admin("/readyz").await;
-        let told: Value = serde_json::from_str(&text).expect("JSON");
+        let status_json: Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!(status, 503);
-        if told["missing"] == json!(["devices"]) {
+        if status_json["missing"] == json!(["devices"]) {
             break;
         }
         assert!(start.elapsed() < IN_FORCE, "{text}");

@@ -1,4 +1,4 @@
-//! The edge: which alert a refusal is, and what happens at its bounds.
+//! The edge: TLS alerts of refusals, and connection limits.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -49,13 +49,13 @@ async fn each_refusal_has_its_alert_in_tls_1_2_and_1_3() {
         ("no certificate", None, AlertDescription::CertificateRequired),
         ("expired", Some((of(&expired), &expired)), AlertDescription::CertificateExpired),
         ("not yet valid", Some((of(&early), &early)), AlertDescription::CertificateExpired),
-        ("a server's", Some((of(&server), &server)), AlertDescription::UnsupportedCertificate),
+        ("server certificate", Some((of(&server), &server)), AlertDescription::UnsupportedCertificate),
         ("unknown CA", Some((of(&stranger), &stranger)), AlertDescription::UnknownCA),
         ("no subject", Some((of(&nameless), &nameless)), AlertDescription::CertificateUnknown),
         ("too many", Some((crowd, device)), AlertDescription::CertificateUnknown),
         ("unreadable", Some((garbage, device)), AlertDescription::BadCertificate),
-        // Another's certificate, without its key.
-        ("an impostor", Some((of(device), &stranger)), AlertDescription::DecryptError),
+        // Another device's certificate, without its key.
+        ("impostor", Some((of(device), &stranger)), AlertDescription::DecryptError),
     ];
     let ca = gateway.world.server_root.certificate_pem();
     let address = gateway.app.addresses.token;
@@ -69,7 +69,7 @@ async fn each_refusal_has_its_alert_in_tls_1_2_and_1_3() {
         assert_eq!(peer::alert(&good, address).await, None, "{:?}", version.version);
         let client = peer::client(&ca, version, Some((of(&revoked.identity), &revoked.identity)));
         let start = Instant::now();
-        // The list takes its time.
+        // Waits until the list is in force.
         while peer::alert(&client, address).await != Some(AlertDescription::CertificateRevoked) {
             assert!(start.elapsed() < super::IN_FORCE, "not revoked, {:?}", version.version);
         }
@@ -93,7 +93,7 @@ async fn each_refusal_has_its_alert_in_tls_1_2_and_1_3() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_connection_more_than_allowed_waits_for_one_to_end() {
+async fn a_connection_above_the_limit_waits() {
     let two = |text: String| text.replace("[token]\n", "[token]\nconnections = 2\n");
     let gateway = Gateway::start(&[SubjectField::SanIp], two).await;
     let domain = gateway.domain(SubjectField::SanIp);
@@ -115,10 +115,10 @@ async fn one_connection_more_than_allowed_waits_for_one_to_end() {
     assert_eq!(answer.status, 200);
 }
 
-/// The limit counts from accept: those that wait for the permit to shake hands do not wait one after
-/// the other.
+/// The time limit counts from accept: connections that wait for a handshake permit do not add up their
+/// waits.
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_say_nothing_are_all_closed_at_the_handshake_limit() {
+async fn silent_connections_are_closed_at_the_handshake_limit() {
     let one =
         |text: String| text.replace("[token]\n", "[token]\nhandshake = \"1s\"\nhandshakes = 1\n");
     let gateway = Gateway::start(&[], one).await;
@@ -134,18 +134,18 @@ async fn connections_that_say_nothing_are_all_closed_at_the_handshake_limit() {
     let took = start.elapsed();
     assert!(took >= Duration::from_secs(1), "closed after {took:?}");
     assert!(took < Duration::from_secs(5), "the last was closed after {took:?}");
-    // The last is counted a moment after its end is seen here.
+    // The last connection is counted shortly after it is closed.
     let timeouts = r#"{listener="token",result="failed",code="timeout"} 8"#;
     let counted = async {
         while !gateway.admin("/metrics").await.1.contains(timeouts) {
             tokio::task::yield_now().await;
         }
     };
-    timeout(Duration::from_secs(10), counted).await.expect("all are counted");
+    timeout(Duration::from_secs(10), counted).await.expect("all timeouts are counted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_says_nothing_holds_up_only_itself() {
+async fn a_silent_address_delays_only_itself() {
     let few_permits = |text: String| {
         let bounds =
             "[token]\nhandshake = \"60s\"\nhandshakes = 8\nhandshakes_per_address = 4\nlisten";
@@ -168,11 +168,11 @@ async fn an_address_that_says_nothing_holds_up_only_itself() {
     let client = peer::client(&ca, &TLS13, Some(shown));
     let name = || ServerName::try_from("localhost").expect("a name");
     let beside = client.connect(name(), from([127, 0, 0, 3]).await);
-    timeout(Duration::from_secs(30), beside).await.expect("no wait for others").expect("shaken");
+    timeout(Duration::from_secs(30), beside).await.expect("no wait for others").expect("a handshake");
 
-    // Its own next one waits for a permit of its address, and gets the first that is free.
+    // Another connection of the silent address waits for a permit of that address.
     let mut own = pin!(client.connect(name(), from([127, 0, 0, 2]).await));
     assert!(timeout(Duration::from_millis(300), &mut own).await.is_err());
     drop(silent);
-    timeout(Duration::from_secs(30), own).await.expect("a permit is free").expect("shaken");
+    timeout(Duration::from_secs(30), own).await.expect("a free permit").expect("a handshake");
 }

@@ -1,4 +1,4 @@
-//! A disk that fills up under a running gateway, and is made room on.
+//! A disk that becomes full under a running gateway and is then freed.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -7,11 +7,11 @@ use anchorgate::trust::subject::SubjectField;
 
 use super::{Gateway, IN_FORCE};
 
-/// Set in the child process, whose files the limit is for.
+/// Set in the child process, whose files are limited.
 const CHILD: &str = "ANCHORGATE_TEST_GATEWAY_FULL_DISK";
 
-/// No file may be written past this; `unlimited` is a disk that has room.
-fn files_end_at(bytes: &str) {
+/// Limits the size of files; `unlimited` removes the limit.
+fn limit_file_size(bytes: &str) {
     let own = std::process::id().to_string();
     let limit = format!("--fsize={bytes}:");
     let done = Command::new("prlimit").args(["--pid", &own, &limit]).status().expect("prlimit");
@@ -19,19 +19,19 @@ fn files_end_at(bytes: &str) {
 }
 
 #[test]
-fn a_full_disk_takes_no_trust_away_and_is_over_when_there_is_room() {
+fn a_full_disk_removes_no_trust_and_the_directory_recovers() {
     if std::env::var_os(CHILD).is_some() {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(a_disk_fills_up());
+        runtime.block_on(fill_the_disk());
         return;
     }
-    // What is written past the limit is then an error, as on a full disk, and not the process's end.
+    // With SIGXFSZ ignored, writing past the limit is an error, like on a full disk.
     let ignoring = "trap '' XFSZ; exec \"$0\" \"$@\"";
     let status = Command::new("bash")
         .args(["-c", ignoring])
         .arg(std::env::current_exe().expect("this test"))
         .args(["--exact", "--nocapture"])
-        .arg("full_disk::a_full_disk_takes_no_trust_away_and_is_over_when_there_is_room")
+        .arg("full_disk::a_full_disk_removes_no_trust_and_the_directory_recovers")
         .env(CHILD, "1")
         .stdout(Stdio::null())
         .status()
@@ -39,7 +39,7 @@ fn a_full_disk_takes_no_trust_away_and_is_over_when_there_is_room() {
     assert!(status.success());
 }
 
-async fn a_disk_fills_up() {
+async fn fill_the_disk() {
     let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
     gateway.until_ready().await;
     let (domain, another) =
@@ -53,12 +53,12 @@ async fn a_disk_fills_up() {
         request.json(&body).send().await.expect("an answer")
     };
 
-    files_end_at("4096");
+    limit_file_size("4096");
     for _ in 0..3 {
         let refused = create().await;
         assert_eq!(refused.status(), 503);
         assert_eq!(refused.headers()["retry-after"], "5");
-        // Whatever the directory answers now, the gateway that reads it goes on with what it knows.
+        // The gateway continues with the state in force.
         gateway.sync("quickstart").await;
         assert_eq!(open.token(id).await.expect("an answer").status, 200);
         let mut new = gateway.connect(&device).await;
@@ -66,7 +66,7 @@ async fn a_disk_fills_up() {
         assert_eq!(gateway.admin("/readyz").await.0, 200);
     }
 
-    files_end_at("unlimited");
+    limit_file_size("unlimited");
     let start = Instant::now();
     while create().await.status() != 201 {
         assert!(start.elapsed() < IN_FORCE, "the directory does not come back");

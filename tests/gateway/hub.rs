@@ -1,4 +1,4 @@
-//! Gateways that follow directories of others: one hub for two, and several directories for one.
+//! Gateways that follow external directories: one hub for two gateways, and several directories for one.
 
 use std::time::{Duration, Instant};
 
@@ -7,11 +7,11 @@ use anchorgate::cli::quickstart::world::{Domain, World};
 use anchorgate::trust::subject::SubjectField;
 use serde_json::{Value, json};
 
-use super::misbehaving::{Misbehaving, Reply};
+use crate::support::misbehaving::{Misbehaving, Reply};
 use super::{Gateway, IN_FORCE};
 
-/// The configuration of a gateway without a directory of its own, that follows these: name, address,
-/// token, and further keys.
+/// The configuration of a gateway without its own directory that follows `sources`: name, address, token,
+/// and further keys.
 pub(super) fn following(text: &str, sources: &[(&str, &str, &str, &str)]) -> String {
     let (head, rest) = text.split_once("[directory]").expect("a directory");
     let (_, tail) = rest.split_once("[revocation]").expect("revocation");
@@ -25,7 +25,7 @@ pub(super) fn following(text: &str, sources: &[(&str, &str, &str, &str)]) -> Str
     format!("{head}{sources}[revocation]{tail}")
 }
 
-/// A gateway that follows the directory of `hub`.
+/// Starts a gateway that follows the directory of `hub`.
 pub(super) async fn follower(hub: &World, keys: &str) -> Gateway {
     let url = format!("http://{}", hub.ports.directory_http);
     let source = ("hub", &*url, &*hub.directory_token, keys);
@@ -33,7 +33,7 @@ pub(super) async fn follower(hub: &World, keys: &str) -> Gateway {
 }
 
 impl Gateway {
-    /// A device of another gateway's world, that trusts this gateway.
+    /// A device of another gateway's world that trusts this gateway.
     pub(super) fn guest(&self, domain: &Domain) -> Device {
         let identity = &domain.devices[0].identity;
         self.device_of(&identity.chain_pem, &identity.key_pem)
@@ -44,7 +44,7 @@ impl Gateway {
         trust.anchors.configurations.iter().map(|c| c.id.to_string()).collect()
     }
 
-    /// Waits until that many configurations are in force, and tells how long it was.
+    /// Waits until `count` configurations are in force and returns the time taken.
     pub(super) async fn configurations(&self, count: usize) -> Duration {
         let start = Instant::now();
         while self.ids().len() != count {
@@ -70,7 +70,7 @@ impl Gateway {
         sources.iter().find(|s| s["source"] == name).expect("the source").clone()
     }
 
-    /// A connection on which a token was given, waited for.
+    /// Waits until a device gets a token and returns its connection.
     pub(super) async fn served(&self, domain: &Domain) -> Connection {
         let start = Instant::now();
         loop {
@@ -99,21 +99,21 @@ async fn a_change_in_the_hub_is_in_force_in_both_gateways_within_a_poll_interval
     hub.create(hub.domain(SubjectField::SanDns)).await;
     for gateway in &gateways {
         let took = gateway.configurations(1).await;
-        // The interval, a tenth more, and what a busy machine needs.
+        // The interval, its jitter of a tenth, and a margin for busy machines.
         assert!(took < Duration::from_millis(1100) + Duration::from_secs(3), "{took:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gateways_that_wait_have_a_change_at_once() {
+async fn long_polling_gateways_apply_changes_at_once() {
     let hub = Gateway::start(&[], |text| text).await;
     let keys = "every = \"1h\"\nwait = \"60s\"";
     let gateways = [follower(&hub.world, keys).await, follower(&hub.world, keys).await];
     for gateway in &gateways {
         gateway.reached("hub").await;
     }
-    // About a second: the least time between two polls.  What is allowed beyond it is for a busy
-    // machine; polling alone would take an hour.
+    // The minimum interval between polls is a second; the rest is a margin for busy machines.  Polling alone
+    // would take an hour.
     let at_once = Duration::from_secs(5);
     let [stays, goes] = [SubjectField::SanDns, SubjectField::SanUri].map(|f| hub.domain(f));
     hub.create(stays).await;
@@ -142,7 +142,7 @@ async fn gateways_that_wait_have_a_change_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dead_directories_hold_up_no_other_and_ids_tell_them_apart() {
+async fn failed_directories_do_not_delay_others() {
     let hub = Gateway::start(&[SubjectField::SanDns], |text| text).await;
     let (dead, silent) = (Misbehaving::start().await, Misbehaving::start().await);
     dead.answer(|_, _| Reply::Bytes(vec![]));
@@ -162,13 +162,13 @@ async fn dead_directories_hold_up_no_other_and_ids_tell_them_apart() {
     let mut ids = gateway.ids();
     ids.sort();
     assert_eq!(ids, [format!("one/{id}"), format!("two/{id}")]);
-    // A change comes through while the others are as they were.
+    // A change arrives while the failed directories stay failed.
     hub.create(hub.domain(SubjectField::SanUri)).await;
     let took = gateway.configurations(4).await;
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert!(gateway.source("dead").await["failures"].as_u64() > Some(0));
     assert!(gateway.source("silent").await["last_success"].is_null());
-    assert_eq!(silent.seen().len(), 1, "the first request is still waited for");
+    assert_eq!(silent.seen().len(), 1, "the first request is still pending");
     let (_, metrics) = gateway.admin("/metrics").await;
     for (source, count) in [("one", 2), ("dead", 0)] {
         let line = format!("anchorgate_graph_configurations{{source=\"{source}\"}} {count}");

@@ -1,4 +1,4 @@
-//! Our own keys change while the gateway runs.
+//! Rotation of the gateway's own keys while it runs.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,8 +15,8 @@ use super::hub::following;
 use super::{Gateway, IN_FORCE, now, peer};
 
 impl Gateway {
-    /// The certificate that a new connection to the public listener is shown.
-    async fn shown(&self) -> CertificateDer<'static> {
+    /// The server certificate on a new connection to the public listener.
+    async fn server_certificate(&self) -> CertificateDer<'static> {
         let client = peer::client(&self.world.server_root.certificate_pem(), &TLS13, None);
         let stream = peer::connect(&client, self.app.addresses.public).await.expect("connected");
         stream.get_ref().1.peer_certificates().expect("a chain")[0].clone().into_owned()
@@ -28,7 +28,7 @@ impl Gateway {
         answer.json().await.expect("a key set")
     }
 
-    async fn a_token(&self, field: SubjectField) -> String {
+    async fn issue_token(&self, field: SubjectField) -> String {
         let domain = self.domain(field);
         let mut connection = self.connect(&self.device(domain, 0)).await;
         let answer = connection.token(&domain.devices[0].subject_id).await.expect("an answer");
@@ -37,13 +37,13 @@ impl Gateway {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_server_certificate_is_shown_and_no_connection_is_dropped() {
+async fn a_new_server_certificate_is_presented_without_dropping_connections() {
     let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
     let domain = gateway.domain(SubjectField::SanDns);
     let mut open = gateway.connect(&gateway.device(domain, 0)).await;
     let id = &domain.devices[0].subject_id;
     assert_eq!(open.token(id).await.expect("an answer").status, 200);
-    let old = gateway.shown().await;
+    let old = gateway.server_certificate().await;
 
     let subject = Subject {
         common_name: "localhost".into(),
@@ -52,17 +52,17 @@ async fn a_new_server_certificate_is_shown_and_no_connection_is_dropped() {
     };
     let new = gateway.world.server_root.server(&subject, now()).expect("a certificate");
     let pki = gateway.world.dir.join("pki");
-    // First a half-finished change: it is not taken, and nothing is lost.
+    // An incomplete change is not applied, and the old certificate stays.
     std::fs::write(pki.join("server.key"), &new.key_pem).expect("written");
     gateway.app.reload();
-    assert_eq!(gateway.shown().await, old);
+    assert_eq!(gateway.server_certificate().await, old);
     std::fs::write(pki.join("server.pem"), &new.chain_pem).expect("written");
     gateway.app.reload();
     let start = Instant::now();
-    while gateway.shown().await == old {
-        assert!(start.elapsed() < IN_FORCE, "the old certificate is still shown");
+    while gateway.server_certificate().await == old {
+        assert!(start.elapsed() < IN_FORCE, "the old certificate is still presented");
     }
-    assert_eq!(gateway.shown().await.as_ref(), new.certificate.der());
+    assert_eq!(gateway.server_certificate().await.as_ref(), new.certificate.der());
     assert_eq!(open.token(id).await.expect("the connection stays").status, 200);
     gateway.wait_until_served(domain).await;
 }
@@ -72,7 +72,7 @@ async fn a_rotated_signing_key_is_published_before_and_after_it_signs() {
     let published = |text: String| {
         text.replace("[oauth]\n", "[oauth]\npublished_keys = [\"data/other.pem\"]\n")
     };
-    // The file has to be there at the start: what is configured and missing is an error.
+    // The file must exist at the start: a configured key that is missing is an error.
     let gateway = Gateway::start_with(&[SubjectField::SanUri], published, |world| {
         let key = rcgen::KeyPair::generate().expect("a key").serialize_pem();
         std::fs::create_dir_all(world.dir.join("data")).expect("made");
@@ -80,7 +80,7 @@ async fn a_rotated_signing_key_is_published_before_and_after_it_signs() {
     })
     .await;
     let kid = |token: &str| jsonwebtoken::decode_header(token).expect("a header").kid;
-    let before = gateway.a_token(SubjectField::SanUri).await;
+    let before = gateway.issue_token(SubjectField::SanUri).await;
     let keys = gateway.jwks().await;
     assert_eq!(keys.keys.len(), 2, "the next key is published before it signs");
 
@@ -91,12 +91,12 @@ async fn a_rotated_signing_key_is_published_before_and_after_it_signs() {
     std::fs::write(data.join("other.pem"), current).expect("written");
     gateway.app.reload();
     let start = Instant::now();
-    let mut after = gateway.a_token(SubjectField::SanUri).await;
+    let mut after = gateway.issue_token(SubjectField::SanUri).await;
     while kid(&after) == kid(&before) {
         assert!(start.elapsed() < IN_FORCE, "the old key still signs");
-        after = gateway.a_token(SubjectField::SanUri).await;
+        after = gateway.issue_token(SubjectField::SanUri).await;
     }
-    // Who fetched the keys before the rotation, and who fetches them now, can check both tokens.
+    // Both tokens verify with the key set from before the rotation and with the current one.
     for keys in [&keys, &gateway.jwks().await] {
         for token in [&before, &after] {
             let key = keys.find(&kid(token).expect("a kid")).expect("published");
@@ -125,13 +125,13 @@ async fn a_session_resumes_on_every_replica_that_has_the_ticket_key() {
     let domain = one.domain(SubjectField::SanDns);
     other.served(domain).await;
 
-    // The device trusts the first gateway's certificate only: with the other it can resume, or fail.
+    // The device trusts only the first gateway's certificate: with the other gateway it must resume or fail.
     let (device, id) = (one.device(domain, 1), &domain.devices[1].subject_id);
     let mut connection = one.connect(&device).await;
     assert_eq!(connection.token(id).await.expect("an answer").status, 200);
     let mut resumed = other.connect(&device).await;
     assert!(resumed.resumed);
-    // Resumed, it is judged here all the same.
+    // The resumed session is judged by this gateway as well.
     assert_eq!(resumed.token(id).await.expect("an answer").status, 200);
 
     std::fs::write(&second, [8; 48]).expect("written");
@@ -141,7 +141,7 @@ async fn a_session_resumes_on_every_replica_that_has_the_ticket_key() {
         assert!(start.elapsed() < IN_FORCE, "the old ticket key still opens");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // The others are as they were: a full handshake, and a session to resume.
+    // The first gateway is not affected: a full handshake, and a session that resumes.
     assert_eq!(one.connect(&device).await.token(id).await.expect("an answer").status, 200);
     assert!(one.connect(&device).await.resumed);
 }

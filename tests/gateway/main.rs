@@ -1,22 +1,20 @@
-//! The whole process on free ports, with a PKI made for the test: what a device sees.
+//! A whole gateway on free ports with a PKI made for the test, from the devices' point of view.
+
+#[path = "../support/mod.rs"]
+mod support;
 
 mod applications;
 mod audit;
-mod bad_days;
+mod directory_faults;
 mod database;
 mod devices;
 mod edge;
 mod full_disk;
 mod hub;
 mod keys;
-#[path = "../support/misbehaving.rs"]
-#[allow(dead_code, reason = "other tests use the rest of it")]
-mod misbehaving;
+mod metrics_reference;
 mod operators;
 mod peer;
-#[path = "../support/postgres.rs"]
-#[allow(dead_code, reason = "other tests use the rest of it")]
-mod postgres;
 mod trust;
 
 use std::sync::Arc;
@@ -35,7 +33,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-/// How long a change may take to be in force; far more than it should.
+/// Upper limit for a change to come into force; far above the expected time.
 const IN_FORCE: Duration = Duration::from_secs(30);
 
 struct Gateway {
@@ -51,12 +49,12 @@ fn now() -> Timestamp {
 }
 
 impl Gateway {
-    /// A gateway whose directory has the configurations of `fields`; `edit` changes its file first.
+    /// Starts a gateway whose directory has the configurations of `fields`.  `edit` changes its file first.
     async fn start(fields: &[SubjectField], edit: impl Fn(String) -> String) -> Self {
         Self::start_with(fields, edit, |_| {}).await
     }
 
-    /// As [`Gateway::start`], after `prepare` did what it will with the files.
+    /// Like [`Gateway::start`], with `prepare` run on the files before the start.
     async fn start_with(
         fields: &[SubjectField],
         edit: impl Fn(String) -> String,
@@ -144,7 +142,7 @@ impl Gateway {
         }
     }
 
-    /// Asks on one connection until the answer's status is `status`.
+    /// Requests tokens on one connection until the response has this status.
     async fn until(&self, connection: &mut Connection, id: &str, status: u16) -> Answer {
         let start = Instant::now();
         loop {
@@ -163,7 +161,7 @@ impl Gateway {
         (answer.status().as_u16(), answer.text().await.expect("a text"))
     }
 
-    /// Waits until every list was looked at once, which may be a moment after devices are served.
+    /// Waits until the gateway is ready, which may be shortly after devices are served.
     async fn until_ready(&self) {
         let start = Instant::now();
         while self.admin("/readyz").await.0 != 200 {
@@ -172,7 +170,7 @@ impl Gateway {
         }
     }
 
-    /// Runs a command of the program against this gateway: its exit code, and all that it printed.
+    /// Runs a command against this gateway and returns its exit code and its output.
     async fn program(&self, words: &str) -> (Option<i32>, String) {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_anchorgate"));
         command
@@ -194,7 +192,7 @@ async fn every_subject_field_gets_a_bound_token() {
         let answer = connection.token(&device.subject_id).await.expect("an answer");
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.body["token_type"], "Bearer");
-        // Nobody else's name is given to it.
+        // Another device's name is refused.
         let other = connection.token(&domain.devices[0].subject_id).await.expect("an answer");
         assert_eq!((other.status.as_u16(), &other.body["error"]), (401, &json!("invalid_client")));
     }
@@ -203,35 +201,35 @@ async fn every_subject_field_gets_a_bound_token() {
     assert!(metrics.contains("anchorgate_trust_configurations 5"), "{metrics}");
     assert!(metrics.contains(r#"result="full""#), "{metrics}");
     let (_, status) = gateway.admin("/status.json").await;
-    assert!(!status.contains(&gateway.world.directory_token), "a secret is told");
+    assert!(!status.contains(&gateway.world.directory_token), "the status contains a secret");
     assert!(gateway.app.stop().await, "the stop was not clean");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revocation_reaches_open_and_resumed_connections_and_nobody_else() {
+async fn a_revocation_reaches_open_and_resumed_connections_of_that_device_only() {
     let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
     let domain = gateway.domain(SubjectField::SanDns);
-    let (neighbour, doomed) = (&domain.devices[0], &domain.devices[2]);
+    let (neighbour, revoked) = (&domain.devices[0], &domain.devices[2]);
     let device = gateway.device(domain, 2);
     let mut open = gateway.connect(&device).await;
     let mut beside = gateway.connect(&gateway.device(domain, 0)).await;
-    assert_eq!(open.token(&doomed.subject_id).await.expect("an answer").status, 200);
+    assert_eq!(open.token(&revoked.subject_id).await.expect("an answer").status, 200);
     assert_eq!(beside.token(&neighbour.subject_id).await.expect("an answer").status, 200);
 
-    gateway.world.revoke(domain, doomed, 3, now()).expect("published");
-    let refused = gateway.until(&mut open, &doomed.subject_id, 401).await;
+    gateway.world.revoke(domain, revoked, 3, now()).expect("published");
+    let refused = gateway.until(&mut open, &revoked.subject_id, 401).await;
     assert_eq!(refused.body["error"], "invalid_client");
-    assert!(refused.body.get("refusal").is_none(), "codes are for report mode: {refused:?}");
+    assert!(refused.body.get("refusal").is_none(), "refusal codes are only for report mode: {refused:?}");
     assert_eq!(beside.token(&neighbour.subject_id).await.expect("an answer").status, 200);
 
     let mut again = gateway.connect(&device).await;
     assert!(again.resumed);
-    assert_eq!(again.token(&doomed.subject_id).await.expect("an answer").status, 401);
+    assert_eq!(again.token(&revoked.subject_id).await.expect("an answer").status, 401);
 
     let fresh = gateway.device(domain, 2);
     let error = match fresh.connect(gateway.app.addresses.token).await {
-        // A TLS 1.3 client learns of the refusal with its first read.
-        Ok(mut connection) => connection.token(&doomed.subject_id).await.map(|_| ()),
+        // A TLS 1.3 client sees the refusal with its first read.
+        Ok(mut connection) => connection.token(&revoked.subject_id).await.map(|_| ()),
         Err(error) => Err(error),
     };
     let error = format!("{:#}", error.expect_err("a new handshake is refused"));
@@ -272,22 +270,22 @@ async fn an_anchor_that_is_removed_stops_the_next_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn report_mode_tells_the_refusal_in_the_answer() {
+async fn report_mode_returns_the_refusal_code() {
     let report = |text: String| text.replace("[token]\n", "[token]\nclient_auth = \"report\"\n");
     let gateway = Gateway::start(&[SubjectField::SanDns], report).await;
     let domain = gateway.domain(SubjectField::SanDns);
     let subject = Subject {
-        common_name: "stranger".into(),
-        dns: vec!["stranger.example".into()],
+        common_name: "untrusted".into(),
+        dns: vec!["untrusted.example".into()],
         ..Subject::default()
     };
-    let stranger = Authority::root("Some Root", now()).expect("a root");
-    let stranger = stranger.client(&subject, now()).expect("a certificate");
+    let untrusted = Authority::root("Some Root", now()).expect("a root");
+    let untrusted = untrusted.client(&subject, now()).expect("a certificate");
     let nameless = Subject { common_name: "nameless".into(), ..Subject::default() };
     let nameless = domain.issuer.client(&nameless, now()).expect("a certificate");
     let server = domain.issuer.server(&subject, now()).expect("a certificate");
     for (identity, code) in [
-        (&stranger, "chain_untrusted"),
+        (&untrusted, "chain_untrusted"),
         (&nameless, "subject_missing"),
         (&server, "extended_key_usage"),
     ] {
@@ -308,7 +306,7 @@ async fn a_restart_with_directory_and_crl_server_dead_serves_the_last_good_state
     let Gateway { world, app, lists, _dir, .. } = gateway;
     assert!(app.stop().await);
     lists.cancel();
-    // The same gateway without its own directory, and with nobody at the addresses it knows.
+    // Restarts the gateway without its directory; the addresses it follows are closed.
     let file = world.dir.join("anchorgate.toml");
     let text = std::fs::read_to_string(&file).expect("written");
     let (head, rest) = text.split_once("[directory]").expect("a directory");
@@ -354,7 +352,7 @@ async fn a_hundred_devices_at_once_are_all_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn operators_ask_the_running_gateway() {
+async fn operators_query_the_running_gateway() {
     let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
     let domain = gateway.domain(SubjectField::SanDns);
     gateway.until_ready().await;
@@ -368,7 +366,7 @@ async fn operators_ask_the_running_gateway() {
     assert!(code == Some(1) && text.contains("nothing is held back"), "{text}");
     let (code, text) = gateway.program("crl refresh").await;
     assert!(code == Some(0) && text.contains("dns-issuer-delta.crl"), "{text}");
-    let (code, text) = gateway.program("crl refresh http://nobody.example/x.crl").await;
+    let (code, text) = gateway.program("crl refresh http://unknown.example/x.crl").await;
     assert!(code == Some(1) && text.contains("no authority names"), "{text}");
 
     let pki = gateway.world.dir.join("pki");

@@ -1,4 +1,4 @@
-//! Who may operate the gateway, and what operators may have it do to open connections.
+//! Operators' permissions and actions.
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,8 @@ use super::{Gateway, IN_FORCE, now};
 const OPERATOR: &str = "the operator's token";
 const SCRAPER: &str = "the scraper's token";
 
-/// The admin plane on every address, with TLS and tokens.
-fn wide(text: &str) -> String {
+/// Exposes the admin plane on every address, with TLS and tokens.
+fn expose_admin(text: &str) -> String {
     let token = |name: &str, token: &str, permission: &str| {
         let hash = Fingerprint::of(token.as_bytes());
         format!(
@@ -27,8 +27,8 @@ fn wide(text: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wide_admin_plane_asks_for_tokens_over_tls() {
-    let gateway = Gateway::start(&[SubjectField::SanDns], |text| wide(&text)).await;
+async fn an_exposed_admin_plane_requires_tokens_over_tls() {
+    let gateway = Gateway::start(&[SubjectField::SanDns], |text| expose_admin(&text)).await;
     let port = gateway.app.addresses.admin.port();
     let base = format!("https://localhost:{port}");
     let ask = async |method: Method, path: &str, token: Option<&str>| {
@@ -68,7 +68,7 @@ async fn a_wide_admin_plane_asks_for_tokens_over_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_that_goes_back_is_refused_until_the_operator_takes_it_anew() {
+async fn rejects_an_older_list_until_the_operator_accepts_the_rollback() {
     let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
     gateway.until_ready().await;
     let domain = gateway.domain(SubjectField::SanDns);
@@ -85,26 +85,26 @@ async fn a_list_that_goes_back_is_refused_until_the_operator_takes_it_anew() {
     assert!(code == Some(1) && text.contains("number 7"), "{text}");
     let (code, text) = gateway.program("crl refresh").await;
     assert!(code == Some(1) && text.contains("dns-issuer.crl"), "{text}");
-    let (code, text) = refresh(" --anew").await;
+    let (code, text) = refresh(" --accept-rollback").await;
     assert!(code == Some(0) && text.contains("number 6"), "{text}");
-    let (code, _) = gateway.program("crl refresh --anew").await;
-    assert_eq!(code, Some(64), "of one address only");
+    let (code, _) = gateway.program("crl refresh --accept-rollback").await;
+    assert_eq!(code, Some(64), "the option requires one address");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoked_device_is_hung_up_on_and_nobody_else_is() {
+async fn closes_connections_of_revoked_devices_only() {
     let close = |text: String| text.replace("[token]\n", "[token]\nclose_refused = true\n");
     let gateway = Gateway::start(&[SubjectField::SanDns], close).await;
     let domain = gateway.domain(SubjectField::SanDns);
-    let (neighbour, doomed) = (&domain.devices[0], &domain.devices[2]);
+    let (neighbour, revoked) = (&domain.devices[0], &domain.devices[2]);
     let mut idle = gateway.connect(&gateway.device(domain, 2)).await;
     let mut beside = gateway.connect(&gateway.device(domain, 0)).await;
-    assert_eq!(idle.token(&doomed.subject_id).await.expect("an answer").status, 200);
+    assert_eq!(idle.token(&revoked.subject_id).await.expect("an answer").status, 200);
     assert_eq!(beside.token(&neighbour.subject_id).await.expect("an answer").status, 200);
 
-    gateway.world.revoke(domain, doomed, 3, now()).expect("published");
+    gateway.world.revoke(domain, revoked, 3, now()).expect("published");
     let start = Instant::now();
-    // Nothing is asked on it meanwhile.
+    // The connection stays idle.
     while !idle.is_closed() {
         assert!(start.elapsed() < IN_FORCE, "still open");
         tokio::time::sleep(Duration::from_millis(50)).await;

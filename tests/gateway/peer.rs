@@ -1,4 +1,4 @@
-//! A TLS client with nothing hidden: which version, which certificate, which key, what it was told.
+//! A TLS client with full control over version, certificate and key, and with access to alerts.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,11 +18,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Shows this chain and signs with this key, whether they belong together or not.
+/// Presents this chain and signs with this key, even if they do not belong together.
 #[derive(Debug)]
-struct Shown(Arc<CertifiedKey>);
+struct FixedIdentity(Arc<CertifiedKey>);
 
-impl ResolvesClientCert for Shown {
+impl ResolvesClientCert for FixedIdentity {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0))
     }
@@ -37,7 +37,7 @@ pub fn chain(pem: &str) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(pem.as_bytes()).map(|c| c.expect("a certificate")).collect()
 }
 
-/// A client that trusts `ca_pem` and shows `chain`, with the key of `identity`; or nothing.
+/// A client that trusts `ca_pem` and presents the chain with the key of the identity, or no certificate.
 pub fn client(
     ca_pem: &str,
     version: &'static SupportedProtocolVersion,
@@ -56,16 +56,16 @@ pub fn client(
         Some((chain, identity)) => {
             let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).expect("a key");
             let key = provider().key_provider.load_private_key(key).expect("a key");
-            let shown = Shown(Arc::new(CertifiedKey::new(chain, key)));
+            let shown = FixedIdentity(Arc::new(CertifiedKey::new(chain, key)));
             builder.with_client_cert_resolver(Arc::new(shown))
         }
     };
-    // Each handshake is a full one: the certificate is shown, and judged.
+    // Every handshake is a full one, so that the certificate is presented and judged.
     config.resumption = Resumption::disabled();
     TlsConnector::from(Arc::new(config))
 }
 
-/// A handshake with the server at `address`, as far as this side sees it.
+/// Makes a handshake with the server at `address`, up to the client's completion.
 pub async fn connect(
     client: &TlsConnector,
     address: SocketAddr,
@@ -74,11 +74,11 @@ pub async fn connect(
     client.connect(ServerName::try_from("localhost").expect("a name"), tcp).await
 }
 
-/// The alert that the server answers a handshake with; `None` where it answers a request.
+/// The alert with which the server rejects a handshake; `None` if it responds to a request.
 pub async fn alert(client: &TlsConnector, address: SocketAddr) -> Option<AlertDescription> {
     let outcome = async {
         let mut stream = connect(client, address).await?;
-        // A TLS 1.3 server's verdict comes after this side is done.
+        // A TLS 1.3 server decides after the client has completed the handshake.
         stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await?;
         stream.read_u8().await
     };

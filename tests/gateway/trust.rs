@@ -1,4 +1,4 @@
-//! What operators are told of the trust list before it changes.
+//! Previews of changes to the trust list.
 
 use anchorgate::trust::subject::SubjectField;
 use serde_json::{Value, json};
@@ -6,18 +6,18 @@ use serde_json::{Value, json};
 use super::Gateway;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_can_be_compared_with_what_is_in_force() {
+async fn trust_diff_compares_a_response_with_the_list_in_force() {
     let fields = [SubjectField::SanDns, SubjectField::SanUri];
     let gateway = Gateway::start(&fields, |text| text).await;
     let token_file = gateway.world.dir.join("token");
     std::fs::write(&token_file, format!("{}\n", gateway.world.directory_token)).expect("written");
     let generation = gateway.app.live.current().trust.generation;
 
-    // The directory itself says what is in force.
+    // The directory's current list equals the list in force.
     let url = gateway.directory("");
     let get = format!("trust diff {url} --token-file {}", token_file.display());
     let (code, text) = gateway.program(&get).await;
-    assert!(code == Some(0) && text.starts_with("no change against"), "{text}");
+    assert!(code == Some(0) && text.starts_with("no change to"), "{text}");
     let (code, text) = gateway.program(&format!("trust diff {url}")).await;
     assert!(code == Some(1) && text.contains("401"), "{text}");
 
@@ -29,7 +29,7 @@ async fn an_answer_can_be_compared_with_what_is_in_force() {
         gateway.program(&format!("trust diff {}{more}", file.display())).await
     };
 
-    // One anchor of two leaves, another comes.
+    // One of two anchors is replaced.
     let mut other = list.clone();
     let gone = gateway.domain(SubjectField::SanUri).root.certificate.fingerprint.to_string();
     let come = gateway.domain(SubjectField::SanIp);
@@ -55,24 +55,24 @@ async fn an_answer_can_be_compared_with_what_is_in_force() {
     assert!(has("from quickstart: 1 anchors added, 1 of 2 removed"), "{text}");
     assert!(!has("held back"), "{text}");
 
-    // What the guard would do is told too.
+    // The preview includes the removal guard.
     let (code, text) = diff(r#"{"value":[]}"#, "").await;
     assert!(code == Some(0) && text.contains("would be held back"), "{text}");
     let (code, text) = diff(r#"{"value":[]}"#, " --json --source quickstart").await;
-    let told: Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!((code, &told["held_back"]), (Some(0), &json!(true)));
-    assert_eq!(told["changes"]["anchors_removed"], 2);
+    let preview: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((code, &preview["held_back"]), (Some(0), &json!(true)));
+    assert_eq!(preview["changes"]["anchors_removed"], 2);
 
     let paged = json!({"value": [], "@odata.nextLink": url}).to_string();
     for (answer, more, why) in [
         ("<html>", "", "not JSON"),
         (r#"{"error":{}}"#, "", "`value` is no list"),
         (&paged, "", "goes on"),
-        (r#"{"value":[]}"#, " --source nobody", "no source is called `nobody`"),
+        (r#"{"value":[]}"#, " --source unknown", "no source is called `unknown`"),
         (r#"{"value":[]}"#, " --token-file /x", "for an address"),
     ] {
         let (code, text) = diff(answer, more).await;
         assert!(code == Some(1) && text.contains(why), "{answer}: {text}");
     }
-    assert_eq!(gateway.app.live.current().trust.generation, generation, "nothing was done");
+    assert_eq!(gateway.app.live.current().trust.generation, generation, "nothing was published");
 }

@@ -1,9 +1,9 @@
-// The directory through Microsoft's own JavaScript SDK (@microsoft/microsoft-graph-client), over HTTPS:
-// the SDK sends no token over plain HTTP.
+// Tests the directory with Microsoft's JavaScript SDK (@microsoft/microsoft-graph-client), over HTTPS: the
+// SDK does not send tokens over plain HTTP.
 //
 // usage: NODE_EXTRA_CA_CERTS=CA.PEM node javascript_sdk.mjs QUICKSTART.JSON
 //
-// Needs: npm install @microsoft/microsoft-graph-client, and openssl. Exits 0 when every step held.
+// Needs: npm install @microsoft/microsoft-graph-client, and openssl. Exits with 0 if every step passes.
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -35,7 +35,7 @@ function client(token) {
   return Client.initWithMiddleware({
     baseUrl: `${root}/`,
     defaultVersion: "beta",
-    // Host names without the port: with it the SDK silently sends no token.
+    // Host names without the port: with a port the SDK silently omits the token.
     customHosts: new Set([new URL(root).hostname]),
     authProvider: { getAccessToken: async () => token },
   });
@@ -80,7 +80,7 @@ async function configurations(graph) {
   await new PageIterator(graph, first, (c) => { ids.push(c.id); return true; }).iterate();
   assert.ok(ids.includes(made.id) && new Set(ids).size === ids.length);
 
-  // Read, change, write the whole.
+  // Read, change and write back the whole object.
   const read = await graph.api(one).get();
   read.certificateAuthorities.push({ certificate: spare, isRootAuthority: true });
   const changed = await graph.api(one).patch(read);
@@ -124,7 +124,7 @@ async function applications(graph) {
     assert.deepEqual(page.value.map((c) => c.id), [made.id]);
     assert.equal(page.value[0].trustedCertificateAuthorities[0].issuer, "CN=js-app-root");
   }
-  // Read, change, write the whole.
+  // Read, change and write back the whole object.
   const read = await graph.api(one).get();
   read.description = "e";
   assert.equal(await graph.api(one).patch(read), undefined);
@@ -176,7 +176,7 @@ async function devices(graph) {
   await new PageIterator(graph, first, (d) => { inside.push(d.id); return true; }).iterate();
   assert.deepEqual(inside, made.map((d) => d.id).sort());
 
-  // Read, change, write the whole; only accountEnabled can be another.
+  // Read, change and write back the whole object; only accountEnabled may change.
   const read = await graph.api(`/devices/${made[0].id}`).get();
   await fails(graph.api(`/devices/${read.id}`).patch({ ...read, displayName: "other" }),
     400, "Request_BadRequest", "displayName");
@@ -206,7 +206,7 @@ try {
   await devices(graph);
   await fails(client("no-such-token").api("/directory/certificateAuthorities/mutualTlsOauthConfigurations").get(),
     401, "InvalidAuthenticationToken", "token");
-  console.log(`javascript sdk: ${where.directory_url}: every step held`);
+  console.log(`javascript sdk: ${where.directory_url}: every step passed`);
 } finally {
   rmSync(folder, { recursive: true });
 }

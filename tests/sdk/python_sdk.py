@@ -1,8 +1,8 @@
-"""The directory through Microsoft's own Python SDK (msgraph-beta-sdk), over plain loopback HTTP and HTTPS.
+"""Tests the directory with Microsoft's Python SDK (msgraph-beta-sdk), over plain loopback HTTP and HTTPS.
 
 usage: python_sdk.py QUICKSTART.JSON
 
-Needs: pip install msgraph-beta-sdk (which brings cryptography). Exits 0 when every step held.
+Needs: pip install msgraph-beta-sdk (which installs cryptography). Exits with 0 if every step passes.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ from msgraph_core import GraphClientFactory
 
 
 class StaticCredential:
-    """What azure-identity would be, for a directory with static tokens."""
+    """Replaces azure-identity for a directory with static tokens."""
 
     def __init__(self, token):
         self.token = token
@@ -58,7 +58,7 @@ class StaticCredential:
 
 
 def authority(name, issuer=None):
-    """A CA certificate and its key: self-signed, or issued by another."""
+    """A CA certificate and its key, self-signed or issued by another CA."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -150,14 +150,14 @@ async def configurations(graph):
     assert page.value[0].certificate_authorities is None
     assert int(await many.count.get()) >= 1
 
-    # All pages, by the links that the directory gives.
+    # All pages, by the directory's links.
     ids, page = [], await many.get(query(many, top=1))
     while page:
         ids += [c.id for c in page.value]
         page = await many.with_url(page.odata_next_link).get() if page.odata_next_link else None
     assert made.id in ids and len(ids) == len(set(ids))
 
-    # Read, change, write the whole, as the documentation says.
+    # Read, change and write back the whole object, like in the documentation.
     read = await one.get()
     read.certificate_authorities.append(
         CertificateAuthority(certificate=der(spare), is_root_authority=True)
@@ -232,7 +232,7 @@ async def applications(graph):
     mine = [c for c in page.value if c.id == made.id][0]
     assert mine.trusted_certificate_authorities[0].issuer == "CN=app root"
 
-    # Read, change, write the whole: PATCH has an answer without a body.
+    # Read, change and write back the whole object: the response to PATCH has no body.
     read = await one.get()
     assert (read.id, read.display_name) == (made.id, name)
     read.description = "e"
@@ -253,7 +253,7 @@ async def applications(graph):
     await fails(within.patch(bad), 400, "Request_BadRequest", "'certificate'")
     listed = (await inside.get()).value
     assert len(listed) == 2
-    # The next root in the place of the one, in one step; what is read is sent back.
+    # Replaces the root in one step, with the object as it was read.
     old = [a for a in listed if a.is_root_authority][0]
     old.certificate = der(spare)
     assert await inside.by_certificate_authority_as_entity_id(old.id).patch(old) is None
@@ -296,7 +296,7 @@ async def devices(graph):
     while latest.odata_next_link:
         latest = await many.delta.with_url(latest.odata_next_link).get()
 
-    # The SDK says `accountEnabled: false` unless it is told otherwise.
+    # The SDK sends `accountEnabled: false` by default.
     name = f"urn:uuid:{uuid.uuid4()}"
     body = CreateDeviceFromTemplatePostRequestBody(external_device_id=name)
     made = await of.create_device_from_template.post(body)
@@ -305,7 +305,7 @@ async def devices(graph):
     key = "X509:<UID>" + base64.b64encode(name.encode("utf-16-le")).decode()
     key, sent = key.encode("utf-16-le"), made.alternative_security_ids[0].key
     assert sent == key or sent == base64.b64encode(key)
-    # The SDK makes a UUID of what looks like one.
+    # The SDK parses UUID-like strings as UUIDs.
     assert str(made.additional_data["@anchorgate.mutualTlsOauthConfigurationId"]) == fleet.id
     await fails(
         of.create_device_from_template.post(body), 400, "Request_BadRequest", "externalDeviceId"
@@ -354,7 +354,7 @@ async def main():
             stranger.directory.certificate_authorities.mutual_tls_oauth_configurations.get(),
             401, "InvalidAuthenticationToken", "token",
         )
-        print(f"python sdk: {root}: every step held")
+        print(f"python sdk: {root}: every step passed")
 
 
 asyncio.run(main())

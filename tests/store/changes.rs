@@ -1,19 +1,19 @@
-//! What readers of changes are told, by both engines.
+//! Reading changes, with both engines.
 
 use std::collections::BTreeMap;
 
 use anchorgate::store::{Change, Collection, Since, Store, StoreError};
 use tokio::task::JoinSet;
 
-use crate::{C, Place, both_engines, place_again};
+use crate::{C, Place, both_engines, reopen};
 
 both_engines!(
-    changes_are_told_by_page_in_their_order,
-    a_reader_who_was_away_too_long_is_told_so,
-    a_reader_beside_many_writers_misses_nothing,
+    changes_are_paged_in_order,
+    a_reader_that_is_too_far_behind_gets_an_error,
+    a_reader_misses_nothing_during_concurrent_writes,
 );
 
-/// What a reader makes of the changes: ids and bodies.
+/// A reader's state: bodies by id.
 #[derive(Default)]
 pub struct Reader {
     pub objects: BTreeMap<String, Vec<u8>>,
@@ -31,7 +31,7 @@ impl Reader {
         Since { seen: self.seen, removals: self.removals }
     }
 
-    /// Reads all there is, in pages.
+    /// Reads all changes in pages of `limit`.
     pub async fn follow(&mut self, store: &Store, limit: usize) -> Result<(), StoreError> {
         loop {
             let page = store.changes_since(C, self.since(), limit).await?;
@@ -56,7 +56,7 @@ pub async fn all(store: &Store) -> BTreeMap<String, Vec<u8>> {
     list.into_iter().map(|record| (record.id, record.body)).collect()
 }
 
-async fn changes_are_told_by_page_in_their_order(place: Place) {
+async fn changes_are_paged_in_order(place: Place) {
     let store = place.open().await;
     for n in 0..10u8 {
         store.insert(C, &n.to_string(), vec![n], None).await.expect("stored");
@@ -67,7 +67,7 @@ async fn changes_are_told_by_page_in_their_order(place: Place) {
     let page = store.changes_since(C, reader.since(), 100).await.expect("a page");
     assert!(
         page.iter().all(|change| change.body.is_some()),
-        "old removals are nothing to a new reader"
+        "a new reader gets no earlier removals"
     );
     assert_eq!(page.len(), 9);
     reader.follow(&store, 4).await.expect("followed");
@@ -78,12 +78,12 @@ async fn changes_are_told_by_page_in_their_order(place: Place) {
     store.remove(C, "2", None).await.expect("removed");
     store.insert(C, "2", b"again".to_vec(), None).await.expect("stored");
     store.remove(C, "4", None).await.expect("removed");
-    let store = place_again(&place, store).await;
+    let store = reopen(&place, store).await;
     let page = store.changes_since(C, reader.since(), 100).await.expect("a page");
-    let told: Vec<_> = page.iter().map(|change| (&*change.id, change.body.as_deref())).collect();
+    let received: Vec<_> = page.iter().map(|change| (&*change.id, change.body.as_deref())).collect();
     let new: [(&str, Option<&[u8]>); 4] =
         [("1", Some(b"new")), ("2", None), ("2", Some(b"again")), ("4", None)];
-    assert_eq!((told, page[0].version), (new.to_vec(), two));
+    assert_eq!((received, page[0].version), (new.to_vec(), two));
     reader.follow(&store, 1).await.expect("followed");
     assert_eq!(reader.objects, all(&store).await);
     let last = Since::version(store.version(C).await.expect("a version"));
@@ -93,12 +93,12 @@ async fn changes_are_told_by_page_in_their_order(place: Place) {
     assert!(identity.len() >= 32);
     let elsewhere = Place::file();
     assert_ne!(elsewhere.open().await.identity().await.expect("an identity"), identity);
-    let store = place_again(&place, store).await;
+    let store = reopen(&place, store).await;
     assert_eq!(store.identity().await.expect("an identity"), identity);
 }
 
-async fn a_reader_who_was_away_too_long_is_told_so(place: Place) {
-    let store = place.open().await.remembering(3);
+async fn a_reader_that_is_too_far_behind_gets_an_error(place: Place) {
+    let store = place.open().await.with_kept_removals(3);
     for n in 0..8u8 {
         store.insert(C, &n.to_string(), vec![n], None).await.expect("stored");
     }
@@ -113,24 +113,24 @@ async fn a_reader_who_was_away_too_long_is_told_so(place: Place) {
     assert_eq!(reader.objects, all(&store).await);
     store.remove(C, "3", None).await.expect("removed");
     let refused = store.changes_since(C, before, 2).await;
-    assert!(matches!(refused, Err(StoreError::Forgotten(v)) if v == before.seen), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::HistoryExpired(v)) if v == before.seen), "{refused:?}");
     reader.follow(&store, 2).await.expect("one behind");
     assert_eq!(reader.objects, all(&store).await);
-    // Another collection has its own memory.
+    // Another collection remembers its own removals.
     let elsewhere = Since { seen: 0, removals: 0 };
     assert_eq!(store.changes_since(Collection::Devices, elsewhere, 9).await.expect("a page"), []);
-    // A version that the store has never reached is of another time or place.
+    // A version that the store has not reached belongs to another store.
     let future = Since::version(store.version(C).await.expect("a version") + 1);
     let refused = store.changes_since(C, future, 2).await;
-    assert!(matches!(refused, Err(StoreError::Forgotten(_))), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::HistoryExpired(_))), "{refused:?}");
     let refused = store.changes_since(C, Since::version(u64::MAX), 2).await;
-    assert!(matches!(refused, Err(StoreError::Forgotten(_))), "{refused:?}");
-    let mut anew = Reader::begin(&store).await;
-    anew.follow(&store, 3).await.expect("a new reader");
-    assert_eq!(anew.objects, all(&store).await);
+    assert!(matches!(refused, Err(StoreError::HistoryExpired(_))), "{refused:?}");
+    let mut restarted = Reader::begin(&store).await;
+    restarted.follow(&store, 3).await.expect("a new reader");
+    assert_eq!(restarted.objects, all(&store).await);
 }
 
-async fn a_reader_beside_many_writers_misses_nothing(place: Place) {
+async fn a_reader_misses_nothing_during_concurrent_writes(place: Place) {
     const WRITERS: u32 = 6;
     const WRITES: u32 = 30;
     let store = place.open().await;

@@ -1,4 +1,4 @@
-//! What the database of several replicas adds to the store's contract.
+//! Guarantees of the database that several replicas share.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,35 +12,35 @@ use sqlx::{ConnectOptions, query};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::directory::{ADMIN, Ca, D, M, Server, answer, device, template};
-use crate::postgres::Cluster;
-use crate::{C, LONG, Place, TOLD, open};
+use crate::support::directory::{ADMIN, Ca, D, M, Server, answer, device, template};
+use crate::support::postgres::Cluster;
+use crate::{C, LONG, Place, NOTIFIED, open};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_through_one_replica_is_told_to_the_readers_of_another() {
+async fn a_write_notifies_the_readers_of_other_replicas() {
     let place = Place::database().await;
     let (one, other) = (place.open().await, place.open().await);
-    let mut heard = other.changes();
+    let mut changes_seen = other.changes();
     let (mut changes, mut times) = (BTreeSet::new(), Vec::new());
     for n in 0..20 {
         let before = Instant::now();
         let version = one.insert(C, &n.to_string(), vec![n], None).await.expect("stored");
-        timeout(TOLD, heard.wait_for(|last| last.of(C) >= version))
+        timeout(NOTIFIED, changes_seen.wait_for(|last| last.of(C) >= version))
             .await
-            .expect("told")
+            .expect("a notification")
             .expect("open");
         times.push(before.elapsed());
         assert_eq!(other.get(C, &n.to_string()).await.expect("there").version, version);
         changes.insert(version);
     }
     assert_eq!(changes.len(), 20);
-    // A busy machine may be late now and then, not as a rule.
+    // The median bounds the delay; single outliers are allowed on a busy machine.
     times.sort_unstable();
     assert!(times[10] < Duration::from_secs(1), "{times:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replicas_that_start_at_once_make_the_tables_once() {
+async fn concurrent_starts_create_the_tables_once() {
     let place = Place::database().await;
     let mut starts = JoinSet::new();
     for n in 0..6 {
@@ -55,9 +55,9 @@ async fn replicas_that_start_at_once_make_the_tables_once() {
     }
 }
 
-/// The server is set to answer before it writes; the store must not be.
+/// The server's default is to acknowledge before it writes; the store must override that.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_of_the_database_loses_nothing_that_was_answered() {
+async fn a_database_crash_loses_no_acknowledged_write() {
     let cluster = Arc::new(Cluster::start("-c synchronous_commit=off -c wal_writer_delay=10s"));
     let url = cluster.database().await;
     let store = open(&url).await;
@@ -71,7 +71,7 @@ async fn a_crash_of_the_database_loses_nothing_that_was_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_database_is_503_and_comes_back_by_itself() {
+async fn a_failed_database_is_503_until_it_returns() {
     let cluster = Arc::new(Cluster::start(""));
     let store = open(&cluster.database().await).await;
     let server = Server::on(store.clone()).await;
@@ -90,7 +90,7 @@ async fn a_dead_database_is_503_and_comes_back_by_itself() {
         server.ask(Method::GET, &path),
         server.ask(Method::PATCH, &path).json(&json!({"displayName": "lost"})),
         server.ask(Method::DELETE, &path),
-        // "Unchanged" is not known any longer, and so is not answered.
+        // "Unchanged" cannot be known without the database.
         unchanged(),
         unchanged().header("prefer", "wait=5"),
     ] {
@@ -99,12 +99,12 @@ async fn a_dead_database_is_503_and_comes_back_by_itself() {
         assert_eq!(response.headers()["retry-after"], "5");
         let error: Value = response.json().await.expect("JSON");
         assert_eq!(error["error"]["code"], "ServiceUnavailable");
-        assert!(!error.to_string().contains("sock"), "what is inside is not told: {error}");
+        assert!(!error.to_string().contains("sock"), "the error exposes internals: {error}");
     }
 
     cluster.resume();
-    // Assumed to have changed while nobody listened: whoever waits looks again.
-    timeout(LONG, changes.changed()).await.expect("it comes back").expect("open");
+    // Changes are assumed during the outage: waiting readers read again.
+    timeout(LONG, changes.changed()).await.expect("the database returns").expect("an open channel");
     let (status, found) = server.get(&path).await;
     assert_eq!((status, &found["displayName"]), (200, &json!("fleet")));
     assert_eq!(server.patch(&path, &json!({"displayName": "new"})).await.0, 200);
@@ -119,20 +119,20 @@ async fn a_gateway_starts_without_its_database() {
     assert!(matches!(store.count(C).await, Err(StoreError::Unavailable(_))));
     let mut changes = store.changes();
     cluster.resume();
-    timeout(LONG, changes.changed()).await.expect("it comes").expect("open");
+    timeout(LONG, changes.changed()).await.expect("the database returns").expect("an open channel");
     assert_eq!(store.count(C).await.ok(), Some(0));
 }
 
-/// The listening connection alone is cut, as an idle one is by a firewall that says so.
+/// Only the listening connection is cut, like an idle one by a firewall.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_changed_while_nobody_listens_is_not_missed() {
+async fn changes_during_a_lost_connection_are_not_missed() {
     let place = Place::database().await;
     let (one, other) = (place.open().await, place.open().await);
-    let mut heard = other.changes();
+    let mut changes_seen = other.changes();
     let options: PgConnectOptions = place.text().parse().expect("a URL");
     let mut operator = options.connect().await.expect("a connection");
     for n in 0..5 {
-        // Of this test's database only: other tests share the server.
+        // Only connections to this test's database: other tests share the server.
         query(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
              WHERE datname = current_database() AND pid <> pg_backend_pid() \
@@ -141,7 +141,7 @@ async fn what_is_changed_while_nobody_listens_is_not_missed() {
         .execute(&mut operator)
         .await
         .expect("cut");
-        // The store that writes is cut off too, and is back soon.
+        // The writing store is cut as well and reconnects soon.
         let version = loop {
             match one.insert(C, &n.to_string(), vec![], None).await {
                 Ok(version) => break version,
@@ -149,9 +149,9 @@ async fn what_is_changed_while_nobody_listens_is_not_missed() {
                 Err(error) => panic!("{error}"),
             }
         };
-        timeout(LONG, heard.wait_for(|last| last.of(C) >= version))
+        timeout(LONG, changes_seen.wait_for(|last| last.of(C) >= version))
             .await
-            .expect("told")
+            .expect("a notification")
             .expect("open");
     }
 }
@@ -195,13 +195,13 @@ async fn patches_through_two_replicas_leave_one_whole_list() {
             .collect();
         let whole =
             lists.iter().any(|list| stored == list.iter().map(Ca::base64).collect::<Vec<_>>());
-        assert!(whole, "the stored list is nobody's: {stored:?}");
+        assert!(whole, "the stored list is a mixture: {stored:?}");
     }
 }
 
-/// What one replica has told, another goes on from; and a reader that waits there hears of a change here.
+/// A reader continues at another replica with the same token, and long polls see changes of all replicas.
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_of_devices_go_on_at_another_replica() {
+async fn device_readers_continue_at_another_replica() {
     let place = Place::database().await;
     let one = Server::on(place.open().await).await;
     let other = Server::on(place.open().await).await;
@@ -226,7 +226,7 @@ async fn readers_of_devices_go_on_at_another_replica() {
     let waiting = tokio::spawn(answer(waits(&last)));
     let path = format!("{D}/{}", ids[1]);
     assert_eq!(one.patch(&path, &json!({"accountEnabled": false})).await.0, 204);
-    let (_, changed) = timeout(TOLD, waiting).await.expect("told").expect("answered");
+    let (_, changed) = timeout(NOTIFIED, waiting).await.expect("a notification").expect("answered");
     assert_eq!(changed["value"][0]["id"], json!(ids[1]));
     assert_eq!(changed["value"][0]["accountEnabled"], false);
     assert_eq!(one.delete(&path).await, 204);

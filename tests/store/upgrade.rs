@@ -1,4 +1,4 @@
-//! Files and databases of the first program open and go on.
+//! Files and databases of the first version of the program.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::{C, LONG, Place, open};
 
 const T: Collection = Collection::DeviceTemplates;
 
-/// Tables as the first program made them.
+/// Tables of the first version.
 const OBJECTS: TableDefinition<'_, &str, (u64, &[u8])> =
     TableDefinition::new("mutualTlsOauthConfigurations");
 const TEMPLATES: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("deviceTemplates");
@@ -24,8 +24,8 @@ const REFERENCES: TableDefinition<'_, (&str, &str), (&str, &str)> =
 const REFERRERS: MultimapTableDefinition<'_, (&str, &str), (&str, &str)> =
     MultimapTableDefinition::new("referrers");
 
-/// Writes as the first program did: the object, and the number of the change.
-fn first_program(path: &Path, objects: &[(&str, u64)], gone: &[&str], version: u64) {
+/// Writes like the first version: the objects and the number of the change.
+fn first_version(path: &Path, objects: &[(&str, u64)], gone: &[&str], version: u64) {
     let database = Database::create(path).expect("a file");
     let transaction = database.begin_write().expect("a transaction");
     {
@@ -42,10 +42,10 @@ fn first_program(path: &Path, objects: &[(&str, u64)], gone: &[&str], version: u
 }
 
 #[tokio::test]
-async fn a_file_of_the_first_program_goes_on() {
+async fn opens_a_file_of_the_first_version() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("directory.redb");
-    first_program(&path, &[("a", 3), ("b", 2), ("c", 7)], &[], 9);
+    first_version(&path, &[("a", 3), ("b", 2), ("c", 7)], &[], 9);
     let database = Database::create(&path).expect("a file");
     let transaction = database.begin_write().expect("a transaction");
     {
@@ -62,12 +62,12 @@ async fn a_file_of_the_first_program_goes_on() {
     drop(database);
 
     let store = Store::open(&path).await.expect("a store");
-    assert_eq!(store.version(C).await.ok(), Some(9), "any of it may have changed last");
+    assert_eq!(store.version(C).await.ok(), Some(9), "every object may be the last change");
     let refused = store.remove(C, "a", None).await;
     assert!(matches!(&refused, Err(StoreError::Referenced(by)) if by == "t"), "{refused:?}");
     assert_eq!(store.referrers((C, "a"), T, None, 9).await.expect("a page")[0].body, b"t");
     let refused = store.changes_since(C, Since::version(8), 9).await;
-    assert!(matches!(refused, Err(StoreError::Forgotten(8))), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::HistoryExpired(8))), "{refused:?}");
     let mut reader = Reader::begin(&store).await;
     reader.follow(&store, 2).await.expect("followed");
     assert_eq!((reader.objects.len(), reader.seen), (3, 7));
@@ -77,20 +77,20 @@ async fn a_file_of_the_first_program_goes_on() {
     reader.follow(&store, 2).await.expect("followed");
     assert_eq!(reader.objects, all(&store).await);
 
-    // The first program is put back for a while, and knows nothing of what is kept beside the objects.
+    // The first version is used again for a while.  It does not maintain the records of changes.
     drop(store);
-    first_program(&path, &[("d", 12), ("e", 14)], &["c"], 14);
+    first_version(&path, &[("d", 12), ("e", 14)], &["c"], 14);
     let store = Store::open(&path).await.expect("a store");
     assert_eq!(store.version(C).await.ok(), Some(14));
     let refused = reader.follow(&store, 2).await;
-    assert!(matches!(refused, Err(StoreError::Forgotten(_))), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::HistoryExpired(_))), "{refused:?}");
     let mut reader = Reader::begin(&store).await;
     reader.follow(&store, 2).await.expect("followed");
     assert_eq!(reader.objects, all(&store).await);
     assert_eq!(reader.objects.keys().collect::<Vec<_>>(), ["a", "d", "e"]);
 }
 
-/// A statement of the first program, with its number of the change and its notification.
+/// Runs a statement like the first version: with the number of the change and the notification.
 async fn first_statement(connection: &mut PgConnection, statement: &'static str) {
     let whole = [
         "BEGIN",
@@ -108,7 +108,7 @@ const INSERT: &str = "INSERT INTO directory_object (collection, id, version, bod
      SELECT 'mutualTlsOauthConfigurations', 'old', version, 'x' FROM directory_version";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_of_the_first_program_goes_on_also_beside_it() {
+async fn shares_a_database_with_the_first_version() {
     let place = Place::database().await;
     let options: PgConnectOptions = place.text().parse().expect("a URL");
     let mut old = options.connect().await.expect("a connection");
@@ -122,17 +122,17 @@ async fn a_database_of_the_first_program_goes_on_also_beside_it() {
     let store = open(&place.text()).await;
     assert_eq!((store.count(C).await.ok(), store.version(C).await.ok()), (Some(1), Some(3)));
     let refused = store.changes_since(C, Since::version(2), 9).await;
-    assert!(matches!(refused, Err(StoreError::Forgotten(2))), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::HistoryExpired(2))), "{refused:?}");
     let mut reader = Reader::begin(&store).await;
     reader.follow(&store, 9).await.expect("followed");
     assert_eq!(reader.objects, all(&store).await);
 
-    // A replica of the first program is still at work.
-    let mut heard = store.changes();
-    heard.mark_unchanged();
+    // A replica of the first version is still running.
+    let mut changes_seen = store.changes();
+    changes_seen.mark_unchanged();
     first_statement(&mut old, "UPDATE directory_object SET body = 'y', version = 4").await;
-    let told = heard.wait_for(|now| now.of(C) == 4);
-    timeout(LONG, told).await.expect("told").expect("open");
+    let notified = changes_seen.wait_for(|now| now.of(C) == 4);
+    timeout(LONG, notified).await.expect("notified").expect("open");
     reader.follow(&store, 9).await.expect("followed");
     assert_eq!(reader.objects["old"], b"y");
     first_statement(&mut old, "DELETE FROM directory_object").await;

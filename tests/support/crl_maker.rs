@@ -1,7 +1,4 @@
-//! Makes authorities, certificates and revocation lists of any size and shape, by hand: also those
-//! that no sane issuer would make.
-
-#![allow(dead_code, missing_docs)]
+//! Builds authorities, certificates and revocation lists byte by byte, including invalid ones.
 
 use std::sync::Arc;
 
@@ -22,7 +19,7 @@ const ED25519: &[u8] = &[0x06, 3, 0x2b, 0x65, 0x70];
 const P256: &[u8] =
     &[0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
 
-/// One element.
+/// One DER element.
 pub fn tlv(tag: u8, value: &[u8]) -> Vec<u8> {
     let mut out = header(tag, value.len());
     out.extend_from_slice(value);
@@ -30,10 +27,10 @@ pub fn tlv(tag: u8, value: &[u8]) -> Vec<u8> {
 }
 
 fn header(tag: u8, length: usize) -> Vec<u8> {
-    let octets: Vec<u8> = length.to_be_bytes().into_iter().skip_while(|&b| b == 0).collect();
+    let bytes: Vec<u8> = length.to_be_bytes().into_iter().skip_while(|&b| b == 0).collect();
     match length {
         0..=0x7f => vec![tag, length as u8],
-        _ => [&[tag, 0x80 | octets.len() as u8], &octets[..]].concat(),
+        _ => [&[tag, 0x80 | bytes.len() as u8], &bytes[..]].concat(),
     }
 }
 
@@ -51,7 +48,7 @@ pub fn attribute(text: &str) -> Vec<u8> {
     sequence(&[&tlv(0x06, COMMON_NAME), &tlv(0x0c, text.as_bytes())])
 }
 
-/// INTEGER of a number that is not negative, as big-endian octets.
+/// INTEGER of a number that is not negative, from its big-endian bytes.
 pub fn unsigned(digits: &[u8]) -> Vec<u8> {
     let digits: Vec<u8> = digits.iter().copied().skip_while(|&b| b == 0).collect();
     match digits.first() {
@@ -165,7 +162,7 @@ impl Ca {
         Self { name, key, certificate }
     }
 
-    /// A certificate of this authority's for its own key, with these extensions besides.
+    /// Issues a certificate for the authority's own key, with these extensions added.
     pub fn issue_to_itself(&self, extensions: &[Vec<u8>]) -> Arc<Certificate> {
         let extensions =
             [extension(&[0x55, 0x1d, 19], true, &sequence(&[&[1, 1, 0xff]])), extensions.concat()];
@@ -174,7 +171,7 @@ impl Ca {
         Arc::new(Certificate::from_der(&self.key.wrap(&tbs)).expect("a certificate"))
     }
 
-    /// An authority with a new key, CN=`text`, that this one certifies.
+    /// A subordinate authority with a new key, CN=`text`.
     pub fn below(&self, text: &str, serial: u8, usage: &[u8]) -> Self {
         let (name, key) = (name(text), Key::P256(new_p256()));
         let extensions = [
@@ -187,7 +184,7 @@ impl Ca {
         Self { name, key, certificate: Arc::new(certificate) }
     }
 
-    /// A certificate of this authority's for somebody, with the extensions given.
+    /// Issues a certificate for a new key, with these extensions.
     pub fn issue(&self, subject: &str, serial: &[u8], extensions: &[Vec<u8>]) -> Arc<Certificate> {
         let spki = Key::P256(new_p256()).spki();
         let subject = name(subject);
@@ -196,7 +193,7 @@ impl Ca {
         Arc::new(Certificate::from_der(&self.key.wrap(&tbs)).expect("a certificate"))
     }
 
-    /// A list that this authority signs, issued an hour ago and good for a day.
+    /// A list signed by this authority, issued an hour ago and valid for another day.
     pub fn list(&self) -> List<'_> {
         List {
             signer: self,
@@ -238,11 +235,11 @@ fn tbs_certificate(
     ])
 }
 
-/// A list in the making.
+/// A revocation list before it is signed.
 #[derive(Clone)]
 pub struct List<'a> {
     pub signer: &'a Ca,
-    /// The encoded version; v1 has none.
+    /// The encoded version; a v1 list has no version field.
     pub version: Option<u8>,
     pub issuer: Vec<u8>,
     pub this_update: Timestamp,
@@ -254,7 +251,7 @@ pub struct List<'a> {
 }
 
 impl List<'_> {
-    /// Adds an entry of a serial that is not negative.
+    /// Adds an entry for a serial that is not negative.
     #[must_use]
     pub fn revoke(self, serial: &[u8], reason: Option<u8>) -> Self {
         let extensions = reason.map(|reason| extension(&[0x55, 0x1d, 21], false, &[10, 1, reason]));
@@ -311,7 +308,7 @@ impl List<'_> {
         self.signer.key.wrap(&self.tbs())
     }
 
-    /// The list, signed after something was done to it.
+    /// The list, signed after `change` was applied to its TBS bytes.
     pub fn sign_changed(&self, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let mut tbs = self.tbs();
         change(&mut tbs);
@@ -344,7 +341,7 @@ impl List<'_> {
     }
 }
 
-/// A PEM text of the list.
+/// The list as PEM.
 pub fn pem(der: &[u8]) -> String {
     use base64::Engine as _;
     let digits = base64::engine::general_purpose::STANDARD.encode(der);
@@ -356,7 +353,7 @@ pub fn pem(der: &[u8]) -> String {
     format!("-----BEGIN X509 CRL-----\n{}\n-----END X509 CRL-----\n", lines.join("\n"))
 }
 
-/// The serial of entry `index` in [`many`]: 16 octets that look random, the first never zero.
+/// The serial of entry `index` in [`many`]: 16 pseudo-random bytes, the first never zero.
 pub fn serial(index: u64) -> [u8; 16] {
     let mut out = [0; 16];
     for (half, salt) in out.chunks_mut(8).zip([0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03u64]) {
@@ -369,7 +366,7 @@ pub fn serial(index: u64) -> [u8; 16] {
     out
 }
 
-/// Encoded entries of `count` serials from `first` on; every second one with a reason.
+/// Encoded entries of `count` serials from `first` on; every second entry has a reason.
 pub fn many(first: u64, count: u64) -> Vec<u8> {
     let plain = sequence(&[&unsigned(&serial(0)), &time(NOW), &[]]);
     let reason = extension(&[0x55, 0x1d, 21], false, &[10, 1, 1]);

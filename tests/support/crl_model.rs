@@ -1,9 +1,7 @@
-//! What lists that are really signed must say, by the plainest model there is: every byte string is a
-//! complete list and up to two deltas, or a list with some octets changed before it was signed.
+//! Compares signed revocation lists with a naive model.
 //!
-//! Whoever includes this file has `crl_maker` beside it.
-
-#![allow(dead_code, missing_docs)]
+//! Every byte string stands for a complete list and up to two deltas, or for one list with some bytes
+//! changed before it was signed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -14,11 +12,11 @@ use anchorgate::x509::certificate::Certificate;
 use anchorgate::x509::crl::{CrlError, ListReader, RevocationList};
 use anchorgate::x509::time::Timestamp;
 
-use crate::crl_maker::{self, Ca, List, NOW, extension, sequence, time, tlv};
+use super::crl_maker::{self, Ca, List, NOW, extension, sequence, time, tlv};
 
 static CA: LazyLock<Ca> = LazyLock::new(|| Ca::ed25519("Root"));
 
-/// Serials of every width that is kept apart, and neighbours of each other.
+/// Serials of every width that the implementation stores separately, including adjacent values.
 static SERIALS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let mut all = vec![vec![0], vec![1], vec![0x7f], vec![0, 0x80], vec![0, 0xff]];
     for width in [7, 8, 9, 15, 16, 17, 19, 20] {
@@ -28,7 +26,7 @@ static SERIALS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     }
     all
 });
-/// And those that fit no slot: too wide, or negative.
+/// Irregular serials: too wide, or negative.
 static ODD: LazyLock<Vec<Vec<u8>>> =
     LazyLock::new(|| vec![vec![0x80], vec![0xff], vec![1; 21], [&[0x80], &[0; 20][..]].concat()]);
 
@@ -39,8 +37,8 @@ const HOLD: u8 = 6;
 const REMOVE: u8 = 8;
 const REASONS: [u8; 8] = [0, 1, 4, 5, HOLD, HOLD, REMOVE, 9];
 
-/// Serial to reason, the gravest of several: revoked, then on hold, then removed.
-type Said = BTreeMap<Vec<u8>, u8>;
+/// Serial to reason.  Of several reasons the most severe counts: revoked, then on hold, then removed.
+type Reasons = BTreeMap<Vec<u8>, u8>;
 
 fn rank(reason: u8) -> u8 {
     match reason {
@@ -50,15 +48,15 @@ fn rank(reason: u8) -> u8 {
     }
 }
 
-/// A complete list or a delta, and what it says.
+/// A complete list or a delta, with the reasons that its entries amount to.
 #[derive(Default)]
 struct Plan {
-    /// Above the complete list's number by this.
+    /// cRLNumber, relative to the number of the complete list.
     number: u64,
-    /// BaseCRLNumber, above the complete list's number by this.
+    /// BaseCRLNumber, relative to the number of the complete list.
     base: u64,
     expired: bool,
-    said: Said,
+    reasons: Reasons,
     entries: Vec<u8>,
 }
 
@@ -67,20 +65,20 @@ impl Plan {
         let coded = extension(&[0x55, 0x1d, 21], false, &[10, 1, reason]);
         let coded = if reason == 0 { Vec::new() } else { tlv(0x30, &coded) };
         self.entries.extend(sequence(&[&tlv(0x02, serial), &time(NOW), &coded]));
-        let said = self.said.entry(serial.to_vec()).or_insert(reason);
-        if rank(reason) < rank(*said) {
-            *said = reason;
+        let entry = self.reasons.entry(serial.to_vec()).or_insert(reason);
+        if rank(reason) < rank(*entry) {
+            *entry = reason;
         }
     }
 }
 
-/// The complete list's number.
+/// cRLNumber of the complete list.
 const NUMBER: u64 = 100;
 
-/// Reads `input` as three plans, makes them, and compares.
+/// Reads `input` as three plans, builds the lists, and compares them with the model.
 ///
 /// # Panics
-/// Something is not as the model has it.
+/// Panics if a decision differs from the model.
 pub fn check(input: &[u8]) {
     let Some((&[mode, size, many], input)) = input.split_first_chunk() else { return };
     if mode & 1 != 0 {
@@ -89,7 +87,7 @@ pub fn check(input: &[u8]) {
     let many = u64::from(many) * 8;
     let mut plans: [Plan; 3] = Default::default();
     for (at, plan) in plans.iter_mut().enumerate().skip(1) {
-        // Never two deltas of one number: which of them decides is nobody's promise.
+        // No two deltas of one number: which of them decides is not specified.
         plan.number = u64::from(mode >> (at * 2) & 1) * 2 + at as u64 - 1;
         plan.base = u64::from(mode >> (at * 2 + 1) & 1);
         plan.expired = size >> at & 1 != 0;
@@ -107,12 +105,13 @@ pub fn check(input: &[u8]) {
     let complete = List { entries: plans[0].entries.clone(), ..CA.list() };
     let base = read(&complete.number(NUMBER).sign(), usize::from(size));
     let Ok(base) = base else {
-        let removes = plans[0].said.values().any(|reason| *reason == REMOVE);
-        // Only where every entry of a serial lifts it is it known to; one may be hidden by a graver.
+        let removes = plans[0].reasons.values().any(|reason| *reason == REMOVE);
+        // The model knows a removal only if all entries of the serial are removals; a more severe
+        // entry may hide one.
         assert!(removes || has_hidden_removal(&plans[0].entries), "{base:?}");
         return;
     };
-    assert!(plans[0].said.values().all(|reason| *reason != REMOVE), "a removal from nothing");
+    assert!(plans[0].reasons.values().all(|reason| *reason != REMOVE), "a removal from nothing");
     for index in [0, many.saturating_sub(1)] {
         let listed = base.listed(&base.issuer, &crl_maker::serial(index)).is_some();
         assert_eq!(listed, index < many, "entry {index} of {many}");
@@ -130,7 +129,7 @@ pub fn check(input: &[u8]) {
         for serial in SERIALS.iter().chain(&*ODD) {
             let listed = list.listed(&list.issuer, serial).map(|reason| reason as u8);
             let class = |reason: Option<u8>| reason.map(rank);
-            assert_eq!(class(listed), class(plan.said.get(serial).copied()), "{serial:02x?}");
+            assert_eq!(class(listed), class(plan.reasons.get(serial).copied()), "{serial:02x?}");
         }
     }
     let revocations = Revocations::new(lists);
@@ -144,38 +143,39 @@ pub fn check(input: &[u8]) {
             signer_is_trusted: &|_| false,
         };
         let decided = revocations.check(&question).err().map(|refusal| refusal.code);
-        assert_eq!(decided, truth(&plans, serial), "{serial:02x?}");
+        assert_eq!(decided, expected(&plans, serial), "{serial:02x?}");
     }
 }
 
-/// RFC 5280 sections 5.2.4 and 6.3.3, and: nobody is good again because a delta cannot be used.
-fn truth(plans: &[Plan; 3], serial: &[u8]) -> Option<Code> {
+/// The decision by RFC 5280 sections 5.2.4 and 6.3.3.  In addition, an unusable delta never makes a
+/// certificate good again.
+fn expected(plans: &[Plan; 3], serial: &[u8]) -> Option<Code> {
     let code = |reason: u8| match reason {
         HOLD => Code::CertificateOnHold,
         _ => Code::CertificateRevoked,
     };
-    let base = plans[0].said.get(serial).copied();
+    let base = plans[0].reasons.get(serial).copied();
     let mut later: Vec<&Plan> = plans[1..].iter().filter(|plan| plan.number > 0).collect();
     later.sort_by_key(|plan| std::cmp::Reverse(plan.number));
     let combined = later.iter().position(|plan| plan.base == 0 && !plan.expired);
-    let said = match combined.and_then(|at| later[at].said.get(serial).copied()) {
+    let merged = match combined.and_then(|at| later[at].reasons.get(serial).copied()) {
         Some(REMOVE) if base == Some(HOLD) => None,
         Some(REMOVE) | None => base,
         changed => changed,
     };
     let not_combined = &later[..combined.unwrap_or(later.len())];
-    let mut in_later = not_combined.iter().filter_map(|plan| plan.said.get(serial).copied());
-    said.or_else(|| in_later.find(|reason| *reason != REMOVE)).map(code)
+    let mut in_later = not_combined.iter().filter_map(|plan| plan.reasons.get(serial).copied());
+    merged.or_else(|| in_later.find(|reason| *reason != REMOVE)).map(code)
 }
 
-/// Whether an entry has the reason removeFromCRL, whatever else is said of its serial.
+/// True if any entry has the reason removeFromCRL.
 fn has_hidden_removal(entries: &[u8]) -> bool {
     let reason = extension(&[0x55, 0x1d, 21], false, &[10, 1, REMOVE]);
     entries.windows(reason.len()).any(|window| window == reason)
 }
 
-/// A list that its issuer signed as it is: whatever it says, it is read without a panic, and the same
-/// in pieces as whole.
+/// Checks a signed list with patched bytes: it is read without a panic, with the same result in pieces
+/// as whole.
 fn patched(patches: &[u8], size: usize) {
     let list = CA.list().number(NUMBER).revoke(&[5], Some(1)).revoke(&[6], None);
     let der = list.scope(&tlv(0x81, &[0xff])).sign_changed(|tbs| {

@@ -26,16 +26,16 @@ pub const A: &str =
 pub const T: &str = "/beta/directory/templates/deviceTemplates";
 pub const D: &str = "/beta/devices";
 
-/// May do everything.
+/// Token with every permission.
 pub const ADMIN: &str = "admin-token";
-/// May read mutualTlsOauthConfigurations.
+/// Token that may read mutualTlsOauthConfigurations.
 pub const READER: &str = "reader-token";
 
 /// A running directory; stops when dropped.
 pub struct Server {
     pub url: String,
     pub client: Client,
-    /// Its store, where that is a file of its own.
+    /// Folder of the server's own store file, if it has one.
     folder: Option<TempDir>,
     stop: CancellationToken,
 }
@@ -45,7 +45,7 @@ impl Server {
         Self::with(config()).await
     }
 
-    /// With settings of its own.
+    /// Starts a server with these settings.
     pub async fn with(config: Config) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(&folder.path().join("directory.redb")).await.expect("a store");
@@ -54,7 +54,7 @@ impl Server {
         server
     }
 
-    /// On a store that is kept elsewhere.
+    /// Starts a server on a store that the caller keeps.
     pub async fn on(store: Store) -> Self {
         Self::serve(config(), store).await
     }
@@ -73,7 +73,7 @@ impl Server {
         Self { url, client, folder: None, stop }
     }
 
-    /// A request of the administrator.
+    /// A request with the administrator's token.
     pub fn ask(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.url)).bearer_auth(ADMIN)
     }
@@ -94,7 +94,7 @@ impl Server {
         answer(self.ask(Method::DELETE, path)).await.0
     }
 
-    /// Makes a configuration and gives its id.
+    /// Creates a configuration and returns its id.
     pub async fn configuration(&self, name: &str, authorities: Value) -> String {
         let (status, made) = self.post(M, &configuration(name, authorities)).await;
         assert_eq!(status, 201, "{made}");
@@ -123,7 +123,7 @@ pub fn config() -> Config {
     }
 }
 
-/// Status and JSON body; null where the body is none.
+/// Status and JSON body; null if the body is not JSON.
 pub async fn answer(request: RequestBuilder) -> (u16, Value) {
     let response = request.send().await.expect("an answer");
     let status = response.status().as_u16();
@@ -169,7 +169,7 @@ impl Ca {
         STANDARD.encode(&self.der)
     }
 
-    /// As an element of `certificateAuthorities`.
+    /// The authority as an element of `certificateAuthorities`.
     pub fn element(&self, is_root: bool) -> Value {
         json!({"certificate": self.base64(), "isRootAuthority": is_root})
     }
@@ -190,7 +190,7 @@ pub fn leaf_params(name: &str) -> CertificateParams {
     params
 }
 
-/// Makes a template of a configuration, and gives its id.
+/// Creates a template of a configuration and returns its id.
 pub async fn template(server: &Server, configuration: Option<&str>) -> String {
     let (status, made) = server.post(T, &template_body(configuration)).await;
     assert_eq!(status, 201, "{made}");
@@ -206,7 +206,7 @@ pub fn template_body(configuration: Option<&str>) -> Value {
     })
 }
 
-/// Makes a device, and gives its id.
+/// Creates a device and returns its id.
 pub async fn device(server: &Server, template: &str, external_device_id: &str) -> String {
     let path = format!("{T}/{template}/createDeviceFromTemplate");
     let (status, made) = server.post(&path, &json!({"externalDeviceId": external_device_id})).await;

@@ -1,6 +1,4 @@
-//! The judge on a generated chain, and whether webpki sees it the same way.
-
-#![allow(dead_code)]
+//! The judge's decision on a generated chain, and a comparison with webpki.
 
 use std::sync::Arc;
 
@@ -12,8 +10,8 @@ use anchorgate::trust::subject::SubjectField;
 use anchorgate::x509::certificate::Certificate;
 use anchorgate::x509::time::Timestamp;
 
-use crate::mutants::Mutant;
-use crate::test_certificates::NOW;
+use super::mutants::Mutant;
+use super::test_certificates::NOW;
 
 /// The judge's decision on this chain, with its root as the only anchor.
 pub fn ours(mutant: &Mutant) -> Result<(), Refusal> {
@@ -38,11 +36,11 @@ pub fn ours(mutant: &Mutant) -> Result<(), Refusal> {
     judge(&chain, &snapshot, Timestamp(NOW)).map(|_| ())
 }
 
-/// `Err` where webpki refuses a path that the judge found good and that has nothing webpki lacks.  In
-/// service that is a refusal; here it is a fault of one of the two.
+/// Returns an error if webpki rejects a path that the judge accepts and that uses only features webpki
+/// supports.  In service that is a refusal; here it is a defect of one of the two.
 pub fn agree(mutant: &Mutant) -> Result<(), String> {
     match ours(mutant) {
-        Err(refusal) if refusal.detail.contains("the second judge") => {
+        Err(refusal) if refusal.detail.contains("rustls-webpki rejects") => {
             Err(format!("{}: {:?}: {refusal}", mutant.seed, mutant.changes))
         }
         _ => Ok(()),

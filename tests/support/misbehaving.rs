@@ -1,4 +1,4 @@
-//! A server that answers as a script says, down to the bytes: what HTTP libraries would not send.
+//! A server whose responses a script determines byte by byte, including invalid HTTP.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,25 +7,25 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-/// One request as it came.
+/// One received request.
 #[derive(Debug, Clone)]
 pub struct Seen {
     /// Path and query.
     pub target: String,
-    /// The whole header, in lower case.
+    /// The whole head, in lower case.
     pub head: String,
-    /// The body, if its length was told.
+    /// The body, if the request has a Content-Length.
     pub body: String,
 }
 
-/// What is answered.
+/// A scripted response.
 #[derive(Clone)]
 pub enum Reply {
-    /// Status, further header lines, body with its true length.
+    /// Status, further header lines, and a body with its true length.
     Plain(u16, &'static str, Vec<u8>),
-    /// These bytes, then the end of the connection.
+    /// These bytes; then the connection is closed.
     Bytes(Vec<u8>),
-    /// These bytes, then nothing for longer than anybody waits, or until [`Misbehaving::hang_up`].
+    /// These bytes; then silence for an hour, or until [`Misbehaving::hang_up`].
     Stall(Vec<u8>),
 }
 
@@ -47,7 +47,7 @@ struct Inner {
     hang_up: Notify,
 }
 
-/// The server.
+/// The scripted server.
 #[derive(Clone)]
 pub struct Misbehaving {
     pub url: String,
@@ -73,19 +73,18 @@ impl Misbehaving {
         Self { url, inner }
     }
 
-    /// From now on the script answers; it is given the request and how many came before under it.
+    /// Replaces the script.  It gets each request and the number of earlier requests to this script.
     pub fn answer(&self, script: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) {
         *self.inner.script.lock().expect("whole") = Box::new(script);
         self.inner.seen.lock().expect("whole").clear();
     }
 
-    /// Ends the connections that stall.
-    #[allow(dead_code, reason = "for tests of gateways, whose time limits are long")]
+    /// Closes the connections that stall.
     pub fn hang_up(&self) {
         self.inner.hang_up.notify_waiters();
     }
 
-    /// What was asked since.
+    /// Requests since the script was set.
     pub fn seen(&self) -> Vec<Seen> {
         self.inner.seen.lock().expect("whole").clone()
     }

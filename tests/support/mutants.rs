@@ -1,22 +1,20 @@
-//! Chains with structured faults: a good chain, and up to three changes that each touch one rule.
+//! Chains with structured faults: a good chain with up to three changes, each of which touches one rule.
 //!
-//! A seed gives one chain for ever, so that a disagreement can be had again.
+//! A seed always gives the same chain, so that a disagreement can be reproduced.
 
-#![allow(dead_code)]
+use super::test_certificates::{self, Key, Spec, cn, oid, policy, seq, tlv};
 
-use crate::test_certificates::{self, Key, Spec, cn, oid, policy, seq, tlv};
-
-/// A chain and how it was made.
+/// A chain and the changes that were made to it.
 pub struct Mutant {
     pub seed: u64,
-    /// What was changed; empty: a good chain.
+    /// Names of the changes; empty for a good chain.
     pub changes: Vec<&'static str>,
     /// Leaf first, without the root.
     pub chain: Vec<Vec<u8>>,
     pub root: Vec<u8>,
 }
 
-/// A generator of numbers, the same for the same seed (SplitMix64).
+/// A deterministic random number generator (SplitMix64).
 pub struct Dice(u64);
 
 impl Dice {
@@ -45,7 +43,7 @@ impl Dice {
     }
 }
 
-/// Certificates that are being made: the leaf first, the root last.  Certificate `i` has key `i`.
+/// Certificates before they are signed: the leaf first, the root last.  Certificate `i` has key `i`.
 struct Chain {
     specs: Vec<Spec>,
     signers: Vec<usize>,
@@ -115,7 +113,7 @@ const CHANGES: &[Change] = &[
         let i = dice.below(chain.specs.len() - 1);
         chain.signers[i] = dice.below(8);
     }),
-    ("issuer spelt otherwise", |chain, dice| {
+    ("issuer in another spelling", |chain, dice| {
         let i = dice.below(chain.specs.len() - 1);
         let text = format!("  aUTHORITY   {}", i + 1);
         chain.specs[i].issuer =
@@ -193,7 +191,7 @@ pub fn mutant(seed: u64) -> Mutant {
     patched(seed, &[])
 }
 
-/// The chain of this seed with parts replaced by arbitrary bytes before it is signed.  A patch is a
+/// The chain of this seed with parts replaced by arbitrary bytes before signing.  A patch consists of a
 /// certificate, a part, a length and that many bytes.
 pub fn patched(seed: u64, mut patches: &[u8]) -> Mutant {
     let mut dice = Dice::new(seed);
@@ -249,13 +247,13 @@ fn patch(spec: &mut Spec, part: usize, bytes: &[u8]) {
         1 => spec.subject = bytes.to_vec(),
         2 => spec.issuer = bytes.to_vec(),
         3 => spec.not_after = String::from_utf8_lossy(bytes).into_owned(),
-        // Some octets of an extension in place, so that most of its structure stays.
+        // Some bytes of an extension in place, so that most of its structure stays.
         n @ 4..=15 if count > 0 => {
             let value = &mut spec.extensions[n % count].2;
             for pair in bytes.chunks_exact(2) {
                 let at = pair[0] as usize % value.len().max(1);
-                if let Some(octet) = value.get_mut(at) {
-                    *octet = pair[1];
+                if let Some(byte) = value.get_mut(at) {
+                *byte = pair[1];
                 }
             }
         }
@@ -346,7 +344,7 @@ fn constrain(chain: &mut Chain, dice: &mut Dice) {
     edit(chain, named, |spec| spec.with(test_certificates::SUBJECT_ALT_NAME, false, der));
 }
 
-/// Policies for every certificate below the root, and something that makes them matter.
+/// Policies for every certificate below the root, with constraints that make them relevant.
 fn policies(chain: &mut Chain, dice: &mut Dice) {
     let number =
         |n: usize| if n == 0 { test_certificates::ANY_POLICY.to_vec() } else { policy(n as u8) };

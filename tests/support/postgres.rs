@@ -1,4 +1,4 @@
-//! A PostgreSQL server of the machine's own programs, on a Unix socket in a folder of its own.
+//! A PostgreSQL server started from the installed programs, on a Unix socket in its own folder.
 
 use std::fs::{self, Permissions};
 use std::net::IpAddr;
@@ -14,10 +14,10 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, query};
 use tempfile::TempDir;
 
-/// What PostgreSQL runs as when the tests run as root, which it refuses to do: `nobody`.
+/// User and group `nobody`.  PostgreSQL does not run as root, so it runs as this user if the tests do.
 const NOBODY: u32 = 65_534;
 
-/// A running server; stops when dropped.
+/// A running server; it stops when dropped.
 pub struct Cluster {
     programs: PathBuf,
     folder: TempDir,
@@ -26,7 +26,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// The server that other tests of this process use too; the last of them stops it.
+    /// The server that the tests of this process share; the last of them stops it.
     pub fn shared() -> Arc<Self> {
         static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -37,15 +37,15 @@ impl Cluster {
         })
     }
 
-    /// A server with `settings` (`-c name=value …`) beside the least.
+    /// Starts a server with `settings` (`-c name=value …`) in addition to the minimum.
     pub fn start(settings: &str) -> Self {
         let cluster = Self::made(settings.to_owned());
         cluster.resume();
         cluster
     }
 
-    /// A server that also listens on `address`, a loopback address of its own, and takes nothing but
-    /// TLS there, with this certificate and key.
+    /// Starts a server that also listens on `address`, a loopback address of its own.  It accepts only TLS
+    /// there, with this certificate and key.
     pub fn start_over_tls(address: IpAddr, certificate_pem: &str, key_pem: &str) -> Self {
         let files = "-c ssl=on -c ssl_cert_file=server.pem -c ssl_key_file=server.key";
         let cluster = Self::made(format!("-c listen_addresses={address} {files}"));
@@ -74,7 +74,7 @@ impl Cluster {
         cluster
     }
 
-    /// Gives a file to whom the server runs as.
+    /// Makes the server's user the owner of a file.
     fn own(&self, path: &Path, mode: u32) {
         fs::set_permissions(path, Permissions::from_mode(mode)).expect("permissions");
         if is_root() {
@@ -82,7 +82,7 @@ impl Cluster {
         }
     }
 
-    /// Starts what was stopped, and waits until it serves.
+    /// Starts a stopped server and waits until it serves.
     pub fn resume(&self) {
         let folder = self.folder.path().display();
         let options = format!("-c listen_addresses='' -k {folder} {}", self.settings);
@@ -90,12 +90,12 @@ impl Cluster {
         run(self.control("start").args(["-o", &options, "-l"]).arg(log));
     }
 
-    /// Stops at once and without a checkpoint, as a crash would.
+    /// Stops at once and without a checkpoint, like a crash.
     pub fn crash(&self) {
         run(self.control("stop").args(["-m", "immediate"]));
     }
 
-    /// The URL of a new database.
+    /// Creates a database and returns its URL.
     pub async fn database(&self) -> String {
         let name = format!("d{}", self.databases.fetch_add(1, Ordering::Relaxed));
         let options: PgConnectOptions = self.url("postgres").parse().expect("a URL");
@@ -132,7 +132,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // It may be stopped already.
+        // It may have been stopped already.
         let _ = self.control("stop").args(["-m", "immediate"]).output();
     }
 }
@@ -142,7 +142,7 @@ pub fn database(url: &str) -> Database {
 }
 
 fn run(command: &mut Command) {
-    // The output goes to files or nowhere: the server keeps what it inherits open.
+    // The output goes to files or nowhere: the server keeps inherited descriptors open.
     let status = command.stdout(std::process::Stdio::null()).status().expect("it runs");
     assert!(status.success(), "{command:?}: {status}");
 }

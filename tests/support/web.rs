@@ -1,6 +1,4 @@
-//! A web server of the tests' own.
-
-#![allow(dead_code, missing_docs)]
+//! A small web server for tests.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -8,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-/// What a path answers: the head's other lines, and the body.
+/// The response for a path: further header lines and the body.
 #[derive(Clone, Default)]
 pub struct Page {
     pub status: u16,
@@ -16,7 +14,7 @@ pub struct Page {
     pub body: Vec<u8>,
 }
 
-/// A web server that answers what it is told, and remembers what it was asked.
+/// A web server that serves the pages it is given and records the requests.
 #[derive(Clone)]
 pub struct Web {
     origin: String,

@@ -342,7 +342,7 @@ impl Maker {
     pub(super) fn check(&self, name: &str) -> anyhow::Result<()> {
         let Some(field) = self.field else {
             ensure!(!name.is_empty(), "it is empty");
-            return subject::readable(name).map_err(|why| anyhow::anyhow!("it {why}"));
+            return subject::check_printable(name).map_err(|why| anyhow::anyhow!("it {why}"));
         };
         let id = SubjectId::parse(field, name)?;
         ensure!(

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::cli::quickstart::crl::{self, Entry, List, Reason};
 use crate::cli::quickstart::pki::{Authority, Identity, Subject};
-use crate::runtime::lock_file::claim;
+use crate::runtime::lock_file::DirectoryLock;
 use crate::trust::subject::SubjectField;
 use crate::trust::subject::SubjectId;
 use crate::x509::time::Timestamp;
@@ -454,7 +454,7 @@ fn clear(dir: &Path) -> anyhow::Result<()> {
     }
     if made_by_us {
         // A gateway that runs there has its claim: it is not to lose its files.
-        claim(&dir.join("data"))?;
+        DirectoryLock::acquire(&dir.join("data"))?;
     }
     for sub in ["pki", "crl", "data"] {
         match fs::remove_dir_all(dir.join(sub)) {

@@ -1,4 +1,4 @@
-//! `verify --batch`: one question a line, one answer a line, in order and at once.
+//! `verify --batch`: one request per line, one decision per line, in order and at once.
 
 use std::io::{self, BufRead, Read, Write};
 use std::process::ExitCode;
@@ -9,18 +9,18 @@ use serde_json::{Value, json};
 use crate::cli::verify::request::Request;
 use crate::trust::path::signature::SignatureMemo;
 
-/// Bytes of a line: a list of the largest size, twice, in base64.
+/// Limit in bytes on a line: two lists of the largest size, in base64.
 const MAX_LINE: u64 = 192 << 20;
 
-/// Answers until the input ends or nobody reads the output.
-pub fn run(mut input: impl BufRead, mut output: impl Write) -> ExitCode {
+/// Judges each line until the input ends or the reader of the output has gone.
+pub(super) fn run(mut input: impl BufRead, mut output: impl Write) -> ExitCode {
     let signatures = Arc::new(SignatureMemo::default());
     let mut line = Vec::new();
     loop {
         line.clear();
         let answer = match next_line(&mut input, &mut line, MAX_LINE) {
             Ok(Line::End) => return ExitCode::SUCCESS,
-            Ok(Line::TooLong) => error(&Value::Null, &format!("a line above {MAX_LINE} bytes")),
+            Ok(Line::TooLong) => error(&Value::Null, &format!("the line has more than {MAX_LINE} bytes")),
             Ok(Line::Read) if line.trim_ascii().is_empty() => continue,
             Ok(Line::Read) => answer(&line, &signatures),
             Err(failure) => {
@@ -41,7 +41,7 @@ enum Line {
     End,
 }
 
-/// Reads one line; of one that is too long only the end is looked for.
+/// Reads one line.  A line that is too long is skipped up to its end.
 fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>, max: u64) -> io::Result<Line> {
     if input.by_ref().take(max).read_until(b'\n', line)? == 0 {
         return Ok(Line::End);
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_is_too_long_is_passed_over_whole() {
+    fn a_line_that_is_too_long_is_skipped_completely() {
         let mut input =
             io::BufReader::with_capacity(3, &b"0123\n01234567\n0123456789abc\nlast"[..]);
         let mut line = Vec::new();
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_has_its_answer() {
+    fn every_line_has_a_decision() {
         let mut output = Vec::new();
         run(&b"{\"id\":1}\n\n[]\n\xff\n"[..], &mut output);
         let text = String::from_utf8(output).expect("UTF-8");

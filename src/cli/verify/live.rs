@@ -1,4 +1,4 @@
-//! Asks the running gateway to judge a chain under what it has in force.
+//! `verify` without a directory: the running gateway judges the chain under its trust in force.
 
 use std::process::ExitCode;
 
@@ -7,41 +7,41 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::block_on;
-use crate::cli::verify::request::read;
+use crate::cli::input::read_input;
 use crate::cli::verify::{Args, UNUSABLE};
 
-/// Bytes of a chain's PEM.
+/// Limit in bytes on the PEM of a chain.
 const MAX_CHAIN: u64 = 1024 * 1024;
 
-/// Asks and tells.
+/// Sends the chain and prints the decision.
 pub(super) fn run(args: &Args) -> ExitCode {
-    let asked = args
+    let chain = args
         .chain
         .as_ref()
         .context("--chain is missing")
-        .and_then(|file| read(file, MAX_CHAIN).map_err(anyhow::Error::msg))
-        .and_then(|chain| String::from_utf8(chain).context("the chain is no PEM"));
-    let chain = match asked {
+        .and_then(|file| Ok(read_input(file, MAX_CHAIN)?))
+        .and_then(|chain| String::from_utf8(chain).context("the chain is not PEM"));
+    let chain = match chain {
         Ok(chain) => chain,
         Err(error) => return unusable(&error),
     };
     let body = json!({ "chainPem": chain, "at": args.at });
     block_on(async move {
-        match args.gateway.ask(Method::POST, "verify", Some(body)).await {
-            Ok(told) => tell(args, &told),
+        match args.gateway.request(Method::POST, "verify", Some(body)).await {
+            Ok(response) => show(args, &response),
             Err(error) => unusable(&error),
         }
     })
 }
 
-fn tell(args: &Args, told: &Value) -> ExitCode {
+fn show(args: &Args, response: &Value) -> ExitCode {
     if args.json {
-        println!("{:#}", told["answer"]);
+        println!("{:#}", response["answer"]);
     } else {
-        print!("{}", told["text"].as_str().unwrap_or_default());
-        println!("judged under generation {} of the running gateway", told["generation"]);
+        print!("{}", response["text"].as_str().unwrap_or_default());
+        println!("judged under generation {} of the running gateway", response["generation"]);
     }
-    if told["accept"] == json!(true) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if response["accept"] == json!(true) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn unusable(error: &anyhow::Error) -> ExitCode {

@@ -1,4 +1,4 @@
-//! `anchorgate verify`: the judge that serves traffic, asked offline.
+//! `anchorgate verify`: offline use of the judge that serves traffic.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,53 +11,52 @@ use crate::admin::answer::Answer;
 use crate::cli::gateway::Gateway;
 use request::Request;
 
-/// Exit code for input that cannot be used.
+/// Exit code for unusable input.
 const UNUSABLE: u8 = 2;
 
-/// Judge a certificate chain as the gateway does: offline, or under what the running one has in force
+/// Judge a certificate chain as the gateway does, offline or under the trust of the running one
 ///
-/// Exit code 0: accepted.  1: refused.  2: the input cannot be used.
+/// Exit status 0: accepted.  1: refused.  2: unusable input.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Example:
   anchorgate verify --directory configurations.json --chain device.pem --crl ca.crl --json
 
-With --batch, every line of standard input is one JSON object
+With --batch, each line of standard input is a JSON object
   {\"id\":…,\"directory\":{…},\"devices\":{…},\"chainPem\":\"…\",\"crlsBase64\":[…],\"at\":\"…\",\"crlPolicy\":\"…\"}
-and gives one line of output, at once and in order:
+and results in one line of output, at once and in order:
   {\"id\":…,\"decision\":\"accept\"|\"reject\"|\"error\",\"configurationId\",\"subjectId\",\"reason\",\"detail\",\"path\",\"crls\"}")]
 pub struct Args {
-    /// The trust configurations: a Graph list answer, {"value":[…]}.  Without it the running gateway is
-    /// asked, and judges under what it has in force
+    /// Trust configurations: a Graph list response, {"value":[…]}.  Without it, the running gateway
+    /// judges under its trust in force
     #[arg(long, value_name = "FILE.json")]
     directory: Option<PathBuf>,
-    /// The running gateway, where no directory is given
     #[command(flatten)]
     gateway: Gateway,
-    /// The chain to judge as PEM, leaf first; `-` is standard input
+    /// Chain to judge, PEM, leaf first; `-` is standard input
     #[arg(long, value_name = "CHAIN.pem", required_unless_present = "batch")]
     chain: Option<PathBuf>,
-    /// A revocation list, DER or PEM; matched to its authority by issuer and key
+    /// Revocation list, DER or PEM, matched to its authority by issuer and key; repeatable
     #[arg(long, value_name = "FILE", requires = "directory")]
     crl: Vec<PathBuf>,
-    /// The devices that are registered: a Graph list answer, {"value":[…]}, with physicalIds and
-    /// accountEnabled.  With it a subject that is not among them, enabled, is refused; without it every
-    /// certificate under the authorities is a device
+    /// Registered devices: a Graph list response, {"value":[…]}, with physicalIds and accountEnabled.
+    /// With it, a subject ID that is not registered and enabled is refused.  Without it, every
+    /// certificate of the authorities is a device
     #[arg(long, value_name = "FILE.json", requires = "directory")]
     devices: Option<PathBuf>,
-    /// The time to judge at, such as 2026-11-21T08:00:00Z [default: now]
+    /// Time of the decision, such as 2026-11-21T08:00:00Z [default: now]
     #[arg(long, value_name = "RFC3339")]
     at: Option<String>,
-    /// What revocation lists are needed [default: require for an authority with an address, else off]
+    /// Use of revocation lists [default: require for an authority with an address, else off]
     #[arg(long, value_name = "POLICY", value_parser = ["require", "if-available", "off"], requires = "directory")]
     crl_policy: Option<String>,
-    /// The configuration to judge under, where several accept the chain
+    /// Configuration to judge under, if several accept the chain
     #[arg(long, value_name = "ID", requires = "directory")]
     configuration: Option<String>,
-    /// Print JSON, with every path that was tried
+    /// Print JSON, including every path that was tried
     #[arg(long)]
     json: bool,
-    /// Judge one JSON object a line from standard input
+    /// Judge one JSON object per line of standard input
     #[arg(long, conflicts_with_all = ["directory", "devices", "chain", "crl", "at", "crl_policy", "configuration", "json"])]
     batch: bool,
 }

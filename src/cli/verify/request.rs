@@ -1,6 +1,5 @@
-//! One question to the judge: read from files or from a line, within limits.
+//! One request to the judge, read from files or from a line, within limits.
 
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,6 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::admin::answer::{Answer, List};
+use crate::cli::input::read_input;
 use crate::cli::verify::Args;
 use crate::graph::wire;
 use crate::trust::configurations::{AnchorSet, ConfigurationId, Devices};
@@ -25,24 +25,23 @@ use crate::x509::certificate::Certificate;
 use crate::x509::crl::RevocationList;
 use crate::x509::time::Timestamp;
 
-/// Bytes of a directory file.
+/// Limit in bytes on a directory file.
 const MAX_DIRECTORY: u64 = 16 << 20;
-/// Bytes of a chain file: base64 and bag attributes around what is read of it.
+/// Limit in bytes on a chain file: more than on a chain, because of base64 and bag attributes.
 const MAX_CHAIN: u64 = 1 << 20;
-/// Bytes of a list: base64 around what is read of it.
+/// Limit in bytes on a list: more than on its DER, because of base64.
 const MAX_LIST: u64 = 96 << 20;
-/// Lists for one question.
+/// Limit on the lists of one request.
 const MAX_LISTS: usize = 1000;
-
-/// Bytes of a file of devices.
+/// Limit in bytes on a file of devices.
 const MAX_DEVICES_FILE: u64 = 512 << 20;
-/// Devices in it.
+/// Limit on the devices of one request.
 const MAX_DEVICES: usize = 10_000_000;
-/// What the registry is called that comes from it.
+/// Name of the registry made of these devices.
 const DEVICES_SOURCE: &str = "devices";
 
-/// What is judged, and under what.
-pub struct Request {
+/// A chain, and everything that it is judged under.
+pub(super) struct Request {
     directory: Vec<u8>,
     devices: Option<Vec<u8>>,
     chain_pem: Vec<u8>,
@@ -52,7 +51,7 @@ pub struct Request {
     configuration: Option<String>,
 }
 
-/// A line of `--batch`.
+/// Line of `--batch`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Line {
@@ -68,12 +67,12 @@ struct Line {
 
 impl Request {
     /// Reads the files that the arguments name.
-    pub fn from_files(args: &Args) -> Result<Self, String> {
+    pub(super) fn from_files(args: &Args) -> Result<Self, String> {
         let (Some(directory), Some(chain)) = (&args.directory, &args.chain) else {
-            return Err("--directory and --chain are needed".into());
+            return Err("--directory and --chain are required".into());
         };
         if args.crl.len() > MAX_LISTS {
-            return Err(format!("{} lists; at most {MAX_LISTS} are read", args.crl.len()));
+            return Err(format!("{} lists; at most {MAX_LISTS} are allowed", args.crl.len()));
         }
         let lists = args.crl.iter().map(|path| read(path, MAX_LIST)).collect::<Result<_, _>>()?;
         Ok(Self {
@@ -87,16 +86,16 @@ impl Request {
         })
     }
 
-    /// Reads a line of `--batch`.
-    pub fn from_json(value: Value) -> Result<Self, String> {
+    /// Converts a line of `--batch`.
+    pub(super) fn from_json(value: Value) -> Result<Self, String> {
         let line: Line = serde_json::from_value(value).map_err(|error| error.to_string())?;
         if line.chain_pem.len() as u64 > MAX_CHAIN {
             let bytes = line.chain_pem.len();
-            return Err(format!("chainPem of {bytes} bytes; at most {MAX_CHAIN} are read"));
+            return Err(format!("chainPem of {bytes} bytes; at most {MAX_CHAIN} are allowed"));
         }
         if line.crls_base64.len() > MAX_LISTS {
             let lists = line.crls_base64.len();
-            return Err(format!("{lists} lists; at most {MAX_LISTS} are read"));
+            return Err(format!("{lists} lists; at most {MAX_LISTS} are allowed"));
         }
         let decode = |(index, text): (usize, &String)| {
             STANDARD.decode(text.trim()).map_err(|error| format!("crlsBase64[{index}]: {error}"))
@@ -113,12 +112,12 @@ impl Request {
         })
     }
 
-    /// Asks the judge; with `explain`, for every path that it tries.  A memo of signatures makes
-    /// the next question about the same certificates cheaper.
+    /// Judges the chain.  With `explain`, the answer includes every path that was tried.  `signatures`
+    /// saves work when a later request has the same certificates.
     ///
     /// # Errors
-    /// What of the request cannot be used.
-    pub fn judge(
+    /// A part of the request is not usable; the text names it.
+    pub(super) fn judge(
         &self,
         signatures: Option<Arc<SignatureMemo>>,
         explain: bool,
@@ -153,7 +152,7 @@ impl Request {
         Ok(Answer::new(decision, attempts, lists, skipped))
     }
 
-    /// The registry of the devices that are given: with one, no configuration admits others.
+    /// The registry of the given devices.  If there is one, all configurations require registration.
     fn registries(&self, anchors: &mut AnchorSet) -> Result<Registries, String> {
         let mut registries = Registries::default();
         if let Some(json) = &self.devices {
@@ -172,7 +171,7 @@ impl Request {
         match &self.at {
             None => Ok(SystemTime::now().into()),
             Some(text) => Timestamp::parse_rfc3339(text)
-                .ok_or_else(|| format!("`{text}` is no time such as 2026-11-21T08:00:00Z")),
+                .ok_or_else(|| format!("`{text}` is not a time such as 2026-11-21T08:00:00Z")),
         }
     }
 
@@ -183,7 +182,7 @@ impl Request {
             Some("if-available") => Ok(Some(CrlMode::IfAvailable)),
             Some("off") => Ok(Some(CrlMode::Off)),
             Some(other) => {
-                Err(format!("CRL policy `{other}`; it is one of require, if-available, off"))
+                Err(format!("CRL policy `{other}`; it must be require, if-available or off"))
             }
         }
     }
@@ -191,11 +190,11 @@ impl Request {
     fn chain(&self) -> Result<Vec<CertificateDer<'static>>, String> {
         CertificateDer::pem_slice_iter(&self.chain_pem)
             .collect::<Result<_, _>>()
-            .map_err(|error| format!("the chain is no PEM: {error}"))
+            .map_err(|error| format!("the chain is not PEM: {error}"))
     }
 
-    /// The lists that can be used, and what became of each.  Their signers are looked for among the
-    /// authorities and in the chain.
+    /// The usable lists, and the result of reading each.  Their signers can be authorities and
+    /// certificates of the chain.
     fn revocations(
         &self,
         anchors: &AnchorSet,
@@ -227,18 +226,6 @@ impl Request {
     }
 }
 
-pub(super) fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
-    let name = path.display();
-    let from: Box<dyn Read> = if path.as_os_str() == "-" {
-        Box::new(std::io::stdin())
-    } else {
-        Box::new(std::fs::File::open(path).map_err(|error| format!("{name}: {error}"))?)
-    };
-    let mut bytes = Vec::new();
-    // One byte past the limit tells "exactly full" from "too big".
-    from.take(max + 1).read_to_end(&mut bytes).map_err(|error| format!("{name}: {error}"))?;
-    if bytes.len() as u64 > max {
-        return Err(format!("{name}: more than {max} bytes"));
-    }
-    Ok(bytes)
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+    read_input(path, limit).map_err(|error| error.to_string())
 }

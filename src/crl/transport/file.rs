@@ -11,39 +11,39 @@ use tokio::sync::mpsc::Sender;
 
 use crate::crl::transport::{FetchError, Fetched, Validators};
 
-/// The files that are being read.  A thread that waits for a dead disk cannot be called back: there
-/// is at most one for each file.
+/// The files that are being read.  A thread that waits for a dead disk cannot be cancelled, so there is
+/// at most one for each file.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Reading(Arc<Mutex<HashSet<PathBuf>>>);
+pub(super) struct ActiveReads(Arc<Mutex<HashSet<PathBuf>>>);
 
-/// One file that is being read, until this is dropped.
-pub(super) struct BeingRead(Reading, PathBuf);
+/// Marks one file as being read until this is dropped.
+pub(super) struct ReadGuard(ActiveReads, PathBuf);
 
-impl Reading {
-    pub(super) fn begin(&self, path: &Path) -> Result<BeingRead, FetchError> {
-        let mut reading = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match reading.insert(path.to_owned()) {
-            true => Ok(BeingRead(self.clone(), path.to_owned())),
-            false => Err(FetchError::Stuck(path.display().to_string())),
+impl ActiveReads {
+    pub(super) fn begin(&self, path: &Path) -> Result<ReadGuard, FetchError> {
+        let mut active = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match active.insert(path.to_owned()) {
+            true => Ok(ReadGuard(self.clone(), path.to_owned())),
+            false => Err(FetchError::StillReading(path.display().to_string())),
         }
     }
 }
 
-impl Drop for BeingRead {
+impl Drop for ReadGuard {
     fn drop(&mut self) {
-        let Self(Reading(reading), path) = self;
-        reading.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+        let Self(ActiveReads(active), path) = self;
+        active.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
     }
 }
 
-/// Reads a file that something else replaces, by whatever means: the path is opened anew each time.
+/// Reads a file.  Other programs may replace it by any means, so the path is opened for each read.
 pub(super) fn read(
     path: &Path,
     known: Option<&Validators>,
     limit: u64,
     out: &Sender<Bytes>,
 ) -> Result<Fetched, FetchError> {
-    // Before it is opened: to open a pipe waits for whoever writes to it.
+    // Check before opening: opening a named pipe waits for a writer.
     if !std::fs::metadata(path)?.is_file() {
         return Err(FetchError::Address(format!("{} is not a file", path.display())));
     }
@@ -56,23 +56,23 @@ pub(super) fn read(
     if known == Some(&validators) {
         return Ok(Fetched { unchanged: true, validators, max_age: None });
     }
-    let mut seen = 0u64;
+    let mut total = 0u64;
     loop {
         let mut piece = vec![0; 64 * 1024];
         let read = file.read(&mut piece)?;
         if read == 0 {
             return Ok(Fetched { unchanged: false, validators, max_age: None });
         }
-        seen += read as u64;
-        if seen > limit {
-            return Err(FetchError::TooLarge { bytes: seen, limit });
+        total += read as u64;
+        if total > limit {
+            return Err(FetchError::TooLarge { bytes: total, limit });
         }
         piece.truncate(read);
-        out.blocking_send(piece.into()).map_err(|_| FetchError::Refused)?;
+        out.blocking_send(piece.into()).map_err(|_| FetchError::Stopped)?;
     }
 }
 
-/// Length, time, and where the system tells it identity: a replaced file has another one.
+/// Length, modification time and, on Unix, device and inode: a replaced file has another version.
 fn version(metadata: &Metadata) -> String {
     let modified = metadata
         .modified()
@@ -96,7 +96,7 @@ mod tests {
     use std::time::Duration;
 
     #[tokio::test]
-    async fn a_file_that_hangs_holds_one_thread_and_is_told() {
+    async fn a_file_that_hangs_blocks_at_most_one_thread() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("1.crl");
         std::fs::write(&path, vec![0; 200_000]).expect("room");
@@ -105,13 +105,13 @@ mod tests {
         let transport = transport.expect("a transport");
         let location = Location::File(path);
         let fetch = |out| transport.fetch(&location, None, false, out);
-        // Nobody takes the pieces, so that it is not read to its end.
+        // The pieces are not received, so the read blocks.
         let (out, pieces) = tokio::sync::mpsc::channel(1);
         assert!(matches!(fetch(out).await, Err(FetchError::Timeout(_))));
         let (out, _) = tokio::sync::mpsc::channel(1);
-        assert!(matches!(fetch(out).await, Err(FetchError::Stuck(_))));
+        assert!(matches!(fetch(out).await, Err(FetchError::StillReading(_))));
         drop(pieces);
-        while !transport.reading.0.lock().expect("no panic").is_empty() {
+        while !transport.active_reads.0.lock().expect("no panic").is_empty() {
             tokio::task::yield_now().await;
         }
         let (out, pieces) = tokio::sync::mpsc::channel(8);

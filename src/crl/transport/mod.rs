@@ -1,7 +1,7 @@
-//! Where lists come from, by URL scheme: `http`, `https`, `file`.
+//! Transfer of lists, by URL scheme: `http`, `https`, `file`.
 //!
-//! The bytes go on in pieces, so that a list is never held here.  Nothing that a server says is
-//! trusted: not its type, not its length, not where it redirects to.
+//! The bytes are forwarded in pieces, so a list is never held here.  No statement of a server is trusted:
+//! neither a media type, nor a length, nor a redirect.
 
 mod file;
 
@@ -19,30 +19,30 @@ use tokio::sync::mpsc::Sender;
 use url::{Host, Url};
 
 use crate::crl::filter::{self, PublicOnly};
-use crate::crl::transport::file::Reading;
+use crate::crl::transport::file::ActiveReads;
 use crate::http::outbound::{
     ClientSettings, ProxyChoice, ServerAuthorities, explain, header_text, retry_after,
 };
 
-/// How lists are fetched.
+/// Limits and settings of transfers.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Bytes of one list.
+    /// Largest list in bytes.
     pub max_bytes: u64,
-    /// One fetch, redirects and body included.
+    /// Time limit of one fetch, including redirects and body.
     pub timeout: Duration,
-    /// To connect, within that.  A host that is gone holds up others no longer than it must.
+    /// Time limit of connecting, so that an unreachable host delays other fetches less.
     pub connect: Duration,
-    /// Redirects that are followed.
+    /// Most redirects that are followed.
     pub max_redirects: usize,
-    /// Addresses that are not the public Internet's are not spoken to.  Behind a proxy only
-    /// addresses written as such are seen: names are the proxy's to resolve.
+    /// Connect to public addresses only.  With a proxy this applies to IP addresses in URLs, because the
+    /// proxy resolves host names.
     pub public_only: bool,
-    /// `file:` addresses are read.  Off, a directory cannot make the gateway read its own disk.
+    /// Read `file:` addresses.  If off, a directory cannot make the gateway read its own disk.
     pub files: bool,
-    /// An HTTP proxy; the environment's is never used.
+    /// HTTP proxy.  The proxy of the environment is never used.
     pub proxy: Option<Url>,
-    /// PEM certificates that `https` servers may chain to, besides the system's.
+    /// PEM certificates of authorities for `https`, in addition to those of the system.
     pub roots_pem: Option<Vec<u8>>,
 }
 
@@ -61,59 +61,59 @@ impl Default for Config {
     }
 }
 
-/// Why nothing was fetched.
+/// Reasons why a transfer failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// Not a URL, or of a scheme that is not read.
-    #[error("`{0}` is not an address that lists are fetched from")]
+    /// The address is not a URL, or its scheme is not supported.
+    #[error("`{0}` is not a supported CRL address")]
     Address(String),
-    /// The host is an address that the operator forbids.
+    /// The host is a private address, and the operator allows public ones only.
     #[error("`{0}` is not a public address")]
     Private(String),
-    /// The server answers with this.
+    /// The server returned an error.
     #[error("HTTP status {status}")]
     Status {
-        /// The status.
+        /// Status code.
         status: StatusCode,
-        /// How long it asks to be left alone.
+        /// Retry-After.
         retry_after: Option<Duration>,
     },
-    /// More redirects than the limit.
+    /// The server redirects too often.
     #[error("more than {0} redirects")]
     Redirects(usize),
-    /// A redirect that leads nowhere.
-    #[error("a redirect without a usable Location")]
+    /// A redirect has no usable target.
+    #[error("a redirect has no usable Location")]
     Location,
-    /// A Content-Encoding that nobody asked for.
+    /// The server applied a Content-Encoding that was not requested.
     #[error("the body is encoded as `{0}`")]
     Encoded(String),
-    /// More bytes than the limit.
+    /// The list exceeds the limit.
     #[error("{bytes} bytes or more; at most {limit} are read")]
     TooLarge {
-        /// Bytes seen or announced.
+        /// Bytes received or announced.
         bytes: u64,
-        /// The limit.
+        /// Limit in bytes.
         limit: u64,
     },
-    /// The time is over.
-    #[error("not there within {0:?}")]
+    /// The time limit was reached.
+    #[error("not completed within {0:?}")]
     Timeout(Duration),
-    /// Connection, TLS or protocol.
+    /// The connection, TLS or HTTP failed.
     #[error("{0}")]
     Http(String),
-    /// A file cannot be read.
+    /// The file cannot be read.
     #[error("{0}")]
     File(#[from] std::io::Error),
-    /// The last look at a file has not ended yet, as on a network disk whose server is gone.
-    #[error("{0} is still being read since an earlier look")]
-    Stuck(String),
-    /// Whoever reads the bytes has had enough.
+    /// An earlier read of the file has not ended, as on a network disk whose server is unreachable.
+    #[error("an earlier read of {0} has not ended")]
+    StillReading(String),
+    /// The receiver stopped reading.
     #[error("the list was not read to its end")]
-    Refused,
+    Stopped,
 }
 
 impl FetchError {
-    /// How long the server asks to be left alone.
+    /// The pause that the server asks for.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
@@ -122,34 +122,34 @@ impl FetchError {
     }
 }
 
-/// What tells one version of a list from the next.
+/// Identifies a version of a list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Validators {
     /// ETag.
     pub etag: Option<String>,
-    /// Last-Modified; of a file: its identity, length and time.
+    /// Last-Modified; for a file, its length, time and identity.
     pub last_modified: Option<String>,
 }
 
 impl Validators {
-    /// A request with them is conditional: its answer may be 304.
-    fn are_there(&self) -> bool {
-        self.etag.is_some() || self.last_modified.is_some()
+    /// True if a request cannot be made conditional, so that 304 is not a valid response.
+    fn is_empty(&self) -> bool {
+        self.etag.is_none() && self.last_modified.is_none()
     }
 }
 
-/// What a fetch brought, besides the bytes.
+/// The result of a transfer, besides the bytes.
 #[derive(Debug, Clone, Default)]
 pub struct Fetched {
-    /// The list is the one that the validators are of; no bytes came.
+    /// The list is still the known version; no bytes were sent.
     pub unchanged: bool,
-    /// Of this version.
+    /// Version of the list.
     pub validators: Validators,
-    /// How long it may be taken for fresh.
+    /// Freshness lifetime of the response.
     pub max_age: Option<Duration>,
 }
 
-/// An address that lists are fetched from.
+/// A supported CRL address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
     /// `http` or `https`.
@@ -159,10 +159,11 @@ pub enum Location {
 }
 
 impl Location {
-    /// Reads an address.
+    /// Parses an address.
     ///
     /// # Errors
-    /// Not a URL, another scheme, or `file` while `files` is off.
+    /// [`FetchError::Address`] for a text that is not a URL, an unsupported scheme, or `file` if `files`
+    /// is off.
     pub fn parse(address: &str, files: bool) -> Result<Self, FetchError> {
         let bad = || FetchError::Address(address.to_owned());
         let url = Url::parse(address).map_err(|_| bad())?;
@@ -174,20 +175,19 @@ impl Location {
     }
 }
 
-/// Fetches lists.
+/// Transfers lists.
 #[derive(Debug, Clone)]
 pub struct Transport {
     client: Client,
     config: Config,
-    /// Files that are being read.
-    reading: Reading,
+    active_reads: ActiveReads,
 }
 
 impl Transport {
-    /// A transport with its own connection pool.
+    /// Creates a transport with its own connection pool.
     ///
     /// # Errors
-    /// Unusable proxy or root certificates.
+    /// The proxy or the root certificates are not usable.
     pub fn new(config: Config) -> Result<Self, FetchError> {
         let settings = ClientSettings {
             authorities: match &config.roots_pem {
@@ -200,10 +200,10 @@ impl Transport {
             },
             connect: config.connect,
             read: None,
-            // `Transport::fetch` bounds it, redirects included.
+            // `Transport::fetch` bounds the whole exchange, including redirects.
             request: None,
         };
-        // Behind a proxy the only name resolved here is the proxy's own, which the operator chose.
+        // With a proxy, only the proxy's own name is resolved here, and the operator chose it.
         let public_only = config.public_only && config.proxy.is_none();
         let client = settings
             .client_with(|builder| {
@@ -211,40 +211,40 @@ impl Transport {
                 if public_only { builder.dns_resolver(PublicOnly) } else { builder }
             })
             .map_err(|error| FetchError::Http(error.to_string()))?;
-        Ok(Self { client, config, reading: Reading::default() })
+        Ok(Self { client, config, active_reads: ActiveReads::default() })
     }
 
-    /// The limits it keeps.
+    /// The settings.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Fetches `location` and sends its bytes on in pieces, unless it is still the version that
-    /// `known` tells of.  `past_caches` asks for what the origin has now.
+    /// Transfers the list at `location` to `out`, in pieces, unless its version is still `known`.
+    /// `bypass_caches` requests it from the origin server.
     ///
     /// # Errors
-    /// See [`FetchError`]; some of the bytes may have been sent on.
+    /// See [`FetchError`].  Some of the bytes may have been sent.
     pub async fn fetch(
         &self,
         location: &Location,
         known: Option<&Validators>,
-        past_caches: bool,
+        bypass_caches: bool,
         out: Sender<Bytes>,
     ) -> Result<Fetched, FetchError> {
         let timeout = self.config.timeout;
         let fetch = async {
             match location {
-                Location::Http(url) => self.get(url.clone(), known, past_caches, out).await,
+                Location::Http(url) => self.get(url.clone(), known, bypass_caches, out).await,
                 Location::File(path) => {
                     let (path, known) = (path.clone(), known.cloned());
                     let limit = self.config.max_bytes;
-                    let reading = self.reading.begin(&path)?;
+                    let guard = self.active_reads.begin(&path)?;
                     let read = move || {
-                        let _reading = reading;
+                        let _guard = guard;
                         file::read(&path, known.as_ref(), limit, &out)
                     };
                     let joined = tokio::task::spawn_blocking(read).await;
-                    joined.unwrap_or(Err(FetchError::Refused))
+                    joined.unwrap_or(Err(FetchError::Stopped))
                 }
             }
         };
@@ -255,15 +255,15 @@ impl Transport {
         &self,
         mut url: Url,
         known: Option<&Validators>,
-        past_caches: bool,
+        bypass_caches: bool,
         out: Sender<Bytes>,
     ) -> Result<Fetched, FetchError> {
         for _ in 0..=self.config.max_redirects {
             self.allow(&url)?;
-            // Without this any encoding would do (RFC 9110 section 12.5.3).
-            let plain = (header::ACCEPT_ENCODING, "identity");
-            let mut request = self.client.get(url.clone()).header(plain.0, plain.1);
-            if past_caches {
+            // Without this header the server may choose any encoding (RFC 9110 section 12.5.3).
+            let request = self.client.get(url.clone());
+            let mut request = request.header(header::ACCEPT_ENCODING, "identity");
+            if bypass_caches {
                 request = request.header(header::CACHE_CONTROL, "no-cache");
             }
             if let Some(etag) = known.and_then(|known| known.etag.as_deref()) {
@@ -277,7 +277,7 @@ impl Transport {
             let status = response.status();
             match status {
                 StatusCode::OK => return self.body(response, out).await,
-                StatusCode::NOT_MODIFIED if known.is_some_and(Validators::are_there) => {
+                StatusCode::NOT_MODIFIED if known.is_some_and(|known| !known.is_empty()) => {
                     return Ok(Fetched {
                         unchanged: true,
                         max_age: max_age(response.headers()),
@@ -300,8 +300,8 @@ impl Transport {
         Err(FetchError::Redirects(self.config.max_redirects))
     }
 
-    /// Every hop is checked: a redirect is as foreign as the address was.  Names are checked when
-    /// they are resolved.
+    /// Checks the host of each hop, because a redirect is no more trusted than the address.  Host names
+    /// are checked when they are resolved.
     fn allow(&self, url: &Url) -> Result<(), FetchError> {
         let address = match url.host() {
             Some(Host::Ipv4(v4)) => Some(IpAddr::V4(v4)),
@@ -338,15 +338,15 @@ impl Transport {
             },
             max_age: max_age(response.headers()),
         };
-        let mut seen = 0u64;
+        let mut total = 0u64;
         while let Some(piece) =
             response.chunk().await.map_err(|error| FetchError::Http(explain(&error)))?
         {
-            seen += piece.len() as u64;
-            if seen > limit {
-                return Err(FetchError::TooLarge { bytes: seen, limit });
+            total += piece.len() as u64;
+            if total > limit {
+                return Err(FetchError::TooLarge { bytes: total, limit });
             }
-            out.send(piece).await.map_err(|_| FetchError::Refused)?;
+            out.send(piece).await.map_err(|_| FetchError::Stopped)?;
         }
         Ok(fetched)
     }
@@ -357,7 +357,7 @@ fn next_hop(from: &Url, headers: &HeaderMap) -> Option<Url> {
     matches!(to.scheme(), "http" | "https").then_some(to)
 }
 
-/// The freshness lifetime that is left (RFC 9111 section 4.2): max-age, or Expires, without Age.
+/// The remaining freshness lifetime (RFC 9111 section 4.2): max-age or Expires, minus Age.
 fn max_age(headers: &HeaderMap) -> Option<Duration> {
     let seconds = |value: &HeaderValue| value.to_str().ok()?.trim().parse().ok();
     let mut lifetime = None;
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn cache_lifetimes_are_read() {
+    fn computes_the_freshness_lifetime() {
         let age = |pairs: &[_]| max_age(&headers(pairs)).map(|age| age.as_secs());
         assert_eq!(age(&[]), None);
         assert_eq!(age(&[(header::CACHE_CONTROL, "public, Max-Age=60")]), Some(60));
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn only_web_addresses_and_permitted_files_are_locations() {
+    fn parses_web_addresses_and_permitted_files_only() {
         for bad in ["ldap://ca.example/cn=ca", "ca.example/1.crl", "", "file:///etc/passwd"] {
             assert!(Location::parse(bad, false).is_err(), "{bad}");
         }
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_leads_to_the_web_or_nowhere() {
+    fn follows_redirects_to_web_addresses_only() {
         let from = Url::parse("http://ca.example/a/1.crl").expect("a URL");
         let hop = |to| next_hop(&from, &headers(&[(header::LOCATION, to)])).map(String::from);
         assert_eq!(hop("../2.crl").as_deref(), Some("http://ca.example/2.crl"));

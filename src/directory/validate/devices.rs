@@ -129,7 +129,7 @@ fn external_device_id(body: &Map<String, Value>) -> Result<String, Fault> {
     match member(body, NAME) {
         None | Some(Value::Null) => Err(bad("it is required")),
         Some(Value::String(text)) if text.is_empty() => Err(bad("it is empty")),
-        Some(Value::String(text)) => match subject::readable(text) {
+        Some(Value::String(text)) => match subject::check_printable(text) {
             Ok(()) => Ok(text.clone()),
             Err(why) => Err(bad(&format!("it {why}"))),
         },

@@ -18,23 +18,23 @@ pub enum Cloud {
 }
 
 impl Cloud {
-    /// The cloud of that name: `global`, `usgov`, `dod` or `china`.
-    pub fn parse(name: &str) -> Option<Self> {
-        match name {
-            "global" => Some(Self::Global),
-            "usgov" => Some(Self::UsGov),
-            "dod" => Some(Self::Dod),
-            "china" => Some(Self::China),
-            _ => None,
+    /// All clouds.
+    pub const ALL: [Self; 4] = [Self::Global, Self::UsGov, Self::Dod, Self::China];
+
+    /// Name in settings.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Global => "global",
+            Self::UsGov => "usgov",
+            Self::Dod => "dod",
+            Self::China => "china",
         }
     }
 
     /// The cloud whose Graph is at `base`.
     pub fn of(base: &Url) -> Option<Self> {
         let graph = |cloud: &Self| Url::parse(cloud.hosts().0).ok().map(|url| url.origin());
-        [Self::Global, Self::UsGov, Self::Dod, Self::China]
-            .into_iter()
-            .find(|cloud| graph(cloud) == Some(base.origin()))
+        Self::ALL.into_iter().find(|cloud| graph(cloud) == Some(base.origin()))
     }
 
     /// Graph's root and the authority for tokens.

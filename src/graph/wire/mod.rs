@@ -255,9 +255,7 @@ pub fn object<'a>(value: &'a Value, what: &str) -> Result<&'a Map<String, Value>
 pub fn subject_field(value: &Value) -> Option<SubjectField> {
     match value {
         Value::String(name) => SubjectField::parse(name),
-        Value::Number(number) => {
-            SubjectField::ALL.get(usize::try_from(number.as_u64()?).ok()?).copied()
-        }
+        Value::Number(number) => SubjectField::from_csdl_number(number.as_u64()?),
         _ => None,
     }
 }

@@ -1,10 +1,10 @@
-//! Requests of applications: by the connection's certificate, or by an assertion.
+//! Requests of applications, which authenticate with the connection's certificate or an assertion.
 
 use hyper::http::request::Parts;
 
-use crate::oauth::endpoint::{About, Caller, Door, Issued, Now, Outcome, Rules};
+use crate::oauth::endpoint::{Inputs, Issued, Listener, Origin, Outcome, Party, TokenService};
 use crate::oauth::error::OauthError;
-use crate::oauth::request::{Asked, TokenType};
+use crate::oauth::request::{TokenForm, TokenType};
 use crate::oauth::{TOKEN_PATH, address};
 use crate::token::application::{Application, AuthMethod, Authenticated};
 use crate::token::assertion::{Assertion, AssertionError};
@@ -13,119 +13,122 @@ use crate::trust::refusal::{Code, Refusal};
 use crate::trust::snapshot::Snapshot;
 use crate::trust::subject::SubjectId;
 use crate::x509::certificate::Fingerprint;
+use crate::x509::time::Timestamp;
 
-impl Rules {
-    /// Decides a request of an application; `None` for one of a device.  On the public listener there
-    /// are no devices.
-    pub(super) fn application(
+impl TokenService {
+    /// Decides a request of an application.  Returns `None` for a request of a device, which only
+    /// the token listener serves.
+    pub(super) fn decide_application(
         &self,
         head: &Parts,
-        asked: &Asked,
-        from: Caller<'_>,
+        form: &TokenForm,
+        origin: Origin<'_>,
         trust: &Snapshot,
         keys: &SigningKeys,
-        now: Now,
+        inputs: Inputs<'_>,
     ) -> Option<Outcome> {
-        let mut known = Known { client_id: asked.request.client_id.clone(), ..Known::default() };
-        let authenticated = match &asked.assertion {
-            Some(text) => {
-                self.by_assertion(head, asked, text.expose(), from, trust, now, &mut known)
-            }
+        let mut requester =
+            Requester { client_id: form.request.client_id.clone(), ..Requester::default() };
+        let authenticated = match &form.assertion {
+            Some(text) => self.authenticate_assertion(
+                head,
+                form,
+                text.expose(),
+                origin,
+                trust,
+                inputs.time,
+                &mut requester,
+            ),
             None => {
-                let named = asked.request.client_id.as_deref();
-                match (named.and_then(|id| self.policy.application(id)), from.door) {
-                    (None, Door::Mutual) => return None,
-                    (None, Door::Public) => Err(no_authentication()),
-                    (Some(application), Door::Public) => {
-                        known.application = Some(application);
-                        Err(no_authentication())
-                    }
-                    (Some(application), Door::Mutual) => {
-                        known.application = Some(application);
-                        let chain = from.peer.chain.as_ref().map_err(Clone::clone);
+                let client_id = form.request.client_id.as_deref();
+                let application = client_id.and_then(|id| self.policy.application(id));
+                requester.application = application;
+                match (application, origin.listener) {
+                    (None, Listener::Token) => return None,
+                    (_, Listener::Public) => Err(no_authentication()),
+                    (Some(application), Listener::Token) => {
+                        let chain = origin.peer.chain.as_ref().map_err(Clone::clone);
                         chain
-                            .and_then(|chain| application.by_certificate(chain, trust, now.at))
+                            .and_then(|chain| application.by_certificate(chain, trust, inputs.time))
                             .map_err(OauthError::from)
                     }
                 }
             }
         };
         let issued = authenticated.and_then(|authenticated| {
-            known.subject(&authenticated);
+            requester.subject = authenticated.subject().cloned();
             let claims = authorize_application(
                 &authenticated,
-                &asked.request,
+                &form.request,
                 &self.policy,
-                now.at,
-                now.jti,
+                inputs.time,
+                inputs.jti,
             )?;
-            // `mtls_pop` is the name of a token that is bound.
+            // `mtls_pop` means a bound token.
             let token_type =
-                if claims.cnf.is_some() { asked.token_type } else { TokenType::Bearer };
-            Issued::sign(keys, claims, token_type)
+                if claims.cnf.is_some() { form.token_type } else { TokenType::Bearer };
+            Issued::sign(keys, claims, token_type, inputs.random)
         });
-        Some(known.outcome(issued, trust.generation))
+        Some(requester.outcome(issued, trust.generation))
     }
 
-    /// Who has signed this assertion.  What costs nothing comes first.
+    /// Authenticates an application with its assertion.  The cheap checks come first.
     #[expect(
         clippy::too_many_arguments,
-        reason = "the request, what it is judged by, what is known"
+        reason = "the request, the inputs of the decision and the facts for the audit record"
     )]
-    fn by_assertion<'a>(
+    fn authenticate_assertion<'a>(
         &'a self,
         head: &Parts,
-        asked: &Asked,
+        form: &TokenForm,
         text: &'a str,
-        from: Caller<'_>,
+        origin: Origin<'_>,
         trust: &Snapshot,
-        now: Now,
-        known: &mut Known<'a>,
+        now: Timestamp,
+        requester: &mut Requester<'a>,
     ) -> Result<Authenticated<'a>, OauthError> {
-        let connection = match from.door {
-            Door::Public => None,
-            // Without assertions to expect, the certificate is the one authentication method.
-            Door::Mutual if self.policy.asserting().next().is_none() => {
-                return Err(second_method());
-            }
-            Door::Mutual => Some(from.peer.chain.as_ref().map_err(Clone::clone)?),
+        let connection = match origin.listener {
+            Listener::Public => None,
+            // If no client uses assertions, the certificate is the only authentication method.
+            Listener::Token if !self.accepts_assertions() => return Err(second_method()),
+            Listener::Token => Some(origin.peer.chain.as_ref().map_err(Clone::clone)?),
         };
         let assertion = Assertion::parse(text)?;
         let client_id = assertion.client_id();
-        // RFC 7521 section 4.2: client_id is unnecessary, and the same where it is there.
-        if asked.request.client_id.as_deref().is_some_and(|id| id != client_id) {
+        // RFC 7521 section 4.2: client_id is optional, but must match the assertion.
+        if form.request.client_id.as_deref().is_some_and(|id| id != client_id) {
             return Err(AssertionError::Issuer.into());
         }
-        known.client_id = Some(client_id.to_owned());
+        requester.client_id = Some(client_id.to_owned());
         let application = self.policy.application(client_id).ok_or_else(|| {
-            let detail = format!("no client `{client_id}` authenticates by an assertion");
+            let detail = format!("no client `{client_id}` authenticates with an assertion");
             Refusal::new(Code::ClientUnknown, detail)
         })?;
-        known.application = Some(application);
-        if application.method != AuthMethod::PrivateKeyJwt && from.door == Door::Mutual {
+        requester.application = Some(application);
+        if application.method != AuthMethod::PrivateKeyJwt && origin.listener == Listener::Token {
             return Err(second_method());
         }
-        let audiences = self.audiences(head, from.door);
+        let audiences = self.audiences(head, origin.listener);
         let audiences = audiences.each_ref().map(|audience| &audience[..]);
-        let checked = application.check(assertion, &audiences, now.at)?;
+        let checked = application.check(assertion, &audiences, now)?;
         let jti = checked.assertion().jti();
-        self.replays.look(&application.id, jti)?;
+        self.replays.check(&application.id, jti)?;
         let chain = checked.chain()?;
-        known.certificate = Some(chain.leaf().fingerprint);
+        requester.certificate = Some(chain.leaf().fingerprint);
         let connection = connection.map(AsRef::as_ref);
-        let authenticated = checked.authenticate(&chain, connection, trust, now.at)?;
-        // Only what is proved to be the client's is remembered: others must not fill the memory.
-        self.replays.note(&application.id, jti, checked.assertion().until(), now.at)?;
+        let authenticated = checked.authenticate(&chain, connection, trust, now)?;
+        // Only verified assertions are recorded, so that strangers cannot fill the cache.
+        self.replays.record(&application.id, jti, checked.assertion().expiry(), now)?;
         Ok(authenticated)
     }
 
-    /// What an assertion may name as its audience: the issuer, the token endpoint at its two
-    /// addresses, and at the one that was asked.  Made of settings and of a path that is ours, never
-    /// of what a request says its host is.
-    fn audiences(&self, head: &Parts, door: Door) -> [String; 4] {
-        let origin = match door {
-            Door::Mutual => &self.config.token_origin,
-            Door::Public => &self.config.public_origin,
+    /// Returns the accepted audiences of an assertion: the issuer, both addresses of the token
+    /// endpoint, and the address of this request.  They derive from settings and a path that is
+    /// served, never from the `Host` header.
+    fn audiences(&self, head: &Parts, listener: Listener) -> [String; 4] {
+        let origin = match listener {
+            Listener::Token => &self.config.token_origin,
+            Listener::Public => &self.config.public_origin,
         };
         [
             self.policy.issuer().to_owned(),
@@ -137,37 +140,33 @@ impl Rules {
 }
 
 fn no_authentication() -> OauthError {
-    let detail = "neither a certificate nor an assertion: there is no client authentication";
+    let detail = "client authentication is missing: send a certificate or an assertion";
     Refusal::new(Code::CertificateMissing, detail).into()
 }
 
-/// RFC 6749 section 2.3: one method a request.
+/// Rejects a second authentication method in one request (RFC 6749 section 2.3).
 fn second_method() -> OauthError {
     let why = "client_assertion is a second authentication method beside the certificate";
     OauthError::InvalidRequest(why.into())
 }
 
-/// What is known so far of who asks, for the audit.
+/// Facts about the requester that are known so far, for the audit record.
 #[derive(Default)]
-struct Known<'a> {
+struct Requester<'a> {
     client_id: Option<String>,
     application: Option<&'a Application>,
     certificate: Option<Fingerprint>,
     subject: Option<SubjectId>,
 }
 
-impl Known<'_> {
-    fn subject(&mut self, authenticated: &Authenticated<'_>) {
-        self.subject = authenticated.subject().cloned();
-    }
-
+impl Requester<'_> {
     fn outcome(self, decision: Result<Box<Issued>, OauthError>, generation: u64) -> Outcome {
-        let about = self.application.map(|application| About {
+        let party = self.application.map(|application| Party {
             configuration: application.configuration.clone(),
             subject: self.subject,
             certificate: self.certificate,
             generation,
         });
-        Outcome { client_id: self.client_id, about, decision }
+        Outcome { client_id: self.client_id, party, decision }
     }
 }

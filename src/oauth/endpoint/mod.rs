@@ -1,32 +1,33 @@
 //! The token endpoint: parse, judge again, authorize, sign, reply, audit.
 //!
-//! Devices, and applications that authenticate by their connection's certificate, ask on the token
-//! listener.  Applications that authenticate by an assertion (`applications`) ask on either.
+//! Devices, and applications that authenticate with the certificate of their connection, send
+//! requests to the token listener.  Applications that authenticate with an assertion
+//! (`applications`) may use either listener.
 //!
-//! What the handshake decided does not count here.  Each request is judged under the trust in force
-//! when its last byte has come, on resumed sessions and kept-open connections too.
+//! The verdict of the handshake does not count here.  Each request is judged under the snapshot in
+//! force when its last byte arrives, on resumed sessions and persistent connections too.
 
 mod applications;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use hyper::body::{Body, Bytes};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
-use tracing::info;
 
 use crate::http::Peer;
 use crate::http::body::{self, BodyError};
 use crate::http::reply::{self, Reply};
 use crate::oauth::error::{OauthError, no_store};
-use crate::oauth::request::{self, Asked, TokenType};
+use crate::oauth::replay::ReplayCache;
+use crate::oauth::request::{self, TokenForm, TokenType};
 use crate::oauth::{Config, Metrics, TOKEN_PATH};
+use crate::runtime::audit::{self, Event, Record};
 use crate::runtime::live::Live;
-use crate::runtime::log::AUDIT;
 use crate::token::keys::AccessToken;
-use crate::token::replay::Replays;
 use crate::token::{Authorized, Claims, SigningKeys, TokenPolicy, authorize};
 use crate::trust::configurations::ConfigurationId;
 use crate::trust::judge::devices::{Verified, judge};
@@ -36,86 +37,88 @@ use crate::trust::subject::SubjectId;
 use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
 
-/// Bytes of a request body.
+/// Limit of a request body in bytes.
 pub const MAX_BODY: usize = 16 * 1024;
-/// Bytes of a request body where there are clients that send assertions: those have certificates in
-/// them (see [`MAX_ASSERTION`](crate::token::assertion::MAX_ASSERTION)).
+/// Limit of a request body in bytes if there are clients that send assertions.  An assertion
+/// contains certificates (see [`MAX_ASSERTION`](crate::token::assertion::MAX_ASSERTION)).
 pub const MAX_ASSERTION_BODY: usize = 48 * 1024;
 
-/// What Entra ID's token path has after the tenant.
+/// Part of Entra ID's token path that follows the tenant.
 const ENTRA_SUFFIX: &str = "/oauth2/v2.0/token";
 
-/// Issues tokens to devices and applications that show a certificate, or that they hold its key.
+/// Issues tokens to devices and applications that prove possession of a certificate's key.
 pub struct TokenEndpoint {
     live: Live,
-    rules: Rules,
+    service: TokenService,
     metrics: Metrics,
 }
 
 impl TokenEndpoint {
-    /// The endpoint that decides by `policy` under what `live` has in force.
+    /// Creates an endpoint that decides by `policy` and the published state in `live`.
     pub fn new(live: Live, policy: Arc<TokenPolicy>, config: &Config, metrics: Metrics) -> Self {
-        Self { live, rules: Rules::new(policy, config), metrics }
+        Self { live, service: TokenService::new(policy, config), metrics }
     }
 
-    /// True for the paths that it answers at.
-    pub fn is_at(&self, path: &str) -> bool {
-        self.rules.is_at(path)
+    /// Returns true if the endpoint serves `path`.
+    pub(super) fn is_at(&self, path: &str) -> bool {
+        self.service.is_at(path)
     }
 
-    /// Answers one request of `peer`, whose connection was asked for a certificate.
+    /// Answers one request on the token listener, which requests a certificate.
     pub async fn handle<B>(&self, request: Request<B>, peer: &Peer) -> Reply
     where
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.answer(request, Caller { peer, door: Door::Mutual }).await
+        self.answer(request, Origin { peer, listener: Listener::Token }).await
     }
 
-    /// Answers one request of `peer`, whose connection was not: an assertion alone authenticates.
-    pub async fn handle_public<B>(&self, request: Request<B>, peer: &Peer) -> Reply
+    /// Answers one request on the public listener, where only assertions authenticate.
+    pub(super) async fn handle_public<B>(&self, request: Request<B>, peer: &Peer) -> Reply
     where
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.answer(request, Caller { peer, door: Door::Public }).await
+        self.answer(request, Origin { peer, listener: Listener::Public }).await
     }
 
-    async fn answer<B>(&self, request: Request<B>, from: Caller<'_>) -> Reply
+    async fn answer<B>(&self, request: Request<B>, origin: Origin<'_>) -> Reply
     where
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
-        if let Some(reply) = self.rules.misrouted(&head) {
+        if let Some(reply) = self.service.reject_misrouted(&head) {
             return reply;
         }
-        let body = body::read(body, self.rules.max_body()).await;
-        let began = Instant::now();
-        let outcome = match (body, draw()) {
+        let body = body::read(body, self.service.max_body()).await;
+        let started = Instant::now();
+        let random = SystemRandom::new();
+        let outcome = match (body, random_jti(&random)) {
             (Ok(body), Ok(jti)) => {
-                // Once, and after the body has come: a slow request is judged by today's trust.
+                // The state is loaded once, after the body has arrived, so that a slow request is
+                // judged under the current snapshot.
                 let active = self.live.current();
-                let now = Now { at: std::time::SystemTime::now().into(), jti };
-                self.rules.decide(&head, &body, from, &active.trust, &active.keys, now)
+                let inputs = Inputs { time: SystemTime::now().into(), jti, random: &random };
+                self.service.decide(&head, &body, origin, &active.trust, &active.keys, inputs)
             }
             (Err(error), _) => Outcome::refused(error.into()),
             (_, Err(error)) => Outcome::refused(error),
         };
-        let reply = outcome.reply(self.rules.config.report);
-        outcome.audit(from.peer);
+        let reply = outcome.reply(self.service.config.report);
+        outcome.audit(origin.peer);
         let refusal = outcome.refusal().map(|refusal| refusal.code.as_str());
-        self.metrics.count(outcome.result(), refusal, began.elapsed());
+        self.metrics.count(outcome.result(), refusal, started.elapsed());
         reply
     }
 }
 
-/// 128 random bits.
-fn draw() -> Result<[u8; 16], OauthError> {
+/// Generates a `jti` of 128 random bits.
+fn random_jti(random: &dyn SecureRandom) -> Result<[u8; 16], OauthError> {
     let mut bits = [0; 16];
-    match aws_lc_rs::rand::fill(&mut bits) {
+    match random.fill(&mut bits) {
         Ok(()) => Ok(bits),
-        Err(_) => Err(OauthError::Server("the system has no random bits".to_owned())),
+        Err(_) => Err(OauthError::Server("cannot generate random bits".to_owned())),
     }
 }
 
@@ -128,58 +131,65 @@ impl From<BodyError> for OauthError {
     }
 }
 
-/// The endpoint without its surroundings: what it answers follows from its arguments.
-struct Rules {
+/// Logic of the endpoint without clock, random numbers and published state: these are arguments.
+struct TokenService {
     policy: Arc<TokenPolicy>,
     config: Config,
-    /// Assertions that were used.
-    replays: Replays,
+    replays: ReplayCache,
 }
 
-/// Where a request comes from.
+/// Connection and listener that a request arrived on.
 #[derive(Clone, Copy)]
-struct Caller<'a> {
+struct Origin<'a> {
     peer: &'a Peer,
-    door: Door,
+    listener: Listener,
 }
 
-/// Which listener it came by.
+/// Listener that a request arrived on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Door {
-    /// Connections are asked for a certificate.
-    Mutual,
-    /// They are not.
+enum Listener {
+    /// Requests a certificate in the handshake.
+    Token,
+    /// Does not request a certificate.
     Public,
 }
 
-/// What a decision takes from outside: the time, and 128 bits never used before.
+/// Inputs of one decision that differ for each request.
 #[derive(Clone, Copy)]
-struct Now {
-    at: Timestamp,
+struct Inputs<'a> {
+    time: Timestamp,
+    /// 128 bits that were never used before.
     jti: [u8; 16],
+    /// Source of random bits for the signature.
+    random: &'a dyn SecureRandom,
 }
 
-impl Rules {
+impl TokenService {
     fn new(policy: Arc<TokenPolicy>, config: &Config) -> Self {
-        let replays = Replays::new(policy.asserting().map(|application| &application.id[..]));
+        let clients = policy.assertion_clients().map(|application| &application.id[..]);
+        let replays = ReplayCache::new(clients);
         Self { policy, config: config.clone(), replays }
     }
 
+    fn accepts_assertions(&self) -> bool {
+        self.policy.assertion_clients().next().is_some()
+    }
+
     fn max_body(&self) -> usize {
-        if self.policy.asserting().next().is_some() { MAX_ASSERTION_BODY } else { MAX_BODY }
+        if self.accepts_assertions() { MAX_ASSERTION_BODY } else { MAX_BODY }
     }
 
     fn is_at(&self, path: &str) -> bool {
         let is_tenant = |segment: &str| match &self.config.tenant {
-            Some(ours) => segment == ours,
+            Some(tenant) => segment == tenant,
             None => !segment.is_empty() && !segment.contains('/'),
         };
         let entra = path.strip_suffix(ENTRA_SUFFIX).and_then(|rest| rest.strip_prefix('/'));
         path == TOKEN_PATH || entra.is_some_and(is_tenant)
     }
 
-    /// The answer to a request that is not for the token endpoint.
-    fn misrouted(&self, head: &Parts) -> Option<Reply> {
+    /// Returns the response to a request with another path or method.
+    fn reject_misrouted(&self, head: &Parts) -> Option<Reply> {
         let mut reply = match head.method {
             _ if !self.is_at(head.uri.path()) => reply::empty(StatusCode::NOT_FOUND),
             Method::POST => return None,
@@ -193,55 +203,56 @@ impl Rules {
         &self,
         head: &Parts,
         body: &Bytes,
-        from: Caller<'_>,
+        origin: Origin<'_>,
         trust: &Snapshot,
         keys: &SigningKeys,
-        now: Now,
+        inputs: Inputs<'_>,
     ) -> Outcome {
-        let asked = match request::parse(head, body) {
-            Ok(asked) => asked,
+        let form = match request::parse(head, body) {
+            Ok(form) => form,
             Err(error) => return Outcome::refused(error),
         };
-        if let Some(outcome) = self.application(head, &asked, from, trust, keys, now) {
+        if let Some(outcome) = self.decide_application(head, &form, origin, trust, keys, inputs) {
             return outcome;
         }
-        let judged = from.peer.chain.clone().and_then(|chain| judge(&chain, trust, now.at));
-        self.grant(asked, judged, keys, now)
+        let judged = origin.peer.chain.clone().and_then(|chain| judge(&chain, trust, inputs.time));
+        self.decide_device(form, judged, keys, inputs)
     }
 
-    /// What follows from the judge's verdict.
-    fn grant(
+    /// Decides a request of a device after the judge's verdict.
+    fn decide_device(
         &self,
-        asked: Asked,
+        form: TokenForm,
         judged: Result<Vec<Verified>, Refusal>,
         keys: &SigningKeys,
-        now: Now,
+        inputs: Inputs<'_>,
     ) -> Outcome {
         let candidates = match judged {
             Ok(candidates) => candidates,
             Err(refusal) => {
                 return Outcome {
-                    client_id: asked.request.client_id,
+                    client_id: form.request.client_id,
                     ..Outcome::refused(refusal.into())
                 };
             }
         };
-        let decision = authorize(&candidates, &asked.request, &self.policy, now.at, now.jti)
+        let decision = authorize(&candidates, &form.request, &self.policy, inputs.time, inputs.jti)
             .map_err(OauthError::from)
             .and_then(|Authorized { claims, verified }| {
-                Ok((Issued::sign(keys, claims, asked.token_type)?, About::device(verified)))
+                let issued = Issued::sign(keys, claims, form.token_type, inputs.random)?;
+                Ok((issued, Party::device(verified)))
             });
         match decision {
-            Ok((issued, about)) => Outcome {
+            Ok((issued, party)) => Outcome {
                 client_id: Some(issued.claims.client_id.clone()),
-                about: Some(about),
+                party: Some(party),
                 decision: Ok(issued),
             },
             Err(error) => Outcome {
-                client_id: asked.request.client_id,
-                // Whom it was about is known where one configuration accepts the certificate.
-                about: match &candidates[..] {
-                    [only] => Some(About::device(only)),
+                client_id: form.request.client_id,
+                // The device is known only if exactly one configuration accepts the certificate.
+                party: match &candidates[..] {
+                    [only] => Some(Party::device(only)),
                     _ => None,
                 },
                 decision: Err(error),
@@ -250,7 +261,7 @@ impl Rules {
     }
 }
 
-/// A token and what the answer and the audit say about it.
+/// A token, and its claims for the response and the audit record.
 struct Issued {
     token: AccessToken,
     token_type: TokenType,
@@ -262,22 +273,24 @@ impl Issued {
         keys: &SigningKeys,
         claims: Claims,
         token_type: TokenType,
+        random: &dyn SecureRandom,
     ) -> Result<Box<Self>, OauthError> {
-        let token = keys.current().sign(&claims).map_err(|e| OauthError::Server(e.to_string()))?;
+        let signed = keys.current().sign(&claims, random);
+        let token = signed.map_err(|error| OauthError::Server(error.to_string()))?;
         Ok(Box::new(Self { token, token_type, claims }))
     }
 }
 
-/// Whom a decision was about, as far as it is known.
-struct About {
+/// Device or application that a decision is about, for the audit record.
+struct Party {
     configuration: ConfigurationId,
     subject: Option<SubjectId>,
-    /// The certificate, where it is not the connection's.
+    /// The certificate, if it is not the connection's.
     certificate: Option<Fingerprint>,
     generation: u64,
 }
 
-impl About {
+impl Party {
     fn device(verified: &Verified) -> Self {
         Self {
             configuration: verified.configuration().clone(),
@@ -288,16 +301,16 @@ impl About {
     }
 }
 
-/// One decision, to be answered, counted and audited.
+/// One decision, for the response, the metrics and the audit record.
 struct Outcome {
     client_id: Option<String>,
-    about: Option<About>,
+    party: Option<Party>,
     decision: Result<Box<Issued>, OauthError>,
 }
 
 impl Outcome {
     fn refused(error: OauthError) -> Self {
-        Self { client_id: None, about: None, decision: Err(error) }
+        Self { client_id: None, party: None, decision: Err(error) }
     }
 
     fn result(&self) -> &'static str {
@@ -321,7 +334,7 @@ impl Outcome {
         };
         let mut reply = reply::json(
             StatusCode::OK,
-            &Answer {
+            &TokenResponse {
                 access_token: issued.token.expose(),
                 token_type: issued.token_type.as_str(),
                 expires_in: issued.claims.exp - issued.claims.iat,
@@ -332,46 +345,41 @@ impl Outcome {
         reply
     }
 
-    /// One event for each decision, and never a token in it.
+    /// Writes one audit record, which never contains the token.
     fn audit(&self, peer: &Peer) {
-        let about = self.about.as_ref();
-        let shown = peer.chain.as_ref().ok().map(|chain| chain.leaf().fingerprint);
-        let certificate = about.and_then(|about| about.certificate).or(shown);
+        let party = self.party.as_ref();
+        let presented = peer.chain.as_ref().ok().map(|chain| chain.leaf().fingerprint);
+        let certificate = party.and_then(|party| party.certificate).or(presented);
         let claims = self.decision.as_ref().ok().map(|issued| &issued.claims);
-        let why = self.decision.as_ref().err().map(ToString::to_string);
-        info!(
-            target: AUDIT,
-            event = "token",
-            decision = self.result(),
-            refusal = self.refusal().map(|refusal| refusal.code.as_str()),
-            detail = why.as_deref().map(printable),
-            configuration = about.map(|about| about.configuration.as_str()),
-            subject = about.and_then(|about| about.subject.as_ref()).map(SubjectId::as_str),
-            client_id = self.client_id.as_deref().map(printable),
-            certificate = certificate.map(tracing::field::display),
-            audience = claims.map(|claims| &claims.aud[..]),
-            scope = claims.and_then(|claims| claims.scope.as_deref()),
-            jti = claims.map(|claims| &claims.jti[..]),
-            expires = claims.map(|claims| claims.exp),
-            generation = about.map(|about| about.generation),
-            connection = peer.connection,
-            address = %peer.address,
-            resumed = peer.resumed,
-        );
+        let error = self.decision.as_ref().err();
+        let detail = error.map(ToString::to_string);
+        let outcome = if error.is_some() { audit::Outcome::Refused } else { audit::Outcome::Issued };
+        Record {
+            error: error.map(OauthError::code),
+            refusal: self.refusal().map(|refusal| refusal.code.as_str()),
+            detail: detail.as_deref(),
+            configuration: party.map(|party| party.configuration.as_str()),
+            subject: party.and_then(|party| party.subject.as_ref()).map(SubjectId::as_str),
+            client_id: self.client_id.as_deref(),
+            certificate,
+            audience: claims.map(|claims| &claims.aud[..]),
+            scope: claims.and_then(|claims| claims.scope.as_deref()),
+            jti: claims.map(|claims| &claims.jti[..]),
+            expires: claims.map(|claims| claims.exp),
+            generation: party.map(|party| party.generation),
+            connection: Some(peer.connection),
+            address: Some(peer.address),
+            resumed: Some(peer.resumed),
+            ..Record::new(Event::Token, outcome)
+        }
+        .emit();
     }
 }
 
-/// Characters of foreign text in a log line.
-const MAX_LOGGED: usize = 256;
-
-/// Foreign text for a log line: bounded, and without characters that could test_certificates another line.
-fn printable(text: &str) -> String {
-    text.chars().take(MAX_LOGGED).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
-
-/// RFC 6749 section 5.1.  `scope` is always told, so that it is where it differs from what was asked.
+/// A successful response (RFC 6749 section 5.1).  It contains `scope` whenever a scope was granted:
+/// the RFC requires it if the granted scope differs from the requested one.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct TokenResponse<'a> {
     access_token: &'a str,
     token_type: &'static str,
     expires_in: i64,

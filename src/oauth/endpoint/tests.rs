@@ -7,7 +7,8 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 
 use super::*;
-use crate::runtime::live::{Active, EdgeTls};
+use crate::runtime::live::{Active, ListenerTls};
+use crate::runtime::text::MAX_CHARACTERS;
 use crate::token::keys::tests::signing_key;
 use crate::token::{Algorithm, Resource, Terms};
 use crate::trust::configurations::{AnchorSet, Authority, Configuration, Devices, Kind};
@@ -30,8 +31,17 @@ fn policy() -> Arc<TokenPolicy> {
     Arc::new(TokenPolicy::new("https://as.example", Some(terms)).expect("a policy"))
 }
 
-fn rules(report: bool) -> Rules {
-    Rules::new(policy(), &Config { report, ..config() })
+fn service(report: bool) -> TokenService {
+    TokenService::new(policy(), &Config { report, ..config() })
+}
+
+fn inputs(time: Timestamp, jti: u8) -> Inputs<'static> {
+    static RANDOM: std::sync::LazyLock<SystemRandom> = std::sync::LazyLock::new(SystemRandom::new);
+    Inputs { time, jti: [jti; 16], random: &*RANDOM }
+}
+
+fn on_token_listener(peer: &Peer) -> Origin<'_> {
+    Origin { peer, listener: Listener::Token }
 }
 
 fn config() -> Config {
@@ -65,10 +75,10 @@ fn device() -> Verified {
     verified("c1", SubjectField::SanDns, "dev1.example", NOW.after(Duration::from_secs(60)))
 }
 
-/// The outcome of a form from devices that the judge accepted.
+/// Returns the outcome of a request whose certificate the judge accepted as `candidates`.
 fn grant(form: &str, candidates: &[Verified]) -> Outcome {
-    let asked = request::parse(&head("POST", TOKEN_PATH), form.as_bytes()).expect("a request");
-    rules(false).grant(asked, Ok(candidates.to_vec()), &keys(), Now { at: NOW, jti: [1; 16] })
+    let form = request::parse(&head("POST", TOKEN_PATH), form.as_bytes()).expect("a request");
+    service(false).decide_device(form, Ok(candidates.to_vec()), &keys(), inputs(NOW, 1))
 }
 
 async fn body(reply: Reply) -> Value {
@@ -76,10 +86,10 @@ async fn body(reply: Reply) -> Value {
     serde_json::from_slice(&bytes).expect("JSON")
 }
 
-/// 6749-2: only POST; 6749-13: nothing here is kept.
+/// 6749-2: only POST is allowed; 6749-13: no response may be cached.
 #[test]
 fn only_post_reaches_the_endpoint() {
-    let routed = |method: &str, path: &str| rules(false).misrouted(&head(method, path));
+    let routed = |method: &str, path: &str| service(false).reject_misrouted(&head(method, path));
     assert!(routed("POST", "/oauth2/token").is_none());
     assert!(routed("POST", "/oauth2/token?x=1").is_none());
     for method in ["GET", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH"] {
@@ -96,19 +106,19 @@ fn only_post_reaches_the_endpoint() {
 }
 
 #[test]
-fn the_tenant_of_entras_path_may_be_fixed() {
+fn accepts_any_tenant_unless_one_is_configured() {
     let path = |tenant: &str| head("POST", &format!("/{tenant}/oauth2/v2.0/token"));
-    let open = rules(false);
-    assert!(open.misrouted(&path("contoso.example")).is_none());
-    assert_eq!(open.misrouted(&path("a/b")).expect("refused").status(), 404);
-    assert_eq!(open.misrouted(&path("")).expect("refused").status(), 404);
+    let open = service(false);
+    assert!(open.reject_misrouted(&path("contoso.example")).is_none());
+    assert_eq!(open.reject_misrouted(&path("a/b")).expect("refused").status(), 404);
+    assert_eq!(open.reject_misrouted(&path("")).expect("refused").status(), 404);
     let config = Config { tenant: Some("contoso.example".to_owned()), ..config() };
-    let fixed = Rules::new(policy(), &config);
-    assert!(fixed.misrouted(&path("contoso.example")).is_none());
-    assert_eq!(fixed.misrouted(&path("other")).expect("refused").status(), 404);
+    let fixed = TokenService::new(policy(), &config);
+    assert!(fixed.reject_misrouted(&path("contoso.example")).is_none());
+    assert_eq!(fixed.reject_misrouted(&path("other")).expect("refused").status(), 404);
 }
 
-/// 6749-10, -11, -13, -14, 8705-13: the answer to a good request.
+/// 6749-10, -11, -13, -14, 8705-13: the response to a granted request.
 #[tokio::test]
 async fn a_device_gets_a_bound_token() {
     let device = device();
@@ -124,7 +134,7 @@ async fn a_device_gets_a_bound_token() {
     assert_eq!(members, ["access_token", "expires_in", "scope", "token_type"]);
     assert_eq!(answer["token_type"], "Bearer");
     assert_eq!(answer["scope"], "read");
-    // The certificate ends in 60 s, before the lifetime of 600 s.
+    // The certificate expires in 60 s, before the lifetime of 600 s.
     assert_eq!(answer["expires_in"], 60);
     let token = answer["access_token"].as_str().expect("a token");
     let claims: Value = jsonwebtoken::dangerous::insecure_decode(token).expect("a JWT").claims;
@@ -135,27 +145,26 @@ async fn a_device_gets_a_bound_token() {
     assert_eq!(claims["cnf"]["x5t#S256"], bound.x5t_s256);
 }
 
-/// Entra's clients compare the token type with the one they asked for.
+/// Clients of Entra ID compare the token type with the one that they requested.
 #[tokio::test]
-async fn the_token_type_asked_for_is_named() {
+async fn returns_the_requested_token_type() {
     let answer =
         body(grant(&format!("{FORM}&token_type=mtls_pop"), &[device()]).reply(false)).await;
     assert_eq!(answer["token_type"], "mtls_pop");
 }
 
-/// 6749-8, 8705-4: no certificate, or a refused one, never gives a token.
+/// 6749-8, 8705-4: without an accepted certificate, no token is issued.
 #[tokio::test]
 async fn a_refused_certificate_is_an_invalid_client() {
-    let now = Now { at: NOW, jti: [0; 16] };
     for report in [false, true] {
         for peer in [peer(Err(Refusal::new(Code::CertificateMissing, "none"))), stranger()] {
-            let outcome = rules(report).decide(
+            let outcome = service(report).decide(
                 &head("POST", TOKEN_PATH),
                 &FORM.into(),
-                Caller { peer: &peer, door: Door::Mutual },
+                on_token_listener(&peer),
                 &Snapshot::default(),
                 &keys(),
-                now,
+                inputs(NOW, 0),
             );
             let refusal = outcome.refusal().expect("a refusal").clone();
             let reply = outcome.reply(report);
@@ -164,29 +173,29 @@ async fn a_refused_certificate_is_an_invalid_client() {
             let answer = body(reply).await;
             assert_eq!(answer["error"], "invalid_client");
             assert_eq!(answer.get("access_token"), None);
-            let told = report.then(|| Value::from(refusal.code.as_str()));
-            assert_eq!(answer.get("refusal"), told.as_ref());
+            let reported = report.then(|| Value::from(refusal.code.as_str()));
+            assert_eq!(answer.get("refusal"), reported.as_ref());
             assert_eq!(answer.get("detail"), report.then(|| Value::from(refusal.detail)).as_ref());
         }
     }
 }
 
 #[tokio::test]
-async fn a_malformed_request_is_told_why() {
-    let outcome = rules(false).decide(
+async fn reports_the_error_of_a_malformed_request() {
+    let outcome = service(false).decide(
         &head("POST", TOKEN_PATH),
         &"grant_type=password".into(),
-        Caller { peer: &stranger(), door: Door::Mutual },
+        on_token_listener(&stranger()),
         &Snapshot::default(),
         &keys(),
-        Now { at: NOW, jti: [0; 16] },
+        inputs(NOW, 0),
     );
     let reply = outcome.reply(false);
     assert_eq!(reply.status(), 400);
     assert_eq!(body(reply).await["error"], "unsupported_grant_type");
 }
 
-/// A writer that keeps what is logged.
+/// A writer that collects log output.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -209,7 +218,7 @@ fn audited(outcome: &Outcome) -> String {
     String::from_utf8(bytes).expect("UTF-8")
 }
 
-/// 6749-19: a decision is one audit line, and the token is in none.
+/// 6749-19: a decision is one audit record, which does not contain the token.
 #[tokio::test]
 async fn a_decision_is_audited_without_its_token() {
     let outcome = grant(FORM, &[device()]);
@@ -217,7 +226,7 @@ async fn a_decision_is_audited_without_its_token() {
     let event: Value = serde_json::from_str(&line).expect("one JSON line");
     assert_eq!(event["target"], "audit");
     let fields = &event["fields"];
-    assert_eq!(fields["decision"], "issued");
+    assert_eq!(fields["outcome"], "issued");
     assert_eq!(fields["configuration"], "c1");
     assert_eq!(fields["subject"], "dev1.example");
     assert_eq!(fields["client_id"], "dev1.example");
@@ -232,16 +241,17 @@ async fn a_decision_is_audited_without_its_token() {
 }
 
 #[test]
-fn a_refusal_is_audited_with_its_code_and_forges_no_line() {
-    let form = format!("{FORM}%0A%7B%22decision%22%3A%22issued%22%7D{}", "x".repeat(1000));
+fn a_refusal_is_audited_with_its_code_in_one_line() {
+    let form = format!("{FORM}%0A%7B%22outcome%22%3A%22issued%22%7D{}", "x".repeat(1000));
     let line = audited(&grant(&form, &[device()]));
     assert_eq!(line.lines().count(), 1);
     let event: Value = serde_json::from_str(&line).expect("one JSON line");
-    assert_eq!(event["fields"]["decision"], "invalid_client");
+    assert_eq!(event["fields"]["outcome"], "refused");
+    assert_eq!(event["fields"]["error"], "invalid_client");
     assert_eq!(event["fields"]["refusal"], "client_unknown");
     assert_eq!(event["fields"]["configuration"], "c1");
     let id = event["fields"]["client_id"].as_str().expect("a client_id");
-    assert!(id.chars().count() == MAX_LOGGED && !id.contains('\n'));
+    assert!(id.chars().count() == MAX_CHARACTERS && !id.contains('\n'));
 }
 
 fn live() -> Live {
@@ -262,14 +272,14 @@ fn live() -> Live {
         Ok::<_, ()>(Active {
             trust: Arc::new(Snapshot::default()),
             keys: Arc::new(keys()),
-            tls: Arc::new(EdgeTls {
+            tls: Arc::new(ListenerTls {
                 token: Arc::clone(&tls),
                 directory: Arc::clone(&tls),
                 public: tls,
             }),
         })
     });
-    started.expect("a cell").0
+    started.expect("a live cell").0
 }
 
 #[tokio::test]
@@ -299,14 +309,15 @@ async fn requests_are_bounded_and_counted() {
     }
 }
 
-/// 9068-3: no `jti` comes twice.
+/// 9068-3: no `jti` occurs twice.
 #[test]
-fn random_bits_do_not_repeat() {
-    let drawn: std::collections::HashSet<_> = (0..100_000).map(|_| draw().expect("bits")).collect();
-    assert_eq!(drawn.len(), 100_000);
+fn identifiers_do_not_repeat() {
+    let random = SystemRandom::new();
+    let jtis = (0..100_000).map(|_| random_jti(&random).expect("random bits"));
+    assert_eq!(jtis.collect::<std::collections::HashSet<_>>().len(), 100_000);
 }
 
-/// A configuration of one root, and a device below it that has one value of every field.
+/// An authority, and devices below it that have one value of every subject field.
 struct World {
     root: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
 }
@@ -368,15 +379,13 @@ fn decide(peer: &Peer, trust: &Snapshot, client_id: &str, at: Timestamp) -> Resu
         .append_pair("grant_type", "client_credentials")
         .append_pair("client_id", client_id)
         .finish();
-    let now = Now { at, jti: [0; 16] };
-    let head = head("POST", TOKEN_PATH);
-    let outcome = rules(false).decide(
-        &head,
+    let outcome = service(false).decide(
+        &head("POST", TOKEN_PATH),
         &form.into(),
-        Caller { peer, door: Door::Mutual },
+        on_token_listener(peer),
         trust,
         &keys(),
-        now,
+        inputs(at, 0),
     );
     match outcome.decision {
         Ok(issued) => Ok(issued.claims),
@@ -385,9 +394,9 @@ fn decide(peer: &Peer, trust: &Snapshot, client_id: &str, at: Timestamp) -> Resu
     }
 }
 
-/// 8705-5, 8705-8: a chain to the configuration's anchor and its subject field, for each field.
+/// 8705-5, 8705-8: the chain ends at the configuration's anchor, and its field names the device.
 #[test]
-fn each_field_identifies_under_its_configuration() {
+fn identifies_devices_by_each_subject_field() {
     let world = World::new("root");
     let device = world.device();
     for (field, id, sub) in [
@@ -405,9 +414,9 @@ fn each_field_identifies_under_its_configuration() {
     }
 }
 
-/// Invariant 1: a connection that is open is judged by what is in force now.
+/// Invariant 1: requests on an open connection are judged under the current snapshot.
 #[test]
-fn an_open_connection_is_judged_again() {
+fn judges_every_request_of_an_open_connection() {
     let world = World::new("root");
     let device = world.device();
     let before = snapshot(1, vec![world.configuration("c1", SubjectField::SanDns)]);
@@ -428,7 +437,7 @@ fn an_open_connection_is_judged_again() {
 }
 
 #[test]
-fn client_id_settles_which_of_two_configurations_is_meant() {
+fn client_id_selects_one_of_several_configurations() {
     let world = World::new("root");
     let device = world.device();
     let trust = snapshot(
@@ -444,9 +453,9 @@ fn client_id_settles_which_of_two_configurations_is_meant() {
     assert_eq!(sub("spiffe://acme/dev1"), Err(Code::ConfigurationAmbiguous));
 }
 
-/// A strange certificate is refused before anything is said about clients.
+/// An untrusted certificate is refused before the `client_id` is considered.
 #[test]
-fn a_strangers_certificate_is_untrusted() {
+fn refuses_an_untrusted_certificate_first() {
     let trust = snapshot(1, vec![World::new("root").configuration("c1", SubjectField::SanDns)]);
     let impostor = World::new("root").device();
     assert!(decide(&impostor, &trust, "dev1.example", NOW).is_err());

@@ -1,5 +1,6 @@
-//! The store in one file, without a server: redb, a crash-safe B-tree with one writer at a time.
+//! Embedded engine: a redb file, which is a crash-safe B-tree with one writer at a time.
 
+mod failure;
 mod tables;
 mod write;
 
@@ -11,31 +12,32 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::{
     Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable,
-    ReadableTableMetadata, StorageError, WriteTransaction,
+    ReadableTableMetadata, WriteTransaction,
 };
 
 use crate::store::changes::Versions;
 use crate::store::objects::{Change, Collection, Record, Since, StoreError};
 
+use failure::Failure;
 use tables::{
-    IDENTITY, META, REFERRED, TEXTS, VERSION, changed, forgotten, last, objects, removed,
+    IDENTITY, META, REFERRERS, TEXTS, VERSION, changed, expired, last, objects, removed,
 };
 use write::{BATCH, Pending};
 
 pub(super) use write::Write;
 
-/// Bytes of the file that are kept in memory; the system's own cache has more.
+/// Size of redb's cache in bytes.  The operating system caches more of the file.
 const CACHE: usize = 64 * 1024 * 1024;
 
-/// A redb database that is opened again after the disk failed it.
+/// A redb database that is reopened after an I/O error.
 pub(super) struct Embedded {
     path: PathBuf,
-    /// `None` after an I/O error: redb refuses all work from then on, also when the disk is well again.
+    /// `None` after an I/O error: redb then rejects all operations, even if the disk works again.
     database: Mutex<Option<Arc<Database>>>,
     /// Changes that wait for a transaction.
     queue: Mutex<Vec<Pending>>,
-    /// Held by who makes one.
-    turn: Mutex<()>,
+    /// Held while a transaction applies queued changes.
+    writer: Mutex<()>,
 }
 
 impl Embedded {
@@ -44,13 +46,13 @@ impl Embedded {
             path: path.to_owned(),
             database: Mutex::new(None),
             queue: Mutex::default(),
-            turn: Mutex::default(),
+            writer: Mutex::default(),
         };
         store.change(tables::prepare)?;
         Ok(store)
     }
 
-    /// The versions of the last changes.
+    /// Returns the version of the last change of each collection.
     pub(super) fn versions(&self) -> Result<Versions, StoreError> {
         self.read(|transaction| {
             let meta = transaction.open_table(META)?;
@@ -96,10 +98,10 @@ impl Embedded {
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
         self.read(|transaction| {
-            let referred = transaction.open_table(REFERRED)?;
+            let referrers = transaction.open_table(REFERRERS)?;
             let objects = transaction.open_table(objects(collection))?;
             let (target, id, from) = (target.0.name(), target.1, collection.name());
-            // The least name after that of the collection.
+            // The least name that follows the name of the collection.
             let end = format!("{from}\0");
             let first = match after {
                 Some(after) => Bound::Excluded((target, id, from, after)),
@@ -107,7 +109,7 @@ impl Embedded {
             };
             let range = (first, Bound::Excluded((target, id, &*end, "")));
             let mut out = Vec::new();
-            for entry in referred.range(range)?.take(limit) {
+            for entry in referrers.range(range)?.take(limit) {
                 let key = entry?.0;
                 let id = key.value().3;
                 if let Some(object) = objects.get(id)? {
@@ -127,9 +129,9 @@ impl Embedded {
     ) -> Result<Vec<Change>, StoreError> {
         self.read(|transaction| {
             let meta = transaction.open_table(META)?;
-            let known = number(&meta, &forgotten(collection))?..=number(&meta, VERSION)?;
-            if !known.contains(&since.removals()) {
-                return Err(StoreError::Forgotten(since.seen).into());
+            let available = number(&meta, &expired(collection))?..=number(&meta, VERSION)?;
+            if !available.contains(&since.removals()) {
+                return Err(StoreError::HistoryExpired(since.seen).into());
             }
             let mut out = Vec::new();
             let objects = transaction.open_table(objects(collection))?;
@@ -163,26 +165,27 @@ impl Embedded {
         })
     }
 
-    /// Makes a change, together with those that others want at the same time.
+    /// Applies a change, in one transaction with the changes of concurrent callers.
     pub(super) fn write(&self, collection: Collection, write: Write) -> Result<u64, StoreError> {
         let (pending, done) = Pending::new(collection, write);
         lock(&self.queue).push(pending);
         loop {
-            let turn = lock(&self.turn);
+            let writer = lock(&self.writer);
             self.write_pending();
-            drop(turn);
-            // Another turn may have taken it, and this one others: a turn takes the first that wait.
+            drop(writer);
+            // A batch has the oldest changes, so another caller may have applied this one, and this
+            // batch may have had only changes of others.
             match done.try_recv() {
                 Ok(result) => return result,
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => {
-                    return Err(StoreError::Unavailable("the transaction ended early".into()));
+                    return Err(StoreError::Unavailable("the transaction stopped unexpectedly".into()));
                 }
             }
         }
     }
 
-    /// Makes the changes that wait, as many as one transaction takes.
+    /// Applies the oldest queued changes, at most one batch.
     fn write_pending(&self) {
         let batch: Vec<Pending> = {
             let mut queue = lock(&self.queue);
@@ -204,14 +207,14 @@ impl Embedded {
         }
     }
 
-    /// One transaction: all of `work` and on the disk, or nothing.
+    /// Runs `work` in one transaction and commits it to disk, or changes nothing.
     fn change<T>(
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
     ) -> Result<T, StoreError> {
         self.with(|database| {
             let transaction = database.begin_write()?;
-            // Dropped without a commit, a transaction changes nothing.
+            // A transaction that is dropped without a commit changes nothing.
             let result = work(&transaction)?;
             transaction.commit()?;
             Ok(result)
@@ -254,8 +257,8 @@ impl Embedded {
     }
 }
 
-/// No panic leaves a value half-done under these locks: each is one assignment, or a queue whose
-/// members are whole.
+/// Ignores poisoning: each protected value is changed by one assignment, or is a queue of complete
+/// elements, so that a panic leaves it valid.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -263,33 +266,3 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn number(meta: &impl ReadableTable<&'static str, u64>, name: &str) -> Result<u64, Failure> {
     Ok(meta.get(name)?.map_or(0, |number| number.value()))
 }
-
-/// A rule of the store that forbids, or the engine that fails.
-enum Failure {
-    Rule(StoreError),
-    Engine(Box<redb::Error>),
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Rule(error)
-    }
-}
-
-macro_rules! engine_errors {
-    ($($error:ty),*) => {
-        $(impl From<$error> for Failure {
-            fn from(error: $error) -> Self {
-                Self::Engine(Box::new(error.into()))
-            }
-        })*
-    };
-}
-
-engine_errors!(
-    redb::Error,
-    StorageError,
-    redb::TableError,
-    redb::TransactionError,
-    redb::CommitError
-);

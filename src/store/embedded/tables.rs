@@ -1,8 +1,8 @@
-//! How the file is laid out, and how a file of an earlier program is brought up to it.
+//! Layout of the file, and the upgrade of files from earlier program versions.
 //!
-//! Objects and references are the truth; what is kept by version, and who refers to an object, follows
-//! from them.  A program that knows only the objects leaves the rest behind: the number of the change
-//! up to which the rest is kept tells, and it is made anew.
+//! Objects and references are the primary data.  The indexes by version and by referenced object are
+//! derived from them.  An earlier program version changes only the primary data.  [`INDEXED`] is the
+//! version up to which the indexes are current: if it is not the last version, they are rebuilt.
 
 use redb::{
     MultimapTableDefinition, ReadableTable, ReadableTableMetadata, TableDefinition,
@@ -10,42 +10,42 @@ use redb::{
 };
 
 use crate::runtime::random::guid;
-use crate::store::embedded::Failure;
+use crate::store::embedded::failure::Failure;
 use crate::store::objects::Collection;
 
-/// The name of an object's table, and its id.
-pub(super) type Name<'a> = (&'a str, &'a str);
-/// An object's version and bytes, by id.
+/// Name of an object's table, and the id of the object.
+type Name<'a> = (&'a str, &'a str);
+/// Version and bytes of each object, by id.
 type Objects = TableDefinition<'static, &'static str, (u64, &'static [u8])>;
 /// Ids by version.
 type Ids = TableDefinition<'static, u64, &'static str>;
 
-/// The object that an object refers to, both by the names of their tables and their ids.
+/// Target of each reference, by the object that refers to it.
 pub(super) const REFERENCES: TableDefinition<'static, Name<'static>, Name<'static>> =
     TableDefinition::new("references");
-/// The same the other way round: an object, and one that refers to it.
-pub(super) const REFERRED: TableDefinition<'static, (&str, &str, &str, &str), ()> =
+/// Index of the references by target: table and id of the target, then table and id of the referrer.
+pub(super) const REFERRERS: TableDefinition<'static, (&str, &str, &str, &str), ()> =
     TableDefinition::new("referred");
-/// What the first program had instead of [`REFERRED`].
-const REFERRERS: MultimapTableDefinition<'static, Name<'static>, Name<'static>> =
+/// Predecessor of [`REFERRERS`] in the first program version.
+const OLD_REFERRERS: MultimapTableDefinition<'static, Name<'static>, Name<'static>> =
     MultimapTableDefinition::new("referrers");
 /// Numbers by name.
 pub(super) const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
 /// Texts by name.
 pub(super) const TEXTS: TableDefinition<'static, &'static str, &'static str> =
     TableDefinition::new("texts");
-/// The number of the last change.
+/// In [`META`]: version of the last change.
 pub(super) const VERSION: &str = "version";
-/// The number of the change up to which the tables beside the objects are kept.
-pub(super) const KEPT: &str = "kept";
-/// What tells this file from any other.
+/// In [`META`]: version up to which the indexes are current.
+pub(super) const INDEXED: &str = "kept";
+/// In [`TEXTS`]: identity of the store.
 pub(super) const IDENTITY: &str = "identity";
 
 pub(super) fn objects(collection: Collection) -> Objects {
     TableDefinition::new(collection.name())
 }
 
-/// Objects by the version of their last change.
+/// Index of the objects by the version of their last change.
 pub(super) fn changed(collection: Collection) -> Ids {
     TableDefinition::new(match collection {
         Collection::MutualTlsOauthConfigurations => "mutualTlsOauthConfigurations changed",
@@ -57,7 +57,7 @@ pub(super) fn changed(collection: Collection) -> Ids {
     })
 }
 
-/// The removals that are remembered, by version.
+/// Kept removals, by version.
 pub(super) fn removed(collection: Collection) -> Ids {
     TableDefinition::new(match collection {
         Collection::MutualTlsOauthConfigurations => "mutualTlsOauthConfigurations removed",
@@ -69,17 +69,17 @@ pub(super) fn removed(collection: Collection) -> Ids {
     })
 }
 
-/// In [`META`]: the version of a collection's last change.
+/// In [`META`]: version of a collection's last change.
 pub(super) fn last(collection: Collection) -> String {
     format!("{} last", collection.name())
 }
 
-/// In [`META`]: the version up to which removals are not remembered.
-pub(super) fn forgotten(collection: Collection) -> String {
+/// In [`META`]: version up to which removals are no longer kept.
+pub(super) fn expired(collection: Collection) -> String {
     format!("{} forgotten", collection.name())
 }
 
-/// Makes every table, so that a reader never meets a missing one.
+/// Creates every table, so that readers never find one missing, and rebuilds outdated indexes.
 pub(super) fn prepare(transaction: &WriteTransaction) -> Result<(), Failure> {
     for collection in Collection::ALL {
         transaction.open_table(objects(collection))?;
@@ -87,15 +87,15 @@ pub(super) fn prepare(transaction: &WriteTransaction) -> Result<(), Failure> {
         transaction.open_table(removed(collection))?;
     }
     transaction.open_table(REFERENCES)?;
-    transaction.open_table(REFERRED)?;
+    transaction.open_table(REFERRERS)?;
     let mut texts = transaction.open_table(TEXTS)?;
     if texts.get(IDENTITY)?.is_none() {
         texts.insert(IDENTITY, &*guid())?;
     }
     let mut meta = transaction.open_table(META)?;
     let version = meta.get(VERSION)?.map_or(0, |v| v.value());
-    let kept = meta.get(KEPT)?.map(|v| v.value());
-    if kept == Some(version) {
+    let indexed = meta.get(INDEXED)?.map(|v| v.value());
+    if indexed == Some(version) {
         return Ok(());
     }
     for collection in Collection::ALL {
@@ -106,35 +106,35 @@ pub(super) fn prepare(transaction: &WriteTransaction) -> Result<(), Failure> {
             changed.insert(object.value().0, id.value())?;
         }
         transaction.open_table(removed(collection))?.retain(|_, _| false)?;
-        // What was changed and removed is not known: all of it may have been.
+        // The history is unknown: readers must read everything again.
         meta.insert(&*last(collection), version)?;
-        meta.insert(&*forgotten(collection), version)?;
+        meta.insert(&*expired(collection), version)?;
     }
-    transaction.delete_multimap_table(REFERRERS)?;
-    let mut referred = transaction.open_table(REFERRED)?;
-    referred.retain(|_, ()| false)?;
+    transaction.delete_multimap_table(OLD_REFERRERS)?;
+    let mut referrers = transaction.open_table(REFERRERS)?;
+    referrers.retain(|_, ()| false)?;
     for reference in transaction.open_table(REFERENCES)?.iter()? {
         let (from, target) = reference?;
         let ((from_name, from_id), (name, id)) = (from.value(), target.value());
-        referred.insert((name, id, from_name, from_id), ())?;
+        referrers.insert((name, id, from_name, from_id), ())?;
     }
-    meta.insert(KEPT, version)?;
+    meta.insert(INDEXED, version)?;
     Ok(())
 }
 
-/// Removals forgotten when more than `most` are remembered.
-pub(super) fn forget(
+/// Deletes the oldest removals, so that at most `kept` are left.
+pub(super) fn expire_removals(
     transaction: &WriteTransaction,
     collection: Collection,
-    most: u64,
+    kept: u64,
 ) -> Result<(), Failure> {
     let mut removed = transaction.open_table(removed(collection))?;
     let mut newest = None;
-    while removed.len()? > most {
+    while removed.len()? > kept {
         newest = removed.pop_first()?.map(|(version, _)| version.value());
     }
     if let Some(version) = newest {
-        transaction.open_table(META)?.insert(&*forgotten(collection), version)?;
+        transaction.open_table(META)?.insert(&*expired(collection), version)?;
     }
     Ok(())
 }

@@ -1,34 +1,35 @@
-//! Changes, many in one transaction: the disk is waited for once for all that came in while it was
-//! being waited for.
+//! Changes and their application in batches.
+//!
+//! A commit waits for the disk.  The changes that arrive during one commit share the next one.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 
-use crate::store::embedded::Failure;
+use crate::store::embedded::failure::Failure;
 use crate::store::embedded::tables::{
-    KEPT, META, REFERENCES, REFERRED, VERSION, changed, forget, last, objects, removed,
+    INDEXED, META, REFERENCES, REFERRERS, VERSION, changed, expire_removals, last, objects, removed,
 };
 use crate::store::objects::{Collection, StoreError};
 
-/// Changes that one transaction takes at most, which bounds what one of them waits for the others.
+/// Maximum number of changes in one transaction.  It limits how long one change waits for others.
 pub(super) const BATCH: usize = 256;
 
-/// A change of one collection.
+/// Change of one collection.
 pub(in crate::store) enum Write {
-    /// A new object.
+    /// Adds an object.
     Insert { id: String, body: Vec<u8>, most: Option<u64>, refers_to: Option<(Collection, String)> },
-    /// Another body for an object.
+    /// Replaces the body of an object.
     Replace { id: String, expected: u64, body: Vec<u8> },
-    /// An object's end; how many removals are remembered.
-    Remove { id: String, expected: Option<u64>, remembered: u64 },
+    /// Removes an object and keeps at most `kept_removals` removals.
+    Remove { id: String, expected: Option<u64>, kept_removals: u64 },
 }
 
-/// A change that waits for a transaction, and who waits for it.
+/// Queued change, with the sender of its result.
 pub(super) struct Pending {
     collection: Collection,
     write: Write,
-    answer: SyncSender<Result<u64, StoreError>>,
+    result: SyncSender<Result<u64, StoreError>>,
 }
 
 impl Pending {
@@ -36,17 +37,17 @@ impl Pending {
         collection: Collection,
         write: Write,
     ) -> (Self, Receiver<Result<u64, StoreError>>) {
-        let (answer, done) = sync_channel(1);
-        (Self { collection, write, answer }, done)
+        let (result, done) = sync_channel(1);
+        (Self { collection, write, result }, done)
     }
 
     pub(super) fn done(&self, result: Result<u64, StoreError>) {
-        // Who has gone away needs no answer.
-        let _ = self.answer.send(result);
+        // The caller may no longer wait for the result.
+        let _ = self.result.send(result);
     }
 
-    /// Makes the change.  A rule is checked before anything is written, so that what is refused leaves
-    /// no trace in a transaction that others share.
+    /// Applies the change.  The rules are checked before anything is written, so that a rejected change
+    /// has no effect on the transaction, which other changes share.
     pub(super) fn apply(
         &self,
         transaction: &WriteTransaction,
@@ -59,8 +60,8 @@ impl Pending {
             Write::Replace { id, expected, body } => {
                 replace(transaction, self.collection, id, *expected, body)
             }
-            Write::Remove { id, expected, remembered } => {
-                remove(transaction, self.collection, id, *expected, *remembered)
+            Write::Remove { id, expected, kept_removals } => {
+                remove(transaction, self.collection, id, *expected, *kept_removals)
             }
         };
         match done {
@@ -98,7 +99,7 @@ fn insert(
     if let Some((kind, target)) = refers_to {
         let (name, from) = (kind.name(), collection.name());
         transaction.open_table(REFERENCES)?.insert((from, id), (name, target))?;
-        transaction.open_table(REFERRED)?.insert((name, target, from, id), ())?;
+        transaction.open_table(REFERRERS)?.insert((name, target, from, id), ())?;
     }
     Ok(version)
 }
@@ -126,14 +127,14 @@ fn remove(
     collection: Collection,
     id: &str,
     expected: Option<u64>,
-    remembered: u64,
+    kept_removals: u64,
 ) -> Result<u64, Failure> {
     let mut objects = transaction.open_table(objects(collection))?;
     let found = objects.get(id)?.map(|object| object.value().0);
     let found = expect(found, expected)?;
-    let mut referred = transaction.open_table(REFERRED)?;
+    let mut referrers = transaction.open_table(REFERRERS)?;
     let (name, after) = (collection.name(), format!("{id}\0"));
-    if let Some(by) = referred.range((name, id, "", "")..(name, &*after, "", ""))?.next() {
+    if let Some(by) = referrers.range((name, id, "", "")..(name, &*after, "", ""))?.next() {
         return Err(StoreError::Referenced(by?.0.value().3.into()).into());
     }
     let version = next_version(transaction, collection)?;
@@ -143,9 +144,9 @@ fn remove(
     let mut references = transaction.open_table(REFERENCES)?;
     if let Some(target) = references.remove((collection.name(), id))? {
         let (name, target) = target.value();
-        referred.remove((name, target, collection.name(), id))?;
+        referrers.remove((name, target, collection.name(), id))?;
     }
-    forget(transaction, collection, remembered)?;
+    expire_removals(transaction, collection, kept_removals)?;
     Ok(version)
 }
 
@@ -153,12 +154,12 @@ fn next_version(transaction: &WriteTransaction, collection: Collection) -> Resul
     let mut meta = transaction.open_table(META)?;
     let version = meta.get(VERSION)?.map_or(0, |v| v.value()) + 1;
     meta.insert(VERSION, version)?;
-    meta.insert(KEPT, version)?;
+    meta.insert(INDEXED, version)?;
     meta.insert(&*last(collection), version)?;
     Ok(version)
 }
 
-/// The version found, if that is one to be changed.
+/// Returns the stored version if the object exists and has the expected version, if one is given.
 fn expect(found: Option<u64>, expected: Option<u64>) -> Result<u64, StoreError> {
     match (found, expected) {
         (None, _) => Err(StoreError::Missing),

@@ -1,4 +1,4 @@
-//! Which database, and how it is reached.
+//! Address and credentials of the database.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
-/// Parameters that a database's URL may have.
+/// Parameters that a database URL may have.
 const PARAMETERS: [&str; 10] = [
     "host",
     "port",
@@ -21,46 +21,47 @@ const PARAMETERS: [&str; 10] = [
     "options",
 ];
 
-/// A PostgreSQL database and the password to it, which is never told.
+/// Connection settings of a PostgreSQL database.  The password does not appear in any output.
 #[derive(Clone)]
 pub struct Database {
     pub(super) options: PgConnectOptions,
 }
 
-/// Why a text names no database.  It has nothing of the text, which may hold a password.
+/// Reasons why a database URL is rejected.  The error does not quote the URL, which may contain a
+/// password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DatabaseUrlError {
-    /// Not a URL of PostgreSQL.
+    /// Not a PostgreSQL URL.
     #[error(
-        "it must be a URL such as postgres://user:password@host:5432/database, with what has a \
-         meaning in URLs percent-encoded"
+        "not a PostgreSQL URL: expected postgres://user:password@host:5432/database, with reserved \
+         characters percent-encoded"
     )]
     Url,
-    /// A parameter that is not known.
-    #[error("its parameters may be {}", PARAMETERS.join(", "))]
+    /// Unknown parameter.
+    #[error("the URL has an unknown parameter; allowed: {}", PARAMETERS.join(", "))]
     Parameter,
 }
 
 impl Database {
-    /// Reads a URL as PostgreSQL's own tools do.
+    /// Parses a URL in the form of PostgreSQL's own tools.
     ///
-    /// Where it does not say `sslmode`, a database on another machine is spoken to over TLS with a
-    /// verified name (`verify-full`): what is read from it decides whom the gateway trusts.
+    /// Without `sslmode`, a connection to another machine uses TLS with a verified name
+    /// (`verify-full`), because the database decides which certificates the gateway trusts.
     ///
     /// # Errors
-    /// Another kind of URL, or parameters that are not known.
+    /// The text is not a PostgreSQL URL, or has an unknown parameter.
     pub fn parse(text: &str) -> Result<Self, DatabaseUrlError> {
         let url = Url::parse(text).map_err(|_| DatabaseUrlError::Url)?;
         if !matches!(url.scheme(), "postgres" | "postgresql") {
             return Err(DatabaseUrlError::Url);
         }
-        // Checked here: the client would write what it does not know into the log.
+        // Checked here because the client library would log an unknown parameter.
         if url.query_pairs().any(|(key, _)| !PARAMETERS.contains(&&*key)) {
             return Err(DatabaseUrlError::Parameter);
         }
-        let said = url.query_pairs().any(|(key, _)| key == "sslmode");
+        let has_mode = url.query_pairs().any(|(key, _)| key == "sslmode");
         let mut options = PgConnectOptions::from_str(text).map_err(|_| DatabaseUrlError::Url)?;
-        if !said && !is_local(&options) {
+        if !has_mode && !is_local(&options) {
             options = options.ssl_mode(PgSslMode::VerifyFull);
         }
         Ok(Self { options: options.application_name("anchorgate") })
@@ -82,7 +83,7 @@ impl fmt::Debug for Database {
 }
 
 impl fmt::Display for Database {
-    /// Host, port and name, without the user and the password.
+    /// Writes host, port and name, without the user and the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let options = &self.options;
         match options.get_socket() {
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn another_machine_is_verified_unless_it_is_said_otherwise() {
+    fn connections_to_other_machines_are_verified_by_default() {
         for url in ["postgres://hub@db.example/d", "postgresql://hub@10.1.2.3:5433/d"] {
             assert!(matches!(mode(url), PgSslMode::VerifyFull), "{url}");
         }
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_password_is_never_told() {
+    fn no_output_contains_the_password() {
         let database = Database::parse("postgres://hub:hunter2@db.example/d").expect("a database");
         assert_eq!(format!("{database} {database:?}"), "db.example:5432/d Database");
         for url in [
@@ -136,7 +137,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in "(postgres://)?\\PC{0,60}") {
+        fn parsing_never_panics(text in "(postgres://)?\\PC{0,60}") {
             let _ = Database::parse(&text);
         }
     }

@@ -1,149 +1,166 @@
-//! Follows what other replicas change: listens, and comes back when the database does.
+//! Follower of the database: receives the changes of other replicas, and reconnects after failures.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{Connection, PgConnection, SqlSafeStr};
+use sqlx::{Connection, PgConnection, SqlSafeStr, query_as};
 use tokio::sync::watch;
 use tokio::time::{error::Elapsed, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::store::changes::{Announcer, Versions};
+use crate::store::changes::{ChangeNotifier, Versions};
+use crate::store::objects::Collection;
 use crate::store::postgres::database::Database;
-use crate::store::postgres::{CHANNEL, versions};
 
-/// How long a connection and a sign of life may take.
-const ANSWER: Duration = Duration::from_secs(5);
-/// How long the database may take to be brought up to date; another replica may be at it.
-const MIGRATE: Duration = Duration::from_secs(60);
-/// A silent connection is asked for a sign of life this often: it may be dead.
+/// Channel of the notifications, one for each change, sent in its transaction.
+pub(super) const CHANNEL: &str = "anchorgate_directory";
+/// Timeout of a connection attempt and of a query of the follower.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout of the migrations.  Another replica may be running them, which takes time too.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(60);
+/// Interval at which an idle connection is queried, to detect that it is dead.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Pauses between attempts grow from the first to the last.
+/// Shortest and longest pause between connection attempts.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 
-/// In order; what was released is never changed.  Each leaves the tables usable by the program before
-/// it, since replicas are replaced one after another.
+/// Migrations, in order.  A released migration must not change.  After each, the previous program
+/// version can still use the tables, because replicas are replaced one at a time.
 const MIGRATIONS: [(i64, &str, &str); 2] = [
     (1, "objects", include_str!("migrations/0001_objects.sql")),
     (2, "changes", include_str!("migrations/0002_changes.sql")),
 ];
 
-/// Why the database cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Shut(pub(super) String);
+/// Whether the store may use the database; otherwise the reason why not.
+pub(super) type Availability = Result<(), String>;
 
-/// Keeps one replica in step with the database.  Nothing is answered from a database that is lost and
-/// not followed again: see [`Follower::run`].
+/// Receives the changes of other replicas.  While the database is not followed, the store rejects all
+/// operations, because data that it reads then could be outdated without anyone knowing.
 pub struct Follower {
     options: PgConnectOptions,
-    shown: String,
-    changes: Announcer,
-    gate: watch::Sender<Result<(), Shut>>,
+    /// Name of the database in log messages, without credentials.
+    name: String,
+    changes: ChangeNotifier,
+    availability: watch::Sender<Availability>,
     listener: Option<PgListener>,
 }
 
 impl Follower {
-    pub(super) fn new(database: &Database, changes: Announcer) -> Self {
-        let (gate, _) = watch::channel(Err(Shut("not connected yet".into())));
-        let (options, shown) = (database.options.clone(), database.to_string());
-        Self { options, shown, changes, gate, listener: None }
+    pub(super) fn new(database: &Database, changes: ChangeNotifier) -> Self {
+        let (availability, _) = watch::channel(Err("not connected yet".into()));
+        let (options, name) = (database.options.clone(), database.to_string());
+        Self { options, name, changes, availability, listener: None }
     }
 
-    pub(super) fn gate(&self) -> watch::Receiver<Result<(), Shut>> {
-        self.gate.subscribe()
+    pub(super) fn availability(&self) -> watch::Receiver<Availability> {
+        self.availability.subscribe()
     }
 
-    /// The first attempt.
-    pub(super) async fn begin(&mut self) {
-        match self.join().await {
+    /// Makes the first connection attempt.
+    pub(super) async fn connect_once(&mut self) {
+        match self.connect().await {
             Ok(listener) => self.listener = Some(listener),
-            Err(error) => self.shut(&error),
+            Err(error) => self.mark_unavailable(error),
         }
     }
 
-    /// Tells of every change, whichever replica makes it; shuts the store while the database is
-    /// lost, and opens it again.  Never ends by itself.
+    /// Reports the changes of all replicas, and whether the database is available.  Reconnects after
+    /// failures and never returns.
     pub async fn run(mut self) {
         let [first, last] = PAUSES;
         let mut pause = first;
         loop {
-            let joined = match self.listener.take() {
+            let connected = match self.listener.take() {
                 Some(listener) => Ok(listener),
-                None => self.join().await,
+                None => self.connect().await,
             };
-            let lost = match joined {
+            let error = match connected {
                 Ok(listener) => {
                     pause = first;
-                    let Err(lost) = self.follow(listener).await;
-                    lost
+                    let Err(error) = self.follow(listener).await;
+                    error
                 }
                 Err(error) => error,
             };
-            self.shut(&lost);
+            self.mark_unavailable(error);
             sleep(pause).await;
             pause = last.min(pause * 2);
         }
     }
 
-    /// Brings the database up to date, and listens.  What was changed before that is not known, so
-    /// that a change is assumed.
-    async fn join(&self) -> Result<PgListener, Lost> {
-        let mut connection = timeout(ANSWER, PgConnection::connect_with(&self.options)).await??;
-        timeout(MIGRATE, migrator().run_direct(None, &mut connection, false)).await??;
-        timeout(ANSWER, connection.close()).await??;
+    /// Runs the migrations and subscribes to notifications.  Changes before that may have been missed,
+    /// so a change is assumed.
+    async fn connect(&self) -> Result<PgListener, FollowError> {
+        let mut connection = timeout(RESPONSE_TIMEOUT, PgConnection::connect_with(&self.options)).await??;
+        timeout(MIGRATION_TIMEOUT, migrator().run_direct(None, &mut connection, false)).await??;
+        timeout(RESPONSE_TIMEOUT, connection.close()).await??;
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .max_lifetime(None)
             .idle_timeout(None)
-            .acquire_timeout(ANSWER)
+            .acquire_timeout(RESPONSE_TIMEOUT)
             .connect_lazy_with(self.options.clone());
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
-        timeout(ANSWER, listener.listen(CHANNEL)).await??;
-        let versions = current(&mut listener).await?;
-        // In this order: who is told of a change reads at once.
-        let _ = self.gate.send_replace(Ok(()));
-        self.changes.assume(versions);
-        info!("the directory's database {} is followed", self.shown);
+        timeout(RESPONSE_TIMEOUT, listener.listen(CHANNEL)).await??;
+        let versions = current_versions(&mut listener).await?;
+        // In this order: a notified reader reads at once.
+        let _ = self.availability.send_replace(Ok(()));
+        self.changes.reset_to(versions);
+        info!("directory database {} connected", self.name);
         Ok(listener)
     }
 
-    async fn follow(&self, mut listener: PgListener) -> Result<Infallible, Lost> {
+    async fn follow(&self, mut listener: PgListener) -> Result<Infallible, FollowError> {
         loop {
             match timeout(HEARTBEAT, listener.try_recv()).await {
-                // One reading covers all that has come so far.  The numbers are read, not taken from
-                // the notification, which anyone who may connect to the database can send.
+                // One query covers all notifications so far.  The versions are queried and not taken
+                // from the notification, because every user of the database can send one.
                 Ok(Ok(Some(_))) => while listener.next_buffered().is_some() {},
-                Ok(Ok(None)) => return Err(Lost("the connection is closed".into())),
+                Ok(Ok(None)) => return Err(FollowError("the connection is closed".into())),
                 Ok(Err(error)) => return Err(error.into()),
                 Err(_) => {}
             }
-            self.changes.at_least(&current(&mut listener).await?);
+            self.changes.advance_to(&current_versions(&mut listener).await?);
         }
     }
 
-    /// Told once for each reason, not with every attempt.
-    fn shut(&self, Lost(why): &Lost) {
-        let shut = Err(Shut(why.clone()));
-        let news = self.gate.send_if_modified(|gate| {
-            let news = *gate != shut;
-            *gate = shut;
-            news
+    /// Makes the store reject operations.  A repeated error is logged once, not at every attempt.
+    fn mark_unavailable(&self, FollowError(why): FollowError) {
+        let unavailable = Err(why.clone());
+        let changed = self.availability.send_if_modified(|current| {
+            let changed = *current != unavailable;
+            *current = unavailable;
+            changed
         });
-        if news {
-            warn!("the directory's database {} is lost: {why}", self.shown);
+        if changed {
+            warn!("directory database {} is not available: {why}", self.name);
         }
     }
 }
 
-async fn current(listener: &mut PgListener) -> Result<Versions, Lost> {
-    let asked = async {
+/// Reads the version of the last change of each collection.
+pub(super) async fn versions(connection: &mut PgConnection) -> Result<Versions, sqlx::Error> {
+    let rows: Vec<(String, i64)> = query_as("SELECT collection, version FROM directory_collection")
+        .fetch_all(connection)
+        .await?;
+    let mut versions = Versions::default();
+    for collection in Collection::ALL {
+        if let Some((_, version)) = rows.iter().find(|(name, _)| name == collection.name()) {
+            versions.set(collection, version.cast_unsigned());
+        }
+    }
+    Ok(versions)
+}
+
+/// Reads the versions over the listener's connection.
+async fn current_versions(listener: &mut PgListener) -> Result<Versions, FollowError> {
+    let query = async {
         let connection = sqlx::Acquire::acquire(listener).await?;
         versions(connection).await
     };
-    Ok(timeout(ANSWER, asked).await??)
+    Ok(timeout(RESPONSE_TIMEOUT, query).await??)
 }
 
 fn migrator() -> Migrator {
@@ -152,28 +169,28 @@ fn migrator() -> Migrator {
         Migration::new(version, description.into(), kind, sql.into_sql_str(), false)
     };
     let mut migrator = Migrator::with_migrations(MIGRATIONS.map(migration).into());
-    // A newer replica may have been here.
+    // A newer replica may have run more migrations.
     migrator.set_ignore_missing(true);
     migrator
 }
 
-/// Why the database is not followed any longer.
-struct Lost(String);
+/// Reason why the database cannot be followed.
+struct FollowError(String);
 
-impl From<sqlx::Error> for Lost {
+impl From<sqlx::Error> for FollowError {
     fn from(error: sqlx::Error) -> Self {
         Self(error.to_string())
     }
 }
 
-impl From<MigrateError> for Lost {
+impl From<MigrateError> for FollowError {
     fn from(error: MigrateError) -> Self {
-        Self(format!("it cannot be brought up to date: {error}"))
+        Self(format!("the migrations failed: {error}"))
     }
 }
 
-impl From<Elapsed> for Lost {
+impl From<Elapsed> for FollowError {
     fn from(_: Elapsed) -> Self {
-        Self("it does not answer".into())
+        Self("it does not respond".into())
     }
 }

@@ -1,13 +1,13 @@
-//! The store in a PostgreSQL database, for several replicas of one directory.
+//! PostgreSQL engine, for several replicas of one directory.
 //!
-//! # Why
-//! Every change locks the one row that holds the number of the last change, and holds it until it is
-//! committed.  So changes happen one after another, as in the embedded store: versions are in the order
-//! of commits, a limit that was counted still holds at the commit, and a reader that has seen version N
-//! has missed nothing below N.  A sequence would give none of the three.
+//! # Design notes
+//! Every change locks the only row with the last version until it is committed.  Changes are therefore
+//! serialized, as in the embedded engine: versions follow the order of commits, a limit that was checked
+//! still holds at the commit, and a reader at version N has missed nothing below N.  A sequence would
+//! guarantee none of the three.
 //!
-//! What follows from the objects (the last change and the size of each collection, what was removed) is
-//! kept by a trigger of the database, so that it holds beside a replica of an earlier program too.
+//! A trigger of the database maintains the derived data: last version and size of each collection, and
+//! its removals.  The data therefore stays correct when replicas of an earlier program version write.
 
 mod database;
 mod follow;
@@ -19,59 +19,55 @@ use sqlx::{PgConnection, Postgres as Engine, Transaction, query, query_as, query
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::store::changes::{Announcer, Versions};
+use crate::store::changes::{ChangeNotifier, Versions};
 use crate::store::objects::{Change, Collection, Record, Since, StoreError};
 
-use follow::Shut;
+use follow::{Availability, CHANNEL, versions};
 
 pub use database::{Database, DatabaseUrlError};
 pub use follow::Follower;
 
-/// Connections for requests; one more listens.
+/// Connections for operations; the follower has one more.
 const CONNECTIONS: u32 = 8;
-/// How long a request waits for a connection.
-const ACQUIRE: Duration = Duration::from_secs(5);
-/// How long one operation may take in all.
-const OPERATION: Duration = Duration::from_secs(10);
-/// Told with each change, in its transaction.
-const CHANNEL: &str = "anchorgate_directory";
+/// Longest time that an operation waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout of one operation in total.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A pool of connections to one database.
+/// Connection pool of one database.
 #[derive(Clone)]
 pub(super) struct Postgres {
     pool: PgPool,
-    /// Shut while the database cannot be followed, with the reason: what is read then would be
-    /// answered as current without being so.
-    gate: watch::Receiver<Result<(), Shut>>,
+    availability: watch::Receiver<Availability>,
 }
 
 impl Postgres {
-    /// Tries the database once, and waits no longer for one that is not there: its follower goes on.
-    pub(super) async fn connect(database: &Database, changes: Announcer) -> (Self, Follower) {
+    /// Makes one connection attempt.  If it fails, the follower continues to try.
+    pub(super) async fn connect(database: &Database, changes: ChangeNotifier) -> (Self, Follower) {
         let limits = [
-            ("statement_timeout", OPERATION.as_millis()),
-            // A replica that stops in the middle of a change must not stop the others for long.
-            ("idle_in_transaction_session_timeout", OPERATION.as_millis() / 2),
+            ("statement_timeout", OPERATION_TIMEOUT.as_millis()),
+            // A replica that stops during a change must not block the others for long.
+            ("idle_in_transaction_session_timeout", OPERATION_TIMEOUT.as_millis() / 2),
         ];
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
-            .acquire_timeout(ACQUIRE)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
             .after_connect(|connection, _| Box::pin(make_durable(connection)))
             .connect_lazy_with(database.options.clone().options(limits));
         let mut follower = Follower::new(database, changes);
-        follower.begin().await;
-        (Self { pool, gate: follower.gate() }, follower)
+        follower.connect_once().await;
+        (Self { pool, availability: follower.availability() }, follower)
     }
 
-    /// The versions of the last changes.
+    /// Reads the version of the last change of each collection.
     pub(super) async fn versions(&self) -> Result<Versions, StoreError> {
-        self.answer(async { Ok(versions(&mut *self.pool.acquire().await?).await?) }).await
+        self.run(async { Ok(versions(&mut *self.pool.acquire().await?).await?) }).await
     }
 
     pub(super) async fn identity(&self) -> Result<String, StoreError> {
-        self.answer(async {
-            let asked = query_scalar("SELECT identity FROM directory_version");
-            Ok(asked.fetch_one(&self.pool).await?)
+        self.run(async {
+            let query = query_scalar("SELECT identity FROM directory_version");
+            Ok(query.fetch_one(&self.pool).await?)
         })
         .await
     }
@@ -82,7 +78,7 @@ impl Postgres {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
-        self.answer(async {
+        self.run(async {
             let rows = query_as(
                 "SELECT id, version, body FROM directory_object \
                  WHERE collection = $1 AND id >= $2 ORDER BY id LIMIT $3",
@@ -104,7 +100,7 @@ impl Postgres {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
-        self.answer(async {
+        self.run(async {
             let rows = query_as(
                 "SELECT id, version, body FROM directory_object \
                  WHERE refers_to_collection = $1 AND refers_to_id = $2 \
@@ -129,9 +125,9 @@ impl Postgres {
         limit: usize,
     ) -> Result<Vec<Change>, StoreError> {
         let limit = rows_up_to(limit);
-        // What is greater than any version is none that this database has given out.
+        // A number above i64::MAX is not a version of this database.
         let number = |version: u64| i64::try_from(version).unwrap_or(i64::MAX);
-        self.answer(async {
+        self.run(async {
             let mut connection = self.pool.acquire().await?;
             let rows: Vec<(Vec<u8>, i64, Option<Vec<u8>>)> = query_as(
                 "(SELECT id, version, body FROM directory_object \
@@ -147,16 +143,16 @@ impl Postgres {
             .bind(limit)
             .fetch_all(&mut *connection)
             .await?;
-            // Read after the changes: what is forgotten in between is refused rather than missed.
-            let (forgotten, last): (i64, i64) = query_as(
+            // Read after the changes: a removal that expires in between causes an error and is not missed.
+            let (expired, last): (i64, i64) = query_as(
                 "SELECT coalesce((SELECT forgotten FROM directory_collection \
                                   WHERE collection = $1), 0), version FROM directory_version",
             )
             .bind(collection.name())
             .fetch_one(&mut *connection)
             .await?;
-            if !(forgotten..=last).contains(&number(since.removals())) {
-                return Err(StoreError::Forgotten(since.seen).into());
+            if !(expired..=last).contains(&number(since.removals())) {
+                return Err(StoreError::HistoryExpired(since.seen).into());
             }
             let change = |(id, version, body): (Vec<u8>, i64, Option<Vec<u8>>)| Change {
                 id: text(&id),
@@ -169,7 +165,7 @@ impl Postgres {
     }
 
     pub(super) async fn count(&self, collection: Collection) -> Result<u64, StoreError> {
-        self.answer(async {
+        self.run(async {
             let mut connection = self.pool.acquire().await?;
             Ok(count(&mut connection, collection).await?)
         })
@@ -177,7 +173,7 @@ impl Postgres {
     }
 
     pub(super) async fn get(&self, collection: Collection, id: &str) -> Result<Record, StoreError> {
-        self.answer(async {
+        self.run(async {
             let row: Option<(i64, Vec<u8>)> = query_as(
                 "SELECT version, body FROM directory_object WHERE collection = $1 AND id = $2",
             )
@@ -199,7 +195,7 @@ impl Postgres {
         most: Option<u64>,
         refers_to: Option<(Collection, &str)>,
     ) -> Result<u64, StoreError> {
-        self.answer(async {
+        self.run(async {
             let mut change = self.begin().await?;
             if let Some((collection, id)) = refers_to {
                 expect(&mut change, collection, id, None).await?;
@@ -237,7 +233,7 @@ impl Postgres {
         expected: u64,
         body: &[u8],
     ) -> Result<u64, StoreError> {
-        self.answer(async {
+        self.run(async {
             let mut change = self.begin().await?;
             expect(&mut change, collection, id, Some(expected)).await?;
             query(
@@ -260,9 +256,9 @@ impl Postgres {
         collection: Collection,
         id: &str,
         expected: Option<u64>,
-        remembered: u64,
+        kept_removals: u64,
     ) -> Result<u64, StoreError> {
-        self.answer(async {
+        self.run(async {
             let mut change = self.begin().await?;
             expect(&mut change, collection, id, expected).await?;
             if let Some(by) = referrer(&mut change, collection, id).await? {
@@ -273,51 +269,52 @@ impl Postgres {
                 .bind(id.as_bytes())
                 .execute(&mut *change.transaction)
                 .await?;
-            forget(&mut change, collection, remembered).await?;
+            expire_removals(&mut change, collection, kept_removals).await?;
             change.commit().await
         })
         .await
     }
 
-    /// Begins a change: the others wait until it is committed, or dropped, which undoes it.
-    async fn begin(&self) -> Result<Begun, Failure> {
-        // Read committed: each statement after the lock sees what the change before has committed.
+    /// Begins a change.  Other changes wait until it is committed or dropped; dropping it undoes it.
+    async fn begin(&self) -> Result<PendingChange, Failure> {
+        // Read committed: the statements after the lock see the previous change.
         let mut transaction =
             self.pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
         let version =
             query_scalar("UPDATE directory_version SET version = version + 1 RETURNING version")
                 .fetch_one(&mut *transaction)
                 .await?;
-        Ok(Begun { transaction, version })
+        Ok(PendingChange { transaction, version })
     }
 
-    /// An operation within its time, while the gate is open.
-    async fn answer<T>(
+    /// Runs an operation with a timeout, if the database is available.
+    async fn run<T>(
         &self,
         operation: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, StoreError> {
-        if let Err(Shut(why)) = &*self.gate.borrow() {
+        if let Err(why) = &*self.availability.borrow() {
             return Err(StoreError::Unavailable(why.clone()));
         }
-        match timeout(OPERATION, operation).await {
+        match timeout(OPERATION_TIMEOUT, operation).await {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(Failure::Rule(error))) => Err(error),
             Ok(Err(Failure::Engine(error))) => Err(StoreError::Unavailable(error.to_string())),
-            Err(_) => {
-                Err(StoreError::Unavailable(format!("the database took more than {OPERATION:?}")))
-            }
+            Err(_) => Err(StoreError::Unavailable(format!(
+                "the database operation took longer than {OPERATION_TIMEOUT:?}"
+            ))),
         }
     }
 }
 
-/// A change that is begun, and the version that it makes.
-struct Begun {
+/// Open transaction with the version of its change.
+struct PendingChange {
     transaction: Transaction<'static, Engine>,
     version: i64,
 }
 
-impl Begun {
-    /// When this returns, the change is on the database's disk; the other replicas are told.
+impl PendingChange {
+    /// Commits the change and notifies the other replicas.  When this returns, the change is on the
+    /// database's disk.
     async fn commit(mut self) -> Result<u64, Failure> {
         query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(&mut *self.transaction).await?;
         self.transaction.commit().await?;
@@ -334,8 +331,12 @@ async fn count(connection: &mut PgConnection, collection: Collection) -> Result<
     Ok(count.unwrap_or(0).cast_unsigned())
 }
 
-/// Forgets the oldest removals, so that `most` are left.
-async fn forget(change: &mut Begun, collection: Collection, most: u64) -> Result<(), sqlx::Error> {
+/// Deletes the oldest removals, so that at most `kept` are left.
+async fn expire_removals(
+    change: &mut PendingChange,
+    collection: Collection,
+    kept: u64,
+) -> Result<(), sqlx::Error> {
     query(
         "WITH over AS (SELECT removed - $2 AS many FROM directory_collection \
                        WHERE collection = $1 AND removed > $2), \
@@ -349,14 +350,15 @@ async fn forget(change: &mut Begun, collection: Collection, most: u64) -> Result
          WHERE collection = $1 AND EXISTS (SELECT FROM gone)",
     )
     .bind(collection.name())
-    .bind(i64::try_from(most).unwrap_or(i64::MAX))
+    .bind(i64::try_from(kept).unwrap_or(i64::MAX))
     .execute(&mut *change.transaction)
     .await
     .map(drop)
 }
 
+/// Checks that the object exists and has the expected version, if one is given.
 async fn expect(
-    change: &mut Begun,
+    change: &mut PendingChange,
     collection: Collection,
     id: &str,
     expected: Option<u64>,
@@ -376,9 +378,9 @@ async fn expect(
     }
 }
 
-/// The id of an object that refers to this one.
+/// Returns the id of an object that refers to this one.
 async fn referrer(
-    change: &mut Begun,
+    change: &mut PendingChange,
     collection: Collection,
     id: &str,
 ) -> Result<Option<String>, sqlx::Error> {
@@ -393,7 +395,7 @@ async fn referrer(
     Ok(by.as_deref().map(text))
 }
 
-/// The least id that is greater than `after`: that with a zero byte more.
+/// Returns the least id that is greater than `after`: the same id with a zero byte appended.
 fn least_after(after: Option<&str>) -> Vec<u8> {
     after.map_or_else(Vec::new, |after| [after.as_bytes(), &[0]].concat())
 }
@@ -406,25 +408,12 @@ fn record((id, version, body): (Vec<u8>, i64, Vec<u8>)) -> Record {
     Record { id: text(&id), version: version.cast_unsigned(), body }
 }
 
-/// An id as it was stored.
+/// Returns an id as text.
 fn text(id: &[u8]) -> String {
     String::from_utf8_lossy(id).into_owned()
 }
 
-async fn versions(connection: &mut PgConnection) -> Result<Versions, sqlx::Error> {
-    let rows: Vec<(String, i64)> = query_as("SELECT collection, version FROM directory_collection")
-        .fetch_all(connection)
-        .await?;
-    let mut versions = Versions::default();
-    for collection in Collection::ALL {
-        if let Some((_, version)) = rows.iter().find(|(name, _)| name == collection.name()) {
-            versions.set(collection, version.cast_unsigned());
-        }
-    }
-    Ok(versions)
-}
-
-/// A server may be set to answer before a commit is on its disk; not to us.
+/// Makes commits wait for the disk, even if the server is configured to acknowledge them earlier.
 async fn make_durable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     query(
         "SELECT set_config('synchronous_commit', 'on', false) \
@@ -435,7 +424,7 @@ async fn make_durable(connection: &mut PgConnection) -> Result<(), sqlx::Error> 
     .map(drop)
 }
 
-/// A rule of the store that forbids, or the database that fails.
+/// Violated rule of the store, or error of the database.
 enum Failure {
     Rule(StoreError),
     Engine(sqlx::Error),

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use crate::graph::Collection;
 use crate::graph::client::{Client, FetchError, Fetched, Since};
 use crate::graph::wire::Entry;
-use crate::runtime::log::AUDIT;
+use crate::runtime::audit::{Event, Outcome, Record};
 use crate::sync::configurations::changes::Changes;
 use crate::sync::configurations::handle::{Command, Handle, lock};
 use crate::sync::configurations::state;
@@ -246,9 +246,24 @@ impl Sync {
         });
     }
 
+    fn audit(&self, outcome: Outcome, action: &str, detail: &str) {
+        Record {
+            action: Some(action),
+            detail: Some(detail),
+            object_type: Some(match self.config.collection {
+                Collection::Devices => "mutualTlsOauthConfiguration",
+                Collection::Applications => "certificateBasedApplicationConfiguration",
+            }),
+            source: Some(&self.config.source),
+            ..Record::new(Event::Trust, outcome)
+        }
+        .emit();
+    }
+
     async fn approve(&mut self) -> Result<Result<Changes, HandleError>, Ended> {
         let Some(held) = self.held.take() else { return Ok(Err(HandleError::NothingHeld)) };
-        warn!(target: AUDIT, source = %self.config.source, "approved: {}", held.changes);
+        let detail = held.changes.to_string();
+        self.audit(Outcome::Approved, "approve", &detail);
         self.accept(held.set, &held.changes, (self.clock)()).await?;
         Ok(Ok(held.changes))
     }
@@ -264,10 +279,10 @@ impl Sync {
         if news {
             info!(%source, "trust list taken: {changes}");
             for line in changes.lines.iter().take(MAX_LINES) {
-                info!(target: AUDIT, %source, "{line}");
+                self.audit(Outcome::Changed, "change", line);
             }
             if let Some(more) = changes.lines.len().checked_sub(MAX_LINES + 1) {
-                info!(target: AUDIT, %source, "and {} more changes", more + 1);
+                self.audit(Outcome::Changed, "change", &format!("and {} more changes", more + 1));
             }
             for Skipped { configuration, why } in &set.skipped {
                 warn!(%source, %configuration, "not in force: {why}");

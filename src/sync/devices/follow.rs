@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use url::Url;
 
 use crate::graph::client::{Client, FetchError, below};
-use crate::runtime::log::AUDIT;
+use crate::runtime::audit::{Event, Outcome, Record};
 use crate::sync::devices::Handle;
 use crate::sync::devices::round::Round;
 use crate::sync::devices::state;
@@ -302,7 +302,7 @@ impl Sync {
         } else {
             removed > 0 && removed == before && self.enumerated
         };
-        self.loaded && suspicious && !self.config.unguarded
+        self.loaded && suspicious && self.config.guard
     }
 
     fn hold(&mut self, difference: Difference, now: Timestamp) {
@@ -319,9 +319,20 @@ impl Sync {
         self.show(|status| status.held_back = Some(held_back));
     }
 
+    fn audit(&self, outcome: Outcome, action: &str, difference: &Difference) {
+        Record {
+            action: Some(action),
+            detail: Some(&difference.to_string()),
+            object_type: Some("device"),
+            source: Some(&self.config.source),
+            ..Record::new(Event::Trust, outcome)
+        }
+        .emit();
+    }
+
     async fn approve(&mut self) -> Result<Answer, Ended> {
         let Some((difference, _)) = self.held else { return Ok(Err(HandleError::NothingHeld)) };
-        warn!(target: AUDIT, source = %self.config.source, "approved: {difference}");
+        self.audit(Outcome::Approved, "approve", &difference);
         self.accept(&difference, (self.clock)()).await?;
         Ok(Ok(difference))
     }
@@ -334,7 +345,7 @@ impl Sync {
         let changed = !self.loaded || !difference.is_empty();
         self.metrics.polled(source, if changed { "changed" } else { "unchanged" });
         if changed {
-            info!(target: AUDIT, %source, "devices taken: {difference}");
+            self.audit(Outcome::Changed, "change", difference);
             let change = Some((now.to_string(), *difference));
             self.show(|status| status.last_change = change);
         }

@@ -1,9 +1,9 @@
-//! Clients that are applications, how each shows that it is the one, and what it may have.
+//! Clients that are applications, and their authentication.
 //!
-//! # Why a name or a certificate must be configured
-//! An application configuration trusts authorities, and an authority signs for many.  A client is one
-//! application: without a rule of its own, whoever had a certificate of that authority could be each of
-//! its clients.
+//! # Design notes
+//! A client needs a configured name or certificate.  An application configuration trusts
+//! authorities that issue certificates to many applications.  Without a rule of its own, the holder
+//! of any of these certificates could authenticate as each client of the configuration.
 
 use std::collections::HashSet;
 
@@ -18,12 +18,12 @@ use crate::trust::subject::{SubjectField, SubjectId};
 use crate::x509::certificate::Certificate;
 use crate::x509::time::Timestamp;
 
-/// How a client authenticates, by the names of RFC 7591 and RFC 8705 section 2.1.1.
+/// Authentication method of a client (RFC 7591, RFC 8705 section 2.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthMethod {
-    /// By the certificate of its connection (RFC 8705 section 2.1).
+    /// The certificate of the connection (RFC 8705 section 2.1).
     TlsClientAuth,
-    /// By an assertion that is signed with its certificate's key (RFC 7523 section 2.2).
+    /// An assertion that the certificate's key signed (RFC 7523 section 2.2).
     PrivateKeyJwt,
 }
 
@@ -31,7 +31,7 @@ impl AuthMethod {
     /// Both methods.
     pub const ALL: [Self; 2] = [Self::TlsClientAuth, Self::PrivateKeyJwt];
 
-    /// The value of `token_endpoint_auth_method`.
+    /// Returns the value of `token_endpoint_auth_method`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::TlsClientAuth => "tls_client_auth",
@@ -40,12 +40,12 @@ impl AuthMethod {
     }
 }
 
-/// The names that certificates of one application have (RFC 8705 section 2.1.2).
+/// Names in the certificates of one application (RFC 8705 section 2.1.2).
 #[derive(Debug, Clone)]
 pub struct Names {
-    /// Where the name is found.
+    /// Certificate field that contains the name.
     pub field: SubjectField,
-    /// What it may be.
+    /// Accepted values of the field.
     pub subjects: HashSet<SubjectId>,
 }
 
@@ -56,69 +56,70 @@ pub struct Application {
     pub id: String,
     /// The `certificateBasedApplicationConfiguration` that it is assigned to.
     pub configuration: ConfigurationId,
-    /// How it authenticates; in no other way.
+    /// The only accepted authentication method.
     pub method: AuthMethod,
-    /// The names of its certificates; `None` where `certificates` say it alone.
+    /// Names of its certificates; `None` if `certificates` alone identify it.
     pub names: Option<Names>,
-    /// The only certificates it has, each with what is needed to judge it; empty where `names` say it
-    /// alone.
+    /// Its certificates, each with its intermediates.  Empty if `names` alone identify it.
     pub certificates: Vec<UnverifiedChain>,
-    /// Its tokens are always bound to its certificate, so that they are given over connections with it
-    /// only (`tls_client_certificate_bound_access_tokens`, RFC 8705 section 3.4).
+    /// Its tokens are always bound to its certificate, so they are issued only on connections that
+    /// present it (`tls_client_certificate_bound_access_tokens`, RFC 8705 section 3.4).
     pub bound: bool,
-    /// What it may have.
+    /// Resources and token lifetime.
     pub terms: Terms,
 }
 
-/// Proof that a request comes from one application.  Only [`Application`] makes it.
+/// Proof that a request comes from one application.  Only [`Application`] and [`CheckedAssertion`]
+/// create it.
 #[derive(Debug)]
 pub struct Authenticated<'a> {
     pub(super) application: &'a Application,
     verified: VerifiedApplication,
     subject: Option<SubjectId>,
-    /// The connection has shown the same certificate.
+    /// True if the connection presented the same certificate.
     pub(super) over_tls: bool,
 }
 
 impl Authenticated<'_> {
-    /// The certificate, and the configuration that accepts it.
+    /// Returns the certificate and the configuration that accepts it.
     pub fn verified(&self) -> &VerifiedApplication {
         &self.verified
     }
 
-    /// The name in the certificate, where names identify.
+    /// Returns the name in the certificate if names identify the application.
     pub fn subject(&self) -> Option<&SubjectId> {
         self.subject.as_ref()
     }
 }
 
-/// An assertion whose claims are acceptable, and not known to be true.  Only [`Application::check`]
-/// makes it.
+/// An assertion with acceptable claims whose signature is not verified.  Only
+/// [`Application::check`] creates it.
 #[derive(Debug)]
-pub struct Checked<'a> {
+pub struct CheckedAssertion<'a> {
     application: &'a Application,
     assertion: Assertion<'a>,
 }
 
-impl<'a> Checked<'a> {
-    /// The assertion.
+impl<'a> CheckedAssertion<'a> {
+    /// Returns the assertion.
     pub fn assertion(&self) -> &Assertion<'a> {
         &self.assertion
     }
 
-    /// The certificates that it is to be judged by, leaf first.
+    /// Returns the certificate chain of the assertion, leaf first.
     ///
     /// # Errors
-    /// There are none, or they cannot be read.
+    /// There is no certificate, or it cannot be parsed.
     pub fn chain(&self) -> Result<UnverifiedChain, AssertionError> {
         self.assertion.chain(&self.application.certificates)
     }
 
-    /// The second half: the key of `chain`'s leaf has signed the assertion, and the chain is the
-    /// application's and good.  `connection` is what the connection has shown, if it was asked.
+    /// Performs the expensive checks: the chain identifies the application, the key of its leaf
+    /// signed the assertion, and the judge accepts it.  `connection` is the chain of the
+    /// connection, if the listener requests one.
     ///
     /// # Errors
-    /// The signature, or the certificate, is not good; or it is another's.
+    /// The signature is not valid, the certificate is refused, or it identifies another client.
     pub fn authenticate(
         &self,
         chain: &UnverifiedChain,
@@ -128,7 +129,7 @@ impl<'a> Checked<'a> {
     ) -> Result<Authenticated<'a>, AssertionError> {
         let Self { application, assertion } = self;
         let leaf = chain.leaf();
-        if connection.is_some_and(|shown| shown.leaf().fingerprint != leaf.fingerprint) {
+        if connection.is_some_and(|other| other.leaf().fingerprint != leaf.fingerprint) {
             return Err(AssertionError::OtherCertificate);
         }
         let subject = application.recognise(leaf)?;
@@ -139,10 +140,10 @@ impl<'a> Checked<'a> {
 }
 
 impl Application {
-    /// Authenticates by the certificate of the connection.
+    /// Authenticates the certificate of the connection.
     ///
     /// # Errors
-    /// The certificate is refused under the client's configuration, or is another's.
+    /// The certificate is refused under the client's configuration, or identifies another client.
     pub fn by_certificate(
         &self,
         chain: &UnverifiedChain,
@@ -157,8 +158,8 @@ impl Application {
         Ok(Authenticated { application: self, verified, subject, over_tls: true })
     }
 
-    /// The first half of authentication by an assertion, which must name one of `audiences`: all that
-    /// costs nothing.  Whether it was used before is for the caller to see to.
+    /// Performs the cheap checks of an assertion, which must name one of `audiences`.  The caller
+    /// detects replays.
     ///
     /// # Errors
     /// The assertion is not acceptable.
@@ -167,7 +168,7 @@ impl Application {
         assertion: Assertion<'a>,
         audiences: &[&str],
         now: Timestamp,
-    ) -> Result<Checked<'a>, AssertionError> {
+    ) -> Result<CheckedAssertion<'a>, AssertionError> {
         if self.method != AuthMethod::PrivateKeyJwt {
             return Err(self.other_method().into());
         }
@@ -175,21 +176,24 @@ impl Application {
             return Err(AssertionError::Issuer);
         }
         assertion.check(audiences, now)?;
-        Ok(Checked { application: self, assertion })
+        Ok(CheckedAssertion { application: self, assertion })
     }
 
-    /// The name of a certificate that is this application's.  What is configured must all hold.
+    /// Checks that a certificate identifies this application, and returns its name if names are
+    /// configured.  If names and certificates are configured, both must match.
     fn recognise(&self, leaf: &Certificate) -> Result<Option<SubjectId>, Refusal> {
         let is_known = |chain: &UnverifiedChain| chain.leaf().fingerprint == leaf.fingerprint;
         let mismatch = |what: String| {
-            let detail = format!("client `{}` is not the one that has {what}", self.id);
+            let detail = format!("client `{}` does not have {what}", self.id);
             Err(Refusal::new(Code::ClientMismatch, detail))
         };
         if !self.certificates.is_empty() && !self.certificates.iter().any(is_known) {
             return mismatch(format!("certificate {}", leaf.fingerprint));
         }
         match &self.names {
-            None if self.certificates.is_empty() => mismatch("no name".to_owned()),
+            None if self.certificates.is_empty() => {
+                mismatch("a configured name or certificate".to_owned())
+            }
             None => Ok(None),
             Some(names) => {
                 let subject = SubjectId::of(leaf, names.field)?;
@@ -202,7 +206,7 @@ impl Application {
     }
 
     fn other_method(&self) -> Refusal {
-        let detail = format!("client `{}` authenticates by {}", self.id, self.method.as_str());
+        let detail = format!("client `{}` authenticates with {}", self.id, self.method.as_str());
         Refusal::new(Code::ClientMismatch, detail)
     }
 }

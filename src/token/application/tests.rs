@@ -47,7 +47,7 @@ fn policy() -> TokenPolicy {
     TokenPolicy::new(ISSUER, Some(terms())).expect("a policy")
 }
 
-fn ask(scope: &[&str]) -> TokenRequest {
+fn request(scope: &[&str]) -> TokenRequest {
     TokenRequest {
         grant: Grant::ClientCredentials,
         client_id: Some("app".to_owned()),
@@ -60,9 +60,9 @@ fn code(result: Result<Option<SubjectId>, Refusal>) -> Code {
     result.map(drop).expect_err("refused").code
 }
 
-/// What is configured must all hold, and something must be.
+/// Names and certificates must all match, and at least one kind must be configured.
 #[test]
-fn an_application_is_recognised_by_all_that_is_configured() {
+fn recognises_an_application_by_names_and_certificates() {
     let mut params = rcgen::CertificateParams::default();
     params.subject_alt_names =
         vec![rcgen::SanType::DnsName("app.example".try_into().expect("IA5"))];
@@ -80,8 +80,8 @@ fn an_application_is_recognised_by_all_that_is_configured() {
         Application { names, certificates, ..base }.recognise(&leaf)
     };
     let other = application(AuthMethod::TlsClientAuth).certificates;
-    let told = recognise(names("app.example"), &[]).expect("known").expect("a name");
-    assert_eq!(told.as_str(), "app.example");
+    let name = recognise(names("app.example"), &[]).expect("known").expect("a name");
+    assert_eq!(name.as_str(), "app.example");
     assert!(recognise(names("APP.example."), std::slice::from_ref(&own)).is_ok());
     assert_eq!(recognise(None, std::slice::from_ref(&own)), Ok(None));
     assert_eq!(code(recognise(None, &[])), Code::ClientMismatch);
@@ -92,9 +92,9 @@ fn an_application_is_recognised_by_all_that_is_configured() {
     assert_eq!(code(recognise(Some(uri), &[])), Code::SubjectMissing);
 }
 
-/// Each client authenticates in its one way, and one client's assertion is no other's.
+/// A client authenticates with its configured method and with its own assertions only.
 #[test]
-fn the_method_is_the_clients() {
+fn rejects_another_method_and_the_assertion_of_another_client() {
     let holder = Holder::of(AssertionAlgorithm::Es256);
     let text = holder.sign(&holder.header(), &claims());
     let assertion = || Assertion::parse(&text).expect("readable");
@@ -110,9 +110,9 @@ fn the_method_is_the_clients() {
     assert_eq!(refused, Err(AssertionError::Issuer));
 }
 
-/// In this order: the connection's certificate, whose it is, who has signed, who vouches for it.
+/// The order is: certificate of the connection, identity of the client, signature, path.
 #[test]
-fn what_costs_more_comes_later() {
+fn performs_expensive_checks_last() {
     let holder = Holder::of(AssertionAlgorithm::Es256);
     let other = Holder::of(AssertionAlgorithm::Es256);
     let mut app = application(AuthMethod::PrivateKeyJwt);
@@ -129,8 +129,8 @@ fn what_costs_more_comes_later() {
     };
     let good = holder.sign(&holder.header(), &claims());
     let forged = other.sign(&holder.header(), &claims());
-    let elses = decide(&app, &good, Some(&chain_of(&other)));
-    assert_eq!(elses, AssertionError::OtherCertificate);
+    let refused = decide(&app, &good, Some(&chain_of(&other)));
+    assert_eq!(refused, AssertionError::OtherCertificate);
     assert_eq!(code(decide(&app, &forged, None)), Code::ClientMismatch);
     app.certificates = vec![chain_of(&holder)];
     assert_eq!(decide(&app, &forged, None), AssertionError::Signature);
@@ -153,52 +153,52 @@ fn granted(bound: bool, over_tls: bool, request: &TokenRequest) -> Result<Claims
 }
 
 #[test]
-fn a_token_is_bound_to_the_certificate_that_the_connection_has_shown() {
-    let claims = granted(true, true, &ask(&[])).expect("a grant");
+fn binds_a_token_to_the_certificate_of_the_connection() {
+    let claims = granted(true, true, &request(&[])).expect("a grant");
     assert_eq!((&*claims.sub, &*claims.client_id), ("app", "app"));
     assert_eq!((&*claims.aud, claims.scope.as_deref()), ("https://a.example", Some("read")));
-    assert_eq!(claims.exp, NOW.0 + 300, "it ends with the certificate");
-    assert!(granted(false, true, &ask(&["write"])).is_ok());
-    assert!(granted(false, false, &ask(&["read"])).is_ok());
-    assert!(matches!(granted(true, false, &ask(&[])), Err(Denied::InvalidRequest(_))));
-    assert!(matches!(granted(true, true, &ask(&["admin"])), Err(Denied::InvalidScope(_))));
-    let unbound = granted(false, false, &ask(&[])).expect("a grant");
+    assert_eq!(claims.exp, NOW.0 + 300, "the token expires with the certificate");
+    assert!(granted(false, true, &request(&["write"])).is_ok());
+    assert!(granted(false, false, &request(&["read"])).is_ok());
+    assert!(matches!(granted(true, false, &request(&[])), Err(Denied::InvalidRequest(_))));
+    assert!(matches!(granted(true, true, &request(&["admin"])), Err(Denied::InvalidScope(_))));
+    let unbound = granted(false, false, &request(&[])).expect("a grant");
     assert!(serde_json::to_value(&unbound).expect("JSON").get("cnf").is_none());
 }
 
 #[test]
-fn every_problem_of_an_application_is_told() {
+fn reports_all_problems_of_applications() {
     let bad = Application {
         names: Some(Names { field: SubjectField::SanDns, subjects: HashSet::new() }),
         bound: false,
         ..application(AuthMethod::TlsClientAuth)
     };
-    let nobody = Application {
-        id: "nobody".to_owned(),
+    let unidentified = Application {
+        id: "unidentified".to_owned(),
         certificates: Vec::new(),
         ..application(AuthMethod::PrivateKeyJwt)
     };
     let good = application(AuthMethod::PrivateKeyJwt);
-    let problems = policy().with_applications(vec![bad, nobody, good]).expect_err("refused");
-    let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    let problems = policy().with_applications(vec![bad, unidentified, good]).expect_err("refused");
+    let texts: Vec<_> = problems.iter().map(ToString::to_string).collect();
     for why in
-        ["has no subject", "always bound", "neither subjects nor", "several of this client_id"]
+        ["has no subject", "always bound", "neither subjects nor", "several clients have this client_id"]
     {
-        assert!(told.iter().any(|t| t.contains(why)), "{why}: {told:?}");
+        assert!(texts.iter().any(|t| t.contains(why)), "{why}: {texts:?}");
     }
-    assert_eq!(told.len(), 4, "{told:?}");
+    assert_eq!(texts.len(), 4, "{texts:?}");
 }
 
-/// A device whose name is an application's `client_id` is not the application.
+/// A device with the `client_id` of an application as its name does not become the application.
 #[test]
-fn no_device_takes_the_name_of_an_application() {
+fn no_device_may_use_the_client_id_of_an_application() {
     use crate::token::authorize;
     use crate::trust::judge::devices::tests::verified;
     let policy = policy().with_applications(vec![application(AuthMethod::TlsClientAuth)]);
     let policy = policy.expect("a policy");
     let end = NOW.after(Duration::from_secs(300));
     let device = [verified("c1", SubjectField::SanDns, "app", end)];
-    let refused = authorize(&device, &ask(&[]), &policy, NOW, [0; 16]).map(|a| a.claims);
+    let refused = authorize(&device, &request(&[]), &policy, NOW, [0; 16]).map(|a| a.claims);
     assert!(matches!(refused, Err(Denied::Refused(r)) if r.code == Code::ClientMismatch));
     let as_json = json!(application_claim("a/b:c%"));
     assert_eq!(as_json, "a%2Fb%3Ac%25");

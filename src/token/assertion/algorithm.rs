@@ -1,4 +1,4 @@
-//! How an assertion is signed, and by which kind of key.
+//! Signature algorithms of assertions and the keys that fit them.
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
@@ -9,7 +9,8 @@ use rustls_pki_types::{AlgorithmIdentifier, alg_id};
 use crate::token::assertion::AssertionError;
 use crate::x509::certificate::Certificate;
 
-/// The algorithms of assertions.  None that is symmetric: a certificate's key is no secret.
+/// Signature algorithm of an assertion.  Symmetric algorithms are not supported, since the public
+/// key of a certificate is not a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AssertionAlgorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
@@ -25,10 +26,10 @@ pub enum AssertionAlgorithm {
 }
 
 impl AssertionAlgorithm {
-    /// Every algorithm.
+    /// All algorithms.
     pub const ALL: [Self; 5] = [Self::Rs256, Self::Ps256, Self::Es256, Self::Es384, Self::EdDsa];
 
-    /// The value of `alg` (RFC 7518 section 3.1, RFC 8037 section 3.1).
+    /// Returns the value of `alg` (RFC 7518 section 3.1, RFC 8037 section 3.1).
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rs256 => "RS256",
@@ -39,16 +40,15 @@ impl AssertionAlgorithm {
         }
     }
 
-    /// The algorithm of that `alg`.
+    /// Returns the algorithm with this `alg`.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
     }
 
-    /// Verifies `signature` of `message` with the key of `certificate`, which must be of the kind that
-    /// this algorithm signs with.
+    /// Verifies the signature of `message` with the key of `certificate`.
     ///
     /// # Errors
-    /// A key of another kind, or another key than signed.
+    /// The key does not fit the algorithm, or the signature is not valid.
     pub(super) fn verify(
         self,
         certificate: &Certificate,

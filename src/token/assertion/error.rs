@@ -1,102 +1,104 @@
-//! Why a client assertion is refused.
+//! Reasons why a client assertion is rejected.
 
 use crate::token::assertion::{AssertionAlgorithm, MAX_ASSERTION, MAX_JTI, MAX_LIFETIME, MAX_X5C};
 use crate::trust::refusal::Refusal;
 use crate::x509::time::Timestamp;
 
-/// Why a client assertion is refused.  All of it is `invalid_client` (RFC 7521 section 4.2.1).
+/// Reason why a client assertion is rejected.  All of them are `invalid_client` (RFC 7521 section
+/// 4.2.1).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AssertionError {
-    /// Longer than is read.
-    #[error("the assertion has {bytes} bytes; at most {MAX_ASSERTION} are read")]
+    /// It is longer than the limit.
+    #[error("the assertion has {bytes} bytes; at most {MAX_ASSERTION} are allowed")]
     TooLong {
-        /// Its length.
+        /// Length in bytes.
         bytes: usize,
     },
-    /// Not a JWT with the members that a client assertion has.
+    /// It is not a JWT with the members of a client assertion.
     #[error("the assertion is malformed: {0}")]
     Malformed(&'static str),
-    /// Its `alg` is not accepted.
-    #[error("the assertion's alg `{0}` is none of RS256, PS256, ES256, ES384, EdDSA")]
+    /// `alg` is not supported.
+    #[error("the assertion's alg `{0}` is not one of RS256, PS256, ES256, ES384, EdDSA")]
     Algorithm(String),
-    /// A JWT of another kind.
+    /// `typ` is that of another kind of JWT.
     #[error("the assertion's typ `{0}` is not JWT or client-authentication+jwt")]
     Type(String),
-    /// It has extensions that must be understood.
-    #[error("the assertion has critical header parameters; none are understood")]
+    /// It has a `crit` header parameter.
+    #[error("the assertion has critical header parameters; none are supported")]
     Critical,
-    /// It does not say by which certificate.
+    /// It does not identify a certificate.
     #[error("the assertion has neither x5c nor x5t#S256")]
     NoCertificate,
-    /// More certificates than are read.
-    #[error("x5c has {certificates} certificates; at most {MAX_X5C} are read")]
+    /// `x5c` has more certificates than the limit.
+    #[error("x5c has {certificates} certificates; at most {MAX_X5C} are allowed")]
     ManyCertificates {
-        /// Their number.
+        /// Number of certificates.
         certificates: usize,
     },
-    /// The two ways of naming the certificate disagree.
+    /// `x5c` and `x5t#S256` disagree.
     #[error("x5t#S256 is not the thumbprint of the first certificate of x5c")]
     Thumbprint,
-    /// It names a certificate that we do not have.
-    #[error("x5t#S256 names none of the client's configured certificates, and there is no x5c")]
+    /// `x5t#S256` identifies an unknown certificate.
+    #[error("x5t#S256 does not match a configured certificate of the client, and x5c is missing")]
     UnknownThumbprint,
-    /// It is not of a client about itself.
+    /// The client is not both issuer and subject.
     #[error("the assertion's iss and sub differ, or are not the client_id")]
     Issuer,
-    /// It is for somebody else, or for others too.
-    #[error("the assertion's aud is not the issuer's or the token endpoint's address alone")]
+    /// `aud` names another server, or several.
+    #[error("the assertion's aud is not exactly the issuer or the address of the token endpoint")]
     Audience,
-    /// It has ended.
-    #[error("the assertion has ended at {exp}; it is {now}")]
+    /// It has expired.
+    #[error("the assertion expired at {exp} (now: {now})")]
     Expired {
-        /// When.
+        /// Its `exp`.
         exp: Timestamp,
-        /// Our time.
+        /// Time of the server.
         now: Timestamp,
     },
-    /// It has not begun.
-    #[error("the assertion's iat or nbf is in the future; it is {now}")]
+    /// It is not valid yet.
+    #[error("the assertion's iat or nbf is in the future (now: {now})")]
     NotYet {
-        /// Our time.
+        /// Time of the server.
         now: Timestamp,
     },
-    /// It lives longer than it may.
-    #[error("the assertion lives until {exp}; at most {MAX_LIFETIME} seconds from now are allowed")]
+    /// Its lifetime is longer than the limit.
+    #[error(
+        "the assertion expires at {exp}; at most {MAX_LIFETIME} seconds from now are allowed"
+    )]
     Lifetime {
-        /// Its end.
+        /// Its `exp`.
         exp: Timestamp,
     },
-    /// Its `jti` is empty or too long.
-    #[error("the assertion's jti has {bytes} bytes; 1 to {MAX_JTI} are read")]
+    /// `jti` is empty or longer than the limit.
+    #[error("the assertion's jti has {bytes} bytes; 1 to {MAX_JTI} are allowed")]
     Id {
-        /// Its length.
+        /// Length in bytes.
         bytes: usize,
     },
     /// It was used before.
     #[error("the assertion was used before")]
     Replayed,
-    /// No more assertions of this client can be remembered.
+    /// The client has too many used assertions that have not expired.
     #[error(
-        "{limit} assertions of the client were used and have not ended; no more are taken \
-         until one does"
+        "the client has {limit} used assertions that have not expired; wait until one expires"
     )]
     Full {
-        /// The limit.
+        /// Assertions that are remembered for one client.
         limit: usize,
     },
-    /// The certificate's key does not sign by that algorithm.
+    /// The certificate's key does not fit the algorithm.
     #[error("the certificate's key does not sign by {}", algorithm.as_str())]
     KeyKind {
-        /// The assertion's.
+        /// Algorithm of the assertion.
         algorithm: AssertionAlgorithm,
     },
-    /// Another key has signed it.
+    /// The signature is not valid for the certificate's key.
     #[error("the assertion's signature does not verify with the certificate's key")]
     Signature,
-    /// It came over a connection with another certificate.
+    /// The connection presented another certificate.
     #[error("the connection's certificate is not the assertion's")]
     OtherCertificate,
-    /// The certificate is refused, or not the client's.
+    /// The certificate is refused, or belongs to another client.
     #[error(transparent)]
     Refused(#[from] Refusal),
 }

@@ -1,15 +1,14 @@
-//! Client assertions: JWTs by which an application shows that it holds the key of a certificate
+//! Client assertions: JWTs with which an application proves possession of a certificate's key
 //! (RFC 7521 section 4.2, RFC 7523 section 3, `private_key_jwt` of RFC 7591).
 //!
-//! # In what order
-//! Anybody may send one, before any handshake has shown anything, so what costs nothing goes first:
-//! [`Assertion::parse`] reads within limits, [`Assertion::check`] compares claims, then the certificate
-//! is found, then one signature is verified, and only for who holds that key a path is searched.
+//! # Design notes
+//! Unauthenticated peers may send assertions, so the cheap checks come first.  [`Assertion::parse`]
+//! reads within limits, and [`Assertion::check`] compares claims.  Then the certificate is found
+//! and one signature is verified.  A path is searched only for a holder of the key.
 //!
-//! # Which certificate
-//! The one that the header carries whole (`x5c`), or names by its SHA-256 (`x5t#S256`) among those that
-//! the client is configured with; both must agree where both are there.  Keys by other ways (`jwk`,
-//! `jku`, `x5u`, `kid`) and the SHA-1 of `x5t` decide nothing and are not looked at.
+//! The certificate is the one in the header (`x5c`), or the configured certificate of the client
+//! with the SHA-256 in the header (`x5t#S256`).  If both are present, they must agree.  Other
+//! references to a key (`jwk`, `jku`, `x5u`, `kid`) and the SHA-1 of `x5t` are ignored.
 
 mod algorithm;
 mod error;
@@ -28,71 +27,74 @@ use crate::x509::time::Timestamp;
 pub use algorithm::AssertionAlgorithm;
 pub use error::AssertionError;
 
-/// Bytes of an assertion: ten certificates of 2 KiB, in base64 twice, and some.
+/// Bytes of an assertion: ten certificates of 2 KiB in base64 twice, and the claims.
 pub const MAX_ASSERTION: usize = 40 * 1024;
 /// Certificates in `x5c`.
 pub const MAX_X5C: usize = 10;
 /// Bytes of a `jti`.
 pub const MAX_JTI: usize = 256;
-/// Seconds from now until an assertion's `exp`: while it lives it has to be remembered.
+/// Longest time from now until `exp`, in seconds.  A used assertion is remembered until it expires.
 pub const MAX_LIFETIME: i64 = 600;
-/// Seconds that clocks may differ by.
+/// Allowed difference between clocks, in seconds.
 pub const SKEW: i64 = 60;
 
-/// A client assertion that could be read.  Nothing about it is trusted.
+/// A parsed client assertion.  Nothing about it is trusted.
 pub struct Assertion<'a> {
     algorithm: AssertionAlgorithm,
     x5c: Option<Vec<String>>,
     thumbprint: Option<Fingerprint>,
     claims: Claims,
-    /// What is signed.
+    /// JWS signing input (RFC 7515 section 5.1).
     message: &'a str,
     signature: Vec<u8>,
 }
 
 impl<'a> Assertion<'a> {
-    /// Reads a JWS in compact form (RFC 7515 section 3.1), within the limits.
+    /// Parses a JWS in compact serialization (RFC 7515 section 3.1), within the limits.
     ///
     /// # Errors
-    /// What is malformed, too long, or of another kind than a client assertion.
+    /// `text` is malformed, too long, or not a client assertion.
     pub fn parse(text: &'a str) -> Result<Self, AssertionError> {
         use AssertionError::{Malformed, TooLong};
         if text.len() > MAX_ASSERTION {
             return Err(TooLong { bytes: text.len() });
         }
-        let not_compact = Malformed("it is not three parts with a dot between");
+        let not_compact = Malformed("not three parts separated by dots");
         let (message, signature) = text.rsplit_once('.').ok_or(not_compact.clone())?;
         let (header, payload) = message.split_once('.').ok_or(not_compact.clone())?;
         if payload.contains('.') {
             return Err(not_compact);
         }
-        let bytes = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| Malformed("base64url"));
-        let header: Header = serde_json::from_slice(&bytes(header)?)
-            .map_err(|_| Malformed("its header is no JSON object with members of their kinds"))?;
+        let bytes = |part: &str| {
+            URL_SAFE_NO_PAD.decode(part).map_err(|_| Malformed("a part is not valid base64url"))
+        };
+        let header: Header = serde_json::from_slice(&bytes(header)?).map_err(|_| {
+            Malformed("the header is not a JSON object, or a member has the wrong type")
+        })?;
         if header.crit {
             return Err(AssertionError::Critical);
         }
         check_type(header.typ.as_deref())?;
         let algorithm =
             AssertionAlgorithm::parse(&header.alg).ok_or(AssertionError::Algorithm(header.alg))?;
-        if let Some(many) = header.x5c.as_ref().map(Vec::len).filter(|n| *n > MAX_X5C) {
-            return Err(AssertionError::ManyCertificates { certificates: many });
+        if let Some(certificates) = header.x5c.as_ref().map(Vec::len).filter(|n| *n > MAX_X5C) {
+            return Err(AssertionError::ManyCertificates { certificates });
         }
         let thumbprint = header.x5t_s256.as_deref().map(|text| {
-            // MSAL pads it, against RFC 7515 section 2.
+            // MSAL adds padding, contrary to RFC 7515 section 2.
             let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()?;
             bytes.try_into().ok().map(Fingerprint)
         });
         let claims = serde_json::from_slice(&bytes(payload)?).map_err(|_| {
             Malformed(
-                "its claims are no JSON object with iss, sub, aud, exp and jti of their kinds",
+                "the claims are not a JSON object with iss, sub, aud, exp and jti of the right types",
             )
         })?;
         Ok(Self {
             algorithm,
             x5c: header.x5c,
             thumbprint: match thumbprint {
-                Some(None) => return Err(Malformed("x5t#S256 is no SHA-256 in base64url")),
+                Some(None) => return Err(Malformed("x5t#S256 is not a SHA-256 in base64url")),
                 Some(known) => known,
                 None => None,
             },
@@ -102,25 +104,26 @@ impl<'a> Assertion<'a> {
         })
     }
 
-    /// The client that it claims to be from; unverified.
+    /// Returns the claimed `client_id`, which is not verified.
     pub fn client_id(&self) -> &str {
         &self.claims.sub
     }
 
-    /// What it must not be used twice by.
+    /// Returns the `jti`, which identifies the assertion so that a replay is detected.
     pub fn jti(&self) -> &str {
         &self.claims.jti
     }
 
-    /// From when on it is refused, differing clocks considered: until then it has to be remembered.
-    pub fn until(&self) -> Timestamp {
+    /// Returns the time from which the assertion is rejected: its `exp` and [`SKEW`].  A used
+    /// assertion must be remembered until then.
+    pub fn expiry(&self) -> Timestamp {
         Timestamp(self.claims.exp.0.saturating_add(SKEW))
     }
 
-    /// Compares what it claims with who we are and what time it is (RFC 7523 section 3).
+    /// Checks the claims (RFC 7523 section 3).
     ///
-    /// `audiences` are our own names, of which it must name one and nobody else: an assertion that is
-    /// for several servers can be used at one by another of them.
+    /// `audiences` are the names of this server.  The assertion must name exactly one of them and
+    /// no other server: each of several named servers could use the assertion at the others.
     ///
     /// # Errors
     /// The claim that is not acceptable.
@@ -139,7 +142,7 @@ impl<'a> Assertion<'a> {
             return Err(AssertionError::Id { bytes: jti.len() });
         }
         let exp = exp.0;
-        if now >= self.until() {
+        if now >= self.expiry() {
             return Err(AssertionError::Expired { exp: Timestamp(exp), now });
         }
         let early = |from: &Option<NumericDate>| {
@@ -154,11 +157,11 @@ impl<'a> Assertion<'a> {
         Ok(())
     }
 
-    /// The certificates that it is to be judged by, leaf first: its own, or those of `known` that it
-    /// names.
+    /// Returns the certificate chain, leaf first: the one in `x5c`, or the one of `known` that
+    /// `x5t#S256` identifies.
     ///
     /// # Errors
-    /// There are none, they cannot be read, or the two ways of naming them disagree.
+    /// There is no certificate, it cannot be parsed, or `x5c` and `x5t#S256` disagree.
     pub fn chain(&self, known: &[UnverifiedChain]) -> Result<UnverifiedChain, AssertionError> {
         let chain = match (&self.x5c, self.thumbprint) {
             (None, None) => return Err(AssertionError::NoCertificate),
@@ -167,7 +170,7 @@ impl<'a> Assertion<'a> {
                 named.cloned().ok_or(AssertionError::UnknownThumbprint)?
             }
             (Some(x5c), _) => {
-                // MSAL leaves the line ends of PEM in it.
+                // MSAL keeps the line breaks of PEM.
                 let der = x5c.iter().map(|text| STANDARD.decode(text.replace(['\r', '\n'], "")));
                 let der = der.collect::<Result<Vec<_>, _>>();
                 let der = der.map_err(|_| AssertionError::Malformed("x5c is not base64"))?;
@@ -182,23 +185,23 @@ impl<'a> Assertion<'a> {
         }
     }
 
-    /// Verifies its signature with the key of `certificate`.
+    /// Verifies the signature with the key of `certificate`.
     ///
     /// # Errors
-    /// A key of another kind than the algorithm's, or another key than signed.
+    /// The key does not fit the algorithm, or the signature is not valid.
     pub fn verify(&self, certificate: &Certificate) -> Result<(), AssertionError> {
         self.algorithm.verify(certificate, self.message.as_bytes(), &self.signature)
     }
 }
 
-/// It can be used by who has it, until it was used or has ended, so it prints nothing.
+/// Anyone who has an unused assertion can use it, so the output does not contain it.
 impl fmt::Debug for Assertion<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Assertion(..)")
     }
 }
 
-/// Another kind of JWT is no client assertion, whoever signed it (RFC 8725 section 3.11).
+/// Rejects JWTs of other types, independent of their signature (RFC 8725 section 3.11).
 fn check_type(typ: Option<&str>) -> Result<(), AssertionError> {
     let Some(typ) = typ else { return Ok(()) };
     let lower = typ.to_ascii_lowercase();
@@ -208,7 +211,7 @@ fn check_type(typ: Option<&str>) -> Result<(), AssertionError> {
     }
 }
 
-/// The header parameters that matter.  Any of them twice is malformed (RFC 7515 section 4).
+/// The header parameters in use.  A duplicate of one is malformed (RFC 7515 section 4).
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -216,12 +219,12 @@ struct Header {
     x5c: Option<Vec<String>>,
     #[serde(rename = "x5t#S256")]
     x5t_s256: Option<String>,
-    /// There: whatever it lists, we do not understand (RFC 7515 section 4.1.11).
-    #[serde(default, deserialize_with = "is_there")]
+    /// True if `crit` is present.  No critical extension is supported (RFC 7515 section 4.1.11).
+    #[serde(default, deserialize_with = "is_present")]
     crit: bool,
 }
 
-fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+fn is_present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
@@ -243,13 +246,13 @@ enum Audience {
     List(Vec<String>),
 }
 
-/// Seconds since 1970 (RFC 7519 section 2), of which a fraction is dropped.
+/// Seconds since 1970 (RFC 7519 section 2), rounded down.
 struct NumericDate(i64);
 
 impl<'de> Deserialize<'de> for NumericDate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = serde_json::Number::deserialize(deserializer)?;
-        // Far beyond any date, and exact in both kinds of number.
+        // Far beyond any date, and exact both as an integer and as a float.
         const MOST: f64 = 1e15;
         let whole = number.as_i64().or_else(|| {
             let seconds = number.as_f64().filter(|s| s.abs() <= MOST)?;
@@ -258,7 +261,7 @@ impl<'de> Deserialize<'de> for NumericDate {
         whole
             .filter(|s| s.unsigned_abs() <= MOST as u64)
             .map(Self)
-            .ok_or_else(|| serde::de::Error::custom("no date"))
+            .ok_or_else(|| serde::de::Error::custom("not a NumericDate"))
     }
 }
 

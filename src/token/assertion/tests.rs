@@ -9,9 +9,9 @@ use super::*;
 
 const NOW: Timestamp = Timestamp(1_800_000_000);
 const ISSUER: &str = "https://as.example";
-const US: [&str; 2] = [ISSUER, "https://as.example/oauth2/token"];
+const AUDIENCES: [&str; 2] = [ISSUER, "https://as.example/oauth2/token"];
 
-/// A certificate of its own, and its key.
+/// A self-signed certificate and its key.
 pub(crate) struct Holder {
     pub(crate) certificate: Arc<Certificate>,
     key: EncodingKey,
@@ -19,7 +19,7 @@ pub(crate) struct Holder {
 }
 
 impl Holder {
-    /// One whose key signs by this algorithm.
+    /// Creates a certificate whose key fits `algorithm`.
     pub(crate) fn of(algorithm: AssertionAlgorithm) -> Self {
         let kind: &SignatureAlgorithm = match algorithm {
             AssertionAlgorithm::Rs256 | AssertionAlgorithm::Ps256 => &rcgen::PKCS_RSA_SHA256,
@@ -51,7 +51,7 @@ impl Holder {
         json!({"alg": self.algorithm.as_str(), "typ": "JWT", "x5c": x5c})
     }
 
-    /// Signed by another implementation than verifies it.
+    /// Signs with another implementation than the one that verifies.
     pub(crate) fn sign(&self, header: &Value, claims: &Value) -> String {
         let message = message(header, claims);
         let algorithm = self.algorithm.as_str().parse().expect("known to both");
@@ -71,15 +71,15 @@ pub(crate) fn claims() -> Value {
     })
 }
 
-/// What is decided of a claim that has another value, or of one that is left out.
-fn checked(name: &str, value: Option<Value>) -> Result<(), AssertionError> {
+/// Checks an assertion in which one claim has another value, or is missing.
+fn check_with(name: &str, value: Option<Value>) -> Result<(), AssertionError> {
     let mut claims = claims();
     match value {
         Some(value) => claims[name] = value,
         None => drop(claims.as_object_mut().expect("an object").remove(name)),
     }
     let text = format!("{}.AA", message(&json!({"alg": "ES256"}), &claims));
-    Assertion::parse(&text)?.check(&US, NOW)
+    Assertion::parse(&text)?.check(&AUDIENCES, NOW)
 }
 
 fn parsed(header: &Value) -> Result<(), AssertionError> {
@@ -87,16 +87,16 @@ fn parsed(header: &Value) -> Result<(), AssertionError> {
 }
 
 #[test]
-fn each_algorithm_verifies_what_its_key_has_signed() {
+fn verifies_signatures_of_each_algorithm_with_the_right_key_only() {
     let holders = AssertionAlgorithm::ALL.map(Holder::of);
     for holder in &holders {
         let text = holder.sign(&holder.header(), &claims());
         let assertion = Assertion::parse(&text).expect("readable");
-        assert_eq!(assertion.check(&US, NOW), Ok(()));
+        assert_eq!(assertion.check(&AUDIENCES, NOW), Ok(()));
         assert_eq!(assertion.chain(&[]).expect("a chain").leaf().der(), holder.certificate.der());
         assert_eq!(assertion.verify(&holder.certificate), Ok(()), "{:?}", holder.algorithm);
         assert_eq!((assertion.client_id(), assertion.jti()), ("app", "1"));
-        assert_eq!(assertion.until(), Timestamp(NOW.0 + 360));
+        assert_eq!(assertion.expiry(), Timestamp(NOW.0 + 360));
         assert_eq!(format!("{assertion:?}"), "Assertion(..)");
 
         for other in &holders {
@@ -114,9 +114,10 @@ fn each_algorithm_verifies_what_its_key_has_signed() {
     }
 }
 
-/// RFC 8725 sections 3.1 and 3.2: what is not on the list is refused, `none` and HMAC above all.
+/// RFC 8725 sections 3.1 and 3.2: algorithms that are not listed are rejected, `none` and HMAC
+/// among them.
 #[test]
-fn only_known_algorithms_and_types_are_read() {
+fn rejects_unsupported_algorithms_and_types() {
     for alg in ["none", "None", "HS256", "HS384", "RS1", "RS512", "ES256K", "es256", ""] {
         let refused = parsed(&json!({"alg": alg})).expect_err(alg);
         assert_eq!(refused, AssertionError::Algorithm(alg.to_owned()));
@@ -136,11 +137,11 @@ fn only_known_algorithms_and_types_are_read() {
 
 /// RFC 7523 section 3.
 #[test]
-fn claims_are_who_where_and_when() {
+fn checks_issuer_audience_identifier_and_times() {
     use AssertionError::{Audience, Expired, Id, Issuer, Lifetime, Malformed, NotYet};
-    let is = |name: &str, value: Value| checked(name, Some(value));
+    let is = |name: &str, value: Value| check_with(name, Some(value));
     let malformed = |result: Result<(), AssertionError>| matches!(result, Err(Malformed(_)));
-    for good in [json!(US[1]), json!([ISSUER])] {
+    for good in [json!(AUDIENCES[1]), json!([ISSUER])] {
         assert_eq!(is("aud", good), Ok(()));
     }
     for bad in [
@@ -148,7 +149,7 @@ fn claims_are_who_where_and_when() {
         json!("HTTPS://as.example"),
         json!("https://other.example"),
         json!([]),
-        json!(US),
+        json!(AUDIENCES),
         json!([ISSUER, ISSUER]),
         json!([ISSUER, "https://other.example"]),
     ] {
@@ -157,7 +158,7 @@ fn claims_are_who_where_and_when() {
     assert!(malformed(is("aud", json!([ISSUER, 7]))) && malformed(is("aud", Value::Null)));
     assert_eq!(is("iss", "other".into()), Err(Issuer));
     for name in ["iss", "sub", "aud", "exp", "jti"] {
-        assert!(malformed(checked(name, None)), "{name}");
+        assert!(malformed(check_with(name, None)), "{name}");
     }
     assert_eq!(is("jti", "".into()), Err(Id { bytes: 0 }));
     assert_eq!(is("jti", "x".repeat(MAX_JTI).into()), Ok(()));
@@ -177,12 +178,12 @@ fn claims_are_who_where_and_when() {
     for name in ["iat", "nbf"] {
         assert_eq!(is(name, at(60).0.into()), Ok(()));
         assert_eq!(is(name, at(61).0.into()), Err(NotYet { now: NOW }));
-        assert_eq!(checked(name, None), Ok(()), "{name} is optional");
+        assert_eq!(check_with(name, None), Ok(()), "{name} is optional");
     }
 }
 
 #[test]
-fn the_certificate_is_carried_or_named() {
+fn finds_the_certificate_by_x5c_or_thumbprint() {
     let (holder, other) =
         (Holder::of(AssertionAlgorithm::Es256), Holder::of(AssertionAlgorithm::Es256));
     let known = UnverifiedChain::from_der(&[holder.certificate.der()]).expect("a chain");
@@ -192,7 +193,7 @@ fn the_certificate_is_carried_or_named() {
         Ok(chain.leaf().fingerprint)
     };
     let named = |holder: &Holder| URL_SAFE_NO_PAD.encode(holder.certificate.fingerprint.0);
-    let [x5c, elses] = [&holder, &other].map(|h| h.header()["x5c"].clone());
+    let [x5c, other_x5c] = [&holder, &other].map(|h| h.header()["x5c"].clone());
     let own = Ok(holder.certificate.fingerprint);
     let with = |x5c: &Value, name: &str| json!({"alg": "ES256", "x5c": x5c, "x5t#S256": name});
 
@@ -202,7 +203,7 @@ fn the_certificate_is_carried_or_named() {
     );
     assert_eq!(found(with(&x5c, &named(&holder)), &[]), own);
     assert_eq!(
-        found(with(&elses, &named(&holder)), std::slice::from_ref(&known)),
+        found(with(&other_x5c, &named(&holder)), std::slice::from_ref(&known)),
         Err(AssertionError::Thumbprint)
     );
     let unknown = json!({"alg": "ES256", "x5t#S256": named(&other)});
@@ -210,12 +211,12 @@ fn the_certificate_is_carried_or_named() {
         found(unknown, std::slice::from_ref(&known)),
         Err(AssertionError::UnknownThumbprint)
     );
-    // As MSAL spells both.
+    // As MSAL encodes both.
     let lines =
         x5c[0].as_str().expect("text").as_bytes().chunks(64).collect::<Vec<_>>().join(&b'\n');
     let lines = json!([String::from_utf8(lines).expect("text")]);
     assert_eq!(found(with(&lines, &format!("{}=", named(&holder))), &[]), own);
-    // SHA-1 names nothing, and other ways to a key are not followed.
+    // A SHA-1 thumbprint and other references to a key are ignored.
     let others =
         json!({"alg": "ES256", "x5t": "AAAA", "kid": "1", "jku": "https://x.example", "jwk": {}});
     assert_eq!(found(others, std::slice::from_ref(&known)), Err(AssertionError::NoCertificate));
@@ -227,7 +228,7 @@ fn the_certificate_is_carried_or_named() {
 }
 
 #[test]
-fn limits_are_named() {
+fn errors_name_the_limits() {
     let long = "x".repeat(MAX_ASSERTION + 1);
     let refused = Assertion::parse(&long).expect_err("too long");
     assert!(refused.to_string().contains("40961") && refused.to_string().contains("40960"));
@@ -238,7 +239,7 @@ fn limits_are_named() {
 }
 
 #[test]
-fn nothing_is_there_twice() {
+fn rejects_duplicate_members() {
     let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let payload = encode(&claims().to_string());
     let header = encode(r#"{"alg":"none","alg":"ES256"}"#);
@@ -252,23 +253,22 @@ fn nothing_is_there_twice() {
 
 proptest! {
     #[test]
-    fn no_text_makes_it_panic(text in "\\PC{0,200}") {
+    fn parsing_any_text_does_not_panic(text in "\\PC{0,200}") {
         let _ = Assertion::parse(&text);
     }
 
-    /// Three parts of any bytes.
     #[test]
-    fn no_parts_make_it_panic(parts in proptest::collection::vec(
+    fn parsing_any_three_parts_does_not_panic(parts in proptest::collection::vec(
         proptest::collection::vec(any::<u8>(), 0..80), 3..4,
     )) {
         let text: Vec<_> = parts.iter().map(|part| URL_SAFE_NO_PAD.encode(part)).collect();
         let _ = Assertion::parse(&text.join("."));
     }
 
-    /// Any JSON where it is looked for: read, checked and its certificate looked for without panic;
-    /// and whatever is accepted is for us, alive, and has its certificate.
+    /// Any JSON values: nothing panics, and an accepted assertion names this server, has not
+    /// expired and has a `jti`.
     #[test]
-    fn what_is_accepted_keeps_the_rules(
+    fn accepts_only_assertions_that_follow_the_rules(
         aud in prop_oneof![Just(json!(ISSUER)), Just(json!([ISSUER])), Just(json!(["x"])), Just(json!(7))],
         exp in prop_oneof![(-2000i64..2000).prop_map(|s| json!(NOW.0 + s)), any::<f64>().prop_map(|f| json!(f))],
         jti in "[a-z]{0,3}", iss in "app|other", x5c in proptest::collection::vec("[A-Za-z0-9+/=]{0,8}", 0..4),
@@ -277,7 +277,7 @@ proptest! {
         let text = format!("{}.AA", message(&json!({"alg": "ES256", "x5c": x5c}), &claims));
         if let Ok(assertion) = Assertion::parse(&text) {
             prop_assert!(assertion.chain(&[]).is_err());
-            if assertion.check(&US, NOW).is_ok() {
+            if assertion.check(&AUDIENCES, NOW).is_ok() {
                 prop_assert!(iss == "app" && !jti.is_empty());
                 prop_assert!(aud == json!(ISSUER) || aud == json!([ISSUER]));
                 let exp = exp.as_f64().expect("a number");
@@ -286,9 +286,8 @@ proptest! {
         }
     }
 
-    /// No bit of a signed assertion can be changed.
     #[test]
-    fn a_changed_assertion_does_not_verify(place in any::<prop::sample::Index>(), bit in 0u8..6) {
+    fn rejects_an_assertion_with_a_changed_bit(place in any::<prop::sample::Index>(), bit in 0u8..6) {
         static HOLDER: std::sync::LazyLock<(Holder, String)> = std::sync::LazyLock::new(|| {
             let holder = Holder::of(AssertionAlgorithm::EdDsa);
             let text = holder.sign(&json!({"alg": "EdDSA"}), &claims());

@@ -7,7 +7,7 @@ use crate::trust::path::search::{Attempt, Search};
 use crate::trust::refusal::{Code, Refusal};
 use crate::trust::snapshot::Snapshot;
 use crate::trust::subject::SubjectId;
-use crate::x509::certificate::{Certificate, Fingerprint};
+use crate::x509::certificate::{Certificate, CertificateError, Fingerprint};
 use crate::x509::time::Timestamp;
 
 /// Certificates in a presented chain.  A path has fewer; but some peers present all that they know.
@@ -26,6 +26,15 @@ impl UnverifiedChain {
     /// Parses a chain, leaf first, within the limits.  The leaf must be readable; another certificate
     /// that is not is left out, since a path may do without it.
     pub fn from_der<B: AsRef<[u8]>>(chain: &[B]) -> Result<Self, Refusal> {
+        Self::from_der_with(chain, |der| Certificate::from_der(der).map(Arc::new))
+    }
+
+    /// Like [`Self::from_der`], but obtains every certificate after the leaf from `parse`, so that
+    /// several chains can share a parsed certificate.
+    pub fn from_der_with<B: AsRef<[u8]>>(
+        chain: &[B],
+        mut parse: impl FnMut(&[u8]) -> Result<Arc<Certificate>, CertificateError>,
+    ) -> Result<Self, Refusal> {
         let bytes: usize = chain.iter().map(|c| c.as_ref().len()).sum();
         if chain.is_empty() {
             return Err(Refusal::new(Code::CertificateMissing, "no certificate was presented"));
@@ -42,8 +51,12 @@ impl UnverifiedChain {
         }
         let (mut certificates, mut unreadable) = (Vec::with_capacity(chain.len()), None);
         for (index, der) in chain.iter().enumerate() {
-            match Certificate::from_der(der.as_ref()) {
-                Ok(certificate) => certificates.push(Arc::new(certificate)),
+            let parsed = match index {
+                0 => Certificate::from_der(der.as_ref()).map(Arc::new),
+                _ => parse(der.as_ref()),
+            };
+            match parsed {
+                Ok(certificate) => certificates.push(certificate),
                 Err(error) if index == 0 => return Err(error.into()),
                 Err(error) => {
                     let detail = format!("certificate {} of the chain: {error}", index + 1);
@@ -121,9 +134,7 @@ pub fn judge(
     decide(chain, snapshot, &Search::new(chain.certificates(), snapshot, now, false))
 }
 
-/// [`judge`] with an account of every path that was tried, the first [`MAX_ATTEMPTS`] of them.
-///
-/// [`MAX_ATTEMPTS`]: crate::trust::path::search::MAX_ATTEMPTS
+/// Like [`judge`], and also returns the first 64 paths that were tried.
 pub fn explain(
     chain: &UnverifiedChain,
     snapshot: &Snapshot,

@@ -1,12 +1,12 @@
-//! The checks of one whole path, from its anchor down (RFC 5280 sections 6.1.2 to 6.1.5).
+//! Validation of one whole path from its anchor down (RFC 5280 sections 6.1.2 to 6.1.5).
 //!
-//! Signatures and the chaining of names are the search's business: it only ever makes paths that
-//! have both.
+//! Signatures and the chaining of names are not checked here.  The search only builds paths where
+//! both are valid.
 
 use std::sync::Arc;
 
 use crate::trust::path::constraints::Constraints;
-use crate::trust::path::policy::Policies;
+use crate::trust::path::policy::PolicyState;
 use crate::trust::path::signature;
 use crate::trust::refusal::{Code, Refusal};
 use crate::trust::snapshot::TrustPolicy;
@@ -14,11 +14,11 @@ use crate::x509::certificate::{Certificate, oid};
 use crate::x509::name::oid::dotted;
 use crate::x509::time::Timestamp;
 
-/// Octets in a serial number (RFC 5280 section 4.1.2.2).
+/// Longest serial number in bytes (RFC 5280 section 4.1.2.2).
 const MAX_SERIAL: usize = 20;
 
-/// Extensions whose meaning is enforced here or in revocation, and that may be critical.  The key
-/// identifiers and the like are understood too, but RFC 5280 forbids to mark them critical.
+/// Extensions that may be critical.  Path validation or revocation enforces their meaning.  Others,
+/// such as the key identifiers, are understood too, but RFC 5280 forbids marking them critical.
 const CRITICAL_ALLOWED: &[&[u8]] = &[
     oid::KEY_USAGE,
     oid::SUBJECT_ALT_NAME,
@@ -33,7 +33,7 @@ const CRITICAL_ALLOWED: &[&[u8]] = &[
     oid::INHIBIT_ANY_POLICY,
 ];
 
-/// What the last certificate of a path is used for.
+/// Use of the end-entity certificate of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// TLS client authentication.
@@ -42,9 +42,9 @@ pub enum Purpose {
     CrlSigning,
 }
 
-/// Judges `path`, leaf first and anchor last, but for signatures, names chaining and revocation.
-/// `comparisons` is what is left of the decision's budget for name constraints.
-pub fn path(
+/// Validates `path`, leaf first and anchor last, except for signatures, chaining of names and
+/// revocation.  `comparisons` is the remaining budget of the decision for name constraints.
+pub fn check_path(
     path: &[Arc<Certificate>],
     purpose: Purpose,
     now: Timestamp,
@@ -54,95 +54,95 @@ pub fn path(
     let Some((anchor, below @ [leaf, ..])) = path.split_last() else {
         return Err(Refusal::new(
             Code::ChainUntrusted,
-            "the certificate is itself an anchor, and an anchor identifies no device",
+            "the certificate is an anchor, and an anchor does not identify a device",
         ));
     };
-    as_anchor(anchor, purpose, now, policy)?;
+    check_anchor(anchor, purpose, now, policy)?;
     let mut names = Constraints::default();
     names.add(anchor)?;
-    let mut policies = Policies::new(below.len(), policy, anchor)?;
-    let mut room = path_length(anchor).unwrap_or(below.len());
+    let mut policies = PolicyState::new(below.len(), policy, anchor)?;
+    let mut max_below = path_length(anchor).unwrap_or(below.len());
 
     for certificate in below[1..].iter().rev() {
-        as_authority(certificate, purpose, now)?;
+        check_authority(certificate, purpose, now)?;
         if !certificate.is_self_issued() {
             names.check(certificate, comparisons)?;
         }
-        policies.take(certificate, false)?;
+        policies.process(certificate, false)?;
         // Section 6.1.4 (l) and (m).
         if !certificate.is_self_issued() {
-            room = room.checked_sub(1).ok_or_else(|| {
+            max_below = max_below.checked_sub(1).ok_or_else(|| {
                 Refusal::new(
                     Code::PathLength,
                     format!(
-                        "`{}` is an authority where pathLenConstraint above it allows none",
+                        "pathLenConstraint does not allow the authority `{}` at its position",
                         certificate.subject
                     ),
                 )
             })?;
         }
-        room = path_length(certificate).map_or(room, |length| length.min(room));
+        max_below = path_length(certificate).map_or(max_below, |length| length.min(max_below));
         names.add(certificate)?;
     }
 
-    as_leaf(leaf, purpose, now, policy)?;
+    check_leaf(leaf, purpose, now, policy)?;
     names.check(leaf, comparisons)?;
-    policies.take(leaf, true)
+    policies.process(leaf, true)
 }
 
-/// What an anchor must be, by the operator's policy; RFC 5280 section 6.1.1 (d) itself takes it as a
-/// name and a key.
-pub fn as_anchor(
+/// Checks an anchor by the policy of the operator.  RFC 5280 section 6.1.1 (d) uses only its name
+/// and key.
+pub fn check_anchor(
     anchor: &Certificate,
     purpose: Purpose,
     now: Timestamp,
     policy: &TrustPolicy,
 ) -> Result<(), Refusal> {
     if policy.anchor_validity {
-        is_in_force(anchor, now)?;
+        check_validity(anchor, now)?;
     }
-    // RFC 5937 section 2: critical extensions of an anchor bind as well.
-    critical_extensions(anchor)?;
+    // RFC 5937 section 2: critical extensions of an anchor must be processed as well.
+    check_critical_extensions(anchor)?;
     if policy.anchor_constraints {
-        may_issue(anchor, purpose)?;
+        check_may_issue(anchor, purpose)?;
     }
     Ok(())
 }
 
-/// What a certificate between anchor and leaf must be: section 6.1.3 (a) (2), 6.1.4 (k), (n), (o).
-pub fn as_authority(
+/// Checks a certificate between anchor and leaf: sections 6.1.3 (a) (2) and 6.1.4 (k), (n), (o).
+pub fn check_authority(
     authority: &Certificate,
     purpose: Purpose,
     now: Timestamp,
 ) -> Result<(), Refusal> {
-    is_in_force(authority, now)?;
-    well_formed(authority)?;
-    critical_extensions(authority)?;
-    may_issue(authority, purpose)
+    check_validity(authority, now)?;
+    check_fields(authority)?;
+    check_critical_extensions(authority)?;
+    check_may_issue(authority, purpose)
 }
 
-fn as_leaf(
+fn check_leaf(
     leaf: &Certificate,
     purpose: Purpose,
     now: Timestamp,
     policy: &TrustPolicy,
 ) -> Result<(), Refusal> {
     if now < leaf.not_before {
-        let detail = format!("`{}` is valid from {}; it is {now}", leaf.subject, leaf.not_before);
+        let detail = format!("`{}` is valid from {} (now: {now})", leaf.subject, leaf.not_before);
         return Err(Refusal::new(Code::CertificateNotYetValid, detail));
     }
     if now > leaf.not_after {
-        let detail = format!("`{}` was valid until {}; it is {now}", leaf.subject, leaf.not_after);
+        let detail = format!("`{}` was valid until {} (now: {now})", leaf.subject, leaf.not_after);
         return Err(Refusal::new(Code::CertificateExpired, detail));
     }
-    well_formed(leaf)?;
-    critical_extensions(leaf)?;
+    check_fields(leaf)?;
+    check_critical_extensions(leaf)?;
     let is_ca = leaf.basic_constraints.is_some_and(|b| b.ca);
     if !is_ca && leaf.extension(oid::NAME_CONSTRAINTS).is_some() {
         return Err(Refusal::new(
             Code::NameConstraint,
             format!(
-                "`{}` has nameConstraints and is no authority (RFC 5280 section 4.2.1.10)",
+                "`{}` has nameConstraints but is not an authority (RFC 5280 section 4.2.1.10)",
                 leaf.subject
             ),
         ));
@@ -150,41 +150,43 @@ fn as_leaf(
     match purpose {
         Purpose::ClientAuth => {
             if leaf.key_usage.is_some_and(|usage| !usage.digital_signature()) {
-                return Err(key_usage(leaf, "digitalSignature"));
+                return Err(key_usage_refusal(leaf, "digitalSignature"));
             }
-            signature::key_is_accepted(leaf)?;
+            signature::check_key(leaf)?;
             let usages = leaf.extended_key_usage.as_deref();
             let allowed = match usages {
-                Some(usages) if policy.require_client_auth => has(usages, oid::CLIENT_AUTH),
+                Some(usages) if policy.require_client_auth => {
+                    contains(usages, oid::CLIENT_AUTH)
+                }
                 Some(usages) => allows_client_auth(usages),
                 None => !policy.require_client_auth,
             };
-            if allowed { Ok(()) } else { Err(extended_key_usage(leaf)) }
+            if allowed { Ok(()) } else { Err(extended_key_usage_refusal(leaf)) }
         }
         Purpose::CrlSigning => {
             if leaf.key_usage.is_some_and(|usage| !usage.crl_sign()) {
-                return Err(key_usage(leaf, "cRLSign"));
+                return Err(key_usage_refusal(leaf, "cRLSign"));
             }
             Ok(())
         }
     }
 }
 
-fn is_in_force(authority: &Certificate, now: Timestamp) -> Result<(), Refusal> {
+fn check_validity(authority: &Certificate, now: Timestamp) -> Result<(), Refusal> {
     if authority.is_valid_at(now) {
         return Ok(());
     }
     Err(Refusal::new(
         Code::AuthorityExpired,
         format!(
-            "authority `{}` is valid from {} until {}; it is {now}",
+            "authority `{}` is valid from {} until {} (now: {now})",
             authority.subject, authority.not_before, authority.not_after
         ),
     ))
 }
 
-/// An authority that may sign certificates, for this purpose below it.
-fn may_issue(authority: &Certificate, purpose: Purpose) -> Result<(), Refusal> {
+/// Checks that `authority` may sign certificates that are used for `purpose`.
+fn check_may_issue(authority: &Certificate, purpose: Purpose) -> Result<(), Refusal> {
     let not_ca = |why: &str| {
         let detail = format!("`{}` cannot issue certificates: {why}", authority.subject);
         Err(Refusal::new(Code::AuthorityNotCa, detail))
@@ -202,25 +204,25 @@ fn may_issue(authority: &Certificate, purpose: Purpose) -> Result<(), Refusal> {
         return not_ca("its subject is empty");
     }
     if authority.key_usage.is_some_and(|usage| !usage.key_cert_sign()) {
-        return Err(key_usage(authority, "keyCertSign"));
+        return Err(key_usage_refusal(authority, "keyCertSign"));
     }
-    // Not in RFC 5280, which leaves open what extendedKeyUsage means in an authority.  Everybody else
-    // reads it as a bound on what is below.
+    // RFC 5280 does not define extendedKeyUsage in an authority.  Other implementations apply it to
+    // the certificates below.
     let usages = authority.extended_key_usage.as_deref();
     if purpose == Purpose::ClientAuth && usages.is_some_and(|usages| !allows_client_auth(usages)) {
-        return Err(extended_key_usage(authority));
+        return Err(extended_key_usage_refusal(authority));
     }
     Ok(())
 }
 
-/// Rules of RFC 5280 on fields that a verifier can be tricked by.
-fn well_formed(certificate: &Certificate) -> Result<(), Refusal> {
+/// Checks rules of RFC 5280 for fields that could mislead a verifier.
+fn check_fields(certificate: &Certificate) -> Result<(), Refusal> {
     let malformed = |why: String| {
         let detail = format!("`{}`: {why}", certificate.subject);
         Err(Refusal::new(Code::CertificateMalformed, detail))
     };
     let serial = &*certificate.serial;
-    // A leading zero that keeps the number positive is not counted.
+    // A leading zero that keeps the number positive does not count.
     let digits = serial.strip_prefix(&[0]).unwrap_or(serial);
     if digits.is_empty() || serial.first().is_some_and(|top| top & 0x80 != 0) {
         let serial = certificate.serial_hex();
@@ -228,25 +230,25 @@ fn well_formed(certificate: &Certificate) -> Result<(), Refusal> {
     }
     if digits.len() > MAX_SERIAL {
         return malformed(format!(
-            "serial number of {} octets; at most {MAX_SERIAL} are allowed",
+            "serial number of {} bytes; at most {MAX_SERIAL} are allowed",
             digits.len()
         ));
     }
     if certificate.issuer.is_empty() {
-        return malformed("the issuer's name is empty".into());
+        return malformed("the issuer name is empty".into());
     }
     Ok(())
 }
 
-/// Section 6.1.4 (o) and 6.1.5 (f): no critical extension that is not processed.
-fn critical_extensions(certificate: &Certificate) -> Result<(), Refusal> {
+/// Checks sections 6.1.4 (o) and 6.1.5 (f): every critical extension must be processed.
+fn check_critical_extensions(certificate: &Certificate) -> Result<(), Refusal> {
     let processed = |oid: &[u8]| CRITICAL_ALLOWED.contains(&oid);
     match certificate.extensions.iter().find(|e| e.critical && !processed(&e.oid)) {
         None => Ok(()),
         Some(extension) => Err(Refusal::new(
             Code::CriticalExtension,
             format!(
-                "`{}` has extension {} marked critical, which is unknown or must not be",
+                "`{}` has the critical extension {}, which is unknown or must not be critical",
                 certificate.subject,
                 dotted(&extension.oid)
             ),
@@ -254,26 +256,26 @@ fn critical_extensions(certificate: &Certificate) -> Result<(), Refusal> {
     }
 }
 
-/// pathLenConstraint, as a number of certificates.
+/// Returns pathLenConstraint as a number of certificates.
 fn path_length(authority: &Certificate) -> Option<usize> {
     let length = authority.basic_constraints?.path_len?;
     Some(usize::try_from(length).unwrap_or(usize::MAX))
 }
 
 fn allows_client_auth(usages: &[Box<[u8]>]) -> bool {
-    has(usages, oid::CLIENT_AUTH) || has(usages, oid::ANY_EXTENDED_KEY_USAGE)
+    contains(usages, oid::CLIENT_AUTH) || contains(usages, oid::ANY_EXTENDED_KEY_USAGE)
 }
 
-fn has(usages: &[Box<[u8]>], wanted: &[u8]) -> bool {
+fn contains(usages: &[Box<[u8]>], wanted: &[u8]) -> bool {
     usages.iter().any(|usage| **usage == *wanted)
 }
 
-fn key_usage(certificate: &Certificate, wanted: &str) -> Refusal {
-    let detail = format!("keyUsage of `{}` does not have {wanted}", certificate.subject);
+fn key_usage_refusal(certificate: &Certificate, wanted: &str) -> Refusal {
+    let detail = format!("keyUsage of `{}` does not include {wanted}", certificate.subject);
     Refusal::new(Code::KeyUsage, detail)
 }
 
-fn extended_key_usage(certificate: &Certificate) -> Refusal {
+fn extended_key_usage_refusal(certificate: &Certificate) -> Refusal {
     let detail = format!("extendedKeyUsage of `{}` does not allow clientAuth", certificate.subject);
     Refusal::new(Code::ExtendedKeyUsage, detail)
 }
@@ -288,10 +290,10 @@ mod tests {
         Arc::new(Certificate::from_der(&spec.sign(key, key)).expect("a certificate"))
     }
 
-    /// The verdict on this leaf right below a good anchor.
-    fn leaf(spec: &Spec, purpose: Purpose, policy: &TrustPolicy) -> Result<(), Code> {
+    /// Validates a leaf directly below a valid anchor.
+    fn validate(spec: &Spec, purpose: Purpose, policy: &TrustPolicy) -> Result<(), Code> {
         let anchor = read(&Spec::authority(cn("Root"), cn("Root")));
-        path(&[read(spec), anchor], purpose, Timestamp(NOW), policy, &mut 10).map_err(|r| r.code)
+        check_path(&[read(spec), anchor], purpose, Timestamp(NOW), policy, &mut 10).map_err(|r| r.code)
     }
 
     fn device() -> Spec {
@@ -305,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_needs_client_auth_where_it_says_what_it_is_for() {
+    fn a_device_with_extended_key_usage_needs_client_auth() {
         let lax = TrustPolicy::default();
         let strict = TrustPolicy { require_client_auth: true, ..TrustPolicy::default() };
         let with =
@@ -322,17 +324,17 @@ mod tests {
             (with(&[test_certificates::ANY_USAGE]), Ok(()), refused),
             (device().without(test_certificates::EXTENDED_KEY_USAGE), Ok(()), refused),
         ] {
-            assert_eq!(leaf(&spec, Purpose::ClientAuth, &lax), by_lax);
-            assert_eq!(leaf(&spec, Purpose::ClientAuth, &strict), by_strict);
-            // A signer of lists is no client.
+            assert_eq!(validate(&spec, Purpose::ClientAuth, &lax), by_lax);
+            assert_eq!(validate(&spec, Purpose::ClientAuth, &strict), by_strict);
+            // clientAuth is not required for signing lists.
             let signer =
                 spec.with(test_certificates::KEY_USAGE, true, test_certificates::key_usage(&[6]));
-            assert_eq!(leaf(&signer, Purpose::CrlSigning, &strict), Ok(()));
+            assert_eq!(validate(&signer, Purpose::CrlSigning, &strict), Ok(()));
         }
     }
 
     #[test]
-    fn each_purpose_has_its_key_usage() {
+    fn each_purpose_requires_its_key_usage() {
         let policy = TrustPolicy::default();
         let with = |bits: &[u8]| {
             device().with(test_certificates::KEY_USAGE, false, test_certificates::key_usage(bits))
@@ -343,16 +345,16 @@ mod tests {
             (&[0, 6], true, true),
             (&[2, 4], false, false),
         ] {
-            assert_eq!(leaf(&with(bits), Purpose::ClientAuth, &policy).is_ok(), client, "{bits:?}");
-            assert_eq!(leaf(&with(bits), Purpose::CrlSigning, &policy).is_ok(), signer, "{bits:?}");
+            assert_eq!(validate(&with(bits), Purpose::ClientAuth, &policy).is_ok(), client, "{bits:?}");
+            assert_eq!(validate(&with(bits), Purpose::CrlSigning, &policy).is_ok(), signer, "{bits:?}");
         }
         let without = device().without(test_certificates::KEY_USAGE);
-        assert_eq!(leaf(&without, Purpose::ClientAuth, &policy), Ok(()));
-        assert_eq!(leaf(&without, Purpose::CrlSigning, &policy), Ok(()));
+        assert_eq!(validate(&without, Purpose::ClientAuth, &policy), Ok(()));
+        assert_eq!(validate(&without, Purpose::CrlSigning, &policy), Ok(()));
     }
 
     #[test]
-    fn serial_numbers_are_positive_and_of_twenty_octets() {
+    fn serial_numbers_are_positive_and_at_most_twenty_bytes() {
         for (serial, good) in [
             (&[1][..], true),
             (&[0, 0xff], true),
@@ -362,15 +364,15 @@ mod tests {
             (&[0], false),
             (&[0xff], false),
         ] {
-            let verdict =
-                leaf(&device().serial(serial), Purpose::ClientAuth, &TrustPolicy::default());
+            let result =
+                validate(&device().serial(serial), Purpose::ClientAuth, &TrustPolicy::default());
             let wanted = if good { Ok(()) } else { Err(Code::CertificateMalformed) };
-            assert_eq!(verdict, wanted, "{serial:02x?}");
+            assert_eq!(result, wanted, "{serial:02x?}");
         }
     }
 
     #[test]
-    fn a_critical_extension_must_be_processed() {
+    fn refuses_critical_extensions_that_are_not_processed() {
         let policy = TrustPolicy::default();
         let key_id = test_certificates::tlv(4, &[1, 2, 3]);
         for (kind, der) in
@@ -379,22 +381,22 @@ mod tests {
             let (critical, not) =
                 (device().with(kind, true, der.clone()), device().with(kind, false, der));
             let refused = Err(Code::CriticalExtension);
-            assert_eq!(leaf(&critical, Purpose::ClientAuth, &policy), refused);
-            assert_eq!(leaf(&not, Purpose::ClientAuth, &policy), Ok(()));
+            assert_eq!(validate(&critical, Purpose::ClientAuth, &policy), refused);
+            assert_eq!(validate(&not, Purpose::ClientAuth, &policy), Ok(()));
         }
     }
 
     #[test]
     fn empty_names_and_a_path_of_one_are_refused() {
-        let nobody = || test_certificates::seq::<Vec<u8>>(&[]);
+        let empty_name = || test_certificates::seq::<Vec<u8>>(&[]);
         let policy = TrustPolicy::default();
-        let verdict = leaf(&Spec::device(cn("d"), nobody()), Purpose::ClientAuth, &policy);
-        assert_eq!(verdict, Err(Code::CertificateMalformed));
-        let anchor = read(&Spec::authority(nobody(), cn("Root")));
-        let verdict = as_anchor(&anchor, Purpose::ClientAuth, Timestamp(NOW), &policy);
-        assert_eq!(verdict.map_err(|r| r.code), Err(Code::AuthorityNotCa));
+        let result = validate(&Spec::device(cn("d"), empty_name()), Purpose::ClientAuth, &policy);
+        assert_eq!(result, Err(Code::CertificateMalformed));
+        let anchor = read(&Spec::authority(empty_name(), cn("Root")));
+        let result = check_anchor(&anchor, Purpose::ClientAuth, Timestamp(NOW), &policy);
+        assert_eq!(result.map_err(|r| r.code), Err(Code::AuthorityNotCa));
         let alone = [read(&Spec::authority(cn("Root"), cn("Root")))];
-        let verdict = path(&alone, Purpose::ClientAuth, Timestamp(NOW), &policy, &mut 10);
-        assert_eq!(verdict.map_err(|r| r.code), Err(Code::ChainUntrusted));
+        let result = check_path(&alone, Purpose::ClientAuth, Timestamp(NOW), &policy, &mut 10);
+        assert_eq!(result.map_err(|r| r.code), Err(Code::ChainUntrusted));
     }
 }

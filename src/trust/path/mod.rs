@@ -1,22 +1,25 @@
 //! Certification paths: the complete validation of RFC 5280 section 6.1, and the search for a path
 //! that passes it.
 //!
-//! # Rooms
-//! [`search`] grows a path from the certificate upwards and knows the bounds; [`checks`] judges a whole
-//! path from the anchor downwards, with [`constraints`] (on [`names`]), [`policy`] (certificate policies) and
-//! [`signature`] for the parts that have state or cost of their own; [`webpki`](mod@webpki) asks rustls-webpki
-//! for its opinion; [`index`](crate::trust::index) finds the configurations and authorities that can matter.
+//! # Modules
+//! - `search` extends a path from the certificate towards an anchor, within bounds.
+//! - `checks` validates a whole path from the anchor down.
+//! - `constraints` and `names` implement name constraints.
+//! - `policy` implements certificate policies.
+//! - [`signature`] verifies signatures and remembers successful verifications.
+//! - [`webpki`](mod@webpki) validates the path a second time with rustls-webpki.
 //!
-//! # Why two judges
-//! What rustls-webpki cannot do (names beyond bytes, policies, keyUsage, anchors, e-mail, URI and
-//! directory constraints, self-issued certificates) is too much to bolt on, so the validator here is
-//! whole and decides.  Two independent readers of one certificate rarely err alike, though: wherever
-//! a path uses nothing but what webpki supports, webpki must agree, or the path is refused.
+//! # Design notes
+//! rustls-webpki lacks too much to be extended: names that are not compared as bytes, policies,
+//! keyUsage, checks of anchors, constraints on e-mail addresses, URIs and directory names, and
+//! self-issued certificates.  The validator in this module is therefore complete, and it decides.
+//! Two independent parsers of one certificate rarely have the same bug, though.  If a path uses
+//! only features that webpki supports, webpki must accept it too, or the path is refused.
 
-pub mod checks;
-pub mod constraints;
-pub mod names;
-pub mod policy;
-pub mod search;
+pub(crate) mod checks;
+pub(crate) mod constraints;
+pub(crate) mod names;
+pub(crate) mod policy;
+pub(crate) mod search;
 pub mod signature;
 pub mod webpki;

@@ -1,27 +1,24 @@
-//! The names of a certificate as name constraints see them (RFC 5280 sections 4.2.1.6, 4.2.1.10, 7).
+//! Names of a certificate, prepared for name constraints (RFC 5280 sections 4.2.1.6, 4.2.1.10 and
+//! 7).
 
 use crate::x509::certificate::{Certificate, GeneralName, oid};
 use crate::x509::name::{self, Name};
 
-/// The forms of GeneralName that constraints tell apart.
+/// Form of a GeneralName, as constraints distinguish them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum NameForm {
     /// directoryName, or the subject.
     Directory,
-    /// dNSName.
     Dns,
     /// rfc822Name, or an emailAddress of the subject.
     Email,
-    /// uniformResourceIdentifier.
     Uri,
-    /// iPAddress.
     Ip,
-    /// By tag number: a name of one of these forms is refused when its form is constrained.
+    /// Another form, by tag number.  Such a name is refused if its form is constrained.
     Other(u8),
 }
 
-impl Form {
-    /// The form of `name`.
+impl NameForm {
     pub fn of(name: &GeneralName) -> Self {
         match name {
             GeneralName::Directory(_) => Self::Directory,
@@ -35,40 +32,39 @@ impl Form {
     }
 }
 
-/// A name of a certificate, ready to compare, or why it is not.  Hosts are in lower case.
-pub enum Presented<'a> {
+/// Name of a certificate, parsed for comparison.  Hosts are in lower case.
+pub enum PresentedName<'a> {
     /// directoryName, or the subject.
-    Directory(Result<&'a Name, Malformed>),
-    /// The host of a dNSName; its first label may be `*`.
-    Dns(Result<String, Malformed>),
+    Directory(Result<&'a Name, MalformedName>),
+    /// Host of a dNSName.  The first label may be `*`.
+    Dns(Result<String, MalformedName>),
     /// Local part and host of an rfc822Name, or of an emailAddress in the subject.
-    Email(Result<(String, String), Malformed>),
-    /// The host of a uniformResourceIdentifier.
-    Uri(Result<String, Malformed>),
-    /// The 4 or 16 octets of an iPAddress.
-    Ip(Result<&'a [u8], Malformed>),
-    /// A form that nobody can compare, by tag number.
+    Email(Result<(String, String), MalformedName>),
+    /// Host of a uniformResourceIdentifier.
+    Uri(Result<String, MalformedName>),
+    /// The 4 or 16 bytes of an iPAddress.
+    Ip(Result<&'a [u8], MalformedName>),
+    /// Name of a form that cannot be compared, by tag number.
     Other(u8),
 }
 
-/// A name of a constrained form that does not have the form's syntax.
+/// Error of a name that does not have the syntax of its form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Malformed;
+pub struct MalformedName;
 
-impl Presented<'_> {
-    /// Its form.
-    pub fn form(&self) -> Form {
+impl PresentedName<'_> {
+    pub fn form(&self) -> NameForm {
         match self {
-            Self::Directory(_) => Form::Directory,
-            Self::Dns(_) => Form::Dns,
-            Self::Email(_) => Form::Email,
-            Self::Uri(_) => Form::Uri,
-            Self::Ip(_) => Form::Ip,
-            Self::Other(number) => Form::Other(*number),
+            Self::Directory(_) => NameForm::Directory,
+            Self::Dns(_) => NameForm::Dns,
+            Self::Email(_) => NameForm::Email,
+            Self::Uri(_) => NameForm::Uri,
+            Self::Ip(_) => NameForm::Ip,
+            Self::Other(number) => NameForm::Other(*number),
         }
     }
 
-    /// The name in a sentence.
+    /// Describes the name as a noun phrase for messages.
     pub fn describe(&self) -> String {
         match self {
             Self::Directory(Ok(name)) => format!("the name `{name}`"),
@@ -86,10 +82,12 @@ impl Presented<'_> {
     }
 }
 
-/// All that constraints are applied to: the subject, the alternative names, and e-mail addresses in
-/// the subject.  RFC 5280 asks for those only where there is no subjectAltName; they are always
-/// checked here, since a configuration may take the device's identity from the subject.
-pub fn names_of(certificate: &Certificate) -> Vec<Presented<'_>> {
+/// Returns the names that constraints apply to: the subject, the alternative names, and e-mail
+/// addresses in the subject.
+///
+/// RFC 5280 requires the e-mail addresses only if there is no subjectAltName.  They are always
+/// included here, because a configuration may take the subject ID from the subject.
+pub fn constrained_names(certificate: &Certificate) -> Vec<PresentedName<'_>> {
     let mut names = Vec::new();
     if !certificate.subject.is_empty() {
         names.push(directory(&certificate.subject));
@@ -97,7 +95,7 @@ pub fn names_of(certificate: &Certificate) -> Vec<Presented<'_>> {
     for attribute in certificate.subject.rdns().iter().flatten() {
         if attribute.oid == oid::EMAIL_ADDRESS {
             let address = name::text(attribute.value).unwrap_or_default();
-            names.push(Presented::Email(mailbox(&address)));
+            names.push(PresentedName::Email(mailbox(&address)));
         }
     }
     for name in certificate.subject_alt_name.iter().flatten() {
@@ -106,39 +104,40 @@ pub fn names_of(certificate: &Certificate) -> Vec<Presented<'_>> {
             GeneralName::Dns(text) => {
                 let text = ascii(text);
                 let host = is_host(&text, true).then(|| text.to_ascii_lowercase());
-                Presented::Dns(host.ok_or(Malformed))
+                PresentedName::Dns(host.ok_or(MalformedName))
             }
-            GeneralName::Email(text) => Presented::Email(mailbox(&ascii(text))),
-            GeneralName::Uri(text) => Presented::Uri(uri_host(&ascii(text)).ok_or(Malformed)),
-            GeneralName::Ip(bytes) => Presented::Ip(match bytes.len() {
+            GeneralName::Email(text) => PresentedName::Email(mailbox(&ascii(text))),
+            GeneralName::Uri(text) => PresentedName::Uri(uri_host(&ascii(text)).ok_or(MalformedName)),
+            GeneralName::Ip(bytes) => PresentedName::Ip(match bytes.len() {
                 4 | 16 => Ok(bytes),
-                _ => Err(Malformed),
+                _ => Err(MalformedName),
             }),
-            GeneralName::Other(_) => Presented::Other(0),
-            GeneralName::Unsupported(number, _) => Presented::Other(*number),
+            GeneralName::Other(_) => PresentedName::Other(0),
+            GeneralName::Unsupported(number, _) => PresentedName::Other(*number),
         });
     }
     names
 }
 
-/// Illegible strings are equal only as bytes, which would let them out of an excluded subtree.
-fn directory(name: &Name) -> Presented<'_> {
-    Presented::Directory(if name.is_legible() { Ok(name) } else { Err(Malformed) })
+/// Rejects strings that are not validly encoded.  They are equal only as bytes, so they would not
+/// match an excluded subtree.
+fn directory(name: &Name) -> PresentedName<'_> {
+    PresentedName::Directory(if name.is_legible() { Ok(name) } else { Err(MalformedName) })
 }
 
-/// IA5String octets, which were checked to be ASCII, as text.
+/// Converts the bytes of an IA5String, which are ASCII, to text.
 pub fn ascii(bytes: &[u8]) -> String {
     bytes.iter().map(|&b| char::from(b)).collect()
 }
 
-/// True when `host` is `base`, or has labels left of it.  Both in lower case.
+/// Returns true if `host` is `base` or a subdomain of it.  Both must be in lower case.
 pub fn is_below(host: &str, base: &str) -> bool {
     base.is_empty()
         || host.strip_suffix(base).is_some_and(|labels| labels.is_empty() || labels.ends_with('.'))
 }
 
-/// A domain name in preferred syntax (RFC 1034 section 3.5), underscores allowed as found in
-/// practice; with `wildcard`, its first label may be `*`.
+/// Returns true for a domain name in preferred syntax (RFC 1034 section 3.5).  Underscores are
+/// allowed, because they occur in practice.  With `wildcard`, the first label may be `*`.
 pub fn is_host(text: &str, wildcard: bool) -> bool {
     let name = match text.strip_prefix("*.") {
         Some(rest) if wildcard => rest,
@@ -153,8 +152,8 @@ pub fn is_host(text: &str, wildcard: bool) -> bool {
         })
 }
 
-/// An unquoted local part: dot-separated atoms (RFC 5321 section 4.1.2).  Quoted ones have many
-/// spellings of one mailbox, so that they cannot be compared as bytes.
+/// Returns true for an unquoted local part: dot-separated atoms (RFC 5321 section 4.1.2).  A quoted
+/// local part can spell one mailbox in many ways, so it cannot be compared as bytes.
 pub fn is_local_part(text: &str) -> bool {
     text.split('.').all(|atom| {
         !atom.is_empty()
@@ -164,24 +163,24 @@ pub fn is_local_part(text: &str) -> bool {
     })
 }
 
-/// Local part and host of an address.
-pub fn mailbox(address: &str) -> Result<(String, String), Malformed> {
+/// Splits an e-mail address into local part and lower-case host.
+pub fn mailbox(address: &str) -> Result<(String, String), MalformedName> {
     match address.split_once('@') {
         Some((local, host)) if is_local_part(local) && is_host(host, false) => {
             Ok((local.to_owned(), host.to_ascii_lowercase()))
         }
-        _ => Err(Malformed),
+        _ => Err(MalformedName),
     }
 }
 
-/// The host of a URI, where it has an authority with a domain name as RFC 5280 section 4.2.1.10
-/// demands; an address is none.
+/// Returns the host of a URI in lower case.  RFC 5280 section 4.2.1.10 requires an authority with a
+/// domain name.  The result is `None` for an IP address.
 pub fn uri_host(uri: &str) -> Option<String> {
     let (scheme, rest) = uri.split_once(':')?;
     let scheme_is_valid = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
     let authority = rest.strip_prefix("//")?.split(['/', '?', '#']).next()?;
-    // What RFC 3986 does not allow here is read as another host by some parser or other.
+    // Parsers disagree on the host if the authority has characters that RFC 3986 does not allow.
     let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:@[]".contains(&b);
     if !authority.bytes().all(is_allowed) || authority.matches('@').count() > 1 {
         return None;

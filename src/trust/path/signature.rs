@@ -1,4 +1,4 @@
-//! Whether one key signed one certificate.
+//! Verification of certificate signatures, with a memo of successful ones.
 
 use quick_cache::sync::Cache;
 use rustls_pki_types::AlgorithmIdentifier;
@@ -8,47 +8,48 @@ use crate::x509::certificate::{Certificate, Fingerprint};
 use crate::x509::der::{self, Reader, tag};
 use crate::x509::name::oid::dotted;
 
-/// Bits of an RSA modulus that are accepted.  The signature library verifies with no other size.
-pub const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+/// Accepted sizes of an RSA modulus in bits.  The signature library supports no other sizes.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// The algorithm identifier contents of RSA keys: rsaEncryption with NULL parameters.
+/// AlgorithmIdentifier contents of RSA keys: rsaEncryption with NULL parameters.
 const RSA_ENCRYPTION: &[u8] = &[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0];
 
-/// Pairs of (key, certificate) whose signature was verified.
+/// Bounded cache of (key, certificate) pairs whose signature was verified.
 ///
-/// Whether a key signed a certificate is a function of their bytes alone, so an entry is true for ever
-/// and one memo serves every generation of a snapshot.  Only successes are kept: a peer can make up
-/// any number of failures, but to fill this it needs the signatures of our authorities.
+/// The result depends only on the bytes of the key and the certificate.  An entry is therefore
+/// valid forever, and one memo serves every generation of a snapshot.  Only successes are stored,
+/// because failures are cheaper to produce.  The capacity bounds the memory that chains of a peer
+/// can occupy.
 #[derive(Debug)]
 pub struct SignatureMemo {
     verified: Cache<(Fingerprint, Fingerprint), ()>,
 }
 
 impl SignatureMemo {
-    /// Pairs that are kept by default, of about 100 bytes each.
-    pub const DEFAULT_CAPACITY: usize = 100_000;
+    /// Default number of pairs, of about 100 bytes each.
+    pub(crate) const DEFAULT_CAPACITY: usize = 100_000;
 
-    /// A memo that keeps at most `capacity` pairs; 0 keeps none.
+    /// Creates a memo of at most `capacity` pairs.  With 0, nothing is stored.
     pub fn new(capacity: usize) -> Self {
         Self { verified: Cache::new(capacity) }
     }
 
-    /// Pairs in the memo.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.verified.len()
     }
 
-    /// True when nothing is remembered.
-    pub fn is_empty(&self) -> bool {
-        self.verified.is_empty()
-    }
-
-    /// Verifies `certificate`'s signature with `issuer`'s key, unless that was done before.
+    /// Verifies the signature of `certificate` with the key of `issuer`, unless the memo has the
+    /// pair.
     ///
     /// # Errors
-    /// `signature_algorithm` for an algorithm or key that is not accepted, `signature_invalid`
-    /// otherwise.
-    pub fn verify(&self, certificate: &Certificate, issuer: &Certificate) -> Result<(), Refusal> {
+    /// Returns `signature_algorithm` if the algorithm or key is not accepted, and
+    /// `signature_invalid` if the signature does not verify.
+    pub(crate) fn verify(
+        &self,
+        certificate: &Certificate,
+        issuer: &Certificate,
+    ) -> Result<(), Refusal> {
         let pair = (issuer.key, certificate.fingerprint);
         if self.verified.get(&pair).is_none() {
             verify(certificate, issuer)?;
@@ -64,9 +65,9 @@ impl Default for SignatureMemo {
     }
 }
 
-/// Verifies `certificate`'s signature with `issuer`'s key.
-pub fn verify(certificate: &Certificate, issuer: &Certificate) -> Result<(), Refusal> {
-    key_is_accepted(issuer)?;
+/// Verifies the signature of `certificate` with the key of `issuer`.
+fn verify(certificate: &Certificate, issuer: &Certificate) -> Result<(), Refusal> {
+    check_key(issuer)?;
     let mut known = false;
     for algorithm in webpki::ALL_VERIFICATION_ALGS {
         if algorithm.signature_alg_id() != identifier(&certificate.signature_algorithm) {
@@ -99,8 +100,8 @@ pub fn verify(certificate: &Certificate, issuer: &Certificate) -> Result<(), Ref
     ))
 }
 
-/// Refuses keys that no accepted signature can be made with.
-pub fn key_is_accepted(certificate: &Certificate) -> Result<(), Refusal> {
+/// Refuses keys of a type or size for which no signature algorithm is accepted.
+pub(crate) fn check_key(certificate: &Certificate) -> Result<(), Refusal> {
     let refuse = |what: String| {
         let detail = format!("the key of `{}` is {what}", certificate.subject);
         Err(Refusal::new(Code::SignatureAlgorithm, detail))
@@ -113,7 +114,7 @@ pub fn key_is_accepted(certificate: &Certificate) -> Result<(), Refusal> {
                 RSA_BITS.start(),
                 RSA_BITS.end()
             )),
-            None => refuse("no RSA key".into()),
+            None => refuse("not a valid RSA key".into()),
         };
     }
     let key = identifier(&certificate.key_algorithm);
@@ -127,7 +128,7 @@ fn identifier(contents: &[u8]) -> AlgorithmIdentifierBytes<'_> {
     AlgorithmIdentifierBytes(contents)
 }
 
-/// Compares with the library's identifiers, which own static bytes.
+/// AlgorithmIdentifier contents that can be compared with the identifiers of the signature library.
 struct AlgorithmIdentifierBytes<'a>(&'a [u8]);
 
 impl PartialEq<AlgorithmIdentifierBytes<'_>> for AlgorithmIdentifier {
@@ -136,7 +137,7 @@ impl PartialEq<AlgorithmIdentifierBytes<'_>> for AlgorithmIdentifier {
     }
 }
 
-/// Bits of the modulus of an RSAPublicKey.
+/// Returns the size of the modulus of an RSAPublicKey in bits.
 fn rsa_bits(key: &[u8]) -> Option<usize> {
     let mut parts = der::single(key, tag::SEQUENCE).ok()?.reader();
     let modulus = parts.expect(tag::INTEGER).and_then(der::integer).ok()?;
@@ -145,7 +146,7 @@ fn rsa_bits(key: &[u8]) -> Option<usize> {
     Some(digits.len() * 8 - top.leading_zeros() as usize)
 }
 
-/// The OID of an AlgorithmIdentifier's contents, dotted.
+/// Formats the OID of AlgorithmIdentifier contents for messages.
 fn algorithm_name(contents: &[u8]) -> String {
     match Reader::new(contents).expect(tag::OID) {
         Ok(oid) => format!("algorithm {}", dotted(oid.value)),
@@ -165,26 +166,26 @@ mod tests {
     }
 
     #[test]
-    fn only_success_is_remembered() {
+    fn stores_only_successful_verifications() {
         let memo = SignatureMemo::default();
         let issuer = certificate(&Spec::authority(cn("R"), cn("R")), 0, 0);
         let stranger = certificate(&Spec::authority(cn("R"), cn("R")), 1, 1);
         let leaf = certificate(&Spec::device(cn("d"), cn("R")), 2, 0);
         let code = |result: Result<(), Refusal>| result.map_err(|refusal| refusal.code);
         assert_eq!(code(memo.verify(&leaf, &stranger)), Err(Code::SignatureInvalid));
-        assert!(memo.is_empty());
+        assert_eq!(memo.len(), 0);
         assert_eq!(code(memo.verify(&leaf, &issuer)), Ok(()));
         assert_eq!(memo.len(), 1);
-        // What is remembered of one key says nothing of another.
+        // An entry for one key does not apply to another.
         assert_eq!(code(memo.verify(&leaf, &stranger)), Err(Code::SignatureInvalid));
         assert_eq!(code(memo.verify(&leaf, &issuer)), Ok(()));
-        let forgetful = SignatureMemo::new(0);
-        assert_eq!(code(forgetful.verify(&leaf, &issuer)), Ok(()));
-        assert!(forgetful.is_empty());
+        let disabled = SignatureMemo::new(0);
+        assert_eq!(code(disabled.verify(&leaf, &issuer)), Ok(()));
+        assert_eq!(disabled.len(), 0);
     }
 
     #[test]
-    fn an_algorithm_that_is_not_accepted_is_named() {
+    fn a_refusal_names_the_algorithm() {
         let issuer = certificate(&Spec::authority(cn("R"), cn("R")), 0, 0);
         let mut spec = Spec::device(cn("d"), cn("R"));
         spec.algorithm = test_certificates::ECDSA_SHA1.to_vec();
@@ -194,10 +195,10 @@ mod tests {
     }
 
     #[test]
-    fn rsa_keys_are_measured() {
-        let key = |octets: &[u8]| {
+    fn refuses_rsa_keys_of_other_sizes() {
+        let key = |modulus: &[u8]| {
             test_certificates::seq(&[
-                test_certificates::tlv(2, octets),
+                test_certificates::tlv(2, modulus),
                 test_certificates::uint(65537),
             ])
         };
@@ -209,13 +210,13 @@ mod tests {
         let mut weak = certificate(&Spec::authority(cn("R"), cn("R")), 0, 0);
         weak.key_algorithm = RSA_ENCRYPTION.into();
         weak.public_key = key(&[0x7f; 128]).into();
-        let refusal = key_is_accepted(&weak).expect_err("1023 bits");
+        let refusal = check_key(&weak).expect_err("1023 bits");
         assert!(refusal.detail.contains("RSA of 1023 bits; 2048 to 8192"), "{refusal}");
     }
 
     proptest! {
         #[test]
-        fn no_key_makes_it_panic(
+        fn does_not_panic_on_any_key(
             key in prop::collection::vec(any::<u8>(), 0..40),
             algorithm in prop::collection::vec(any::<u8>(), 0..20),
         ) {

@@ -1,6 +1,6 @@
-//! The second judge: rustls-webpki on one path that the first found good.
+//! Second validation of an accepted path with rustls-webpki.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::{
@@ -13,10 +13,10 @@ use crate::trust::refusal::{Code, Refusal};
 use crate::x509::certificate::{Certificate, Extension, oid};
 use crate::x509::time::Timestamp;
 
-/// Intermediate certificates that webpki follows.
+/// Largest number of intermediate certificates that webpki supports.
 const MAX_INTERMEDIATES: usize = 6;
 
-/// Critical extensions that webpki processes.
+/// Critical extensions that webpki supports.
 const CRITICAL_SUPPORTED: &[&[u8]] = &[
     oid::BASIC_CONSTRAINTS,
     oid::KEY_USAGE,
@@ -26,17 +26,20 @@ const CRITICAL_SUPPORTED: &[&[u8]] = &[
     oid::CRL_DISTRIBUTION_POINTS,
 ];
 
-/// Refuses a path, leaf first and anchor last, that webpki refuses although it uses nothing that
-/// webpki lacks.  Signatures and key purposes were verified; neither is asked for again.
+/// Refuses a path, leaf first and anchor last, that webpki rejects although it uses only features
+/// that webpki supports.  Signatures and key purposes are already verified and not checked again.
 pub fn check_with_webpki(path: &[Arc<Certificate>], now: Timestamp) -> Result<(), Refusal> {
     let [leaf, intermediates @ .., anchor] = path else { return Ok(()) };
-    if !is_plain(path) {
+    if !is_supported_path(path) {
         return Ok(());
     }
     let disagrees = |error: webpki::Error| {
         Refusal::new(
             Code::ChainUntrusted,
-            format!("the second judge refuses the path of `{}`: {error:?}", leaf.subject),
+            format!(
+                "rustls-webpki rejects the path of `{}`, which the validator accepts: {error:?}",
+                leaf.subject
+            ),
         )
     };
     let der: Vec<CertificateDer<'_>> =
@@ -45,9 +48,11 @@ pub fn check_with_webpki(path: &[Arc<Certificate>], now: Timestamp) -> Result<()
     let anchors = [webpki::anchor_from_trusted_cert(&anchor).map_err(disagrees)?];
     let leaf_der = CertificateDer::from(leaf.der());
     let seconds = u64::try_from(now.0).unwrap_or(0);
+    let verified: Vec<AlreadyVerified> =
+        webpki::ALL_VERIFICATION_ALGS.iter().map(|a| AlreadyVerified(*a)).collect();
     let algorithms: Vec<&dyn SignatureVerificationAlgorithm> =
-        VERIFIED_BEFORE.iter().map(|a| a as &dyn SignatureVerificationAlgorithm).collect();
-    let judged = EndEntityCert::try_from(&leaf_der).and_then(|leaf| {
+        verified.iter().map(|a| a as &dyn SignatureVerificationAlgorithm).collect();
+    let result = EndEntityCert::try_from(&leaf_der).and_then(|leaf| {
         leaf.verify_for_usage(
             &algorithms,
             &anchors,
@@ -59,23 +64,26 @@ pub fn check_with_webpki(path: &[Arc<Certificate>], now: Timestamp) -> Result<()
         )
         .map(|_| ())
     });
-    match judged {
-        // Its bound, which counts otherwise than ours, is no opinion on the path.
+    match result {
+        // webpki counts comparisons differently.  Its limit does not mean that the path is invalid.
         Ok(()) | Err(webpki::Error::MaximumNameConstraintComparisonsExceeded) => Ok(()),
         Err(error) => Err(disagrees(error)),
     }
 }
 
-/// True for a path that webpki supports whole: names equal as bytes, v3 without unique identifiers, no
-/// time before 1970, few enough, no self-issued authority (webpki counts them in path lengths),
-/// constraints on DNS names and IP addresses only, and no critical extension that it refuses to read.
-fn is_plain(path: &[Arc<Certificate>]) -> bool {
+/// Returns true if webpki supports every feature that the path uses.
+///
+/// Names must be equal as bytes, and certificates v3 without unique identifiers or times before
+/// 1970.  The path must be short enough, without self-issued authorities, which webpki counts in
+/// path lengths.  Only DNS names and IP addresses may be constrained, and critical extensions must
+/// be supported.
+fn is_supported_path(path: &[Arc<Certificate>]) -> bool {
     let [leaf, authorities @ .., _] = path else { return false };
     let chains = path.windows(2).all(|pair| pair[0].issuer.der() == pair[1].subject.der());
     chains
         && authorities.len() <= MAX_INTERMEDIATES
         && authorities.iter().all(|authority| !authority.is_self_issued())
-        // webpki takes no authority for a client; RFC 5280 does not forbid it.
+        // webpki rejects an authority as end entity.  RFC 5280 does not forbid it.
         && !leaf.basic_constraints.is_some_and(|constraints| constraints.ca)
         && path.iter().all(|certificate| is_supported(certificate))
 }
@@ -98,7 +106,8 @@ fn is_supported(certificate: &Certificate) -> bool {
         && certificate.extensions.iter().all(supported)
 }
 
-/// Accepts every key purpose: they were checked, with anyExtendedKeyUsage, which webpki does not know.
+/// Validator that accepts every key purpose.  `checks` verified them, including
+/// anyExtendedKeyUsage, which webpki does not support.
 struct AnyPurpose;
 
 impl ExtendedKeyUsageValidator for AnyPurpose {
@@ -107,14 +116,11 @@ impl ExtendedKeyUsageValidator for AnyPurpose {
     }
 }
 
-/// An algorithm whose signatures on this path were verified just before, by the same library.
+/// Algorithm that accepts every signature.  The search verified the signatures of this path before.
 #[derive(Debug)]
-struct VerifiedBefore(&'static dyn SignatureVerificationAlgorithm);
+struct AlreadyVerified(&'static dyn SignatureVerificationAlgorithm);
 
-static VERIFIED_BEFORE: LazyLock<Vec<VerifiedBefore>> =
-    LazyLock::new(|| webpki::ALL_VERIFICATION_ALGS.iter().map(|a| VerifiedBefore(*a)).collect());
-
-impl SignatureVerificationAlgorithm for VerifiedBefore {
+impl SignatureVerificationAlgorithm for AlreadyVerified {
     fn verify_signature(&self, _: &[u8], _: &[u8], _: &[u8]) -> Result<(), InvalidSignature> {
         Ok(())
     }
@@ -133,7 +139,7 @@ mod tests {
     use super::*;
     use crate::x509::test_certificates::{self, Key, NOW, Spec, cn};
 
-    /// Leaf, intermediate and root with these changes, signed in order.
+    /// Makes a path of leaf, intermediate and root, after `change`.
     fn path(change: impl FnOnce(&mut [Spec; 3])) -> Vec<Arc<Certificate>> {
         let mut specs = [
             Spec::device(cn("d"), cn("A")),
@@ -148,9 +154,9 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_of_webpki_is_a_refusal() {
+    fn refuses_a_path_that_webpki_rejects() {
         assert_eq!(check_with_webpki(&path(|_| {}), Timestamp(NOW)), Ok(()));
-        // Each of these the first judge refuses too; here it is not asked.
+        // The validator refuses each of these as well, but it is not called here.
         for broken in [
             path(|[leaf, ..]| leaf.not_after = "260531235959Z".into()),
             path(|[_, authority, _]| {
@@ -167,14 +173,14 @@ mod tests {
         ] {
             let refusal = check_with_webpki(&broken, Timestamp(NOW)).expect_err("webpki refuses");
             assert_eq!(refusal.code, Code::ChainUntrusted);
-            assert!(refusal.detail.contains("the second judge"), "{refusal}");
+            assert!(refusal.detail.contains("rustls-webpki rejects"), "{refusal}");
         }
     }
 
     #[test]
-    fn what_webpki_lacks_is_not_asked_of_it() {
+    fn skips_paths_with_features_that_webpki_lacks() {
         let mail = || test_certificates::name_constraints(&[(1, b"a.example".to_vec())], &[]);
-        for beyond in [
+        for unsupported in [
             path(|[leaf, ..]| {
                 leaf.issuer = test_certificates::name(&[(test_certificates::CN, 0x13, "a")])
             }),
@@ -202,8 +208,8 @@ mod tests {
             }),
             path(|[leaf, ..]| leaf.not_before = "500101000000Z".into()),
         ] {
-            assert!(!is_plain(&beyond));
-            assert_eq!(check_with_webpki(&beyond, Timestamp(NOW)), Ok(()));
+            assert!(!is_supported_path(&unsupported));
+            assert_eq!(check_with_webpki(&unsupported, Timestamp(NOW)), Ok(()));
         }
     }
 }

@@ -323,7 +323,7 @@ impl Search<'_> {
         }
         let scope = list.scope.as_ref();
         let certificate = self.question.certificate;
-        let at = |point: &DistributionPoint| point.covered(certificate, &list.issuer, scope);
+        let at = |point: &DistributionPoint| point.covered_reasons(certificate, &list.issuer, scope);
         Ok(self.points()?.iter().map(at).fold(Reasons::NONE, Reasons::or))
     }
 

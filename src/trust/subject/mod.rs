@@ -1,10 +1,11 @@
-//! Who a certificate speaks for: the one value of the field that its configuration names.
+//! Subject IDs: the single value of the certificate field that a configuration names.
 //!
-//! # Why so strict
-//! The value becomes an identity, so two certificates must never be confused for want of a rule: it
-//! is found exactly once, has one spelling, and holds no character that prints as another text.
+//! # Design notes
+//! The value becomes an identity, so the rules are strict enough that two certificates are never
+//! confused.  A value must occur exactly once, has one canonical spelling, and contains no
+//! character that displays as different text.
 
-pub mod fields;
+mod fields;
 mod rules;
 
 use std::fmt;
@@ -18,29 +19,30 @@ use crate::x509::name::rfc4514::to_rfc4514;
 use crate::x509::name::{self, Name};
 
 pub use fields::SubjectField;
+pub use rules::MAX_CHARACTERS;
+pub(crate) use rules::check_printable;
 
-/// Characters in a subject ID.
-pub const MAX_CHARACTERS: usize = 512;
-
-/// The canonical value of a subject field.
+/// Canonical value of a subject field.
 ///
-/// Two IDs are equal when field and value are; for a distinguished name that is the comparison of
-/// typed attributes of RFC 5280 section 7.1, in which letter case and string type do not count.  The
-/// text of a name keeps the letter case it was written in.
+/// Two IDs are equal if field and value are equal.  Distinguished names are compared by typed
+/// attributes (RFC 5280 section 7.1), where letter case and string type do not count.  The text of
+/// a name keeps its original letter case.
 #[derive(Clone)]
 pub struct SubjectId {
     field: SubjectField,
     text: String,
-    /// What a distinguished name is compared by; other fields are compared by their text.
+    /// Canonical form that a distinguished name is compared by.  Other fields are compared by
+    /// `text`.
     name: Option<Box<[u8]>>,
 }
 
 impl SubjectId {
-    /// The subject ID of an end-entity certificate.
+    /// Returns the subject ID of an end-entity certificate.
     ///
     /// # Errors
-    /// `subject_missing` without a value of the kind, `subject_ambiguous` with several (equal ones
-    /// too), `subject_invalid` with one that breaks the rules of its kind.
+    /// Returns `subject_missing` without a value for the field, `subject_ambiguous` with several
+    /// values, even equal ones, and `subject_invalid` with a value that breaks the rules of the
+    /// field.
     pub fn of(certificate: &Certificate, field: SubjectField) -> Result<Self, Refusal> {
         if field == SubjectField::SubjectDn {
             if certificate.subject.is_empty() {
@@ -67,25 +69,25 @@ impl SubjectId {
             return Err(Refusal::new(
                 Code::SubjectAmbiguous,
                 format!(
-                    "subjectAltName has {} of {}; exactly 1 identifies",
+                    "subjectAltName has {} of {}; exactly 1 is required",
                     others + 1,
                     field.general_name()
                 ),
             ));
         }
         let text = match (field, std::str::from_utf8(value)) {
-            (SubjectField::SanIp, _) => rules::ip_from_octets(value),
+            (SubjectField::SanIp, _) => rules::ip_from_bytes(value),
             (_, Ok(text)) => canonical(field, text),
             (_, Err(_)) => Err("is not text".to_owned()),
         };
         text.map(|text| Self { field, text, name: None }).map_err(|why| invalid(field, &why))
     }
 
-    /// Reads a subject ID that a person or a client wrote; the result equals the ID of a certificate
-    /// with that value.  Distinguished names are RFC 4514 text (see [`from_rfc4514`]).
+    /// Parses the text of a subject ID.  The result equals the ID of a certificate with this value.
+    /// Distinguished names are RFC 4514 text.
     ///
     /// # Errors
-    /// `subject_invalid` where no certificate could have that ID.
+    /// Returns `subject_invalid` if no certificate can have this ID.
     pub fn parse(field: SubjectField, text: &str) -> Result<Self, Refusal> {
         let id = match field {
             SubjectField::SubjectDn => match from_rfc4514(text) {
@@ -101,40 +103,40 @@ impl SubjectId {
     fn of_name(name: &Name) -> Result<Self, String> {
         for attribute in name.rdns().iter().flatten() {
             if !is_plain_oid(attribute.oid) {
-                return Err("has an attribute type that is no object identifier".to_owned());
+                return Err("has an attribute type that is not a valid object identifier".to_owned());
             }
             if name::is_string(attribute.value.tag) {
                 let Some(text) = name::text(attribute.value) else {
                     return Err("has a string that is not validly encoded".to_owned());
                 };
-                rules::readable(&text)?;
+                check_printable(&text)?;
             }
         }
         let text = to_rfc4514(name);
-        rules::readable(&text)?;
+        check_printable(&text)?;
         Ok(Self { field: SubjectField::SubjectDn, text, name: Some(name.canonical().into()) })
     }
 
-    /// Which field the value comes from.
-    pub fn field(&self) -> SubjectField {
+    pub(crate) fn field(&self) -> SubjectField {
         self.field
     }
 
-    /// The canonical text.
+    /// Returns the canonical text.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// What equality goes by: bytes that are equal exactly when two IDs of one field are.
-    pub fn key(&self) -> &[u8] {
+    /// Returns the bytes that equality compares.  They are equal exactly if two IDs of one field
+    /// are.
+    pub(crate) fn key(&self) -> &[u8] {
         self.name.as_deref().unwrap_or(self.text.as_bytes())
     }
 }
 
-/// The canonical text of a value of any field but the distinguished name and the certificate's
-/// iPAddress, or the end of the sentence "the value …".
+/// Returns the canonical text of a value, for every field but distinguished names and the iPAddress
+/// of a certificate.  An error is the predicate of a sentence that starts with the field name.
 fn canonical(field: SubjectField, text: &str) -> Result<String, String> {
-    rules::readable(text)?;
+    check_printable(text)?;
     match field {
         SubjectField::SanDns => rules::dns(text),
         SubjectField::SanUri => rules::uri(text),
@@ -144,20 +146,12 @@ fn canonical(field: SubjectField, text: &str) -> Result<String, String> {
     }
 }
 
-/// Refuses a text that no subject ID can be, whatever its field: one with a character that prints as
-/// another text or as none, or of more than [`MAX_CHARACTERS`].
-///
-/// # Errors
-/// The end of the sentence "the value …".
-pub fn readable(text: &str) -> Result<(), String> {
-    rules::readable(text)
-}
-
-/// True for an absolute URI as RFC 3986 section 3 spells it, within [`MAX_CHARACTERS`].
-pub fn is_uri(text: &str) -> bool {
+/// Returns true if `text` is an absolute URI (RFC 3986 section 3) that is allowed as a subject ID.
+pub(crate) fn is_uri(text: &str) -> bool {
     canonical(SubjectField::SanUri, text).is_ok()
 }
 
+/// `why` is the predicate of a sentence that starts with the field name.
 fn invalid(field: SubjectField, why: &str) -> Refusal {
     Refusal::new(Code::SubjectInvalid, format!("the {} {why}", field.general_name()))
 }

@@ -6,10 +6,10 @@ use rcgen::{CertificateParams, CustomExtension, DnType, DnValue, KeyPair, SanTyp
 use super::*;
 use crate::x509::der::tag;
 
-/// One GeneralName: its tag number and contents.
+/// Tag number and contents of a GeneralName.
 type Raw<'a> = (u8, &'a [u8]);
 
-/// A certificate with these names in subjectAltName, whatever their contents.
+/// Makes a certificate with these names in subjectAltName.  The contents are not checked.
 fn with_names(names: &[Raw<'_>]) -> Certificate {
     let mut body = Vec::new();
     for (number, contents) in names {
@@ -58,7 +58,7 @@ fn parse(field: SubjectField, text: &str) -> Result<String, Code> {
 }
 
 #[test]
-fn each_field_reads_its_own_kind() {
+fn each_field_uses_names_of_its_kind() {
     let names: &[Raw<'_>] = &[
         (DNS, b"Dev1.Example.COM."),
         (URI, b"spiffe://acme/dev/1"),
@@ -72,9 +72,9 @@ fn each_field_reads_its_own_kind() {
     assert_eq!(of(names, SubjectField::SanEmail), ok("Dev.1@example.com"));
 }
 
-/// 8705-11: zero or several values are refused, never the first taken.
+/// 8705-11: zero or several values are refused.  The first of several is not used.
 #[test]
-fn exactly_one_value_identifies() {
+fn refuses_zero_or_several_values() {
     for field in SubjectField::ALL.into_iter().filter(|f| *f != SubjectField::SubjectDn) {
         assert_eq!(of(&[], field), Err(Code::SubjectMissing), "{field:?}");
     }
@@ -82,7 +82,7 @@ fn exactly_one_value_identifies() {
     assert_eq!(of(&[other, (URI, b"urn:a:b")], SubjectField::SanDns), Err(Code::SubjectMissing));
     assert_eq!(of(&[(DNS, b"a"), (DNS, b"b")], SubjectField::SanDns), Err(Code::SubjectAmbiguous));
     assert_eq!(of(&[(DNS, b"a"), (DNS, b"a")], SubjectField::SanDns), Err(Code::SubjectAmbiguous));
-    // A second value that would be refused is still a second value.
+    // An invalid second value counts as well.
     assert_eq!(of(&[(DNS, b"a"), (DNS, b"*")], SubjectField::SanDns), Err(Code::SubjectAmbiguous));
     // Names of other kinds do not count.
     let mixed = [other, (DNS, b"a"), (URI, b"urn:a:b"), (8, &[42])];
@@ -99,7 +99,7 @@ fn an_empty_subject_is_missing() {
     assert_eq!(parse(SubjectField::SubjectDn, ""), Err(Code::SubjectInvalid));
 }
 
-/// NAME-2, NAME-3: A-labels in lower case, one final dot not significant, no wildcard.
+/// NAME-2, NAME-3: A-labels in lower case, no wildcard.  One final dot is not significant.
 #[test]
 fn dns_names_are_ldh_a_labels() {
     for (text, want) in [
@@ -145,7 +145,7 @@ fn dns_names_are_ldh_a_labels() {
 
 /// NAME-4: URIs compare exactly, SPIFFE and `urn:` among them.
 #[test]
-fn uris_are_absolute_and_stay_as_they_are() {
+fn uris_are_absolute_and_unchanged() {
     for text in [
         "spiffe://Trust.Example/Dev%2f1",
         "urn:uuid:F81D4FAE-7dec-11d0-a765-00a0c91e6bf6",
@@ -189,9 +189,9 @@ fn uris_are_absolute_and_stay_as_they_are() {
     assert_eq!(parse(SubjectField::SanUri, "urn:dev:\u{202e}x"), Err(Code::SubjectInvalid));
 }
 
-/// NAME-5, 8705-9: addresses are compared as octets and shown in one form.
+/// NAME-5, 8705-9: addresses are compared as bytes and shown in one form.
 #[test]
-fn addresses_are_4_or_16_octets() {
+fn addresses_have_4_or_16_bytes() {
     let v6 = |text: &str| text.parse::<core::net::Ipv6Addr>().expect("an address").octets();
     let long = v6("2001:0db8:0:0:0:0:0:1");
     assert_eq!(of(&[(IP, &long)], SubjectField::SanIp).as_deref(), Ok("2001:db8::1"));
@@ -202,8 +202,8 @@ fn addresses_are_4_or_16_octets() {
         SubjectId::of(&with_names(&[(IP, &mapped)]), SubjectField::SanIp),
         SubjectId::parse(SubjectField::SanIp, "10.0.0.1")
     );
-    for octets in [&[][..], &[10], &[10, 0, 0], &[0; 5], &[0; 8], &[0; 15], &[0; 17], &[0; 32]] {
-        assert_eq!(of(&[(IP, octets)], SubjectField::SanIp), Err(Code::SubjectInvalid));
+    for bytes in [&[][..], &[10], &[10, 0, 0], &[0; 5], &[0; 8], &[0; 15], &[0; 17], &[0; 32]] {
+        assert_eq!(of(&[(IP, bytes)], SubjectField::SanIp), Err(Code::SubjectInvalid));
     }
     for text in ["10.0.0", "10.0.0.01", "10.0.0.1/32", "fe80::1%eth0", "[::1]", " 10.0.0.1", "ten"]
     {
@@ -212,7 +212,7 @@ fn addresses_are_4_or_16_octets() {
 }
 
 #[test]
-fn mailboxes_keep_their_local_part() {
+fn mailboxes_keep_the_local_part() {
     assert_eq!(
         parse(SubjectField::SanEmail, "A.b+c@EXAMPLE.com").as_deref(),
         Ok("A.b+c@example.com")
@@ -287,9 +287,9 @@ fn a_subject_name_is_rfc_4514_text_compared_as_a_name() {
     }
 }
 
-/// DN-6: nothing that prints as another text, and no string that is not validly encoded.
+/// DN-6: misleading characters and strings that are not validly encoded are refused.
 #[test]
-fn a_subject_name_is_readable() {
+fn refuses_subject_names_that_are_not_printable() {
     for cn in ["a\0b", "a\nb", "a\u{202e}b", "a\u{2066}b", "\u{7f}", "\u{85}", "a\u{2028}b"] {
         let certificate = with_subject(DnValue::Utf8String(cn.to_owned()));
         let refusal = SubjectId::of(&certificate, SubjectField::SubjectDn).map_err(|r| r.code);
@@ -313,7 +313,7 @@ fn field() -> impl Strategy<Value = SubjectField> {
 
 proptest! {
     #[test]
-    fn reading_twice_changes_nothing(field in field(), text in "\\PC{0,40}", plausible in
+    fn parsing_is_idempotent(field in field(), text in "\\PC{0,40}", plausible in
         "(CN=[a-z,+\\\\ ]{1,8},O=x|[A-Z0-9.-]{1,20}|[a-z]{1,5}:[ -~]{1,20}|[0-9a-f:.]{2,20}|[ -~]{1,9}@[A-Z.]{1,9})")
     {
         for text in [text, plausible] {

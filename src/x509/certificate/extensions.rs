@@ -1,14 +1,79 @@
-//! Readers of extensions, for certificates and revocation lists.
+//! Certificate extensions: their types, and parsers shared with revocation lists.
 
-use crate::x509::certificate::{AuthorityKeyIdentifier, BasicConstraints, Extension, GeneralName};
 use crate::x509::der::{self, DerError, Element, Reader, tag};
 use crate::x509::name::Name;
 
-/// Extensions in a certificate or list; each is compared with all before it.
-pub const MAX_EXTENSIONS: usize = 100;
+/// Largest number of extensions in a certificate or list.  Each is compared with all before it.
+pub(super) const MAX_EXTENSIONS: usize = 100;
 
-/// Extensions ::= SEQUENCE SIZE (1..MAX) OF Extension; each OID once (RFC 5280 section 4.2).
-pub fn read_extensions(der: &[u8]) -> Result<Vec<Extension>, DerError> {
+/// keyUsage (RFC 5280 section 4.2.1.3).  Bit n is set for named bit n.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KeyUsage(pub(super) u16);
+
+impl KeyUsage {
+    /// Returns bit 0.
+    pub(crate) fn digital_signature(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// Returns bit 5.
+    pub(crate) fn key_cert_sign(self) -> bool {
+        self.0 & (1 << 5) != 0
+    }
+
+    /// Returns bit 6.
+    pub(crate) fn crl_sign(self) -> bool {
+        self.0 & (1 << 6) != 0
+    }
+}
+
+/// basicConstraints (RFC 5280 section 4.2.1.9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BasicConstraints {
+    pub ca: bool,
+    /// Largest number of intermediate certificates below, not counting self-issued ones.
+    pub path_len: Option<u32>,
+}
+
+/// GeneralName (RFC 5280 section 4.2.1.6).  Only its DER is checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GeneralName {
+    /// otherName: the whole encoding.
+    Other(Box<[u8]>),
+    /// rfc822Name, unchanged.
+    Email(Box<[u8]>),
+    /// dNSName, unchanged.
+    Dns(Box<[u8]>),
+    /// directoryName.
+    Directory(Name),
+    /// uniformResourceIdentifier, unchanged.
+    Uri(Box<[u8]>),
+    /// iPAddress: 4 or 16 bytes in a certificate, 8 or 32 in a constraint.
+    Ip(Box<[u8]>),
+    /// x400Address, ediPartyName or registeredID: the tag number and the whole encoding.
+    Unsupported(u8, Box<[u8]>),
+}
+
+/// authorityKeyIdentifier (RFC 5280 section 4.2.1.1).  The other two fields are parsed and not
+/// kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct AuthorityKeyIdentifier {
+    pub key_id: Option<Box<[u8]>>,
+}
+
+/// One extension, undecoded.
+#[derive(Debug, Clone)]
+pub(crate) struct Extension {
+    /// OBJECT IDENTIFIER contents.
+    pub oid: Box<[u8]>,
+    pub critical: bool,
+    /// DER inside extnValue.
+    pub value: Box<[u8]>,
+}
+
+/// Parses `Extensions ::= SEQUENCE SIZE (1..MAX) OF Extension`.  Each OID may occur once (RFC 5280
+/// section 4.2).
+pub(crate) fn read_extensions(der: &[u8]) -> Result<Vec<Extension>, DerError> {
     let mut list = der::single(der, tag::SEQUENCE)?.reader();
     let mut out: Vec<Extension> = Vec::new();
     while !list.is_empty() {
@@ -19,7 +84,7 @@ pub fn read_extensions(der: &[u8]) -> Result<Vec<Extension>, DerError> {
             Some(flag) => match der::boolean(flag)? {
                 true => true,
                 false => {
-                    return Err(DerError::Value("critical is FALSE, the DEFAULT, yet encoded"));
+                    return Err(DerError::Value("critical is FALSE; DER omits a DEFAULT value"));
                 }
             },
         };
@@ -42,7 +107,7 @@ pub fn read_extensions(der: &[u8]) -> Result<Vec<Extension>, DerError> {
 pub(super) fn read_basic_constraints(der: &[u8]) -> Result<BasicConstraints, DerError> {
     let mut r = der::single(der, tag::SEQUENCE)?.reader();
     let ca = match r.optional(tag::BOOLEAN)? {
-        // An encoded DEFAULT FALSE is not DER, but common; it says nothing dangerous.
+        // An encoded DEFAULT FALSE is not DER, but it is common and harmless.
         Some(flag) => der::boolean(flag)?,
         None => false,
     };
@@ -51,8 +116,8 @@ pub(super) fn read_basic_constraints(der: &[u8]) -> Result<BasicConstraints, Der
     Ok(BasicConstraints { ca, path_len })
 }
 
-/// SEQUENCE SIZE (1..MAX) OF OBJECT IDENTIFIER.
-pub fn read_oids(der: &[u8]) -> Result<Vec<Box<[u8]>>, DerError> {
+/// Parses `SEQUENCE SIZE (1..MAX) OF OBJECT IDENTIFIER`.
+pub(super) fn read_oids(der: &[u8]) -> Result<Vec<Box<[u8]>>, DerError> {
     let mut r = der::single(der, tag::SEQUENCE)?.reader();
     let mut out = Vec::new();
     while !r.is_empty() {
@@ -61,8 +126,9 @@ pub fn read_oids(der: &[u8]) -> Result<Vec<Box<[u8]>>, DerError> {
     if out.is_empty() { Err(DerError::Value("an empty list")) } else { Ok(out) }
 }
 
-/// GeneralNames from the reader of their SEQUENCE's (or implicit tag's) contents; at least one.
-pub fn read_general_names(mut r: Reader<'_>) -> Result<Vec<GeneralName>, DerError> {
+/// Parses GeneralNames from a reader over the contents of their SEQUENCE or implicit tag.  At least
+/// one name is required.
+pub(crate) fn read_general_names(mut r: Reader<'_>) -> Result<Vec<GeneralName>, DerError> {
     let mut out = Vec::new();
     while !r.is_empty() {
         out.push(read_general_name(r.any()?)?);
@@ -70,8 +136,7 @@ pub fn read_general_names(mut r: Reader<'_>) -> Result<Vec<GeneralName>, DerErro
     if out.is_empty() { Err(DerError::Value("an empty list of names")) } else { Ok(out) }
 }
 
-/// One GeneralName.
-pub fn read_general_name(element: Element<'_>) -> Result<GeneralName, DerError> {
+pub(crate) fn read_general_name(element: Element<'_>) -> Result<GeneralName, DerError> {
     const NOT_IA5: DerError = DerError::Value("a name is not an IA5String");
     let ia5 = || if element.value.is_ascii() { Ok(element.value.into()) } else { Err(NOT_IA5) };
     Ok(match element.tag {
@@ -89,15 +154,14 @@ pub fn read_general_name(element: Element<'_>) -> Result<GeneralName, DerError> 
     })
 }
 
-/// authorityKeyIdentifier's contents, as found in certificates and CRLs.
-pub fn read_authority_key_id(der: &[u8]) -> Result<AuthorityKeyIdentifier, DerError> {
+/// Parses authorityKeyIdentifier of a certificate or CRL.
+pub(crate) fn read_authority_key_id(der: &[u8]) -> Result<AuthorityKeyIdentifier, DerError> {
     let mut r = der::single(der, tag::SEQUENCE)?.reader();
     let key_id = r.optional(tag::context(0))?.map(|e| e.value.into());
-    let issuer = match r.optional(tag::context_constructed(1))? {
-        Some(names) => read_general_names(names.reader())?,
-        None => Vec::new(),
-    };
-    let serial = r.optional(tag::context(2))?.map(der::integer).transpose()?.map(Into::into);
+    if let Some(names) = r.optional(tag::context_constructed(1))? {
+        read_general_names(names.reader())?;
+    }
+    r.optional(tag::context(2))?.map(der::integer).transpose()?;
     r.end()?;
-    Ok(AuthorityKeyIdentifier { key_id, issuer, serial })
+    Ok(AuthorityKeyIdentifier { key_id })
 }

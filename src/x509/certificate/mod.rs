@@ -1,7 +1,8 @@
-//! One certificate, parsed once into what path validation, revocation and identity ask of it.
+//! Certificate parser.  A certificate is parsed once into the fields that path validation,
+//! revocation checks and subject IDs use.
 //!
-//! The frame is read by x509-parser, and every part that decides trust a second time by the strict
-//! reader of [`der`]: a certificate that either of them cannot read is malformed.
+//! x509-parser parses the whole certificate first.  The strict reader of [`der`] then parses every
+//! part that a trust decision uses.  A certificate that either of them rejects is malformed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,11 +15,11 @@ use crate::x509::name::{self, Name};
 use crate::x509::time::Timestamp;
 
 mod extensions;
-pub mod oid;
+pub(crate) mod oid;
 
-pub use extensions::{
-    MAX_EXTENSIONS, read_authority_key_id, read_extensions, read_general_name, read_general_names,
-    read_oids,
+pub(crate) use extensions::{
+    AuthorityKeyIdentifier, BasicConstraints, Extension, GeneralName, KeyUsage,
+    read_authority_key_id, read_extensions, read_general_name, read_general_names,
 };
 
 /// SHA-256 of a certificate's DER, or of a key's SubjectPublicKeyInfo.
@@ -26,7 +27,7 @@ pub use extensions::{
 pub struct Fingerprint(pub [u8; 32]);
 
 impl Fingerprint {
-    /// The fingerprint of `bytes`.
+    /// Computes the fingerprint of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         let mut out = [0; 32];
         out.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
@@ -46,141 +47,67 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// keyUsage (RFC 5280 section 4.2.1.3), bit n set for named bit n.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeyUsage(pub u16);
-
-impl KeyUsage {
-    /// digitalSignature (0).
-    pub fn digital_signature(self) -> bool {
-        self.0 & 1 != 0
-    }
-    /// keyCertSign (5).
-    pub fn key_cert_sign(self) -> bool {
-        self.0 & (1 << 5) != 0
-    }
-    /// cRLSign (6).
-    pub fn crl_sign(self) -> bool {
-        self.0 & (1 << 6) != 0
-    }
-}
-
-/// basicConstraints (RFC 5280 section 4.2.1.9).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BasicConstraints {
-    /// The subject is a certification authority.
-    pub ca: bool,
-    /// How many intermediate certificates may follow, self-issued ones aside.
-    pub path_len: Option<u32>,
-}
-
-/// One GeneralName (RFC 5280 section 4.2.1.6), not checked beyond its DER.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GeneralName {
-    /// otherName: the whole encoding.
-    Other(Box<[u8]>),
-    /// rfc822Name, as found.
-    Email(Box<[u8]>),
-    /// dNSName, as found.
-    Dns(Box<[u8]>),
-    /// directoryName.
-    Directory(Name),
-    /// uniformResourceIdentifier, as found.
-    Uri(Box<[u8]>),
-    /// iPAddress: 4 or 16 octets in a certificate, 8 or 32 in a constraint.
-    Ip(Box<[u8]>),
-    /// x400Address, ediPartyName or registeredID: the tag number and the whole encoding.
-    Unsupported(u8, Box<[u8]>),
-}
-
-/// authorityKeyIdentifier (RFC 5280 section 4.2.1.1).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AuthorityKeyIdentifier {
-    /// keyIdentifier.
-    pub key_id: Option<Box<[u8]>>,
-    /// authorityCertIssuer's directory names.
-    pub issuer: Vec<GeneralName>,
-    /// authorityCertSerialNumber.
-    pub serial: Option<Box<[u8]>>,
-}
-
-/// One extension, for the parts that read it themselves.
-#[derive(Debug, Clone)]
-pub struct Extension {
-    /// The extension's OID contents.
-    pub oid: Box<[u8]>,
-    /// Marked critical.
-    pub critical: bool,
-    /// The DER inside extnValue.
-    pub value: Box<[u8]>,
-}
-
-/// A certificate that could be read.  Nothing about it is trusted.
+/// Parsed certificate.  Parsing does not imply trust.
 #[derive(Clone)]
 pub struct Certificate {
     der: Arc<[u8]>,
     tbs: std::ops::Range<usize>,
-    /// SHA-256 of the DER: the certificate's identity, and `x5t#S256` (RFC 8705 section 3.1).
+    /// SHA-256 of the DER.  Identifies the certificate, and is its `x5t#S256` (RFC 8705 section
+    /// 3.1).
     pub fingerprint: Fingerprint,
     /// 1, 2 or 3.
-    pub version: u8,
+    pub(crate) version: u8,
     /// INTEGER contents, minimal.
     pub serial: Box<[u8]>,
     /// AlgorithmIdentifier contents of the signature.
-    pub signature_algorithm: Box<[u8]>,
-    /// The signature's octets.
-    pub signature: Box<[u8]>,
-    /// Who signed.
+    pub(crate) signature_algorithm: Box<[u8]>,
+    pub(crate) signature: Box<[u8]>,
+    /// Name of the authority that signed the certificate.
     pub issuer: Name,
-    /// Whom the key belongs to.
+    /// Name of the owner of the key.
     pub subject: Name,
     /// First second of validity.
     pub not_before: Timestamp,
     /// Last second of validity.
     pub not_after: Timestamp,
-    /// SubjectPublicKeyInfo DER.
+    /// DER of the SubjectPublicKeyInfo.
     pub spki: Box<[u8]>,
-    /// SHA-256 of `spki`: the key's identity.
+    /// SHA-256 of `spki`.  Identifies the key.
     pub key: Fingerprint,
     /// AlgorithmIdentifier contents of the key.
-    pub key_algorithm: Box<[u8]>,
-    /// subjectPublicKey octets.
-    pub public_key: Box<[u8]>,
-    /// An issuerUniqueID or subjectUniqueID is present.
-    pub has_unique_ids: bool,
-    /// basicConstraints, if present.
-    pub basic_constraints: Option<BasicConstraints>,
-    /// keyUsage, if present.
-    pub key_usage: Option<KeyUsage>,
-    /// extendedKeyUsage OIDs, if present.
-    pub extended_key_usage: Option<Vec<Box<[u8]>>>,
-    /// subjectAltName, if present.
-    pub subject_alt_name: Option<Vec<GeneralName>>,
+    pub(crate) key_algorithm: Box<[u8]>,
+    /// Bytes of subjectPublicKey.
+    pub(crate) public_key: Box<[u8]>,
+    /// True if an issuerUniqueID or subjectUniqueID is present.
+    pub(crate) has_unique_ids: bool,
+    pub(crate) basic_constraints: Option<BasicConstraints>,
+    pub(crate) key_usage: Option<KeyUsage>,
+    /// OIDs of extendedKeyUsage.
+    pub(crate) extended_key_usage: Option<Vec<Box<[u8]>>>,
+    pub(crate) subject_alt_name: Option<Vec<GeneralName>>,
     /// subjectKeyIdentifier, if present.
     pub subject_key_id: Option<Box<[u8]>>,
-    /// authorityKeyIdentifier, if present.
-    pub authority_key_id: Option<AuthorityKeyIdentifier>,
-    /// All extensions in order.  No OID occurs twice.
-    pub extensions: Vec<Extension>,
+    pub(crate) authority_key_id: Option<AuthorityKeyIdentifier>,
+    /// All extensions in their order.  No OID occurs twice.
+    pub(crate) extensions: Vec<Extension>,
 }
 
-/// Why a certificate cannot be read.
+/// Reason why a certificate cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("certificate: {part}: {why}")]
 pub struct CertificateError {
-    /// Which part of it.
+    /// ASN.1 name of the part that is not valid.
     pub part: &'static str,
-    /// What is wrong there.
-    pub why: DerError,
+    pub(crate) why: DerError,
 }
 
-/// `map_err` argument that names the part.
+/// Returns a `map_err` argument that names the part.
 fn at(part: &'static str) -> impl Fn(DerError) -> CertificateError {
     move |why| CertificateError { part, why }
 }
 
 impl Certificate {
-    /// Reads exactly one DER certificate.
+    /// Parses exactly one DER certificate.
     pub fn from_der(der: &[u8]) -> Result<Self, CertificateError> {
         let frame = at("frame");
         match X509Certificate::from_der(der) {
@@ -197,7 +124,7 @@ impl Certificate {
             der.len() - tbs.raw.len() - signature_algorithm.raw.len() - signature.raw.len();
         let (signature, unused) = der::bit_string(signature.value).map_err(at("signature"))?;
         if unused != 0 {
-            return Err(at("signature")(DerError::Value("not whole octets")));
+            return Err(at("signature")(DerError::Value("not a whole number of bytes")));
         }
 
         let mut r = tbs.reader();
@@ -205,7 +132,7 @@ impl Certificate {
         let serial = r.expect(tag::INTEGER).and_then(der::integer).map_err(at("serialNumber"))?;
         let inner = r.expect(tag::SEQUENCE).map_err(at("signature algorithm"))?;
         if inner.raw != signature_algorithm.raw {
-            // RFC 5280 section 4.1.1.2; otherwise the outer one is not covered by the signature.
+            // RFC 5280 section 4.1.1.2.  The signature does not cover the outer identifier.
             return Err(at("signature algorithm")(DerError::Value(
                 "inner and outer identifiers differ",
             )));
@@ -220,7 +147,7 @@ impl Certificate {
         let (key_algorithm, public_key) = read_spki(spki).map_err(at("subjectPublicKeyInfo"))?;
         let mut has_unique_ids = false;
         for number in [1, 2] {
-            // Unique identifiers: X.509 v2 and up; nothing uses them.
+            // Unique identifiers exist from X.509 v2 on.  Nothing uses them.
             has_unique_ids |= r.optional(tag::context(number)).map_err(at("uniqueID"))?.is_some();
         }
         if has_unique_ids && version < 2 {
@@ -282,7 +209,7 @@ impl Certificate {
                 }
                 oid::EXTENDED_KEY_USAGE => {
                     self.extended_key_usage =
-                        Some(read_oids(value).map_err(at("extendedKeyUsage"))?);
+                        Some(extensions::read_oids(value).map_err(at("extendedKeyUsage"))?);
                 }
                 oid::SUBJECT_ALT_NAME => {
                     let names = der::single(value, tag::SEQUENCE)
@@ -305,33 +232,34 @@ impl Certificate {
         Ok(())
     }
 
-    /// The whole DER.
+    /// Returns the whole DER.
     pub fn der(&self) -> &[u8] {
         &self.der
     }
 
-    /// The signed part.
+    /// Returns the signed part, tbsCertificate.
     pub fn tbs(&self) -> &[u8] {
         &self.der[self.tbs.clone()]
     }
 
-    /// Issuer and subject are the same name (RFC 5280 section 3.2); the key may differ.
-    pub fn is_self_issued(&self) -> bool {
+    /// Returns true if issuer and subject are the same name (RFC 5280 section 3.2).  The key may
+    /// differ.
+    pub(crate) fn is_self_issued(&self) -> bool {
         self.issuer == self.subject
     }
 
-    /// The extension with this OID.
-    pub fn extension(&self, oid: &[u8]) -> Option<&Extension> {
+    /// Returns the extension with this OID.
+    pub(crate) fn extension(&self, oid: &[u8]) -> Option<&Extension> {
         self.extensions.iter().find(|e| &*e.oid == oid)
     }
 
-    /// True when `at` is within the validity, both ends included (RFC 5280 section 4.1.2.5).
-    pub fn is_valid_at(&self, at: Timestamp) -> bool {
+    /// Returns true if `at` is within the validity, both ends included (RFC 5280 section 4.1.2.5).
+    pub(crate) fn is_valid_at(&self, at: Timestamp) -> bool {
         self.not_before <= at && at <= self.not_after
     }
 
-    /// The serial number in hexadecimal.
-    pub fn serial_hex(&self) -> String {
+    /// Formats the serial number in hexadecimal.
+    pub(crate) fn serial_hex(&self) -> String {
         self.serial.iter().map(|b| format!("{b:02x}")).collect()
     }
 }
@@ -345,7 +273,7 @@ impl fmt::Debug for Certificate {
 fn read_version(r: &mut Reader<'_>) -> Result<u8, DerError> {
     let Some(wrapped) = r.optional(tag::context_constructed(0))? else { return Ok(1) };
     match der::small_integer(der::single(wrapped.value, tag::INTEGER)?)? {
-        // v1 is the DEFAULT and DER leaves defaults out.
+        // v1 is the DEFAULT, and DER omits defaults.
         1 => Ok(2),
         2 => Ok(3),
         _ => Err(DerError::Value("neither v1 (absent), v2 nor v3")),
@@ -358,7 +286,7 @@ fn read_spki(spki: Element<'_>) -> Result<(&[u8], &[u8]), DerError> {
     let (key, unused) = der::bit_string(r.expect(tag::BIT_STRING)?.value)?;
     r.end()?;
     if unused != 0 {
-        return Err(DerError::Value("key is not whole octets"));
+        return Err(DerError::Value("key is not a whole number of bytes"));
     }
     Ok((algorithm, key))
 }

@@ -1,6 +1,4 @@
-//! OBJECT IDENTIFIER contents that this crate knows.
-
-#![allow(missing_docs)]
+//! OBJECT IDENTIFIER contents that this crate uses.
 
 pub const SUBJECT_KEY_IDENTIFIER: &[u8] = &[0x55, 0x1d, 14];
 pub const KEY_USAGE: &[u8] = &[0x55, 0x1d, 15];

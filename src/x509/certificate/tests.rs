@@ -1,5 +1,6 @@
-//! What is read of a certificate, and what is none.
+//! Tests of the certificate parser.
 
+use super::extensions::{MAX_EXTENSIONS, read_oids};
 use super::*;
 use crate::x509::test_certificates::{self, Key, NOW, Spec, cn, seq, tlv};
 use proptest::prelude::*;
@@ -17,7 +18,7 @@ fn device() -> Spec {
 }
 
 #[test]
-fn everything_that_decides_is_read() {
+fn parses_every_field_that_decides_trust() {
     let spec = device().path_length(3).key_ids(Key::number(0), Key::number(1)).with(
         test_certificates::SUBJECT_ALT_NAME,
         false,
@@ -43,7 +44,7 @@ fn everything_that_decides_is_read() {
 }
 
 #[test]
-fn what_is_not_a_certificate_of_rfc_5280_is_malformed() {
+fn rejects_certificates_that_break_rfc_5280() {
     let twice = |mut spec: Spec| {
         spec.extensions.push(spec.extensions[0].clone());
         spec
@@ -88,9 +89,9 @@ fn what_is_not_a_certificate_of_rfc_5280_is_malformed() {
 }
 
 #[test]
-fn the_outer_algorithm_must_be_the_signed_one() {
+fn rejects_an_outer_algorithm_that_differs_from_the_signed_one() {
     let mut der = sign(&device());
-    // ecdsa-with-SHA256 becomes ecdsa-with-SHA384, outside of what is signed.
+    // Changes ecdsa-with-SHA256 to ecdsa-with-SHA384 outside of the signed part.
     let algorithm = [0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
     let last = der.windows(8).rposition(|window| window == algorithm).expect("the outer one");
     der[last + 7] = 3;
@@ -100,21 +101,21 @@ fn the_outer_algorithm_must_be_the_signed_one() {
 
 proptest! {
     #[test]
-    fn no_damage_makes_it_panic(at in 0usize..600, octet: u8, cut in 0usize..600) {
+    fn does_not_panic_on_damaged_certificates(at in 0usize..600, value: u8, cut in 0usize..600) {
         let spec = device()
             .path_length(3)
             .key_ids(Key::number(0), Key::number(1))
             .with(test_certificates::SUBJECT_ALT_NAME, false, test_certificates::general_names(&[(4, cn("x"))]));
         let mut der = sign(&spec);
         if let Some(byte) = der.get_mut(at) {
-            *byte = octet;
+            *byte = value;
         }
         let _ = Certificate::from_der(&der);
         let _ = Certificate::from_der(&der[..cut.min(der.len())]);
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn does_not_panic_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Certificate::from_der(&bytes);
         let _ = (read_extensions(&bytes), read_oids(&bytes), read_authority_key_id(&bytes));
         let _ = read_general_names(Reader::new(&bytes));

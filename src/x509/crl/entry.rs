@@ -8,47 +8,47 @@ use crate::x509::name::Name;
 use crate::x509::name::oid::dotted;
 use crate::x509::time::Timestamp;
 
-/// What an entry says.
+/// One entry of a list.
 pub(super) struct Entry<'a> {
     /// userCertificate: the contents of a minimal INTEGER.
     pub(super) serial: &'a [u8],
     pub(super) reason: Reason,
-    /// Extensions are present.
-    pub(super) extended: bool,
+    pub(super) has_extensions: bool,
 }
 
-/// The usual extensions: reasonCode alone, not critical, up to its last octet.
+/// The most common extensions, without the last byte: a single reasonCode that is not critical.
 const REASON_ONLY: [u8; 13] = [0x30, 0x0c, 0x30, 0x0a, 0x06, 3, 0x55, 0x1d, 21, 0x04, 3, 0x0a, 1];
 
-/// Reads the contents of one entry's SEQUENCE, if it is like nearly all; `None` says nothing.
+/// Fast path of [`parse`] for the most common form of an entry.  Returns `None` for any other form,
+/// valid or not.
 ///
-/// Small, so that what it finds stays in registers.  In memory it would queue behind the serials that
-/// are on their way to their places, and to read a list would take half as long again.
+/// The function is small so that its result stays in registers.  In memory, the loads would wait
+/// for the stores of earlier serials, which makes parsing a list half as slow again.
 #[inline]
-pub(super) fn usual(contents: &[u8]) -> Option<Entry<'_>> {
+pub(super) fn parse_common(contents: &[u8]) -> Option<Entry<'_>> {
     let mut r = Reader::new(contents);
     let serial = r.expect(tag::INTEGER).and_then(der::integer).ok()?;
-    r.any().ok().filter(|&date| is_plain(date))?;
+    r.any().ok().filter(|&date| is_plain_date(date))?;
     match r.rest() {
-        [] => Some(Entry { serial, reason: Reason::Unspecified, extended: false }),
-        [usual @ .., number] if usual == REASON_ONLY => {
-            Some(Entry { serial, reason: Reason::from_number(*number)?, extended: true })
+        [] => Some(Entry { serial, reason: Reason::Unspecified, has_extensions: false }),
+        [head @ .., number] if head == REASON_ONLY => {
+            Some(Entry { serial, reason: Reason::from_number(*number)?, has_extensions: true })
         }
         _ => None,
     }
 }
 
-/// Reads the contents of one entry's SEQUENCE, whatever it says; and certificateIssuer: from this entry
-/// on, the issuer of the certificates (section 5.3.3).
-pub(super) fn read(contents: &[u8]) -> Result<(Entry<'_>, Option<Name>), Fault> {
+/// Parses the contents of one entry's SEQUENCE.  Also returns certificateIssuer: the issuer of the
+/// certificates from this entry on (section 5.3.3).
+pub(super) fn parse(contents: &[u8]) -> Result<(Entry<'_>, Option<Name>), Fault> {
     let mut r = Reader::new(contents);
     let serial = r.expect(tag::INTEGER).and_then(der::integer).map_err(at("serial number"))?;
-    // The date decides nothing (an entry counts from when the list is published): it is not kept.
+    // The date is checked and not kept: an entry counts from the publication of the list.
     r.any().and_then(Timestamp::from_der).map_err(at("revocationDate"))?;
-    let mut entry = Entry { serial, reason: Reason::Unspecified, extended: false };
+    let mut entry = Entry { serial, reason: Reason::Unspecified, has_extensions: false };
     let mut issuer = None;
     if !r.rest().is_empty() {
-        entry.extended = true;
+        entry.has_extensions = true;
         let list = r.expect(tag::SEQUENCE).map_err(at("crlEntryExtensions"))?;
         r.end().map_err(at("entry"))?;
         issuer = read_extensions(list.raw, &mut entry)?;
@@ -60,9 +60,9 @@ fn at(part: &'static str) -> impl Fn(DerError) -> Fault {
     move |why| Fault::Malformed { part, why }
 }
 
-/// True of a UTCTime on one of the first 28 days of a month, which needs no calendar.
+/// Returns true for a UTCTime on day 1 to 28 of a month, which is valid without a calendar.
 #[inline]
-fn is_plain(date: Element<'_>) -> bool {
+fn is_plain_date(date: Element<'_>) -> bool {
     let [digits @ .., b'Z'] = date.value else { return false };
     if date.tag != tag::UTC_TIME || digits.len() != 12 {
         return false;
@@ -100,7 +100,7 @@ fn read_extensions(der: &[u8], entry: &mut Entry<'_>) -> Result<Option<Name>, Fa
                 }
                 issuer = Some(read_issuer(value).map_err(at("certificateIssuer"))?);
             }
-            // When the key may have been lost decides nothing: an entry counts from its publication.
+            // The date of a suspected key loss is ignored: an entry counts from its publication.
             oid::INVALIDITY_DATE => {}
             other if extension.critical => {
                 return Err(Fault::CriticalEntryExtension { oid: dotted(other) });
@@ -118,7 +118,8 @@ fn read_reason(der: &[u8]) -> Result<Reason, DerError> {
     }
 }
 
-/// The one directory name: of several, an entry under one would be overlooked under the others.
+/// Returns the only directory name.  With several, an entry stored under one would be missed under
+/// the others.
 fn read_issuer(der: &[u8]) -> Result<Name, DerError> {
     let names = certificate::read_general_names(der::single(der, tag::SEQUENCE)?.reader())?;
     let mut found = names.into_iter().filter_map(|name| match name {
@@ -137,7 +138,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// An entry of `serial`, a UTCTime of `date`, and `rest`.
+    /// Encodes an entry of `serial`, a UTCTime of `date`, and `rest`.
     fn entry(serial: &[u8], date: &[u8], rest: &[u8]) -> Vec<u8> {
         let mut entry = vec![tag::INTEGER, serial.len() as u8];
         entry.extend(serial);
@@ -147,30 +148,30 @@ mod tests {
         entry
     }
 
-    fn same(contents: &[u8]) -> bool {
-        let Some(short) = usual(contents) else { return false };
-        let (whole, issuer) = read(contents).expect("an entry");
+    /// Returns true if the fast path applies, and asserts that [`parse`] gives the same result.
+    fn has_common_form(contents: &[u8]) -> bool {
+        let Some(short) = parse_common(contents) else { return false };
+        let (whole, issuer) = parse(contents).expect("an entry");
         assert!(issuer.is_none());
         assert_eq!(short.serial, whole.serial);
-        assert_eq!((short.reason, short.extended), (whole.reason, whole.extended));
+        assert_eq!((short.reason, short.has_extensions), (whole.reason, whole.has_extensions));
         true
     }
 
     #[test]
-    fn nearly_all_entries_are_usual() {
+    fn the_fast_path_parses_common_entries() {
         let reason = [&REASON_ONLY[..], &[1]].concat();
-        assert!(same(&entry(&[5], b"260228235959Z", &[])));
-        assert!(same(&entry(&[0, 0xff], b"260101000000Z", &reason)));
-        // A day that needs the calendar, which has it or has not.
+        assert!(has_common_form(&entry(&[5], b"260228235959Z", &[])));
+        assert!(has_common_form(&entry(&[0, 0xff], b"260101000000Z", &reason)));
+        // Days that need the calendar: one exists, the other does not.
         let (good, bad) = (entry(&[5], b"260131000000Z", &[]), entry(&[5], b"260231000000Z", &[]));
-        assert!(usual(&good).is_none() && read(&good).is_ok());
-        assert!(usual(&bad).is_none() && read(&bad).is_err());
+        assert!(parse_common(&good).is_none() && parse(&good).is_ok());
+        assert!(parse_common(&bad).is_none() && parse(&bad).is_err());
     }
 
     proptest! {
-        /// The short way says nothing else than the long one.
         #[test]
-        fn both_ways_read_the_same(
+        fn both_paths_return_the_same_entry(
             serial in prop::collection::vec(any::<u8>(), 0..24),
             date in "[0-9]{2}(0[0-9]|1[0-3])[0-3][0-9][0-2][0-9]([0-6][0-9]){2}Z?",
             reason in prop::option::of(0u8..14),
@@ -178,15 +179,15 @@ mod tests {
         ) {
             let rest = reason.map(|number| [&REASON_ONLY[..], &[number]].concat());
             let mut contents = entry(&serial, date.as_bytes(), &rest.unwrap_or_default());
-            if let Some((at, octet)) = change {
-                *at.get_mut(&mut contents) = octet;
+            if let Some((at, byte)) = change {
+                *at.get_mut(&mut contents) = byte;
             }
-            same(&contents);
+            has_common_form(&contents);
         }
 
         #[test]
-        fn no_bytes_make_it_panic(contents in prop::collection::vec(any::<u8>(), 0..64)) {
-            same(&contents);
+        fn does_not_panic_on_any_bytes(contents in prop::collection::vec(any::<u8>(), 0..64)) {
+            has_common_form(&contents);
         }
     }
 }

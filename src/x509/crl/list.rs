@@ -1,4 +1,4 @@
-//! A verified list.
+//! Revocation list with its fields, and the parser of its extensions.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,44 +15,46 @@ use crate::x509::name::Name;
 use crate::x509::name::oid::dotted;
 use crate::x509::time::Timestamp;
 
-/// A complete or delta list whose signature was verified.  Only
-/// [`ListReader::finish`](crate::x509::crl::ListReader::finish) makes one.
+/// Complete or delta list.  Its signature was verified, unless it is inside
+/// [`Unverified`](crate::x509::crl::Unverified).
 #[derive(Debug)]
 pub struct RevocationList {
-    /// Who issued it, by name.
+    /// Name of the issuer.
     pub issuer: Name,
-    /// Certificates of the key that signed it, all of the issuer's name and allowed to sign lists.
+    /// Certificates of the key that signed the list.  Each has the issuer's name and may sign
+    /// lists.
     pub signers: Vec<Arc<Certificate>>,
     /// 1 or 2.
     pub version: u8,
-    /// Complete, or what has changed since.
+    /// Complete or delta.
     pub kind: Kind,
-    /// cRLNumber; absent in v1 lists and from careless issuers.
+    /// cRLNumber.  It is absent in v1 lists, and in v2 lists of some issuers.
     pub number: Option<CrlNumber>,
-    /// thisUpdate.
+    /// Time of issue.
     pub this_update: Timestamp,
-    /// nextUpdate: up to and including this second the list is fresh.
+    /// Last second at which the list is fresh.
     pub next_update: Option<Timestamp>,
-    /// When the issuer means to publish the next list (Microsoft's Next-CRL-Publish).
-    pub next_publish: Option<Timestamp>,
-    /// issuingDistributionPoint.
+    /// Planned time of the next list (Next-CRL-Publish of Microsoft).
+    pub(crate) next_publish: Option<Timestamp>,
+    /// issuingDistributionPoint, if present.
     pub scope: Option<IssuingDistributionPoint>,
-    /// freshestCRL: where its deltas are.
-    pub freshest: Vec<DistributionPoint>,
-    /// Octets of its DER.
-    pub bytes: u64,
-    /// The signature over all of that.
+    /// freshestCRL: the addresses of deltas.
+    pub(crate) freshest: Vec<DistributionPoint>,
+    /// Length of the DER in bytes.
+    pub(crate) bytes: u64,
+    /// Signature over the list.
     pub(super) signature: Box<[u8]>,
-    /// By certificate issuer: first the list's own, then the others by their canonical names.
-    pub(super) groups: Vec<(Name, Entries)>,
+    /// Entries by certificate issuer: first the list's issuer, then others sorted by canonical
+    /// name.
+    pub(super) by_issuer: Vec<(Name, Entries)>,
 }
 
-/// Complete list or delta.
+/// Kind of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// All revoked certificates of its scope.
+    /// All revoked certificates in the scope.
     Complete,
-    /// Changes since the complete list of that number (section 5.2.4).
+    /// Changes since the complete list with number `base` (section 5.2.4).
     Delta {
         /// BaseCRLNumber.
         base: CrlNumber,
@@ -60,9 +62,10 @@ pub enum Kind {
 }
 
 impl RevocationList {
-    /// Why the certificate of this issuer and serial (INTEGER contents) is listed.
+    /// Returns the reason for which the certificate with this issuer and serial (INTEGER contents)
+    /// is listed, or `None` if it is not.
     pub fn listed(&self, issuer: &Name, serial: &[u8]) -> Option<Reason> {
-        let (own, others) = self.groups.split_first()?;
+        let (own, others) = self.by_issuer.split_first()?;
         if own.0 == *issuer {
             return own.1.get(serial);
         }
@@ -70,38 +73,40 @@ impl RevocationList {
         others[others.binary_search_by(canonical).ok()?].1.get(serial)
     }
 
-    /// Whose certificates the entries are: the list's own issuer, then those an indirect list names.
+    /// Returns the issuers of the listed certificates: first the list's issuer, then those that an
+    /// indirect list names.
     pub fn certificate_issuers(&self) -> impl Iterator<Item = &Name> {
-        self.groups.iter().map(|(name, _)| name)
+        self.by_issuer.iter().map(|(name, _)| name)
     }
 
-    /// Entries of all certificate issuers.
+    /// Returns the number of entries.
     pub fn entries(&self) -> usize {
-        self.groups.iter().map(|(_, entries)| entries.len()).sum()
+        self.by_issuer.iter().map(|(_, entries)| entries.len()).sum()
     }
 
-    /// Octets that the entries occupy.
+    /// Returns the memory used by the entries, in bytes.
     pub fn resident_bytes(&self) -> usize {
-        self.groups.iter().map(|(_, entries)| entries.bytes()).sum()
+        self.by_issuer.iter().map(|(_, entries)| entries.bytes()).sum()
     }
 
-    /// Changes only.
+    /// Returns true for a delta list.
     pub fn is_delta(&self) -> bool {
         matches!(self.kind, Kind::Delta { .. })
     }
 
-    /// The key that signed it.
+    /// Returns the key that signed the list.
     pub fn signer_key(&self) -> Option<Fingerprint> {
         self.signers.first().map(|signer| signer.key)
     }
 
-    /// The same list again, to its last octet: what else would have the same signature?
-    pub fn is_copy_of(&self, other: &Self) -> bool {
+    /// Returns true if `other` is the same list.  Equal signatures imply equal contents.
+    pub(crate) fn is_copy_of(&self, other: &Self) -> bool {
         self.signature == other.signature && self.issuer == other.issuer
     }
 
-    /// Same issuer, key and scope: one may replace or amend the other (section 5.2.4).
-    pub fn is_same_series(&self, other: &Self) -> bool {
+    /// Returns true if both lists have the same issuer, key and scope, so that one may replace or
+    /// amend the other (section 5.2.4).
+    pub(crate) fn is_same_series(&self, other: &Self) -> bool {
         let scope = |list: &Self| list.scope.as_ref().map(|scope| scope.der.clone());
         self.issuer == other.issuer
             && self.signer_key() == other.signer_key()
@@ -109,7 +114,7 @@ impl RevocationList {
     }
 }
 
-/// cRLNumber: an integer of at most 20 octets (section 5.2.3).
+/// cRLNumber: a non-negative integer of at most 20 bytes, big-endian (section 5.2.3).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CrlNumber([u8; 20]);
 
@@ -117,12 +122,12 @@ impl CrlNumber {
     fn read(element: Element<'_>) -> Result<Self, DerError> {
         let digits = match der::integer(element)? {
             [0, rest @ ..] => rest,
-            [first, ..] if first & 0x80 != 0 => return Err(DerError::Value("negative")),
+            [first, ..] if first & 0x80 != 0 => return Err(DerError::Value("is negative")),
             whole => whole,
         };
         let mut number = [0; 20];
         let start =
-            20usize.checked_sub(digits.len()).ok_or(DerError::Value("longer than 20 octets"))?;
+            20usize.checked_sub(digits.len()).ok_or(DerError::Value("is longer than 20 bytes"))?;
         number[start..].copy_from_slice(digits);
         Ok(Self(number))
     }
@@ -136,7 +141,7 @@ impl From<u64> for CrlNumber {
     }
 }
 
-/// Decimal below 2^64, else hexadecimal.
+/// Decimal below 2^64, hexadecimal from there on.
 impl fmt::Display for CrlNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (high, low) = self.0.split_at(12);
@@ -155,7 +160,7 @@ impl fmt::Debug for CrlNumber {
     }
 }
 
-/// What a list's extensions say (section 5.2).
+/// Decoded extensions of a list (section 5.2).
 #[derive(Default)]
 pub(super) struct Extensions {
     pub(super) number: Option<CrlNumber>,
@@ -170,7 +175,7 @@ pub(super) struct Extensions {
 const NEXT_CRL_PUBLISH: &[u8] = &[0x2b, 6, 1, 4, 1, 0x82, 0x37, 21, 4];
 
 impl Extensions {
-    /// Reads crlExtensions; `issuer` is the list's.
+    /// Parses crlExtensions of a list of `issuer`.
     pub(super) fn read(value: &[u8], issuer: &Name) -> Result<Self, Fault> {
         let mut out = Self::default();
         for extension in certificate::read_extensions(value).map_err(at("crlExtensions"))? {
@@ -187,7 +192,7 @@ impl Extensions {
             oid::CRL_NUMBER => {
                 self.number = Some(read_number(value).map_err(at("cRLNumber"))?);
             }
-            // Overlooked, a delta would pass for a complete list.
+            // Parsers that ignore the extension would treat the delta as a complete list.
             oid::DELTA_CRL_INDICATOR if !extension.critical => {
                 return Err(wrong("deltaCRLIndicator"));
             }

@@ -1,14 +1,15 @@
-//! One certificate revocation list: read while it arrives, verified, kept compactly.
+//! Certificate revocation lists: parsed while they arrive, verified, stored compactly.
 //!
-//! [`ListReader`] takes the bytes of a list as they come (DER or PEM), hashes and walks them in one
-//! pass and fills the set of serials, so that the list itself is never held.  Nothing of it is used
-//! before its signature verifies: the signature comes last, and only [`ListReader::finish`] makes a
-//! [`RevocationList`].
+//! [`ListReader`] accepts the bytes of a list in pieces, as DER or PEM.  It hashes and parses them in
+//! one pass and collects the serials, so the list itself is never held in memory.  The signature
+//! comes last.  Only [`ListReader::finish`] verifies it and returns a [`RevocationList`], so no
+//! entry is used before that.
 //!
-//! # Why not a parser crate
-//! A list of ten million entries costs general parsers gigabytes and many seconds, and the verifier
-//! crate that finds our paths checks a list's signature at every look-up and knows no delta lists.
+//! # Design notes
+//! General parser crates need gigabytes and many seconds for a list of ten million entries.
+//! rustls-webpki verifies a list's signature at every lookup and does not support delta lists.
 
+mod collector;
 mod entries;
 mod entry;
 mod error;
@@ -23,12 +24,11 @@ mod signature;
 mod table;
 mod walk;
 
-pub use entries::{Entries, MAX_ODD_SERIALS};
 pub use error::{CrlError, Fault};
 pub use list::{CrlNumber, Kind, RevocationList};
-pub use piece::MAX_PART_BYTES;
-pub use reader::{DEFAULT_MAX_BYTES, ListReader, Unverified};
-pub use reason::{Reason, Reasons};
-pub use scope::{DistributionPoint, IssuingDistributionPoint, Only};
-pub(crate) use scope::{distribution_points, read_points};
-pub use walk::MAX_CERTIFICATE_ISSUERS;
+pub(crate) use reader::DEFAULT_MAX_BYTES;
+pub use reader::{ListReader, Unverified};
+pub use reason::Reason;
+pub(crate) use reason::Reasons;
+pub use scope::IssuingDistributionPoint;
+pub(crate) use scope::{DistributionPoint, OnlyContains, distribution_points, read_points};

@@ -1,21 +1,21 @@
-//! PEM as it arrives: the `X509 CRL` block of a text, decoded in passing.
+//! Incremental decoder of the `X509 CRL` block of a PEM text.
 //!
-//! A text of two such blocks is refused: what the second one revokes would be overlooked.
+//! A text with two such blocks is rejected, because the entries of the second one would be missed.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 const BEGIN: &[u8] = b"-----BEGIN X509 CRL-----";
 const END: &[u8] = b"-----END X509 CRL-----";
-/// Lines before the block, and of the block, are short; this is generous.
+/// Longest accepted line before the end of the block, in bytes.  Real ones are far shorter.
 const MAX_LINE: usize = 64 * 1024;
 
-/// Decodes the block line by line.
+/// Line-by-line decoder.
 #[derive(Default)]
 pub(super) struct Decoder {
     state: State,
     line: Vec<u8>,
-    /// Base64 digits short of a quantum of four.
+    /// Base64 digits that do not yet make a group of four.
     digits: Vec<u8>,
 }
 
@@ -28,12 +28,12 @@ enum State {
 }
 
 impl Decoder {
-    /// Takes more text and appends what it decodes to `out`.
+    /// Decodes more text and appends the result to `out`.
     pub(super) fn feed(&mut self, text: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
         for piece in text.split_inclusive(|&b| b == b'\n') {
             if self.line.len() + piece.len() > MAX_LINE {
                 if self.state == State::After {
-                    // Too long to begin another block.
+                    // A line of this length cannot begin another block.
                     self.line.clear();
                     continue;
                 }
@@ -47,7 +47,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Takes the last line, which may lack its line break.
+    /// Decodes the last line, which may lack its line break.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), &'static str> {
         self.end_line(out)?;
         match self.state {
@@ -58,7 +58,7 @@ impl Decoder {
     }
 
     fn end_line(&mut self, out: &mut Vec<u8>) -> Result<(), &'static str> {
-        // Some editors begin a text with a byte order mark.
+        // Some editors put a byte order mark at the start of a text.
         let line = self.line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.line).trim_ascii();
         match self.state {
             State::Before if line == BEGIN => self.state = State::Inside,

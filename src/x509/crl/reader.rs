@@ -1,7 +1,7 @@
-//! Reads a list as its bytes arrive: one pass that hashes, walks and fills.
+//! Incremental list parser: one pass that hashes, parses and collects entries.
 //!
-//! What is held back between two pieces is less than one entry, or one part of the head.  A list of
-//! one piece goes the same way.
+//! Between two pieces the reader buffers less than one entry or one part of the header.  A list
+//! that arrives in one piece takes the same path.
 
 use std::sync::Arc;
 
@@ -10,43 +10,45 @@ use crate::x509::crl::error::{CrlError, Fault};
 use crate::x509::crl::list::RevocationList;
 use crate::x509::crl::pem;
 use crate::x509::crl::piece::malformed;
-use crate::x509::crl::walk::{Part, Walk};
+use crate::x509::crl::walk::{Part, Walker};
 use crate::x509::der::{DerError, tag};
 use crate::x509::name::Name;
 use crate::x509::time::Timestamp;
 
-/// Bytes of one list, as received.
-pub const DEFAULT_MAX_BYTES: u64 = 64 * 1024 * 1024;
-/// A list being read.
+/// Default for the largest size of one list, in bytes as received.
+pub(crate) const DEFAULT_MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Incremental parser of one list.
 pub struct ListReader {
     max_bytes: u64,
     received: u64,
     framing: Framing,
-    walk: Walk,
+    walker: Walker,
 }
 
 enum Framing {
-    /// Nothing has arrived.
+    /// No byte has arrived.
     Unknown,
     Der,
     Pem(pem::Decoder),
 }
 
 impl ListReader {
-    /// A reader of a list of at most `max_bytes`, as received.
+    /// Creates a reader for a list of at most `max_bytes` bytes as received.
     pub fn new(max_bytes: u64) -> Self {
-        Self { max_bytes, received: 0, framing: Framing::Unknown, walk: Walk::new(max_bytes) }
+        Self { max_bytes, received: 0, framing: Framing::Unknown, walker: Walker::new(max_bytes) }
     }
 
-    /// Takes the next bytes.
+    /// Parses the next bytes.
     ///
     /// # Errors
-    /// What has arrived is no list, or exceeds a limit.  The reader is of no use after that.
+    /// Returns an error if the bytes so far do not begin a valid list or exceed a limit.  The
+    /// reader cannot be used after an error.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), CrlError> {
-        self.take(bytes).map_err(|fault| self.walk.error(fault))
+        self.parse(bytes).map_err(|fault| self.walker.error(fault))
     }
 
-    fn take(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+    fn parse(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         self.received = self.received.saturating_add(bytes.len() as u64);
         if self.received > self.max_bytes {
             return Err(Fault::TooLarge { bytes: self.received, limit: self.max_bytes });
@@ -59,75 +61,78 @@ impl ListReader {
         }
         match &mut self.framing {
             Framing::Unknown => Ok(()),
-            Framing::Der => self.walk.feed(bytes),
+            Framing::Der => self.walker.feed(bytes),
             Framing::Pem(decoder) => {
                 let mut der = Vec::with_capacity(bytes.len() / 4 * 3 + 3);
                 let decoded = decoder.feed(bytes, &mut der);
-                // What came before the fault is walked first: the verdict is the same however the
-                // text was cut.
-                self.walk.feed(&der)?;
+                // The bytes before a fault are parsed first, so that the error does not depend on
+                // how the text was split.
+                self.walker.feed(&der)?;
                 decoded.map_err(Fault::Pem)
             }
         }
     }
 
-    /// The list, after its last byte: complete, and signed by one of `signers`.
+    /// Returns the list after its last byte, if it is complete and signed by one of `signers`.
     ///
     /// # Errors
-    /// The list is truncated, breaks a rule, is of the future, or is not signed by any of `signers`.
+    /// Returns an error if the list is truncated, breaks a rule, has a thisUpdate later than `now`,
+    /// or is not signed by any of `signers`.
     pub fn finish(
         self,
         signers: &[Arc<Certificate>],
         now: Timestamp,
     ) -> Result<RevocationList, CrlError> {
-        self.finish_between(signers, now, &mut || {})
+        self.finish_in_steps(signers, now, &mut || {})
     }
 
-    /// [`ListReader::finish`], which for a large list is much work; `between` is called between small
-    /// portions of it.
+    /// Like [`ListReader::finish`], but calls `between` after every small portion of the work,
+    /// which is long for a large list.
     ///
     /// # Errors
-    /// Those of [`ListReader::finish`].
-    pub fn finish_between(
+    /// Returns the errors of [`ListReader::finish`].
+    pub fn finish_in_steps(
         self,
         signers: &[Arc<Certificate>],
         now: Timestamp,
         between: &mut dyn FnMut(),
     ) -> Result<RevocationList, CrlError> {
-        let (issuer, walk) = self.end()?;
-        walk.finish(signers, now, between).map_err(|fault| CrlError { issuer, fault })
+        let (issuer, walker) = self.end()?;
+        walker.finish(signers, now, between).map_err(|fault| CrlError { issuer, fault })
     }
 
-    /// What the bytes say, whoever wrote them: to look at, and good for nothing else.
+    /// Returns the list without verifying its signature, for display only.
     ///
     /// # Errors
-    /// The list is truncated or breaks a rule.
+    /// Returns an error if the list is truncated or breaks a rule.
     pub fn finish_unverified(self) -> Result<Unverified, CrlError> {
-        let (issuer, walk) = self.end()?;
-        let list = walk.list(Vec::new(), &mut || {}).map_err(|fault| CrlError { issuer, fault })?;
+        let (issuer, walker) = self.end()?;
+        let list =
+            walker.into_list(Vec::new(), &mut || {}).map_err(|fault| CrlError { issuer, fault })?;
         Ok(Unverified(list))
     }
 
-    fn end(mut self) -> Result<(Option<Name>, Walk), CrlError> {
+    fn end(mut self) -> Result<(Option<Name>, Walker), CrlError> {
         if let Framing::Pem(decoder) = &mut self.framing {
             let mut der = Vec::new();
             let end = decoder.finish(&mut der);
-            let walked = self.walk.feed(&der);
-            walked.and(end.map_err(Fault::Pem)).map_err(|fault| self.walk.error(fault))?;
+            let parsed = self.walker.feed(&der);
+            parsed.and(end.map_err(Fault::Pem)).map_err(|fault| self.walker.error(fault))?;
         }
-        if self.walk.part != Part::End {
-            return Err(self.walk.error(malformed("certificateList", DerError::Truncated)));
+        if self.walker.part != Part::End {
+            return Err(self.walker.error(malformed("certificateList", DerError::Truncated)));
         }
-        Ok((self.walk.issuer.clone(), self.walk))
+        Ok((self.walker.issuer.clone(), self.walker))
     }
 }
 
 impl RevocationList {
-    /// Reads one DER or PEM list and verifies its signature with one of `signers` that has its
-    /// issuer's name.
+    /// Parses one DER or PEM list and verifies its signature with one of `signers` that has the
+    /// name of its issuer.
     ///
     /// # Errors
-    /// Not a list, above [`DEFAULT_MAX_BYTES`], not usable, or not signed by any of `signers`.
+    /// Returns an error if the bytes are not a valid list, exceed 64 MiB, or are not signed by any
+    /// of `signers`.
     pub fn read(
         bytes: &[u8],
         signers: &[Arc<Certificate>],
@@ -139,11 +144,11 @@ impl RevocationList {
     }
 }
 
-/// A list that nobody vouches for.
+/// Parsed list whose signature was not verified.
 pub struct Unverified(RevocationList);
 
 impl Unverified {
-    /// What it says.
+    /// Returns the list, which must not decide anything.
     pub fn list(&self) -> &RevocationList {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! Why a certificate is listed, and which reasons a list covers.
+//! Revocation reasons, and the sets of reasons that lists and distribution points cover.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::x509::der::{self, DerError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Reason {
-    /// unspecified, or no reason given.
+    /// unspecified, or no reasonCode.
     Unspecified = 0,
     /// keyCompromise.
     KeyCompromise = 1,
@@ -20,9 +20,9 @@ pub enum Reason {
     Superseded = 4,
     /// cessationOfOperation.
     CessationOfOperation = 5,
-    /// certificateHold: the one that can be lifted.
+    /// certificateHold, which can be lifted.
     CertificateHold = 6,
-    /// removeFromCRL: in a delta, the certificate is no longer on hold (or has expired).
+    /// removeFromCRL: in a delta, the certificate is no longer on hold or has expired.
     RemoveFromCrl = 8,
     /// privilegeWithdrawn.
     PrivilegeWithdrawn = 9,
@@ -31,8 +31,8 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The reason of that number; 7 is not used.
-    pub const fn from_number(number: u8) -> Option<Self> {
+    /// Returns the reason with this number.  Number 7 is not used.
+    pub(crate) const fn from_number(number: u8) -> Option<Self> {
         Some(match number {
             0 => Self::Unspecified,
             1 => Self::KeyCompromise,
@@ -48,7 +48,7 @@ impl Reason {
         })
     }
 
-    /// The name RFC 5280 gives it.
+    /// Returns the name in RFC 5280.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unspecified => "unspecified",
@@ -64,7 +64,8 @@ impl Reason {
         }
     }
 
-    /// Of two entries for one certificate the graver decides: revoked, then on hold, then removed.
+    /// Severity, lowest number first: revoked, on hold, removed.  Of two entries for one
+    /// certificate the more severe one counts.
     pub(super) const fn rank(self) -> u8 {
         match self {
             Self::CertificateHold => 1,
@@ -73,7 +74,7 @@ impl Reason {
         }
     }
 
-    pub(super) const fn graver(self, other: Self) -> Self {
+    pub(super) const fn more_severe(self, other: Self) -> Self {
         if other.rank() < self.rank() { other } else { self }
     }
 }
@@ -84,43 +85,41 @@ impl fmt::Display for Reason {
     }
 }
 
-/// ReasonFlags (RFC 5280 section 4.2.1.13): which reasons a distribution point or a list covers.
+/// ReasonFlags (RFC 5280 section 4.2.1.13): the reasons that a distribution point or a list covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reasons(u16);
 
 impl Reasons {
     /// keyCompromise (1) to aACompromise (8).
-    pub const ALL: Self = Self(0x1fe);
-    /// None.
-    pub const NONE: Self = Self(0);
+    pub(crate) const ALL: Self = Self(0x1fe);
+    pub(crate) const NONE: Self = Self(0);
 
-    /// Reads the contents of the BIT STRING.
+    /// Parses the contents of a BIT STRING.
     pub(super) fn read(bits: &[u8]) -> Result<Self, DerError> {
         Ok(Self(der::named_bits(bits)? & Self::ALL.0))
     }
 
-    /// The reasons that both have.
+    /// Returns the intersection.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// The reasons that either has.
+    /// Returns the union.
     #[must_use]
-    pub fn or(self, other: Self) -> Self {
+    pub(crate) fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Every reason is there.
-    pub fn is_all(self) -> bool {
+    pub(crate) fn is_all(self) -> bool {
         self == Self::ALL
     }
 }
 
-/// Their names in RFC 5280 section 5.3.1.
+/// The names in RFC 5280 section 5.3.1, separated by commas.
 impl fmt::Display for Reasons {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // By the numbers of ReasonFlags' bits, the first of which is not used.
+        // In the order of the bits of ReasonFlags.  Bit 0 is not used.
         const FLAGS: [Reason; 8] = [
             Reason::KeyCompromise,
             Reason::CaCompromise,

@@ -1,41 +1,37 @@
-//! Which certificates a list speaks for: the list's issuingDistributionPoint against the
-//! certificate's cRLDistributionPoints (RFC 5280 sections 5.2.5, 4.2.1.13 and 6.3.3 (b)).
+//! Scope of a list: its issuingDistributionPoint is matched with the cRLDistributionPoints of a
+//! certificate (RFC 5280 sections 5.2.5, 4.2.1.13 and 6.3.3 (b)).
 
 use crate::x509::certificate::{self, Certificate, GeneralName, oid};
 use crate::x509::crl::reason::Reasons;
 use crate::x509::der::{self, DerError, Element, Reader, tag};
 use crate::x509::name::Name;
 
-/// issuingDistributionPoint.
+/// Decoded issuingDistributionPoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuingDistributionPoint {
-    /// The names of the distribution point; a name relative to the issuer is made whole.
-    pub names: Option<Vec<GeneralName>>,
-    /// Which kind of certificate is covered.
-    pub only: Only,
+    /// Names of the distribution point.  A relative name is expanded with the issuer.
+    pub(crate) names: Option<Vec<GeneralName>>,
+    pub(crate) only: OnlyContains,
     /// onlySomeReasons.
-    pub reasons: Option<Reasons>,
-    /// indirectCRL: entries may be of other issuers' certificates.
-    pub indirect: bool,
-    /// The extension's value: two lists have one scope when these are equal (section 5.2.4).
-    pub der: Box<[u8]>,
+    pub(crate) reasons: Option<Reasons>,
+    /// indirectCRL: entries may be for certificates of other issuers.
+    pub(crate) indirect: bool,
+    /// Extension value.  Lists with equal values have the same scope (section 5.2.4).
+    pub(crate) der: Box<[u8]>,
 }
 
-/// The onlyContains… fields, of which at most one is set.
+/// Kind of certificates that a list contains: the onlyContains… fields, of which at most one is
+/// set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Only {
-    /// None set.
+pub(crate) enum OnlyContains {
     All,
-    /// onlyContainsUserCerts.
     User,
-    /// onlyContainsCACerts.
     Authority,
-    /// onlyContainsAttributeCerts.
     Attribute,
 }
 
 impl IssuingDistributionPoint {
-    /// Reads the extension's value; `issuer` is the list's.
+    /// Parses the extension value of a list of `issuer`.
     pub(super) fn read(value: &[u8], issuer: &Name) -> Result<Self, DerError> {
         let mut r = der::single(value, tag::SEQUENCE)?.reader();
         if r.is_empty() {
@@ -52,23 +48,23 @@ impl IssuingDistributionPoint {
         let attribute = flag(&mut r, 5)?;
         r.end()?;
         let only = match (user, authority, attribute) {
-            (false, false, false) => Only::All,
-            (true, false, false) => Only::User,
-            (false, true, false) => Only::Authority,
-            (false, false, true) => Only::Attribute,
+            (false, false, false) => OnlyContains::All,
+            (true, false, false) => OnlyContains::User,
+            (false, true, false) => OnlyContains::Authority,
+            (false, false, true) => OnlyContains::Attribute,
             _ => return Err(DerError::Value("several of the onlyContains fields are set")),
         };
         Ok(Self { names, only, reasons, indirect, der: value.into() })
     }
 
-    /// Section 6.3.3 (b) (2) (ii) to (iv).
+    /// Checks section 6.3.3 (b) (2) (ii) to (iv).
     fn covers_kind_of(&self, certificate: &Certificate) -> bool {
         match self.only {
-            Only::All => true,
-            Only::Attribute => false,
-            // Only v3 certificates tell which kind they are.
-            Only::User => certificate.version == 3 && !is_authority(certificate),
-            Only::Authority => is_authority(certificate),
+            OnlyContains::All => true,
+            OnlyContains::Attribute => false,
+            // A certificate before v3 does not state its kind.
+            OnlyContains::User => certificate.version == 3 && !is_authority(certificate),
+            OnlyContains::Authority => is_authority(certificate),
         }
     }
 }
@@ -77,47 +73,48 @@ fn is_authority(certificate: &Certificate) -> bool {
     certificate.basic_constraints.is_some_and(|constraints| constraints.ca)
 }
 
-/// `[number] BOOLEAN DEFAULT FALSE`.
+/// Reads `[number] BOOLEAN DEFAULT FALSE`.
 fn flag(r: &mut Reader<'_>, number: u8) -> Result<bool, DerError> {
     match r.optional(tag::context(number))? {
         None => Ok(false),
         Some(element) => match der::boolean(element)? {
             true => Ok(true),
-            false => Err(DerError::Value("a flag is FALSE, the DEFAULT, yet encoded")),
+            false => Err(DerError::Value("a flag is FALSE; DER omits a DEFAULT value")),
         },
     }
 }
 
-/// DistributionPointName inside its explicit tag; a relative name is below `issuer`.
+/// Parses a DistributionPointName inside its explicit tag.  A relative name is appended to
+/// `issuer`.
 fn read_point_name(wrapped: Element<'_>, issuer: &Name) -> Result<Vec<GeneralName>, DerError> {
     let mut r = wrapped.reader();
     let choice = r.any()?;
     r.end()?;
     match choice.tag {
         0xa0 => certificate::read_general_names(choice.reader()),
-        0xa1 => Ok(vec![GeneralName::Directory(below(issuer, choice.value)?)]),
+        0xa1 => Ok(vec![GeneralName::Directory(append_rdn(issuer, choice.value)?)]),
         _ => Err(DerError::Value("neither fullName nor nameRelativeToCRLIssuer")),
     }
 }
 
-/// `issuer` with one more RDN, given as the contents of its SET.
-fn below(issuer: &Name, rdn: &[u8]) -> Result<Name, DerError> {
+/// Returns `issuer` with one more RDN, given as the contents of its SET.
+fn append_rdn(issuer: &Name, rdn: &[u8]) -> Result<Name, DerError> {
     let rdns = der::single(issuer.der(), tag::SEQUENCE)?.value;
     let mut body = rdns.to_vec();
-    append(&mut body, tag::SET, rdn);
+    push_element(&mut body, tag::SET, rdn);
     let mut whole = Vec::with_capacity(body.len() + 6);
-    append(&mut whole, tag::SEQUENCE, &body);
+    push_element(&mut whole, tag::SEQUENCE, &body);
     Name::from_der(&whole)
 }
 
-fn append(out: &mut Vec<u8>, tag: u8, value: &[u8]) {
+fn push_element(out: &mut Vec<u8>, tag: u8, value: &[u8]) {
     out.push(tag);
     let length = value.len().to_be_bytes();
     let significant = &length[length.iter().take_while(|&&b| b == 0).count()..];
     match value.len() {
         0..=0x7f => out.push(significant.first().copied().unwrap_or(0)),
         _ => {
-            // At most 8 octets of length.
+            // A length has at most 8 bytes.
             out.push(0x80 | significant.len() as u8);
             out.extend_from_slice(significant);
         }
@@ -127,17 +124,16 @@ fn append(out: &mut Vec<u8>, tag: u8, value: &[u8]) {
 
 /// One DistributionPoint of a certificate.
 #[derive(Debug, Clone)]
-pub struct DistributionPoint {
-    /// distributionPoint, made whole.
+pub(crate) struct DistributionPoint {
+    /// Names of the point.  A relative name is expanded with the issuer.
     pub names: Option<Vec<GeneralName>>,
-    /// reasons.
     pub reasons: Reasons,
-    /// cRLIssuer's names: another than the certificate's issuer signs the list.
+    /// Names of the CRL issuer, if it is not the issuer of the certificate.
     pub crl_issuer: Option<Vec<GeneralName>>,
 }
 
-/// A certificate's distribution points, and at last the one that every certificate has without
-/// saying: its issuer's name, for all reasons (section 6.3.3, last paragraph).
+/// Returns the distribution points of a certificate.  The last one is implied by every certificate:
+/// the name of its issuer, for all reasons (section 6.3.3, last paragraph).
 pub(crate) fn distribution_points(
     certificate: &Certificate,
 ) -> Result<Vec<DistributionPoint>, DerError> {
@@ -153,7 +149,7 @@ pub(crate) fn distribution_points(
     Ok(points)
 }
 
-/// cRLDistributionPoints' value, of a certificate (or freshestCRL's, of a list) of this issuer.
+/// Parses cRLDistributionPoints of a certificate of `issuer`, or freshestCRL of a list of `issuer`.
 pub(crate) fn read_points(value: &[u8], issuer: &Name) -> Result<Vec<DistributionPoint>, DerError> {
     let mut list = der::single(value, tag::SEQUENCE)?.reader();
     let mut out = Vec::new();
@@ -167,7 +163,7 @@ pub(crate) fn read_points(value: &[u8], issuer: &Name) -> Result<Vec<Distributio
             .transpose()?;
         r.end()?;
         if name.is_none() && crl_issuer.is_none() {
-            return Err(DerError::Value("a distribution point names neither itself nor an issuer"));
+            return Err(DerError::Value("a distribution point has neither a name nor a cRLIssuer"));
         }
         let base = crl_issuer.iter().flatten().find_map(directory_name).unwrap_or(issuer);
         out.push(DistributionPoint {
@@ -187,14 +183,14 @@ fn directory_name(name: &GeneralName) -> Option<&Name> {
 }
 
 impl DistributionPoint {
-    /// The directory names of cRLIssuer.
+    /// Returns the directory names of cRLIssuer.
     pub(crate) fn crl_issuer_names(&self) -> impl Iterator<Item = &Name> {
         self.crl_issuer.iter().flatten().filter_map(directory_name)
     }
 
-    /// The reasons for which a list of `list_issuer` with this scope speaks for `certificate` at this
-    /// point (section 6.3.3 (b) and (d)); [`Reasons::NONE`] when it does not.
-    pub(crate) fn covered(
+    /// Returns the reasons for which a list of `list_issuer` with this scope covers `certificate`
+    /// at this point (section 6.3.3 (b) and (d)), or [`Reasons::NONE`].
+    pub(crate) fn covered_reasons(
         &self,
         certificate: &Certificate,
         list_issuer: &Name,

@@ -1,5 +1,5 @@
-//! The signature over a list: hashed while the list is read where the algorithm hashes first, kept
-//! whole where it does not; and whose it is.
+//! Signature of a list.  The signed bytes are hashed while the list is read if the algorithm signs
+//! a hash, and buffered otherwise.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::x509::certificate::{Certificate, KeyUsage};
 use crate::x509::crl::error::Fault;
 use crate::x509::name::Name;
 
-/// A signature algorithm of RFC 5280 section 4.1.1.2 that is accepted on lists.  SHA-1 is not.
+/// Signature algorithm that is accepted on lists.  SHA-1 is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Algorithm {
     Ecdsa(Hash),
@@ -23,7 +23,7 @@ pub(super) enum Algorithm {
     MlDsa87,
 }
 
-/// The hash of an algorithm that hashes first.
+/// Hash function of a signature algorithm that signs a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hash {
     Sha256,
@@ -31,8 +31,8 @@ pub(super) enum Hash {
     Sha512,
 }
 
-/// sha*WithRSAEncryption without the NULL that RFC 4055 section 5 demands; some issuers omit it, and
-/// nothing else can be meant.
+/// sha*WithRSAEncryption without the NULL that RFC 4055 section 5 requires.  Some issuers omit it,
+/// and the meaning is unambiguous.
 const RSA_PKCS1_ABSENT: [(&[u8], Hash); 3] = [
     (&[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 0x0b], Hash::Sha256),
     (&[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 0x0c], Hash::Sha384),
@@ -40,7 +40,7 @@ const RSA_PKCS1_ABSENT: [(&[u8], Hash); 3] = [
 ];
 
 impl Algorithm {
-    /// The algorithm that the contents of an AlgorithmIdentifier name.
+    /// Returns the algorithm for the contents of an AlgorithmIdentifier.
     pub(super) fn of(identifier: &[u8]) -> Option<Self> {
         use Hash::{Sha256, Sha384, Sha512};
         let known = [
@@ -70,7 +70,8 @@ impl Algorithm {
         }
     }
 
-    /// The verifier for a key of this kind; `None` when the key is of another kind.
+    /// Returns the verifier for a key of this kind, or `None` if the algorithm does not fit the
+    /// key.
     fn verifier(self, key_algorithm: &[u8]) -> Option<&'static dyn VerificationAlgorithm> {
         use Hash::{Sha256, Sha384, Sha512};
         type Row = (Algorithm, AlgorithmIdentifier, &'static dyn VerificationAlgorithm);
@@ -102,12 +103,12 @@ impl Algorithm {
     }
 }
 
-/// The signed bytes while they pass by.
+/// Signed bytes that arrive in pieces.
 pub(super) enum Message {
-    /// The algorithm is not known yet: it follows within the first bytes.
+    /// The algorithm is not known yet.  It is among the first bytes.
     Pending(Vec<u8>),
     Hashing(Algorithm, Context),
-    /// An algorithm that signs the message itself.
+    /// The algorithm signs the message itself.
     Whole(Algorithm, Vec<u8>),
 }
 
@@ -116,7 +117,7 @@ impl Message {
         Self::Pending(Vec::new())
     }
 
-    /// Settles how the bytes are kept; called once.
+    /// Chooses between hashing and buffering.  Called once.
     pub(super) fn set_algorithm(&mut self, algorithm: Algorithm) {
         let Self::Pending(early) = self else { return };
         let early = std::mem::take(early);
@@ -136,28 +137,28 @@ impl Message {
 
     pub(super) fn update(&mut self, bytes: &[u8]) {
         match self {
-            Self::Pending(kept) | Self::Whole(_, kept) => kept.extend_from_slice(bytes),
+            Self::Pending(buffer) | Self::Whole(_, buffer) => buffer.extend_from_slice(bytes),
             Self::Hashing(_, context) => context.update(bytes),
         }
     }
 
-    pub(super) fn finish(self) -> Option<Signed> {
+    pub(super) fn finish(self) -> Option<SignedData> {
         match self {
             Self::Pending(_) => None,
-            Self::Hashing(algorithm, context) => Some(Signed::Digest(algorithm, context.finish())),
-            Self::Whole(algorithm, bytes) => Some(Signed::Bytes(algorithm, bytes)),
+            Self::Hashing(algorithm, context) => Some(SignedData::Digest(algorithm, context.finish())),
+            Self::Whole(algorithm, bytes) => Some(SignedData::Bytes(algorithm, bytes)),
         }
     }
 }
 
-/// The signed bytes, all of them.
-pub(super) enum Signed {
+/// Complete signed bytes, or their hash.
+pub(super) enum SignedData {
     Digest(Algorithm, Digest),
     Bytes(Algorithm, Vec<u8>),
 }
 
-impl Signed {
-    /// True when `signature` is `signer`'s over these bytes.
+impl SignedData {
+    /// Returns true if `signature` over these bytes verifies with the key of `signer`.
     pub(super) fn verifies(&self, signer: &Certificate, signature: &[u8]) -> bool {
         let (Self::Digest(algorithm, _) | Self::Bytes(algorithm, _)) = self;
         let Some(verifier) = algorithm.verifier(&signer.key_algorithm) else { return false };
@@ -169,16 +170,16 @@ impl Signed {
     }
 }
 
-/// Those of `known` whose key made the signature, all of one key.
+/// Returns the certificates in `known` whose key made the signature.  All have the same key.
 pub(super) fn signers_of(
     issuer: &Name,
     key_id: Option<&[u8]>,
     known: &[Arc<Certificate>],
-    signed: &Signed,
+    signed: &SignedData,
     signature: &[u8],
 ) -> Result<Vec<Arc<Certificate>>, Fault> {
-    // The identifier tells where to begin; the signature decides.  An authority whose certificate was
-    // made anew with another identifier still signs with its key.
+    // The key identifier sets the order of attempts, and the signature decides.  An authority may
+    // have reissued its certificate with another identifier for the same key.
     let id_differs = |certificate: &&Arc<Certificate>| {
         let own = certificate.subject_key_id.as_deref();
         key_id.zip(own).is_some_and(|(wanted, own)| wanted != own)

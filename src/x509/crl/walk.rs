@@ -1,15 +1,13 @@
-//! The walk through a list, part after part: each is hashed, checked and kept when it is whole.
+//! State machine that parses a list part by part.  A part is hashed and checked once it is
+//! complete.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::x509::certificate::Certificate;
-use crate::x509::crl::entries::{Filling, MAX_ODD_SERIALS};
-use crate::x509::crl::entry;
+use crate::x509::crl::collector::EntryCollector;
 use crate::x509::crl::error::{CrlError, Fault};
 use crate::x509::crl::list::{Extensions, Kind, RevocationList};
 use crate::x509::crl::piece::{Header, at, malformed, whole_element};
-use crate::x509::crl::reason::Reason;
 use crate::x509::crl::serial_groups::Progress;
 use crate::x509::crl::signature::{Algorithm, Message, signers_of};
 use crate::x509::der::{self, DerError, Element, tag};
@@ -17,15 +15,13 @@ use crate::x509::name::Name;
 use crate::x509::name::oid::dotted;
 use crate::x509::time::Timestamp;
 
-/// Certificate issuers that one indirect list speaks of.
-pub const MAX_CERTIFICATE_ISSUERS: usize = 10_000;
-
-/// Bytes hashed before they are walked: they are still in the processor's cache then.
+/// Bytes that are hashed before they are parsed, so that parsing finds them in the processor's
+/// cache.
 const STRIDE: usize = 32 * 1024;
-/// Bytes that an element cut short is joined with at first: more than an entry has.
-const JOINED: usize = 128;
+/// Bytes that are first appended to an incomplete element.  Most entries are shorter.
+const APPENDED: usize = 128;
 
-/// The next part that is expected.
+/// Part that is expected next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     Outer,
@@ -43,17 +39,17 @@ pub(super) enum Part {
     End,
 }
 
-/// What has been read of a list so far, and what is to come.
-pub(super) struct Walk {
+/// Parser state: the parts of the list so far, and the position.
+pub(super) struct Walker {
     max_bytes: u64,
     pub part: Part,
-    /// The beginning of an element whose rest has not arrived.
-    carry: Vec<u8>,
-    /// Octets walked.
+    /// Start of an element whose end has not arrived.
+    incomplete: Vec<u8>,
+    /// Number of bytes parsed.
     offset: u64,
-    /// Where the octets end that are hashed.
+    /// Offset up to which bytes are hashed.
     hashed: u64,
-    /// Where the structures end that are open.
+    // Offsets of the structures that contain the position.
     outer_end: u64,
     tbs_start: u64,
     tbs_end: u64,
@@ -69,22 +65,15 @@ pub(super) struct Walk {
     extensions: Extensions,
     signature: Box<[u8]>,
 
-    /// By certificate issuer; the first is the list's own.
-    groups: Vec<Filling>,
-    /// Groups of other issuers.
-    others: HashMap<Name, usize>,
-    group: usize,
-    /// Serials of all groups that fit no slot.
-    odd: usize,
-    removals: bool,
+    entries: EntryCollector,
 }
 
-impl Walk {
-    pub fn new(max_bytes: u64) -> Self {
+impl Walker {
+    pub(super) fn new(max_bytes: u64) -> Self {
         Self {
             max_bytes,
             part: Part::Outer,
-            carry: Vec::new(),
+            incomplete: Vec::new(),
             offset: 0,
             hashed: 0,
             outer_end: u64::MAX,
@@ -100,29 +89,26 @@ impl Walk {
             next_update: None,
             extensions: Extensions::default(),
             signature: Box::default(),
-            groups: vec![Filling::default()],
-            others: HashMap::new(),
-            group: 0,
-            odd: 0,
-            removals: false,
+            entries: EntryCollector::default(),
         }
     }
 
-    pub fn error(&self, fault: Fault) -> CrlError {
+    pub(super) fn error(&self, fault: Fault) -> CrlError {
         CrlError { issuer: self.issuer.clone(), fault }
     }
 
-    pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
-        // What was cut is joined with little more than it lacks: the rest is walked where it lies.
-        while !self.carry.is_empty() && !bytes.is_empty() {
-            let held = self.carry.len();
-            let (more, rest) = bytes.split_at(bytes.len().min(held.max(JOINED)));
-            self.carry.extend_from_slice(more);
-            let mut joined = std::mem::take(&mut self.carry);
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
+        // An incomplete element is extended by a few bytes until it is complete.  The rest of the
+        // input is parsed in place.
+        while !self.incomplete.is_empty() && !bytes.is_empty() {
+            let held = self.incomplete.len();
+            let (more, rest) = bytes.split_at(bytes.len().min(held.max(APPENDED)));
+            self.incomplete.extend_from_slice(more);
+            let mut joined = std::mem::take(&mut self.incomplete);
             let used = self.advance(&joined)?;
             match used.checked_sub(held) {
-                Some(begun) => {
-                    bytes = &bytes[begun..];
+                Some(consumed) => {
+                    bytes = &bytes[consumed..];
                     joined.clear();
                 }
                 None => {
@@ -130,22 +116,22 @@ impl Walk {
                     joined.drain(..used);
                 }
             }
-            self.carry = joined;
+            self.incomplete = joined;
         }
-        if self.carry.is_empty() {
+        if self.incomplete.is_empty() {
             let used = self.advance(bytes)?;
-            self.carry.extend_from_slice(&bytes[used..]);
+            self.incomplete.extend_from_slice(&bytes[used..]);
         }
         Ok(())
     }
 
-    /// Walks as far as whole elements go; says how far.
+    /// Parses all complete elements of `input` and returns their length.
     fn advance(&mut self, input: &[u8]) -> Result<usize, Fault> {
         let mut used = 0;
         loop {
             let ahead = &input[used..];
             if self.part == Part::Entry {
-                // Hashed first: that fetches them in their order, before each is looked at.
+                // Hashing first loads the entries into the cache in order.
                 self.hash(&ahead[..ahead.len().min(STRIDE)]);
             }
             let Some(step) = self.step(ahead)? else { return Ok(used) };
@@ -155,7 +141,7 @@ impl Walk {
         }
     }
 
-    /// Hashes what of `input`, which begins where the walk is, is signed and not hashed yet.
+    /// Hashes the bytes of `input` that are signed and not hashed yet.  `input` starts at `offset`.
     fn hash(&mut self, input: &[u8]) {
         let within = |at: u64| {
             usize::try_from(at.saturating_sub(self.offset)).unwrap_or(usize::MAX).min(input.len())
@@ -167,8 +153,8 @@ impl Walk {
         }
     }
 
-    /// Reads the next part and says how long it is; `None` when more input is needed.  An optional
-    /// part that is absent has no length.
+    /// Parses the next part and returns its length, or `None` if more input is needed.  An absent
+    /// optional part has length zero.
     fn step(&mut self, input: &[u8]) -> Result<Option<usize>, Fault> {
         match self.part {
             Part::Outer => self.enter_list(input),
@@ -202,7 +188,8 @@ impl Walk {
         Ok(Some(header))
     }
 
-    /// The header of a SEQUENCE that ends by `limit`: its length, and where the SEQUENCE ends.
+    /// Parses the header of a SEQUENCE, which must end by offset `limit`.  Returns the length of
+    /// the header and the end of the SEQUENCE.
     fn enter(
         &self,
         input: &[u8],
@@ -214,15 +201,15 @@ impl Walk {
             let why = DerError::Tag { expected: tag::SEQUENCE, found: header.tag };
             return Err(malformed(part, why));
         }
-        let end = self.offset + header.octets as u64 + header.length;
+        let end = self.offset + header.bytes as u64 + header.length;
         if end > limit {
             Err(malformed(part, DerError::Truncated))
         } else {
-            Ok(Some((header.octets, end)))
+            Ok(Some((header.bytes, end)))
         }
     }
 
-    /// The parts of tbsCertList around the entries (RFC 5280 section 5.1).
+    /// Parses a part of tbsCertList before or after the entries (RFC 5280 section 5.1).
     fn read_head(&mut self, input: &[u8]) -> Result<Option<usize>, Fault> {
         let (name, next) = match self.part {
             Part::Version => ("version", Part::Algorithm),
@@ -235,7 +222,7 @@ impl Walk {
         };
         let at_end = self.offset == self.tbs_end;
         let Some(&found) = input.first().filter(|_| !at_end) else {
-            // The end of the structure leaves out what is optional there.
+            // At the end of the structure, optional parts are absent.
             let optional = matches!(self.part, Part::NextUpdate | Part::Revoked | Part::Extensions);
             return match (at_end, optional) {
                 (true, true) => {
@@ -279,7 +266,7 @@ impl Walk {
     }
 
     fn read_version(&mut self, element: Element<'_>) -> Result<(), Fault> {
-        // v1 is the DEFAULT, which DER leaves out; v3 does not exist.
+        // v1 is the DEFAULT, which DER omits.  v3 does not exist.
         match der::small_integer(element).map_err(at("version"))? {
             1 => self.version = 2,
             _ => return Err(malformed("version", DerError::Value("neither v1 (absent) nor v2"))),
@@ -304,7 +291,7 @@ impl Walk {
         let Some((header, end)) = self.enter(input, self.tbs_end, name)? else { return Ok(None) };
         // RFC 5280 section 5.1.2.6: without entries the field "MUST be absent".
         if end == self.offset + header as u64 {
-            return Err(malformed(name, DerError::Value("empty; it is left out then")));
+            return Err(malformed(name, DerError::Value("empty; omit the field instead")));
         }
         self.entries_start = self.offset + header as u64;
         self.entries_end = end;
@@ -315,6 +302,7 @@ impl Walk {
     fn read_entries(&mut self, input: &[u8]) -> Result<Option<usize>, Fault> {
         let mut used = 0;
         let mut remaining = self.entries_end - self.offset;
+        let total = self.entries_end - self.entries_start;
         if remaining == 0 {
             self.part = Part::Extensions;
             return Ok(Some(0));
@@ -325,53 +313,10 @@ impl Walk {
             let size = element.raw.len();
             used += size;
             remaining -= size as u64;
-            self.add_entry(contents, remaining)?;
+            let (version, issuer) = (self.version, self.issuer.as_ref());
+            self.entries.add(contents, version, issuer, || Progress { read: total - remaining, of: total })?;
         }
         Ok(Some(used).filter(|&used| used > 0))
-    }
-
-    fn add_entry(&mut self, contents: &[u8], remaining: u64) -> Result<(), Fault> {
-        let entry = match entry::usual(contents) {
-            Some(entry) => entry,
-            None => {
-                let (entry, issuer) = entry::read(contents)?;
-                if let Some(issuer) = issuer {
-                    self.group = self.group_of(issuer)?;
-                }
-                entry
-            }
-        };
-        if entry.extended && self.version == 1 {
-            return Err(Fault::Rule("an entry of a v1 list has extensions"));
-        }
-        self.removals |= entry.reason == Reason::RemoveFromCrl;
-        let of = self.entries_end - self.entries_start;
-        let progress = || Progress { read: of - remaining, of };
-        if self.groups[self.group].add(entry.serial, entry.reason, progress) {
-            self.odd += 1;
-            if self.odd > MAX_ODD_SERIALS {
-                let what = "serial numbers that are negative or above 20 octets";
-                return Err(Fault::TooMany { what, limit: MAX_ODD_SERIALS });
-            }
-        }
-        Ok(())
-    }
-
-    fn group_of(&mut self, issuer: Name) -> Result<usize, Fault> {
-        if self.issuer.as_ref() == Some(&issuer) {
-            return Ok(0);
-        }
-        if let Some(&group) = self.others.get(&issuer) {
-            return Ok(group);
-        }
-        let group = self.groups.len();
-        if group > MAX_CERTIFICATE_ISSUERS {
-            let what = "certificate issuers in one list";
-            return Err(Fault::TooMany { what, limit: MAX_CERTIFICATE_ISSUERS });
-        }
-        self.groups.push(Filling::default());
-        self.others.insert(issuer, group);
-        Ok(group)
     }
 
     fn read_extensions(&mut self, element: Element<'_>) -> Result<(), Fault> {
@@ -390,7 +335,7 @@ impl Walk {
         Ok(())
     }
 
-    /// signatureAlgorithm and signatureValue.
+    /// Parses signatureAlgorithm and signatureValue.
     fn read_tail(&mut self, input: &[u8]) -> Result<Option<usize>, Fault> {
         let name =
             if self.part == Part::Signature { "signatureValue" } else { "signatureAlgorithm" };
@@ -403,7 +348,7 @@ impl Walk {
         if self.part == Part::OuterAlgorithm {
             let outer = element.expect(tag::SEQUENCE).map_err(at(name))?.value;
             if *outer != *self.algorithm {
-                // Section 5.1.1.2; the outer one is not covered by the signature.
+                // Section 5.1.1.2.  The signature does not cover the outer identifier.
                 return Err(Fault::Rule("inner and outer signature algorithms differ"));
             }
             self.part = Part::Signature;
@@ -411,7 +356,7 @@ impl Walk {
             let bits = element.expect(tag::BIT_STRING).map_err(at(name))?.value;
             let (signature, unused) = der::bit_string(bits).map_err(at(name))?;
             if unused != 0 {
-                return Err(malformed(name, DerError::Value("not whole octets")));
+                return Err(malformed(name, DerError::Value("not a whole number of bytes")));
             }
             if self.offset + element.raw.len() as u64 != self.outer_end {
                 return Err(malformed("certificateList", DerError::Trailing(1)));
@@ -422,7 +367,8 @@ impl Walk {
         Ok(Some(element.raw.len()))
     }
 
-    pub fn finish(
+    /// Verifies the signature and returns the list.
+    pub(super) fn finish(
         mut self,
         signers: &[Arc<Certificate>],
         now: Timestamp,
@@ -436,36 +382,31 @@ impl Walk {
         if self.this_update > now {
             return Err(Fault::NotYetValid { this_update: self.this_update, now });
         }
-        self.list(signers, between)
+        self.into_list(signers, between)
     }
 
-    /// The list, as signed by `signers`.
-    pub fn list(
+    /// Returns the list with `signers` as its signers.
+    pub(super) fn into_list(
         self,
         signers: Vec<Arc<Certificate>>,
         between: &mut dyn FnMut(),
     ) -> Result<RevocationList, Fault> {
         let issuer = self.issuer.ok_or(Fault::Rule("no issuer"))?;
         let scope = self.extensions.scope;
-        if !self.others.is_empty() && !scope.as_ref().is_some_and(|scope| scope.indirect) {
+        if self.entries.has_other_issuers() && !scope.as_ref().is_some_and(|scope| scope.indirect) {
             return Err(Fault::Rule(
                 "entries name a certificateIssuer, but the list is not indirect",
             ));
         }
         let kind = match (self.extensions.base, self.extensions.number) {
-            (None, _) if self.removals => {
+            (None, _) if self.entries.has_removals() => {
                 return Err(Fault::Rule("removeFromCRL in a complete list"));
             }
             (None, _) => Kind::Complete,
             (Some(_), None) => return Err(Fault::Rule("a delta list without cRLNumber")),
             (Some(base), Some(_)) => Kind::Delta { base },
         };
-        let mut names: Vec<_> = self.others.into_iter().collect();
-        names.sort_unstable_by_key(|(_, group)| *group);
-        let names = std::iter::once(issuer.clone()).chain(names.into_iter().map(|(name, _)| name));
-        let groups = self.groups.into_iter().map(|filling| filling.finish(between));
-        let mut groups: Vec<_> = names.zip(groups).collect();
-        groups[1..].sort_unstable_by(|(one, _), (other, _)| one.canonical().cmp(other.canonical()));
+        let by_issuer = self.entries.finish(issuer.clone(), between);
         Ok(RevocationList {
             issuer,
             signers,
@@ -479,7 +420,7 @@ impl Walk {
             freshest: self.extensions.freshest,
             bytes: self.outer_end,
             signature: self.signature,
-            groups,
+            by_issuer,
         })
     }
 }

@@ -1,13 +1,14 @@
-//! Distinguished names as path validation compares them (RFC 5280 section 7.1).
+//! Distinguished names, compared as path validation requires (RFC 5280 section 7.1).
 //!
-//! Two names are equal when their RDN sequences are: attribute types equal, values equal after the
-//! preparation of RFC 4518 that matters for `caseIgnoreMatch` (any string type, letter case folded,
-//! runs of white space made one, none at the ends).  The canonical form below makes that a comparison
-//! of bytes, and "is below" a comparison of prefixes.
+//! Two names are equal if their RDN sequences are equal.  Attribute types are compared exactly,
+//! values after the preparation of RFC 4518 for `caseIgnoreMatch`: the string type does not count,
+//! letter case is folded, runs of white space become one space, and white space at the ends is
+//! removed.  The canonical form turns this into a comparison of bytes, and a subtree test into a
+//! prefix test.
 
-pub mod oid;
-pub mod parse;
-pub mod rfc4514;
+pub(crate) mod oid;
+pub(crate) mod parse;
+pub(crate) mod rfc4514;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -16,60 +17,61 @@ use icu_normalizer::ComposingNormalizerBorrowed;
 
 use crate::x509::der::{DerError, Element, Reader, single, tag};
 
-/// A Name with its original encoding and its canonical form.
+/// Distinguished name with its original encoding and its canonical form.
 #[derive(Clone)]
 pub struct Name {
     der: Box<[u8]>,
-    /// Each RDN as length-prefixed bytes, so that one name's canonical form is a prefix of another's
-    /// exactly when its RDNs are.
+    /// Length-prefixed RDNs.  The canonical form of one name is a prefix of another's exactly if
+    /// its RDNs are the first RDNs of the other.
     canonical: Box<[u8]>,
 }
 
-/// One attribute of a name, borrowed from its encoding.
+/// One attribute of a name, borrowed from the name's encoding.
 #[derive(Debug, Clone, Copy)]
-pub struct Attribute<'a> {
-    /// The attribute type's OBJECT IDENTIFIER contents.
+pub(crate) struct Attribute<'a> {
+    /// OBJECT IDENTIFIER contents of the attribute type.
     pub oid: &'a [u8],
-    /// The value, with its string type as tag.
+    /// The value.  Its tag is the string type.
     pub value: Element<'a>,
 }
 
 impl Name {
-    /// Reads the DER of a Name, all of `der`.
+    /// Parses the DER of a Name, which must be all of `der`.
     pub fn from_der(der: &[u8]) -> Result<Self, DerError> {
         let canonical = canonical(der)?;
         Ok(Self { der: der.into(), canonical: canonical.into() })
     }
 
-    /// The encoding as found.
+    /// Returns the original encoding.
     pub fn der(&self) -> &[u8] {
         &self.der
     }
 
-    /// The form that equality, hashing and [`Name::is_within`] use.
-    pub fn canonical(&self) -> &[u8] {
+    /// Returns the form used by equality, hashing and [`Name::is_within`].
+    pub(crate) fn canonical(&self) -> &[u8] {
         &self.canonical
     }
 
-    /// False when a string in it has bytes that are no text of its type; such a value equals only the
-    /// same bytes.
-    pub fn is_legible(&self) -> bool {
+    /// Returns true if every string in the name is validly encoded for its type.  A string that is
+    /// not equals only the same bytes.
+    pub(crate) fn is_legible(&self) -> bool {
         self.rdns().iter().flatten().all(|a| !is_string(a.value.tag) || text(a.value).is_some())
     }
 
-    /// True when the name has no RDN.
-    pub fn is_empty(&self) -> bool {
+    /// Returns true if the name has no RDNs.
+    pub(crate) fn is_empty(&self) -> bool {
         self.canonical.is_empty()
     }
 
-    /// True when `base`'s RDNs are the first of this name (RFC 5280 section 4.2.1.10).
-    pub fn is_within(&self, base: &Self) -> bool {
+    /// Returns true if the RDNs of `base` are the first RDNs of this name (RFC 5280 section
+    /// 4.2.1.10).
+    pub(crate) fn is_within(&self, base: &Self) -> bool {
         self.canonical.starts_with(&base.canonical)
     }
 
-    /// The RDNs in encoding order, each with its attributes.
-    pub fn rdns(&self) -> Vec<Vec<Attribute<'_>>> {
-        // The encoding was read whole when the name was made.
+    /// Returns the RDNs in encoding order, each with its attributes.
+    pub(crate) fn rdns(&self) -> Vec<Vec<Attribute<'_>>> {
+        // `from_der` parsed the same bytes, so this cannot fail.
         rdns(&self.der).unwrap_or_default()
     }
 }
@@ -128,7 +130,7 @@ fn canonical(der: &[u8]) -> Result<Vec<u8>, DerError> {
             append(&mut bytes, a.oid);
             match text(a.value) {
                 Some(text) => {
-                    // One mark for every string type: they compare equal by content.
+                    // One marker for all string types, so that they are compared by content.
                     bytes.push(1);
                     append(&mut bytes, fold(&text).as_bytes());
                 }
@@ -139,7 +141,7 @@ fn canonical(der: &[u8]) -> Result<Vec<u8>, DerError> {
             }
             bytes
         }));
-        // An RDN is a set: order does not count (RFC 4514 section 2.2).
+        // An RDN is a set: the order of attributes does not count (RFC 4514 section 2.2).
         attributes.sort_unstable();
         let length: usize = attributes.iter().map(Vec::len).sum();
         out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
@@ -155,8 +157,8 @@ fn append(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// True when `tag` is of one of the string types of an attribute value (RFC 5280 appendix A.1).
-pub fn is_string(tag: u8) -> bool {
+/// Returns true if `tag` is a string type of attribute values (RFC 5280 appendix A.1).
+pub(crate) fn is_string(tag: u8) -> bool {
     matches!(
         tag,
         tag::UTF8_STRING
@@ -170,14 +172,14 @@ pub fn is_string(tag: u8) -> bool {
     )
 }
 
-/// The characters of a string value, or `None` where it is no string or not validly encoded.
-pub fn text(value: Element<'_>) -> Option<String> {
+/// Decodes a string value.  Returns `None` if it is not a string or not validly encoded.
+pub(crate) fn text(value: Element<'_>) -> Option<String> {
     match value.tag {
         tag::UTF8_STRING => std::str::from_utf8(value.value).ok().map(str::to_owned),
         tag::PRINTABLE_STRING | tag::IA5_STRING | tag::NUMERIC_STRING | tag::VISIBLE_STRING => {
             value.value.is_ascii().then(|| value.value.iter().map(|&b| char::from(b)).collect())
         }
-        // What is found in practice under this tag is Latin-1.
+        // In practice this type holds Latin-1.
         tag::TELETEX_STRING => Some(value.value.iter().map(|&b| char::from(b)).collect()),
         tag::BMP_STRING => {
             let (units, []) = value.value.as_chunks::<2>() else { return None };
@@ -192,16 +194,17 @@ pub fn text(value: Element<'_>) -> Option<String> {
     }
 }
 
-/// The text prepared for `caseIgnoreMatch` (RFC 4518 sections 2.2, 2.3 and 2.6.1): letter case folded,
-/// compatibility forms composed, invisible characters left out, white space runs made one space and
-/// none at either end.
-pub fn fold(text: &str) -> String {
+/// Prepares a text for `caseIgnoreMatch` (RFC 4518 sections 2.2, 2.3 and 2.6.1).
+///
+/// Folds letter case, normalizes to NFKC, removes invisible characters, collapses runs of white
+/// space to one space, and removes white space at both ends.
+pub(crate) fn fold(text: &str) -> String {
     if text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
-        return words(text.split_ascii_whitespace().map(str::to_ascii_lowercase));
+        return join_words(text.split_ascii_whitespace().map(str::to_ascii_lowercase));
     }
     let mut folded = text.to_owned();
-    // Folding can bring forth what normalization changes, and the reverse; twice is nearly always
-    // enough, and any bound gives a function of the text.
+    // Folding can produce characters that normalization changes, and the reverse.  Two rounds are
+    // nearly always enough, and with a fixed bound the result still depends on the text alone.
     for _ in 0..4 {
         let visible: String = folded.chars().filter(|&c| !is_invisible(c)).collect();
         let upper = NFKC.normalize(&visible).to_uppercase();
@@ -211,12 +214,12 @@ pub fn fold(text: &str) -> String {
         }
         folded = next;
     }
-    words(folded.split_whitespace().map(str::to_owned))
+    join_words(folded.split_whitespace().map(str::to_owned))
 }
 
 const NFKC: ComposingNormalizerBorrowed<'static> = ComposingNormalizerBorrowed::new_nfkc();
 
-fn words(words: impl Iterator<Item = String>) -> String {
+fn join_words(words: impl Iterator<Item = String>) -> String {
     let mut out = String::new();
     for word in words {
         if !out.is_empty() {
@@ -227,8 +230,8 @@ fn words(words: impl Iterator<Item = String>) -> String {
     out
 }
 
-/// Characters that RFC 4518 section 2.2 maps to nothing: controls that are no white space, soft
-/// hyphen, joiners, variation selectors and the like.
+/// Returns true for characters that RFC 4518 section 2.2 maps to nothing: controls other than white
+/// space, soft hyphen, joiners, variation selectors and similar.
 fn is_invisible(c: char) -> bool {
     (c.is_control() && !c.is_whitespace())
         || matches!(c,
@@ -238,8 +241,8 @@ fn is_invisible(c: char) -> bool {
             | '\u{e0001}' | '\u{e0020}'..='\u{e007f}')
 }
 
-/// Reads a Name that a [`Reader`] has next.
-pub fn read(reader: &mut Reader<'_>) -> Result<Name, DerError> {
+/// Reads the next element of `reader` as a Name.
+pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Name, DerError> {
     Name::from_der(reader.expect(tag::SEQUENCE)?.raw)
 }
 
@@ -262,10 +265,10 @@ pub(crate) mod tests {
         out
     }
 
-    /// The attributes of one RDN.
+    /// Attributes of one RDN: OID contents, string tag and value bytes.
     pub(crate) type Rdn<'a> = &'a [(&'a [u8], u8, &'a [u8])];
 
-    /// A Name from RDNs of (OID contents, string tag, value bytes).
+    /// Encodes a Name.
     pub(crate) fn encode(rdns: &[Rdn<'_>]) -> Vec<u8> {
         let body: Vec<u8> = rdns
             .iter()
@@ -290,7 +293,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn string_type_case_and_space_do_not_count() {
+    fn names_that_differ_in_string_type_case_or_space_are_equal() {
         let a = name(&[&[(CN, tag::PRINTABLE_STRING, b"  IoT   Root ")]]);
         let b = name(&[&[(CN, tag::UTF8_STRING, b"iot root")]]);
         let c = name(&[&[(CN, tag::BMP_STRING, b"\0I\0o\0T\0 \0R\0O\0O\0T")]]);
@@ -299,7 +302,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn type_order_and_count_do() {
+    fn names_that_differ_in_type_order_or_count_are_not_equal() {
         let cn = (CN, tag::UTF8_STRING, &b"a"[..]);
         let o = (O, tag::UTF8_STRING, &b"a"[..]);
         assert_ne!(name(&[&[cn]]), name(&[&[o]]));
@@ -310,7 +313,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn is_within_goes_by_whole_rdns() {
+    fn is_within_compares_whole_rdns() {
         let base = name(&[&[(O, tag::UTF8_STRING, b"acme")]]);
         let below =
             name(&[&[(O, tag::PRINTABLE_STRING, b"Acme")], &[(CN, tag::UTF8_STRING, b"x")]]);
@@ -322,18 +325,18 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn folding_twice_changes_nothing(text in "\\PC{0,40}") {
+        fn folding_is_idempotent(text in "\\PC{0,40}") {
             let once = fold(&text);
             prop_assert_eq!(fold(&once), once);
         }
 
         #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn does_not_panic_on_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = Name::from_der(&bytes);
         }
 
         #[test]
-        fn a_name_equals_itself_in_other_case(text in "[a-zA-Z0-9 ]{1,30}") {
+        fn a_name_equals_itself_in_upper_case(text in "[a-zA-Z0-9 ]{1,30}") {
             let a = name(&[&[(CN, tag::PRINTABLE_STRING, text.as_bytes())]]);
             let b = name(&[&[(CN, tag::UTF8_STRING, text.to_uppercase().as_bytes())]]);
             prop_assert_eq!(a, b);

@@ -1,8 +1,8 @@
-//! OBJECT IDENTIFIERs as dotted text.
+//! Conversion between OBJECT IDENTIFIER contents and dotted text.
 
 use std::fmt::Write as _;
 
-/// Attribute types with a short name (RFC 4514 section 3, RFC 4519), as OID contents.
+/// Short names of attribute types (RFC 4514 section 3, RFC 4519) and their OID contents.
 pub(super) const SHORT_NAMES: &[(&str, &[u8])] = &[
     ("CN", &[0x55, 4, 3]),
     ("SN", &[0x55, 4, 4]),
@@ -17,7 +17,7 @@ pub(super) const SHORT_NAMES: &[(&str, &[u8])] = &[
     ("DC", &[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 25]),
 ];
 
-/// An OBJECT IDENTIFIER's contents as dotted text.
+/// Formats OBJECT IDENTIFIER contents as dotted text.
 pub fn dotted(oid: &[u8]) -> String {
     let mut out = String::new();
     let mut arc: u128 = 0;
@@ -39,7 +39,8 @@ pub fn dotted(oid: &[u8]) -> String {
     out
 }
 
-/// Dotted text as OBJECT IDENTIFIER contents; `None` where it is none, or an arc passes 64 bits.
+/// Parses dotted text into OBJECT IDENTIFIER contents.  Returns `None` if the text is not a valid
+/// OID or an arc exceeds 64 bits.
 pub(super) fn undotted(text: &str) -> Option<Vec<u8>> {
     let mut arcs = Vec::new();
     for arc in text.split('.') {
@@ -65,7 +66,7 @@ pub(super) fn undotted(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// True when the contents are those of an OBJECT IDENTIFIER that [`dotted`] shows without loss.
+/// Returns true if `oid` is a valid OBJECT IDENTIFIER that [`dotted`] formats without loss.
 pub(crate) fn is_plain_oid(oid: &[u8]) -> bool {
     undotted(&dotted(oid)).is_some_and(|encoded| encoded == oid)
 }
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_oids_that_show_without_loss_are_plain() {
+    fn only_lossless_oids_are_plain() {
         assert!(is_plain_oid(&[0x55, 4, 3]));
         assert!(is_plain_oid(&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1]));
         for bad in [&[0x55, 4, 0x80, 3][..], &[0x55, 4, 0x83], &[0x80], &[]] {

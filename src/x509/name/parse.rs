@@ -1,10 +1,11 @@
-//! Reading a distinguished name's text.
+//! Parser for distinguished names in RFC 4514 text.
 
 use crate::x509::der::{self, tag};
 use crate::x509::name::Name;
 use crate::x509::name::oid::{SHORT_NAMES, undotted};
 
-/// Other names that are read, never printed: long names of RFC 4519 and what OpenSSL prints.
+/// Further attribute names that are parsed but not printed: long names of RFC 4519 and names that
+/// OpenSSL prints.
 pub(super) const OTHER_NAMES: &[(&str, &[u8])] = &[
     ("commonName", &[0x55, 4, 3]),
     ("surname", &[0x55, 4, 4]),
@@ -35,24 +36,26 @@ pub(super) const OTHER_NAMES: &[(&str, &[u8])] = &[
     ("E", &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1]),
 ];
 
-/// Bytes of text that [`from_rfc4514`] reads.
+/// Longest text that [`from_rfc4514`] accepts, in bytes.
 pub const MAX_TEXT: usize = 8 * 1024;
 
-/// Why a text is not read as a distinguished name.
+/// Reason why a text is not a valid distinguished name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an RFC 4514 name at byte {at}: {why}")]
 pub struct DnError {
-    /// Where reading stopped.
+    /// Byte offset at which parsing stopped.
     pub at: usize,
-    /// The rule that is broken.
     pub why: &'static str,
 }
 
-/// Reads RFC 4514 text: short, long and dotted attribute types in any letter case, `\,` and `\2C`
-/// escapes, `#` hex values, and spaces around `,`, `+` and `=` as RFC 2253 allowed.
+/// Parses RFC 4514 text.
+///
+/// Accepts short, long and dotted attribute types in any letter case, `\,` and `\2C` escapes, `#`
+/// hex values, and spaces around `,`, `+` and `=` as in RFC 2253.
 ///
 /// # Errors
-/// Anything else, an unknown attribute type, and more than [`MAX_TEXT`] bytes.
+/// Returns an error for any other syntax, an unknown attribute type, or more than [`MAX_TEXT`]
+/// bytes.
 pub fn from_rfc4514(text: &str) -> Result<Name, DnError> {
     if text.len() > MAX_TEXT {
         return Err(DnError { at: MAX_TEXT, why: "the text is longer than 8192 bytes" });
@@ -97,7 +100,7 @@ impl Input<'_> {
         }
     }
 
-    /// One RDN as DER, up to a comma or the end.
+    /// Parses one RDN, up to a comma or the end, and returns it as DER.
     fn rdn(&mut self) -> Result<Vec<u8>, DnError> {
         let mut attributes = Vec::new();
         loop {
@@ -143,7 +146,7 @@ impl Input<'_> {
             .ok_or(DnError { at: start, why: "neither a known attribute type nor a dotted OID" })
     }
 
-    /// `#` and the DER of a value, in hex.
+    /// Parses `#` followed by the DER of a value in hex.
     fn hex_value(&mut self) -> Result<Vec<u8>, DnError> {
         self.at += 1;
         let start = self.at;
@@ -170,11 +173,11 @@ impl Input<'_> {
         Some(byte)
     }
 
-    /// A string value, as the DER of a UTF8String.
+    /// Parses a string value and returns it as the DER of a UTF8String.
     fn string_value(&mut self) -> Result<Vec<u8>, DnError> {
         let start = self.at;
         let mut value = Vec::new();
-        // Unescaped spaces at the end belong to the separator.
+        // Unescaped trailing spaces belong to the separator.
         let mut end = 0;
         while let Some(byte) = self.peek() {
             match byte {
@@ -217,17 +220,17 @@ impl Input<'_> {
     }
 }
 
-/// One DER element.
+/// Encodes one DER element.
 pub(super) fn encode(tag: u8, contents: &[u8]) -> Vec<u8> {
     let length = contents.len();
     let mut out = vec![tag];
     if let Ok(short @ 0..=127) = u8::try_from(length) {
         out.push(short);
     } else {
-        let octets = length.to_be_bytes();
+        let bytes = length.to_be_bytes();
         let skip = (length.leading_zeros() / 8) as usize;
-        out.push(0x80 | (octets.len() - skip) as u8);
-        out.extend_from_slice(&octets[skip..]);
+        out.push(0x80 | (bytes.len() - skip) as u8);
+        out.extend_from_slice(&bytes[skip..]);
     }
     out.extend_from_slice(contents);
     out

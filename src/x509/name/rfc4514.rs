@@ -1,15 +1,16 @@
-//! Distinguished names as RFC 4514 text, printed and read.
+//! Formatter for distinguished names in RFC 4514 text.
 //!
-//! x509-parser's text is not safe for identity: it does not escape, so that `CN=dev1, O=Acme` may be
-//! one attribute or two.  This form escapes all that RFC 4514 section 2.4 tells to, and round-trips:
-//! what [`to_rfc4514`] prints, [`from_rfc4514`](crate::x509::name::parse::from_rfc4514) reads as an equal name.
+//! The text of x509-parser is not safe for identities: it does not escape, so `CN=dev1, O=Acme` may
+//! be one attribute or two.  This formatter escapes every character that RFC 4514 section 2.4
+//! requires.  [`from_rfc4514`](crate::x509::name::parse::from_rfc4514) parses the output of
+//! [`to_rfc4514`] into an equal name.
 
 use std::fmt::{self, Write as _};
 
 use crate::x509::name::oid::{SHORT_NAMES, dotted};
 use crate::x509::name::{self, Attribute, Name};
 
-/// The name as RFC 4514 text: RDNs last first, `,` between them, `+` within one.
+/// Formats a name as RFC 4514 text: the last RDN first, `,` between RDNs, `+` within one.
 pub fn to_rfc4514(name: &Name) -> String {
     let mut out = String::new();
     for rdn in name.rdns().iter().rev() {
@@ -26,7 +27,7 @@ pub fn to_rfc4514(name: &Name) -> String {
     out
 }
 
-/// RFC 4514 text, for people; never compared.
+/// RFC 4514 text for display.  Names are not compared in this form.
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&to_rfc4514(self))
@@ -35,8 +36,8 @@ impl fmt::Display for Name {
 
 fn write_attribute(out: &mut String, attribute: &Attribute<'_>) {
     let short = SHORT_NAMES.iter().find(|(_, oid)| *oid == attribute.oid);
-    // A type without a short name has its value in hex (RFC 4514 section 2.4), and so has a value
-    // that is no string.
+    // The value is in hex if the type has no short name (RFC 4514 section 2.4) or the value is not
+    // a string.
     let text = name::text(attribute.value);
     match (short, text) {
         (Some((short, _)), Some(text)) => {
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn rdns_print_last_first_and_multi_values_with_plus() {
+    fn prints_the_last_rdn_first_and_joins_attributes_with_plus() {
         let dn = name(&[
             &[(C, tag::PRINTABLE_STRING, b"DE")],
             &[(O, tag::UTF8_STRING, b"Acme")],
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn one_attribute_never_prints_as_two() {
+    fn an_attribute_with_a_comma_differs_from_two_attributes() {
         let one = name(&[&[(CN, tag::UTF8_STRING, b"dev1,O=Acme")]]);
         let two = name(&[&[(O, tag::UTF8_STRING, b"Acme")], &[(CN, tag::UTF8_STRING, b"dev1")]]);
         assert_eq!(to_rfc4514(&one), "CN=dev1\\,O=Acme");
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_a_type_and_a_value_is_read() {
+    fn parses_every_notation_of_types_and_values() {
         let dn = read("CN=a\\,b,O=x");
         for text in [
             "cn=a\\2cb,o=x",
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn openssl_rfc2253_output_is_read() {
+    fn parses_openssl_rfc2253_output() {
         // Output of `openssl x509 -noout -subject -nameopt RFC2253`, and the same names in DER.
         let dn = name(&[
             &[(C, tag::PRINTABLE_STRING, b"DE")],
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused_where_it_breaks() {
+    fn rejects_invalid_names_at_the_invalid_byte() {
         for (text, at) in [
             ("CN", 2),
             ("CN=a,", 5),
@@ -184,7 +185,7 @@ mod tests {
         assert!(read("").is_empty());
     }
 
-    /// An attribute of any type and value: known and unknown OIDs, every string type, other types.
+    /// Generates attributes of known and unknown types with values of every string type and others.
     fn attribute() -> impl Strategy<Value = (Vec<u8>, u8, Vec<u8>)> {
         let oid = prop_oneof![
             proptest::sample::select(SHORT_NAMES).prop_map(|(_, oid)| oid.to_vec()),
@@ -229,7 +230,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn what_is_printed_reads_back_equal(dn in any_name()) {
+        fn formatted_names_parse_to_equal_names(dn in any_name()) {
             let text = to_rfc4514(&dn);
             let back = from_rfc4514(&text);
             prop_assert_eq!(back.as_ref(), Ok(&dn), "{}", text);
@@ -237,12 +238,15 @@ mod tests {
         }
 
         #[test]
-        fn different_names_print_differently(a in any_name(), b in any_name()) {
+        fn different_names_have_different_text(a in any_name(), b in any_name()) {
             prop_assert!(a == b || to_rfc4514(&a) != to_rfc4514(&b));
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in "\\PC{0,60}", escapes in "[\\\\#=,+a-fA-F0-9CN. ]{0,40}") {
+        fn does_not_panic_on_any_text(
+            text in "\\PC{0,60}",
+            escapes in "[\\\\#=,+a-fA-F0-9CN. ]{0,40}",
+        ) {
             let _ = from_rfc4514(&text);
             let _ = from_rfc4514(&escapes);
         }

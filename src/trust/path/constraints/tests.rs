@@ -1,4 +1,4 @@
-//! Every form of name against every form of subtree.
+//! Tests of name constraints: every form of name with every form of subtree.
 
 use super::*;
 use crate::trust::path::names::{mailbox, uri_host};
@@ -18,8 +18,8 @@ fn text(form: u8, text: &str) -> (u8, Vec<u8>) {
     (form, text.as_bytes().to_vec())
 }
 
-/// The verdict on a leaf with these alternative names below an authority with this extension.
-fn judge(extension: Vec<u8>, subject: Vec<u8>, names: &Names) -> Result<(), Refusal> {
+/// Checks a leaf with these alternative names below an authority with this extension.
+fn check(extension: Vec<u8>, subject: Vec<u8>, names: &Names) -> Result<(), Refusal> {
     let key = Key::number(0);
     let authority = Spec::authority(cn("CA"), cn("CA"))
         .with(test_certificates::NAME_CONSTRAINTS, true, extension)
@@ -39,16 +39,17 @@ fn judge(extension: Vec<u8>, subject: Vec<u8>, names: &Names) -> Result<(), Refu
 }
 
 fn permitted(base: (u8, Vec<u8>), name: (u8, Vec<u8>)) -> bool {
-    judge(test_certificates::name_constraints(&[base], &[]), cn("device"), &vec![name]).is_ok()
+    check(test_certificates::name_constraints(&[base], &[]), cn("device"), &vec![name]).is_ok()
 }
 
 fn excluded(base: (u8, Vec<u8>), name: (u8, Vec<u8>)) -> bool {
-    judge(test_certificates::name_constraints(&[], &[base]), cn("device"), &vec![name]).is_err()
+    check(test_certificates::name_constraints(&[], &[base]), cn("device"), &vec![name]).is_err()
 }
 
 #[test]
-fn a_name_is_within_a_subtree_or_it_is_not() {
-    // (form, base, name, within): permitted exactly when within, and excluded exactly then.
+fn permits_and_excludes_exactly_the_names_within_a_subtree() {
+    // (form, base, name, within): a name is permitted, and excluded, exactly if it is within the
+    // base.
     for (form, base, name, within) in [
         (DNS, "fleet.example", "fleet.example", true),
         (DNS, "fleet.example", "a.b.FLEET.example", true),
@@ -80,17 +81,17 @@ fn a_name_is_within_a_subtree_or_it_is_not() {
 }
 
 #[test]
-fn a_wildcard_is_judged_by_all_that_it_can_stand_for() {
+fn a_wildcard_is_checked_by_its_expansions() {
     let base = || text(DNS, "a.fleet.example");
-    // One of its expansions is within: neither all of it is permitted nor all of it allowed.
+    // Only one expansion is within the subtree: not permitted by it, and excluded by it.
     assert!(!permitted(base(), text(DNS, "*.fleet.example")));
     assert!(excluded(base(), text(DNS, "*.fleet.example")));
-    // It stands for one label, never two.
+    // A wildcard stands for one label.
     assert!(!excluded(text(DNS, "a.b.fleet.example"), text(DNS, "*.fleet.example")));
 }
 
 #[test]
-fn a_malformed_name_fails_as_soon_as_its_form_is_constrained() {
+fn refuses_a_malformed_name_if_its_form_is_constrained() {
     for (form, base, name) in [
         (DNS, "x.example", ".a.example"),
         (DNS, "x.example", "a..example"),
@@ -104,7 +105,7 @@ fn a_malformed_name_fails_as_soon_as_its_form_is_constrained() {
         (EMAIL, "x.example", "\"a\"@c.example"),
         (EMAIL, "x.example", "a@[10.0.0.1]"),
         (EMAIL, "x.example", "@c.example"),
-        (EMAIL, "x.example", "nobody"),
+        (EMAIL, "x.example", "no-at-sign"),
         (URI, "x.example", "urn:device:1"),
         (URI, "x.example", "https://10.0.0.1/"),
         (URI, "x.example", "https://[2001:db8::1]/"),
@@ -121,7 +122,7 @@ fn a_malformed_name_fails_as_soon_as_its_form_is_constrained() {
 }
 
 #[test]
-fn a_constraint_that_cannot_be_read_refuses_everything() {
+fn refuses_every_path_with_a_malformed_constraint() {
     for base in [
         text(DNS, "*.fleet.example"),
         text(DNS, ".fleet.example"),
@@ -135,16 +136,16 @@ fn a_constraint_that_cannot_be_read_refuses_everything() {
         (IP, vec![0; 31]),
         (DIRECTORY, test_certificates::name(&[(test_certificates::CN, 0x0c, "a")]).split_off(1)),
     ] {
-        let refusal = judge(
+        let refusal = check(
             test_certificates::name_constraints(std::slice::from_ref(&base), &[]),
             cn("d"),
             &Vec::new(),
         );
         assert_eq!(refusal.map_err(|r| r.code), Err(Code::NameConstraint), "{base:?}");
     }
-    assert!(judge(test_certificates::seq::<Vec<u8>>(&[]), cn("d"), &Vec::new()).is_err());
+    assert!(check(test_certificates::seq::<Vec<u8>>(&[]), cn("d"), &Vec::new()).is_err());
     assert!(
-        judge(test_certificates::seq(&[test_certificates::tlv(0xa0, &[])]), cn("d"), &Vec::new())
+        check(test_certificates::seq(&[test_certificates::tlv(0xa0, &[])]), cn("d"), &Vec::new())
             .is_err()
     );
 }
@@ -158,7 +159,7 @@ fn forms_do_not_constrain_each_other() {
 }
 
 #[test]
-fn a_form_that_nobody_can_compare_is_refused_only_where_it_occurs() {
+fn refuses_names_of_a_constrained_form_that_is_not_supported() {
     let other = || {
         (
             OTHER,
@@ -168,12 +169,12 @@ fn a_form_that_nobody_can_compare_is_refused_only_where_it_occurs() {
     assert!(excluded(other(), other()));
     assert!(!permitted(other(), other()));
     assert!(permitted(other(), text(DNS, "a.example")));
-    // A maximum cannot be processed either.
+    // The maximum field is not supported either.
     let base = test_certificates::general_name(&text(DNS, "example"));
     let bounded = test_certificates::seq(&[base, test_certificates::tlv(0x81, &[1])]);
     let extension = test_certificates::seq(&[test_certificates::tlv(0xa0, &bounded)]);
-    assert!(judge(extension.clone(), cn("d"), &vec![text(DNS, "a.example")]).is_err());
-    assert!(judge(extension, cn("d"), &vec![text(URI, "https://a.example")]).is_ok());
+    assert!(check(extension.clone(), cn("d"), &vec![text(DNS, "a.example")]).is_err());
+    assert!(check(extension, cn("d"), &vec![text(URI, "https://a.example")]).is_ok());
 }
 
 #[test]
@@ -189,15 +190,15 @@ fn directory_names_and_mail_in_the_subject_are_constrained() {
     ]);
     let only = || test_certificates::name_constraints(std::slice::from_ref(&base), &[]);
     let never = || test_certificates::name_constraints(&[], std::slice::from_ref(&base));
-    assert!(judge(only(), below.clone(), &Vec::new()).is_ok());
-    assert!(judge(only(), beside.clone(), &Vec::new()).is_err());
+    assert!(check(only(), below.clone(), &Vec::new()).is_ok());
+    assert!(check(only(), beside.clone(), &Vec::new()).is_err());
     assert!(
-        judge(only(), test_certificates::seq::<Vec<u8>>(&[]), &vec![(DIRECTORY, beside.clone())])
+        check(only(), test_certificates::seq::<Vec<u8>>(&[]), &vec![(DIRECTORY, beside.clone())])
             .is_err()
     );
-    assert!(judge(never(), below, &Vec::new()).is_err());
-    assert!(judge(never(), beside, &Vec::new()).is_ok());
-    // Latin-1 in a UTF8String: neither within nor outside of anything.
+    assert!(check(never(), below, &Vec::new()).is_err());
+    assert!(check(never(), beside, &Vec::new()).is_ok());
+    // Latin-1 in a UTF8String cannot be compared.
     let illegible = test_certificates::seq(&[test_certificates::tlv(
         0x31,
         &test_certificates::seq(&[
@@ -205,16 +206,16 @@ fn directory_names_and_mail_in_the_subject_are_constrained() {
             vec![0x0c, 1, 0xe9],
         ]),
     )]);
-    assert!(judge(never(), illegible, &Vec::new()).is_err());
+    assert!(check(never(), illegible, &Vec::new()).is_err());
 
     let mail = test_certificates::name(&[(test_certificates::EMAIL, 0x16, "a@fleet.example")]);
     let hosts = |host: &str| test_certificates::name_constraints(&[text(EMAIL, host)], &[]);
-    assert!(judge(hosts("fleet.example"), mail.clone(), &Vec::new()).is_ok());
-    assert!(judge(hosts("other.example"), mail, &Vec::new()).is_err());
+    assert!(check(hosts("fleet.example"), mail.clone(), &Vec::new()).is_ok());
+    assert!(check(hosts("other.example"), mail, &Vec::new()).is_err());
 }
 
 #[test]
-fn every_authority_has_its_say() {
+fn a_name_must_satisfy_the_constraints_of_every_authority() {
     let key = Key::number(0);
     let mut constraints = Constraints::default();
     for base in ["fleet.example", "b.fleet.example"] {
@@ -238,7 +239,7 @@ fn every_authority_has_its_say() {
 
 proptest! {
     #[test]
-    fn hosts_are_compared_label_by_label(
+    fn hosts_are_compared_by_label(
         base in prop::collection::vec("[ab]{1,2}", 1..4),
         name in prop::collection::vec("[ab]{1,2}", 1..5),
     ) {
@@ -249,7 +250,7 @@ proptest! {
     }
 
     #[test]
-    fn addresses_are_compared_bit_by_bit(base: u32, address: u32, bits in 0u32..=32) {
+    fn addresses_are_compared_by_bit(base: u32, address: u32, bits in 0u32..=32) {
         let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
         let near = (base & mask) | (address & !mask);
         let subtree = || (IP, [base.to_be_bytes(), mask.to_be_bytes()].concat());
@@ -257,19 +258,26 @@ proptest! {
         prop_assert!(excluded(subtree(), (IP, near.to_be_bytes().to_vec())));
         let within = base & mask == address & mask;
         prop_assert_eq!(permitted(subtree(), (IP, address.to_be_bytes().to_vec())), within);
-        // The other family is in no IPv4 subtree.
+        // An IPv6 address is not within an IPv4 subtree.
         prop_assert!(!permitted(subtree(), (IP, vec![0; 16])));
     }
 
     #[test]
-    fn what_is_permitted_is_not_excluded(base in "[a-c.@*]{0,6}", name in "[a-c.@*:/]{0,9}", form in 1u8..=2) {
-        let (is_permitted, is_excluded) =
-            (permitted(text(form, &base), text(form, &name)), excluded(text(form, &base), text(form, &name)));
-        prop_assert!(!is_permitted || is_excluded, "permitted by a subtree that does not exclude it");
+    fn a_subtree_that_permits_a_name_also_excludes_it(
+        base in "[a-c.@*]{0,6}",
+        name in "[a-c.@*:/]{0,9}",
+        form in 1u8..=2,
+    ) {
+        let is_permitted = permitted(text(form, &base), text(form, &name));
+        let is_excluded = excluded(text(form, &base), text(form, &name));
+        prop_assert!(!is_permitted || is_excluded, "permitted but not excluded");
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..80), uri in "\\PC{0,40}") {
+    fn does_not_panic_on_any_bytes(
+        bytes in prop::collection::vec(any::<u8>(), 0..80),
+        uri in "\\PC{0,40}",
+    ) {
         let _ = NameConstraints::read(&bytes);
         let _ = (uri_host(&uri), mailbox(&uri), is_host(&uri, true));
     }

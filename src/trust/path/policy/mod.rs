@@ -1,9 +1,9 @@
-//! Certificate policies (RFC 5280 sections 4.2.1.4, 4.2.1.5, 4.2.1.11, 4.2.1.14 and 6.1, with the
-//! policy graph of RFC 9618 in place of the tree).
+//! Certificate policies (RFC 5280 sections 4.2.1.4, 4.2.1.5, 4.2.1.11, 4.2.1.14 and 6.1), with the
+//! policy graph of RFC 9618 instead of the tree.
 //!
-//! The tree of RFC 5280 can double with every certificate; the graph has at most one node for each
-//! policy of each certificate, and at most one edge for each mapping, so that its size is linear in the
-//! certificates' bytes.
+//! The tree of RFC 5280 can double in size with every certificate.  The graph has at most one node
+//! for each policy of each certificate and at most one edge for each mapping.  Its size is linear
+//! in the size of the certificates.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,14 +12,14 @@ use crate::trust::snapshot::TrustPolicy;
 use crate::x509::certificate::{Certificate, Extension, oid};
 use crate::x509::der::{self, DerError, Reader, tag};
 
-/// id-qt-cps and id-qt-unotice, the qualifiers of RFC 5280 section 4.2.1.4.
+/// id-qt-cps and id-qt-unotice, the policy qualifiers of RFC 5280 section 4.2.1.4.
 const KNOWN_QUALIFIERS: [&[u8]; 2] = [&[0x2b, 6, 1, 5, 5, 7, 2, 1], &[0x2b, 6, 1, 5, 5, 7, 2, 2]];
 
 type Oid = Box<[u8]>;
 
-/// The policy state variables of RFC 5280 section 6.1.2, from the anchor down to one certificate.
+/// Policy state variables of RFC 5280 section 6.1.2, from the anchor down to one certificate.
 #[derive(Debug)]
-pub struct Policies<'a> {
+pub struct PolicyState<'a> {
     wanted: &'a [Oid],
     graph: Option<Graph>,
     explicit_policy: usize,
@@ -27,9 +27,9 @@ pub struct Policies<'a> {
     inhibit_any_policy: usize,
 }
 
-impl<'a> Policies<'a> {
-    /// The state above a path of `certificates`, the anchor not counted, with the constraints that the
-    /// anchor's own certificate states (RFC 5937 section 3.2).
+impl<'a> PolicyState<'a> {
+    /// Returns the initial state for a path of `certificates`, not counting the anchor.  The
+    /// constraints in the certificate of the anchor apply (RFC 5937 section 3.2).
     pub fn new(
         certificates: usize,
         policy: &'a TrustPolicy,
@@ -43,26 +43,26 @@ impl<'a> Policies<'a> {
             policy_mapping: initial(policy.inhibit_policy_mapping),
             inhibit_any_policy: initial(policy.inhibit_any_policy),
         };
-        let stated = Stated::of(anchor)?;
-        // An anchor without policies is the usual one: it stands for any.
-        if stated.policies.is_some() {
-            state.descend(&stated, true);
+        let extensions = PolicyExtensions::of(anchor)?;
+        // Most anchors have no policies.  Such an anchor allows any policy.
+        if extensions.policies.is_some() {
+            state.descend(&extensions, true);
         }
-        state.map(&stated);
-        state.constrain(&stated);
+        state.map(&extensions);
+        state.constrain(&extensions);
         Ok(state)
     }
 
-    /// Processes one certificate below the anchor: section 6.1.3 (d) to (f), then, unless it is the
-    /// last, 6.1.4 (a), (b) and (h) to (j), or, if it is, 6.1.5 (a), (b) and (g).
-    pub fn take(&mut self, certificate: &Certificate, last: bool) -> Result<(), Refusal> {
-        let stated = Stated::of(certificate)?;
+    /// Processes one certificate below the anchor: section 6.1.3 (d) to (f).  Then section 6.1.5
+    /// (a), (b) and (g) if it is the last one, and section 6.1.4 (a), (b) and (h) to (j) otherwise.
+    pub fn process(&mut self, certificate: &Certificate, last: bool) -> Result<(), Refusal> {
+        let extensions = PolicyExtensions::of(certificate)?;
         let self_issued = certificate.is_self_issued();
-        self.descend(&stated, self.inhibit_any_policy > 0 || (self_issued && !last));
-        self.is_satisfied(certificate)?;
+        self.descend(&extensions, self.inhibit_any_policy > 0 || (self_issued && !last));
+        self.check_explicit_policy(certificate)?;
         if last {
             self.explicit_policy = self.explicit_policy.saturating_sub(1);
-            if stated.require_explicit == Some(0) {
+            if extensions.require_explicit == Some(0) {
                 self.explicit_policy = 0;
             }
             if let Some(graph) = &mut self.graph
@@ -70,60 +70,60 @@ impl<'a> Policies<'a> {
             {
                 self.graph = None;
             }
-            return self.is_satisfied(certificate);
+            return self.check_explicit_policy(certificate);
         }
-        self.map(&stated);
+        self.map(&extensions);
         if !self_issued {
             self.explicit_policy = self.explicit_policy.saturating_sub(1);
             self.policy_mapping = self.policy_mapping.saturating_sub(1);
             self.inhibit_any_policy = self.inhibit_any_policy.saturating_sub(1);
         }
-        self.constrain(&stated);
+        self.constrain(&extensions);
         Ok(())
     }
 
-    fn descend(&mut self, stated: &Stated, any_is_allowed: bool) {
-        self.graph = match (self.graph.take(), &stated.policies) {
+    fn descend(&mut self, extensions: &PolicyExtensions, any_is_allowed: bool) {
+        self.graph = match (self.graph.take(), &extensions.policies) {
             (Some(graph), Some(policies)) => graph.descend(policies, any_is_allowed),
             _ => None,
         };
     }
 
-    fn is_satisfied(&self, certificate: &Certificate) -> Result<(), Refusal> {
+    fn check_explicit_policy(&self, certificate: &Certificate) -> Result<(), Refusal> {
         if self.explicit_policy > 0 || self.graph.is_some() {
             return Ok(());
         }
         Err(Refusal::new(
             Code::Policy,
             format!(
-                "an explicit certificate policy is required, and none that is acceptable is valid \
-                 for the path down to `{}`",
+                "an explicit certificate policy is required, but no acceptable policy is valid for \
+                 the path down to `{}`",
                 certificate.subject
             ),
         ))
     }
 
-    fn map(&mut self, stated: &Stated) {
+    fn map(&mut self, extensions: &PolicyExtensions) {
         if let Some(graph) = &mut self.graph
-            && !graph.map(&stated.mappings, self.policy_mapping > 0)
+            && !graph.map(&extensions.mappings, self.policy_mapping > 0)
         {
             self.graph = None;
         }
     }
 
-    fn constrain(&mut self, stated: &Stated) {
+    fn constrain(&mut self, extensions: &PolicyExtensions) {
         let lower = |state: &mut usize, to: Option<u32>| {
             if let Some(to) = to {
                 *state = (*state).min(usize::try_from(to).unwrap_or(usize::MAX));
             }
         };
-        lower(&mut self.explicit_policy, stated.require_explicit);
-        lower(&mut self.policy_mapping, stated.inhibit_mapping);
-        lower(&mut self.inhibit_any_policy, stated.inhibit_any);
+        lower(&mut self.explicit_policy, extensions.require_explicit);
+        lower(&mut self.policy_mapping, extensions.inhibit_mapping);
+        lower(&mut self.inhibit_any_policy, extensions.inhibit_any);
     }
 }
 
-/// The valid_policy_graph: one level for each certificate so far, each with one node for a policy.
+/// valid_policy_graph of RFC 9618: one level for each certificate so far, with one node per policy.
 #[derive(Debug)]
 struct Graph {
     levels: Vec<BTreeMap<Oid, Node>>,
@@ -131,9 +131,9 @@ struct Graph {
 
 #[derive(Debug, Default)]
 struct Node {
-    /// expected_policy_set: what the next certificate may call this policy.
+    /// expected_policy_set: names of this policy in the next certificate.
     expected: BTreeSet<Oid>,
-    /// Valid policies of the level above that lead here.
+    /// Policies of the level above that lead to this node.
     parents: BTreeSet<Oid>,
 }
 
@@ -144,7 +144,7 @@ impl Node {
 }
 
 impl Default for Graph {
-    /// Depth 0: anyPolicy, expecting anyPolicy.
+    /// Returns the graph at depth 0: anyPolicy, expecting anyPolicy.
     fn default() -> Self {
         let any: Oid = oid::ANY_POLICY.into();
         let root = Node::expecting(&any, BTreeSet::new());
@@ -153,8 +153,8 @@ impl Default for Graph {
 }
 
 impl Graph {
-    /// Section 6.1.3 (d): the next level, for a certificate with these policies.  `None` when no
-    /// policy is left.
+    /// Adds the level for a certificate with these policies (section 6.1.3 (d)).  Returns `None` if
+    /// no policy is left.
     fn descend(mut self, policies: &BTreeSet<Oid>, any_is_allowed: bool) -> Option<Self> {
         let above = self.levels.last()?;
         let mut expecting: BTreeMap<&Oid, BTreeSet<Oid>> = BTreeMap::new();
@@ -165,7 +165,7 @@ impl Graph {
         }
         let mut level: BTreeMap<Oid, Node> = BTreeMap::new();
         for policy in policies.iter().filter(|p| &***p != oid::ANY_POLICY) {
-            // (d) (1): under the nodes that expect it, else under anyPolicy.
+            // (d) (1): the parents are the nodes that expect the policy, or else anyPolicy.
             let parents = match expecting.get(policy) {
                 Some(parents) => parents.clone(),
                 None if above.contains_key(oid::ANY_POLICY) => {
@@ -176,7 +176,7 @@ impl Graph {
             level.insert(policy.clone(), Node::expecting(policy, parents));
         }
         if any_is_allowed && policies.contains(oid::ANY_POLICY) {
-            // (d) (2): what is expected and not named is covered by anyPolicy.
+            // (d) (2): anyPolicy covers policies that are expected but not listed.
             for (policy, parents) in expecting {
                 level
                     .entry(policy.clone())
@@ -187,7 +187,7 @@ impl Graph {
         self.prune().then_some(self)
     }
 
-    /// Section 6.1.4 (b).  False when no policy is left.
+    /// Applies policy mappings (section 6.1.4 (b)).  Returns false if no policy is left.
     fn map(&mut self, mappings: &BTreeMap<Oid, BTreeSet<Oid>>, allowed: bool) -> bool {
         let has_above = self.levels.len() > 1;
         let Some(level) = self.levels.last_mut() else { return false };
@@ -210,14 +210,14 @@ impl Graph {
         self.prune()
     }
 
-    /// Section 6.1.5 (g): what is left for the policies that are wanted; no policies: any.  False
-    /// when nothing is.
+    /// Intersects the graph with the wanted policies (section 6.1.5 (g)).  An empty list means any
+    /// policy.  Returns false if no policy is left.
     fn intersect(&mut self, wanted: &[Oid]) -> bool {
         if wanted.is_empty() || wanted.iter().any(|w| &**w == oid::ANY_POLICY) {
             return true;
         }
-        // A policy in the issuers' own terms is one whose parent is anyPolicy.  What is reachable
-        // from a wanted one stays; anyPolicy all the way down stands for every one.
+        // A policy in the domain of the first issuer has anyPolicy as parent.  Nodes that are
+        // reachable from a wanted policy stay.  A chain of anyPolicy covers every policy.
         let mut reachable: BTreeSet<Oid> = BTreeSet::from([oid::ANY_POLICY.into()]);
         for level in self.levels.iter_mut().skip(1) {
             level.retain(|policy, node| {
@@ -232,7 +232,7 @@ impl Graph {
         self.prune()
     }
 
-    /// Section 6.1.3 (d) (3): removes nodes without children.  False when nothing is left.
+    /// Removes nodes without children (section 6.1.3 (d) (3)).  Returns false if no policy is left.
     fn prune(&mut self) -> bool {
         let mut parents: Option<BTreeSet<Oid>> = None;
         for level in self.levels.iter_mut().rev() {
@@ -248,9 +248,9 @@ impl Graph {
     }
 }
 
-/// What one certificate's extensions state about policies.
+/// Decoded policy extensions of one certificate.
 #[derive(Debug, Default)]
-struct Stated {
+struct PolicyExtensions {
     policies: Option<BTreeSet<Oid>>,
     mappings: BTreeMap<Oid, BTreeSet<Oid>>,
     require_explicit: Option<u32>,
@@ -258,34 +258,34 @@ struct Stated {
     inhibit_any: Option<u32>,
 }
 
-impl Stated {
+impl PolicyExtensions {
     fn of(certificate: &Certificate) -> Result<Self, Refusal> {
-        let mut stated = Self::default();
+        let mut out = Self::default();
         for extension in &certificate.extensions {
-            let (name, read) = match &*extension.oid {
-                oid::CERTIFICATE_POLICIES => ("certificatePolicies", stated.policies(extension)),
-                oid::POLICY_MAPPINGS => ("policyMappings", stated.mappings(&extension.value)),
+            let (name, result) = match &*extension.oid {
+                oid::CERTIFICATE_POLICIES => ("certificatePolicies", out.read_policies(extension)),
+                oid::POLICY_MAPPINGS => ("policyMappings", out.read_mappings(&extension.value)),
                 oid::POLICY_CONSTRAINTS => {
-                    ("policyConstraints", stated.constraints(&extension.value))
+                    ("policyConstraints", out.read_constraints(&extension.value))
                 }
                 oid::INHIBIT_ANY_POLICY => {
-                    ("inhibitAnyPolicy", stated.inhibit_any_policy(&extension.value))
+                    ("inhibitAnyPolicy", out.read_inhibit_any_policy(&extension.value))
                 }
                 _ => continue,
             };
-            read.map_err(|why| {
+            result.map_err(|why| {
                 Refusal::new(Code::Policy, format!("{name} of `{}`: {why}", certificate.subject))
             })?;
         }
-        Ok(stated)
+        Ok(out)
     }
 
-    fn policies(&mut self, extension: &Extension) -> Result<(), DerError> {
+    fn read_policies(&mut self, extension: &Extension) -> Result<(), DerError> {
         let mut list = der::single(&extension.value, tag::SEQUENCE)?.reader();
         let mut policies = BTreeSet::new();
         while !list.is_empty() {
             let mut information = list.sequence()?;
-            let policy = oid_of(&mut information)?;
+            let policy = read_oid(&mut information)?;
             if let Some(qualifiers) = information.optional(tag::SEQUENCE)? {
                 read_qualifiers(qualifiers.reader(), extension.critical)?;
             }
@@ -301,11 +301,11 @@ impl Stated {
         Ok(())
     }
 
-    fn mappings(&mut self, der: &[u8]) -> Result<(), DerError> {
+    fn read_mappings(&mut self, der: &[u8]) -> Result<(), DerError> {
         let mut list = der::single(der, tag::SEQUENCE)?.reader();
         while !list.is_empty() {
             let mut pair = list.sequence()?;
-            let (issuer, subject) = (oid_of(&mut pair)?, oid_of(&mut pair)?);
+            let (issuer, subject) = (read_oid(&mut pair)?, read_oid(&mut pair)?);
             pair.end()?;
             if [&issuer, &subject].into_iter().any(|policy| &**policy == oid::ANY_POLICY) {
                 return Err(DerError::Value("a mapping of anyPolicy"));
@@ -315,7 +315,7 @@ impl Stated {
         if self.mappings.is_empty() { Err(DerError::Value("an empty list")) } else { Ok(()) }
     }
 
-    fn constraints(&mut self, der: &[u8]) -> Result<(), DerError> {
+    fn read_constraints(&mut self, der: &[u8]) -> Result<(), DerError> {
         let mut r = der::single(der, tag::SEQUENCE)?.reader();
         self.require_explicit = r.optional(tag::context(0))?.map(skip_certs).transpose()?;
         self.inhibit_mapping = r.optional(tag::context(1))?.map(skip_certs).transpose()?;
@@ -326,17 +326,17 @@ impl Stated {
         Ok(())
     }
 
-    fn inhibit_any_policy(&mut self, der: &[u8]) -> Result<(), DerError> {
+    fn read_inhibit_any_policy(&mut self, der: &[u8]) -> Result<(), DerError> {
         self.inhibit_any = Some(skip_certs(der::single(der, tag::INTEGER)?)?);
         Ok(())
     }
 }
 
-fn oid_of(r: &mut Reader<'_>) -> Result<Oid, DerError> {
+fn read_oid(r: &mut Reader<'_>) -> Result<Oid, DerError> {
     Ok(r.expect(tag::OID)?.value.into())
 }
 
-/// SkipCerts ::= INTEGER (0..MAX); what does not fit is more than any path has.
+/// Parses `SkipCerts ::= INTEGER (0..MAX)`, saturating at `u32::MAX`.
 fn skip_certs(element: der::Element<'_>) -> Result<u32, DerError> {
     let value = der::integer(element)?;
     if value[0] & 0x80 != 0 {
@@ -345,7 +345,7 @@ fn skip_certs(element: der::Element<'_>) -> Result<u32, DerError> {
     Ok(der::small_integer(element).unwrap_or(u32::MAX))
 }
 
-/// A critical extension must be understood with its qualifiers, or the certificate refused (RFC 5280
+/// Checks policy qualifiers.  In a critical extension, every qualifier must be understood (RFC 5280
 /// section 4.2.1.4).
 fn read_qualifiers(mut r: Reader<'_>, critical: bool) -> Result<(), DerError> {
     if r.is_empty() {

@@ -1,12 +1,12 @@
-//! Policies on made paths, and the graph against the tree of the RFC.
+//! Tests of certificate policies, and of the policy graph against the tree of RFC 5280.
 
 use super::*;
 use crate::x509::test_certificates::{self, Key, Spec, cn, policies, policy};
 use proptest::prelude::*;
 
-/// What one certificate states, and whether it is self-issued.
+/// Policy extensions of a certificate, and whether it is self-issued.
 #[derive(Debug, Clone, Default)]
-struct Says {
+struct PolicySpec {
     policies: Option<Vec<Vec<u8>>>,
     mappings: Vec<(Vec<u8>, Vec<u8>)>,
     explicit: Option<u32>,
@@ -15,16 +15,16 @@ struct Says {
     self_issued: bool,
 }
 
-fn of(numbers: &[u8]) -> Says {
-    Says { policies: Some(numbers.iter().map(|n| number(*n)).collect()), ..Says::default() }
+fn of(numbers: &[u8]) -> PolicySpec {
+    PolicySpec { policies: Some(numbers.iter().map(|n| number(*n)).collect()), ..PolicySpec::default() }
 }
 
-/// Policy `n`; 0 is anyPolicy.
+/// Returns policy `n`, where 0 is anyPolicy.
 fn number(n: u8) -> Vec<u8> {
     if n == 0 { test_certificates::ANY_POLICY.to_vec() } else { policy(n) }
 }
 
-impl Says {
+impl PolicySpec {
     fn map(mut self, from: u8, to: u8) -> Self {
         self.mappings.push((number(from), number(to)));
         self
@@ -75,52 +75,53 @@ impl Says {
     }
 }
 
-/// Judges a path, anchor first.
-fn judge(path: &[Says], trust: &TrustPolicy) -> Result<(), Code> {
-    let certificates: Vec<Certificate> = path.iter().map(Says::certificate).collect();
+/// Processes a path, anchor first.
+fn process(path: &[PolicySpec], trust: &TrustPolicy) -> Result<(), Code> {
+    let certificates: Vec<Certificate> = path.iter().map(PolicySpec::certificate).collect();
     let below = &certificates[1..];
-    let judged = Policies::new(below.len(), trust, &certificates[0]).and_then(|mut state| {
+    let result = PolicyState::new(below.len(), trust, &certificates[0]).and_then(|mut state| {
         for (i, certificate) in below.iter().enumerate() {
-            state.take(certificate, i + 1 == below.len())?;
+            state.process(certificate, i + 1 == below.len())?;
         }
         Ok(())
     });
-    judged.map_err(|refusal| refusal.code)
+    result.map_err(|refusal| refusal.code)
 }
 
-fn plain(path: &[Says]) -> bool {
-    judge(path, &TrustPolicy::default()).is_ok()
+/// Returns true if the default policy accepts the path.
+fn is_accepted(path: &[PolicySpec]) -> bool {
+    process(path, &TrustPolicy::default()).is_ok()
 }
 
-fn wanting(wanted: &[u8]) -> TrustPolicy {
+fn requiring(wanted: &[u8]) -> TrustPolicy {
     let policies = wanted.iter().map(|n| number(*n).into()).collect();
     TrustPolicy { policies, explicit_policy: true, ..TrustPolicy::default() }
 }
 
 #[test]
-fn policies_count_only_where_one_is_required() {
-    let anchor = Says::default;
-    assert!(plain(&[anchor(), Says::default(), Says::default()]));
-    assert!(plain(&[anchor(), of(&[1]), of(&[2])]));
+fn policies_matter_only_if_one_is_required() {
+    let anchor = PolicySpec::default;
+    assert!(is_accepted(&[anchor(), PolicySpec::default(), PolicySpec::default()]));
+    assert!(is_accepted(&[anchor(), of(&[1]), of(&[2])]));
     for (path, good) in [
         (vec![of(&[1]).explicit(0), of(&[1])], true),
         (vec![of(&[1]).explicit(0), of(&[2])], false),
-        (vec![of(&[1]).explicit(0), Says::default()], false),
+        (vec![of(&[1]).explicit(0), PolicySpec::default()], false),
         (vec![of(&[0]).explicit(0), of(&[2])], true),
         (vec![of(&[1]).explicit(0), of(&[0])], true),
         (vec![of(&[1, 2]).explicit(0), of(&[2, 3]), of(&[3])], false),
         (vec![of(&[1, 2]).explicit(0), of(&[2, 3]), of(&[2])], true),
-        // Required only two certificates further down.
+        // Required from two certificates below.
         (vec![of(&[1]).explicit(2), of(&[2]), of(&[2])], false),
         (vec![of(&[1]).explicit(3), of(&[2]), of(&[2])], true),
-        // By the leaf itself.
+        // Required by the leaf.
         (vec![of(&[1]), of(&[2]).explicit(0)], false),
         (vec![of(&[1]), of(&[1]).explicit(0)], true),
         (vec![of(&[1]), of(&[2]).explicit(1)], true),
     ] {
-        let path: Vec<Says> = std::iter::once(anchor()).chain(path).collect();
+        let path: Vec<PolicySpec> = std::iter::once(anchor()).chain(path).collect();
         assert_eq!(
-            plain(&path),
+            is_accepted(&path),
             good,
             "{:?}",
             path.iter().map(|s| &s.policies).collect::<Vec<_>>()
@@ -129,8 +130,8 @@ fn policies_count_only_where_one_is_required() {
 }
 
 #[test]
-fn mappings_are_followed_until_they_are_inhibited() {
-    let anchor = Says::default;
+fn mappings_apply_until_they_are_inhibited() {
+    let anchor = PolicySpec::default;
     for (path, good) in [
         (vec![of(&[1]).map(1, 2).explicit(0), of(&[2])], true),
         (vec![of(&[1]).map(1, 2).explicit(0), of(&[1])], false),
@@ -139,35 +140,35 @@ fn mappings_are_followed_until_they_are_inhibited() {
         (vec![of(&[1]).map(1, 2).explicit(0), of(&[2]).map(2, 3), of(&[3])], true),
         (vec![of(&[1]).explicit(0).inhibit_mapping(0), of(&[1]).map(1, 2), of(&[2])], false),
         (vec![of(&[1]).explicit(0).inhibit_mapping(1), of(&[1]).map(1, 2), of(&[2])], true),
-        // anyPolicy is no policy to map.
+        // anyPolicy must not be mapped.
         (vec![of(&[0]).map(0, 2), of(&[2])], false),
         (vec![of(&[1]).map(1, 0), of(&[2])], false),
     ] {
-        let path: Vec<Says> = std::iter::once(anchor()).chain(path).collect();
-        assert_eq!(plain(&path), good);
+        let path: Vec<PolicySpec> = std::iter::once(anchor()).chain(path).collect();
+        assert_eq!(is_accepted(&path), good);
     }
 }
 
 #[test]
 fn any_policy_counts_until_it_is_inhibited() {
-    let anchor = Says::default;
+    let anchor = PolicySpec::default;
     for (path, good) in [
         (vec![of(&[1]).explicit(0).inhibit_any(0), of(&[0])], false),
         (vec![of(&[1]).explicit(0).inhibit_any(1), of(&[0]), of(&[1])], true),
         (vec![of(&[1]).explicit(0).inhibit_any(1), of(&[0]), of(&[0])], false),
-        // A self-issued authority may still use it, and does not use up the count.
+        // A self-issued authority may still use anyPolicy and does not count.
         (vec![of(&[1]).explicit(0).inhibit_any(0), of(&[0]).self_issued(), of(&[1])], true),
         (vec![of(&[1]).explicit(0).inhibit_any(0), of(&[0]).self_issued(), of(&[0])], false),
         (vec![of(&[1]).explicit(0).inhibit_any(0), of(&[0]).self_issued()], false),
     ] {
-        let path: Vec<Says> = std::iter::once(anchor()).chain(path).collect();
-        assert_eq!(plain(&path), good);
+        let path: Vec<PolicySpec> = std::iter::once(anchor()).chain(path).collect();
+        assert_eq!(is_accepted(&path), good);
     }
 }
 
 #[test]
-fn wanted_policies_are_meant_in_the_terms_of_the_first_issuer() {
-    let anchor = Says::default;
+fn required_policies_are_in_the_domain_of_the_first_issuer() {
+    let anchor = PolicySpec::default;
     for (wanted, path, good) in [
         (&[1][..], vec![of(&[1, 2]), of(&[1])], true),
         (&[1], vec![of(&[1, 2]), of(&[2])], false),
@@ -179,25 +180,25 @@ fn wanted_policies_are_meant_in_the_terms_of_the_first_issuer() {
         (&[1], vec![of(&[1, 2]).map(1, 3).map(2, 4), of(&[4])], false),
         (&[1], vec![of(&[1, 2]).map(1, 3).map(2, 3), of(&[3])], true),
         (&[0], vec![of(&[2]), of(&[2])], true),
-        (&[1], vec![Says::default(), of(&[1])], false),
+        (&[1], vec![PolicySpec::default(), of(&[1])], false),
     ] {
-        let path: Vec<Says> = std::iter::once(anchor()).chain(path).collect();
-        let got = judge(&path, &wanting(wanted));
+        let path: Vec<PolicySpec> = std::iter::once(anchor()).chain(path).collect();
+        let got = process(&path, &requiring(wanted));
         assert_eq!(got, if good { Ok(()) } else { Err(Code::Policy) }, "{wanted:?}");
     }
 }
 
 #[test]
-fn an_anchors_own_constraints_bind() {
-    assert!(plain(&[Says::default().explicit(0), of(&[1]), of(&[1])]));
-    assert!(!plain(&[Says::default().explicit(0), of(&[1]), of(&[2])]));
-    assert!(!plain(&[of(&[1]).explicit(0), of(&[2]), of(&[2])]));
-    assert!(plain(&[of(&[1]).map(1, 2).explicit(0), of(&[2]), of(&[2])]));
-    assert!(!plain(&[Says::default().explicit(0).inhibit_any(0), of(&[0]), of(&[0])]));
+fn constraints_of_the_anchor_apply() {
+    assert!(is_accepted(&[PolicySpec::default().explicit(0), of(&[1]), of(&[1])]));
+    assert!(!is_accepted(&[PolicySpec::default().explicit(0), of(&[1]), of(&[2])]));
+    assert!(!is_accepted(&[of(&[1]).explicit(0), of(&[2]), of(&[2])]));
+    assert!(is_accepted(&[of(&[1]).map(1, 2).explicit(0), of(&[2]), of(&[2])]));
+    assert!(!is_accepted(&[PolicySpec::default().explicit(0).inhibit_any(0), of(&[0]), of(&[0])]));
 }
 
 #[test]
-fn what_cannot_be_read_is_refused() {
+fn refuses_malformed_policy_extensions() {
     let key = Key::number(0);
     let qualified = |qualifier: &[u8]| {
         let qualifier = test_certificates::seq(&[test_certificates::oid(qualifier), vec![5, 0]]);
@@ -235,27 +236,26 @@ fn what_cannot_be_read_is_refused() {
     ] {
         let der = Spec::new(cn("a"), cn("b")).with(kind, critical, der).sign(key, key);
         let certificate = Certificate::from_der(&der).expect("a certificate");
-        assert_eq!(Stated::of(&certificate).is_ok(), good, "{certificate:?}");
+        assert_eq!(PolicyExtensions::of(&certificate).is_ok(), good, "{certificate:?}");
     }
 }
 
 #[test]
 fn mappings_of_all_to_all_stay_linear() {
-    // The tree of RFC 5280 would have 30^8 leaves here and never end (CVE-2023-0464).
+    // The tree of RFC 5280 would have 30^8 leaves here (CVE-2023-0464).
     let all: Vec<u8> = (1..=30).collect();
-    let mut says = of(&all).explicit(0);
+    let mut spec = of(&all).explicit(0);
     for from in &all {
         for to in &all {
-            says = says.map(*from, *to);
+            spec = spec.map(*from, *to);
         }
     }
-    let mut path = vec![says; 9];
+    let mut path = vec![spec; 9];
     path.push(of(&[7]));
-    assert!(plain(&path));
+    assert!(is_accepted(&path));
 }
 
-/// The valid_policy_tree of RFC 5280 section 6.1 to the letter, without pruning by bounds: the
-/// oracle for the graph.
+/// Literal implementation of the valid_policy_tree of RFC 5280 section 6.1, used to test the graph.
 mod tree {
     use super::*;
 
@@ -289,7 +289,7 @@ mod tree {
                 .any(|n| !n.deleted && n.parent == Some(node) && valid.is_none_or(|v| n.valid == v))
         }
 
-        /// Deletes childless nodes above `depth`; false when the tree is then NULL.
+        /// Deletes childless nodes above `depth`.  Returns false if the tree is then NULL.
         fn prune(&mut self, depth: usize) -> bool {
             for above in (0..depth).rev() {
                 for node in self.at(above) {
@@ -300,15 +300,15 @@ mod tree {
         }
     }
 
-    /// Judges a path below an anchor that says nothing, for any policy.
-    pub(super) fn judge(path: &[Says]) -> bool {
+    /// Processes a path below an anchor without policy extensions.  Any policy is acceptable.
+    pub(super) fn process(path: &[PolicySpec]) -> bool {
         let n = path.len();
         let mut tree = Tree::default();
         tree.add(0, None, number(0));
         let mut is_null = false;
         let (mut explicit, mut mapping, mut any) = (n + 1, n + 1, n + 1);
-        for (i, says) in (1..).zip(path) {
-            match &says.policies {
+        for (i, spec) in (1..).zip(path) {
+            match &spec.policies {
                 None => is_null = true,
                 Some(_) if is_null => {}
                 Some(policies) => {
@@ -325,7 +325,7 @@ mod tree {
                             tree.add(i, Some(parent), p.clone());
                         }
                     }
-                    if policies.contains(&number(0)) && (any > 0 || (i < n && says.self_issued)) {
+                    if policies.contains(&number(0)) && (any > 0 || (i < n && spec.self_issued)) {
                         for parent in tree.at(i - 1) {
                             for expected in tree.nodes[parent].expected.clone() {
                                 if !tree.has_child(parent, Some(&expected)) {
@@ -341,18 +341,18 @@ mod tree {
                 return false;
             }
             if i == n {
-                explicit = if says.explicit == Some(0) { 0 } else { explicit.saturating_sub(1) };
+                explicit = if spec.explicit == Some(0) { 0 } else { explicit.saturating_sub(1) };
                 break;
             }
-            if says.mappings.iter().any(|(a, b)| *a == number(0) || *b == number(0)) {
+            if spec.mappings.iter().any(|(a, b)| *a == number(0) || *b == number(0)) {
                 return false;
             }
-            let sources: BTreeSet<&Vec<u8>> = says.mappings.iter().map(|(a, _)| a).collect();
+            let sources: BTreeSet<&Vec<u8>> = spec.mappings.iter().map(|(a, _)| a).collect();
             for from in sources {
                 if is_null {
                     break;
                 }
-                let to: Vec<Vec<u8>> = says
+                let to: Vec<Vec<u8>> = spec
                     .mappings
                     .iter()
                     .filter(|(a, _)| a == from)
@@ -374,7 +374,7 @@ mod tree {
                     own.iter().for_each(|node| tree.nodes[*node].expected = to.clone());
                 }
             }
-            if !says.self_issued {
+            if !spec.self_issued {
                 [&mut explicit, &mut mapping, &mut any]
                     .into_iter()
                     .for_each(|count| *count = count.saturating_sub(1));
@@ -382,20 +382,20 @@ mod tree {
             let lower = |count: &mut usize, to: Option<u32>| {
                 *count = to.map_or(*count, |to| (*count).min(to as usize));
             };
-            lower(&mut explicit, says.explicit);
-            lower(&mut mapping, says.mapping);
-            lower(&mut any, says.any);
+            lower(&mut explicit, spec.explicit);
+            lower(&mut mapping, spec.mapping);
+            lower(&mut any, spec.any);
         }
         explicit > 0 || !is_null
     }
 }
 
-fn any_says() -> impl Strategy<Value = Says> {
+fn any_spec() -> impl Strategy<Value = PolicySpec> {
     let policies = prop::option::weighted(0.9, prop::collection::btree_set(0u8..4, 1..4));
     let mappings = prop::collection::vec((1u8..4, 1u8..4), 0..3);
     let skip = || prop::option::weighted(0.3, 0u32..3);
     (policies, mappings, skip(), skip(), skip(), any::<bool>()).prop_map(
-        |(policies, mappings, explicit, mapping, any, self_issued)| Says {
+        |(policies, mappings, explicit, mapping, any, self_issued)| PolicySpec {
             policies: policies.map(|of| of.into_iter().map(number).collect()),
             mappings: mappings.into_iter().map(|(a, b)| (number(a), number(b))).collect(),
             explicit,
@@ -408,47 +408,52 @@ fn any_says() -> impl Strategy<Value = Says> {
 
 proptest! {
     #[test]
-    fn the_graph_decides_as_the_rfcs_tree(path in prop::collection::vec(any_says(), 1..6)) {
-        let expected = tree::judge(&path);
-        let with_anchor: Vec<Says> = std::iter::once(Says::default()).chain(path).collect();
-        prop_assert_eq!(plain(&with_anchor), expected);
+    fn the_graph_agrees_with_the_tree(path in prop::collection::vec(any_spec(), 1..6)) {
+        let expected = tree::process(&path);
+        let with_anchor: Vec<_> = std::iter::once(PolicySpec::default()).chain(path).collect();
+        prop_assert_eq!(is_accepted(&with_anchor), expected);
     }
 }
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60), kind in 0usize..4) {
+    fn does_not_panic_on_any_bytes(
+        bytes in prop::collection::vec(any::<u8>(), 0..60),
+        kind in 0usize..4,
+    ) {
         let kinds = [
-            test_certificates::CERTIFICATE_POLICIES, test_certificates::POLICY_MAPPINGS, test_certificates::POLICY_CONSTRAINTS,
+            test_certificates::CERTIFICATE_POLICIES,
+            test_certificates::POLICY_MAPPINGS,
+            test_certificates::POLICY_CONSTRAINTS,
             test_certificates::INHIBIT_ANY_POLICY,
         ];
         let key = Key::number(0);
         let der = Spec::new(cn("a"), cn("b")).with(kinds[kind], true, bytes).sign(key, key);
         if let Ok(certificate) = Certificate::from_der(&der) {
-            let _ = Stated::of(&certificate);
+            let _ = PolicyExtensions::of(&certificate);
         }
     }
 
     #[test]
-    fn more_demands_never_accept_more(
+    fn stricter_policies_accept_fewer_paths(
         path in prop::collection::vec(
             (prop::collection::vec(0u8..4, 1..4), prop::collection::vec((1u8..4, 1u8..4), 0..3)), 1..5),
         wanted in 1u8..4,
     ) {
-        let path: Vec<Says> = std::iter::once(Says::default())
+        let path: Vec<PolicySpec> = std::iter::once(PolicySpec::default())
             .chain(path.into_iter().map(|(mut numbers, mapped)| {
                 numbers.sort_unstable();
                 numbers.dedup();
-                mapped.into_iter().fold(of(&numbers), |says, (a, b)| says.map(a, b))
+                mapped.into_iter().fold(of(&numbers), |spec, (a, b)| spec.map(a, b))
             }))
             .collect();
-        let explicit = judge(&path, &wanting(&[]));
-        if judge(&path, &wanting(&[wanted])).is_ok() {
+        let explicit = process(&path, &requiring(&[]));
+        if process(&path, &requiring(&[wanted])).is_ok() {
             prop_assert!(explicit.is_ok());
         }
-        let mut strict = wanting(&[]);
+        let mut strict = requiring(&[]);
         (strict.inhibit_any_policy, strict.inhibit_policy_mapping) = (true, true);
-        if judge(&path, &strict).is_ok() {
+        if process(&path, &strict).is_ok() {
             prop_assert!(explicit.is_ok());
         }
     }

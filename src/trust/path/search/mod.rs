@@ -1,5 +1,5 @@
-//! The search for a path: depth first from the certificate upwards, the likeliest issuer first,
-//! within bounds that no chain can stretch.
+//! Bounded search for a path: depth first from the certificate towards an anchor, the likeliest
+//! issuer first.  The bounds do not depend on the presented chain.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -17,63 +17,66 @@ use crate::x509::certificate::{Certificate, Fingerprint};
 use crate::x509::name::Name;
 use crate::x509::time::Timestamp;
 
-/// Paths that an explanation keeps.
-pub const MAX_ATTEMPTS: usize = 64;
-/// Signers of revocation lists whose own path is looked for while another's is.
+/// Largest number of attempts in an explanation.
+const MAX_ATTEMPTS: usize = 64;
+/// Largest nesting of searches for the paths of CRL signers.
 const MAX_SIGNER_DEPTH: usize = 3;
 
-/// One path that was tried, and what ended it.
+/// Path that was tried, with its result.
 #[derive(Debug, Clone)]
 pub struct Attempt {
-    /// Under which configuration.
+    /// Configuration of the search.
     pub configuration: ConfigurationId,
-    /// Leaf first, as far as it went.
+    /// Leaf first, up to the last issuer that was tried.
     pub path: Vec<Arc<Certificate>>,
-    /// `None`: it was accepted.
+    /// `None` if the path was accepted.
     pub refusal: Option<Refusal>,
 }
 
-/// One decision: what it is made from and what it has used up.
+/// Path search for one decision, with its inputs and the budget it has used.
 pub struct Search<'a> {
     snapshot: &'a Snapshot,
-    /// The configurations that are searched: the snapshot's, of one kind.
+    /// Configurations of one kind, from the snapshot.
     anchors: &'a AnchorSet,
     index: &'a Index,
     presented: &'a [Arc<Certificate>],
     now: Timestamp,
-    ledger: RefCell<Ledger>,
+    state: RefCell<State>,
 }
 
+/// Mutable state of a search.
 #[derive(Default)]
-struct Ledger {
+struct State {
+    /// Number of candidates tried.
     nodes: usize,
+    /// Number of complete paths checked.
     paths: usize,
-    /// Comparisons of names with constraints that are left.
+    /// Remaining budget of comparisons of names with constraints.
     comparisons: usize,
-    /// What became of the signatures of this decision, by key and certificate, so that no path and no
-    /// configuration pays for one again.
-    checked: Vec<((Fingerprint, Fingerprint), Result<(), Refusal>)>,
-    /// CRL signers whose paths are being looked for.
+    /// Results of signature verifications by key and certificate, shared by all paths and
+    /// configurations of the decision.
+    signatures: Vec<((Fingerprint, Fingerprint), Result<(), Refusal>)>,
+    /// CRL signers whose paths are being searched, outermost first.
     signers: Vec<Fingerprint>,
     attempts: Option<Vec<Attempt>>,
 }
 
-/// What one search is for.
+/// Target of one search.
 #[derive(Clone, Copy)]
 struct Goal<'g> {
     index: usize,
     configuration: &'g Configuration,
     purpose: Purpose,
-    /// Only this anchor will do.
+    /// If set, the path must end at this anchor.
     anchor: Option<Fingerprint>,
 }
 
-/// How an attempt to reach an anchor ended, if not by reaching it.
-enum End {
-    /// Other issuers may do.
-    Dead(Refusal),
-    /// The bounds are reached; no other issuer is tried.
-    Spent(Refusal),
+/// Reason why an anchor was not reached.
+enum Failure {
+    /// This path is refused.  Other issuers may succeed.
+    DeadEnd(Refusal),
+    /// A bound of the search is reached.  No other issuer is tried.
+    BudgetExceeded(Refusal),
 }
 
 struct Candidate {
@@ -82,24 +85,24 @@ struct Candidate {
 }
 
 impl<'a> Search<'a> {
-    /// A search among `presented`, leaf first, under the configurations of devices in `snapshot`; with
-    /// `explain`, every path is noted.
+    /// Creates a search with `presented`, leaf first, under the device configurations of
+    /// `snapshot`.  With `explain`, every path that is tried is recorded.
     pub fn new(
         presented: &'a [Arc<Certificate>],
         snapshot: &'a Snapshot,
         now: Timestamp,
         explain: bool,
     ) -> Self {
-        let ledger = RefCell::new(Ledger {
+        let state = RefCell::new(State {
             comparisons: snapshot.policy.max_name_comparisons,
             attempts: explain.then(Vec::new),
-            ..Ledger::default()
+            ..State::default()
         });
         let (anchors, index) = (&*snapshot.anchors, snapshot.index());
-        Self { snapshot, anchors, index, presented, now, ledger }
+        Self { snapshot, anchors, index, presented, now, state }
     }
 
-    /// The same under the configurations of applications.
+    /// Like [`Search::new`], under the application configurations of `snapshot`.
     pub fn among_applications(
         presented: &'a [Arc<Certificate>],
         snapshot: &'a Snapshot,
@@ -109,16 +112,16 @@ impl<'a> Search<'a> {
         Self { anchors, index, ..Self::new(presented, snapshot, now, false) }
     }
 
-    /// A path from the leaf to an anchor of the configuration with this index: leaf first.
+    /// Returns a path, leaf first, from the leaf to an anchor of the configuration with this index.
     ///
     /// # Errors
-    /// The most telling refusal of all paths tried.
+    /// Returns the most informative refusal of all paths that were tried.
     pub fn path(&self, configuration: usize) -> Result<Vec<Arc<Certificate>>, Refusal> {
         let leaf = self.presented.first();
         let (Some(configuration_of), Some(leaf)) =
             (self.anchors.configurations.get(configuration), leaf)
         else {
-            return Err(Refusal::new(Code::ChainUntrusted, "nothing to judge"));
+            return Err(Refusal::new(Code::ChainUntrusted, "the chain or the configuration is missing"));
         };
         let goal = Goal {
             index: configuration,
@@ -126,15 +129,15 @@ impl<'a> Search<'a> {
             purpose: Purpose::ClientAuth,
             anchor: None,
         };
-        self.reach(&goal, leaf)
+        self.find_path(&goal, leaf)
     }
 
-    /// The paths that were tried, in order.
+    /// Returns the paths that were tried, in order.
     pub fn into_attempts(self) -> Vec<Attempt> {
-        self.ledger.into_inner().attempts.unwrap_or_default()
+        self.state.into_inner().attempts.unwrap_or_default()
     }
 
-    fn reach(
+    fn find_path(
         &self,
         goal: &Goal<'a>,
         target: &Arc<Certificate>,
@@ -142,28 +145,30 @@ impl<'a> Search<'a> {
         let mut path = vec![Arc::clone(target)];
         match self.extend(goal, &mut path) {
             Ok(()) => Ok(path),
-            Err(End::Dead(refusal) | End::Spent(refusal)) => Err(refusal),
+            Err(Failure::DeadEnd(refusal) | Failure::BudgetExceeded(refusal)) => Err(refusal),
         }
     }
 
-    /// Grows `path`, whose last certificate is no anchor, to an anchor.
-    fn extend(&self, goal: &Goal<'a>, path: &mut Vec<Arc<Certificate>>) -> Result<(), End> {
+    /// Extends `path`, whose last certificate is not an anchor, to an anchor.
+    fn extend(&self, goal: &Goal<'a>, path: &mut Vec<Arc<Certificate>>) -> Result<(), Failure> {
         let max_path = self.snapshot.policy.max_path;
         let last = Arc::clone(&path[path.len() - 1]);
         let mut best: Option<Refusal> = None;
         for candidate in self.candidates(goal, path, &last) {
-            self.spend_node()?;
+            self.count_candidate()?;
             path.push(Arc::clone(&candidate.certificate));
             let tried = if path.len() > max_path {
-                let detail = format!("a path of more than {max_path} certificates");
-                Err(self.dead(goal, path, Refusal::new(Code::PathLength, detail)))
+                let detail = format!("the path has more than {max_path} certificates");
+                Err(self.dead_end(goal, path, Refusal::new(Code::PathLength, detail)))
             } else {
-                self.step(goal, path, &last, &candidate)
+                self.try_issuer(goal, path, &last, &candidate)
             };
             match tried {
                 Ok(()) => return Ok(()),
-                Err(End::Spent(refusal)) => return Err(End::Spent(refusal)),
-                Err(End::Dead(refusal)) => {
+                Err(Failure::BudgetExceeded(refusal)) => {
+                    return Err(Failure::BudgetExceeded(refusal));
+                }
+                Err(Failure::DeadEnd(refusal)) => {
                     best = Some(match best {
                         Some(earlier) => earlier.best(refusal),
                         None => refusal,
@@ -172,80 +177,85 @@ impl<'a> Search<'a> {
             }
             path.pop();
         }
-        Err(End::Dead(best.unwrap_or_else(|| {
+        Err(Failure::DeadEnd(best.unwrap_or_else(|| {
             let refusal = Refusal::new(
                 Code::ChainUntrusted,
                 format!(
-                    "no authority `{}`, which issued `{}`, is among the anchors of configuration {} \
-                     or the certificates presented",
+                    "authority `{}`, which issued `{}`, is neither in configuration {} nor among \
+                     the presented certificates",
                     last.issuer, last.subject, goal.configuration.id
                 ),
             );
-            self.note(goal, path, Some(&refusal));
+            self.record(goal, path, Some(&refusal));
             refusal
         })))
     }
 
-    /// Tries the candidate that was just put on the path as issuer of the one before it.
-    fn step(
+    /// Tries the last certificate of `path` as the issuer of `below`.
+    fn try_issuer(
         &self,
         goal: &Goal<'a>,
         path: &mut Vec<Arc<Certificate>>,
         below: &Certificate,
         candidate: &Candidate,
-    ) -> Result<(), End> {
+    ) -> Result<(), Failure> {
         let issuer = &candidate.certificate;
-        // What costs nothing comes before the signature.
-        let suitable = if candidate.is_anchor {
-            checks::as_anchor(issuer, goal.purpose, self.now, &self.snapshot.policy)
+        // Cheap checks come before the signature.
+        let checked = if candidate.is_anchor {
+            checks::check_anchor(issuer, goal.purpose, self.now, &self.snapshot.policy)
         } else {
-            checks::as_authority(issuer, goal.purpose, self.now)
+            checks::check_authority(issuer, goal.purpose, self.now)
         };
-        suitable.map_err(|refusal| self.dead(goal, path, refusal))?;
-        self.signature(below, issuer).map_err(|end| match end {
-            End::Dead(refusal) => self.dead(goal, path, refusal),
-            spent => spent,
+        checked.map_err(|refusal| self.dead_end(goal, path, refusal))?;
+        self.verify_signature(below, issuer).map_err(|failure| match failure {
+            Failure::DeadEnd(refusal) => self.dead_end(goal, path, refusal),
+            exceeded => exceeded,
         })?;
         if !candidate.is_anchor {
             return self.extend(goal, path);
         }
-        let judged = self.complete(goal, path);
-        self.note(goal, path, judged.as_ref().err());
-        judged.map_err(|refusal| match refusal.code {
-            Code::PathBudget => End::Spent(refusal),
-            _ => End::Dead(refusal),
+        let result = self.check_complete_path(goal, path);
+        self.record(goal, path, result.as_ref().err());
+        result.map_err(|refusal| match refusal.code {
+            Code::PathBudget => Failure::BudgetExceeded(refusal),
+            _ => Failure::DeadEnd(refusal),
         })
     }
 
-    /// Judges a path that reaches an anchor.
-    fn complete(&self, goal: &Goal<'a>, path: &[Arc<Certificate>]) -> Result<(), Refusal> {
+    /// Validates a path that ends at an anchor.
+    fn check_complete_path(
+        &self,
+        goal: &Goal<'a>,
+        path: &[Arc<Certificate>],
+    ) -> Result<(), Refusal> {
         let policy = &self.snapshot.policy;
         {
-            let mut ledger = self.ledger.borrow_mut();
-            ledger.paths += 1;
-            if ledger.paths > policy.max_paths {
-                let detail = format!("none of {} paths to an anchor is good", policy.max_paths);
+            let mut state = self.state.borrow_mut();
+            state.paths += 1;
+            if state.paths > policy.max_paths {
+                let detail =
+                    format!("the first {} paths to an anchor are not valid", policy.max_paths);
                 return Err(Refusal::new(Code::PathBudget, detail));
             }
-            checks::path(path, goal.purpose, self.now, policy, &mut ledger.comparisons)?;
+            checks::check_path(path, goal.purpose, self.now, policy, &mut state.comparisons)?;
         }
         if goal.purpose == Purpose::ClientAuth {
             webpki::check_with_webpki(path, self.now)?;
         }
-        self.revocation(goal, path)
+        self.check_revocation(goal, path)
     }
 
-    /// Section 6.1.3 (a) (3), from the anchor down.
-    fn revocation(&self, goal: &Goal<'a>, path: &[Arc<Certificate>]) -> Result<(), Refusal> {
+    /// Checks revocation from the anchor down (section 6.1.3 (a) (3)).
+    fn check_revocation(&self, goal: &Goal<'a>, path: &[Arc<Certificate>]) -> Result<(), Refusal> {
         let Some(anchor) = path.last() else { return Ok(()) };
         let signer_is_trusted =
-            |signer: &Certificate| self.signer(goal, anchor.fingerprint, signer);
+            |signer: &Certificate| self.is_signer_trusted(goal, anchor.fingerprint, signer);
         for pair in path.windows(2).rev() {
             let [certificate, issuer] = pair else { continue };
             let sightings = self.snapshot.sightings.as_deref();
             let look = sightings
                 .map_or(Look::None, |sightings| sightings.look(certificate, issuer, self.now));
-            let by_directory = self.has_list(goal, issuer);
+            let by_directory = self.has_crl_url(goal, issuer);
             let has_address = by_directory || look.has_address();
             let kind = goal.configuration.kind;
             let mode = self.snapshot.crl_mode(kind, &issuer.subject, issuer.key, has_address);
@@ -257,9 +267,9 @@ impl<'a> Search<'a> {
                 now: self.now,
                 signer_is_trusted: &signer_is_trusted,
             });
-            // Where the directory names a list, another one is of use only if that does not settle it,
-            // as when its issuer spreads them over several.
-            let is_unknown = || checked.as_ref().is_err_and(Refusal::is_for_want_of_a_list);
+            // If the directory names a list, lists from certificates are useful only if that one
+            // does not decide, for example because the issuer splits its list.
+            let is_unknown = || checked.as_ref().is_err_and(Refusal::is_revocation_unknown);
             if let (Some(sightings), Look::New(new)) = (sightings, &look)
                 && mode != CrlMode::Off
                 && (!by_directory || mode == CrlMode::IfAvailable || is_unknown())
@@ -271,25 +281,25 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// The directory names a list of this issuer, which may be presented in another certificate than
-    /// the directory's.
-    fn has_list(&self, goal: &Goal<'a>, issuer: &Certificate) -> bool {
+    /// Returns true if the directory names a list of this issuer.  Authorities are compared by key,
+    /// because the peer may present another certificate of the issuer than the directory has.
+    fn has_crl_url(&self, goal: &Goal<'a>, issuer: &Certificate) -> bool {
         self.authorities(goal, &issuer.subject)
             .any(|authority| authority.certificate.key == issuer.key && authority.crl_url.is_some())
     }
 
-    /// Whether this signer of a revocation list has a path to the same anchor.
-    fn signer(&self, goal: &Goal<'a>, anchor: Fingerprint, signer: &Certificate) -> bool {
+    /// Returns true if this CRL signer has a path to the same anchor.
+    fn is_signer_trusted(&self, goal: &Goal<'a>, anchor: Fingerprint, signer: &Certificate) -> bool {
         if signer.fingerprint == anchor {
             return true;
         }
         {
-            let mut ledger = self.ledger.borrow_mut();
-            let signers = &mut ledger.signers;
+            let mut state = self.state.borrow_mut();
+            let signers = &mut state.signers;
             if signers.last() == Some(&signer.fingerprint) {
-                // Its own status is on the list that it signs, as when an authority leaves all its
-                // lists to one signer.  What is being shown above needs no second showing, and
-                // every other list that speaks of it is asked as well.
+                // The status of the signer is on the list that it signs, for example because one
+                // signer signs all lists of an authority.  The outer search already proves its
+                // path, and every other list that covers the signer is checked as well.
                 return true;
             }
             if signers.len() >= MAX_SIGNER_DEPTH {
@@ -298,12 +308,12 @@ impl<'a> Search<'a> {
             signers.push(signer.fingerprint);
         }
         let goal = Goal { purpose: Purpose::CrlSigning, anchor: Some(anchor), ..*goal };
-        let reached = self.reach(&goal, &Arc::new(signer.clone())).is_ok();
-        self.ledger.borrow_mut().signers.pop();
+        let reached = self.find_path(&goal, &Arc::new(signer.clone())).is_ok();
+        self.state.borrow_mut().signers.pop();
         reached
     }
 
-    /// Certificates that may have issued `last`, the likeliest first.
+    /// Returns the certificates that may have issued `last`, the likeliest first.
     fn candidates(
         &self,
         goal: &Goal<'a>,
@@ -324,7 +334,7 @@ impl<'a> Search<'a> {
                 found.push(Candidate { certificate: Arc::clone(certificate), is_anchor: false });
             }
         }
-        // One key under one name once: what is gained by passing it twice is only length.
+        // Each (name, key) occurs at most once in a path.  Repeating one only lengthens the path.
         found.retain(|candidate| {
             !path.iter().any(|c| {
                 c.key == candidate.certificate.key && c.subject == candidate.certificate.subject
@@ -342,50 +352,56 @@ impl<'a> Search<'a> {
         found
     }
 
-    /// The configuration's authorities of that name.
+    /// Returns the authorities of the configuration with this name.
     fn authorities(&self, goal: &Goal<'a>, name: &Name) -> impl Iterator<Item = &'a Authority> {
         let authorities = &goal.configuration.authorities;
-        let places = self.index.named_in(goal.index, name);
-        places.iter().filter_map(|place| authorities.get(place.authority))
+        let positions = self.index.by_name_in(goal.index, name);
+        positions.iter().filter_map(|position| authorities.get(position.authority))
     }
 
-    fn signature(&self, certificate: &Certificate, issuer: &Certificate) -> Result<(), End> {
+    fn verify_signature(
+        &self,
+        certificate: &Certificate,
+        issuer: &Certificate,
+    ) -> Result<(), Failure> {
         let pair = (issuer.key, certificate.fingerprint);
-        let mut ledger = self.ledger.borrow_mut();
-        if let Some((_, result)) = ledger.checked.iter().find(|(checked, _)| *checked == pair) {
-            return result.clone().map_err(End::Dead);
+        let mut state = self.state.borrow_mut();
+        if let Some((_, result)) = state.signatures.iter().find(|(verified, _)| *verified == pair) {
+            return result.clone().map_err(Failure::DeadEnd);
         }
         let max = self.snapshot.policy.max_signatures;
-        if ledger.checked.len() >= max {
-            let detail = format!("no path within {max} signatures");
-            return Err(End::Spent(Refusal::new(Code::PathBudget, detail)));
+        if state.signatures.len() >= max {
+            let detail = format!("no path was found within {max} signature verifications");
+            return Err(Failure::BudgetExceeded(Refusal::new(Code::PathBudget, detail)));
         }
         let result = self.snapshot.signatures.verify(certificate, issuer);
-        ledger.checked.push((pair, result.clone()));
-        result.map_err(End::Dead)
+        state.signatures.push((pair, result.clone()));
+        result.map_err(Failure::DeadEnd)
     }
 
-    fn spend_node(&self) -> Result<(), End> {
-        let mut ledger = self.ledger.borrow_mut();
-        ledger.nodes += 1;
+    fn count_candidate(&self) -> Result<(), Failure> {
+        let mut state = self.state.borrow_mut();
+        state.nodes += 1;
         let max = self.snapshot.policy.max_nodes;
-        if ledger.nodes <= max {
+        if state.nodes <= max {
             return Ok(());
         }
-        let detail = format!("no path within {max} issuers tried");
-        Err(End::Spent(Refusal::new(Code::PathBudget, detail)))
+        let detail = format!("no path was found within {max} issuers");
+        Err(Failure::BudgetExceeded(Refusal::new(Code::PathBudget, detail)))
     }
 
-    fn dead(&self, goal: &Goal<'a>, path: &[Arc<Certificate>], refusal: Refusal) -> End {
-        self.note(goal, path, Some(&refusal));
-        End::Dead(refusal)
+    /// Records a refused path and returns the failure.
+    fn dead_end(&self, goal: &Goal<'a>, path: &[Arc<Certificate>], refusal: Refusal) -> Failure {
+        self.record(goal, path, Some(&refusal));
+        Failure::DeadEnd(refusal)
     }
 
-    fn note(&self, goal: &Goal<'a>, path: &[Arc<Certificate>], refusal: Option<&Refusal>) {
+    /// Records an attempt, if an explanation was requested.
+    fn record(&self, goal: &Goal<'a>, path: &[Arc<Certificate>], refusal: Option<&Refusal>) {
         if goal.purpose != Purpose::ClientAuth {
             return;
         }
-        if let Some(attempts) = &mut self.ledger.borrow_mut().attempts
+        if let Some(attempts) = &mut self.state.borrow_mut().attempts
             && attempts.len() < MAX_ATTEMPTS
         {
             attempts.push(Attempt {

@@ -1,4 +1,4 @@
-//! Paths through meshes, loops, twins and namesakes.
+//! Tests of the path search: meshes, loops, duplicates and authorities with the same name.
 
 use super::*;
 use crate::trust::configurations::{AnchorSet, Devices, Kind};
@@ -11,7 +11,7 @@ fn key(n: usize) -> &'static Key {
     Key::number(n)
 }
 
-/// The authority `name` with key `own`, signed by `issuer`'s key `by`.
+/// Makes the authority `name` with key `own`, signed by `issuer` with key `by`.
 fn authority(name: &str, own: usize, issuer: &str, by: usize) -> Vec<u8> {
     Spec::authority(cn(name), cn(issuer)).sign(key(own), key(by))
 }
@@ -28,7 +28,7 @@ fn read(der: &[u8]) -> Arc<Certificate> {
     Arc::new(Certificate::from_der(der).expect("a certificate"))
 }
 
-/// One configuration with these roots and intermediates.
+/// Makes a snapshot of one configuration with these roots and intermediates.
 fn snapshot(roots: &[Vec<u8>], intermediates: &[Vec<u8>], policy: TrustPolicy) -> Snapshot {
     let authority = |der: &Vec<u8>, is_root| Authority {
         certificate: read(der),
@@ -57,7 +57,7 @@ fn snapshot(roots: &[Vec<u8>], intermediates: &[Vec<u8>], policy: TrustPolicy) -
     )
 }
 
-/// The names of the path found, or the refusal's code.
+/// Returns the names in the path that is found, or the code of the refusal.
 fn search(snapshot: &Snapshot, chain: &[Vec<u8>]) -> Result<Vec<String>, Code> {
     let presented: Vec<_> = chain.iter().map(|der| read(der)).collect();
     let search = Search::new(&presented, snapshot, Timestamp(NOW), false);
@@ -70,7 +70,7 @@ fn found(snapshot: &Snapshot, chain: &[Vec<u8>]) -> bool {
 }
 
 #[test]
-fn order_duplicates_and_strangers_do_not_matter() {
+fn ignores_order_duplicates_and_unrelated_certificates() {
     let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
     let (a, b) = (authority("A", 1, "R", 0), authority("B", 2, "A", 1));
     let leaf = device("B", 2);
@@ -83,7 +83,7 @@ fn order_duplicates_and_strangers_do_not_matter() {
 }
 
 #[test]
-fn intermediates_of_the_directory_are_material_and_no_anchors() {
+fn configured_intermediates_are_path_material_but_not_anchors() {
     let (a, leaf) = (authority("A", 1, "R", 0), device("A", 1));
     let with_root = snapshot(&[root("R", 0)], std::slice::from_ref(&a), TrustPolicy::default());
     assert_eq!(search(&with_root, std::slice::from_ref(&leaf)).map(|path| path.len()), Ok(3));
@@ -95,23 +95,23 @@ fn intermediates_of_the_directory_are_material_and_no_anchors() {
 }
 
 #[test]
-fn a_cross_signed_authority_is_followed_to_the_root_that_is_trusted() {
+fn follows_a_cross_signed_authority_to_the_trusted_root() {
     let of = snapshot(&[root("New", 1)], &[], TrustPolicy::default());
     let chain = [device("A", 2), authority("A", 2, "Old", 0), authority("A", 2, "New", 1)];
     assert_eq!(search(&of, &chain).map(|path| path[2].clone()), Ok("CN=New".into()));
 }
 
 #[test]
-fn loops_end() {
+fn terminates_on_loops() {
     let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
     let (a, b) = (authority("A", 1, "B", 2), authority("B", 2, "A", 1));
     assert_eq!(search(&of, &[device("A", 1), a.clone(), b.clone()]), Err(Code::ChainUntrusted));
-    // The way out of the loop is found.
+    // A path that leaves the loop is found.
     assert!(found(&of, &[device("A", 1), a, b, authority("B", 2, "R", 0)]));
 }
 
 #[test]
-fn an_expired_twin_is_passed_over() {
+fn skips_an_expired_certificate_of_the_same_authority() {
     let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
     let old = Spec::authority(cn("A"), cn("R"))
         .valid("200101000000Z", "210101000000Z")
@@ -122,7 +122,7 @@ fn an_expired_twin_is_passed_over() {
 }
 
 #[test]
-fn a_hundred_namesakes_are_told_apart_by_key() {
+fn finds_the_right_one_of_a_hundred_roots_with_the_same_name() {
     let keys: Vec<Key> = (0..100).map(|_| Key::generate()).collect();
     let roots = |with_ids: bool| -> Vec<Vec<u8>> {
         let root = |own: &Key| {
@@ -136,24 +136,24 @@ fn a_hundred_namesakes_are_told_apart_by_key() {
         Spec::device(cn("device"), cn("A")).key_ids(key(15), a).sign(key(15), a),
         Spec::authority(cn("A"), cn("Root")).key_ids(a, last).sign(a, last),
     ];
-    let told = snapshot(&roots(true), &[], TrustPolicy::default());
-    assert_eq!(search(&told, &chain).map(|path| path.len()), Ok(3));
-    assert_eq!(told.signatures.len(), 2, "the key identifiers lead straight to the right one");
-    // Without identifiers it takes a signature each, and that is within the bounds.
+    let with_ids = snapshot(&roots(true), &[], TrustPolicy::default());
+    assert_eq!(search(&with_ids, &chain).map(|path| path.len()), Ok(3));
+    assert_eq!(with_ids.signatures.len(), 2, "key identifiers select the right root");
+    // Without identifiers every root costs a signature, which is within the bounds.
     assert!(found(&snapshot(&roots(false), &[], TrustPolicy::default()), &chain));
     let tight = TrustPolicy { max_signatures: 50, ..TrustPolicy::default() };
     assert_eq!(search(&snapshot(&roots(false), &[], tight), &chain), Err(Code::PathBudget));
 }
 
 #[test]
-fn what_a_chain_can_cost_is_bounded() {
-    // Every authority is certified by every key of the next level: 4^8 paths, and no root.
+fn bounds_the_cost_of_a_chain() {
+    // Every level has four certificates of one key: 4^8 paths, and no root.
     let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
     let mut chain = vec![device("L0", 1)];
     for level in 0..8 {
-        for twin in 0..4 {
+        for copy in 0..4 {
             let spec = Spec::authority(cn(&format!("L{level}")), cn(&format!("L{}", level + 1)));
-            chain.push(spec.serial(&[1 + twin]).sign(key(1 + level), key(2 + level)));
+            chain.push(spec.serial(&[1 + copy]).sign(key(1 + level), key(2 + level)));
         }
     }
     let refused = search(&of, &chain);
@@ -164,17 +164,17 @@ fn what_a_chain_can_cost_is_bounded() {
 }
 
 #[test]
-fn so_many_paths_to_an_anchor_are_judged() {
-    // 2^6 ways up to the root, and a leaf that none of them can save.
+fn bounds_the_number_of_complete_paths() {
+    // 2^6 paths to the root, and a leaf that is refused in each.
     let mut chain = vec![
         Spec::device(cn("device"), cn("L0"))
             .with(test_certificates::KEY_USAGE, true, test_certificates::key_usage(&[2]))
             .sign(key(15), key(1)),
     ];
     for level in 0..6 {
-        for twin in 0..2 {
+        for copy in 0..2 {
             let spec = Spec::authority(cn(&format!("L{level}")), cn(&format!("L{}", level + 1)));
-            chain.push(spec.serial(&[1 + twin]).sign(key(1 + level), key(2 + level)));
+            chain.push(spec.serial(&[1 + copy]).sign(key(1 + level), key(2 + level)));
         }
     }
     let roots = [root("L6", 7)];
@@ -185,7 +185,7 @@ fn so_many_paths_to_an_anchor_are_judged() {
 }
 
 #[test]
-fn a_path_has_at_most_so_many_certificates() {
+fn bounds_the_number_of_certificates_in_a_path() {
     let chain_of = |intermediates: usize| {
         let mut chain = vec![device(&format!("L{intermediates}"), intermediates)];
         for level in (1..=intermediates).rev() {
@@ -205,10 +205,10 @@ fn a_path_has_at_most_so_many_certificates() {
 
 #[test]
 fn self_issued_authorities_do_not_count_for_path_lengths() {
-    let roll = |own: usize, by: usize| authority("A", own, "A", by);
+    let rollover = |own: usize, by: usize| authority("A", own, "A", by);
     let top = Spec::authority(cn("A"), cn("R")).path_length(0).sign(key(1), key(0));
     let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
-    assert!(found(&of, &[device("A", 2), roll(2, 1), top.clone()]));
+    assert!(found(&of, &[device("A", 2), rollover(2, 1), top.clone()]));
     assert_eq!(
         search(&of, &[device("B", 3), authority("B", 3, "A", 1), top]),
         Err(Code::PathLength)
@@ -216,7 +216,7 @@ fn self_issued_authorities_do_not_count_for_path_lengths() {
 }
 
 #[test]
-fn anchors_are_judged_as_the_operator_says() {
+fn anchors_are_checked_by_the_policy_of_the_operator() {
     let leaf = [device("R", 0)];
     let strict = TrustPolicy::default;
     let lax = || TrustPolicy { anchor_validity: false, anchor_constraints: false, ..strict() };
@@ -239,13 +239,13 @@ fn anchors_are_judged_as_the_operator_says() {
 }
 
 #[test]
-fn an_anchor_identifies_nobody() {
+fn refuses_an_anchor_as_end_entity() {
     let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
     assert_eq!(search(&of, &[root("R", 0)]), Err(Code::ChainUntrusted));
 }
 
 #[test]
-fn names_chain_whatever_their_case_and_string_type() {
+fn names_chain_regardless_of_case_and_string_type() {
     let of = snapshot(&[root("Iot  root", 0)], &[], TrustPolicy::default());
     let issuer = test_certificates::name(&[(test_certificates::CN, 0x13, " IOT ROOT")]);
     let leaf = Spec::device(cn("device"), issuer).sign(key(15), key(0));
@@ -253,7 +253,7 @@ fn names_chain_whatever_their_case_and_string_type() {
 }
 
 #[test]
-fn the_most_telling_refusal_wins() {
+fn returns_the_most_informative_refusal() {
     let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
     let expired = Spec::device(cn("device"), cn("A"))
         .valid("200101000000Z", "210101000000Z")
@@ -265,7 +265,7 @@ fn the_most_telling_refusal_wins() {
 }
 
 #[test]
-fn an_explanation_has_every_path() {
+fn an_explanation_contains_every_path() {
     let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
     let chain = [device("A", 1), authority("A", 1, "X", 5), authority("A", 1, "R", 0)];
     let presented: Vec<_> = chain.iter().map(|der| read(der)).collect();

@@ -1,0 +1,419 @@
+//! Audit records: one type, one emitter, one documented schema.
+//!
+//! A record is one log event with the target [`TARGET`] and level INFO.  In the JSON log format each
+//! record is one line that satisfies [`SCHEMA`]; `anchorgate audit-schema` prints the schema.
+//!
+//! # Design notes
+//! Every text field is foreign until proven otherwise, so [`Record::emit`] passes all of them through
+//! [`clean`]: at most 256 characters each, hidden characters escaped.  A record never contains a token,
+//! an assertion or a key.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+use tracing::info;
+
+use crate::runtime::text::{MAX_CHARACTERS, clean};
+use crate::x509::certificate::Fingerprint;
+
+/// The tracing target of audit records.
+pub const TARGET: &str = "audit";
+
+/// Version of the record format.  It grows when a field changes its meaning or is removed, not when
+/// one is added.
+pub const SCHEMA_VERSION: u64 = 1;
+
+/// The JSON Schema (draft 2020-12) of a record in the JSON log format.
+pub const SCHEMA: &str = include_str!("audit.schema.json");
+
+/// The kind of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A TLS handshake that was refused.
+    Handshake,
+    /// A token request.
+    Token,
+    /// An open connection that was closed because its certificate is no longer good.
+    Close,
+    /// An action on the admin plane.
+    Admin,
+    /// A change of the embedded directory, or an attempt.
+    Directory,
+    /// A change of the trust that a directory distributes.
+    Trust,
+}
+
+impl Event {
+    #[cfg(test)]
+    const ALL: [Self; 6] = [
+        Self::Handshake,
+        Self::Token,
+        Self::Close,
+        Self::Admin,
+        Self::Directory,
+        Self::Trust,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Token => "token",
+            Self::Close => "close",
+            Self::Admin => "admin",
+            Self::Directory => "directory",
+            Self::Trust => "trust",
+        }
+    }
+}
+
+/// The result of the decision or the change that a record is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A token was issued.
+    Issued,
+    /// The caller may perform the action.
+    Admitted,
+    /// An object or the trust in force was changed.
+    Changed,
+    /// A change that was held back is applied because an operator approved it.
+    Approved,
+    /// The connection was closed.
+    Closed,
+    /// The request was refused.
+    Refused,
+}
+
+impl Outcome {
+    #[cfg(test)]
+    const ALL: [Self; 6] = [
+        Self::Issued,
+        Self::Admitted,
+        Self::Changed,
+        Self::Approved,
+        Self::Closed,
+        Self::Refused,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::Admitted => "admitted",
+            Self::Changed => "changed",
+            Self::Approved => "approved",
+            Self::Closed => "closed",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// One TCP connection, for the records of everything that happens on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// Number of the connection since the start of the process.
+    pub number: u64,
+    /// Address of the peer.
+    pub address: SocketAddr,
+}
+
+tokio::task_local! {
+    /// The connection that the current task handshakes with.  Records without a connection of their own
+    /// carry this one: rustls calls the certificate verifier without saying for which connection.
+    pub static CONNECTION: Connection;
+}
+
+/// One audit record.  Fields that do not apply are `None` and are left out of the output.
+#[derive(Debug, Clone)]
+pub struct Record<'a> {
+    /// The kind of the record.
+    pub event: Event,
+    /// The result.
+    pub outcome: Outcome,
+    /// The operation: `create`, `update`, `delete`, `change`, `approve`, or a path of the admin plane.
+    pub action: Option<&'a str>,
+    /// Refusal code of the judge; see the table of refusal codes in the README.
+    pub refusal: Option<&'a str>,
+    /// Error code of the OAuth response (RFC 6749 section 5.2).
+    pub error: Option<&'a str>,
+    /// Human-readable explanation.
+    pub detail: Option<&'a str>,
+    /// Name of the authenticated caller: of an admin token, or of a caller of the directory.
+    pub actor: Option<&'a str>,
+    /// The permission that the caller lacks.
+    pub permission: Option<&'a str>,
+    /// Type of the object.
+    pub object_type: Option<&'a str>,
+    /// Identifier of the object.
+    pub object: Option<&'a str>,
+    /// Name of the `[[graph]]` source.
+    pub source: Option<&'a str>,
+    /// `client_id` of the request.
+    pub client_id: Option<&'a str>,
+    /// Identifier of the trust configuration that decided.
+    pub configuration: Option<&'a str>,
+    /// Subject ID of the verified device or application; the certificate's subject name where none
+    /// was verified.
+    pub subject: Option<&'a str>,
+    /// Serial number of the leaf certificate, hexadecimal.
+    pub serial: Option<&'a str>,
+    /// SHA-256 of the leaf certificate.
+    pub certificate: Option<Fingerprint>,
+    /// `aud` of the token.
+    pub audience: Option<&'a str>,
+    /// `scope` of the token.
+    pub scope: Option<&'a str>,
+    /// `jti` of the token.
+    pub jti: Option<&'a str>,
+    /// `exp` of the token, seconds since 1970.
+    pub expires: Option<i64>,
+    /// Generation of the snapshot that decided.
+    pub generation: Option<u64>,
+    /// The connection; [`CONNECTION`] where this is `None`.
+    pub connection: Option<u64>,
+    /// Address of the peer; [`CONNECTION`] where this is `None`.
+    pub address: Option<SocketAddr>,
+    /// The TLS session was resumed.
+    pub resumed: Option<bool>,
+}
+
+impl Record<'_> {
+    /// A record with no other fields.
+    pub const fn new(event: Event, outcome: Outcome) -> Self {
+        Self {
+            event,
+            outcome,
+            action: None,
+            refusal: None,
+            error: None,
+            detail: None,
+            actor: None,
+            permission: None,
+            object_type: None,
+            object: None,
+            source: None,
+            client_id: None,
+            configuration: None,
+            subject: None,
+            serial: None,
+            certificate: None,
+            audience: None,
+            scope: None,
+            jti: None,
+            expires: None,
+            generation: None,
+            connection: None,
+            address: None,
+            resumed: None,
+        }
+    }
+
+    /// Writes the record to the log.
+    pub fn emit(&self) {
+        let current = CONNECTION.try_with(|connection| *connection).ok();
+        let connection = self.connection.or(current.map(|current| current.number));
+        let address = self.address.or(current.map(|current| current.address));
+        info!(
+            target: TARGET,
+            schema = SCHEMA_VERSION,
+            event = self.event.as_str(),
+            outcome = self.outcome.as_str(),
+            action = cleaned(self.action).as_deref(),
+            refusal = cleaned(self.refusal).as_deref(),
+            error = cleaned(self.error).as_deref(),
+            detail = cleaned(self.detail).as_deref(),
+            actor = cleaned(self.actor).as_deref(),
+            permission = cleaned(self.permission).as_deref(),
+            object_type = cleaned(self.object_type).as_deref(),
+            object = cleaned(self.object).as_deref(),
+            source = cleaned(self.source).as_deref(),
+            client_id = cleaned(self.client_id).as_deref(),
+            configuration = cleaned(self.configuration).as_deref(),
+            subject = cleaned(self.subject).as_deref(),
+            serial = cleaned(self.serial).as_deref(),
+            certificate = self.certificate.map(tracing::field::display),
+            audience = cleaned(self.audience).as_deref(),
+            scope = cleaned(self.scope).as_deref(),
+            jti = cleaned(self.jti).as_deref(),
+            expires = self.expires,
+            generation = self.generation,
+            connection,
+            address = address.map(tracing::field::display),
+            resumed = self.resumed,
+        );
+    }
+}
+
+fn cleaned(text: Option<&str>) -> Option<Cow<'_, str>> {
+    text.map(|text| clean(text, MAX_CHARACTERS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::text::is_hidden;
+    use serde_json::{Map, Value};
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic while logging").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Log {
+        fn text(&self) -> String {
+            let bytes = self.0.lock().expect("no panic while logging").clone();
+            String::from_utf8(bytes).expect("UTF-8")
+        }
+    }
+
+    fn json_line(record: &Record<'_>) -> String {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || record.emit());
+        log.text()
+    }
+
+    fn text_line(record: &Record<'_>) -> String {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || record.emit());
+        log.text()
+    }
+
+    fn schema() -> Value {
+        serde_json::from_str(SCHEMA).expect("the schema is JSON")
+    }
+
+    /// A record in which every text field is `text`.
+    fn full(text: &str) -> Record<'_> {
+        let text = Some(text);
+        Record {
+            action: text,
+            refusal: text,
+            error: text,
+            detail: text,
+            actor: text,
+            permission: text,
+            object_type: text,
+            object: text,
+            source: text,
+            client_id: text,
+            configuration: text,
+            subject: text,
+            serial: text,
+            certificate: Some(Fingerprint([0xab; 32])),
+            audience: text,
+            scope: text,
+            jti: text,
+            expires: Some(1_800_000_000),
+            generation: Some(7),
+            connection: Some(3),
+            address: Some(([192, 0, 2, 1], 443).into()),
+            resumed: Some(false),
+            ..Record::new(Event::Token, Outcome::Refused)
+        }
+    }
+
+    /// Checks the subset of JSON Schema that `audit.schema.json` uses.
+    fn check(schema: &Value, line: &str) {
+        let record: Map<String, Value> = serde_json::from_str(line).expect("one JSON object");
+        let properties = schema["properties"].as_object().expect("properties");
+        for name in schema["required"].as_array().expect("required") {
+            assert!(record.contains_key(name.as_str().expect("a name")), "{name} in {line}");
+        }
+        for (name, value) in &record {
+            let Some(property) = properties.get(name) else { panic!("no property {name}: {line}") };
+            let is_of_type = match property["type"].as_str().expect("a type") {
+                "string" => value.is_string(),
+                "integer" => value.is_i64() || value.is_u64(),
+                "boolean" => value.is_boolean(),
+                "object" => value.is_object(),
+                other => panic!("{name}: type {other} is not checked here"),
+            };
+            assert!(is_of_type, "{name}: {value}");
+            if let Some(allowed) = property["enum"].as_array() {
+                assert!(allowed.contains(value), "{name}: {value}");
+            }
+            if let Some(constant) = property.get("const") {
+                assert_eq!(constant, value, "{name}");
+            }
+            if let Some(longest) = property["maxLength"].as_u64() {
+                let length = value.as_str().expect("a string").chars().count();
+                assert!(length as u64 <= longest, "{name}: {length} characters");
+            }
+            for keyword in property.as_object().expect("a schema").keys() {
+                let known = ["type", "enum", "const", "maxLength", "description", "format"];
+                assert!(known.contains(&&**keyword), "{name}: {keyword} is not checked here");
+            }
+        }
+    }
+
+    #[test]
+    fn records_satisfy_the_schema_and_fill_every_property() {
+        let schema = schema();
+        let line = json_line(&full("x"));
+        check(&schema, &line);
+        let record: Map<String, Value> = serde_json::from_str(&line).expect("JSON");
+        let properties = schema["properties"].as_object().expect("properties");
+        let missing: Vec<_> =
+            properties.keys().filter(|name| !record.contains_key(*name)).collect();
+        assert!(missing.is_empty(), "documented and never emitted: {missing:?}");
+        assert_eq!(schema["properties"]["schema"]["const"], SCHEMA_VERSION);
+        for event in Event::ALL {
+            check(&schema, &json_line(&Record::new(event, Outcome::Changed)));
+        }
+        for outcome in Outcome::ALL {
+            check(&schema, &json_line(&Record::new(Event::Trust, outcome)));
+        }
+        let count = |name: &str| schema["properties"][name]["enum"].as_array().map(Vec::len);
+        assert_eq!(count("event"), Some(Event::ALL.len()));
+        assert_eq!(count("outcome"), Some(Outcome::ALL.len()));
+    }
+
+    #[test]
+    fn foreign_text_is_bounded_and_escaped_in_every_field_and_format() {
+        let forged = format!(
+            "x\" outcome=\"issued\"\n{{\"outcome\":\"issued\"}}\x1b[2J\u{202e}\u{200b}{}",
+            "y".repeat(15_000)
+        );
+        let record = full(&forged);
+        let json = json_line(&record);
+        check(&schema(), &json);
+        for line in [json, text_line(&record)] {
+            assert_eq!(line.lines().count(), 1, "{line}");
+            assert!(!line.trim_end().chars().any(is_hidden), "{line}");
+            assert!(line.len() < 8 * 1024, "{} bytes", line.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn records_of_a_handshake_carry_its_connection() {
+        let connection = Connection { number: 9, address: ([192, 0, 2, 7], 1234).into() };
+        let line = CONNECTION
+            .scope(connection, async {
+                json_line(&Record::new(Event::Handshake, Outcome::Refused))
+            })
+            .await;
+        let record: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(record["connection"], 9);
+        assert_eq!(record["address"], "192.0.2.7:1234");
+    }
+}

@@ -1,0 +1,140 @@
+//! Foreign text on its way to a log or a terminal: bounded, and without hidden characters.
+//!
+//! A directory's `displayName`, a certificate's subject or a form field can contain line breaks,
+//! terminal control sequences and characters that reorder or hide text.  [`clean`] writes each such
+//! character as an escape, `\u{202e}`, so that the text cannot forge a line, move the cursor or print
+//! as another text.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+
+/// Characters of one foreign text in a log line or an audit record.
+pub const MAX_CHARACTERS: usize = 256;
+
+/// Marks a text that was cut.
+const ELLIPSIS: char = '…';
+
+/// True for characters that print as nothing or change how others print: control characters,
+/// separators of lines and paragraphs, bidirectional controls, and the default-ignorable characters
+/// (Unicode `DerivedCoreProperties.txt`).
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{61c}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
+}
+
+/// Escapes hidden characters and cuts the result to `max` characters, the last of which is `…` then.
+pub fn clean(text: &str, max: usize) -> Cow<'_, str> {
+    // Text of at most `max` bytes has at most `max` characters.
+    let fits = text.len() <= max || text.chars().nth(max).is_none();
+    if fits && !text.chars().any(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::new();
+    let mut characters = 0;
+    // Length of `out` while one more character still fits: where a longer text is cut.
+    let mut cut = 0;
+    for c in text.chars() {
+        let start = out.len();
+        if is_hidden(c) {
+            let _ = write!(out, "{}", c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+        // An escape is ASCII.
+        characters += if is_hidden(c) { out.len() - start } else { 1 };
+        if characters > max {
+            out.truncate(cut);
+            if max > 0 {
+                out.push(ELLIPSIS);
+            }
+            return Cow::Owned(out);
+        }
+        if characters < max {
+            cut = out.len();
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Prints a value through [`clean`], with at most [`MAX_CHARACTERS`] characters.
+///
+/// ```
+/// use anchorgate::runtime::text::Cleaned;
+/// assert_eq!(Cleaned(&"a\nb").to_string(), "a\\u{a}b");
+/// ```
+pub struct Cleaned<'a, T: ?Sized>(pub &'a T);
+
+impl<T: fmt::Display + ?Sized> fmt::Display for Cleaned<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&clean(&self.0.to_string(), MAX_CHARACTERS))
+    }
+}
+
+impl<T: fmt::Display + ?Sized> fmt::Debug for Cleaned<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn escapes_characters_that_forge_lines_or_hide_text() {
+        for (text, cleaned) in [
+            ("plain äöü 漢字", "plain äöü 漢字"),
+            ("a\r\nb", "a\\u{d}\\u{a}b"),
+            ("\x1b[2J", "\\u{1b}[2J"),
+            ("\u{9b}31m\u{7f}", "\\u{9b}31m\\u{7f}"),
+            ("\u{202e}dlrow\u{2066}\u{2069}", "\\u{202e}dlrow\\u{2066}\\u{2069}"),
+            ("\u{200e}\u{200f}\u{61c}", "\\u{200e}\\u{200f}\\u{61c}"),
+            ("a\u{200b}\u{feff}\u{ad}b", "a\\u{200b}\\u{feff}\\u{ad}b"),
+            ("\u{2028}\u{e0041}", "\\u{2028}\\u{e0041}"),
+        ] {
+            assert_eq!(clean(text, 100), cleaned, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn cuts_long_text_and_marks_the_cut() {
+        assert_eq!(clean("abcd", 4), "abcd");
+        assert_eq!(clean("abcde", 4), "abc…");
+        assert_eq!(clean("äöüäö", 4), "äöü…");
+        assert_eq!(clean("ab\n", 5), "ab…", "an escape is kept whole or not at all");
+        assert_eq!(clean("ab\n", 7), "ab\\u{a}");
+        assert_eq!(clean("abc", 0), "");
+        assert_eq!(clean(&"x".repeat(15_000), MAX_CHARACTERS).chars().count(), MAX_CHARACTERS);
+    }
+
+    proptest! {
+        #[test]
+        fn the_result_is_bounded_and_has_no_hidden_character(
+            text in any::<String>(), max in 0usize..40
+        ) {
+            let cleaned = clean(&text, max);
+            prop_assert!(cleaned.chars().count() <= max);
+            prop_assert!(!cleaned.chars().any(is_hidden));
+        }
+    }
+}

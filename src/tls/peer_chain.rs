@@ -1,0 +1,210 @@
+//! Parses the chain that a peer presents once per connection and shares its intermediates between
+//! connections.
+//!
+//! # Design notes
+//! The verifier parses the chain to judge it, and the connection needs the same chain for its
+//! requests. rustls calls the verifier with certificates only, so nothing identifies the
+//! connection.  The acceptor therefore runs each handshake with a slot in a task-local: rustls
+//! calls the verifier synchronously while the task polls the handshake.  The slot is part of the
+//! handshake's future and costs neither an allocation nor a lock.  A verifier per connection would
+//! need a new `ServerConfig` for each handshake. A map keyed by the leaf's fingerprint would be a
+//! lock that all handshakes share, and a refused handshake would have to remove its entry.
+//!
+//! A fleet has few intermediates and many devices.  An intermediate is looked up by the SHA-256 of
+//! its DER before it is parsed, so that connections hold pointers to one copy.  Parsing depends on
+//! the bytes alone, so a shared certificate carries no trust: every request is judged.  Only
+//! completed handshakes add certificates.  A peer that is refused cannot displace any.
+//!
+//! rustls keeps the DER that was presented until the connection ends.  Its API cannot release it.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::trust::judge::devices::UnverifiedChain;
+use crate::trust::refusal::Refusal;
+use crate::x509::certificate::{Certificate, Fingerprint};
+
+/// Certificates in one table.  A full table is emptied and filled again; connections keep what they
+/// hold.
+const MAX_CERTIFICATES: usize = 1_024;
+/// Bytes of DER of a certificate that is shared, so that a table stays below about 12 MiB.
+const MAX_DER: usize = 4 * 1024;
+
+tokio::task_local! {
+    /// The slot of the handshake that the current task polls.
+    static HANDSHAKE: Slot;
+}
+
+struct Slot {
+    intermediates: Arc<Intermediates>,
+    chain: Cell<Option<Arc<UnverifiedChain>>>,
+}
+
+/// Runs `handshake` and returns its output with the chain that the verifier parsed meanwhile.
+/// There is no chain if the verifier was not called, as on a resumed session, or did not parse one.
+pub(super) async fn collect<T>(
+    intermediates: &Arc<Intermediates>,
+    handshake: impl Future<Output = T>,
+) -> (T, Option<Arc<UnverifiedChain>>) {
+    let slot = Slot { intermediates: Arc::clone(intermediates), chain: Cell::default() };
+    let handshake = async {
+        let output = handshake.await;
+        (output, HANDSHAKE.with(|slot| slot.chain.take()))
+    };
+    HANDSHAKE.scope(slot, handshake).await
+}
+
+/// Parses a presented chain, leaf first, and leaves it to the connection within [`collect`].
+pub(super) fn parse<B: AsRef<[u8]>>(presented: &[B]) -> Result<Arc<UnverifiedChain>, Refusal> {
+    let in_handshake = HANDSHAKE.try_with(|slot| {
+        let chain = Arc::new(slot.intermediates.parse(presented)?);
+        slot.chain.set(Some(Arc::clone(&chain)));
+        Ok(chain)
+    });
+    in_handshake.unwrap_or_else(|_| UnverifiedChain::from_der(presented).map(Arc::new))
+}
+
+/// Returns the leaf that was parsed in the current handshake.
+pub(super) fn parsed_leaf() -> Option<Arc<Certificate>> {
+    let in_handshake = HANDSHAKE.try_with(|slot| {
+        let chain = slot.chain.take()?;
+        let leaf = Arc::clone(chain.leaf());
+        slot.chain.set(Some(chain));
+        Some(leaf)
+    });
+    in_handshake.ok().flatten()
+}
+
+/// Intermediate certificates that the connections of one listener share, by the SHA-256 of their
+/// DER.
+#[derive(Default)]
+pub(super) struct Intermediates {
+    certificates: RwLock<HashMap<Fingerprint, Arc<Certificate>>>,
+}
+
+impl Intermediates {
+    /// Parses a presented chain, leaf first.  Known intermediates are not parsed again.
+    pub(super) fn parse<B: AsRef<[u8]>>(&self, chain: &[B]) -> Result<UnverifiedChain, Refusal> {
+        UnverifiedChain::from_der_with(chain, |der| match self.get(der) {
+            Some(certificate) => Ok(certificate),
+            None => Certificate::from_der(der).map(Arc::new),
+        })
+    }
+
+    fn get(&self, der: &[u8]) -> Option<Arc<Certificate>> {
+        if der.len() > MAX_DER {
+            return None;
+        }
+        let fingerprint = Fingerprint::of(der);
+        let certificates = self.certificates.read().unwrap_or_else(PoisonError::into_inner);
+        certificates.get(&fingerprint).cloned()
+    }
+
+    /// Adds the intermediates of a completed handshake.  Takes the write lock only if one is
+    /// missing.
+    pub(super) fn add(&self, chain: &UnverifiedChain) {
+        let shared = || chain.certificates().iter().skip(1).filter(|c| c.der().len() <= MAX_DER);
+        if shared().next().is_none() || self.contains_all(shared()) {
+            return;
+        }
+        let mut known = self.certificates.write().unwrap_or_else(PoisonError::into_inner);
+        for certificate in shared() {
+            if known.len() >= MAX_CERTIFICATES && !known.contains_key(&certificate.fingerprint) {
+                known.clear();
+            }
+            known.entry(certificate.fingerprint).or_insert_with(|| Arc::clone(certificate));
+        }
+    }
+
+    fn contains_all<'a>(&self, mut all: impl Iterator<Item = &'a Arc<Certificate>>) -> bool {
+        let known = self.certificates.read().unwrap_or_else(PoisonError::into_inner);
+        all.all(|certificate| known.contains_key(&certificate.fingerprint))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::refusal::Code;
+    use crate::x509::test_certificates::{Key, Spec, cn};
+
+    fn leaf(name: &str) -> Vec<u8> {
+        Spec::device(cn(name), cn("A")).sign(Key::number(1), Key::number(0))
+    }
+
+    fn intermediate(name: &str) -> Vec<u8> {
+        Spec::authority(cn(name), cn("R")).sign(Key::number(0), Key::number(2))
+    }
+
+    fn len(intermediates: &Intermediates) -> usize {
+        intermediates.certificates.read().expect("not poisoned").len()
+    }
+
+    #[test]
+    fn shares_intermediates_and_never_leaves() {
+        let intermediates = Intermediates::default();
+        let presented = [leaf("d1"), intermediate("A"), intermediate("B")];
+        let first = intermediates.parse(&presented).expect("readable");
+        assert_eq!(len(&intermediates), 0, "parsing adds nothing");
+        intermediates.add(&first);
+        assert_eq!(len(&intermediates), 2);
+        let second = intermediates.parse(&presented).expect("readable");
+        let same = |i: usize| Arc::ptr_eq(&first.certificates()[i], &second.certificates()[i]);
+        assert_eq!([0, 1, 2].map(same), [false, true, true]);
+        assert_eq!(first.leaf().fingerprint, second.leaf().fingerprint);
+
+        let other = intermediates.parse(&[leaf("d2"), presented[2].clone()]).expect("readable");
+        assert!(Arc::ptr_eq(&other.certificates()[1], &first.certificates()[2]));
+    }
+
+    #[test]
+    fn a_full_table_starts_again() {
+        let intermediates = Intermediates::default();
+        let chain = |name: &str| UnverifiedChain::from_der(&[leaf("d"), intermediate(name)]);
+        let first = chain("first").expect("readable");
+        intermediates.add(&first);
+        let certificate = Arc::clone(&first.certificates()[1]);
+        for n in 1..MAX_CERTIFICATES {
+            let key = Fingerprint::of(&n.to_be_bytes());
+            let mut known = intermediates.certificates.write().expect("not poisoned");
+            known.insert(key, Arc::clone(&certificate));
+        }
+        intermediates.add(&first);
+        assert_eq!(len(&intermediates), MAX_CERTIFICATES);
+        intermediates.add(&chain("second").expect("readable"));
+        assert_eq!(len(&intermediates), 1);
+    }
+
+    #[test]
+    fn applies_the_limits_of_a_chain() {
+        let intermediates = Intermediates::default();
+        let code = |chain: &[Vec<u8>]| intermediates.parse(chain).map(drop).map_err(|r| r.code);
+        assert_eq!(code(&[]), Err(Code::CertificateMissing));
+        assert_eq!(code(&vec![leaf("d"); 49]), Err(Code::ChainTooLong));
+        assert_eq!(code(&[vec![0x30, 0]]), Err(Code::CertificateMalformed));
+        let unreadable = intermediates.parse(&[leaf("d"), vec![0x30, 0]]).expect("readable leaf");
+        assert!(unreadable.unreadable().is_some());
+    }
+
+    #[tokio::test]
+    async fn hands_the_verifiers_chain_to_the_connection() {
+        let intermediates = Arc::default();
+        let presented = [leaf("d"), intermediate("A")];
+        let handshake = async {
+            assert!(parsed_leaf().is_none());
+            tokio::task::yield_now().await;
+            let chain = parse(&presented).expect("readable");
+            assert!(parsed_leaf().is_some_and(|leaf| Arc::ptr_eq(&leaf, chain.leaf())));
+            chain
+        };
+        let (verified, collected) = collect(&intermediates, handshake).await;
+        assert!(collected.is_some_and(|chain| Arc::ptr_eq(&chain, &verified)));
+
+        let refused = async { parse(&[[0x30, 0]]).map(drop).map_err(|refusal| refusal.code) };
+        let (refused, collected) = collect(&intermediates, refused).await;
+        assert_eq!((refused, collected.is_none()), (Err(Code::CertificateMalformed), true));
+        assert!(parse(&presented).is_ok(), "outside of a handshake too");
+        assert!(parsed_leaf().is_none());
+    }
+}

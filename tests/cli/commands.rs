@@ -1,0 +1,306 @@
+//! The program as a process: output, exit codes and signals.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use anchorgate::cli::quickstart::world::{Ports, World};
+
+/// Upper limit for waits; far above the expected time.
+const SOON: Duration = Duration::from_secs(60);
+
+fn anchorgate(args: &[&str]) -> Output {
+    let program = env!("CARGO_BIN_EXE_anchorgate");
+    Command::new(program).args(args).output().expect("the program runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A folder with a valid configuration, and the configuration's file.
+fn world() -> (tempfile::TempDir, World, PathBuf) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ports = Ports::free().expect("ports");
+    let now = SystemTime::now().into();
+    let world = World::create(&dir.path().join("world"), ports, now).expect("a world");
+    let file = world.dir.join("anchorgate.toml");
+    (dir, world, file)
+}
+
+fn edit(file: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(file).expect("there");
+    assert!(text.contains(from), "`{from}` is not in {text}");
+    std::fs::write(file, text.replace(from, to)).expect("written");
+}
+
+fn check(file: &Path) -> Output {
+    anchorgate(&["check-config", "--config", file.to_str().expect("UTF-8")])
+}
+
+#[test]
+fn wrong_usage_exits_with_64_and_help_with_0() {
+    for args in
+        [&[][..], &["fly"], &["run"], &["check-config", "--confg", "x"], &["verify", "--at"]]
+    {
+        let output = anchorgate(args);
+        assert_eq!(output.status.code(), Some(64), "{args:?}: {output:?}");
+        assert!(text(&output.stderr).contains("--help"), "{args:?}: {output:?}");
+    }
+    for args in
+        [&["--help"][..], &["run", "--help"], &["help", "verify"], &["version"], &["--version"]]
+    {
+        let output = anchorgate(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{args:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_closed_output_ends_the_program_quietly() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_anchorgate"))
+        .arg("version")
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .output()
+        .expect("it runs");
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(141), String::new()));
+}
+
+/// Starts a server with one fixed response and returns its URL.
+fn answers(status: &'static str, body: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let _ = stream.read(&mut [0; 4096]);
+            let head = format!("HTTP/1.1 {status}\r\nConnection: close");
+            let _ = write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        }
+    });
+    at
+}
+
+#[test]
+fn a_busy_gateway_fails_the_command() {
+    let at = answers("503 Service Unavailable", "{\"error\":\"busy\"}");
+    for command in [["crl", "refresh"], ["crl", "show"], ["trust", "sync"], ["trust", "show"]] {
+        let output = anchorgate(&[command[0], command[1], "--admin", &at]);
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {output:?}");
+        assert!(text(&output.stderr).contains("503"), "{command:?}: {output:?}");
+    }
+    let output = anchorgate(&["ready", "--admin", &at]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
+fn a_directory_that_did_not_answer_fails_the_sync() {
+    for (answer, exit) in [
+        ("{\"hub\":{\"changes\":{}}}", 0),
+        ("{\"hub\":{\"changes\":{},\"devices\":{}}}", 0),
+        ("{}", 0),
+        ("{\"hub\":{\"error\":\"no route\"},\"other\":{\"changes\":{}}}", 1),
+        ("{\"hub\":{\"changes\":{},\"devicesError\":\"no route\"}}", 1),
+    ] {
+        let output = anchorgate(&["trust", "sync", "--admin", &answers("200 OK", answer)]);
+        assert_eq!(output.status.code(), Some(exit), "{answer}: {output:?}");
+    }
+}
+
+#[test]
+fn check_config_reports_every_problem_and_exits_with_78() {
+    let (_dir, _world, file) = world();
+    let good = check(&file);
+    assert_eq!((good.status.code(), text(&good.stdout)), (Some(0), "no problem found\n".into()));
+
+    edit(&file, "[token]", "[token]\nconnections = 0\nspelt = 1");
+    edit(&file, "token_lifetime = \"5m\"", "token_lifetime = \"2d\"");
+    let bad = check(&file);
+    assert_eq!(bad.status.code(), Some(78), "{bad:?}");
+    let stderr = text(&bad.stderr);
+    for line in [
+        "3 problem(s)",
+        "token.connections: `0` is not allowed; it must be a whole number from 1 to 1000000",
+        "token.spelt: unknown key",
+        "oauth.token_lifetime: `\"2d\"` is not allowed; it must be a duration",
+    ] {
+        assert!(stderr.contains(line), "{line} is not in {stderr}");
+    }
+    assert!(bad.stdout.is_empty());
+}
+
+#[test]
+fn an_invalid_configuration_file_exits_with_78() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("x.toml");
+    let deep = format!("a = {}", "[".repeat(100_000));
+    for (contents, stderr) in [
+        (&b"data_dir = "[..], "x.toml"),
+        (b"\xff\xfe", "not UTF-8"),
+        (deep.as_bytes(), "x.toml"),
+        (&vec![b'#'; 5 * 1024 * 1024], "longer than 4194304 bytes"),
+    ] {
+        std::fs::write(&file, contents).expect("written");
+        let output = check(&file);
+        assert_eq!(output.status.code(), Some(78), "{stderr}: {output:?}");
+        assert!(text(&output.stderr).contains(stderr), "{stderr}: {output:?}");
+    }
+    let missing = check(&dir.path().join("none.toml"));
+    assert_eq!(missing.status.code(), Some(78));
+    assert!(text(&missing.stderr).contains("none.toml"), "{missing:?}");
+}
+
+#[test]
+fn check_config_reads_keys_and_creates_none() {
+    let (_dir, world, file) = world();
+    let key = world.dir.join("pki/server.key");
+    std::fs::write(&key, &world.domains[0].devices[0].identity.key_pem).expect("written");
+    let output = check(&file);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    assert!(text(&output.stderr).contains("server.key: not the key of"), "{output:?}");
+    assert!(!world.dir.join("data").exists(), "check-config created the data folder");
+}
+
+#[test]
+fn a_failed_start_exits_with_1_and_the_reason() {
+    let (_dir, world, file) = world();
+    let run = || anchorgate(&["run", "--config", file.to_str().expect("UTF-8")]);
+    let taken = TcpListener::bind(world.ports.public).expect("free until now");
+    let output = run();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let stderr = format!("cannot listen on {}", world.ports.public);
+    assert!(text(&output.stderr).contains(&stderr), "{output:?}");
+    drop(taken);
+
+    std::fs::rename(world.dir.join("pki/server.key"), world.dir.join("moved")).expect("moved");
+    let output = run();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stderr).contains("server.key"), "{output:?}");
+}
+
+/// A running gateway; killed when dropped.
+struct Running {
+    process: Child,
+    admin: String,
+}
+
+impl Running {
+    fn start(world: &World, file: &Path) -> Self {
+        let process = Command::new(env!("CARGO_BIN_EXE_anchorgate"))
+            .args(["run", "--config", file.to_str().expect("UTF-8")])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program runs");
+        let running = Self { process, admin: world.ports.admin.to_string() };
+        let start = Instant::now();
+        while !running.get("/readyz").starts_with("HTTP/1.0 200") {
+            assert!(start.elapsed() < SOON, "not ready: {}", running.get("/status.json"));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        running
+    }
+
+    fn get(&self, path: &str) -> String {
+        ask(&self.admin, &format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"))
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.process.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(sent.expect("kill").success());
+    }
+
+    /// Waits for the exit status.
+    fn ends(&mut self) -> Option<i32> {
+        let start = Instant::now();
+        loop {
+            match self.process.try_wait().expect("a child process") {
+                Some(status) => return status.code(),
+                None => assert!(start.elapsed() < SOON, "the gateway does not stop"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The response to one plain HTTP/1.0 request; empty if the connection fails.
+fn ask(address: &str, request: &str) -> String {
+    let mut answer = String::new();
+    if let Ok(mut stream) = std::net::TcpStream::connect(address) {
+        let _ = stream.write_all(request.as_bytes());
+        let _ = stream.read_to_string(&mut answer);
+    }
+    answer
+}
+
+#[test]
+fn a_running_gateway_locks_its_directory_and_handles_signals() {
+    let (dir, world, file) = world();
+    let mut gateway = Running::start(&world, &file);
+
+    // A second gateway on the same data directory, with other ports.
+    let other = dir.path().join("other.toml");
+    let mut text_of = std::fs::read_to_string(&file).expect("there");
+    let ports = Ports::free().expect("ports");
+    for (old, new) in [
+        (world.ports.token, ports.token),
+        (world.ports.public, ports.public),
+        (world.ports.directory, ports.directory),
+        (world.ports.directory_http, ports.directory_http),
+        (world.ports.admin, ports.admin),
+    ] {
+        text_of = text_of.replace(&old.to_string(), &new.to_string());
+    }
+    std::fs::write(&other, text_of).expect("written");
+    let second = anchorgate(&["run", "--config", other.to_str().expect("UTF-8")]);
+    assert_eq!(second.status.code(), Some(1), "{second:?}");
+    assert!(text(&second.stderr).contains("data: another process is using it"), "{second:?}");
+    // A quickstart does not delete the directory either.
+    let dir = world.dir.to_str().expect("UTF-8");
+    let quickstart = anchorgate(&["quickstart", "--check", "--data-dir", dir]);
+    assert_eq!(quickstart.status.code(), Some(1), "{quickstart:?}");
+    assert!(text(&quickstart.stderr).contains("another process is using it"), "{quickstart:?}");
+    assert!(world.dir.join("pki/server.key").exists());
+
+    // SIGHUP reloads the keys and does not stop the gateway.
+    gateway.signal("HUP");
+    assert!(gateway.get("/livez").ends_with("live\n"));
+
+    // A request that is pending at the stop gets its response.
+    let mut open = std::net::TcpStream::connect(world.ports.directory_http).expect("connected");
+    let body = "{}";
+    let head = "POST /beta/directory/certificateAuthorities/mutualTlsOauthConfigurations HTTP/1.1\r\n\
+                Host: localhost\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n\
+                Content-Length: 2\r\n\r\n";
+    let authorized = head.replace(
+        "Host: localhost",
+        &format!("Host: localhost\r\nAuthorization: Bearer {}", world.directory_token),
+    );
+    open.write_all(authorized.as_bytes()).expect("sent");
+    let mut reader = BufReader::new(open.try_clone().expect("a socket"));
+    let mut line = String::new();
+    reader.read_line(&mut line).expect("an answer");
+    assert!(line.starts_with("HTTP/1.1 100"), "the gateway waits for the body: {line}");
+    gateway.signal("TERM");
+    let start = Instant::now();
+    while std::net::TcpStream::connect(world.ports.admin).is_ok() {
+        assert!(start.elapsed() < SOON, "the gateway still listens");
+    }
+    open.write_all(body.as_bytes()).expect("sent");
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).expect("an answer");
+    assert!(rest.contains("HTTP/1.1 4") && rest.contains("error"), "{rest}");
+    assert_eq!(gateway.ends(), Some(0));
+}

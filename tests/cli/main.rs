@@ -1,0 +1,8 @@
+//! The program as a process: commands, output, exit codes and signals.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod commands;
+mod crl;
+mod verify;

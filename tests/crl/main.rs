@@ -1,0 +1,14 @@
+//! Certificate revocation lists: from bytes to decisions, and from a server to the snapshot.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod fetching;
+mod interoperability;
+mod judge;
+mod lists;
+mod merging;
+mod policy;
+mod rules;
+mod seen_addresses;
+mod source;
