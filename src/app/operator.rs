@@ -23,6 +23,7 @@ use crate::runtime::live::Live;
 use crate::runtime::publisher::ConfigurationsInForce;
 use crate::sync;
 use crate::sync::HandleError;
+use crate::http::connections::Shares;
 use crate::tls::acceptor::Bounds;
 use crate::trust::configurations::{AnchorSet, Authority, Configuration, Devices, Kind};
 use crate::trust::judge::devices::{UnverifiedChain, explain};
@@ -139,7 +140,7 @@ pub(super) fn plane(
 
 /// Bounds of the admin listener: few ask, and a crowd of strangers is kept out of the way of devices.
 pub(super) fn bounds() -> Bounds {
-    Bounds { connections: 256, handshakes: 16, ..Bounds::default() }
+    Bounds { shares: Shares::new(256), handshakes: 16, ..Bounds::default() }
 }
 
 /// Judges `{"chainPem": …, "at": …}` under what is in force, and tells every path that was tried.

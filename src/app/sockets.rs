@@ -49,7 +49,7 @@ impl Sockets {
     pub(super) fn warn_about_descriptors(config: &Config) {
         // What lists, directories, stores and logs need besides.
         const OTHERS: usize = 256;
-        let needed = config.token.bounds.connections + config.public.bounds.connections + OTHERS;
+        let needed = config.token.bounds.shares.connections + config.public.bounds.shares.connections + OTHERS;
         let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
         if let Some(most) = open_files(&limits).filter(|most| *most < needed) {
             warn!(

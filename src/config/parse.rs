@@ -13,6 +13,7 @@ use crate::config::values::text;
 use crate::config::{
     Config, Listener, Problem, admin, applications, directory, graph, oauth, revocation,
 };
+use crate::http::connections::Shares;
 use crate::keyring;
 use crate::oauth as oauth_plane;
 use crate::runtime::log::{Format, is_filter};
@@ -160,7 +161,14 @@ fn listener(section: &mut Section<'_>, port: u16) -> Listener {
     let handshake = section.duration("handshake", SECOND..=MINUTE);
     bounds.handshake = handshake.unwrap_or(bounds.handshake);
     let connections = section.size("connections", 1..=1_000_000);
-    bounds.connections = connections.unwrap_or(bounds.connections);
+    let mut shares = connections.map_or(bounds.shares, Shares::new);
+    let per_address = section.size("connections_per_address", 1..=1_000_000);
+    shares.per_address = per_address.unwrap_or(shares.per_address);
+    let per_device = section.size("connections_per_device", 1..=1_000_000);
+    shares.per_certificate = per_device.unwrap_or(shares.per_certificate);
+    bounds.shares = shares;
+    let queue = section.duration("handshake_queue", Duration::from_millis(50)..=MINUTE);
+    bounds.handshake_queue = queue.unwrap_or(bounds.handshake_queue);
     let handshakes = section.size("handshakes", 1..=100_000);
     bounds.handshakes = handshakes.unwrap_or(bounds.handshakes);
     let per_address = section.size("handshakes_per_address", 1..=100_000);

@@ -6,17 +6,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use hyper::body::{Body, Incoming};
 use hyper::{Request, Response};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::http::serve::{Limits, Protocol as Http, connection};
+use crate::http::connections::{Admission, Connection, Shares};
+use crate::http::serve::{Limits, Protocol as Http};
 
-/// Connections that the kernel queues while all permits are taken, as after a mass reconnect.
+/// Connections that the kernel queues while there is no room, as after a mass reconnect.
 const BACKLOG: i32 = 4096;
 
 /// Binds a listening socket.
@@ -37,35 +38,38 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     open().map_err(named)
 }
 
-/// Accepts connections until `stop`, one for each free permit of `connections`, and spawns `handle` for
-/// each.
+/// Accepts connections until `stop`, as `admission` allows, and spawns `handle` for each.  Returns when
+/// all of them have ended.
 pub async fn accept<H, F>(
     listener: TcpListener,
-    connections: Arc<Semaphore>,
+    admission: Arc<Admission>,
     stop: CancellationToken,
     handle: H,
 ) where
-    H: Fn(TcpStream, SocketAddr, OwnedSemaphorePermit) -> F,
+    H: Fn(TcpStream, SocketAddr, Connection) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
+    let admit = |stream: TcpStream, address: SocketAddr| {
+        // Responses are small and written at once: Nagle's algorithm would only delay them.
+        let _ = stream.set_nodelay(true);
+        if let Ok(connection) = admission.admit(address.ip()) {
+            tokio::spawn(handle(stream, address, connection));
+        }
+    };
     let mut pause = Duration::from_millis(10);
     loop {
-        // Take the permit first: further connections wait in the kernel's queue at no cost here.
-        let permit = tokio::select! {
-            permit = Arc::clone(&connections).acquire_owned() => permit,
-            () = stop.cancelled() => return,
-        };
-        let Ok(permit) = permit else { return };
+        // Wait for room first: further connections wait in the kernel's queue at no cost here.
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
+            accepted = async {
+                admission.room().await;
+                listener.accept().await
+            } => accepted,
+            () = stop.cancelled() => break,
         };
         match accepted {
             Ok((stream, address)) => {
                 pause = Duration::from_millis(10);
-                // Responses are small and written at once: Nagle's algorithm would only delay them.
-                let _ = stream.set_nodelay(true);
-                tokio::spawn(handle(stream, address, permit));
+                admit(stream, address);
             }
             Err(error) => {
                 // No free descriptor, or the peer closed before it was accepted: both are temporary.
@@ -75,6 +79,13 @@ pub async fn accept<H, F>(
             }
         }
     }
+    // The kernel would reset the connections in its queue.
+    for _ in 0..BACKLOG {
+        let Some(Ok((stream, address))) = listener.accept().now_or_never() else { break };
+        admit(stream, address);
+    }
+    drop(listener);
+    admission.ended().await;
 }
 
 /// Serves HTTP without TLS, for listeners on loopback and for CRLs.
@@ -90,17 +101,15 @@ pub async fn serve_plain<H, F, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    const MAX_CONNECTIONS: u32 = 1_024;
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
-    let all = Arc::clone(&connections);
+    const MAX_CONNECTIONS: usize = 1_024;
+    let admission = Admission::new(Shares::new(MAX_CONNECTIONS), |_| {});
     let stopping = stop.clone();
-    accept(listener, connections, stop, |stream, _, permit| {
+    accept(listener, admission, stop, |stream, _, connection| {
         let (limits, handler, stop) = (limits.clone(), handler.clone(), stopping.clone());
         async move {
-            let _permit = permit;
-            connection(stream, Http::Http1, &limits, stop, handler).await;
+            let unfinished = limits.request;
+            connection.serve(stream, Http::Http1, &limits, &stop, unfinished, handler).await;
         }
     })
     .await;
-    let _ = all.acquire_many(MAX_CONNECTIONS).await;
 }

@@ -1,5 +1,6 @@
 //! Rank 4: HTTP connections in, and HTTP clients out.
 
+pub mod connections;
 pub mod body;
 pub mod listen;
 pub mod outbound;

@@ -1,33 +1,40 @@
 //! Accepts TLS connections: a handshake under a time limit, then HTTP.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
 use hyper::{Request, Response};
 use rustls::pki_types::CertificateDer;
+use rustls::server::Acceptor;
 use rustls::{Error as TlsError, HandshakeKind, ServerConfig};
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio::task::yield_now;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::http::connections::{Admission, Connection, Shares};
 use crate::http::listen;
 use crate::http::peer::Peer;
-use crate::http::serve::{Limits, Protocol, connection};
+use crate::http::serve::{Limits, Protocol};
 use crate::runtime::audit;
 use crate::runtime::live::{ListenerTls, Live};
 use crate::tls::closing::OpenConnections;
+use crate::tls::handshakes::{Handshakes, Limits as HandshakeLimits};
+use crate::tls::lingering::Lingering;
 use crate::tls::metrics::Metrics;
 use crate::tls::peer_chain::{self, Intermediates};
-use crate::tls::per_address::AddressLimits;
 use crate::tls::verifier::refused;
 use crate::trust::judge::devices::UnverifiedChain;
 use crate::trust::refusal::{Code, Refusal};
@@ -35,15 +42,20 @@ use crate::trust::refusal::{Code, Refusal};
 /// Bounds of one TLS listener.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// Time from accept to the end of the handshake, including the wait for a permit.
+    /// Time from accept to the end of the handshake, including the wait for its turn.
     pub handshake: Duration,
-    /// Concurrent connections.  Further ones wait in the kernel's queue.
-    pub connections: usize,
-    /// Concurrent handshakes.
+    /// Longest wait of a ClientHello for its turn.  After it, the connection closes before any
+    /// cryptography.
+    pub handshake_queue: Duration,
+    /// Numbers of connections.
+    pub shares: Shares,
+    /// Concurrent handshakes whose ClientHello was answered.
     pub handshakes: usize,
     /// Concurrent handshakes with one address.  Further ones wait for one of the same address to
     /// end.
     pub handshakes_per_address: usize,
+    /// Time in which requests in progress must end when the process stops.
+    pub unfinished: Duration,
     /// Limits of HTTP on the connection.
     pub http: Limits,
 }
@@ -52,9 +64,11 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             handshake: Duration::from_secs(10),
-            connections: 20_000,
+            handshake_queue: Duration::from_secs(1),
+            shares: Shares::new(20_000),
             handshakes: 1_024,
             handshakes_per_address: 256,
+            unfinished: Duration::from_secs(5),
             http: Limits::default(),
         }
     }
@@ -92,106 +106,208 @@ pub async fn serve<H, F, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let connections = Arc::new(Semaphore::new(edge.bounds.connections));
-    let handshakes = Arc::new(Handshakes {
-        permits: Semaphore::new(edge.bounds.handshakes),
-        addresses: AddressLimits::new(edge.bounds.handshakes_per_address),
+    let shed = edge.metrics.not_kept(edge.name);
+    let admission = Admission::new(edge.bounds.shares.clone(), shed);
+    let limits = HandshakeLimits {
+        starting: available_parallelism().map_or(1, usize::from),
+        open: edge.bounds.handshakes,
+        per_address: edge.bounds.handshakes_per_address,
+        wait: edge.bounds.handshake_queue,
+    };
+    let edge = Arc::new(Edge {
+        listener: edge,
+        handshakes: Handshakes::new(limits),
         intermediates: Arc::default(),
+        lingering: Lingering::default(),
+        stop: stop.clone(),
     });
-    let limit = u32::try_from(edge.bounds.connections).unwrap_or(u32::MAX);
-    let edge = Arc::new(edge);
-    let all = Arc::clone(&connections);
-    let stopping = stop.clone();
-    listen::accept(listener, connections, stop, |stream, address, permit| {
-        let (edge, handler, stop) = (Arc::clone(&edge), handler.clone(), stopping.clone());
-        let handshakes = Arc::clone(&handshakes);
+    listen::accept(listener, admission, stop, |stream, address, connection| {
+        let (edge, handler) = (Arc::clone(&edge), handler.clone());
         let number = NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed);
         async move {
-            let _permit = permit;
-            let _open = edge.metrics.open(edge.name);
+            let _open = edge.listener.metrics.open(edge.listener.name);
             // The verifier audits refusals without knowing the connection.
             let connection_of_task = audit::Connection { number, address };
-            let handshake = handshake(&edge, &handshakes, stream, address, number);
+            let handshake = edge.handshake(stream, &connection, address, number);
             let handshake = audit::CONNECTION.scope(connection_of_task, handshake);
-            let Some((stream, peer)) = handshake.await else { return };
+            let (stream, peer) = match handshake.await {
+                Ok(completed) => completed,
+                Err(Some(refused)) => {
+                    connection.linger();
+                    let dropped = connection.until_unwanted(&edge.stop);
+                    return edge.lingering.close(refused, dropped).await;
+                }
+                Err(None) => return,
+            };
             let protocol = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Protocol::Http2,
                 _ => Protocol::Http1,
             };
-            let peer = Arc::new(peer);
-            let stop = stop.child_token();
-            let _registration = match (&edge.open, &peer.chain) {
-                (Some(open), Ok(chain)) => Some(open.register(number, chain, &stop)),
+            let Edge { listener: TlsListener { open, bounds, .. }, stop, .. } = &*edge;
+            if let Ok(chain) = &peer.chain
+                && connection.assign(&chain.leaf().fingerprint.0).is_err()
+            {
+                return;
+            }
+            let _registration = match (open, &peer.chain) {
+                (Some(open), Ok(chain)) => {
+                    Some(open.register(number, chain, connection.closing()))
+                }
                 _ => None,
             };
+            let peer = Arc::new(peer);
             let handle = move |request| handler(Arc::clone(&peer), request);
-            connection(stream, protocol, &edge.bounds.http, stop, handle).await;
+            connection.serve(stream, protocol, &bounds.http, stop, bounds.unfinished, handle).await;
         }
     })
     .await;
-    // Every permit is free once all connections have ended.
-    let _ = all.acquire_many(limit).await;
 }
 
-/// State that the handshakes of one listener share.
-struct Handshakes {
-    permits: Semaphore,
-    addresses: AddressLimits,
+/// A listener and the state that its connections share.
+struct Edge {
+    listener: TlsListener,
+    handshakes: Arc<Handshakes>,
     intermediates: Arc<Intermediates>,
+    lingering: Lingering,
+    stop: CancellationToken,
 }
 
-async fn handshake(
-    edge: &TlsListener,
-    handshakes: &Handshakes,
-    stream: TcpStream,
-    address: SocketAddr,
-    number: u64,
-) -> Option<(TlsStream<TcpStream>, Peer)> {
-    // The time runs from accept, so that all silent peers time out together and not one batch of
-    // handshakes after the other.
-    let accepted = timeout(edge.bounds.handshake, async {
-        let entry = handshakes.addresses.entry(address.ip());
-        // The permit of the address comes first, so that waiting for it holds no permit that other
-        // addresses need.
-        let _address_permit = entry.acquire().await.map_err(io::Error::other)?;
-        let _permit = handshakes.permits.acquire().await.map_err(io::Error::other)?;
-        let config = Arc::clone((edge.tls)(&edge.live.current().tls));
-        let accept = TlsAcceptor::from(config).accept(stream);
-        let (stream, chain) = peer_chain::collect(&handshakes.intermediates, accept).await;
-        Ok::<_, io::Error>((stream?, chain))
-    });
-    let (stream, verified) = match accepted.await {
-        Ok(Ok(accepted)) => accepted,
-        Ok(Err(error)) => {
-            match error.get_ref().and_then(|e| e.downcast_ref::<TlsError>()) {
-                // The verifier knows the refusal code and has counted and audited it.
-                Some(TlsError::InvalidCertificate(_)) => {}
-                Some(TlsError::NoCertificatesPresented) => {
-                    refused(&edge.metrics, &no_certificate(), None, None);
-                }
-                Some(error) => {
-                    edge.metrics.failed(edge.name, "tls");
-                    debug!(connection = number, %address, %error, "handshake failed");
-                }
-                None => {
-                    edge.metrics.failed(edge.name, "io");
-                    debug!(connection = number, %address, %error, "handshake aborted");
+/// A handshake that did not complete.
+enum Incomplete {
+    /// It failed.  On the stream, the peer is to receive an alert.
+    Failed(io::Error, Option<TcpStream>),
+    /// It was given up, for this reason.
+    Dropped(&'static str),
+}
+
+impl From<io::Error> for Incomplete {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error, None)
+    }
+}
+
+impl Edge {
+    /// Completes the handshake.  The error is the connection of a refused peer, which has to receive
+    /// the alert.
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        connection: &Connection,
+        address: SocketAddr,
+        number: u64,
+    ) -> Result<(TlsStream<TcpStream>, Peer), Option<TcpStream>> {
+        let Self { listener, intermediates, .. } = self;
+        let started = Instant::now();
+        let accepted = self.accept(stream, connection, address, started);
+        let (accepted, verified) = peer_chain::collect(intermediates, accepted).await;
+        let (error, stream) = match accepted {
+            Ok(stream) => {
+                let tls = stream.get_ref().1;
+                let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
+                listener.metrics.completed(listener.name, resumed);
+                let chain = peer_chain(tls.peer_certificates(), verified, intermediates);
+                return Ok((stream, Peer { address, connection: number, chain, resumed }));
+            }
+            Err(Incomplete::Dropped(reason)) => {
+                listener.metrics.failed(listener.name, reason);
+                let after = started.elapsed();
+                debug!(connection = number, %address, reason, ?after, "handshake not completed");
+                return Err(None);
+            }
+            Err(Incomplete::Failed(error, stream)) => (error, stream),
+        };
+        match error.get_ref().and_then(|e| e.downcast_ref::<TlsError>()) {
+            // The verifier knows the refusal code and has counted and audited it.
+            Some(TlsError::InvalidCertificate(_)) => {}
+            Some(TlsError::NoCertificatesPresented) => {
+                refused(&listener.metrics, &no_certificate(), None, None);
+            }
+            Some(error) => {
+                listener.metrics.failed(listener.name, "tls");
+                debug!(connection = number, %address, %error, "handshake failed");
+            }
+            None => {
+                listener.metrics.failed(listener.name, "io");
+                debug!(connection = number, %address, %error, "handshake aborted");
+                return Err(None);
+            }
+        }
+        Err(stream)
+    }
+
+    async fn accept(
+        &self,
+        stream: TcpStream,
+        connection: &Connection,
+        address: SocketAddr,
+        started: Instant,
+    ) -> Result<TlsStream<TcpStream>, Incomplete> {
+        // The time runs from accept, so that all silent peers time out together.
+        let deadline = started + self.listener.bounds.handshake;
+        let accepted = async {
+            tokio::select! {
+                biased;
+                ready = stream.readable() => ready?,
+                () = connection.until_unwanted(&self.stop) => {
+                    return Err(Incomplete::Dropped("silent"));
                 }
             }
-            return None;
+            let _work = connection.begin();
+            tokio::select! {
+                accepted = self.negotiate(stream, connection, address) => accepted,
+                () = connection.until_overdue(&self.stop) => Err(Incomplete::Dropped("slow")),
+            }
+        };
+        timeout_at(deadline, accepted).await.unwrap_or(Err(Incomplete::Dropped("timeout")))
+    }
+
+    /// Completes the handshake of a connection on which data has arrived.
+    async fn negotiate(
+        &self,
+        stream: TcpStream,
+        connection: &Connection,
+        address: SocketAddr,
+    ) -> Result<TlsStream<TcpStream>, Incomplete> {
+        let turn = || async {
+            let turn = self.handshakes.turn(address.ip(), connection.closing()).await;
+            turn.ok_or(Incomplete::Dropped("queue"))
+        };
+        let mut handshake = turn().await?;
+        // A client that has given up meanwhile costs no cryptography.
+        if handshake.has_waited() && stream.ready(Interest::READABLE).await?.is_read_closed() {
+            return Err(Incomplete::Dropped("gone"));
         }
-        Err(_) => {
-            edge.metrics.failed(edge.name, "timeout");
-            let limit = edge.bounds.handshake;
-            debug!(connection = number, %address, "handshake not completed within {limit:?}");
-            return None;
-        }
-    };
-    let tls = stream.get_ref().1;
-    let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
-    edge.metrics.completed(edge.name, resumed);
-    let chain = peer_chain(tls.peer_certificates(), verified, &handshakes.intermediates);
-    Some((stream, Peer { address, connection: number, chain, resumed }))
+        let mut hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
+        let start = match poll_once(&mut hello).await {
+            Poll::Ready(start) => start,
+            // A part of the ClientHello is missing, and waiting for it must not use up a turn.
+            Poll::Pending => {
+                drop(handshake);
+                let start = (&mut hello).await;
+                handshake = turn().await?;
+                start
+            }
+        };
+        let start = match start {
+            Ok(start) => start,
+            Err(error) => return Err(Incomplete::Failed(error, hello.take_io())),
+        };
+        let config = Arc::clone((self.listener.tls)(&self.listener.live.current().tls));
+        let mut accept = start.into_stream(config).into_fallible();
+        let answered = poll_once(&mut accept).await;
+        yield_now().await;
+        handshake.answered();
+        let accepted = match answered {
+            Poll::Ready(accepted) => accepted,
+            Poll::Pending => accept.await,
+        };
+        accepted.map_err(|(error, stream)| Incomplete::Failed(error, Some(stream)))
+    }
+}
+
+/// Polls `future` once, so that it does what it can do now.
+async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context))).await
 }
 
 /// Returns the parsed chain of a completed handshake.  The verifier has parsed it, unless the

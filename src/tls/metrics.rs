@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::http::connections::Reason;
 use crate::trust::refusal::Code;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -22,10 +23,17 @@ struct Listener {
     listener: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NotKept {
+    listener: &'static str,
+    reason: &'static str,
+}
+
 /// Handshakes by outcome and open connections, by listener.
 #[derive(Clone, Default)]
 pub struct Metrics {
     handshakes: Family<Outcome, Counter>,
+    not_kept: Family<NotKept, Counter>,
     connections: Family<Listener, Gauge<i64, AtomicI64>>,
 }
 
@@ -38,6 +46,12 @@ impl Metrics {
             "TLS handshakes by listener, result (full, resumed, refused, failed) and code: the \
              refusal code, or the reason of a failure",
             metrics.handshakes.clone(),
+        );
+        registry.register(
+            "connections_not_kept",
+            "Connections that were refused or closed in favour of others, by listener and reason \
+             (silent, idle, busy, address, certificate)",
+            metrics.not_kept.clone(),
         );
         registry.register(
             "connections",
@@ -62,6 +76,14 @@ impl Metrics {
 
     fn handshake(&self, listener: &'static str, result: &'static str, code: &'static str) {
         self.handshakes.get_or_create(&Outcome { listener, result, code }).inc();
+    }
+
+    /// Returns an observer that counts the connections that `listener` does not keep.
+    pub(super) fn not_kept(&self, listener: &'static str) -> impl Fn(Reason) + use<> {
+        let not_kept = self.not_kept.clone();
+        move |reason| {
+            not_kept.get_or_create(&NotKept { listener, reason: reason.as_str() }).inc();
+        }
     }
 
     /// Counts a connection as open until the guard is dropped.

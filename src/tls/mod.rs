@@ -2,9 +2,10 @@
 
 pub mod acceptor;
 pub mod closing;
+mod handshakes;
+mod lingering;
 pub mod metrics;
 mod peer_chain;
-mod per_address;
 pub mod tickets;
 pub mod verifier;
 

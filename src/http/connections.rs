@@ -1,0 +1,728 @@
+//! Limits the connections of one listener, and makes room when it is full.
+//!
+//! # Design notes
+//! A full listener that only waits belongs to the peers that hold its connections.  So a full listener
+//! closes connections that cost nobody a request: first those that have sent nothing, oldest first,
+//! then idle ones, first of a holder above its share and least recently used first.  If every
+//! connection is busy, a holder above its share loses the connection that has been busy longest.  A
+//! holder is an IPv4 address, an IPv6 /64, /56 or /48, or a client certificate.
+//!
+//! Connections leave the table when they are told to close, so that the next one need not wait for
+//! them.  They end within [`CLOSE`].
+//!
+//! A full listener usually stays full.  Each search for room examines all connections, so it closes
+//! up to 1/64 of them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper::body::{Body, Incoming};
+use hyper::{Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::http::serve::{Limits, Protocol, connection};
+
+/// Time in which an idle connection ends gracefully before it is dropped.
+const CLOSE: Duration = Duration::from_secs(1);
+/// Time after its start in which a connection may still send its first request to a process that
+/// stops.
+const FRESH: Duration = Duration::from_secs(1);
+/// Part of the examined connections that one search closes.
+const BATCH: usize = 64;
+
+/// Numbers of connections that one listener allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shares {
+    /// All connections.
+    pub connections: usize,
+    /// Connections of one IPv4 address or IPv6 /64.  A /56 may have twice as many, and a /48 four
+    /// times as many.
+    pub per_address: usize,
+    /// Connections with one client certificate.
+    pub per_certificate: usize,
+    /// Connections that have sent nothing.
+    pub silent: usize,
+}
+
+impl Shares {
+    /// Limits only the sum, and the silent ones to a quarter of it, at least 64.
+    pub fn new(connections: usize) -> Self {
+        let silent = (connections / 4).max(64);
+        Self { connections, per_address: connections, per_certificate: connections, silent }
+    }
+
+    /// Most connections of `holder` at any time.
+    fn limit(&self, holder: &Holder) -> usize {
+        match holder {
+            Holder::V4(_) | Holder::V6(64, _) => self.per_address,
+            Holder::V6(56, _) => self.per_address.saturating_mul(2),
+            Holder::V6(..) => self.per_address.saturating_mul(4),
+            Holder::Certificate(_) => self.per_certificate,
+        }
+    }
+
+    /// Connections of `holder` above which a full listener closes its connections first.
+    fn fair(&self, holder: &Holder) -> usize {
+        match holder {
+            Holder::V4(_) | Holder::V6(64, _) => self.connections / 2,
+            Holder::V6(56, _) => self.connections / 8 * 5,
+            Holder::V6(..) => self.connections / 4 * 3,
+            Holder::Certificate(_) => self.connections / 16,
+        }
+    }
+}
+
+/// An owner of connections that limits apply to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Holder {
+    V4(Ipv4Addr),
+    /// The first bits of an IPv6 address, and their number.
+    V6(u8, u64),
+    /// The first half of a certificate's SHA-256.
+    Certificate([u8; 16]),
+}
+
+fn holders(address: IpAddr) -> Vec<Holder> {
+    match address.to_canonical() {
+        IpAddr::V4(address) => vec![Holder::V4(address)],
+        IpAddr::V6(address) => {
+            let network = (address.to_bits() >> 64) as u64;
+            [64, 56, 48].map(|bits| Holder::V6(bits, network >> (64 - bits))).to_vec()
+        }
+    }
+}
+
+/// Reasons for which a connection is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// It sent nothing, and others needed its place.
+    Silent,
+    /// It was idle, and others needed its place.
+    Idle,
+    /// It was busy, its holder had more than its share, and others needed its place.
+    Busy,
+    /// Its address has the most connections that one may have, and none is idle.
+    Address,
+    /// Its certificate has the most connections that one may have, and none is idle.
+    Certificate,
+}
+
+impl Reason {
+    /// Returns the reason as it appears in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::Address => "address",
+            Self::Certificate => "certificate",
+        }
+    }
+}
+
+/// Called for each connection that is not kept.
+type Observer = Box<dyn Fn(Reason) + Send + Sync>;
+
+/// The connections of one listener.
+pub struct Admission {
+    shares: Shares,
+    start: Instant,
+    table: Mutex<Table>,
+    /// Signalled when a connection ended, or became idle while [`Self::room`] waits.
+    changed: Notify,
+    is_room_wanted: AtomicBool,
+    observer: Observer,
+}
+
+#[derive(Default)]
+struct Table {
+    next: u64,
+    open: HashMap<u64, Open>,
+    silent: BTreeSet<u64>,
+    holders: HashMap<Holder, Vec<u64>>,
+}
+
+struct Open {
+    state: Arc<State>,
+    holders: Vec<Holder>,
+}
+
+/// State of one connection.  Requests change it without the lock of the table.
+struct State {
+    is_silent: AtomicBool,
+    /// Handshakes and requests in progress.
+    work: AtomicUsize,
+    /// Time of the last change of `work`, in milliseconds since the start of the listener.
+    since: AtomicU64,
+    has_request: AtomicBool,
+    first_request: Notify,
+    close: CancellationToken,
+    /// Set before `close` is signalled if the connection ends without a grace.
+    is_cut: AtomicBool,
+}
+
+impl Admission {
+    /// Creates an empty table.  `observer` is called for each connection that is not kept.
+    pub fn new(shares: Shares, observer: impl Fn(Reason) + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            shares,
+            start: Instant::now(),
+            table: Mutex::default(),
+            changed: Notify::new(),
+            is_room_wanted: AtomicBool::new(false),
+            observer: Box::new(observer),
+        })
+    }
+
+    /// Waits until there is room for one more connection.
+    pub async fn room(&self) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            self.is_room_wanted.store(true, Ordering::SeqCst);
+            if self.make_room() {
+                self.is_room_wanted.store(false, Ordering::SeqCst);
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until all connections have ended.
+    pub async fn ended(&self) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.lock().open.is_empty() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn make_room(&self) -> bool {
+        let mut table = self.lock();
+        if table.open.len() < self.shares.connections {
+            return true;
+        }
+        let all: Vec<u64> = table.open.keys().copied().collect();
+        self.shed(&mut table, &all, true)
+    }
+
+    /// Admits a connection.  Call [`Self::room`] first.
+    ///
+    /// # Errors
+    /// The address has as many connections as one may have, and none is silent or idle.
+    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Connection, Reason> {
+        let mut table = self.lock();
+        let holders = holders(address);
+        if !self.make_room_among(&mut table, &holders) {
+            (self.observer)(Reason::Address);
+            return Err(Reason::Address);
+        }
+        if table.silent.len() >= self.shares.silent
+            && let Some(oldest) = table.silent.first().copied()
+        {
+            self.close(&mut table, oldest, Reason::Silent);
+        }
+        let number = table.next;
+        table.next += 1;
+        let state = Arc::new(State {
+            is_silent: AtomicBool::new(true),
+            work: AtomicUsize::new(0),
+            since: AtomicU64::new(self.now()),
+            has_request: AtomicBool::new(false),
+            first_request: Notify::new(),
+            close: CancellationToken::new(),
+            is_cut: AtomicBool::new(false),
+        });
+        for holder in &holders {
+            table.holders.entry(*holder).or_default().push(number);
+        }
+        table.silent.insert(number);
+        table.open.insert(number, Open { state: Arc::clone(&state), holders });
+        Ok(Connection { admission: Arc::clone(self), state, number, established: Instant::now() })
+    }
+
+    /// Closes connections of each holder that has reached its limit.  Returns false if it has one
+    /// of which nothing can be closed.
+    fn make_room_among(&self, table: &mut Table, holders: &[Holder]) -> bool {
+        for holder in holders {
+            let Some(held) = table.holders.get(holder) else { continue };
+            if held.len() >= self.shares.limit(holder) {
+                let held = held.clone();
+                if !self.shed(table, &held, false) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Closes up to 1/[`BATCH`] of `numbers`, at least one, all of the cheapest kind there is.
+    /// Returns false if there is none.
+    fn shed(&self, table: &mut Table, numbers: &[u64], may_cut: bool) -> bool {
+        let is_over = |holder: &Holder| {
+            table.holders.get(holder).is_some_and(|held| held.len() > self.shares.fair(holder))
+        };
+        let rank = |number: &u64| {
+            let open = table.open.get(number)?;
+            let since = open.state.since.load(Ordering::Relaxed);
+            let over = || open.holders.iter().any(is_over);
+            let is_busy = open.state.work.load(Ordering::Relaxed) > 0;
+            let (kind, reason) = match (open.state.is_silent.load(Ordering::Relaxed), is_busy) {
+                (true, _) => (0, Reason::Silent),
+                (_, false) if over() => (1, Reason::Idle),
+                (_, false) => (2, Reason::Idle),
+                (_, true) if may_cut && over() => (3, Reason::Busy),
+                (_, true) => return None,
+            };
+            Some((kind, since, *number, reason))
+        };
+        let mut ranked: Vec<_> = numbers.iter().filter_map(rank).collect();
+        ranked.sort_unstable_by_key(|(kind, since, number, _)| (*kind, *since, *number));
+        let Some((cheapest, ..)) = ranked.first().copied() else { return false };
+        let most = if cheapest == 3 { 1 } else { (numbers.len() / BATCH).max(1) };
+        for (_, _, number, reason) in
+            ranked.into_iter().take_while(|(kind, ..)| *kind == cheapest).take(most)
+        {
+            self.close(table, number, reason);
+        }
+        true
+    }
+
+    fn close(&self, table: &mut Table, number: u64, reason: Reason) {
+        if let Some(open) = table.remove(number) {
+            open.state.is_cut.store(reason != Reason::Idle, Ordering::Relaxed);
+            open.state.close.cancel();
+            (self.observer)(reason);
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // A panic within a change leaves at most a number without a connection, which is skipped.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn remove(&mut self, number: u64) -> Option<Open> {
+        let open = self.open.remove(&number)?;
+        self.silent.remove(&number);
+        for holder in &open.holders {
+            if let Some(held) = self.holders.get_mut(holder) {
+                if let Some(place) = held.iter().position(|n| *n == number) {
+                    held.swap_remove(place);
+                }
+                if held.is_empty() {
+                    self.holders.remove(holder);
+                }
+            }
+        }
+        Some(open)
+    }
+}
+
+/// One admitted connection, silent at first.  Dropping it frees its place.
+pub struct Connection {
+    admission: Arc<Admission>,
+    state: Arc<State>,
+    number: u64,
+    established: Instant,
+}
+
+impl Connection {
+    /// Signalled when the connection must close.
+    pub fn closing(&self) -> &CancellationToken {
+        &self.state.close
+    }
+
+    /// Begins a handshake or a request.  Until the returned value is dropped, the connection is
+    /// busy.
+    pub fn begin(&self) -> Work {
+        if self.state.is_silent.swap(false, Ordering::Relaxed) {
+            self.admission.lock().silent.remove(&self.number);
+        }
+        Work::begin(&self.admission, &self.state)
+    }
+
+    /// Counts the connection for a client certificate, by its SHA-256.
+    ///
+    /// # Errors
+    /// The certificate has as many connections as one may have, and none is idle.
+    pub fn assign(&self, certificate: &[u8; 32]) -> Result<(), Reason> {
+        let mut half = [0; 16];
+        half.copy_from_slice(&certificate[..16]);
+        let holder = Holder::Certificate(half);
+        let mut table = self.admission.lock();
+        if !self.admission.make_room_among(&mut table, &[holder]) {
+            (self.admission.observer)(Reason::Certificate);
+            return Err(Reason::Certificate);
+        }
+        // A connection that was told to close is not in the table.
+        if let Some(open) = table.open.get_mut(&self.number) {
+            open.holders.push(holder);
+            table.holders.entry(holder).or_default().push(self.number);
+        }
+        Ok(())
+    }
+
+    /// Marks a connection that only waits for the peer to close it.  It counts as silent.
+    pub fn linger(&self) {
+        let mut table = self.admission.lock();
+        if table.open.contains_key(&self.number) {
+            self.state.is_silent.store(true, Ordering::Relaxed);
+            table.silent.insert(self.number);
+        }
+    }
+
+    /// Serves HTTP on `io`.  After `stop` is signalled, an idle connection closes at once, and
+    /// requests have `unfinished` to end.  A connection that has just been made may send its first
+    /// request.
+    pub async fn serve<IO, H, F, B>(
+        &self,
+        io: IO,
+        protocol: Protocol,
+        limits: &Limits,
+        stop: &CancellationToken,
+        unfinished: Duration,
+        handler: H,
+    ) where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (admission, state) = (Arc::clone(&self.admission), Arc::clone(&self.state));
+        let number = self.number;
+        let counted = move |request| {
+            if !state.has_request.swap(true, Ordering::Relaxed) {
+                state.first_request.notify_one();
+            }
+            if state.is_silent.swap(false, Ordering::Relaxed) {
+                admission.lock().silent.remove(&number);
+            }
+            let work = Work::begin(&admission, &state);
+            let response = handler(request);
+            async move {
+                let response = response.await;
+                drop(work);
+                response
+            }
+        };
+        let graceful = CancellationToken::new();
+        tokio::select! {
+            () = connection(io, protocol, limits, graceful.clone(), counted) => {}
+            () = self.until_cut(stop, unfinished, &graceful) => {}
+        }
+    }
+
+    /// Returns when the connection must be dropped.  Signals `graceful` before, unless there is
+    /// nothing to end gracefully.
+    async fn until_cut(
+        &self,
+        stop: &CancellationToken,
+        unfinished: Duration,
+        graceful: &CancellationToken,
+    ) {
+        let state = &self.state;
+        tokio::select! {
+            () = state.close.cancelled() => {
+                if state.is_cut.load(Ordering::Relaxed) {
+                    return;
+                }
+                graceful.cancel();
+                sleep(CLOSE).await;
+                while state.work.load(Ordering::Relaxed) > 0 {
+                    sleep(CLOSE).await;
+                }
+            }
+            () = stop.cancelled() => {
+                if !state.has_request.load(Ordering::Relaxed) {
+                    tokio::select! {
+                        () = state.first_request.notified() => {}
+                        () = state.close.cancelled() => {}
+                        () = sleep_until(self.established + FRESH) => {}
+                    }
+                }
+                graceful.cancel();
+                sleep(unfinished).await;
+            }
+        }
+    }
+
+    /// Returns when a silent connection must be dropped: others need its place, or the process stops
+    /// and the connection is not new.
+    pub async fn until_unwanted(&self, stop: &CancellationToken) {
+        tokio::select! {
+            () = self.state.close.cancelled() => {}
+            () = stop.cancelled() => sleep_until(self.established + FRESH).await,
+        }
+    }
+
+    /// Returns when a handshake must be dropped: others need its place, or the process stops and the
+    /// handshake does not end soon.
+    pub async fn until_overdue(&self, stop: &CancellationToken) {
+        tokio::select! {
+            () = self.state.close.cancelled() => {}
+            () = stop.cancelled() => sleep(FRESH).await,
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.admission.lock().remove(self.number);
+        self.admission.changed.notify_waiters();
+    }
+}
+
+/// A handshake or a request in progress.
+pub struct Work {
+    admission: Arc<Admission>,
+    state: Arc<State>,
+}
+
+impl Work {
+    fn begin(admission: &Arc<Admission>, state: &Arc<State>) -> Self {
+        state.work.fetch_add(1, Ordering::Relaxed);
+        state.since.store(admission.now(), Ordering::Relaxed);
+        Self { admission: Arc::clone(admission), state: Arc::clone(state) }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.state.since.store(self.admission.now(), Ordering::Relaxed);
+        if self.state.work.fetch_sub(1, Ordering::SeqCst) == 1
+            && self.admission.is_room_wanted.load(Ordering::SeqCst)
+        {
+            self.admission.changed.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+    use tokio::time::advance;
+
+    type Log = Arc<Mutex<Vec<Reason>>>;
+
+    fn admission(shares: Shares) -> (Arc<Admission>, Log) {
+        let log = Log::default();
+        let written = Arc::clone(&log);
+        (Admission::new(shares, move |reason| written.lock().expect("whole").push(reason)), log)
+    }
+
+    fn taken(log: &Log) -> Vec<Reason> {
+        std::mem::take(&mut *log.lock().expect("whole"))
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    const SOMEWHERE: &str = "192.0.2.1";
+    const ELSEWHERE: &str = "192.0.2.2";
+
+    fn is_closed(connection: &Connection) -> bool {
+        connection.closing().is_cancelled()
+    }
+
+    /// Admits a connection, and lets it do one piece of work.
+    fn idle(admission: &Arc<Admission>, from: &str) -> Connection {
+        let connection = admission.admit(address(from)).expect("admitted");
+        drop(connection.begin());
+        connection
+    }
+
+    fn has_room(admission: &Admission) -> bool {
+        admission.room().now_or_never().is_some()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_listener_closes_silent_connections_before_idle_ones_and_the_oldest_first() {
+        let (admission, log) = admission(Shares::new(4));
+        let first_idle = idle(&admission, ELSEWHERE);
+        advance(Duration::from_millis(5)).await;
+        let old = admission.admit(address(ELSEWHERE)).expect("admitted");
+        advance(Duration::from_millis(5)).await;
+        let young = admission.admit(address(ELSEWHERE)).expect("admitted");
+        let last_idle = idle(&admission, ELSEWHERE);
+        advance(Duration::from_millis(5)).await;
+        drop(first_idle.begin());
+        let mut newcomers = Vec::new();
+        for (victim, reason) in [
+            (&old, Reason::Silent),
+            (&young, Reason::Silent),
+            (&last_idle, Reason::Idle),
+            (&first_idle, Reason::Idle),
+        ] {
+            assert!(!is_closed(victim));
+            assert!(has_room(&admission));
+            assert!(is_closed(victim));
+            assert_eq!(taken(&log), [reason]);
+            newcomers.push(idle(&admission, SOMEWHERE));
+            advance(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_listener_takes_room_from_the_holder_above_its_share() {
+        let (admission, log) = admission(Shares::new(8));
+        let modest = idle(&admission, ELSEWHERE);
+        advance(Duration::from_millis(5)).await;
+        let greedy: Vec<_> = (0..7).map(|_| idle(&admission, SOMEWHERE)).collect();
+        assert!(has_room(&admission));
+        assert!(!is_closed(&modest), "it has been idle longest");
+        assert_eq!(greedy.iter().filter(|c| is_closed(c)).count(), 1);
+        assert_eq!(taken(&log), [Reason::Idle]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_holder_above_its_share_loses_a_busy_connection() {
+        for (from, count, has) in [(SOMEWHERE, 8, true), (SOMEWHERE, 4, false)] {
+            let (admission, log) = admission(Shares::new(8));
+            let admit = |from| {
+                let connection = admission.admit(address(from)).expect("admitted");
+                let work = connection.begin();
+                (connection, work)
+            };
+            let mut all: Vec<_> = (0..count).map(|_| admit(from)).collect();
+            all.extend((count..8).map(|_| admit(ELSEWHERE)));
+            assert_eq!(has_room(&admission), has);
+            assert_eq!(is_closed(&all[0].0), has, "the oldest");
+            assert_eq!(taken(&log), if has { vec![Reason::Busy] } else { vec![] });
+        }
+    }
+
+    #[tokio::test]
+    async fn waits_for_a_busy_connection_to_become_idle_or_to_end() {
+        let (admission, _) = admission(Shares::new(2));
+        let (a, b) = (address(SOMEWHERE), address(ELSEWHERE));
+        let (a, b) = (admission.admit(a).expect("room"), admission.admit(b).expect("room"));
+        let work = [a.begin(), b.begin()];
+        let mut room = Box::pin(admission.room());
+        assert!(room.as_mut().now_or_never().is_none());
+        let [first, second] = work;
+        drop(first);
+        assert!(room.as_mut().now_or_never().is_some());
+        assert!(is_closed(&a));
+        let newcomer = admission.admit(address(SOMEWHERE)).expect("room");
+        let _work = newcomer.begin();
+        let mut room = Box::pin(admission.room());
+        assert!(room.as_mut().now_or_never().is_none());
+        drop((b, second));
+        assert!(room.as_mut().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn an_address_at_its_limit_loses_an_idle_connection_or_is_refused() {
+        let (admission, log) = admission(Shares { per_address: 2, ..Shares::new(100) });
+        let (first, second) = (idle(&admission, SOMEWHERE), idle(&admission, SOMEWHERE));
+        let work = second.begin();
+        let third = admission.admit(address(SOMEWHERE)).expect("room was made");
+        assert!(is_closed(&first) && !is_closed(&second));
+        let _busy = (work, third.begin());
+        let refused = admission.admit(address(SOMEWHERE)).map(drop);
+        assert_eq!(refused, Err(Reason::Address));
+        assert!(admission.admit(address(ELSEWHERE)).is_ok());
+        assert_eq!(taken(&log), [Reason::Idle, Reason::Address]);
+    }
+
+    #[tokio::test]
+    async fn networks_of_ipv6_have_wider_limits() {
+        let (admission, _) = admission(Shares { per_address: 1, ..Shares::new(100) });
+        let busy = |text: &str| {
+            let connection = admission.admit(address(text)).ok()?;
+            let work = connection.begin();
+            Some((connection, work))
+        };
+        let mut held = Vec::new();
+        for (address, admitted) in [
+            ("2001:db8:0:0::1", true),
+            ("2001:db8:0:0::2", false), // the same /64
+            ("2001:db8:0:1::1", true),
+            ("2001:db8:0:2::1", false), // the third of one /56
+            ("2001:db8:0:100::1", true),
+            ("2001:db8:0:200::1", true),
+            ("2001:db8:0:300::1", false), // the fifth of one /48
+            ("2001:db8:1::1", true),
+            ("192.0.2.1", true),
+            ("::ffff:192.0.2.1", false), // the same as IPv4
+        ] {
+            let connection = busy(address);
+            assert_eq!(connection.is_some(), admitted, "{address}");
+            held.extend(connection);
+        }
+        drop(held);
+        let table = admission.lock();
+        assert!(table.holders.is_empty() && table.open.is_empty() && table.silent.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_certificate_at_its_limit_loses_an_idle_connection_or_is_refused() {
+        let (admission, log) = admission(Shares { per_certificate: 1, ..Shares::new(100) });
+        let (first, second) = (idle(&admission, SOMEWHERE), idle(&admission, ELSEWHERE));
+        first.assign(&[7; 32]).expect("the first");
+        second.assign(&[7; 32]).expect("room was made");
+        assert!(is_closed(&first));
+        let _work = second.begin();
+        let third = idle(&admission, ELSEWHERE);
+        assert_eq!(third.assign(&[7; 32]), Err(Reason::Certificate));
+        assert_eq!(third.assign(&[8; 32]), Ok(()));
+        assert_eq!(taken(&log), [Reason::Idle, Reason::Certificate]);
+    }
+
+    #[tokio::test]
+    async fn the_oldest_of_too_many_silent_connections_is_closed() {
+        let (admission, log) = admission(Shares { silent: 2, ..Shares::new(100) });
+        let admit = || admission.admit(address(SOMEWHERE)).expect("room");
+        let [first, second, third] = [admit(), admit(), admit()];
+        assert!(is_closed(&first) && !is_closed(&second));
+        let _work = second.begin();
+        let fourth = admit();
+        assert!(!is_closed(&second) && !is_closed(&third) && !is_closed(&fourth));
+        assert_eq!(taken(&log), [Reason::Silent]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lingering_connection_counts_as_silent() {
+        let (admission, log) = admission(Shares::new(1));
+        let connection = admission.admit(address(SOMEWHERE)).expect("room");
+        let _work = connection.begin();
+        connection.linger();
+        assert!(has_room(&admission));
+        assert_eq!(taken(&log), [Reason::Silent]);
+        // Once it was told to close, it does not come back.
+        connection.linger();
+        assert!(admission.lock().silent.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ended_waits_for_all_connections() {
+        let (admission, _) = admission(Shares::new(3));
+        assert!(admission.ended().now_or_never().is_some());
+        let connection = idle(&admission, SOMEWHERE);
+        let mut ended = Box::pin(admission.ended());
+        assert!(ended.as_mut().now_or_never().is_none());
+        drop(connection);
+        assert!(ended.as_mut().now_or_never().is_some());
+    }
+}
