@@ -1,7 +1,7 @@
 //! The commands.
 
-/// Like the standard macro.  If the reader has closed the pipe, as `| head` does, it ends the program
-/// silently instead of panicking.
+/// Like the standard macro.  If the reader has closed the pipe, as `| head` does, it ends the
+/// program silently instead of panicking.
 macro_rules! println {
     ($($text:tt)*) => { $crate::cli::print(format_args!("{}\n", format_args!($($text)*))) };
 }
@@ -48,8 +48,9 @@ mod exit {
 
 /// mTLS OAuth 2.0 token-endpoint gateway for IoT fleets.
 ///
-/// Devices authenticate with client certificates that chain to trust anchors synced from a Microsoft
-/// Graph directory, and obtain short-lived access tokens bound to those certificates (RFC 8705).
+/// Devices authenticate with client certificates that chain to trust anchors synced from a
+/// Microsoft Graph directory, and obtain short-lived access tokens bound to those certificates (RFC
+/// 8705).
 #[derive(Debug, Parser)]
 #[command(name = "anchorgate", version, arg_required_else_help = true)]
 #[command(
@@ -85,9 +86,9 @@ enum Command {
     },
     /// Run everything on this machine without configuration, and demonstrate it
     ///
-    /// Creates a PKI, a directory and revocation lists, starts the real gateway on them, and then acts
-    /// as administrator and device: tokens for each subject field, a revocation that takes effect on an
-    /// open connection, an anchor that is removed and added again.
+    /// Creates a PKI, a directory and revocation lists, starts the real gateway on them, and then
+    /// acts as administrator and device: tokens for each subject field, a revocation that takes
+    /// effect on an open connection, an anchor that is removed and added again.
     Quickstart(QuickstartArgs),
     Verify(verify::Args),
     /// Check whether the running gateway is ready: exit status 0 if it is
@@ -164,7 +165,9 @@ fn config_reference(key: Option<&str>) -> ExitCode {
     let key = key.trim_matches(['[', ']']);
     let found = reference::find(key);
     if found.is_empty() {
-        eprintln!("anchorgate: `{key}` is not a configuration key; `anchorgate config-reference` prints all");
+        eprintln!(
+            "anchorgate: `{key}` is not a configuration key; `anchorgate config-reference` prints all"
+        );
         return exit::USAGE.into();
     }
     for Entry { key, kind, default, meaning } in found {
@@ -177,10 +180,11 @@ fn config_reference(key: Option<&str>) -> ExitCode {
 fn check_keys(config: &Config) -> ExitCode {
     let keyring = &config.keyring;
     let is_generated_at_start = keyring.generate_signing_key && !keyring.signing_key.exists();
-    let checked = keyring::identity(keyring, &tls::provider()).and_then(|_| match is_generated_at_start {
-        true => Ok(()),
-        false => keyring::signing_keys(keyring).map(|_| ()),
-    });
+    let checked =
+        keyring::identity(keyring, &tls::provider()).and_then(|_| match is_generated_at_start {
+            true => Ok(()),
+            false => keyring::signing_keys(keyring).map(|_| ()),
+        });
     match checked {
         Ok(()) => {
             println!("no problem found");

@@ -16,13 +16,13 @@ use crate::graph::wire;
 use crate::http::outbound::{ClientSettings, ProxyChoice, ServerAuthorities, read_limited};
 use crate::x509::time::Timestamp;
 
-/// Limit in bytes on a list response to compare.  With its JSON frame it must fit into the admin plane's
-/// limit of 16 MiB.
+/// Limit in bytes on a list response to compare.  With its JSON frame it must fit into the admin
+/// plane's limit of 16 MiB.
 const MAX_LIST_RESPONSE: usize = 15 * 1024 * 1024;
 
 /// The gateway, and the output format.
 #[derive(Debug, Args)]
-pub struct AdminArgs {
+pub(super) struct AdminArgs {
     #[command(flatten)]
     gateway: Gateway,
     /// Print JSON
@@ -32,14 +32,14 @@ pub struct AdminArgs {
 
 /// Arguments of `ready`.
 #[derive(Debug, Args)]
-pub struct ReadyArgs {
+pub(super) struct ReadyArgs {
     #[command(flatten)]
     admin: AdminArgs,
 }
 
 /// Actions on the trust in force.
 #[derive(Debug, Subcommand)]
-pub enum TrustCommand {
+pub(super) enum TrustCommand {
     /// Show the configurations in force, their sources and ages
     Show(AdminArgs),
     /// Poll the directories now; exit status 1 if one of them failed
@@ -58,7 +58,7 @@ pub enum TrustCommand {
 
 /// Arguments of `trust diff`.
 #[derive(Debug, Args)]
-pub struct DiffArgs {
+pub(super) struct DiffArgs {
     /// The response: a file, `-` for standard input, or an http or https URL to fetch it from
     #[arg(value_name = "FILE|URL")]
     response: String,
@@ -77,7 +77,7 @@ pub struct DiffArgs {
 
 /// Actions on revocation lists.
 #[derive(Debug, Subcommand)]
-pub enum CrlCommand {
+pub(super) enum CrlCommand {
     /// Show the list of each address: number, entries, age, next fetch and last error
     Show(AdminArgs),
     /// Print a list, and why it would not be used; needs no gateway
@@ -89,8 +89,8 @@ pub enum CrlCommand {
         address: Option<String>,
         /// Accept a list whose number or time is older, or that another key signed
         ///
-        /// Use it after the issuer was restored or replaced.  Make sure first that the address does not
-        /// return an old, replayed list.
+        /// Use it after the issuer was restored or replaced.  Make sure first that the address does
+        /// not return an old, replayed list.
         #[arg(long, requires = "address")]
         accept_rollback: bool,
         #[command(flatten)]
@@ -102,7 +102,7 @@ pub enum CrlCommand {
 ///
 /// # Errors
 /// The gateway does not respond.
-pub async fn ready(args: &ReadyArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn ready(args: &ReadyArgs) -> anyhow::Result<ExitCode> {
     let status = request(&args.admin, Method::GET, "readyz", None).await?;
     let missing: Vec<_> = texts(&status["missing"]);
     if status["ready"] == json!(true) {
@@ -117,7 +117,7 @@ pub async fn ready(args: &ReadyArgs) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 /// The gateway does not respond, or rejects the request.
-pub async fn trust(command: &TrustCommand) -> anyhow::Result<ExitCode> {
+pub(super) async fn trust(command: &TrustCommand) -> anyhow::Result<ExitCode> {
     let (args, response) = match command {
         TrustCommand::Show(args) => (args, request(args, Method::GET, "status.json", None).await?),
         TrustCommand::Sync(args) => (args, request(args, Method::POST, "trust/sync", None).await?),
@@ -148,7 +148,7 @@ pub async fn trust(command: &TrustCommand) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 /// The gateway does not respond, or no authority names the address.
-pub async fn crl(command: &CrlCommand) -> anyhow::Result<ExitCode> {
+pub(super) async fn crl(command: &CrlCommand) -> anyhow::Result<ExitCode> {
     let (args, lists) = match command {
         CrlCommand::Show(args) => {
             let status = request(args, Method::GET, "status.json", None).await?;

@@ -1,5 +1,5 @@
-//! `[[client]]` with `application_configuration`: applications, and the directories that are followed for
-//! them.
+//! `[[client]]` with `application_configuration`: applications, and the directories that are
+//! followed for them.
 
 use std::path::Path;
 
@@ -70,7 +70,8 @@ pub(super) fn read(
     })
 }
 
-/// Reads the files of `certificates`.  Each has a leaf certificate first, then those needed to judge it.
+/// Reads the files of `certificates`.  Each has a leaf certificate first, then those needed to
+/// judge it.
 fn certificates(section: &mut Section<'_>, folder: &Path) -> Option<Vec<UnverifiedChain>> {
     let mut all = Vec::new();
     let mut good = true;
@@ -127,7 +128,7 @@ pub(super) fn sources(top: &Section<'_>, policy: &TokenPolicy, sources: &[Config
         if followed.iter().all(|other| other.source != source.source) {
             let state_file = source.state_file.as_ref();
             followed.push(Config {
-                collection: Collection::Applications,
+                collection: Collection::CertificateBasedApplication,
                 state_file: state_file.map(|file| file.with_extension("applications.state")),
                 ..source.clone()
             });
@@ -164,7 +165,8 @@ mod tests {
         certificates = ["script.pem"]
     "#;
 
-    /// Reads a configuration in a folder with `script.pem`, a certificate, and `none.pem`, which is not.
+    /// Reads a configuration in a folder with `script.pem`, a certificate, and `none.pem`, which is
+    /// not.
     fn read(text: &str) -> Result<crate::config::Config, Vec<String>> {
         let folder = tempfile::tempdir().expect("a folder");
         let key = rcgen::KeyPair::generate().expect("a key");
@@ -189,7 +191,10 @@ mod tests {
         assert_eq!((script.certificates.len(), script.names.is_some()), (1, true));
         assert!(config.policy.serves_without_certificate());
         let followed: Vec<_> = config.graph.iter().map(|g| (&*g.source, g.collection)).collect();
-        assert_eq!(followed, [("one", Collection::Devices), ("one", Collection::Applications)]);
+        assert_eq!(
+            followed,
+            [("one", Collection::MutualTlsOauth), ("one", Collection::CertificateBasedApplication)]
+        );
         let [devices, applications] = [0, 1].map(|n| config.graph[n].state_file.clone());
         assert_ne!(devices, applications);
 
@@ -203,7 +208,10 @@ mod tests {
     fn follows_only_directories_with_a_needed_configuration() {
         let collections = |text: &str| {
             let config = read(text).unwrap_or_else(|problems| panic!("{problems:?}"));
-            let of = config.graph.iter().filter(|g| g.collection == Collection::Applications);
+            let of = config
+                .graph
+                .iter()
+                .filter(|g| g.collection == Collection::CertificateBasedApplication);
             of.map(|g| g.source.to_string()).collect::<Vec<_>>()
         };
         assert!(collections(&format!("{MINIMAL}{GRAPH}")).is_empty());

@@ -9,8 +9,9 @@ use crate::config::DirectoryPart;
 use crate::config::section::Section;
 use crate::config::values::url;
 use crate::directory;
-use crate::directory::auth::{Permission, StaticToken};
+use crate::directory::auth::StaticToken;
 use crate::directory::issuers::{Issuer, KeySource};
+use crate::directory::permissions::Permission;
 use crate::store::Database;
 
 /// Reads the section.  Returns `None` without one, and after a problem that leaves no settings.
@@ -48,8 +49,8 @@ fn part(section: &mut Section<'_>, folder: &Path) -> DirectoryPart {
     DirectoryPart { listen, listen_http, public_url, database, config }
 }
 
-/// The database of the directory; `None` for a file in `data_dir`.  No problem contains the URL, which
-/// may have a password.
+/// The database of the directory; `None` for a file in `data_dir`.  No problem contains the URL,
+/// which may have a password.
 fn database(section: &mut Section<'_>, folder: &Path) -> Option<Database> {
     let key = if section.has("database_url") { "database_url" } else { "database_url_file" };
     let url = section.secret("database_url", "database_url_file", folder)?;

@@ -138,7 +138,7 @@ fn base(section: &mut Section<'_>) -> Option<Url> {
     }
     let mut url = match named {
         Some(url) => url,
-        None => Url::parse(Cloud::Global.hosts().0).ok()?,
+        None => Url::parse(Cloud::Global.graph()).ok()?,
     };
     // Documentation shows the root with its version, which the client appends itself.
     let path = url.path().trim_end_matches('/').trim_end_matches("/beta").to_owned();
@@ -202,10 +202,7 @@ mod tests {
         assert!(problems.starts_with("graph[0].name: missing"), "{problems}");
         let named = format!("{unnamed}name = 'p'\n").repeat(2);
         let problems = sources(&named).expect_err("the same name");
-        assert_eq!(
-            problems,
-            "graph: `p` is not allowed; the names of directories must differ"
-        );
+        assert_eq!(problems, "graph: `p` is not allowed; the names of directories must differ");
     }
 
     #[test]

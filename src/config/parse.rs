@@ -253,7 +253,9 @@ mod tests {
             MINIMAL.replace("issuer", "#").replace("[\"a\"]", "[\"a b\"]")
         );
         let found = problems(&text);
-        for expected in ["oauth.issuer: missing", "`a b` is not a scope token", "`x:y z` is neither"] {
+        for expected in
+            ["oauth.issuer: missing", "`a b` is not a scope token", "`x:y z` is neither"]
+        {
             assert!(found.iter().any(|p| p.contains(expected)), "{expected} is not in {found:#?}");
         }
     }

@@ -1,12 +1,13 @@
 //! Reads a TOML table key by key and collects every problem instead of stopping at the first.
 //!
 //! # Design notes
-//! A serde mirror of the file would stop at its first fault, and an operator would start the gateway ten
-//! times to find ten faults.  Here `check-config` reports all of them, each with its key, the value found
-//! and what is allowed.
+//! A serde mirror of the file would stop at its first fault, and an operator would start the
+//! gateway ten times to find ten faults.  Here `check-config` reports all of them, each with its
+//! key, the value found and what is allowed.
 //!
 //! A table is read inside a closure ([`Section::section`], [`Section::sections`]), and
-//! [`Section::finish`] runs after it.  A reader can return early and still have unknown keys reported.
+//! [`Section::finish`] runs after it.  A reader can return early and still have unknown keys
+//! reported.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -34,7 +35,7 @@ pub struct Problem {
     pub key: String,
     /// The value found, if there is one.
     pub value: Option<String>,
-    /// What is wrong or what is allowed.
+    /// The fault, or the allowed values.
     pub allowed: String,
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::crl::schedule::{self, FetchSummary, Times, Timing};
 use crate::crl::transport::{Location, Validators};
 use crate::trust::configurations::AnchorSet;
-use crate::trust::revocation::addresses_seen::Sighting;
+use crate::trust::revocation::addresses_seen::SeenAddresses as Seen;
 use crate::trust::revocation::{CrlMode, ListPolicy, ListRules};
 use crate::x509::certificate::{Certificate, Fingerprint};
 use crate::x509::crl::{CrlNumber, RevocationList};
@@ -70,7 +70,7 @@ pub(super) struct Targets {
 
 impl Targets {
     /// Collects the addresses that the configurations and the seen certificates name.
-    pub(super) fn of(anchors: &AnchorSet, policy: &ListPolicy, sightings: &[Sighting]) -> Self {
+    pub(super) fn of(anchors: &AnchorSet, policy: &ListPolicy, seen: &[Seen]) -> Self {
         let policy = policy.resolve(anchors.authorities());
         let mut targets = Self::default();
         let mut signers: BTreeMap<Fingerprint, Arc<Certificate>> = BTreeMap::new();
@@ -93,11 +93,13 @@ impl Targets {
             }
         }
         targets.authorities = signers.keys().copied().collect();
-        for sighting in sightings {
-            let issuer = &sighting.issuer;
+        for addresses_seen in seen {
+            let issuer = &addresses_seen.issuer;
             signers.entry(issuer.fingerprint).or_insert_with(|| Arc::clone(issuer));
             let Some(referrer) = referrer(issuer) else { continue };
-            for (addresses, is_delta) in [(&sighting.complete, false), (&sighting.delta, true)] {
+            for (addresses, is_delta) in
+                [(&addresses_seen.complete, false), (&addresses_seen.delta, true)]
+            {
                 for address in addresses {
                     targets.add(address, referrer.clone(), is_delta);
                 }

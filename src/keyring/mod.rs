@@ -21,6 +21,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
+use crate::runtime::files::{ReadFileError, read_bounded};
 use crate::token::keys::{Algorithm, KeyError, SigningKey, SigningKeys};
 
 pub use watch::{Change, watch};
@@ -53,9 +54,12 @@ pub struct Config {
 /// Error of reading or generating a key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
-    /// The file cannot be read or written.
+    /// A file cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadFileError),
+    /// A file cannot be written.
     #[error("{path}: {error}")]
-    File {
+    Write {
         /// Path of the file.
         path: PathBuf,
         /// Error of the operating system.
@@ -84,14 +88,14 @@ pub fn identity(
     provider: &CryptoProvider,
 ) -> Result<Arc<CertifiedKey>, KeyringError> {
     let contents = |path: &Path, why: String| KeyringError::Contents { path: path.to_owned(), why };
-    let pem = read(&config.certificate)?;
+    let pem = read_bounded(&config.certificate, MAX_FILE)?;
     let chain = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| contents(&config.certificate, e.to_string()))?;
     if chain.is_empty() {
         return Err(contents(&config.certificate, "the file contains no PEM certificate".into()));
     }
-    let pem = Zeroizing::new(read(&config.key)?);
+    let pem = Zeroizing::new(read_bounded(&config.key, MAX_FILE)?);
     let key = PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|e| contents(&config.key, format!("the file contains no private key: {e}")))?;
     CertifiedKey::from_der(chain, key, provider).map(Arc::new).map_err(|e| {
@@ -123,7 +127,7 @@ pub fn signing_keys(config: &Config) -> Result<SigningKeys, KeyringError> {
 /// A file cannot be read or is too short.
 pub fn ticket_secrets(config: &Config) -> Result<Vec<Zeroizing<Vec<u8>>>, KeyringError> {
     let secret = |path: &PathBuf| {
-        let secret = Zeroizing::new(read(path)?);
+        let secret = Zeroizing::new(read_bounded(path, MAX_FILE)?);
         if secret.len() < MIN_SECRET {
             let why = format!(
                 "the ticket secret has {} bytes; at least {MIN_SECRET} are required",
@@ -138,7 +142,7 @@ pub fn ticket_secrets(config: &Config) -> Result<Vec<Zeroizing<Vec<u8>>>, Keyrin
 
 fn signing_key(path: &Path, algorithm: Algorithm) -> Result<SigningKey, KeyringError> {
     let contents = |why: String| KeyringError::Contents { path: path.to_owned(), why };
-    let pem = Zeroizing::new(read(path)?);
+    let pem = Zeroizing::new(read_bounded(path, MAX_FILE)?);
     let key = PrivatePkcs8KeyDer::from_pem_slice(&pem)
         .map_err(|e| contents(format!("the file contains no PKCS#8 private key: {e}")))?;
     SigningKey::from_pkcs8(algorithm, key.secret_pkcs8_der()).map_err(|e| contents(e.to_string()))
@@ -146,7 +150,7 @@ fn signing_key(path: &Path, algorithm: Algorithm) -> Result<SigningKey, KeyringE
 
 /// Generates a key and writes it to a file that only the owner can read.  Never replaces a file.
 fn generate_signing_key(path: &Path, algorithm: Algorithm) -> Result<(), KeyringError> {
-    let failed = |error| KeyringError::File { path: path.to_owned(), error };
+    let failed = |error| KeyringError::Write { path: path.to_owned(), error };
     let refused = || KeyringError::Contents {
         path: path.to_owned(),
         why: format!("cannot generate a signing key for {}", algorithm.as_str()),
@@ -178,8 +182,12 @@ fn generate_signing_key(path: &Path, algorithm: Algorithm) -> Result<(), Keyring
     // and of two processes that start at once, the second one finds the key of the first.
     let temporary = path.with_extension(format!("{}.new", std::process::id()));
     let write = || {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(pem.as_bytes())?;
         file.sync_all()?;
         match fs::hard_link(&temporary, path) {
@@ -190,20 +198,6 @@ fn generate_signing_key(path: &Path, algorithm: Algorithm) -> Result<(), Keyring
     let written = write();
     let _ = fs::remove_file(&temporary);
     written.map_err(failed)
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, KeyringError> {
-    use std::io::Read as _;
-    let failed = |error| KeyringError::File { path: path.to_owned(), error };
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(failed)?;
-    // One more byte than the limit shows that the file is too long.
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MAX_FILE {
-        let why = format!("the file is longer than {MAX_FILE} bytes");
-        return Err(KeyringError::Contents { path: path.to_owned(), why });
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -244,7 +238,7 @@ mod tests {
     fn does_not_generate_a_configured_signing_key() {
         let dir = tempfile::tempdir().expect("a directory");
         let config = Config { generate_signing_key: false, ..config(dir.path()) };
-        assert!(matches!(signing_keys(&config), Err(KeyringError::File { .. })));
+        assert!(matches!(signing_keys(&config), Err(KeyringError::Read(_))));
     }
 
     #[test]
@@ -277,7 +271,7 @@ mod tests {
         let file = dir.path().join("tickets");
         let config = Config { ticket_keys: vec![file.clone()], ..config(dir.path()) };
         let secrets = || ticket_secrets(&config).map(|secrets| secrets[0].len());
-        assert!(matches!(secrets(), Err(KeyringError::File { .. })));
+        assert!(matches!(secrets(), Err(KeyringError::Read(_))));
         fs::write(&file, [7; MIN_SECRET - 1]).expect("written");
         let error = secrets().expect_err("too short").to_string();
         assert!(error.contains("31 bytes; at least 32"), "{error}");

@@ -4,6 +4,7 @@
 //! Mounted secrets are replaced by renaming links.  File notification misses such a change or
 //! reports it twice.  Reading a few small files at an interval is reliable.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use tokio::sync::{Notify, mpsc};
 use tracing::{error, info};
 use zeroize::Zeroizing;
 
-use crate::keyring::{Config, identity, read, signing_keys, ticket_secrets};
+use crate::keyring::{Config, MAX_FILE, identity, signing_keys, ticket_secrets};
+use crate::runtime::files::read_bounded;
 use crate::token::keys::SigningKeys;
 use crate::x509::certificate::Fingerprint;
 
@@ -61,7 +63,9 @@ async fn poll(
                     info!(file = %config.certificate.display(), "server certificate changed");
                     let _ = changes.send(Change::Identity(identity)).await;
                 }
-                Err(error) => error!(%error, "server certificate rejected; the earlier one stays in use"),
+                Err(error) => {
+                    error!(%error, "server certificate rejected; the earlier one stays in use")
+                }
             }
         }
         if now.signing != before.signing {
@@ -96,7 +100,8 @@ struct FileHashes {
 
 impl FileHashes {
     fn read(config: &Config) -> Self {
-        let hash = |path| read(path).ok().map(|bytes| Fingerprint::of(&bytes));
+        let hash =
+            |path: &Path| read_bounded(path, MAX_FILE).ok().map(|bytes| Fingerprint::of(&bytes));
         Self {
             identity: vec![hash(&config.certificate), hash(&config.key)],
             signing: std::iter::once(&config.signing_key)

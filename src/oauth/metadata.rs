@@ -242,7 +242,8 @@ mod tests {
     #[tokio::test]
     async fn serves_the_metadata_of_an_issuer_with_a_path() {
         let documents = documents("https://as.example/t/one", &["a"]);
-        let (status, _, first) = request(&documents, "GET", &format!("{WELL_KNOWN}/t/one"), "x").await;
+        let (status, _, first) =
+            request(&documents, "GET", &format!("{WELL_KNOWN}/t/one"), "x").await;
         assert_eq!(status, 200);
         for path in
             ["/.well-known/openid-configuration/t/one", "/t/one/.well-known/openid-configuration"]

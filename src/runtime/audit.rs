@@ -45,14 +45,8 @@ pub enum Event {
 
 impl Event {
     #[cfg(test)]
-    const ALL: [Self; 6] = [
-        Self::Handshake,
-        Self::Token,
-        Self::Close,
-        Self::Admin,
-        Self::Directory,
-        Self::Trust,
-    ];
+    const ALL: [Self; 6] =
+        [Self::Handshake, Self::Token, Self::Close, Self::Admin, Self::Directory, Self::Trust];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -85,14 +79,8 @@ pub enum Outcome {
 
 impl Outcome {
     #[cfg(test)]
-    const ALL: [Self; 6] = [
-        Self::Issued,
-        Self::Admitted,
-        Self::Changed,
-        Self::Approved,
-        Self::Closed,
-        Self::Refused,
-    ];
+    const ALL: [Self; 6] =
+        [Self::Issued, Self::Admitted, Self::Changed, Self::Approved, Self::Closed, Self::Refused];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -290,10 +278,8 @@ mod tests {
     fn text_line(record: &Record<'_>) -> String {
         let log = Log::default();
         let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .finish();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
         tracing::subscriber::with_default(subscriber, || record.emit());
         log.text()
     }

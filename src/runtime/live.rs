@@ -70,7 +70,9 @@ impl Live {
     /// The state in force.
     #[allow(clippy::expect_used, reason = "the message is a proof")]
     pub fn current(&self) -> Arc<Active> {
-        self.cell.load_full().expect("proof: `start` stores a value before it returns, and no code clears it")
+        self.cell
+            .load_full()
+            .expect("proof: `start` stores a value before it returns, and no code clears it")
     }
 
     /// Returns a reader that does not keep the cell alive.

@@ -1,8 +1,8 @@
 //! Durable storage of the directory's objects.
 //!
-//! An object is a byte string with an id and a version, in one of a few collections.  The store does not
-//! interpret objects.  Changes are compare-and-set by version, so that two administrators who change
-//! one object at the same time cannot mix their lists.
+//! An object is a byte string with an id and a version, in one of a few collections.  The store does
+//! not interpret objects.  Changes are compare-and-set by version, so that two administrators who
+//! change one object at the same time cannot mix their lists.
 //!
 //! Every change gets its own version, in the order of commits.  A reader can therefore request the
 //! changes of a collection since a version, page by page, and misses none.  The store keeps a limited

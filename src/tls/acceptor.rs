@@ -347,9 +347,7 @@ mod tests {
         let (presented, other) = ([der("a")], [der("b")]);
         let intermediates = Intermediates::default();
         let verified = Arc::new(intermediates.parse(&presented).expect("readable"));
-        let chain = |presented| {
-            peer_chain(presented, Some(Arc::clone(&verified)), &intermediates)
-        };
+        let chain = |presented| peer_chain(presented, Some(Arc::clone(&verified)), &intermediates);
         let used = chain(Some(&presented[..])).expect("a chain");
         assert!(Arc::ptr_eq(&used, &verified));
         let parsed = chain(Some(&other[..])).expect("a chain");

@@ -18,8 +18,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::runtime::live::Live;
 use crate::runtime::audit::{Event, Outcome, Record};
+use crate::runtime::live::Live;
 use crate::trust::judge::devices::{UnverifiedChain, judge};
 use crate::trust::refusal::Refusal;
 

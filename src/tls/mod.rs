@@ -43,7 +43,7 @@ pub struct Config {
     pub tls13_only: bool,
     /// Issue session tickets.
     pub resumption: bool,
-    /// Secrets that seal tickets, so that sessions resume on every replica.  If there are none,
+    /// Secrets that seal tickets, so that sessions resume on every replica.  With no secret,
     /// each process generates its own keys.
     pub tickets: Secrets,
 }
@@ -117,5 +117,9 @@ pub fn build(
             };
         }
     }
-    Ok(ListenerTls { token: Arc::new(token), directory: Arc::new(directory), public: Arc::new(public) })
+    Ok(ListenerTls {
+        token: Arc::new(token),
+        directory: Arc::new(directory),
+        public: Arc::new(public),
+    })
 }

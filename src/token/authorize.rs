@@ -142,8 +142,8 @@ fn select<'a>(
             (candidates.iter().filter(is_subject).filter_map(own).collect(), Code::ClientUnknown)
         }
     };
-    let requested =
-        client_id.map_or("a request without client_id".to_owned(), |id| format!("client_id `{id}`"));
+    let requested = client_id
+        .map_or("a request without client_id".to_owned(), |id| format!("client_id `{id}`"));
     match matches[..] {
         [one] => Ok(one),
         [] => {
@@ -241,7 +241,8 @@ mod tests {
     #[test]
     fn a_device_is_its_own_client() {
         let device = dns("c1", "dev1.example");
-        let claims = decide(std::slice::from_ref(&device), &request("DEV1.example.")).expect("a grant");
+        let claims =
+            decide(std::slice::from_ref(&device), &request("DEV1.example.")).expect("a grant");
         assert_eq!(claims.iss, "https://as.example");
         assert_eq!(claims.sub, "c1/dev1.example");
         assert_eq!(claims.aud, "https://a.example");

@@ -51,7 +51,10 @@ fn applies_the_list_rules_of_the_operator() {
     assert_eq!(ask(list(), by_authority_policy(key, of_it()), 10), None);
     assert_eq!(ask(list(), by_authority_policy(key, of_it()), 11), Some(Code::CrlStale));
     let (same_name, other) = (Ca::root("Root"), Ca::root("Other"));
-    assert_eq!(ask(list(), by_authority_policy(same_name.certificate.key, of_it()), 1), Some(Code::CrlStale));
+    assert_eq!(
+        ask(list(), by_authority_policy(same_name.certificate.key, of_it()), 1),
+        Some(Code::CrlStale)
+    );
     let of_other = vec![(other.certificate.subject.clone(), ListRules { grace, ..rules() })];
     assert_eq!(ask(list(), by_authority_policy(key, of_other), 1), Some(Code::CrlStale));
 }
@@ -119,7 +122,11 @@ fn settings_select_authorities_by_subject_fingerprint_or_key_id() {
         (rules.grace.as_secs() / 3600, rules.require_delta)
     };
     assert_eq!(rules(&one.certificate), (1, true), "the first entry requires both to match");
-    assert_eq!(rules(&two.certificate), (2, false), "without a delta address; the first of two entries counts");
+    assert_eq!(
+        rules(&two.certificate),
+        (2, false),
+        "without a delta address; the first of two entries counts"
+    );
     assert_eq!(rules(&with_key_id), (3, true));
     assert_eq!(rules(&Ca::root("One").certificate), (0, false), "the same name with another key");
     assert_eq!(policy.unmatched.len(), 3, "{:?}", policy.unmatched);

@@ -75,7 +75,7 @@ async fn a_change_is_audited_if_the_caller_disconnects() {
     let request = Request::post(M).header("authorization", format!("Bearer {ADMIN}"));
     let mut changes = store.changes();
     {
-        let answer = pin!(served.answer(request.body(body).expect("a request")));
+        let answer = pin!(served.handle(request.body(body).expect("a request")));
         assert!(poll!(answer).is_pending(), "the write is still running");
     }
     const KIND: Collection = Collection::MutualTlsOauthConfigurations;

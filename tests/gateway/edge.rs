@@ -49,7 +49,11 @@ async fn each_refusal_has_its_alert_in_tls_1_2_and_1_3() {
         ("no certificate", None, AlertDescription::CertificateRequired),
         ("expired", Some((of(&expired), &expired)), AlertDescription::CertificateExpired),
         ("not yet valid", Some((of(&early), &early)), AlertDescription::CertificateExpired),
-        ("server certificate", Some((of(&server), &server)), AlertDescription::UnsupportedCertificate),
+        (
+            "server certificate",
+            Some((of(&server), &server)),
+            AlertDescription::UnsupportedCertificate,
+        ),
         ("unknown CA", Some((of(&stranger), &stranger)), AlertDescription::UnknownCA),
         ("no subject", Some((of(&nameless), &nameless)), AlertDescription::CertificateUnknown),
         ("too many", Some((crowd, device)), AlertDescription::CertificateUnknown),
@@ -168,7 +172,10 @@ async fn a_silent_address_delays_only_itself() {
     let client = peer::client(&ca, &TLS13, Some(shown));
     let name = || ServerName::try_from("localhost").expect("a name");
     let beside = client.connect(name(), from([127, 0, 0, 3]).await);
-    timeout(Duration::from_secs(30), beside).await.expect("no wait for others").expect("a handshake");
+    timeout(Duration::from_secs(30), beside)
+        .await
+        .expect("no wait for others")
+        .expect("a handshake");
 
     // Another connection of the silent address waits for a permit of that address.
     let mut own = pin!(client.connect(name(), from([127, 0, 0, 2]).await));

@@ -80,7 +80,8 @@ async fn changes_are_paged_in_order(place: Place) {
     store.remove(C, "4", None).await.expect("removed");
     let store = reopen(&place, store).await;
     let page = store.changes_since(C, reader.since(), 100).await.expect("a page");
-    let received: Vec<_> = page.iter().map(|change| (&*change.id, change.body.as_deref())).collect();
+    let received: Vec<_> =
+        page.iter().map(|change| (&*change.id, change.body.as_deref())).collect();
     let new: [(&str, Option<&[u8]>); 4] =
         [("1", Some(b"new")), ("2", None), ("2", Some(b"again")), ("4", None)];
     assert_eq!((received, page[0].version), (new.to_vec(), two));
@@ -113,7 +114,10 @@ async fn a_reader_that_is_too_far_behind_gets_an_error(place: Place) {
     assert_eq!(reader.objects, all(&store).await);
     store.remove(C, "3", None).await.expect("removed");
     let refused = store.changes_since(C, before, 2).await;
-    assert!(matches!(refused, Err(StoreError::HistoryExpired(v)) if v == before.seen), "{refused:?}");
+    assert!(
+        matches!(refused, Err(StoreError::HistoryExpired(v)) if v == before.seen),
+        "{refused:?}"
+    );
     reader.follow(&store, 2).await.expect("one behind");
     assert_eq!(reader.objects, all(&store).await);
     // Another collection remembers its own removals.

@@ -112,8 +112,8 @@ impl Request {
         })
     }
 
-    /// Judges the chain.  With `explain`, the answer includes every path that was tried.  `signatures`
-    /// saves work when a later request has the same certificates.
+    /// Judges the chain.  With `explain`, the answer includes every path that was tried.
+    /// `signatures` saves work when a later request has the same certificates.
     ///
     /// # Errors
     /// A part of the request is not usable; the text names it.
@@ -152,7 +152,8 @@ impl Request {
         Ok(Answer::new(decision, attempts, lists, skipped))
     }
 
-    /// The registry of the given devices.  If there is one, all configurations require registration.
+    /// The registry of the given devices.  If there is one, all configurations require
+    /// registration.
     fn registries(&self, anchors: &mut AnchorSet) -> Result<Registries, String> {
         let mut registries = Registries::default();
         if let Some(json) = &self.devices {

@@ -1,55 +1,53 @@
-//! Access tokens of issuers that the directory trusts: JWTs (RFC 7519), verified with the issuer's
-//! published keys.
+//! Access tokens of trusted issuers: JWTs (RFC 7519), verified with the issuer's published keys.
 //!
-//! Application permissions are read from `roles` (Entra) and `scope` (RFC 9068, and so our own token
-//! endpoint); delegated ones from `scp`, which count only together with a role in `wids` that the
-//! published pages name for the operation.  A token that is bound to a certificate (`cnf`, RFC 8705) is
-//! taken from a connection with that certificate only.
+//! Application permissions come from `roles` (Entra) and `scope` (RFC 9068, which anchorgate's token
+//! endpoint uses).  Delegated permissions come from `scp`; they also require a role in `wids` that the
+//! Graph documentation names for the operation.  A token that is bound to a certificate (`cnf`,
+//! RFC 8705) is accepted only on a connection with this certificate.
 
 mod keys;
 
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
 use serde_json::Value;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
-use crate::directory::auth::{Caller, Grant, Permission, Role};
 use crate::directory::errors::Fault;
-use crate::directory::issuers::keys::{IssuerKeys, Pace};
+use crate::directory::issuers::keys::{IssuerKeys, RefreshPolicy};
+use crate::directory::permissions::{Caller, Grant, Permission, Role};
 use crate::graph::wire;
 use crate::x509::certificate::Fingerprint;
 
 pub use keys::KeySource;
 
-/// Bytes of a token that is looked at.
+/// Maximum length of a token in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
-/// Difference of clocks that is allowed, in seconds.
+/// Allowed clock difference in seconds.
 const LEEWAY: u64 = 30;
 
-/// An issuer whose tokens are accepted.
+/// Issuer whose tokens are accepted.
 #[derive(Debug, Clone)]
 pub struct Issuer {
-    /// `iss`, byte for byte.
+    /// Exact value of `iss`.
     pub issuer: String,
-    /// One of these must be the token's `aud`.
+    /// Accepted values of `aud`.
     pub audiences: Vec<String>,
-    /// Its keys.
+    /// Location of the signing keys.
     pub keys: KeySource,
-    /// PEM of the only authorities that the server with the keys may have.
+    /// PEM of the only certificate authorities that are accepted for the key server.
     pub ca_bundle: Option<Vec<u8>>,
 }
 
-/// An issuer with the keys last read.
+/// Issuer with its cached keys.
 pub(super) struct TrustedIssuer {
     issuer: Issuer,
     keys: Arc<IssuerKeys>,
 }
 
-/// What is read of a token.
+/// Claims that the directory uses.
 #[derive(Debug, Deserialize)]
 struct Claims {
     sub: Option<String>,
@@ -67,7 +65,7 @@ struct Claims {
 const REFUSED: Fault = Fault::Token("Access token is not accepted.");
 const EXPIRED: Fault = Fault::Token("Access token has expired or is not yet valid.");
 
-/// The `iss` of what looks like a JWT; nothing of it is verified.
+/// Returns the unverified `iss` of a text that has the form of a JWT.
 pub(super) fn claimed_issuer(token: &str) -> Option<String> {
     let mut parts = token.split('.');
     let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
@@ -81,25 +79,25 @@ pub(super) fn claimed_issuer(token: &str) -> Option<String> {
 impl TrustedIssuer {
     pub(super) fn new(issuer: Issuer) -> Self {
         let Issuer { issuer: name, keys: source, ca_bundle, .. } = issuer.clone();
-        let pace = Pace::of(&source);
-        Self { issuer, keys: IssuerKeys::new(name, source, ca_bundle, pace) }
+        let policy = RefreshPolicy::of(&source);
+        Self { issuer, keys: IssuerKeys::new(name, source, ca_bundle, policy) }
     }
 
     pub(super) fn name(&self) -> &str {
         &self.issuer.issuer
     }
 
-    /// Who a token speaks for, on a connection with this certificate.
+    /// Verifies a token on a connection with this certificate, and returns the caller.
     pub(super) async fn caller(
         &self,
         token: &str,
         certificate: Option<&Fingerprint>,
     ) -> Result<Caller, Fault> {
         let header = decode_header(token).map_err(|_| REFUSED)?;
-        // Symmetric algorithms are out: a public key is no secret to sign with.
+        // Symmetric algorithms are rejected: a public key must not be used as a secret.
         use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
         let known = [RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA];
-        // What a token says must be understood, is not (RFC 7515 section 4.1.11).
+        // No critical extension is supported (RFC 7515 section 4.1.11).
         if !known.contains(&header.alg) || header.crit.is_some() {
             return Err(REFUSED);
         }
@@ -128,7 +126,7 @@ impl TrustedIssuer {
     }
 }
 
-/// True when `cnf` names this certificate, by the one method that can be checked here.
+/// Returns true if `cnf` names this certificate.  Only the member `x5t#S256` is supported.
 fn is_bound_to(cnf: &Value, certificate: Option<&Fingerprint>) -> bool {
     let wanted = cnf["x5t#S256"].as_str();
     wanted.is_some() && wanted == certificate.map(|c| URL_SAFE_NO_PAD.encode(c.0)).as_deref()
@@ -136,32 +134,33 @@ fn is_bound_to(cnf: &Value, certificate: Option<&Fingerprint>) -> bool {
 
 impl Claims {
     fn caller(self, issuer: &str) -> Caller {
-        let names = |list: &Option<String>| -> Vec<Permission> {
+        let permissions = |list: &Option<String>| -> Vec<Permission> {
             list.iter().flat_map(|l| l.split(' ')).filter_map(Permission::parse).collect()
         };
         let roles = self.roles.iter().flatten().filter_map(|role| Permission::parse(role));
         let grant = Grant {
-            application: roles.chain(names(&self.scope)).collect(),
-            delegated: names(&self.scp),
+            application: roles.chain(permissions(&self.scope)).collect(),
+            delegated: permissions(&self.scp),
             roles: self.wids.iter().flatten().filter_map(|id| Role::parse(id)).collect(),
         };
         let application = self.appid.or(self.azp).or(self.client_id);
         if self.scp.is_none() {
-            let who = application.or(self.sub);
-            return Caller::new(issuer, who.as_deref(), who.as_deref().unwrap_or_default(), grant);
+            let subject = application.or(self.sub);
+            let name = subject.as_deref().unwrap_or_default();
+            return Caller::new(issuer, subject.as_deref(), name, grant);
         }
-        // A person, whatever the application: many people use one.
-        let person = self.oid.or(self.sub);
-        let (shown, through) = (person.as_deref(), application.as_deref());
-        let name = format!("{} through {}", shown.unwrap_or("?"), through.unwrap_or("?"));
-        Caller::new(issuer, shown, &name, grant)
+        // The identity is the user without the application, because many users share an application.
+        let user = self.oid.or(self.sub);
+        let (user, application) = (user.as_deref(), application.as_deref());
+        let name = format!("{} through {}", user.unwrap_or("?"), application.unwrap_or("?"));
+        Caller::new(issuer, user, &name, grant)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::auth::Need;
+    use crate::directory::permissions::Need;
     use aws_lc_rs::rand::SystemRandom;
     use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
     use proptest::prelude::*;
@@ -180,7 +179,7 @@ mod tests {
             let point = key.public_key().as_ref();
             let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
             let set = json!({"keys": [
-                {"kty": "of tomorrow", "kid": "t"},
+                {"kty": "unknown", "kid": "t"},
                 {"kty": "EC", "crv": "P-256", "kid": "k", "use": "sig",
                     "x": encode(&point[1..33]), "y": encode(&point[33..])},
             ]});
@@ -217,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_good_token_carries_its_permissions() {
+    async fn a_valid_token_grants_its_permissions() {
         let fixture = Fixture::new();
         let caller = fixture.with(|_, _| {}).await.expect("a caller");
         assert_eq!(caller.name, "s");
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn delegated_permissions_need_a_role_too() {
+    async fn delegated_permissions_require_a_role() {
         let fixture = Fixture::new();
         let delegated = |wids: Value| {
             move |_: &mut Value, claims: &mut Value| {
@@ -250,9 +249,9 @@ mod tests {
         assert_eq!(with.require(Need::WriteApplications), Err(Fault::Forbidden));
     }
 
-    /// Templates are their makers': two callers must never be taken for one.
+    /// Only its creator owns a template, so two callers must not have the same identity.
     #[tokio::test]
-    async fn callers_are_told_apart_by_all_of_their_names() {
+    async fn callers_have_distinct_identities() {
         let fixture = Fixture::new();
         let named = async |names: Value| {
             let change = |_: &mut Value, claims: &mut Value| {
@@ -281,15 +280,15 @@ mod tests {
         }
         assert_eq!(callers[6].name, "anna through a");
         let another = named(json!({"appid": "d", "scp": "x", "oid": "anna"})).await;
-        assert_eq!(another.identity, callers[6].identity, "through another application");
-        let nobody = named(json!({"appid": "a", "scp": "x", "sub": null})).await;
-        assert_eq!((nobody.identity, &*nobody.name), (None, "? through a"));
-        let nobody = named(json!({"sub": ""})).await;
-        assert_eq!(nobody.identity, None);
+        assert_eq!(another.identity, callers[6].identity, "the application does not matter");
+        let anonymous = named(json!({"appid": "a", "scp": "x", "sub": null})).await;
+        assert_eq!((anonymous.identity, &*anonymous.name), (None, "? through a"));
+        let anonymous = named(json!({"sub": ""})).await;
+        assert_eq!(anonymous.identity, None);
     }
 
     #[tokio::test]
-    async fn a_bad_token_is_refused() {
+    async fn invalid_tokens_are_rejected() {
         let fixture = Fixture::new();
         let refused = |name: &'static str, value: Value| {
             move |_: &mut Value, claims: &mut Value| claims[name] = value
@@ -323,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bound_token_needs_its_certificate() {
+    async fn a_bound_token_requires_its_certificate() {
         let fixture = Fixture::new();
         let certificate = Fingerprint([7; 32]);
         let claims = json!({
@@ -335,11 +334,11 @@ mod tests {
         assert!(fixture.issuer.caller(&token, Some(&Fingerprint([8; 32]))).await.is_err());
         assert!(fixture.issuer.caller(&token, None).await.is_err());
         let jkt = json!({"jkt": "x"});
-        assert!(!is_bound_to(&jkt, Some(&certificate)), "a binding that cannot be checked");
+        assert!(!is_bound_to(&jkt, Some(&certificate)), "an unsupported confirmation method");
     }
 
     #[test]
-    fn only_what_looks_like_a_jwt_has_an_issuer() {
+    fn only_jwts_have_a_claimed_issuer() {
         assert_eq!(claimed_issuer("e30.eyJpc3MiOiJhIn0.x").as_deref(), Some("a"));
         for token in ["", "a.b", "e30.e30.x", "a.b.c.d", "e30.****.x"] {
             assert_eq!(claimed_issuer(token), None, "{token}");
@@ -348,7 +347,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_token_makes_it_panic(token in "[A-Za-z0-9_.-]{0,80}") {
+        fn parsing_never_panics(token in "[A-Za-z0-9_.-]{0,80}") {
             let _ = claimed_issuer(&token);
         }
     }

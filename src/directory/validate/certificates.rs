@@ -1,18 +1,20 @@
-//! The certificate of an authority and where its lists are.
+//! Certificate of an authority and the URLs of its revocation lists.
 
 use aws_lc_rs::digest;
 use serde_json::{Map, Value};
 use url::Url;
 
 use crate::directory::errors::Fault;
-use crate::directory::validate::members::property;
-use crate::directory::validate::{AUTHORITY_INFORMATION, MAX_CERTIFICATE_BYTES};
+use crate::directory::validate::members::{AUTHORITY_INFORMATION, property};
 use crate::graph::wire::{self, MAX_URL_LENGTH, member};
 use crate::x509::certificate::Certificate;
 use crate::x509::time::Timestamp;
 
-/// The two required members: the certificate, and whether it is a root.
-pub(super) fn stated(
+/// Maximum length in bytes of the DER of an authority's certificate (Graph stores at most 8 KiB).
+pub(crate) const MAX_CERTIFICATE_BYTES: usize = 8 * 1024;
+
+/// Parses the two required members: the certificate, and whether it is a root.
+pub(super) fn certificate_and_role(
     body: &Map<String, Value>,
     target: &str,
 ) -> Result<(Certificate, bool), Fault> {
@@ -20,21 +22,21 @@ pub(super) fn stated(
     let base64 = match member(body, "certificate") {
         None | Some(Value::Null) => return Err(bad("it is required")),
         Some(Value::String(text)) => text,
-        Some(_) => return Err(bad("it is no string")),
+        Some(_) => return Err(bad("it is not a string")),
     };
     if base64.contains("-----BEGIN") {
-        return Err(bad("it is PEM; send the base64 of the DER alone"));
+        return Err(bad("it is PEM; send only the base64 of the DER"));
     }
     let der = wire::binary(base64).ok_or_else(|| bad("it is not base64"))?;
     if der.starts_with(b"-----BEGIN") {
         return Err(bad("it is the base64 of PEM; send the base64 of the DER"));
     }
-    // As scripts make it that give a client library the octets of the text for those of the DER.
+    // Scripts produce this if they pass the bytes of the base64 text to a client library as DER.
     if der.starts_with(b"MII") {
         return Err(bad("it is the base64 of base64; send the base64 of the DER"));
     }
     if der.len() > MAX_CERTIFICATE_BYTES {
-        let why = format!("{} bytes; at most {MAX_CERTIFICATE_BYTES} are taken", der.len());
+        let why = format!("{} bytes; at most {MAX_CERTIFICATE_BYTES} are allowed", der.len());
         return Err(bad(&why));
     }
     let certificate = Certificate::from_der(&der).map_err(|error| bad(&error.to_string()))?;
@@ -50,7 +52,7 @@ pub(super) fn stated(
     }
 }
 
-pub(super) fn usable(
+pub(super) fn check_usable(
     certificate: &Certificate,
     is_root: bool,
     target: &str,
@@ -60,18 +62,18 @@ pub(super) fn usable(
         .map_err(|why| property("certificate", AUTHORITY_INFORMATION, target, &why))
 }
 
-/// Refuses a certificate that no judge could use as the authority it is stated to be.
+/// Checks that a judge can use the certificate in the stated role.
 ///
 /// # Errors
-/// The rule that it breaks.
-pub fn check_authority(
+/// The violated rule.
+pub(crate) fn check_authority(
     certificate: &Certificate,
     is_root: bool,
     now: Timestamp,
 ) -> Result<(), String> {
     let bad = |why: &str| Err(why.to_owned());
     if !certificate.basic_constraints.is_some_and(|b| b.ca) {
-        return bad("it is not a certification authority: basicConstraints lacks CA");
+        return bad("it is not a certification authority: basicConstraints does not set cA");
     }
     if certificate.key_usage.is_some_and(|usage| !usage.key_cert_sign()) {
         return bad("its keyUsage does not allow keyCertSign");
@@ -84,7 +86,8 @@ pub fn check_authority(
     }
     match (is_root, is_self_signed(certificate)) {
         (true, false) => {
-            bad("isRootAuthority is true, but no accepted signature of its own key is on it")
+            bad("isRootAuthority is true, but the certificate is not signed with its \
+                              own key and an accepted algorithm")
         }
         (false, true) => {
             bad("isRootAuthority is false, but the certificate is signed with its own key")
@@ -93,8 +96,9 @@ pub fn check_authority(
     }
 }
 
-/// Self-issued, and signed with its own key (RFC 5280 section 3.2): a root, to the directory.
-pub fn is_self_signed(certificate: &Certificate) -> bool {
+/// Returns true for a self-issued certificate that is signed with its own key (RFC 5280 section 3.2).
+/// The directory requires this of a root.
+pub(crate) fn is_self_signed(certificate: &Certificate) -> bool {
     certificate.is_self_issued()
         && webpki::ALL_VERIFICATION_ALGS.iter().any(|algorithm| {
             algorithm.signature_alg_id().as_ref() == &certificate.signature_algorithm[..]
@@ -109,8 +113,8 @@ pub fn is_self_signed(certificate: &Certificate) -> bool {
         })
 }
 
-/// The subject key identifier; of a certificate without one, the first method of RFC 5280 section
-/// 4.2.1.2, since Graph's property is never null.
+/// Returns the subject key identifier.  Without one, it is computed by the first method of RFC 5280
+/// section 4.2.1.2, because Graph's property is never null.
 pub(super) fn key_identifier(certificate: &Certificate) -> String {
     let computed = || {
         let sha1 = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &certificate.public_key);
@@ -120,7 +124,8 @@ pub(super) fn key_identifier(certificate: &Certificate) -> String {
     id.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-pub(super) fn address(
+/// Parses the URL of a revocation list.
+pub(super) fn crl_url(
     body: &Map<String, Value>,
     name: &'static str,
     target: &str,
@@ -129,17 +134,17 @@ pub(super) fn address(
     let text = match member(body, name) {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) => text,
-        Some(_) => return bad("it is no string"),
+        Some(_) => return bad("it is not a string"),
     };
     if text.len() > MAX_URL_LENGTH {
-        return bad(&format!("{} bytes; at most {MAX_URL_LENGTH} are taken", text.len()));
+        return bad(&format!("{} bytes; at most {MAX_URL_LENGTH} are allowed", text.len()));
     }
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
             if !url.username().is_empty() || url.password().is_some() {
-                return bad("an address with a user name or password is not taken");
+                return bad("a URL with a user name or password is not allowed");
             }
-            // What the parser mends, as browsers do, other readers of the address may not.
+            // The parser tolerates these characters, as browsers do; other readers of the URL may not.
             if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
                 return bad("it contains a blank, a control character or a backslash");
             }
@@ -149,7 +154,7 @@ pub(super) fn address(
             }
             Ok(Some(text.clone()))
         }
-        Ok(url) => bad(&format!("`{}` is not http or https", url.scheme())),
-        Err(error) => bad(&format!("it is no URL: {error}")),
+        Ok(url) => bad(&format!("its scheme `{}` is not http or https", url.scheme())),
+        Err(error) => bad(&format!("it is not a valid URL: {error}")),
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! # Design notes
 //! Every change locks the only row with the last version until it is committed.  Changes are therefore
-//! serialized, as in the embedded engine: versions follow the order of commits, a limit that was checked
-//! still holds at the commit, and a reader at version N has missed nothing below N.  A sequence would
-//! guarantee none of the three.
+//! serialized, as in the embedded engine: versions follow the order of commits, a limit that was
+//! checked still holds at the commit, and a reader at version N has missed nothing below N.  A sequence
+//! would guarantee none of the three.
 //!
 //! A trigger of the database maintains the derived data: last version and size of each collection, and
 //! its removals.  The data therefore stays correct when replicas of an earlier program version write.
@@ -143,7 +143,7 @@ impl Postgres {
             .bind(limit)
             .fetch_all(&mut *connection)
             .await?;
-            // Read after the changes: a removal that expires in between causes an error and is not missed.
+            // Read after the changes: a removal that expires in between causes an error.
             let (expired, last): (i64, i64) = query_as(
                 "SELECT coalesce((SELECT forgotten FROM directory_collection \
                                   WHERE collection = $1), 0), version FROM directory_version",

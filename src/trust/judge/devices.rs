@@ -1,4 +1,4 @@
-//! The judge: a presented chain, under one snapshot, at one time.
+//! The judge of devices: decides on a presented chain under one snapshot at one time.
 
 use std::sync::Arc;
 
@@ -10,12 +10,13 @@ use crate::trust::subject::SubjectId;
 use crate::x509::certificate::{Certificate, CertificateError, Fingerprint};
 use crate::x509::time::Timestamp;
 
-/// Certificates in a presented chain.  A path has fewer; but some peers present all that they know.
+/// Certificates in a presented chain.  A path has fewer, but some peers present every certificate they
+/// have.
 pub const MAX_CHAIN_CERTIFICATES: usize = 48;
 /// Bytes of DER in a presented chain.
 pub const MAX_CHAIN_BYTES: usize = 64 * 1024;
 
-/// What a peer presented, leaf first, parsed once per connection.
+/// The chain that a peer presented, leaf first, parsed once per connection.
 #[derive(Debug, Clone)]
 pub struct UnverifiedChain {
     certificates: Vec<Arc<Certificate>>,
@@ -23,8 +24,8 @@ pub struct UnverifiedChain {
 }
 
 impl UnverifiedChain {
-    /// Parses a chain, leaf first, within the limits.  The leaf must be readable; another certificate
-    /// that is not is left out, since a path may do without it.
+    /// Parses a chain, leaf first, within the limits.  The leaf must be readable.  Any other unreadable
+    /// certificate is left out, because a path may not need it.
     pub fn from_der<B: AsRef<[u8]>>(chain: &[B]) -> Result<Self, Refusal> {
         Self::from_der_with(chain, |der| Certificate::from_der(der).map(Arc::new))
     }
@@ -84,7 +85,7 @@ impl UnverifiedChain {
     }
 }
 
-/// Proof that one chain was judged good for one configuration of devices.  Only [`judge`] makes it.
+/// Proof that one chain is valid for one device configuration.  Only [`judge`] makes it.
 #[derive(Debug, Clone)]
 pub struct Verified {
     configuration: ConfigurationId,
@@ -99,7 +100,7 @@ impl Verified {
     pub fn configuration(&self) -> &ConfigurationId {
         &self.configuration
     }
-    /// Whom the leaf speaks for.
+    /// The identity of the device.
     pub fn subject(&self) -> &SubjectId {
         &self.subject
     }
@@ -121,11 +122,11 @@ impl Verified {
     }
 }
 
-/// Judges `chain` under every configuration of devices that could accept it.  All that do are returned, at least
-/// one; which of several is meant is for the request's `client_id` to settle.
+/// Judges `chain` under every device configuration that could accept it, and returns all that do, at
+/// least one.  The request's `client_id` selects one of several.
 ///
 /// # Errors
-/// The most telling refusal of all paths that were tried.
+/// The most informative refusal of all paths that were tried.
 pub fn judge(
     chain: &UnverifiedChain,
     snapshot: &Snapshot,
@@ -157,7 +158,7 @@ fn decide(
         let Kind::Devices(field) = configuration.kind else { continue };
         let judged = search.path(index).and_then(|path| {
             let subject = SubjectId::of(chain.leaf(), field)?;
-            // Last: whether a device is registered is nobody's to learn without its certificate.
+            // Last, so that only the holder of a valid certificate learns whether a device is registered.
             snapshot.devices.admit(configuration, &subject)?;
             Ok((subject, path))
         });
@@ -191,7 +192,7 @@ fn decide(
         )
     };
     let refusal = refusal.unwrap_or_else(untrusted);
-    // A certificate that could not be read may be what the path lacks.
+    // The path may lack the certificate that is unreadable.
     Err(match chain.unreadable() {
         Some(error) if refusal.code == Code::ChainUntrusted => error.clone(),
         _ => refusal,
@@ -205,7 +206,7 @@ pub(crate) mod tests {
     use crate::trust::subject::SubjectField;
     use crate::x509::test_certificates::{Key, NOW, Spec, cn};
 
-    /// A verdict without a judge, for tests of what follows from one.
+    /// A proof made without a judge, for tests of its users.
     pub(crate) fn verified(
         configuration: &str,
         field: SubjectField,
@@ -226,7 +227,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_chain_is_read_within_its_limits() {
+    fn reads_a_chain_within_its_limits() {
         let leaf = Spec::device(cn("d"), cn("R")).sign(Key::number(2), Key::number(0));
         let code = |chain: &[Vec<u8>]| UnverifiedChain::from_der(chain).map_err(|r| r.code).err();
         assert_eq!(code(&[]), Some(Code::CertificateMissing));
@@ -239,7 +240,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_unreadable_certificate_matters_only_where_it_is_missed() {
+    fn ignores_an_unreadable_certificate_that_the_path_does_not_need() {
         let [root, authority, device] = [0, 1, 2].map(Key::number);
         let anchor = Spec::authority(cn("R"), cn("R")).sign(root, root);
         let middle = Spec::authority(cn("A"), cn("R")).sign(authority, root);

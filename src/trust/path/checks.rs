@@ -155,9 +155,7 @@ fn check_leaf(
             signature::check_key(leaf)?;
             let usages = leaf.extended_key_usage.as_deref();
             let allowed = match usages {
-                Some(usages) if policy.require_client_auth => {
-                    contains(usages, oid::CLIENT_AUTH)
-                }
+                Some(usages) if policy.require_client_auth => contains(usages, oid::CLIENT_AUTH),
                 Some(usages) => allows_client_auth(usages),
                 None => !policy.require_client_auth,
             };
@@ -293,7 +291,8 @@ mod tests {
     /// Validates a leaf directly below a valid anchor.
     fn validate(spec: &Spec, purpose: Purpose, policy: &TrustPolicy) -> Result<(), Code> {
         let anchor = read(&Spec::authority(cn("Root"), cn("Root")));
-        check_path(&[read(spec), anchor], purpose, Timestamp(NOW), policy, &mut 10).map_err(|r| r.code)
+        check_path(&[read(spec), anchor], purpose, Timestamp(NOW), policy, &mut 10)
+            .map_err(|r| r.code)
     }
 
     fn device() -> Spec {
@@ -345,8 +344,16 @@ mod tests {
             (&[0, 6], true, true),
             (&[2, 4], false, false),
         ] {
-            assert_eq!(validate(&with(bits), Purpose::ClientAuth, &policy).is_ok(), client, "{bits:?}");
-            assert_eq!(validate(&with(bits), Purpose::CrlSigning, &policy).is_ok(), signer, "{bits:?}");
+            assert_eq!(
+                validate(&with(bits), Purpose::ClientAuth, &policy).is_ok(),
+                client,
+                "{bits:?}"
+            );
+            assert_eq!(
+                validate(&with(bits), Purpose::CrlSigning, &policy).is_ok(),
+                signer,
+                "{bits:?}"
+            );
         }
         let without = device().without(test_certificates::KEY_USAGE);
         assert_eq!(validate(&without, Purpose::ClientAuth, &policy), Ok(()));

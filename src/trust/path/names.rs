@@ -107,7 +107,9 @@ pub fn constrained_names(certificate: &Certificate) -> Vec<PresentedName<'_>> {
                 PresentedName::Dns(host.ok_or(MalformedName))
             }
             GeneralName::Email(text) => PresentedName::Email(mailbox(&ascii(text))),
-            GeneralName::Uri(text) => PresentedName::Uri(uri_host(&ascii(text)).ok_or(MalformedName)),
+            GeneralName::Uri(text) => {
+                PresentedName::Uri(uri_host(&ascii(text)).ok_or(MalformedName))
+            }
             GeneralName::Ip(bytes) => PresentedName::Ip(match bytes.len() {
                 4 | 16 => Ok(bytes),
                 _ => Err(MalformedName),

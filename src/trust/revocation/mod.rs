@@ -1,12 +1,13 @@
-//! The revocation sets in force, and the question that path validation asks of them.
+//! The revocation sets in force, and the check that path validation makes against them.
 //!
-//! A complete list and the deltas that amend it form a series: one issuer, one key, one scope.  The
-//! complete list is shared and never copied; a delta is an overlay that is asked first.
+//! A complete list and its deltas form a series: one issuer, one key, one scope.  The complete list is
+//! shared and never copied; a delta is an overlay that is searched first.
 //!
-//! # Why a stale or unfitting delta still counts, but only against a certificate
-//! RFC 5280 section 5.2.4 forbids to combine it, so nothing is good by it and no hold is lifted by it.
-//! But what it lists was revoked after the complete list was issued, and a device must not become good
-//! again because a newer delta failed to arrive.
+//! # Design notes
+//! A stale delta, or one that does not fit the complete list, counts only against a certificate.  RFC
+//! 5280 section 5.2.4 forbids combining it, so it proves no certificate valid and lifts no hold.  But the
+//! certificates that it lists were revoked after the complete list was issued, and a device must not
+//! become valid again because a newer delta did not arrive.
 
 pub mod addresses_seen;
 mod policy;
@@ -23,29 +24,29 @@ use crate::x509::time::Timestamp;
 
 pub use policy::{AuthorityPolicy, CrlMode, ListPolicy, ListRules, RevocationPolicy, Selector};
 
-/// One certificate whose status is asked.
+/// One certificate whose status is checked.
 pub struct Question<'a> {
     /// The certificate.
     pub certificate: &'a Certificate,
-    /// Its issuer's name, as the path has it.
+    /// Its issuer's name in the path.
     pub issuer: &'a Name,
     /// The key that verified the certificate's signature.
     pub issuer_key: Fingerprint,
-    /// What its issuer demands.
+    /// The mode of its issuer.
     pub mode: CrlMode,
     /// The time of the decision.
     pub now: Timestamp,
-    /// Asked for a list that another key than `issuer_key` signed: does this CRL signer's certificate
-    /// have a valid path to the same anchor (RFC 5280 section 6.3.3 (f))?
+    /// Returns true if the certificate of a CRL signer has a valid path to the same anchor (RFC 5280
+    /// section 6.3.3 (f)).  Needed for lists that another key than `issuer_key` signed.
     pub signer_is_trusted: &'a dyn Fn(&Certificate) -> bool,
 }
 
-/// A list that was found and cannot be used.
+/// A list that was fetched and cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unusable {
-    /// Whose lists it may have been; none: anybody's.
+    /// Names of the issuers that it may belong to; empty if it may belong to any.
     pub issuers: Vec<Name>,
-    /// Names the list (or its address) and the rule.
+    /// Reason, with the list (or its address) and the rule.
     pub why: String,
 }
 
@@ -80,24 +81,24 @@ impl Revocations {
         Self { by_issuer, ..Self::default() }
     }
 
-    /// With another policy than the strict default.
+    /// Replaces the policy, which is the strict default.
     #[must_use]
     pub fn with_policy(self, policy: RevocationPolicy) -> Self {
         Self { policy, ..self }
     }
 
-    /// With lists that cannot be used, so that a refusal says `crl_invalid` and why.
+    /// Adds lists that cannot be used, so that a refusal is `crl_invalid` with the reason.
     #[must_use]
     pub fn with_unusable(self, unusable: Vec<Unusable>) -> Self {
         Self { unusable, ..self }
     }
 
-    /// What is demanded of lists.
+    /// Returns the rules for lists.
     pub fn policy(&self) -> &RevocationPolicy {
         &self.policy
     }
 
-    /// The lists in force: of each series the latest complete one, and its deltas.
+    /// Returns the lists in force: of each series the latest complete one and its deltas.
     pub fn lists(&self) -> impl Iterator<Item = &Arc<RevocationList>> {
         self.by_issuer
             .values()
@@ -105,14 +106,14 @@ impl Revocations {
             .flat_map(|series| series.base.iter().chain(&series.deltas))
     }
 
-    /// RFC 5280 section 6.3.3 for one certificate: `Ok` when it is not revoked, or when its
-    /// authority's mode lets an unknown status pass.
+    /// Checks one certificate (RFC 5280 section 6.3.3).  Returns `Ok` if it is not revoked, or if its
+    /// authority's mode permits an unknown status.
     ///
-    /// A certificate that any list in scope names is refused in every mode but `Off`, even when that
-    /// list is stale: time does not make a revoked certificate good.
+    /// A certificate on any list in scope is refused in every mode but `Off`, even if that list is
+    /// stale: time does not make a revoked certificate valid.
     ///
     /// # Errors
-    /// `certificate_revoked`, `certificate_on_hold`; or, where a list is required, `crl_missing`,
+    /// `certificate_revoked`, `certificate_on_hold`; if a list is required, `crl_missing`,
     /// `crl_stale`, `crl_invalid`; `certificate_malformed` for unreadable distribution points.
     pub fn check(&self, question: &Question<'_>) -> Result<(), Refusal> {
         if question.mode == CrlMode::Off {
@@ -130,8 +131,8 @@ impl Revocations {
         for series in own.iter().filter(by_key) {
             search.ask(series)?;
         }
-        // Lists that another key signed: the issuer's own lists go first, so that of two authorities
-        // with one name neither's list decides for the other (section 6.3.3 (f)).
+        // Lists that another key signed come after the issuer's own, so that of two authorities with
+        // one name neither list decides for the other (section 6.3.3 (f)).
         if !search.covered.is_all() {
             for series in own.iter().filter(|series| !by_key(series)) {
                 search.ask_foreign(series)?;
@@ -192,14 +193,14 @@ impl Series {
         }
     }
 
-    /// The deltas that say something the complete list cannot know yet, the latest first.
+    /// Returns the deltas that are newer than the complete list, the latest first.
     fn later_deltas(&self) -> impl Iterator<Item = &RevocationList> {
         let base = self.base.as_deref().and_then(|base| base.number);
         self.deltas.iter().map(|delta| &**delta).filter(move |delta| delta.number > base)
     }
 
-    /// The latest delta that may be combined with the complete list (section 5.2.4): its
-    /// BaseCRLNumber is not above that one's number.
+    /// Returns the latest delta that may be combined with the complete list (section 5.2.4): its
+    /// BaseCRLNumber is not above the list's number.
     fn delta_for(
         &self,
         base: &RevocationList,
@@ -215,12 +216,12 @@ impl Series {
 /// The search for one certificate's status.
 struct Search<'q> {
     question: &'q Question<'q>,
-    /// What is demanded of the certificate's issuer.
+    /// Rules for the certificate's issuer.
     rules: &'q ListRules,
     points: OnceCell<Vec<DistributionPoint>>,
-    /// Reasons for which the certificate is known not to be revoked.
+    /// Reasons that lists have excluded.
     covered: Reasons,
-    /// The most telling reason why the rest is not known.
+    /// The most informative reason why the rest is unknown.
     problem: Option<Refusal>,
 }
 
@@ -235,13 +236,13 @@ impl Search<'_> {
         Ok(self.points.get_or_init(|| points))
     }
 
-    /// Other names than the issuer's under which lists for this certificate are published.
+    /// Returns the cRLIssuer names of the certificate's distribution points, without the issuer's own.
     fn crl_issuers(&self) -> Result<Vec<Name>, Refusal> {
         let names = self.points()?.iter().flat_map(DistributionPoint::crl_issuer_names);
         Ok(names.filter(|name| *name != self.question.issuer).cloned().collect())
     }
 
-    /// Asks lists that another key than the issuer's signed.
+    /// Searches lists that another key than the issuer's signed.
     fn ask_foreign(&mut self, series: &Series) -> Result<(), Refusal> {
         let list = series.any();
         let same_key = list.signer_key() == Some(self.question.issuer_key);
@@ -258,8 +259,8 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Asks one series: an error if the certificate is listed; else more is covered, or it is noted
-    /// why not.
+    /// Searches one series.  Returns an error if the certificate is listed; else records the reasons
+    /// that the series covers, or why it covers none.
     fn ask(&mut self, series: &Series) -> Result<(), Refusal> {
         let reasons = self.in_scope(series.any())?;
         if reasons == Reasons::NONE {
@@ -279,12 +280,14 @@ impl Search<'_> {
         let serial = &self.question.certificate.serial;
         let listed = base.listed(self.question.issuer, serial);
         if base.this_update > now {
-            // The clock was set back: that makes nobody good again.
+            // A clock that was set back does not make a revoked certificate valid.
             self.refuse_if(listed, base)?;
             self.refuse_if_listed_in(series.later_deltas())?;
             self.note(Code::CrlInvalid, || {
                 let (issuer, update) = (&base.issuer, base.this_update);
-                format!("the list of `{issuer}` is of the future: thisUpdate {update}, now {now}")
+                format!(
+                    "thisUpdate of the list of `{issuer}` is in the future: {update} (now: {now})"
+                )
             });
             return Ok(());
         }
@@ -301,7 +304,7 @@ impl Search<'_> {
         self.refuse_if_listed_in(not_combined)?;
 
         let state = match delta {
-            // A fresh delta brings even an expired complete list up to date (section 6.3.3 (a)).
+            // A fresh delta updates even an expired complete list (section 6.3.3 (a)).
             Some(_) => Ok(()),
             None if self.rules.require_delta => Err(Refusal::new(
                 Code::CrlStale,
@@ -316,18 +319,19 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// The reasons for which a list speaks for the certificate (section 6.3.3 (b), (d)).
+    /// Returns the reasons that a list covers for the certificate (section 6.3.3 (b), (d)).
     fn in_scope(&self, list: &RevocationList) -> Result<Reasons, Refusal> {
         if list.scope.is_none() && list.issuer == *self.question.issuer {
             return Ok(Reasons::ALL);
         }
         let scope = list.scope.as_ref();
         let certificate = self.question.certificate;
-        let at = |point: &DistributionPoint| point.covered_reasons(certificate, &list.issuer, scope);
+        let at =
+            |point: &DistributionPoint| point.covered_reasons(certificate, &list.issuer, scope);
         Ok(self.points()?.iter().map(at).fold(Reasons::NONE, Reasons::or))
     }
 
-    /// Past nextUpdate by more than the grace allowed.
+    /// Returns an error if nextUpdate is further in the past than the grace.
     fn lateness(&self, list: &RevocationList) -> Result<(), Refusal> {
         let now = self.question.now;
         let Some(next_update) = list.next_update else {
@@ -335,7 +339,8 @@ impl Search<'_> {
                 Ok(())
             } else {
                 let issuer = &list.issuer;
-                let detail = format!("the list of `{issuer}` has no nextUpdate: it is never fresh");
+                let detail =
+                    format!("the list of `{issuer}` has no nextUpdate, so it is never fresh");
                 Err(Refusal::new(Code::CrlInvalid, detail))
             };
         };

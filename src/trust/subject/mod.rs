@@ -103,7 +103,9 @@ impl SubjectId {
     fn of_name(name: &Name) -> Result<Self, String> {
         for attribute in name.rdns().iter().flatten() {
             if !is_plain_oid(attribute.oid) {
-                return Err("has an attribute type that is not a valid object identifier".to_owned());
+                return Err(
+                    "has an attribute type that is not a valid object identifier".to_owned()
+                );
             }
             if name::is_string(attribute.value.tag) {
                 let Some(text) = name::text(attribute.value) else {

@@ -54,7 +54,8 @@ pub(super) fn dns(text: &str) -> Result<String, String> {
 /// Checks an absolute URI (RFC 3986 section 3).  The text is not changed: no case folding and no
 /// percent-decoding (RFC 3986 section 6.2.1).
 pub(super) fn uri(text: &str) -> Result<String, String> {
-    let (scheme, rest) = text.split_once(':').ok_or("is not an absolute URI: the scheme is missing")?;
+    let (scheme, rest) =
+        text.split_once(':').ok_or("is not an absolute URI: the scheme is missing")?;
     let scheme_is_good = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
     if !scheme_is_good {
@@ -74,7 +75,7 @@ pub(super) fn uri(text: &str) -> Result<String, String> {
     }
     if !has_only_uri_characters(query, b":@/?") || !has_only_uri_characters(fragment, b":@/?") {
         return Err(
-            "is not a URI: a character of the query or fragment must be percent-encoded".to_owned(),
+            "is not a URI: a character of the query or fragment must be percent-encoded".to_owned()
         );
     }
     Ok(text.to_owned())
@@ -135,8 +136,9 @@ pub(super) fn email(text: &str) -> Result<String, String> {
     };
     // RFC 5321 section 4.5.3.1.1 limits the length.
     if local.len() > 64 || !local.split('.').all(atom) {
-        return Err("is not a mailbox: the local part is not a dot-atom of 1 to 64 characters"
-            .to_owned());
+        return Err(
+            "is not a mailbox: the local part is not a dot-atom of 1 to 64 characters".to_owned()
+        );
     }
     Ok(format!("{local}@{}", dns(host)?))
 }

@@ -145,7 +145,9 @@ impl Message {
     pub(super) fn finish(self) -> Option<SignedData> {
         match self {
             Self::Pending(_) => None,
-            Self::Hashing(algorithm, context) => Some(SignedData::Digest(algorithm, context.finish())),
+            Self::Hashing(algorithm, context) => {
+                Some(SignedData::Digest(algorithm, context.finish()))
+            }
             Self::Whole(algorithm, bytes) => Some(SignedData::Bytes(algorithm, bytes)),
         }
     }

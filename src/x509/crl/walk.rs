@@ -314,7 +314,10 @@ impl Walker {
             used += size;
             remaining -= size as u64;
             let (version, issuer) = (self.version, self.issuer.as_ref());
-            self.entries.add(contents, version, issuer, || Progress { read: total - remaining, of: total })?;
+            self.entries.add(contents, version, issuer, || Progress {
+                read: total - remaining,
+                of: total,
+            })?;
         }
         Ok(Some(used).filter(|&used| used > 0))
     }

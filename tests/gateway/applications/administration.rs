@@ -90,8 +90,13 @@ default_scopes = ["AppCertTrustConfiguration.ReadWrite.All"]
     // A token for another audience is rejected by the directory.
     let (_, answer) = world.ask(&world.assertion()).await;
     let other_audience = answer["access_token"].as_str().expect("a token");
-    let answer =
-        world.gateway.http.get(world.gateway.directory("")).bearer_auth(other_audience).send().await;
+    let answer = world
+        .gateway
+        .http
+        .get(world.gateway.directory(""))
+        .bearer_auth(other_audience)
+        .send()
+        .await;
     assert_eq!(answer.expect("an answer").status(), 401);
 }
 

@@ -51,7 +51,7 @@ async fn more_removals_than_are_allowed_wait_for_approval() {
     rig.sync().await;
     assert!(rig.status().held_back.is_none(), "half may be removed");
     rig.sync().await;
-    assert_eq!((rig.status().held_back, rig.status().known), (None, 100), "one of 101");
+    assert_eq!((rig.status().held_back, rig.status().content.known), (None, 100), "one of 101");
 
     let mut rig = Rig::with(&all, |_| {}).await;
     rig.ends_with("1", &gone(100..202), Some(2));

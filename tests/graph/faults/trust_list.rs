@@ -36,7 +36,7 @@ async fn large_removals_wait_for_approval() {
     rig.holds("the rest", &empty).await;
     let since = rig.handle.status().held_back.map(|h| h.since);
     rig.clock.fetch_add(60, Ordering::Relaxed);
-    rig.handle.sync_now().await.expect("a good poll");
+    rig.handle.refresh().await.expect("a good poll");
     assert_eq!(
         rig.handle.status().held_back.map(|h| h.since),
         since,
@@ -55,7 +55,7 @@ async fn the_removal_guard_survives_a_restart_and_can_be_disabled() {
     drop(rig);
     let mut rig = Rig::start(graph.clone(), Arc::clone(&folder), |_| {});
     rig.graph.answer(|_, _| Reply::status(500));
-    rig.handle.sync_now().await.expect_err("a dead directory");
+    rig.handle.refresh().await.expect_err("a dead directory");
     assert_eq!(rig.in_force(), Some(good.all.clone()), "from disk");
     rig.holds("empty after the restart", &json!({"value": []})).await;
     assert_eq!(rig.in_force(), Some(good.all));
@@ -71,7 +71,7 @@ async fn a_bad_configuration_is_skipped_alone() {
         list["value"][1]["tlsClientAuthParameter"] = "unknownFutureValue".into();
     });
     rig.accepts("unknown enum", &unknown, &good.only("one")).await;
-    let skipped = rig.handle.status().skipped;
+    let skipped = rig.handle.status().content.skipped;
     assert_eq!(skipped[0].configuration, "two");
     assert!(skipped[0].why.contains("unknownFutureValue"));
     assert!(rig.metric("graph_skipped{source=\"hub\"} 1"));
@@ -112,7 +112,7 @@ async fn omitted_properties_are_kept_or_fetched() {
     };
     // The GET by id fails too: the authorities in force stay.
     rig.accepts("cut to the type", &good.but(cut), &good.all).await;
-    assert!(rig.handle.status().skipped[0].why.contains("stays as it was"));
+    assert!(rig.handle.status().content.skipped[0].why.contains("stays as it was"));
     for (name, damage) in [
         ("no list", json!(null)),
         ("wrong base64", json!([{"certificate": "MII*", "isRootAuthority": true}])),
@@ -141,11 +141,11 @@ async fn omitted_properties_are_kept_or_fetched() {
         true => Reply::json(&whole),
         false => Reply::json(&shortened),
     });
-    rig.handle.sync_now().await.expect("a good poll");
+    rig.handle.refresh().await.expect("a good poll");
     let mut rest = good.all.clone();
     rest.remove(&("two".into(), "two-2".into()));
     assert_eq!(rig.in_force(), Some(rest.clone()));
-    assert!(rig.handle.status().skipped.is_empty());
+    assert!(rig.handle.status().content.skipped.is_empty());
 
     // A response with another object is not used.
     let (shortened, other) = (good.but(cut), good.list["value"][0].clone());
@@ -153,6 +153,6 @@ async fn omitted_properties_are_kept_or_fetched() {
         true => Reply::json(&other),
         false => Reply::json(&shortened),
     });
-    rig.handle.sync_now().await.expect("a good poll");
+    rig.handle.refresh().await.expect("a good poll");
     assert_eq!(rig.in_force(), Some(rest));
 }

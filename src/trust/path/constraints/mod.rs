@@ -132,11 +132,7 @@ impl NameConstraints {
                 constrained = true;
             }
         }
-        if constrained {
-            Err(Violation::Name("is not within a permitted subtree"))
-        } else {
-            Ok(())
-        }
+        if constrained { Err(Violation::Name("is not within a permitted subtree")) } else { Ok(()) }
     }
 }
 
@@ -219,7 +215,9 @@ impl Subtree {
         Ok(match base {
             GeneralName::Directory(name) if name.is_legible() => Self::Directory(name),
             GeneralName::Directory(_) => {
-                return Err(DerError::Value("a directoryName subtree has an invalid string encoding"));
+                return Err(DerError::Value(
+                    "a directoryName subtree has an invalid string encoding",
+                ));
             }
             GeneralName::Dns(text) => {
                 let host = ascii(&text);
@@ -243,15 +241,15 @@ impl Subtree {
                     "an rfc822Name subtree is not a mailbox, host or domain",
                 ))?)
             }
-            GeneralName::Uri(text) => {
-                Self::Uri(HostConstraint::read(&ascii(&text)).ok_or(DerError::Value(
-                    "a uniformResourceIdentifier subtree is not a host or domain",
-                ))?)
-            }
+            GeneralName::Uri(text) => Self::Uri(HostConstraint::read(&ascii(&text)).ok_or(
+                DerError::Value("a uniformResourceIdentifier subtree is not a host or domain"),
+            )?),
             GeneralName::Ip(bytes) => {
                 let (base, mask) = bytes.split_at(bytes.len() / 2);
                 if !matches!(bytes.len(), 8 | 32) || !is_cidr(mask) {
-                    return Err(DerError::Value("an iPAddress subtree is not an address with a prefix"));
+                    return Err(DerError::Value(
+                        "an iPAddress subtree is not an address with a prefix",
+                    ));
                 }
                 Self::Ip { base: base.into(), mask: mask.into() }
             }
@@ -296,7 +294,9 @@ impl Subtree {
 
     fn contains(&self, name: &PresentedName<'_>) -> Result<bool, Violation> {
         Ok(match (self, name) {
-            (Self::Directory(base), PresentedName::Directory(name)) => name.as_ref()?.is_within(base),
+            (Self::Directory(base), PresentedName::Directory(name)) => {
+                name.as_ref()?.is_within(base)
+            }
             (Self::Email(mail), PresentedName::Email(address)) => {
                 let (local, host) = address.as_ref()?;
                 match mail {
@@ -311,7 +311,11 @@ impl Subtree {
                 address.len() == base.len()
                     && address.iter().zip(base).zip(mask).all(|((a, b), m)| a & m == b & m)
             }
-            _ => return Err(Violation::Name("has a form that cannot be checked against nameConstraints")),
+            _ => {
+                return Err(Violation::Name(
+                    "has a form that cannot be checked against nameConstraints",
+                ));
+            }
         })
     }
 }

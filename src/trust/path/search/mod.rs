@@ -10,7 +10,7 @@ use crate::trust::index::{Index, key_ids_agree};
 use crate::trust::path::checks::{self, Purpose};
 use crate::trust::path::webpki;
 use crate::trust::refusal::{Code, Refusal};
-use crate::trust::revocation::addresses_seen::Look;
+use crate::trust::revocation::addresses_seen::{Named, SeenAddresses};
 use crate::trust::revocation::{CrlMode, Question};
 use crate::trust::snapshot::Snapshot;
 use crate::x509::certificate::{Certificate, Fingerprint};
@@ -121,7 +121,10 @@ impl<'a> Search<'a> {
         let (Some(configuration_of), Some(leaf)) =
             (self.anchors.configurations.get(configuration), leaf)
         else {
-            return Err(Refusal::new(Code::ChainUntrusted, "the chain or the configuration is missing"));
+            return Err(Refusal::new(
+                Code::ChainUntrusted,
+                "the chain or the configuration is missing",
+            ));
         };
         let goal = Goal {
             index: configuration,
@@ -252,11 +255,12 @@ impl<'a> Search<'a> {
             |signer: &Certificate| self.is_signer_trusted(goal, anchor.fingerprint, signer);
         for pair in path.windows(2).rev() {
             let [certificate, issuer] = pair else { continue };
-            let sightings = self.snapshot.sightings.as_deref();
-            let look = sightings
-                .map_or(Look::None, |sightings| sightings.look(certificate, issuer, self.now));
+            let observer = self.snapshot.address_observer.as_deref();
+            let named = observer.map_or(Named::Nothing, |observer| {
+                Named::by(certificate, issuer, observer, self.now)
+            });
             let by_directory = self.has_crl_url(goal, issuer);
-            let has_address = by_directory || look.has_address();
+            let has_address = by_directory || named.has_address();
             let kind = goal.configuration.kind;
             let mode = self.snapshot.crl_mode(kind, &issuer.subject, issuer.key, has_address);
             let checked = self.snapshot.revocations.check(&Question {
@@ -270,11 +274,17 @@ impl<'a> Search<'a> {
             // If the directory names a list, lists from certificates are useful only if that one
             // does not decide, for example because the issuer splits its list.
             let is_unknown = || checked.as_ref().is_err_and(Refusal::is_revocation_unknown);
-            if let (Some(sightings), Look::New(new)) = (sightings, &look)
+            if let (Some(observer), Named::New(values)) = (observer, &named)
                 && mode != CrlMode::Off
                 && (!by_directory || mode == CrlMode::IfAvailable || is_unknown())
             {
-                sightings.note(new, issuer, anchor.fingerprint, self.now);
+                let (issuer, now) = (Arc::clone(issuer), self.now);
+                let (points, freshest) = (values.points, values.freshest);
+                let anchor = anchor.fingerprint;
+                // Unreadable values name no address that could be fetched.
+                if let Ok(seen) = SeenAddresses::new(issuer, anchor, points, freshest, now) {
+                    observer.record(seen);
+                }
             }
             checked?;
         }
@@ -289,7 +299,12 @@ impl<'a> Search<'a> {
     }
 
     /// Returns true if this CRL signer has a path to the same anchor.
-    fn is_signer_trusted(&self, goal: &Goal<'a>, anchor: Fingerprint, signer: &Certificate) -> bool {
+    fn is_signer_trusted(
+        &self,
+        goal: &Goal<'a>,
+        anchor: Fingerprint,
+        signer: &Certificate,
+    ) -> bool {
         if signer.fingerprint == anchor {
             return true;
         }

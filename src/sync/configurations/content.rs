@@ -1,0 +1,92 @@
+//! Description and metrics of the configurations in force.
+
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+
+use crate::sync::devices;
+use crate::sync::metrics::{Descriptions, FollowerMetrics, SourceGauge};
+use crate::trust::configurations::Skipped;
+
+/// Description of the configurations of one directory.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Content {
+    /// Name of the follower.
+    pub source: String,
+    /// Configurations in force.
+    pub configurations: usize,
+    /// Root authorities in force.
+    pub anchors: usize,
+    /// Intermediate authorities in force.
+    pub intermediates: usize,
+    /// Parts of the last response that are not in force.
+    pub skipped: Vec<SkippedStatus>,
+    /// Status of its devices, if a configuration admits registered devices only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devices: Option<devices::Status>,
+}
+
+/// A part of a response that is not in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SkippedStatus {
+    /// Id of the configuration.
+    pub configuration: String,
+    /// Reason.
+    pub why: String,
+}
+
+impl From<&Skipped> for SkippedStatus {
+    fn from(skipped: &Skipped) -> Self {
+        Self { configuration: skipped.configuration.to_string(), why: skipped.why.clone() }
+    }
+}
+
+/// Metrics of the configurations of all directories.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    pub(crate) follower: FollowerMetrics,
+    pub(crate) gauges: Gauges,
+}
+
+/// Metrics of the configurations in force.
+#[derive(Clone)]
+pub(crate) struct Gauges {
+    configurations: SourceGauge,
+    anchors: SourceGauge,
+    skipped: SourceGauge,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let descriptions = Descriptions {
+            polls: (
+                "graph_polls",
+                "Polls of a directory by result: changed, unchanged, held_back, failed",
+            ),
+            last_success: (
+                "graph_last_success_timestamp_seconds",
+                "Time at which a directory last confirmed or changed the configurations in force",
+            ),
+            held_back: ("graph_held_back", "1 while a change waits for approval"),
+            too_old: (
+                "graph_too_old",
+                "1 while the configurations in force are older than the policy allows",
+            ),
+        };
+        let follower = FollowerMetrics::register(registry, &descriptions);
+        let mut gauge = |name, help| SourceGauge::register(registry, name, help);
+        let gauges = Gauges {
+            configurations: gauge("graph_configurations", "Configurations in force"),
+            anchors: gauge("graph_anchors", "Root authorities in force"),
+            skipped: gauge("graph_skipped", "Parts of the last response that are not in force"),
+        };
+        Self { follower, gauges }
+    }
+}
+
+impl Gauges {
+    pub(super) fn set(&self, source: &str, content: &Content) {
+        self.configurations.set_count(source, content.configurations);
+        self.anchors.set_count(source, content.anchors);
+        self.skipped.set_count(source, content.skipped.len());
+    }
+}

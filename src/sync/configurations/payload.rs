@@ -1,0 +1,205 @@
+//! The configurations of one directory: fetched as complete lists that replace each other.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::graph::Collection;
+use crate::graph::client::{Client, FetchError, FetchOptions, Fetched};
+use crate::graph::wire::Entry;
+use crate::sync::config::{Admission, Config};
+use crate::sync::configurations::changes::Changes;
+use crate::sync::configurations::content::{Content, Gauges};
+use crate::sync::configurations::merge::merge;
+use crate::sync::configurations::state;
+use crate::sync::payload::{Accepted, Payload, Progress, Recovery, Saved};
+use crate::trust::assembly::Update;
+use crate::trust::configurations::{AnchorSet, Configuration, Skipped};
+use crate::x509::time::Timestamp;
+
+/// Number of changes that are written to the audit log one by one.
+const MAX_LINES: usize = 100;
+
+/// The configurations of one directory.
+pub struct Configurations {
+    /// Name of the follower.
+    source: Arc<str>,
+    collection: Collection,
+    /// Prefix of ids.
+    prefix: Option<Arc<str>>,
+    admission: Admission,
+    file: Option<PathBuf>,
+    gauges: Gauges,
+
+    in_force: Arc<AnchorSet>,
+    candidate: Option<Candidate>,
+    /// ETag of the list in force.
+    etag: Option<String>,
+    supports_wait: bool,
+}
+
+/// The last list that the directory returned.
+struct Candidate {
+    set: AnchorSet,
+    etag: Option<String>,
+    supports_wait: bool,
+}
+
+impl Configurations {
+    pub(crate) fn new(config: &Config, prefix: Option<Arc<str>>, gauges: Gauges) -> Self {
+        Self {
+            source: Arc::clone(&config.source),
+            collection: config.collection,
+            prefix,
+            admission: config.devices.clone(),
+            file: config.state_file.clone(),
+            gauges,
+            in_force: Arc::default(),
+            candidate: None,
+            etag: None,
+            supports_wait: false,
+        }
+    }
+
+    fn publication(&self, mut set: AnchorSet) -> Update {
+        let source = Arc::clone(&self.source);
+        match self.collection {
+            Collection::MutualTlsOauth => {
+                // Only the settings decide this: neither the directory nor the saved list contains it.
+                self.admission.apply(&source, &mut set);
+                Update::Anchors { source, set }
+            }
+            Collection::CertificateBasedApplication => Update::Applications { source, set },
+        }
+    }
+}
+
+impl Payload for Configurations {
+    type Request = FetchOptions;
+    type Response = Fetched;
+    type Changes = Changes;
+    type Content = Content;
+    type InForce = Arc<AnchorSet>;
+
+    const NOUN: &'static str = "configurations";
+    const ACCUMULATES: bool = false;
+
+    fn object_type(&self) -> &'static str {
+        self.collection.object_type()
+    }
+
+    async fn load(&mut self) -> Result<Option<Saved>, String> {
+        let Some(path) = self.file.clone() else { return Ok(None) };
+        let Some(last) = state::load(path, self.collection).await? else { return Ok(None) };
+        self.in_force = Arc::new(last.set);
+        let objects = self.in_force.configurations.len();
+        Ok(Some(Saved { at: last.at, fell_back: last.fell_back, objects }))
+    }
+
+    async fn save(&mut self, at: Timestamp) -> Result<(), String> {
+        let Some(path) = &self.file else { return Ok(()) };
+        state::save(path, self.collection, &self.in_force, at).await
+    }
+
+    fn save_pause(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn request(&self, wait: Option<Duration>, refresh: bool) -> FetchOptions {
+        // An operator gets the comparison with the complete list.
+        FetchOptions { etag: self.etag.clone().filter(|_| !refresh), wait }
+    }
+
+    async fn fetch(client: &Client, request: &FetchOptions) -> Result<Fetched, FetchError> {
+        client.fetch(request).await
+    }
+
+    async fn read(&mut self, fetched: Fetched) -> Result<Progress<Changes>, FetchError> {
+        let Fetched::List { entries, etag, supports_wait } = fetched else {
+            return Ok(Progress::Unchanged);
+        };
+        // The ETag of a shortened list is not used, or the rest would never be fetched.
+        let is_whole = entries.iter().all(|entry| !matches!(entry, Entry::Shortened { .. }));
+        let etag = etag.filter(|_| is_whole);
+        let set = merge(&self.in_force, entries, self.prefix.as_deref());
+        let changes = Changes::between(&self.in_force, &set);
+        self.etag = None;
+        self.candidate = Some(Candidate { set, etag, supports_wait });
+        Ok(Progress::Complete(changes))
+    }
+
+    fn recover(&mut self, _error: &FetchError) -> Recovery {
+        Recovery::Repeat
+    }
+
+    fn supports_wait(&self) -> bool {
+        self.supports_wait && self.etag.is_some()
+    }
+
+    fn is_suspicious(&self, changes: &Changes, max_removal: f64) -> bool {
+        changes.is_suspicious(max_removal)
+    }
+
+    fn accept(&mut self, changes: &Changes, first: bool) -> Accepted {
+        let Some(Candidate { set, etag, supports_wait }) = self.candidate.take() else {
+            return Accepted { changed: false, publish: false };
+        };
+        let changed = first || !changes.is_empty() || set.skipped != self.in_force.skipped;
+        if changed {
+            let source = &self.source;
+            info!(%source, "configurations changed: {changes}");
+            for Skipped { configuration, why } in &set.skipped {
+                warn!(%source, %configuration, "not in force: {why}");
+            }
+        }
+        self.in_force = Arc::new(set);
+        (self.etag, self.supports_wait) = (etag, supports_wait);
+        Accepted { changed, publish: changed }
+    }
+
+    fn is_empty(changes: &Changes) -> bool {
+        changes.is_empty()
+    }
+
+    fn describe(changes: &Changes) -> Vec<String> {
+        let mut lines: Vec<_> = changes.lines.iter().take(MAX_LINES).cloned().collect();
+        let more = changes.lines.len().saturating_sub(MAX_LINES);
+        if more > 0 {
+            lines.push(format!("and {more} more changes"));
+        }
+        lines
+    }
+
+    fn update(&self) -> Update {
+        self.publication(AnchorSet::clone(&self.in_force))
+    }
+
+    fn withdrawal(&self, age: Duration) -> Update {
+        let why = format!("the directory `{}` was not reached for {age:?}", self.source);
+        let skip = |c: &Configuration| Skipped { configuration: c.id.clone(), why: why.clone() };
+        let skipped = self.in_force.configurations.iter().map(skip).collect();
+        self.publication(AnchorSet { configurations: vec![], skipped })
+    }
+
+    fn in_force(&self) -> Arc<AnchorSet> {
+        Arc::clone(&self.in_force)
+    }
+
+    fn content(&self) -> Content {
+        let anchors = self.in_force.authorities().filter(|a| a.is_root).count();
+        Content {
+            source: self.source.to_string(),
+            configurations: self.in_force.configurations.len(),
+            anchors,
+            intermediates: self.in_force.authorities().count() - anchors,
+            skipped: self.in_force.skipped.iter().map(Into::into).collect(),
+            devices: None,
+        }
+    }
+
+    fn set_metrics(&self, content: &Content) {
+        self.gauges.set(&self.source, content);
+    }
+}

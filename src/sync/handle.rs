@@ -1,0 +1,96 @@
+//! Handles of followers: status and operators' commands.
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::sync::payload::Payload;
+use crate::sync::status::Status;
+
+/// An operator's command failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HandleError {
+    /// The fetch failed; the data in force stays.
+    #[error("{0}")]
+    Failed(String),
+    /// No change waits for approval.
+    #[error("nothing is held back")]
+    NothingHeld,
+    /// The process is stopping.
+    #[error("the follower has stopped")]
+    Stopped,
+}
+
+/// Receives the result of a command.
+pub(super) type Reply<C> = oneshot::Sender<Result<C, HandleError>>;
+
+/// An operator's command.
+pub(super) enum Command<C> {
+    /// Fetch now.
+    Refresh(Reply<C>),
+    /// Apply the change that is held back.
+    Approve(Reply<C>),
+}
+
+/// The state of a follower that its handles can read.
+pub(super) struct View<P: Payload> {
+    pub(super) status: Status<P::Changes, P::Content>,
+    pub(super) in_force: P::InForce,
+}
+
+/// A handle of the follower of `P`.
+pub struct Handle<P: Payload> {
+    pub(super) commands: mpsc::Sender<Command<P::Changes>>,
+    pub(super) view: watch::Receiver<View<P>>,
+}
+
+impl<P: Payload> Clone for Handle<P> {
+    fn clone(&self) -> Self {
+        Self { commands: self.commands.clone(), view: self.view.clone() }
+    }
+}
+
+impl<P: Payload> Handle<P> {
+    /// Current status.
+    pub fn status(&self) -> Status<P::Changes, P::Content> {
+        self.view.borrow().status.clone()
+    }
+
+    /// The data in force, as last accepted.
+    pub(super) fn in_force(&self) -> P::InForce {
+        self.view.borrow().in_force.clone()
+    }
+
+    /// Waits until data was loaded, from the directory or from disk.
+    ///
+    /// # Errors
+    /// The follower stopped before.
+    pub async fn wait_until_loaded(&self) -> Result<(), HandleError> {
+        let mut view = self.view.clone();
+        let loaded = view.wait_for(|view| view.status.loaded).await;
+        loaded.map(drop).map_err(|_| HandleError::Stopped)
+    }
+
+    /// Fetches now and returns the changes.  The first enumeration is waited for.
+    ///
+    /// # Errors
+    /// The fetch failed.
+    pub async fn refresh(&self) -> Result<P::Changes, HandleError> {
+        self.send(Command::Refresh).await
+    }
+
+    /// Applies the change that is held back, and returns it.
+    ///
+    /// # Errors
+    /// No change is held back.
+    pub async fn approve(&self) -> Result<P::Changes, HandleError> {
+        self.send(Command::Approve).await
+    }
+
+    async fn send(
+        &self,
+        command: impl FnOnce(Reply<P::Changes>) -> Command<P::Changes>,
+    ) -> Result<P::Changes, HandleError> {
+        let (reply, result) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| HandleError::Stopped)?;
+        result.await.unwrap_or(Err(HandleError::Stopped))
+    }
+}
