@@ -108,7 +108,7 @@
 //! | to add | start in | then |
 //! |---|---|---|
 //! | a subject field | `src/trust/subject/fields.rs`: a variant and its reader | `src/directory/shapes.rs`, `deploy/configuration.md` |
-//! | a Graph credential | `src/graph/auth/mod.rs`: a `Credential` variant | `src/config/credential.rs`, `deploy/configuration.md` |
+//! | a Graph credential | `src/graph/auth/credential.rs`: a variant; `src/graph/auth/request.rs`: its request | `src/config/credential.rs`, `deploy/configuration.md` |
 //! | a latency metric | the `metrics.rs` of the part, such as `src/oauth/metrics.rs` | the table in `deploy/README.md` |
 //! | an endpoint on the token plane | `src/oauth/endpoint/mod.rs` | `src/oauth/metadata.rs` |
 //! | a third store | `src/store/mod.rs`: an engine beside `src/store/embedded` and `src/store/postgres` | `src/config/mod.rs` |
