@@ -93,7 +93,8 @@
 //! | input | limit |
 //! |---|---|
 //! | presented chain | 48 certificates and 64 KiB (more than a path's 10, because a presented chain need not be in order, nor used completely) |
-//! | body of a token request | 16 KiB; 48 KiB if clients send assertions |
+//! | body of a token request | 16 KiB; 48 KiB if clients send assertions; 64 parameters, 64 scope tokens |
+//! | a name in a certificate | 8 KiB |
 //! | assertion | 40 KiB, 10 certificates, 10 minutes; 16,384 used ones of a client are remembered |
 //! | body of a directory request | 1 MiB; JSON 32 levels deep; 20 s to arrive, 28 s to answer |
 //! | one decision | 128 signatures, 1,024 issuers |
