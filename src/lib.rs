@@ -93,7 +93,8 @@
 //! | input | limit |
 //! |---|---|
 //! | presented chain | 48 certificates and 64 KiB (more than a path's 10, because a presented chain need not be in order, nor used completely) |
-//! | body of a token request | 16 KiB; 48 KiB if clients send assertions |
+//! | body of a token request | 16 KiB; 48 KiB if clients send assertions; 64 parameters, 64 scope tokens |
+//! | a name in a certificate | 8 KiB |
 //! | assertion | 40 KiB, 10 certificates, 10 minutes; 16,384 used ones of a client are remembered |
 //! | body of a directory request | 1 MiB; JSON 32 levels deep; 20 s to arrive, 28 s to answer |
 //! | one decision | 128 signatures, 1,024 issuers |
@@ -108,7 +109,7 @@
 //! | to add | start in | then |
 //! |---|---|---|
 //! | a subject field | `src/trust/subject/fields.rs`: a variant and its reader | `src/directory/shapes.rs`, `deploy/configuration.md` |
-//! | a Graph credential | `src/graph/auth/mod.rs`: a `Credential` variant | `src/config/credential.rs`, `deploy/configuration.md` |
+//! | a Graph credential | `src/graph/auth/credential.rs`: a variant; `src/graph/auth/request.rs`: its request | `src/config/credential.rs`, `deploy/configuration.md` |
 //! | a latency metric | the `metrics.rs` of the part, such as `src/oauth/metrics.rs` | the table in `deploy/README.md` |
 //! | an endpoint on the token plane | `src/oauth/endpoint/mod.rs` | `src/oauth/metadata.rs` |
 //! | a third store | `src/store/mod.rs`: an engine beside `src/store/embedded` and `src/store/postgres` | `src/config/mod.rs` |

@@ -59,6 +59,7 @@ const INNER_RANKS: &[(&str, InnerRanks)] = &[
         "sync",
         &[
             ("config.rs", 0),
+            ("files.rs", 0),
             ("metrics.rs", 0),
             ("pauses.rs", 0),
             ("status.rs", 0),

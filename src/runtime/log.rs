@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
@@ -138,6 +138,7 @@ impl fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
 
     #[test]
     fn debug_does_not_print_a_secret() {

@@ -89,6 +89,11 @@ impl Config {
             limits: Limits::default(),
         }
     }
+
+    /// Prefix of the ids of configurations.
+    pub(super) fn prefix(&self) -> Option<Arc<str>> {
+        self.prefix_ids.then(|| Arc::clone(&self.source))
+    }
 }
 
 /// The configurations of a source that admit registered devices only.

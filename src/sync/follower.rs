@@ -11,12 +11,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
-use crate::graph::client::{Client, FetchError};
+use crate::graph::client::FetchError;
 use crate::runtime::audit::{Event, Outcome, Record};
 use crate::sync::config::{Clock, Config};
 use crate::sync::freshness::{Expiry, Freshness};
-use crate::sync::handle::{Command, Handle, HandleError, Reply, View};
-use crate::sync::metrics::FollowerMetrics;
+use crate::sync::handle::{Command, Handle, HandleError, Reply, StatusOf};
 use crate::sync::pauses::{LONG_POLL_PAUSE, poll_pause, retry_pause};
 use crate::sync::payload::{Accepted, Payload, Progress, Recovery};
 use crate::sync::status::{HeldBack, Status};
@@ -31,16 +30,22 @@ const SAVE_RETRY: Duration = Duration::from_secs(60);
 /// The publisher has stopped, so the follower stops.
 pub(super) struct Stopped;
 
+/// The parts that the followers of one directory share.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub(super) config: Config,
+    pub(super) updates: mpsc::Sender<Update>,
+    pub(super) clock: Clock,
+}
+
 /// Follows one kind of data of one directory.
 pub(super) struct Follower<P: Payload> {
-    config: Config,
-    client: Arc<Client>,
-    metrics: FollowerMetrics,
-    updates: mpsc::Sender<Update>,
-    clock: Clock,
-    commands: mpsc::Receiver<Command<P::Changes>>,
-    view: watch::Sender<View<P>>,
+    /// Name of the follower.
+    source: Arc<str>,
+    context: Context,
     payload: P,
+    commands: mpsc::Receiver<Command<P::Changes>>,
+    status: watch::Sender<StatusOf<P>>,
 
     /// Data was accepted, in this run or in an earlier one.
     loaded: bool,
@@ -57,29 +62,18 @@ pub(super) struct Follower<P: Payload> {
 }
 
 impl<P: Payload> Follower<P> {
-    /// Sets up a follower that polls `url`.  It does nothing until [`Follower::run`].
-    pub(super) fn new(
-        config: Config,
-        client: Arc<Client>,
-        url: String,
-        metrics: FollowerMetrics,
-        updates: mpsc::Sender<Update>,
-        clock: Clock,
-        payload: P,
-    ) -> (Handle<P>, Self) {
+    /// Sets up a follower.  It does nothing until [`Follower::run`].
+    pub(super) fn new(source: Arc<str>, context: Context, payload: P) -> (Handle<P>, Self) {
         let (sender, commands) = mpsc::channel(8);
-        let status = Status::new(url, payload.content());
-        let (view, receiver) = watch::channel(View { status, in_force: payload.in_force() });
+        let status = Status { url: payload.url().to_string(), ..Status::default() };
+        let (status, receiver) = watch::channel(status);
         let follower = Self {
-            freshness: Freshness::new(&config),
-            config,
-            client,
-            metrics,
-            updates,
-            clock,
-            commands,
-            view,
+            source,
+            freshness: Freshness::new(&context.config),
+            context,
             payload,
+            commands,
+            status,
             loaded: false,
             held: None,
             failures: 0,
@@ -88,7 +82,8 @@ impl<P: Payload> Follower<P> {
             waiting: Vec::new(),
             waiting_next: Vec::new(),
         };
-        (Handle { commands: sender, view: receiver }, follower)
+        follower.show(|_| {});
+        (Handle { commands: sender, status: receiver }, follower)
     }
 
     /// Publishes the saved data, then follows the directory until the publisher stops.  The future can
@@ -101,14 +96,14 @@ impl<P: Payload> Follower<P> {
         self.load().await?;
         let mut next = Instant::now();
         loop {
-            let is_too_old = self.view.borrow().status.too_old;
+            let is_too_old = self.status.borrow().too_old;
             let expires_at = self.freshness.expires_at().filter(|_| !is_too_old);
             let save_at = self.save_at;
             let refresh = !self.waiting.is_empty();
             // An operator waits for the current state, not for a change.
-            let wait = self.config.wait.map(|wait| if refresh { Duration::ZERO } else { wait });
-            let request = self.payload.request(wait, refresh);
-            let client = Arc::clone(&self.client);
+            let wait =
+                self.context.config.wait.map(|wait| if refresh { Duration::ZERO } else { wait });
+            let payload = &self.payload;
             tokio::select! {
                 // In this order: outdated data is withdrawn before another fetch.
                 biased;
@@ -131,8 +126,8 @@ impl<P: Payload> Follower<P> {
                     next = Instant::now();
                 }
                 // Dropped by any of the above and started again: a response has no effect before.
-                response = async { sleep_until(next).await; P::fetch(&client, &request).await } => {
-                    let now = (self.clock)();
+                response = async { sleep_until(next).await; payload.fetch(wait, refresh).await } => {
+                    let now = (self.context.clock)();
                     let (result, pause) = self.apply(response, now).await?;
                     next = Instant::now() + pause;
                     self.show(|status| {
@@ -149,7 +144,7 @@ impl<P: Payload> Follower<P> {
 
     /// Publishes the data of an earlier run.
     async fn load(&mut self) -> Result<(), Stopped> {
-        let (loaded, source, noun) = (self.payload.load().await, &self.config.source, P::NOUN);
+        let (loaded, source, noun) = (self.payload.load().await, &self.source, P::NOUN);
         let saved = match loaded {
             Ok(Some(saved)) => saved,
             Ok(None) => {
@@ -164,8 +159,8 @@ impl<P: Payload> Follower<P> {
         if let Some(why) = saved.fell_back {
             error!(%source, "newest saved {noun} not usable, the previous ones are used: {why}");
         }
-        let now = (self.clock)();
-        info!(%source, age = ?now.since(saved.at), "saved {noun} loaded: {}", saved.objects);
+        let now = (self.context.clock)();
+        info!(%source, age = ?now.since(saved.at), "saved {noun} loaded: {}", saved.data);
         self.loaded = true;
         let usable = self.freshness.restore(saved.at, now);
         self.show(|status| status.from_disk = true);
@@ -189,7 +184,7 @@ impl<P: Payload> Follower<P> {
                 return Ok((None, Duration::ZERO));
             }
             Ok(Progress::Unchanged) => {
-                self.metrics.count_poll(&self.config.source, "unchanged");
+                self.payload.metrics().count_poll(&self.source, "unchanged");
                 self.confirm(now, false, false).await?;
                 P::Changes::default()
             }
@@ -208,11 +203,11 @@ impl<P: Payload> Follower<P> {
                 return Ok((is_final.then(|| Err(HandleError::Failed(error.to_string()))), pause));
             }
         };
-        let long_polls = self.config.wait.is_some() && self.payload.supports_wait();
+        let long_polls = self.context.config.wait.is_some() && self.payload.supports_wait();
         let pause = match () {
             () if !self.waiting_next.is_empty() => Duration::ZERO,
             () if long_polls && self.held.is_none() => LONG_POLL_PAUSE,
-            () => poll_pause(self.config.every),
+            () => poll_pause(self.context.config.every),
         };
         Ok((Some(Ok(changes)), pause))
     }
@@ -228,8 +223,8 @@ impl<P: Payload> Follower<P> {
     fn fail(&mut self, error: &FetchError) -> (Recovery, Duration) {
         self.failures = self.failures.saturating_add(1);
         let recovery = self.payload.recover(error);
-        let pause = retry_pause(self.failures, self.config.every, error.retry_after());
-        let (source, failures) = (&self.config.source, self.failures);
+        let pause = retry_pause(self.failures, self.context.config.every, error.retry_after());
+        let (source, failures) = (&self.source, self.failures);
         warn!(
             %source,
             data = P::NOUN,
@@ -239,7 +234,7 @@ impl<P: Payload> Follower<P> {
             "poll failed, what is in force stays: {error}"
         );
         let result = if recovery == Recovery::Restart { "restarted" } else { "failed" };
-        self.metrics.count_poll(source, result);
+        self.payload.metrics().count_poll(source, result);
         self.show(|status| {
             status.last_error = Some(error.to_string());
             status.failures = failures;
@@ -248,18 +243,19 @@ impl<P: Payload> Follower<P> {
     }
 
     fn holds_back(&self, changes: &P::Changes) -> bool {
-        self.config.guard && self.payload.is_suspicious(changes, self.config.max_removal)
+        self.context.config.guard
+            && self.payload.is_suspicious(changes, self.context.config.max_removal)
     }
 
     fn hold(&mut self, changes: &P::Changes, now: Timestamp) {
-        let source = &self.config.source;
+        let source = &self.source;
         error!(
             %source,
             "{} held back: the response removes too much ({changes}); what is in force stays until it is \
              approved",
             P::NOUN
         );
-        self.metrics.count_poll(source, "held_back");
+        self.payload.metrics().count_poll(source, "held_back");
         let since = match &self.held {
             Some((held, since)) if P::ACCUMULATES || held == changes => *since,
             _ => now,
@@ -279,7 +275,7 @@ impl<P: Payload> Follower<P> {
             return Ok(Err(HandleError::NothingHeld));
         };
         self.audit(Outcome::Approved, "approve", &changes.to_string());
-        self.accept(&changes, (self.clock)()).await?;
+        self.accept(&changes, (self.context.clock)()).await?;
         Ok(Ok(changes))
     }
 
@@ -289,13 +285,12 @@ impl<P: Payload> Follower<P> {
         let Accepted { changed, publish } = self.payload.accept(changes, first);
         self.held = None;
         let result = if changed { "changed" } else { "unchanged" };
-        self.metrics.count_poll(&self.config.source, result);
-        if changed {
-            for line in P::describe(changes) {
-                self.audit(Outcome::Changed, "change", &line);
-            }
+        self.payload.metrics().count_poll(&self.source, result);
+        let lines = P::describe(changes);
+        for line in &lines {
+            self.audit(Outcome::Changed, "change", line);
         }
-        if !P::is_empty(changes) {
+        if !lines.is_empty() {
             self.show(|status| status.last_change = Some((now.to_string(), changes.clone())));
         }
         self.confirm(now, publish, first).await
@@ -340,14 +335,14 @@ impl<P: Payload> Follower<P> {
         self.saved = Some(now);
         if let Err(why) = result {
             self.save_at = Some(now + SAVE_RETRY);
-            let (source, noun) = (&self.config.source, P::NOUN);
+            let (source, noun) = (&self.source, P::NOUN);
             error!(%source, "{noun} in force, but not written to disk: {why}");
         }
     }
 
     /// Applies the policy for data that the directory has not confirmed for too long.
     async fn expire(&mut self) -> Result<(), Stopped> {
-        let (source, age) = (&self.config.source, self.config.max_age);
+        let (source, age) = (&self.source, self.context.config.max_age);
         let Expiry { effect, withdraw } = self.freshness.expire();
         error!(%source, "directory was not reached for {age:?}: its {} are {effect}", P::NOUN);
         self.show(|status| status.too_old = true);
@@ -355,7 +350,7 @@ impl<P: Payload> Follower<P> {
     }
 
     async fn publish(&mut self, update: Update) -> Result<(), Stopped> {
-        self.updates.send(update).await.map_err(|_| Stopped)
+        self.context.updates.send(update).await.map_err(|_| Stopped)
     }
 
     fn audit(&self, outcome: Outcome, action: &str, detail: &str) {
@@ -363,24 +358,23 @@ impl<P: Payload> Follower<P> {
             action: Some(action),
             detail: Some(detail),
             object_type: Some(self.payload.object_type()),
-            source: Some(&self.config.source),
+            source: Some(&self.source),
             ..Record::new(Event::Trust, outcome)
         }
         .emit();
     }
 
-    /// Changes the status, and updates the rest of the view and the metrics.
-    fn show(&self, change: impl FnOnce(&mut Status<P::Changes, P::Content>)) {
-        self.view.send_modify(|view| {
-            change(&mut view.status);
-            view.status.loaded = self.loaded;
-            view.status.content = self.payload.content();
-            view.in_force = self.payload.in_force();
+    /// Changes the status, and updates the rest of it and the metrics.
+    fn show(&self, change: impl FnOnce(&mut StatusOf<P>)) {
+        self.status.send_modify(|status| {
+            change(status);
+            status.loaded = self.loaded;
+            status.content = self.payload.report();
         });
-        let (view, source, metrics) = (self.view.borrow(), &self.config.source, &self.metrics);
-        self.payload.set_metrics(&view.status.content);
+        let (status, source, metrics) =
+            (self.status.borrow(), &self.source, self.payload.metrics());
         metrics.last_success.set(source, self.freshness.confirmed_at().map_or(0, |at| at.0));
-        metrics.held_back.set(source, view.status.held_back.is_some().into());
-        metrics.too_old.set(source, view.status.too_old.into());
+        metrics.held_back.set(source, status.held_back.is_some().into());
+        metrics.too_old.set(source, status.too_old.into());
     }
 }

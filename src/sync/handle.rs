@@ -30,33 +30,25 @@ pub(super) enum Command<C> {
     Approve(Reply<C>),
 }
 
-/// The state of a follower that its handles can read.
-pub(super) struct View<P: Payload> {
-    pub(super) status: Status<P::Changes, P::Content>,
-    pub(super) in_force: P::InForce,
-}
+/// Status of the follower of `P`.
+pub(super) type StatusOf<P> = Status<<P as Payload>::Changes, <P as Payload>::Content>;
 
 /// A handle of the follower of `P`.
 pub struct Handle<P: Payload> {
     pub(super) commands: mpsc::Sender<Command<P::Changes>>,
-    pub(super) view: watch::Receiver<View<P>>,
+    pub(super) status: watch::Receiver<StatusOf<P>>,
 }
 
 impl<P: Payload> Clone for Handle<P> {
     fn clone(&self) -> Self {
-        Self { commands: self.commands.clone(), view: self.view.clone() }
+        Self { commands: self.commands.clone(), status: self.status.clone() }
     }
 }
 
 impl<P: Payload> Handle<P> {
     /// Current status.
-    pub fn status(&self) -> Status<P::Changes, P::Content> {
-        self.view.borrow().status.clone()
-    }
-
-    /// The data in force, as last accepted.
-    pub(super) fn in_force(&self) -> P::InForce {
-        self.view.borrow().in_force.clone()
+    pub fn status(&self) -> StatusOf<P> {
+        self.status.borrow().clone()
     }
 
     /// Waits until data was loaded, from the directory or from disk.
@@ -64,8 +56,8 @@ impl<P: Payload> Handle<P> {
     /// # Errors
     /// The follower stopped before.
     pub async fn wait_until_loaded(&self) -> Result<(), HandleError> {
-        let mut view = self.view.clone();
-        let loaded = view.wait_for(|view| view.status.loaded).await;
+        let mut status = self.status.clone();
+        let loaded = status.wait_for(|status| status.loaded).await;
         loaded.map(drop).map_err(|_| HandleError::Stopped)
     }
 

@@ -42,17 +42,9 @@ impl SourceGauge {
 /// Name and help text of a metric.
 pub(super) type Description = (&'static str, &'static str);
 
-/// Names and help texts of the metrics of one kind of follower.
-pub(super) struct Descriptions {
-    pub(super) polls: Description,
-    pub(super) last_success: Description,
-    pub(super) held_back: Description,
-    pub(super) too_old: Description,
-}
-
 /// Metrics of all followers of one kind.
 #[derive(Clone)]
-pub(super) struct FollowerMetrics {
+pub struct FollowerMetrics {
     polls: Family<PollResult, Counter>,
     pub(super) last_success: SourceGauge,
     pub(super) held_back: SourceGauge,
@@ -60,16 +52,19 @@ pub(super) struct FollowerMetrics {
 }
 
 impl FollowerMetrics {
-    pub(super) fn register(registry: &mut Registry, descriptions: &Descriptions) -> Self {
+    /// Registers the metrics in the order of the fields.
+    pub(super) fn register(
+        registry: &mut Registry,
+        [(name, help), last_success, held_back, too_old]: [Description; 4],
+    ) -> Self {
         let polls = Family::default();
-        let (name, help) = descriptions.polls;
         registry.register(name, help, polls.clone());
         let mut gauge = |(name, help)| SourceGauge::register(registry, name, help);
         Self {
             polls,
-            last_success: gauge(descriptions.last_success),
-            held_back: gauge(descriptions.held_back),
-            too_old: gauge(descriptions.too_old),
+            last_success: gauge(last_success),
+            held_back: gauge(held_back),
+            too_old: gauge(too_old),
         }
     }
 

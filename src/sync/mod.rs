@@ -21,6 +21,7 @@
 mod config;
 pub mod configurations;
 pub mod devices;
+mod files;
 mod follower;
 mod freshness;
 mod handle;
@@ -40,6 +41,7 @@ use crate::graph::auth::AuthError;
 use crate::graph::client::Client;
 use crate::sync::configurations::Configurations;
 use crate::sync::devices::Devices;
+use crate::sync::follower::Context;
 use crate::trust::assembly::Update;
 
 pub use config::{Admission, Clock, Config, TooOld};
@@ -84,7 +86,7 @@ impl Follower {
 /// # Errors
 /// The directory's URL or the credential is not usable.
 pub fn follow(
-    mut config: Config,
+    config: Config,
     metrics: Metrics,
     updates: mpsc::Sender<Update>,
     clock: Clock,
@@ -97,30 +99,25 @@ pub fn follow(
     )?;
     let collection = config.collection;
     let client = Arc::new(client.with_collection(collection));
-    let prefix = config.prefix_ids.then(|| Arc::clone(&config.source));
+    let context = Context { config, updates, clock };
+    let config = &context.config;
+
     let has_devices = collection == Collection::MutualTlsOauth && config.devices.needs_registry();
     let devices = has_devices.then(|| {
-        let (client, metrics) = (Arc::clone(&client), metrics.devices);
-        let payload = Devices::new(&config, Arc::clone(&client), metrics.gauges);
-        let (config, updates, clock) = (config.clone(), updates.clone(), Arc::clone(&clock));
-        let url = payload.url();
-        follower::Follower::new(config, client, url, metrics.follower, updates, clock, payload)
+        let payload = Devices::new(config, Arc::clone(&client), metrics.devices);
+        follower::Follower::new(Arc::clone(&config.source), context.clone(), payload)
     });
     let (devices_handle, devices) = devices.unzip();
 
-    config.source = collection.follower_name(&config.source);
-    let source = Arc::clone(&config.source);
-    let max_removal = config.guard.then_some(config.max_removal);
-    let metrics = metrics.configurations;
-    let payload = Configurations::new(&config, prefix.clone(), metrics.gauges);
-    let url = client.url().to_string();
+    let source = collection.follower_name(&config.source);
+    let payload = Configurations::new(Arc::clone(&source), client, config, metrics.configurations);
     let (configurations_handle, configurations) =
-        follower::Follower::new(config, client, url, metrics.follower, updates, clock, payload);
+        follower::Follower::new(Arc::clone(&source), context.clone(), payload);
     let handle = Handle {
         source,
         collection,
-        prefix,
-        max_removal,
+        prefix: config.prefix(),
+        max_removal: config.guard.then_some(config.max_removal),
         configurations: configurations_handle,
         devices: devices_handle,
     };

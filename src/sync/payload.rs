@@ -3,7 +3,11 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use crate::graph::client::{Client, FetchError};
+use url::Url;
+
+use crate::graph::client::FetchError;
+use crate::sync::files::Saved;
+use crate::sync::metrics::FollowerMetrics;
 use crate::trust::assembly::Update;
 use crate::x509::time::Timestamp;
 
@@ -11,17 +15,13 @@ use crate::x509::time::Timestamp;
 ///
 /// The follower schedules, holds back, reports and publishes; the payload knows how the data is
 /// fetched, compared and saved.
-pub trait Payload: Send + 'static {
-    /// Parameters of one fetch.
-    type Request: Send + Sync;
+pub trait Payload: Send + Sync + 'static {
     /// Result of one fetch.
     type Response: Send;
     /// Differences between the version in force and the candidate.
     type Changes: Clone + Default + PartialEq + Display + Send + Sync + 'static;
     /// The part of the status that depends on the data.
-    type Content: Clone + Send + Sync + 'static;
-    /// The version in force; cheap to clone.
-    type InForce: Clone + Send + Sync + 'static;
+    type Content: Clone + Default + Send + Sync + 'static;
 
     /// Plural noun for messages.
     const NOUN: &'static str;
@@ -31,23 +31,30 @@ pub trait Payload: Send + 'static {
     /// Type of the objects, for audit records.
     fn object_type(&self) -> &'static str;
 
-    /// Puts the version that an earlier run saved in force.  Returns `None` if no run saved one.
-    fn load(&mut self) -> impl Future<Output = Result<Option<Saved>, String>> + Send;
+    /// Metrics of its follower.
+    fn metrics(&self) -> &FollowerMetrics;
+
+    /// URL that is polled.
+    fn url(&self) -> &Url;
+
+    /// Puts the version that an earlier run saved in force, and returns the number of its objects.
+    /// Returns `None` if no run saved one.
+    fn load(&mut self) -> impl Future<Output = Result<Option<Saved<usize>>, String>> + Send;
 
     /// Saves the version in force, which the directory confirmed at `at`.
     fn save(&mut self, at: Timestamp) -> impl Future<Output = Result<(), String>> + Send;
 
     /// Shortest time between two saved versions that differ.
-    fn save_pause(&self) -> Duration;
+    fn save_pause(&self) -> Duration {
+        Duration::ZERO
+    }
 
-    /// Returns the next fetch.  The directory may delay the response for `wait`; `refresh` is true if
-    /// an operator waits for it.
-    fn request(&self, wait: Option<Duration>, refresh: bool) -> Self::Request;
-
-    /// Fetches.  The future can be dropped at any time.
+    /// Fetches.  The directory may delay the response for `wait`; `refresh` is true if an operator waits
+    /// for it.  The future can be dropped at any time.
     fn fetch(
-        client: &Client,
-        request: &Self::Request,
+        &self,
+        wait: Option<Duration>,
+        refresh: bool,
     ) -> impl Future<Output = Result<Self::Response, FetchError>> + Send;
 
     /// Reads a response.  Nothing comes into force.
@@ -57,7 +64,9 @@ pub trait Payload: Send + 'static {
     ) -> impl Future<Output = Result<Progress<Self::Changes>, FetchError>> + Send;
 
     /// Prepares the retry after a failed fetch or an unusable response.
-    fn recover(&mut self, error: &FetchError) -> Recovery;
+    fn recover(&mut self, _error: &FetchError) -> Recovery {
+        Recovery::Repeat
+    }
 
     /// True between the first and the last response of one candidate.
     fn is_midway(&self) -> bool {
@@ -73,10 +82,7 @@ pub trait Payload: Send + 'static {
     /// Puts the candidate in force.  `first` is true if nothing was in force before.
     fn accept(&mut self, changes: &Self::Changes, first: bool) -> Accepted;
 
-    /// True if there are no differences.
-    fn is_empty(changes: &Self::Changes) -> bool;
-
-    /// Descriptions of the changes for the audit log; their number is bounded.
+    /// Descriptions of the changes for the audit log; their number is bounded.  Empty without changes.
     fn describe(changes: &Self::Changes) -> Vec<String>;
 
     /// Returns the update that publishes the version in force.
@@ -85,24 +91,8 @@ pub trait Payload: Send + 'static {
     /// Returns the update that withdraws it, because the directory has not confirmed it for `age`.
     fn withdrawal(&self, age: Duration) -> Update;
 
-    /// The version in force.
-    fn in_force(&self) -> Self::InForce;
-
-    /// Describes the data for the status.
-    fn content(&self) -> Self::Content;
-
-    /// Updates the metrics that depend on the data.
-    fn set_metrics(&self, content: &Self::Content);
-}
-
-/// A version that an earlier run saved.
-pub struct Saved {
-    /// Time at which the directory confirmed it.
-    pub at: Timestamp,
-    /// The newest file was not usable for this reason; its predecessor was read.
-    pub fell_back: Option<String>,
-    /// Number of objects.
-    pub objects: usize,
+    /// Describes the version in force, and sets its gauges.
+    fn report(&self) -> Self::Content;
 }
 
 /// The effect of one response.

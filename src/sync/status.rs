@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 /// Status of a follower whose data changes by `C` and is described by `D`.  Times are RFC 3339.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Status<C, D> {
     /// URL that is polled.
     pub url: String,
@@ -39,23 +39,4 @@ pub struct HeldBack<C> {
     pub since: String,
     /// The change.
     pub changes: C,
-}
-
-impl<C, D> Status<C, D> {
-    pub(super) fn new(url: String, content: D) -> Self {
-        Self {
-            url,
-            loaded: false,
-            last_success: None,
-            last_poll: None,
-            next_poll: None,
-            last_error: None,
-            failures: 0,
-            from_disk: false,
-            too_old: false,
-            held_back: None,
-            last_change: None,
-            content,
-        }
-    }
 }

@@ -120,6 +120,10 @@ fn select<'a>(
     policy: &'a TokenPolicy,
 ) -> Result<Match<'a>, Denied> {
     let own = |verified: &'a Verified| {
+        // The resulting client_id counts, not the request's spelling of it.
+        if !policy.may_be_own_client(verified.subject()) {
+            return None;
+        }
         let terms = policy.own_terms(verified.configuration())?;
         Some((verified, verified.subject().as_str(), terms))
     };
@@ -139,7 +143,10 @@ fn select<'a>(
             let is_subject = |v: &&Verified| {
                 SubjectId::parse(v.subject().field(), id).is_ok_and(|id| id == *v.subject())
             };
-            (candidates.iter().filter(is_subject).filter_map(own).collect(), Code::ClientUnknown)
+            let named: Vec<_> = candidates.iter().filter(is_subject).collect();
+            let reserved = named.iter().any(|v| !policy.may_be_own_client(v.subject()));
+            let code = if reserved { Code::ClientMismatch } else { Code::ClientUnknown };
+            (named.into_iter().filter_map(own).collect(), code)
         }
     };
     let requested = client_id
@@ -273,6 +280,37 @@ mod tests {
             code(decide(&[dns("c1", "dev9.example")], &request("dev9.example"))),
             Code::ClientMismatch
         );
+    }
+
+    /// The client_id that results counts: no spelling of a subject ID leads to a configured client_id.
+    #[test]
+    fn never_issues_a_configured_client_id_to_another_device() {
+        let device = [dns("c1", "dev9.example")];
+        for spelling in ["dev9.example", "DEV9.EXAMPLE", "dev9.example.", "Dev9.example."] {
+            let refused = decide(&device, &request(spelling));
+            assert_eq!(code(refused), Code::ClientMismatch, "{spelling}");
+        }
+        let mut without = request("");
+        without.client_id = None;
+        let lenient = policy().with_optional_client_id();
+        let refused = authorize(&device, &without, &lenient, NOW, [0; 16]).map(|a| a.claims);
+        assert_eq!(code(refused), Code::ClientUnknown);
+        // A name is compared as a name, whatever the letter case of the configured client_id.
+        let named = [verified(
+            "c1",
+            SubjectField::SubjectDn,
+            "CN=Inventory",
+            NOW.after(Duration::from_secs(9)),
+        )];
+        let client = Client {
+            id: "cn=inventory".to_owned(),
+            configurations: vec!["c2".into()],
+            subjects: Subjects::All,
+            terms: terms(),
+        };
+        let policy = policy().with_clients(vec![client]).expect("a policy");
+        let refused = authorize(&named, &request("CN=INVENTORY"), &policy, NOW, [0; 16]);
+        assert_eq!(code(refused.map(|a| a.claims)), Code::ClientMismatch);
     }
 
     /// 8705-2: a request without client_id is refused unless the policy makes it optional.

@@ -97,7 +97,7 @@ fn directory_faults(good: &Value, url: &str) -> Vec<(&'static str, Reply, Ends)>
         ("length too short", raw(text.len() - 1, &text), failed("not JSON")),
         ("HTML", plain("<html>Sign in to the network</html>"), failed("not JSON")),
         ("nothing", plain(""), failed("not JSON")),
-        ("an error as a list", plain("{\"error\":{}}"), failed("no list")),
+        ("an error as a list", plain("{\"error\":{}}"), failed("not a list")),
         ("deep", plain(&format!("{{\"value\":{}", "[".repeat(99))), failed("deeper than 32")),
         ("page loop", page(&format!("{url}/x")), failed("circle")),
         ("another origin", page("http://evil.example/x"), failed("not the directory's origin")),

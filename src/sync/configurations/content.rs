@@ -1,11 +1,13 @@
 //! Description and metrics of the configurations in force.
 
+use std::sync::Arc;
+
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 
 use crate::sync::devices;
-use crate::sync::metrics::{Descriptions, FollowerMetrics, SourceGauge};
-use crate::trust::configurations::Skipped;
+use crate::sync::metrics::{FollowerMetrics, SourceGauge};
+use crate::trust::configurations::{AnchorSet, Skipped};
 
 /// Description of the configurations of one directory.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -23,6 +25,8 @@ pub struct Content {
     /// Status of its devices, if a configuration admits registered devices only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub devices: Option<devices::Status>,
+    #[serde(skip)]
+    pub(super) in_force: Arc<AnchorSet>,
 }
 
 /// A part of a response that is not in force.
@@ -44,12 +48,6 @@ impl From<&Skipped> for SkippedStatus {
 #[derive(Clone)]
 pub(crate) struct Metrics {
     pub(crate) follower: FollowerMetrics,
-    pub(crate) gauges: Gauges,
-}
-
-/// Metrics of the configurations in force.
-#[derive(Clone)]
-pub(crate) struct Gauges {
     configurations: SourceGauge,
     anchors: SourceGauge,
     skipped: SourceGauge,
@@ -57,33 +55,31 @@ pub(crate) struct Gauges {
 
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
-        let descriptions = Descriptions {
-            polls: (
+        let descriptions = [
+            (
                 "graph_polls",
                 "Polls of a directory by result: changed, unchanged, held_back, failed",
             ),
-            last_success: (
+            (
                 "graph_last_success_timestamp_seconds",
                 "Time at which a directory last confirmed or changed the configurations in force",
             ),
-            held_back: ("graph_held_back", "1 while a change waits for approval"),
-            too_old: (
+            ("graph_held_back", "1 while a change waits for approval"),
+            (
                 "graph_too_old",
                 "1 while the configurations in force are older than the policy allows",
             ),
-        };
-        let follower = FollowerMetrics::register(registry, &descriptions);
+        ];
+        let follower = FollowerMetrics::register(registry, descriptions);
         let mut gauge = |name, help| SourceGauge::register(registry, name, help);
-        let gauges = Gauges {
+        Self {
+            follower,
             configurations: gauge("graph_configurations", "Configurations in force"),
             anchors: gauge("graph_anchors", "Root authorities in force"),
             skipped: gauge("graph_skipped", "Parts of the last response that are not in force"),
-        };
-        Self { follower, gauges }
+        }
     }
-}
 
-impl Gauges {
     pub(super) fn set(&self, source: &str, content: &Content) {
         self.configurations.set_count(source, content.configurations);
         self.anchors.set_count(source, content.anchors);

@@ -66,7 +66,7 @@ impl Handle {
 
     /// The configurations of this source, as last accepted.
     pub fn in_force(&self) -> Arc<AnchorSet> {
-        self.configurations.in_force()
+        self.configurations.status().content.in_force
     }
 
     /// Fetches the configurations now and returns the changes.

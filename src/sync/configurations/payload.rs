@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{info, warn};
+use url::Url;
 
 use crate::graph::Collection;
 use crate::graph::client::{Client, FetchError, FetchOptions, Fetched};
 use crate::graph::wire::Entry;
 use crate::sync::config::{Admission, Config};
 use crate::sync::configurations::changes::Changes;
-use crate::sync::configurations::content::{Content, Gauges};
+use crate::sync::configurations::content::{Content, Metrics};
 use crate::sync::configurations::merge::merge;
 use crate::sync::configurations::state;
-use crate::sync::payload::{Accepted, Payload, Progress, Recovery, Saved};
+use crate::sync::files::Saved;
+use crate::sync::metrics::FollowerMetrics;
+use crate::sync::payload::{Accepted, Payload, Progress};
 use crate::trust::assembly::Update;
 use crate::trust::configurations::{AnchorSet, Configuration, Skipped};
 use crate::x509::time::Timestamp;
@@ -26,12 +29,13 @@ const MAX_LINES: usize = 100;
 pub struct Configurations {
     /// Name of the follower.
     source: Arc<str>,
+    client: Arc<Client>,
     collection: Collection,
     /// Prefix of ids.
     prefix: Option<Arc<str>>,
     admission: Admission,
     file: Option<PathBuf>,
-    gauges: Gauges,
+    metrics: Metrics,
 
     in_force: Arc<AnchorSet>,
     candidate: Option<Candidate>,
@@ -48,14 +52,20 @@ struct Candidate {
 }
 
 impl Configurations {
-    pub(crate) fn new(config: &Config, prefix: Option<Arc<str>>, gauges: Gauges) -> Self {
+    pub(crate) fn new(
+        source: Arc<str>,
+        client: Arc<Client>,
+        config: &Config,
+        metrics: Metrics,
+    ) -> Self {
         Self {
-            source: Arc::clone(&config.source),
+            source,
+            client,
             collection: config.collection,
-            prefix,
+            prefix: config.prefix(),
             admission: config.devices.clone(),
             file: config.state_file.clone(),
-            gauges,
+            metrics,
             in_force: Arc::default(),
             candidate: None,
             etag: None,
@@ -77,11 +87,9 @@ impl Configurations {
 }
 
 impl Payload for Configurations {
-    type Request = FetchOptions;
     type Response = Fetched;
     type Changes = Changes;
     type Content = Content;
-    type InForce = Arc<AnchorSet>;
 
     const NOUN: &'static str = "configurations";
     const ACCUMULATES: bool = false;
@@ -90,30 +98,36 @@ impl Payload for Configurations {
         self.collection.object_type()
     }
 
-    async fn load(&mut self) -> Result<Option<Saved>, String> {
+    fn metrics(&self) -> &FollowerMetrics {
+        &self.metrics.follower
+    }
+
+    fn url(&self) -> &Url {
+        self.client.url()
+    }
+
+    async fn load(&mut self) -> Result<Option<Saved<usize>>, String> {
         let Some(path) = self.file.clone() else { return Ok(None) };
-        let Some(last) = state::load(path, self.collection).await? else { return Ok(None) };
-        self.in_force = Arc::new(last.set);
-        let objects = self.in_force.configurations.len();
-        Ok(Some(Saved { at: last.at, fell_back: last.fell_back, objects }))
+        let saved = state::load(path, self.collection).await?;
+        Ok(saved.map(|saved| {
+            self.in_force = Arc::new(saved.data);
+            Saved {
+                data: self.in_force.configurations.len(),
+                at: saved.at,
+                fell_back: saved.fell_back,
+            }
+        }))
     }
 
     async fn save(&mut self, at: Timestamp) -> Result<(), String> {
-        let Some(path) = &self.file else { return Ok(()) };
-        state::save(path, self.collection, &self.in_force, at).await
+        let Some(path) = self.file.clone() else { return Ok(()) };
+        state::save(path, self.collection, Arc::clone(&self.in_force), at).await
     }
 
-    fn save_pause(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn request(&self, wait: Option<Duration>, refresh: bool) -> FetchOptions {
+    async fn fetch(&self, wait: Option<Duration>, refresh: bool) -> Result<Fetched, FetchError> {
         // An operator gets the comparison with the complete list.
-        FetchOptions { etag: self.etag.clone().filter(|_| !refresh), wait }
-    }
-
-    async fn fetch(client: &Client, request: &FetchOptions) -> Result<Fetched, FetchError> {
-        client.fetch(request).await
+        let etag = self.etag.clone().filter(|_| !refresh);
+        self.client.fetch(&FetchOptions { etag, wait }).await
     }
 
     async fn read(&mut self, fetched: Fetched) -> Result<Progress<Changes>, FetchError> {
@@ -128,10 +142,6 @@ impl Payload for Configurations {
         self.etag = None;
         self.candidate = Some(Candidate { set, etag, supports_wait });
         Ok(Progress::Complete(changes))
-    }
-
-    fn recover(&mut self, _error: &FetchError) -> Recovery {
-        Recovery::Repeat
     }
 
     fn supports_wait(&self) -> bool {
@@ -159,10 +169,6 @@ impl Payload for Configurations {
         Accepted { changed, publish: changed }
     }
 
-    fn is_empty(changes: &Changes) -> bool {
-        changes.is_empty()
-    }
-
     fn describe(changes: &Changes) -> Vec<String> {
         let mut lines: Vec<_> = changes.lines.iter().take(MAX_LINES).cloned().collect();
         let more = changes.lines.len().saturating_sub(MAX_LINES);
@@ -183,23 +189,19 @@ impl Payload for Configurations {
         self.publication(AnchorSet { configurations: vec![], skipped })
     }
 
-    fn in_force(&self) -> Arc<AnchorSet> {
-        Arc::clone(&self.in_force)
-    }
-
-    fn content(&self) -> Content {
-        let anchors = self.in_force.authorities().filter(|a| a.is_root).count();
-        Content {
+    fn report(&self) -> Content {
+        let set = &self.in_force;
+        let anchors = set.authorities().filter(|authority| authority.is_root).count();
+        let content = Content {
             source: self.source.to_string(),
-            configurations: self.in_force.configurations.len(),
+            configurations: set.configurations.len(),
             anchors,
-            intermediates: self.in_force.authorities().count() - anchors,
-            skipped: self.in_force.skipped.iter().map(Into::into).collect(),
+            intermediates: set.authorities().count() - anchors,
+            skipped: set.skipped.iter().map(Into::into).collect(),
             devices: None,
-        }
-    }
-
-    fn set_metrics(&self, content: &Content) {
-        self.gauges.set(&self.source, content);
+            in_force: Arc::clone(set),
+        };
+        self.metrics.set(&self.source, &content);
+        content
     }
 }

@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 
-use crate::sync::metrics::{Descriptions, FollowerMetrics, SourceGauge};
+use crate::sync::metrics::{FollowerMetrics, SourceGauge};
 
 /// Description of the devices of one directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -37,38 +37,29 @@ struct State {
 #[derive(Clone)]
 pub(crate) struct Metrics {
     pub(crate) follower: FollowerMetrics,
-    pub(crate) gauges: Gauges,
-}
-
-/// Metrics of the devices in force.
-#[derive(Clone)]
-pub(crate) struct Gauges {
     devices: Family<State, Gauge<i64, AtomicI64>>,
     duplicates: SourceGauge,
 }
 
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
-        let descriptions = Descriptions {
-            polls: (
+        let descriptions = [
+            (
                 "graph_device_polls",
                 "Polls of a directory's devices by result: changed, unchanged, held_back, failed, \
                  restarted",
             ),
-            last_success: (
+            (
                 "graph_devices_last_success_timestamp_seconds",
                 "Time at which a directory last confirmed or changed the devices in force",
             ),
-            held_back: (
-                "graph_devices_held_back",
-                "1 while a change of devices waits for approval",
-            ),
-            too_old: (
+            ("graph_devices_held_back", "1 while a change of devices waits for approval"),
+            (
                 "graph_devices_too_old",
                 "1 while the devices in force are older than the policy allows",
             ),
-        };
-        let follower = FollowerMetrics::register(registry, &descriptions);
+        ];
+        let follower = FollowerMetrics::register(registry, descriptions);
         let devices = Family::default();
         registry.register("graph_devices", "Devices in force", devices.clone());
         let duplicates = SourceGauge::register(
@@ -76,11 +67,9 @@ impl Metrics {
             "graph_device_duplicates",
             "Devices in force whose externalDeviceId another object has too",
         );
-        Self { follower, gauges: Gauges { devices, duplicates } }
+        Self { follower, devices, duplicates }
     }
-}
 
-impl Gauges {
     pub(super) fn set(&self, source: &str, content: &Content) {
         for (state, count) in [("enabled", content.enabled), ("disabled", content.disabled)] {
             let count = i64::try_from(count).unwrap_or(i64::MAX);

@@ -9,10 +9,12 @@ use url::Url;
 
 use crate::graph::client::{Client, FetchError, below};
 use crate::sync::config::Config;
-use crate::sync::devices::content::{Content, Gauges};
+use crate::sync::devices::content::{Content, Metrics};
 use crate::sync::devices::round::{PageRules, Round};
-use crate::sync::devices::state;
-use crate::sync::payload::{Accepted, Payload, Progress, Recovery, Saved};
+use crate::sync::devices::state::{self, State};
+use crate::sync::files::Saved;
+use crate::sync::metrics::FollowerMetrics;
+use crate::sync::payload::{Accepted, Payload, Progress, Recovery};
 use crate::trust::assembly::Update;
 use crate::trust::devices::{DeviceRegistry, Difference, Registry};
 use crate::x509::time::Timestamp;
@@ -39,7 +41,7 @@ pub struct Devices {
     start: Url,
     rules: PageRules,
     file: Option<PathBuf>,
-    gauges: Gauges,
+    metrics: Metrics,
 
     in_force: DeviceRegistry,
     /// The devices after the last complete response, and its delta link.
@@ -55,16 +57,15 @@ pub struct Devices {
 }
 
 impl Devices {
-    pub(crate) fn new(config: &Config, client: Arc<Client>, gauges: Gauges) -> Self {
+    pub(crate) fn new(config: &Config, client: Arc<Client>, metrics: Metrics) -> Self {
         let mut start = below(&config.base, COLLECTION);
         start.set_query(Some(QUERY));
-        let prefix = config.prefix_ids.then(|| Arc::clone(&config.source));
         Self {
             source: Arc::clone(&config.source),
             client,
-            rules: PageRules { prefix, max_devices: config.max_devices },
+            rules: PageRules { prefix: config.prefix(), max_devices: config.max_devices },
             file: config.devices_file.clone(),
-            gauges,
+            metrics,
             in_force: DeviceRegistry::default(),
             candidate: DeviceRegistry::default(),
             cursor: None,
@@ -74,11 +75,6 @@ impl Devices {
             supports_wait: false,
             start,
         }
-    }
-
-    /// URL that is polled.
-    pub(crate) fn url(&self) -> String {
-        self.start.to_string()
     }
 
     /// Starts a round where the last complete one ended.
@@ -91,11 +87,9 @@ impl Devices {
 }
 
 impl Payload for Devices {
-    type Request = (Url, Option<Duration>);
     type Response = (Vec<u8>, bool);
     type Changes = Difference;
     type Content = Content;
-    type InForce = DeviceRegistry;
 
     const NOUN: &'static str = "devices";
     const ACCUMULATES: bool = true;
@@ -104,20 +98,29 @@ impl Payload for Devices {
         "device"
     }
 
-    async fn load(&mut self) -> Result<Option<Saved>, String> {
+    fn metrics(&self) -> &FollowerMetrics {
+        &self.metrics.follower
+    }
+
+    fn url(&self) -> &Url {
+        &self.start
+    }
+
+    async fn load(&mut self) -> Result<Option<Saved<usize>>, String> {
         let Some(path) = self.file.clone() else { return Ok(None) };
-        let loaded = state::load(path, self.start.clone(), self.rules.max_devices).await?;
-        let Some(last) = loaded else { return Ok(None) };
-        self.in_force = last.registry.clone();
-        self.candidate = last.registry;
-        self.cursor = self.client.same_origin(&last.cursor).ok();
-        self.begin_round();
-        let objects = self.in_force.counts().devices;
-        Ok(Some(Saved { at: last.at, fell_back: last.fell_back, objects }))
+        let saved = state::load(path, &self.start, self.rules.max_devices).await?;
+        Ok(saved.map(|Saved { data: State { registry, cursor }, at, fell_back }| {
+            let devices = registry.counts().devices;
+            self.in_force = registry.clone();
+            self.candidate = registry;
+            self.cursor = self.client.same_origin(&cursor).ok();
+            self.begin_round();
+            Saved { data: devices, at, fell_back }
+        }))
     }
 
     async fn save(&mut self, at: Timestamp) -> Result<(), String> {
-        let (Some(path), Some(cursor)) = (&self.file, &self.cursor) else { return Ok(()) };
+        let (Some(path), Some(cursor)) = (self.file.clone(), &self.cursor) else { return Ok(()) };
         state::save(path, &self.start, cursor, self.in_force.clone(), at).await
     }
 
@@ -127,17 +130,14 @@ impl Payload for Devices {
         SAVE_PAUSE.saturating_mul(times).min(LONGEST_SAVE_PAUSE)
     }
 
-    fn request(&self, wait: Option<Duration>, _refresh: bool) -> Self::Request {
-        // Only the first page of a delta can be delayed: an enumeration has no change to wait for.
-        let delays = !self.round.is_enumeration && self.round.pages == 0;
-        (self.round.url.clone(), wait.filter(|_| delays))
-    }
-
     async fn fetch(
-        client: &Client,
-        (url, wait): &Self::Request,
+        &self,
+        wait: Option<Duration>,
+        _refresh: bool,
     ) -> Result<Self::Response, FetchError> {
-        client.page(url, *wait).await
+        // Only the first page of a delta can be delayed: an enumeration has no change to wait for.
+        let can_wait = !self.round.is_enumeration && self.round.pages == 0;
+        self.client.page(&self.round.url, wait.filter(|_| can_wait)).await
     }
 
     async fn read(
@@ -209,12 +209,8 @@ impl Payload for Devices {
         Accepted { changed: first || !changes.is_empty(), publish }
     }
 
-    fn is_empty(changes: &Difference) -> bool {
-        changes.is_empty()
-    }
-
     fn describe(changes: &Difference) -> Vec<String> {
-        vec![changes.to_string()]
+        if changes.is_empty() { Vec::new() } else { vec![changes.to_string()] }
     }
 
     fn update(&self) -> Update {
@@ -228,23 +224,17 @@ impl Payload for Devices {
         Update::Devices { source, registry: Registry::Withdrawn(why.into()) }
     }
 
-    fn in_force(&self) -> DeviceRegistry {
-        self.in_force.clone()
-    }
-
-    fn content(&self) -> Content {
+    fn report(&self) -> Content {
         let counts = self.in_force.counts();
-        Content {
+        let content = Content {
             known: counts.devices,
             enabled: counts.devices - counts.disabled,
             disabled: counts.disabled,
             duplicates: counts.twins,
             skipped: self.others,
             pages: self.round.pages,
-        }
-    }
-
-    fn set_metrics(&self, content: &Content) {
-        self.gauges.set(&self.source, content);
+        };
+        self.metrics.set(&self.source, &content);
+        content
     }
 }

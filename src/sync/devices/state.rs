@@ -2,13 +2,12 @@
 //!
 //! After a start the changes since then are requested, however long ago that is.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tokio::task::spawn_blocking;
 use url::Url;
 
-use crate::runtime::atomic::{self, AtomicError};
+use crate::sync::files::{self, Saved};
 use crate::trust::devices::DeviceRegistry;
 use crate::x509::time::Timestamp;
 
@@ -19,16 +18,11 @@ const MAX_FILE_PER_DEVICE: u64 = 36;
 /// Largest file: bytes for everything else.
 const MAX_FILE_BASE: u64 = 16 * 1024 * 1024;
 
-/// A saved registry.
+/// A registry, and the delta link that stands for it.
 #[derive(Debug)]
-pub(super) struct LastGood {
+pub(super) struct State {
     pub(super) registry: DeviceRegistry,
-    /// Delta link that stands for these devices.
     pub(super) cursor: String,
-    /// Time at which the directory confirmed them.
-    pub(super) at: Timestamp,
-    /// The newest file was not usable for this reason; its predecessor was read.
-    pub(super) fell_back: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -43,7 +37,7 @@ struct Head {
 
 /// Saves a registry that was enumerated at `start` and confirmed at `at`.
 pub(super) async fn save(
-    path: &Path,
+    path: PathBuf,
     start: &Url,
     cursor: &Url,
     registry: DeviceRegistry,
@@ -51,42 +45,29 @@ pub(super) async fn save(
 ) -> Result<(), String> {
     let (start, delta_link) = (start.to_string(), cursor.to_string());
     let head = Head { start, delta_link, fetched_at: at.0 };
-    let path = path.to_owned();
-    let write = move || {
+    let encode = move || {
         let mut payload = serde_json::to_vec(&head).map_err(|error| error.to_string())?;
         payload.push(b'\n');
         registry.write(&mut payload);
-        atomic::write(&path, KIND, &payload).map_err(|error| error.to_string())
+        Ok(payload)
     };
-    spawn_blocking(write).await.unwrap_or_else(|_| Err("the write was aborted".into()))
+    files::write(path, KIND, encode).await
 }
 
 /// Reads the saved registry.  Returns `None` if no file exists that was enumerated at `start`.
 pub(super) async fn load(
     path: PathBuf,
-    start: Url,
+    start: &Url,
     max_devices: usize,
-) -> Result<Option<LastGood>, String> {
+) -> Result<Option<Saved<State>>, String> {
     let limit = MAX_FILE_PER_DEVICE.saturating_mul(max_devices as u64);
-    let limit = limit.saturating_add(MAX_FILE_BASE);
-    let read = move || match atomic::read(&path, KIND, limit) {
-        Ok(loaded) => {
-            let failed = |why: String| format!("{}: {why}", path.display());
-            let (head, registry) = decode(&loaded.payload, max_devices).map_err(failed)?;
-            if head.start != start.as_str() {
-                return Ok(None);
-            }
-            Ok(Some(LastGood {
-                registry,
-                cursor: head.delta_link,
-                at: Timestamp(head.fetched_at),
-                fell_back: loaded.fell_back.map(|e| e.to_string()),
-            }))
-        }
-        Err(AtomicError::Missing(_)) => Ok(None),
-        Err(error) => Err(error.to_string()),
+    let start = start.to_string();
+    let decode = move |payload: &[u8]| {
+        let (head, registry) = decode(payload, max_devices)?;
+        let state = State { registry, cursor: head.delta_link };
+        Ok((head.start == start).then_some((state, Timestamp(head.fetched_at))))
     };
-    spawn_blocking(read).await.unwrap_or_else(|_| Err("the read was aborted".into()))
+    files::read(path, KIND, limit.saturating_add(MAX_FILE_BASE), decode).await
 }
 
 fn decode(payload: &[u8], max_devices: usize) -> Result<(Head, DeviceRegistry), String> {
@@ -120,16 +101,18 @@ mod tests {
         let path = folder.path().join("devices");
         let url = |text: &str| Url::parse(text).expect("a URL");
         let (start, cursor) = (url("https://g.example/delta"), url("https://g.example/delta?t=1"));
-        let load = |start: &Url, most| load(path.clone(), start.clone(), most);
-        assert!(load(&start, 10).await.expect("no error").is_none());
+        assert!(load(path.clone(), &start, 10).await.expect("no error").is_none());
         let devices = registry(10);
-        save(&path, &start, &cursor, devices.clone(), Timestamp(7)).await.expect("saved");
-        let last = load(&start, 10).await.expect("no error").expect("a registry");
-        assert!(devices.difference(&last.registry).is_empty());
-        assert_eq!((last.at, last.cursor), (Timestamp(7), cursor.to_string()));
+        save(path.clone(), &start, &cursor, devices.clone(), Timestamp(7)).await.expect("saved");
+        let last = load(path.clone(), &start, 10).await.expect("no error").expect("a registry");
+        assert!(devices.difference(&last.data.registry).is_empty());
+        assert_eq!((last.at, last.data.cursor), (Timestamp(7), cursor.to_string()));
         let elsewhere = url("https://other.example/delta");
-        assert!(load(&elsewhere, 10).await.expect("no error").is_none(), "of another directory");
-        let error = load(&start, 9).await.expect_err("above the limit");
+        assert!(
+            load(path.clone(), &elsewhere, 10).await.expect("no error").is_none(),
+            "of another directory"
+        );
+        let error = load(path.clone(), &start, 9).await.expect_err("above the limit");
         assert!(error.contains("10 devices; at most 9"), "{error}");
     }
 }

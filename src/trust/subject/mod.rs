@@ -75,8 +75,14 @@ impl SubjectId {
                 ),
             ));
         }
+        let has_host = matches!(field, SubjectField::SanDns | SubjectField::SanEmail);
         let text = match (field, std::str::from_utf8(value)) {
             (SubjectField::SanIp, _) => rules::ip_from_bytes(value),
+            // A client may write the dot in its `client_id`; a certificate must not have it (RFC 5280
+            // section 4.2.1.6), or two certificates would have one identity in two spellings.
+            (_, Ok(text)) if has_host && text.ends_with('.') => {
+                Err("ends with a dot, which RFC 5280 section 4.2.1.6 does not allow".to_owned())
+            }
             (_, Ok(text)) => canonical(field, text),
             (_, Err(_)) => Err("is not text".to_owned()),
         };

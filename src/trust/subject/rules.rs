@@ -7,21 +7,31 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub const MAX_CHARACTERS: usize = 512;
 
 /// Rejects text that no subject ID may contain: more than [`MAX_CHARACTERS`] characters, or a
-/// character that is invisible or changes the display of the text.  These are control characters,
-/// line and paragraph separators, and bidirectional controls.
+/// character that two identities could differ in without a visible difference.
 pub(crate) fn check_printable(text: &str) -> Result<(), String> {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if let Some(c) = text.chars().find(|c| hidden(*c)) {
-        return Err(format!("has the control character U+{:04X}", u32::from(c)));
+    if let Some(c) = text.chars().find(|c| is_hidden(*c)) {
+        let kind = if c.is_control() { "control" } else { "invisible" };
+        return Err(format!("has the {kind} character U+{:04X}", u32::from(c)));
     }
     let characters = text.chars().count();
     if characters > MAX_CHARACTERS {
         return Err(format!("has {characters} characters; at most {MAX_CHARACTERS} are allowed"));
     }
     Ok(())
+}
+
+/// Returns true for characters without a glyph of their own: control characters, line and paragraph
+/// separators, Default_Ignorable_Code_Point (Unicode Standard Annex 44: joiners, bidirectional
+/// controls, fillers, variation selectors, tags), interlinear annotations, and the blank Braille
+/// pattern.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{1806}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fffc}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Canonicalizes a host name in LDH A-labels (RFC 5280 section 4.2.1.6, RFC 1123 section 2.1):
