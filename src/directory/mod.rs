@@ -44,7 +44,6 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::http::Extensions;
-use hyper::http::request::Parts;
 use hyper::{Method, Request};
 use tokio::time::timeout;
 use tracing::warn;
@@ -59,7 +58,6 @@ use crate::directory::permissions::Need;
 use crate::directory::responses::{
     Success, accepts_gzip, accepts_json, error_response, insert, success_response,
 };
-use crate::http::body;
 use crate::http::peer::Peer;
 use crate::http::reply::Reply;
 use crate::runtime::audit::{Event, Outcome, Record};
@@ -71,9 +69,6 @@ use crate::x509::time::Timestamp;
 /// Timeout of a request.  It is shorter than the timeout of the connection, so that the client gets an
 /// error response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(28);
-/// Bytes of an unread body that are read and discarded, so that the client receives the response.
-const DISCARD_LIMIT: usize = 8 * 1024 * 1024;
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Request body of any listener.
 type RequestBody = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -221,21 +216,6 @@ impl Served {
         now: Timestamp,
     ) -> Result<Success, Fault> {
         let (head, mut body) = request.into_parts();
-        // A client that sent `Expect: 100-continue` may not have sent its body yet.
-        let expects_continue = head.headers.contains_key(header::EXPECT);
-        let result = self.authorize_and_run(head, &mut body, now).await;
-        if !expects_continue && !matches!(result, Err(Fault::BodyTimeout)) {
-            body::discard(body, DISCARD_LIMIT, DISCARD_TIMEOUT).await;
-        }
-        result
-    }
-
-    async fn authorize_and_run(
-        &self,
-        head: Parts,
-        body: &mut RequestBody,
-        now: Timestamp,
-    ) -> Result<Success, Fault> {
         let Inner { config, authenticator, store, locks } = &*self.directory.inner;
         let authorization = head.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
         let certificate = client_certificate(&head.extensions);
@@ -253,7 +233,7 @@ impl Served {
         }
         // A body is read and decompressed only for callers that may write.
         let body = if is_write(&head.method) {
-            read_body(&head.headers, body, config.body_limit).await?
+            read_body(&head.headers, &mut body, config.body_limit).await?
         } else {
             Bytes::new()
         };

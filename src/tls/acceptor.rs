@@ -21,7 +21,7 @@ use tracing::debug;
 
 use crate::http::listen;
 use crate::http::peer::Peer;
-use crate::http::serve::{Limits, Protocol, connection};
+use crate::http::serve::{Ended, Limits, Protocol, connection};
 use crate::runtime::audit;
 use crate::runtime::live::{ListenerTls, Live};
 use crate::tls::closing::OpenConnections;
@@ -92,6 +92,7 @@ pub async fn serve<H, F, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    edge.metrics.start(edge.name);
     let connections = Arc::new(Semaphore::new(edge.bounds.connections));
     let handshakes = Arc::new(Handshakes {
         permits: Semaphore::new(edge.bounds.handshakes),
@@ -125,7 +126,11 @@ pub async fn serve<H, F, B>(
                 _ => None,
             };
             let handle = move |request| handler(Arc::clone(&peer), request);
-            connection(stream, protocol, &edge.bounds.http, stop, handle).await;
+            let ended = connection(stream, protocol, &edge.bounds.http, stop, handle).await;
+            if ended == Ended::Flooded {
+                edge.metrics.flooded(edge.name);
+                debug!(connection = number, %address, "closed: too many HTTP/2 control frames");
+            }
         }
     })
     .await;

@@ -27,6 +27,7 @@ struct Listener {
 pub struct Metrics {
     handshakes: Family<Outcome, Counter>,
     connections: Family<Listener, Gauge<i64, AtomicI64>>,
+    floods: Family<Listener, Counter>,
 }
 
 impl Metrics {
@@ -44,6 +45,11 @@ impl Metrics {
             "Open connections by listener",
             metrics.connections.clone(),
         );
+        registry.register(
+            "http2_floods",
+            "Connections closed because the peer sent HTTP/2 control frames in place of requests, by listener",
+            metrics.floods.clone(),
+        );
         metrics
     }
 
@@ -58,6 +64,15 @@ impl Metrics {
 
     pub(super) fn failed(&self, listener: &'static str, why: &'static str) {
         self.handshake(listener, "failed", why);
+    }
+
+    /// Exposes the counters of a listener from its start.
+    pub(super) fn start(&self, listener: &'static str) {
+        let _ = self.floods.get_or_create(&Listener { listener });
+    }
+
+    pub(super) fn flooded(&self, listener: &'static str) {
+        self.floods.get_or_create(&Listener { listener }).inc();
     }
 
     fn handshake(&self, listener: &'static str, result: &'static str, code: &'static str) {
