@@ -27,6 +27,7 @@ use crate::oauth::{self, PublicPlane, TokenEndpoint};
 use crate::runtime::health::Ready;
 use crate::runtime::live::{Active, Live};
 use crate::runtime::lock_file::DirectoryLock;
+use crate::runtime::log;
 use crate::runtime::publisher::{ConfigurationsInForce, Publisher};
 use crate::runtime::tasks::Tasks;
 use crate::store::Store;
@@ -74,6 +75,7 @@ impl App {
         let mut registry = Registry::with_prefix("anchorgate");
 
         let provider = tls::provider();
+        log::register(&mut registry);
         let edge_metrics = tls::metrics::Metrics::register(&mut registry);
         let (key_changes, changed_keys) = mpsc::channel(4);
         let check_keys = Arc::<Notify>::default();

@@ -198,7 +198,7 @@ fn check_keys(config: &Config) -> ExitCode {
 }
 
 async fn serve(config: Config) -> ExitCode {
-    if let Err(error) = log::start(&config.log_filter, config.log_format) {
+    if let Err(error) = log::start(&config.log_filter, config.log_format, config.audit_when_full) {
         eprintln!("log.filter: {error}");
         return exit::CONFIG.into();
     }
@@ -218,10 +218,13 @@ async fn serve(config: Config) -> ExitCode {
                 }
             }
             info!("stopping: finishing requests in progress");
-            if app.stop().await { ExitCode::SUCCESS } else { exit::FAILURE.into() }
+            let is_clean = app.stop().await;
+            log::flush();
+            if is_clean { ExitCode::SUCCESS } else { exit::FAILURE.into() }
         }
         Err(error) => {
             error!("{error:#}");
+            log::flush();
             failed(&error)
         }
     }
@@ -260,6 +263,7 @@ fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("anchorgate: {error:#}");
+    // Standard error may be closed.
+    let _ = writeln!(std::io::stderr(), "anchorgate: {error:#}");
     if error.is::<directory::Usage>() { exit::USAGE.into() } else { exit::FAILURE.into() }
 }

@@ -7,6 +7,7 @@ pub mod health;
 pub mod live;
 pub mod lock_file;
 pub mod log;
+mod log_queue;
 pub mod pace;
 pub mod publisher;
 pub mod random;
