@@ -86,6 +86,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
             algorithm: keys.algorithm,
             published_keys: keys.published_keys.iter().map(|file| folder.join(file)).collect(),
             ticket_keys: tls.ticket_keys,
+            allow_insecure_modes: false,
         },
         data_dir,
         log_filter,
