@@ -136,7 +136,12 @@ impl Admin {
             [] => StatusCode::OK,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
-        reply::json(status, &json!({ "ready": missing.is_empty(), "missing": missing }))
+        let mut body = json!({ "ready": missing.is_empty(), "missing": missing });
+        let warnings = self.ready.warnings();
+        if !warnings.is_empty() {
+            body["warnings"] = json!(warnings);
+        }
+        reply::json(status, &body)
     }
 
     fn metrics(&self) -> Reply {

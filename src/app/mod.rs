@@ -6,13 +6,13 @@ mod sockets;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use hyper::Request;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, mpsc, watch};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
 use crate::config::{Config, DirectoryPart};
@@ -26,6 +26,7 @@ use crate::oauth::{self, PublicPlane, TokenEndpoint};
 use crate::runtime::health::Ready;
 use crate::runtime::live::{Active, Live};
 use crate::runtime::lock_file::DirectoryLock;
+use crate::runtime::log;
 use crate::runtime::publisher::{ConfigurationsInForce, Publisher};
 use crate::runtime::tasks::Tasks;
 use crate::store::Store;
@@ -73,17 +74,25 @@ impl App {
         let mut registry = Registry::with_prefix("anchorgate");
 
         let provider = tls::provider();
+        log::register(&mut registry);
         let edge_metrics = tls::metrics::Metrics::register(&mut registry);
         let (key_changes, changed_keys) = mpsc::channel(4);
         let check_keys = Arc::<Notify>::default();
+        keyring::remove_temporary_files(&config.keyring);
         let key_files = keyring::watch(
             config.keyring.clone(),
             Arc::clone(&provider),
             KEY_FILES,
             Arc::clone(&check_keys),
+            ready.clone(),
             key_changes,
         );
         let identity = keyring::identity(&config.keyring, &provider)?;
+        let hosts = [&config.oauth.token_origin, &config.oauth.public_origin];
+        let hosts = hosts.map(|origin| origin.host_str().unwrap_or_default());
+        for problem in keyring::problems(&identity, &hosts, SystemTime::now().into()) {
+            warn!(file = %config.keyring.certificate.display(), "server certificate: {problem}");
+        }
         let keys = Arc::new(keyring::signing_keys(&config.keyring)?);
         let tickets = Secrets::new(keyring::ticket_secrets(&config.keyring)?);
         let tls_config = tls::Config { tickets, ..config.tls };

@@ -17,7 +17,7 @@ use crate::config::{
 use crate::keyring;
 use crate::oauth as oauth_plane;
 use crate::runtime::hosts::ServedHosts;
-use crate::runtime::log::{Format, is_filter};
+use crate::runtime::log::{AuditWhenFull, Format, is_filter};
 use crate::tls::acceptor::Bounds;
 use crate::tls::{self, ClientAuth};
 use crate::trust::snapshot::TrustPolicy;
@@ -55,7 +55,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     });
     let data_dir = data_dir.map(|dir| folder.join(dir));
     let drain = top.duration("drain", SECOND..=HOUR).unwrap_or(30 * SECOND);
-    let (log_filter, log_format) = top.section("log", log);
+    let (log_filter, log_format, audit_when_full) = top.section("log", log);
     let tls = top.section("tls", |section| tls(section, folder));
     let (token, client_auth, close_refused) = top.section("token", token);
     let public = top.section("public", |section| listener(section, 8444));
@@ -95,10 +95,12 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
             algorithm: keys.algorithm,
             published_keys: keys.published_keys.iter().map(|file| folder.join(file)).collect(),
             ticket_keys: tls.ticket_keys,
+            allow_insecure_modes: false,
         },
         data_dir,
         log_filter,
         log_format,
+        audit_when_full,
         tls: tls::Config { client_auth, hosts, ..tls.config },
         token,
         close_refused,
@@ -115,13 +117,15 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     })
 }
 
-fn log(section: &mut Section<'_>) -> (String, Format) {
+fn log(section: &mut Section<'_>) -> (String, Format, AuditWhenFull) {
     let filter = section.take("filter", "tracing directives such as info,audit=info", |value| {
         text(value).filter(|text| is_filter(text))
     });
     let formats = [("text", Format::Text), ("json", Format::Json)];
     let format = section.choice("format", &formats).unwrap_or_default();
-    (filter.unwrap_or_else(|| "info".to_owned()), format)
+    let choices = [("drop", AuditWhenFull::Drop), ("block", AuditWhenFull::Block)];
+    let audit_when_full = section.choice("audit_when_full", &choices).unwrap_or_default();
+    (filter.unwrap_or_else(|| "info".to_owned()), format, audit_when_full)
 }
 
 /// Settings of `[tls]`.

@@ -61,7 +61,7 @@ pub(super) struct QuickstartArgs {
 /// # Errors
 /// The PKI cannot be created, or the gateway or a listener cannot be started.
 pub(super) async fn run(args: &QuickstartArgs) -> anyhow::Result<bool> {
-    let _ = log::start("warn", log::Format::Text);
+    let _ = log::start("warn", log::Format::Text, log::AuditWhenFull::Drop);
     let world = World::create(&args.data_dir, Ports::choose()?, SystemTime::now().into())?;
     println!("anchorgate quickstart in {}\n", world.dir.display());
 
