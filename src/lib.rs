@@ -104,6 +104,23 @@
 //! | our own directory | 10,000,000 devices, 10,000 templates, 10,000 trust configurations, 100,000 remembered removals of a kind |
 //! | one page of our own directory | 2,000 objects scanned, 8 MiB of objects |
 //!
+//! # Tolerated encodings
+//!
+//! An encoding is accepted although DER or a profile forbids it to issuers, if it cannot mean anything
+//! else, the signature covers it, and OpenSSL, Java and GnuTLS accept it.  `verify --json` lists them.
+//!
+//! | encoding | name | reason |
+//! |---|---|---|
+//! | an encoded DEFAULT: `critical FALSE`, version v1, IDP flags FALSE | `encoded-default` | RFC 8410 section 10.2 shows one; TPM vendors, GSMA |
+//! | `cA FALSE` in basicConstraints | `encoded-default-ca` | widespread |
+//! | an empty list of extensions, in certificates, lists and entries | `empty-extensions` | no extension is present either way; Botan |
+//! | ECDSA algorithm identifiers with NULL parameters | `ecdsa-null-parameters` | RFC 5758 section 3.2; mbedTLS, JDK 11, Android |
+//! | RSA signature identifiers of lists without NULL | – | RFC 4055 section 5 |
+//! | an empty revokedCertificates | – | RFC 5280 section 5.1.2.6 requires issuers to omit it; it means "no entries" |
+//! | a dNSName constraint with a leading period | – | subdomains only, as OpenSSL, NSS, Go and webpki read it |
+//! | a name in subjectAltName that is not IA5String | `name-not-ia5` | refused if it is the subject ID, or its form is constrained |
+//! | letter case of scheme and host in URIs of distribution points | – | RFC 5280 section 7.4 |
+//!
 //! # Where to add a thing
 //!
 //! | to add | start in | then |

@@ -142,14 +142,19 @@ impl Answer {
 }
 
 fn certificate(certificate: &Certificate) -> Value {
-    json!({
+    let mut out = json!({
         "subject": certificate.subject.to_string(),
         "issuer": certificate.issuer.to_string(),
         "serial": certificate.serial_hex(),
         "notBefore": certificate.not_before.to_string(),
         "notAfter": certificate.not_after.to_string(),
         "sha256": certificate.fingerprint.to_string(),
-    })
+    });
+    let tolerated = certificate.tolerated();
+    if !tolerated.is_empty() {
+        out["tolerated"] = json!(tolerated);
+    }
+    out
 }
 
 fn list(list: &List) -> Value {

@@ -4,7 +4,7 @@ use quick_cache::sync::Cache;
 use rustls_pki_types::AlgorithmIdentifier;
 
 use crate::trust::refusal::{Code, Refusal};
-use crate::x509::certificate::{Certificate, Fingerprint};
+use crate::x509::certificate::{Certificate, Fingerprint, without_null};
 use crate::x509::der::{self, Reader, tag};
 use crate::x509::name::oid::dotted;
 
@@ -68,9 +68,11 @@ impl Default for SignatureMemo {
 /// Verifies the signature of `certificate` with the key of `issuer`.
 fn verify(certificate: &Certificate, issuer: &Certificate) -> Result<(), Refusal> {
     check_key(issuer)?;
+    let signed_with =
+        without_null(&certificate.signature_algorithm).unwrap_or(&certificate.signature_algorithm);
     let mut known = false;
     for algorithm in webpki::ALL_VERIFICATION_ALGS {
-        if algorithm.signature_alg_id() != identifier(&certificate.signature_algorithm) {
+        if algorithm.signature_alg_id() != identifier(signed_with) {
             continue;
         }
         known = true;

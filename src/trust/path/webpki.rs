@@ -10,7 +10,7 @@ use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter};
 
 use crate::trust::path::constraints::NameConstraints;
 use crate::trust::refusal::{Code, Refusal};
-use crate::x509::certificate::{Certificate, Extension, oid};
+use crate::x509::certificate::{Certificate, Extension, oid, without_null};
 use crate::x509::time::Timestamp;
 
 /// Largest number of intermediate certificates that webpki supports.
@@ -101,6 +101,8 @@ fn is_supported(certificate: &Certificate) -> bool {
     };
     certificate.version == 3
         && !certificate.has_unique_ids
+        && !certificate.has_empty_extensions
+        && without_null(&certificate.signature_algorithm).is_none()
         && certificate.not_before.0 >= 0
         && small_path_length
         && certificate.extensions.iter().all(supported)

