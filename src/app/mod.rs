@@ -10,7 +10,6 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use hyper::Request;
-use hyper::body::Incoming;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{info, warn};
@@ -21,7 +20,7 @@ use crate::crl;
 use crate::directory::{Directory, Served};
 use crate::http::listen::serve_plain;
 use crate::http::peer::Peer;
-use crate::http::serve::Limits;
+use crate::http::serve::{Limits, RequestBody};
 use crate::keyring;
 use crate::oauth::{self, PublicPlane, TokenEndpoint};
 use crate::runtime::health::Ready;
@@ -108,8 +107,9 @@ impl App {
         let (updates, inbox) = mpsc::channel(256);
         let (own, own_inbox) = mpsc::channel(16);
         let (in_force, watched) = watch::channel(ConfigurationsInForce::default());
+        let domains = config.graph.iter().map(|source| Arc::clone(&source.source)).collect();
         let publisher = Publisher {
-            assembly: Assembly::new(config.lists),
+            assembly: Assembly::new(config.lists).with_domain_order(domains),
             writer,
             updates: inbox,
             own: own_inbox,
@@ -263,18 +263,18 @@ impl Planes {
     fn listen(self, sockets: Sockets, listeners: Listeners, tasks: &Tasks) {
         let Self { endpoint, public, directory, directory_http, admin } = self;
         let stop = || tasks.stopping();
-        let token = move |peer: Arc<Peer>, request: Request<Incoming>| {
+        let token = move |peer: Arc<Peer>, request: Request<RequestBody>| {
             let endpoint = Arc::clone(&endpoint);
             async move { endpoint.handle(request, &peer).await }
         };
         tasks.spawn(serve(listeners.token, sockets.token, stop(), token));
-        let public = move |peer: Arc<Peer>, request: Request<Incoming>| {
+        let public = move |peer: Arc<Peer>, request: Request<RequestBody>| {
             let public = Arc::clone(&public);
             async move { public.handle(request, &peer).await }
         };
         tasks.spawn(serve(listeners.public, sockets.public, stop(), public));
         if let (Some(socket), Some(served)) = (sockets.directory, directory) {
-            let directory = move |peer: Arc<Peer>, mut request: Request<Incoming>| {
+            let directory = move |peer: Arc<Peer>, mut request: Request<RequestBody>| {
                 let served = served.clone();
                 // A token bound to a certificate is accepted only with that certificate.
                 request.extensions_mut().insert(peer);
