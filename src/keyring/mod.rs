@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::runtime::files::{ReadFileError, read_bounded};
 use crate::token::keys::{Algorithm, KeyError, SigningKey, SigningKeys};
+use crate::x509::pem;
 
 pub use watch::{Change, watch};
 
@@ -89,12 +90,11 @@ pub fn identity(
 ) -> Result<Arc<CertifiedKey>, KeyringError> {
     let contents = |path: &Path, why: String| KeyringError::Contents { path: path.to_owned(), why };
     let pem = read_bounded(&config.certificate, MAX_FILE)?;
-    let chain = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| contents(&config.certificate, e.to_string()))?;
-    if chain.is_empty() {
-        return Err(contents(&config.certificate, "the file contains no PEM certificate".into()));
-    }
+    let chain = pem::certificates(&pem)
+        .map_err(|e| contents(&config.certificate, e.to_string()))?
+        .into_iter()
+        .map(CertificateDer::from)
+        .collect();
     let pem = Zeroizing::new(read_bounded(&config.key, MAX_FILE)?);
     let key = PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|e| contents(&config.key, format!("the file contains no private key: {e}")))?;

@@ -6,8 +6,6 @@ use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -23,6 +21,7 @@ use crate::trust::revocation::{CrlMode, Revocations, Unusable};
 use crate::trust::snapshot::{Snapshot, TrustPolicy};
 use crate::x509::certificate::Certificate;
 use crate::x509::crl::RevocationList;
+use crate::x509::pem;
 use crate::x509::time::Timestamp;
 
 /// Limit in bytes on a directory file.
@@ -188,10 +187,8 @@ impl Request {
         }
     }
 
-    fn chain(&self) -> Result<Vec<CertificateDer<'static>>, String> {
-        CertificateDer::pem_slice_iter(&self.chain_pem)
-            .collect::<Result<_, _>>()
-            .map_err(|error| format!("the chain is not PEM: {error}"))
+    fn chain(&self) -> Result<Vec<Vec<u8>>, String> {
+        pem::certificates(&self.chain_pem).map_err(|error| format!("the chain: {error}"))
     }
 
     /// The usable lists, and the result of reading each.  Their signers can be authorities and
