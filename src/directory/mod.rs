@@ -225,7 +225,13 @@ impl Served {
         caller.require(need).inspect_err(|_| {
             let permission = format!("{need:?}");
             let record = Record::new(Event::Directory, Outcome::Refused);
-            Record { actor: Some(&caller.name), permission: Some(&permission), ..record }.emit();
+            Record {
+                actor: Some(&caller.name),
+                actor_issuer: Some(&caller.issuer),
+                permission: Some(&permission),
+                ..record
+            }
+            .emit();
         })?;
         // Checked before the operation: a client that does not accept JSON could not read its result.
         if !(resource.is_count() || head.method == Method::DELETE || accepts_json(&head.headers)) {
