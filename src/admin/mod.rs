@@ -24,7 +24,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Bytes;
 use hyper::{HeaderMap, Method, Request, StatusCode, header};
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
@@ -36,6 +36,7 @@ use crate::admin::status::Gauges;
 use crate::crl;
 use crate::http::body::{self, BodyError};
 use crate::http::reply::{self, Reply};
+use crate::http::serve::RequestBody;
 use crate::runtime::audit::{Event, Outcome, Record};
 use crate::runtime::health::Ready;
 use crate::runtime::live::Live;
@@ -91,7 +92,7 @@ impl Admin {
     }
 
     /// Answers one request.
-    pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Reply {
+    pub async fn handle(self: Arc<Self>, request: Request<RequestBody>) -> Reply {
         let (head, incoming) = request.into_parts();
         let (method, path) = (&head.method, head.uri.path());
         if let Err(reply) = self.gate.admit(method, path, &head.headers) {
@@ -135,7 +136,12 @@ impl Admin {
             [] => StatusCode::OK,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
-        reply::json(status, &json!({ "ready": missing.is_empty(), "missing": missing }))
+        let mut body = json!({ "ready": missing.is_empty(), "missing": missing });
+        let warnings = self.ready.warnings();
+        if !warnings.is_empty() {
+            body["warnings"] = json!(warnings);
+        }
+        reply::json(status, &body)
     }
 
     fn metrics(&self) -> Reply {

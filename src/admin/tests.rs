@@ -36,7 +36,7 @@ fn live() -> Live {
     let active = Active {
         trust: Arc::new(Snapshot::default()),
         keys: Arc::new(keys),
-        tls: Arc::new(ListenerTls { token, directory, public }),
+        tls: Arc::new(ListenerTls { token, directory, public, hosts: Arc::default() }),
     };
     Live::start(|_| Ok::<_, ()>(active)).expect("a cell").0
 }

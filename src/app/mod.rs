@@ -6,14 +6,13 @@ mod sockets;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use hyper::Request;
-use hyper::body::Incoming;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, mpsc, watch};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
 use crate::config::{Config, DirectoryPart};
@@ -21,7 +20,7 @@ use crate::crl;
 use crate::directory::{Directory, Served};
 use crate::http::listen::serve_plain;
 use crate::http::peer::Peer;
-use crate::http::serve::Limits;
+use crate::http::serve::{Limits, RequestBody};
 use crate::keyring;
 use crate::oauth::{self, PublicPlane, TokenEndpoint};
 use crate::runtime::health::Ready;
@@ -79,14 +78,21 @@ impl App {
         let edge_metrics = tls::metrics::Metrics::register(&mut registry);
         let (key_changes, changed_keys) = mpsc::channel(4);
         let check_keys = Arc::<Notify>::default();
+        keyring::remove_temporary_files(&config.keyring);
         let key_files = keyring::watch(
             config.keyring.clone(),
             Arc::clone(&provider),
             KEY_FILES,
             Arc::clone(&check_keys),
+            ready.clone(),
             key_changes,
         );
         let identity = keyring::identity(&config.keyring, &provider)?;
+        let hosts = [&config.oauth.token_origin, &config.oauth.public_origin];
+        let hosts = hosts.map(|origin| origin.host_str().unwrap_or_default());
+        for problem in keyring::problems(&identity, &hosts, SystemTime::now().into()) {
+            warn!(file = %config.keyring.certificate.display(), "server certificate: {problem}");
+        }
         let keys = Arc::new(keyring::signing_keys(&config.keyring)?);
         let tickets = Secrets::new(keyring::ticket_secrets(&config.keyring)?);
         let tls_config = tls::Config { tickets, ..config.tls };
@@ -256,18 +262,18 @@ impl Planes {
     fn listen(self, sockets: Sockets, listeners: Listeners, tasks: &Tasks) {
         let Self { endpoint, public, directory, directory_http, admin } = self;
         let stop = || tasks.stopping();
-        let token = move |peer: Arc<Peer>, request: Request<Incoming>| {
+        let token = move |peer: Arc<Peer>, request: Request<RequestBody>| {
             let endpoint = Arc::clone(&endpoint);
             async move { endpoint.handle(request, &peer).await }
         };
         tasks.spawn(serve(listeners.token, sockets.token, stop(), token));
-        let public = move |peer: Arc<Peer>, request: Request<Incoming>| {
+        let public = move |peer: Arc<Peer>, request: Request<RequestBody>| {
             let public = Arc::clone(&public);
             async move { public.handle(request, &peer).await }
         };
         tasks.spawn(serve(listeners.public, sockets.public, stop(), public));
         if let (Some(socket), Some(served)) = (sockets.directory, directory) {
-            let directory = move |peer: Arc<Peer>, mut request: Request<Incoming>| {
+            let directory = move |peer: Arc<Peer>, mut request: Request<RequestBody>| {
                 let served = served.clone();
                 // A token bound to a certificate is accepted only with that certificate.
                 request.extensions_mut().insert(peer);

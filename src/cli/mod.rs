@@ -22,6 +22,7 @@ use std::fmt;
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -72,12 +73,18 @@ enum Command {
         /// Configuration file (TOML); `config-reference` prints its keys
         #[arg(long, short, value_name = "FILE", env = "ANCHORGATE_CONFIG")]
         config: PathBuf,
+        /// Accept key files that other users can write, for mounts that cannot change modes
+        #[arg(long)]
+        allow_insecure_file_modes: bool,
     },
     /// Check a configuration file and its key files; report every problem at once
     CheckConfig {
         /// Configuration file (TOML)
         #[arg(long, short, value_name = "FILE", env = "ANCHORGATE_CONFIG")]
         config: PathBuf,
+        /// Accept key files that other users can write, for mounts that cannot change modes
+        #[arg(long)]
+        allow_insecure_file_modes: bool,
     },
     /// Print the reference of configuration keys: type, default and meaning
     ConfigReference {
@@ -116,8 +123,16 @@ pub fn main() -> ExitCode {
         }
     };
     match cli.command {
-        Command::Run { config } => with_config(&config, |config| block_on(serve(config))),
-        Command::CheckConfig { config } => with_config(&config, |config| check_keys(&config)),
+        Command::Run { config, allow_insecure_file_modes } => with_config(&config, |mut config| {
+            config.keyring.allow_insecure_modes = allow_insecure_file_modes;
+            block_on(serve(config))
+        }),
+        Command::CheckConfig { config, allow_insecure_file_modes } => {
+            with_config(&config, |mut config| {
+                config.keyring.allow_insecure_modes = allow_insecure_file_modes;
+                check_keys(&config)
+            })
+        }
         Command::ConfigReference { key } => config_reference(key.as_deref()),
         Command::Quickstart(args) => block_on(async move {
             match quickstart::run(&args).await {
@@ -180,11 +195,18 @@ fn config_reference(key: Option<&str>) -> ExitCode {
 fn check_keys(config: &Config) -> ExitCode {
     let keyring = &config.keyring;
     let is_generated_at_start = keyring.generate_signing_key && !keyring.signing_key.exists();
-    let checked =
-        keyring::identity(keyring, &tls::provider()).and_then(|_| match is_generated_at_start {
+    let checked = keyring::identity(keyring, &tls::provider()).and_then(|identity| {
+        let hosts = [&config.oauth.token_origin, &config.oauth.public_origin];
+        let hosts = hosts.map(|origin| origin.host_str().unwrap_or_default());
+        for problem in keyring::problems(&identity, &hosts, SystemTime::now().into()) {
+            println!("warning: {}: {problem}", keyring.certificate.display());
+        }
+        keyring::ticket_secrets(keyring)?;
+        match is_generated_at_start {
             true => Ok(()),
             false => keyring::signing_keys(keyring).map(|_| ()),
-        });
+        }
+    });
     match checked {
         Ok(()) => {
             println!("no problem found");

@@ -120,7 +120,7 @@ impl Keys {
             metadata_url: section.url("metadata_url"),
             client_id: section.text("client_id"),
             tenant: section.text("tenant"),
-            token_url: section.url("token_url"),
+            token_url: section.secure_url("token_url"),
             scope: section.text("scope"),
         }
     }

@@ -68,7 +68,7 @@ fn issuer(section: &mut Section<'_>, folder: &Path) -> Option<Issuer> {
     if audiences.is_empty() {
         section.problem("audiences", None, "missing: the accepted `aud` values of its tokens");
     }
-    let keys = match (section.file("jwks_file"), section.url("jwks_url")) {
+    let keys = match (section.file("jwks_file"), section.secure_url("jwks_url")) {
         (Some(file), None) => Some(KeySource::File(folder.join(file))),
         (None, Some(url)) => Some(KeySource::Url(url)),
         _ => {

@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::config::credential::{self, Environment};
 use crate::config::section::Section;
-use crate::config::values::{text, url};
+use crate::config::values::{secure_url, text};
 use crate::graph::auth::Cloud;
 use crate::sync::{Admission, Config, TooOld};
 
@@ -127,9 +127,10 @@ fn source(
 /// The root of the directory: `url`, or the Graph of `cloud`.
 fn base(section: &mut Section<'_>) -> Option<Url> {
     let cloud = section.choice("cloud", &Cloud::ALL.map(|cloud| (cloud.as_str(), cloud)));
-    let named = section.take("url", "an absolute http or https URL without query", |value| {
-        url(value).filter(|url| url.query().is_none() && url.fragment().is_none())
-    });
+    let named =
+        section.take("url", "an https URL without query (http on loopback only)", |value| {
+            secure_url(value).filter(|url| url.query().is_none() && url.fragment().is_none())
+        });
     if cloud.is_some_and(|cloud| !cloud.has_mutual_tls()) {
         let allowed = "mutualTlsOauthConfigurations exist in the global cloud only; for another \
                        directory set `url`";

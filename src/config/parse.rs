@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use toml::{Table, Value};
+use url::Url;
 
 use crate::config::section::{Report, Section};
 use crate::config::values::text;
@@ -15,6 +16,7 @@ use crate::config::{
 };
 use crate::keyring;
 use crate::oauth as oauth_plane;
+use crate::runtime::hosts::ServedHosts;
 use crate::runtime::log::{AuditWhenFull, Format, is_filter};
 use crate::tls::acceptor::Bounds;
 use crate::tls::{self, ClientAuth};
@@ -71,6 +73,13 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     let data_dir = data_dir?;
     let oauth = oauth?;
     let graph = graph?.into_iter().chain(applications?).collect();
+    let mut hosts = tls.config.hosts.clone();
+    // Clients use these URLs, whatever the certificate names.
+    let directory_url =
+        directory.as_ref().and_then(|part| Url::parse(part.public_url.as_ref()?).ok());
+    for url in [&oauth.token_url, &oauth.public_url].into_iter().chain(&directory_url) {
+        hosts.add(url.host_str().unwrap_or_default().trim_matches(['[', ']']));
+    }
     let mut plane = oauth_plane::Config::new(oauth.token_url, oauth.public_url);
     plane.report = client_auth == ClientAuth::Report;
     let keys = oauth.keys;
@@ -86,12 +95,13 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
             algorithm: keys.algorithm,
             published_keys: keys.published_keys.iter().map(|file| folder.join(file)).collect(),
             ticket_keys: tls.ticket_keys,
+            allow_insecure_modes: false,
         },
         data_dir,
         log_filter,
         log_format,
         audit_when_full,
-        tls: tls::Config { client_auth, ..tls.config },
+        tls: tls::Config { client_auth, hosts, ..tls.config },
         token,
         close_refused,
         public,
@@ -139,7 +149,14 @@ fn tls(section: &mut Section<'_>, folder: &Path) -> TlsSettings {
     if !resumption && !ticket_keys.is_empty() {
         section.problem("ticket_keys", None, "not used while `resumption` is false; remove one");
     }
-    let config = tls::Config { tls13_only, resumption, ..tls::Config::default() };
+    let mut hosts = ServedHosts::default();
+    for name in section.texts("names").unwrap_or_default() {
+        if !hosts.add(&name) {
+            let allowed = "not a host name, a wildcard such as *.example.com, or an IP address";
+            section.problem("names", Some(format!("`{name}`")), allowed);
+        }
+    }
+    let config = tls::Config { tls13_only, resumption, hosts, ..tls::Config::default() };
     TlsSettings { config, certificate, key, ticket_keys }
 }
 

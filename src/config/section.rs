@@ -20,7 +20,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 use url::Url;
 
-use crate::config::values::{ShortDuration, duration, excerpt, hex, text, url};
+use crate::config::values::{ShortDuration, duration, excerpt, hex, secure_url, text, url};
 use crate::runtime::files::{ReadFileError, read_bounded};
 use crate::runtime::log::Secret;
 
@@ -299,6 +299,11 @@ impl<'r> Section<'r> {
         self.take(key, "an absolute http or https URL", url)
     }
 
+    /// An https URL, or an http URL on loopback.
+    pub(super) fn secure_url(&mut self, key: &'static str) -> Option<Url> {
+        self.take(key, "an https URL (http on loopback only)", secure_url)
+    }
+
     /// One of several words.
     pub(super) fn choice<T: Copy>(
         &mut self,
@@ -361,7 +366,7 @@ mod tests {
             let minutes = Duration::from_secs(60)..=Duration::from_secs(7200);
             assert_eq!(top.duration("every", minutes), None);
             assert_eq!(top.number("most", 1..=10), None);
-            assert_eq!(top.section("graph", |graph| graph.url("url")), None);
+            assert_eq!(top.section("graph", |graph| graph.secure_url("url")), None);
         });
         assert_eq!(
             problems,
@@ -369,7 +374,7 @@ mod tests {
                 "every: `\"soon\"` is not allowed; it must be a duration such as 500ms, 30s, 5m, 2h \
                  or 7d, from 1m to 2h",
                 "most: `0` is not allowed; it must be a whole number from 1 to 10",
-                "graph.url: `\"ftp://x\"` is not allowed; it must be an absolute http or https URL",
+                "graph.url: `\"ftp://x\"` is not allowed; it must be an https URL (http on loopback only)",
                 "graph.spelt: unknown key; known keys here: url",
             ]
         );

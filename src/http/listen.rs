@@ -6,15 +6,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::{Body, Incoming};
-use hyper::{Request, Response};
+use hyper::Request;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::http::serve::{Limits, Protocol as Http, connection};
+use crate::http::admission::Hosts;
+use crate::http::reply::Reply;
+use crate::http::serve::{Limits, Protocol as Http, RequestBody, connection};
 
 /// Connections that the kernel queues while all permits are taken, as after a mass reconnect.
 const BACKLOG: i32 = 4096;
@@ -78,17 +79,14 @@ pub async fn accept<H, F>(
 }
 
 /// Serves HTTP without TLS, for listeners on loopback and for CRLs.
-pub async fn serve_plain<H, F, B>(
+pub async fn serve_plain<H, F>(
     listener: TcpListener,
     limits: Limits,
     stop: CancellationToken,
     handler: H,
 ) where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    H: Fn(Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
 {
     const MAX_CONNECTIONS: u32 = 1_024;
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
@@ -98,7 +96,7 @@ pub async fn serve_plain<H, F, B>(
         let (limits, handler, stop) = (limits.clone(), handler.clone(), stopping.clone());
         async move {
             let _permit = permit;
-            connection(stream, Http::Http1, &limits, stop, handler).await;
+            connection(stream, Http::Http1, Hosts::Any, &limits, stop, handler).await;
         }
     })
     .await;

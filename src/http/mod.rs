@@ -1,5 +1,6 @@
 //! Rank 4: HTTP connections in, and HTTP clients out.
 
+mod admission;
 pub mod body;
 mod frames;
 pub mod listen;
@@ -8,4 +9,5 @@ pub mod peer;
 pub mod reply;
 pub mod serve;
 
+pub use admission::Hosts;
 pub use peer::Peer;

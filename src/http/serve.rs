@@ -13,24 +13,28 @@
 //! client might lose the response (RFC 9112 section 9.6).  So the server closes its sending half, and
 //! then discards what arrives, within [`LINGER_TIME`] and [`LINGER_BYTES`].
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::body::{Body, Incoming};
+use futures_util::future::Either;
+use hyper::Request;
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::header::{self, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::http::admission::{self, Hosts, RequestLine};
 use crate::http::frames::{Flood, FrameBudget};
+use crate::http::reply::Reply;
 
 /// Time for discarding what a client still sends after its last response.
 const LINGER_TIME: Duration = Duration::from_secs(5);
@@ -87,31 +91,45 @@ pub enum Ended {
 
 /// Serves `io` until one end closes it or a limit is exceeded.  After `stop` is signalled, requests that
 /// are being handled are answered first.
-pub async fn connection<IO, H, F, B>(
+pub async fn connection<IO, H, F>(
     io: IO,
     protocol: Protocol,
+    hosts: Hosts,
     limits: &Limits,
     stop: CancellationToken,
     handler: H,
 ) -> Ended
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    H: Fn(Request<RequestBody>) -> F + Clone + Send + 'static,
+    F: Future<Output = Reply> + Send + 'static,
 {
     let activity = Arc::new(Activity::new(protocol));
     let mut io = ObservedIo::new(io, Arc::clone(&activity));
     let service = {
         let (activity, limit) = (Arc::clone(&activity), limits.request);
-        service_fn(move |request| {
+        service_fn(move |request: Request<Incoming>| {
             let guard = RequestGuard::begin(&activity);
-            let reply = timeout(limit, handler(request));
-            async move {
+            let is_http1 = activity.protocol == Protocol::Http1;
+            activity.unread.store(!request.body().is_end_stream(), Ordering::Relaxed);
+            let has_fragment = activity.has_fragment.swap(false, Ordering::Relaxed);
+            let body = |body| RequestBody { body, activity: Arc::clone(&activity) };
+            let reply = match admission::refusal(&request, &hosts, has_fragment) {
+                Some(refusal) => Either::Left(ready(Ok(refusal))),
                 // A timeout closes an HTTP/1 connection and resets an HTTP/2 stream.
-                let reply = reply.await;
+                None => Either::Right(timeout(limit, handler(request.map(body)))),
+            };
+            let activity = Arc::clone(&activity);
+            async move {
+                let mut reply = reply.await;
+                if let Ok(reply) = &mut reply
+                    && is_http1
+                    && activity.unread.load(Ordering::Relaxed)
+                {
+                    reply
+                        .headers_mut()
+                        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
                 drop(guard);
                 reply
             }
@@ -192,6 +210,10 @@ struct Activity {
     reading: AtomicBool,
     /// Time of the last change of `handling` or `reading`, in milliseconds since `start`.
     since: AtomicU64,
+    /// The target of the request that is being read has a fragment.
+    has_fragment: AtomicBool,
+    /// On HTTP/1: the body of the current request has not been read to its end.
+    unread: AtomicBool,
 }
 
 impl Activity {
@@ -203,6 +225,8 @@ impl Activity {
             // The header limit also applies to the first request of a connection.
             reading: AtomicBool::new(true),
             since: AtomicU64::new(0),
+            has_fragment: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
         }
     }
 
@@ -223,6 +247,36 @@ impl Activity {
     /// True if a request has begun.  There is nothing to finish gracefully then.
     fn is_reading(&self) -> bool {
         self.reading.load(Ordering::Relaxed)
+    }
+}
+
+/// The body of a request.
+pub struct RequestBody {
+    body: Incoming,
+    activity: Arc<Activity>,
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.activity.unread.store(false, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -253,6 +307,8 @@ struct ObservedIo<IO> {
     activity: Arc<Activity>,
     /// Budget of control frames, on HTTP/2.
     budget: Option<Box<FrameBudget>>,
+    /// On HTTP/1.
+    request_line: RequestLine,
     flooded: bool,
     /// The peer sends nothing more.
     at_end: bool,
@@ -264,7 +320,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ObservedIo<IO> {
             Protocol::Http1 => None,
             Protocol::Http2 => Some(Box::new(FrameBudget::new(Instant::now()))),
         };
-        Self { io, activity, budget, flooded: false, at_end: false }
+        Self {
+            io,
+            activity,
+            budget,
+            flooded: false,
+            at_end: false,
+            request_line: RequestLine::default(),
+        }
     }
 
     /// Closes the connection so that the peer can read the last response or GOAWAY frame.
@@ -305,7 +368,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for ObservedIo<IO> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        std::task::ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         let bytes = &buf.filled()[before..];
         if bytes.is_empty() {
             this.at_end |= buf.remaining() > 0;
@@ -318,13 +381,16 @@ impl<IO: AsyncRead + Unpin> AsyncRead for ObservedIo<IO> {
                     return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                 }
             }
-            None => {
-                if this.activity.handling.load(Ordering::Relaxed) == 0
-                    && !this.activity.reading.swap(true, Ordering::Relaxed)
-                {
+            None if this.activity.handling.load(Ordering::Relaxed) == 0 => {
+                if !this.activity.reading.swap(true, Ordering::Relaxed) {
                     this.activity.mark();
+                    this.request_line = RequestLine::default();
+                }
+                if this.request_line.has_fragment(bytes) {
+                    this.activity.has_fragment.store(true, Ordering::Relaxed);
                 }
             }
+            None => {}
         }
         Poll::Ready(Ok(()))
     }
@@ -336,7 +402,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for ObservedIo<IO> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+        let written = std::task::ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
         if let Some(budget) = &mut self.budget {
             budget.sent(&buf[..written]);
         }
@@ -356,7 +422,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for ObservedIo<IO> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs))?;
+        let written = std::task::ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs))?;
         if let Some(budget) = &mut self.budget {
             let mut left = written;
             for buf in bufs {
@@ -381,14 +447,13 @@ mod tests {
     use crate::http::reply;
     use http_body_util::{BodyExt, Empty, StreamBody};
     use hyper::StatusCode;
-    use hyper::body::{Bytes, Frame};
     use hyper::client::conn::http2 as client;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     fn start(limits: Limits, stop: CancellationToken) -> DuplexStream {
         let (client, server) = duplex(4096);
         tokio::spawn(async move {
-            connection(server, Protocol::Http1, &limits, stop, |_| async {
+            connection(server, Protocol::Http1, Hosts::Any, &limits, stop, |_| async {
                 reply::empty(StatusCode::NO_CONTENT)
             })
             .await;
@@ -440,6 +505,44 @@ mod tests {
         assert!(request(&mut client).await.starts_with("HTTP/1.1 204"));
         stop.cancel();
         assert_eq!(closes_after(&mut client).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_stays_open_after_a_body_that_was_read() {
+        let (mut client, server) = duplex(4096);
+        tokio::spawn(async move {
+            let (limits, stop) = (Limits::default(), CancellationToken::new());
+            let handler = |request: Request<RequestBody>| async {
+                let _ = request.into_body().collect().await;
+                reply::empty(StatusCode::NO_CONTENT)
+            };
+            connection(server, Protocol::Http1, Hosts::Any, &limits, stop, handler).await
+        });
+        for framing in [
+            "content-length: 3\r\n\r\nabc",
+            "transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+        ] {
+            let post = format!("POST / HTTP/1.1\r\nhost: x\r\n{framing}");
+            client.write_all(post.as_bytes()).await.expect("sent");
+            let mut buf = [0; 256];
+            let n = client.read(&mut buf).await.expect("read");
+            let response = String::from_utf8_lossy(&buf[..n]);
+            assert!(response.starts_with("HTTP/1.1 204"), "{framing}: {response}");
+            assert!(!response.contains("connection: close"), "{framing}: {response}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rejects_a_target_with_a_fragment() {
+        let mut client = start(Limits::default(), CancellationToken::new());
+        for (target, status) in [("/", "204"), ("/a?b", "204"), ("/a#b", "400")] {
+            let request = format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n");
+            client.write_all(request.as_bytes()).await.expect("sent");
+            let mut buf = [0; 256];
+            let n = client.read(&mut buf).await.expect("read");
+            let response = String::from_utf8_lossy(&buf[..n]);
+            assert_eq!(&response["HTTP/1.1 ".len()..][..3], status, "{target}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -512,7 +615,7 @@ mod tests {
         let server = tokio::spawn(async move {
             let (limits, stop) = (Limits::default(), CancellationToken::new());
             let handler = |_| async { reply::empty(StatusCode::NO_CONTENT) };
-            connection(far, Protocol::Http2, &limits, stop, handler).await
+            connection(far, Protocol::Http2, Hosts::Any, &limits, stop, handler).await
         });
         let (mut read, mut write) = tokio::io::split(client);
         let received = tokio::spawn(async move {
@@ -566,10 +669,17 @@ mod tests {
         let (near, far) = duplex(64 * 1024);
         tokio::spawn(async move {
             let (limits, stop) = (Limits::default(), CancellationToken::new());
-            connection(far, Protocol::Http2, &limits, stop, |request: Request<Incoming>| async {
-                let _ = request.into_body().collect().await;
-                reply::empty(StatusCode::NO_CONTENT)
-            })
+            connection(
+                far,
+                Protocol::Http2,
+                Hosts::Any,
+                &limits,
+                stop,
+                |request: Request<RequestBody>| async {
+                    let _ = request.into_body().collect().await;
+                    reply::empty(StatusCode::NO_CONTENT)
+                },
+            )
             .await;
         });
         // The client sends PING frames, as clients do to keep a path open.  These are not requests.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
 
+use crate::runtime::hosts::ServedHosts;
 use crate::token::keys::SigningKeys;
 use crate::trust::snapshot::Snapshot;
 
@@ -31,6 +32,8 @@ pub struct ListenerTls {
     pub directory: Arc<ServerConfig>,
     /// Public plane: requests no client certificate.
     pub public: Arc<ServerConfig>,
+    /// Hosts that requests may be for.
+    pub hosts: Arc<ServedHosts>,
 }
 
 /// The reading half of the cell.

@@ -4,6 +4,7 @@ pub mod atomic;
 pub mod audit;
 pub mod files;
 pub mod health;
+pub mod hosts;
 pub mod live;
 pub mod lock_file;
 pub mod log;

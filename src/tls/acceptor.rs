@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hyper::body::{Body, Incoming};
-use hyper::{Request, Response};
+use hyper::Request;
 use rustls::pki_types::CertificateDer;
 use rustls::{Error as TlsError, HandshakeKind, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,9 +18,11 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::http::Hosts;
 use crate::http::listen;
 use crate::http::peer::Peer;
-use crate::http::serve::{Ended, Limits, Protocol, connection};
+use crate::http::reply::Reply;
+use crate::http::serve::{Ended, Limits, Protocol, RequestBody, connection};
 use crate::runtime::audit;
 use crate::runtime::live::{ListenerTls, Live};
 use crate::tls::closing::OpenConnections;
@@ -80,17 +81,14 @@ pub struct TlsListener {
 static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
 
 /// Accepts and serves connections until `stop`.  Returns when the last one has ended.
-pub async fn serve<H, F, B>(
+pub async fn serve<H, F>(
     edge: TlsListener,
     listener: TcpListener,
     stop: CancellationToken,
     handler: H,
 ) where
-    H: Fn(Arc<Peer>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    H: Fn(Arc<Peer>, Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
 {
     edge.metrics.start(edge.name);
     let connections = Arc::new(Semaphore::new(edge.bounds.connections));
@@ -114,7 +112,7 @@ pub async fn serve<H, F, B>(
             let connection_of_task = audit::Connection { number, address };
             let handshake = handshake(&edge, &handshakes, stream, address, number);
             let handshake = audit::CONNECTION.scope(connection_of_task, handshake);
-            let Some((stream, peer)) = handshake.await else { return };
+            let Some((stream, peer, hosts)) = handshake.await else { return };
             let protocol = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Protocol::Http2,
                 _ => Protocol::Http1,
@@ -126,7 +124,7 @@ pub async fn serve<H, F, B>(
                 _ => None,
             };
             let handle = move |request| handler(Arc::clone(&peer), request);
-            let ended = connection(stream, protocol, &edge.bounds.http, stop, handle).await;
+            let ended = connection(stream, protocol, hosts, &edge.bounds.http, stop, handle).await;
             if ended == Ended::Flooded {
                 edge.metrics.flooded(edge.name);
                 debug!(connection = number, %address, "closed: too many HTTP/2 control frames");
@@ -151,7 +149,7 @@ async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
     number: u64,
-) -> Option<(TlsStream<TcpStream>, Peer)> {
+) -> Option<(TlsStream<TcpStream>, Peer, Hosts)> {
     // The time runs from accept, so that all silent peers time out together and not one batch of
     // handshakes after the other.
     let accepted = timeout(edge.bounds.handshake, async {
@@ -160,12 +158,13 @@ async fn handshake(
         // addresses need.
         let _address_permit = entry.acquire().await.map_err(io::Error::other)?;
         let _permit = handshakes.permits.acquire().await.map_err(io::Error::other)?;
-        let config = Arc::clone((edge.tls)(&edge.live.current().tls));
-        let accept = TlsAcceptor::from(config).accept(stream);
+        let tls = Arc::clone(&edge.live.current().tls);
+        let hosts = Hosts::Of(Arc::clone(&tls.hosts), stream.local_addr()?.ip());
+        let accept = TlsAcceptor::from(Arc::clone((edge.tls)(&tls))).accept(stream);
         let (stream, chain) = peer_chain::collect(&handshakes.intermediates, accept).await;
-        Ok::<_, io::Error>((stream?, chain))
+        Ok::<_, io::Error>((stream?, chain, hosts))
     });
-    let (stream, verified) = match accepted.await {
+    let (stream, verified, hosts) = match accepted.await {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => {
             match error.get_ref().and_then(|e| e.downcast_ref::<TlsError>()) {
@@ -196,7 +195,7 @@ async fn handshake(
     let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
     edge.metrics.completed(edge.name, resumed);
     let chain = peer_chain(tls.peer_certificates(), verified, &handshakes.intermediates);
-    Some((stream, Peer { address, connection: number, chain, resumed }))
+    Some((stream, Peer { address, connection: number, chain, resumed }, hosts))
 }
 
 /// Returns the parsed chain of a completed handshake.  The verifier has parsed it, unless the
@@ -222,9 +221,9 @@ fn no_certificate() -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::reply;
     use crate::tls::closing::tests::{Issuer, authority_params, live, snapshot};
-    use http_body_util::Empty;
-    use hyper::body::Bytes;
+    use hyper::StatusCode;
     use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
     use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
     use rustls::pki_types::{ServerName, UnixTime};
@@ -312,7 +311,7 @@ mod tests {
         let (peers, mut served) = mpsc::unbounded_channel();
         let handler = move |peer, _| {
             let _ = peers.send(peer);
-            async { Response::new(Empty::<Bytes>::new()) }
+            async { reply::empty(StatusCode::OK) }
         };
         let edge = TlsListener {
             name: "token",

@@ -17,10 +17,12 @@ use rustls::server::{NoServerSessionStorage, ServerConfig};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
+use crate::runtime::hosts::ServedHosts;
 use crate::runtime::live::{ListenerTls, WeakLive};
 use crate::tls::metrics::Metrics;
 use crate::tls::tickets::Secrets;
 use crate::tls::verifier::Verifier;
+use crate::x509::certificate::Certificate;
 
 /// Handling of a refused client certificate on the token listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,6 +48,8 @@ pub struct Config {
     /// Secrets that seal tickets, so that sessions resume on every replica.  With no secret,
     /// each process generates its own keys.
     pub tickets: Secrets,
+    /// Hosts that requests may be for, besides the names of the certificate.
+    pub hosts: ServedHosts,
 }
 
 impl Default for Config {
@@ -55,6 +59,7 @@ impl Default for Config {
             tls13_only: false,
             resumption: true,
             tickets: Secrets::default(),
+            hosts: ServedHosts::default(),
         }
     }
 }
@@ -117,7 +122,13 @@ pub fn build(
             };
         }
     }
+    let mut hosts = config.hosts.clone();
+    // A certificate that rustls serves but this crate cannot parse adds no names.
+    if let Some(Ok(leaf)) = identity.cert.first().map(|leaf| Certificate::from_der(leaf)) {
+        hosts.add_certificate(&leaf);
+    }
     Ok(ListenerTls {
+        hosts: Arc::new(hosts),
         token: Arc::new(token),
         directory: Arc::new(directory),
         public: Arc::new(public),

@@ -10,6 +10,7 @@ mod devices;
 mod directory_faults;
 mod edge;
 mod full_disk;
+mod http;
 mod hub;
 mod keys;
 mod metrics_reference;

@@ -32,7 +32,6 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use clap::Args;
-use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +41,7 @@ use crate::cli::quickstart::world::{Ports, World};
 use crate::config;
 use crate::http::listen::{bind, serve_plain};
 use crate::http::reply::{self, Reply};
-use crate::http::serve::Limits;
+use crate::http::serve::{Limits, RequestBody};
 use crate::runtime::log;
 
 /// Arguments of `quickstart`.
@@ -99,7 +98,7 @@ pub fn serve_lists(
 ) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
     let dir: Arc<Path> = world.dir.join("crl").into();
     let listener = bind(world.ports.crl)?;
-    let handler = move |request: Request<Incoming>| {
+    let handler = move |request: Request<RequestBody>| {
         let dir = Arc::clone(&dir);
         async move { serve_list(&dir, request.method(), request.uri().path()).await }
     };

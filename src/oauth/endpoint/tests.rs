@@ -273,6 +273,7 @@ fn live() -> Live {
             trust: Arc::new(Snapshot::default()),
             keys: Arc::new(keys()),
             tls: Arc::new(ListenerTls {
+                hosts: Arc::default(),
                 token: Arc::clone(&tls),
                 directory: Arc::clone(&tls),
                 public: tls,

@@ -14,7 +14,7 @@ use crate::x509::der::{self, DerError, Element, Reader, tag};
 use crate::x509::name::{self, Name};
 use crate::x509::time::Timestamp;
 
-mod extensions;
+pub(crate) mod extensions;
 pub(crate) mod oid;
 
 pub(crate) use extensions::{
