@@ -140,8 +140,11 @@ impl Admin {
                 Failure::bad_request(why)
             })?,
         };
-        let chain = pem::certificates(request.chain_pem.as_bytes())
-            .map_err(|error| Failure::bad_request(format!("`chainPem`: {error}")))?;
+        let chain = match request.chain_pem.as_bytes() {
+            [] => Vec::new(),
+            pem => pem::certificates(pem)
+                .map_err(|error| Failure::bad_request(format!("`chainPem`: {error}")))?,
+        };
         let trust = &self.live.current().trust;
         let answer = match UnverifiedChain::from_der(&chain) {
             Ok(chain) => {

@@ -150,7 +150,7 @@ impl ClientSettings {
     }
 }
 
-/// Reads the authorities of a certificate file.  No bytes are no authorities.
+/// Reads the authorities of a certificate file.  An empty input has none.
 fn bundle(file: &[u8]) -> Result<Vec<Certificate>, ClientError> {
     if file.is_empty() {
         return Ok(Vec::new());

@@ -21,7 +21,7 @@ use crate::trust::revocation::{CrlMode, Revocations, Unusable};
 use crate::trust::snapshot::{Snapshot, TrustPolicy};
 use crate::x509::certificate::Certificate;
 use crate::x509::crl::RevocationList;
-use crate::x509::pem;
+use crate::x509::pem::{self, CertificateFileError};
 use crate::x509::time::Timestamp;
 
 /// Limit in bytes on a directory file.
@@ -74,10 +74,14 @@ impl Request {
             return Err(format!("{} lists; at most {MAX_LISTS} are allowed", args.crl.len()));
         }
         let lists = args.crl.iter().map(|path| read(path, MAX_LIST)).collect::<Result<_, _>>()?;
+        let chain_pem = read(chain, MAX_CHAIN)?;
+        if chain_pem.is_empty() {
+            return Err(format!("{}: {}", chain.display(), CertificateFileError::Empty));
+        }
         Ok(Self {
             directory: read(directory, MAX_DIRECTORY)?,
             devices: args.devices.as_ref().map(|file| read(file, MAX_DEVICES_FILE)).transpose()?,
-            chain_pem: read(chain, MAX_CHAIN)?,
+            chain_pem,
             lists,
             at: args.at.clone(),
             crl_policy: args.crl_policy.clone(),
@@ -187,7 +191,11 @@ impl Request {
         }
     }
 
+    /// The presented certificates.  An empty text of a line stands for a device without one.
     fn chain(&self) -> Result<Vec<Vec<u8>>, String> {
+        if self.chain_pem.is_empty() {
+            return Ok(Vec::new());
+        }
         pem::certificates(&self.chain_pem).map_err(|error| format!("the chain: {error}"))
     }
 

@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(caller.require(Need::ReadApplications), Err(Fault::Forbidden));
     }
 
-    /// What a person consented to is not a permission of an application.
+    /// A scope that a person consented to is not a permission of an application.
     #[tokio::test]
     async fn scope_grants_permissions_only_to_configured_issuers_and_without_a_person() {
         let scope = |extra: (&'static str, Value)| {
