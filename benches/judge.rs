@@ -63,6 +63,7 @@ fn snapshot(root: &[u8], configurations: usize, signatures: SignatureMemo) -> Sn
     };
     let configuration = |n: usize| Configuration {
         id: format!("configuration-{n}").as_str().into(),
+        domain: Arc::default(),
         display_name: String::new(),
         kind: Kind::Devices(SubjectField::SubjectDn),
         devices: Devices::Any,

@@ -81,7 +81,7 @@ fn configuration(trust: &Snapshot, configuration: &Configuration) -> Value {
     let mut out = json!({
         "id": configuration.id.as_str(),
         "displayName": configuration.display_name,
-        "authorities": authorities.map(|a| authority(trust, configuration.kind, a)).collect::<Value>(),
+        "authorities": authorities.map(|a| authority(trust, &configuration.domain, a)).collect::<Value>(),
     });
     if let Kind::Devices(field) = configuration.kind {
         out["subjectField"] = field.as_str().into();
@@ -93,10 +93,10 @@ fn configuration(trust: &Snapshot, configuration: &Configuration) -> Value {
     out
 }
 
-fn authority(trust: &Snapshot, kind: Kind, authority: &Authority) -> Value {
+fn authority(trust: &Snapshot, domain: &str, authority: &Authority) -> Value {
     let certificate = &authority.certificate;
     let (name, key) = (&certificate.subject, certificate.key);
-    let rules = trust.revocations.policy().of(name, key);
+    let rules = trust.revocations.policy().of(domain, name, key);
     json!({
         "subject": name.to_string(),
         "fingerprint": certificate.fingerprint.to_string(),
@@ -105,7 +105,7 @@ fn authority(trust: &Snapshot, kind: Kind, authority: &Authority) -> Value {
         "crl": authority.crl_url.as_deref(),
         "deltaCrl": authority.delta_crl_url.as_deref(),
         "revocation": {
-            "mode": trust.crl_mode(kind, name, key, authority.crl_url.is_some()).as_str(),
+            "mode": trust.crl_mode(domain, name, key, authority.crl_url.is_some()).as_str(),
             "graceSeconds": rules.grace.as_secs(),
             "requireDelta": rules.require_delta,
         },

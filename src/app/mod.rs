@@ -107,8 +107,9 @@ impl App {
         let (updates, inbox) = mpsc::channel(256);
         let (own, own_inbox) = mpsc::channel(16);
         let (in_force, watched) = watch::channel(ConfigurationsInForce::default());
+        let domains = config.graph.iter().map(|source| Arc::clone(&source.source)).collect();
         let publisher = Publisher {
-            assembly: Assembly::new(config.lists),
+            assembly: Assembly::new(config.lists).with_domain_order(domains),
             writer,
             updates: inbox,
             own: own_inbox,

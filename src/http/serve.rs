@@ -117,7 +117,8 @@ where
             let reply = match admission::refusal(&request, &hosts, has_fragment) {
                 Some(refusal) => Either::Left(ready(Ok(refusal))),
                 // A timeout closes an HTTP/1 connection and resets an HTTP/2 stream.
-                None => Either::Right(timeout(limit, handler(request.map(body)))),
+                // Boxed: hyper keeps the space of this future for as long as the connection is open.
+                None => Either::Right(timeout(limit, Box::pin(handler(request.map(body))))),
             };
             let activity = Arc::clone(&activity);
             async move {
@@ -137,22 +138,36 @@ where
     };
     let ended = match protocol {
         Protocol::Http1 => {
-            let connection = http1::Builder::new()
+            let mut connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 // The watchdog limits the header time; hyper's own limit would apply to idle time too.
                 .header_read_timeout(None)
                 .max_buf_size(limits.header_bytes.max(8 * 1024))
                 .serve_connection(TokioIo::new(&mut io), service);
-            watch(connection, http1::Connection::graceful_shutdown, &activity, limits, stop).await
+            watch(
+                Pin::new(&mut connection),
+                http1::Connection::graceful_shutdown,
+                &activity,
+                limits,
+                stop,
+            )
+            .await
         }
         Protocol::Http2 => {
-            let connection = http2::Builder::new(TokioExecutor::new())
+            let mut connection = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(limits.streams)
                 .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
                 .max_send_buf_size(64 * 1024)
                 .serve_connection(TokioIo::new(&mut io), service);
-            watch(connection, http2::Connection::graceful_shutdown, &activity, limits, stop).await
+            watch(
+                Pin::new(&mut connection),
+                http2::Connection::graceful_shutdown,
+                &activity,
+                limits,
+                stop,
+            )
+            .await
         }
     };
     io.finish(ended).await
@@ -160,14 +175,14 @@ where
 
 /// Drives a connection, and closes it when it exceeds a limit or the process stops.
 async fn watch<C>(
-    mut connection: C,
+    mut connection: Pin<&mut C>,
     close: fn(Pin<&mut C>),
     activity: &Activity,
     limits: &Limits,
     stop: CancellationToken,
 ) -> Ended
 where
-    C: Future + Unpin,
+    C: Future,
 {
     let mut closing = false;
     // At most one header time ahead: a request that begins in the meantime has an earlier deadline, and no
@@ -177,12 +192,12 @@ where
     loop {
         tokio::select! {
             // The result is not used: each request on the connection was answered and logged.
-            _ = Pin::new(&mut connection) => {
+            _ = connection.as_mut() => {
                 return if closing { Ended::TimedOut } else { Ended::Closed };
             }
             () = stop.cancelled(), if !closing => {
                 closing = true;
-                close(Pin::new(&mut connection));
+                close(connection.as_mut());
             }
             () = alarm.as_mut() => {
                 if activity.deadline(limits) > Instant::now() {
@@ -191,7 +206,7 @@ where
                     return Ended::TimedOut;
                 } else {
                     closing = true;
-                    close(Pin::new(&mut connection));
+                    close(connection.as_mut());
                     // If the graceful shutdown takes longer than this, drop the connection.
                     alarm.as_mut().reset(Instant::now() + limits.header_read);
                 }

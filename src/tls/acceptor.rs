@@ -110,9 +110,15 @@ pub async fn serve<H, F>(
             let _open = edge.metrics.open(edge.name);
             // The verifier audits refusals without knowing the connection.
             let connection_of_task = audit::Connection { number, address };
-            let handshake = handshake(&edge, &handshakes, stream, address, number);
-            let handshake = audit::CONNECTION.scope(connection_of_task, handshake);
+            // Boxed, so that an idle connection does not keep the space that a handshake needs.
+            let handshake =
+                Box::pin(audit::CONNECTION.scope(
+                    connection_of_task,
+                    handshake(&edge, &handshakes, stream, address, number),
+                ));
             let Some((stream, peer, hosts)) = handshake.await else { return };
+            // Boxed, because moving it would reserve its space in each future that it passes through.
+            let stream = Box::new(stream);
             let protocol = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Protocol::Http2,
                 _ => Protocol::Http1,

@@ -186,6 +186,7 @@ pub(super) mod tests {
         };
         let configuration = Configuration {
             id: "1".into(),
+            domain: Arc::default(),
             display_name: String::new(),
             kind: Kind::Devices(SubjectField::SanDns),
             devices: Devices::Any,

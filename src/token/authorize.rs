@@ -127,7 +127,7 @@ fn select<'a>(
         let terms = policy.own_terms(verified.configuration())?;
         Some((verified, verified.subject().as_str(), terms))
     };
-    let (matches, code_if_empty): (Vec<Match<'a>>, _) = match client_id {
+    let (mut matches, code_if_empty): (Vec<Match<'a>>, _) = match client_id {
         None if policy.client_id_required() => {
             return Err(Denied::InvalidRequest("client_id is missing".to_owned()));
         }
@@ -149,6 +149,11 @@ fn select<'a>(
             (named.into_iter().filter_map(own).collect(), code)
         }
     };
+    // Candidates are in the operator's order of trust domains: the first domain decides, so that no
+    // configuration of another one makes a device ambiguous.
+    if let Some(first) = matches.first().map(|(verified, ..)| verified.domain()) {
+        matches.retain(|(verified, ..)| verified.domain() == first);
+    }
     let requested = client_id
         .map_or("a request without client_id".to_owned(), |id| format!("client_id `{id}`"));
     match matches[..] {
@@ -326,6 +331,17 @@ mod tests {
         let two = [dns("c1", "dev1.example"), dns("c2", "dev1.example")];
         let refused = authorize(&two, &request, &lenient, NOW, [0; 16]).map(|a| a.claims);
         assert_eq!(code(refused), Code::ConfigurationAmbiguous);
+    }
+
+    /// Within a domain two configurations are ambiguous; of two domains the first decides.
+    #[test]
+    fn another_domain_does_not_make_a_device_ambiguous() {
+        let of = |domain: &str, configuration| dns(configuration, "dev1.example").in_domain(domain);
+        let ask = |candidates: &[Verified]| decide(candidates, &request("dev1.example"));
+        let two = [of("first", "c1"), of("second", "c2")];
+        assert_eq!(ask(&two).map(|claims| claims.sub), Ok("c1/dev1.example".to_owned()));
+        let three = [of("first", "c1"), of("first", "c2"), of("second", "c3")];
+        assert_eq!(code(ask(&three)), Code::ConfigurationAmbiguous);
     }
 
     #[test]

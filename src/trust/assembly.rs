@@ -65,6 +65,8 @@ pub enum ListState {
 #[derive(Debug, Default)]
 pub struct Assembly {
     policy: ListPolicy,
+    /// Trust domains in the operator's order.  Others follow, ordered by name.
+    domains: Vec<Arc<str>>,
     anchors: BTreeMap<Arc<str>, AnchorSet>,
     applications: BTreeMap<Arc<str>, AnchorSet>,
     devices: Arc<Registries>,
@@ -79,6 +81,12 @@ impl Assembly {
     /// Makes an assembly without any state.
     pub fn new(policy: ListPolicy) -> Self {
         Self { policy, ..Self::default() }
+    }
+
+    /// Sets the order of the trust domains: if two of them accept a device, the first one decides.
+    #[must_use]
+    pub fn with_domain_order(self, domains: Vec<Arc<str>>) -> Self {
+        Self { domains, ..self }
     }
 
     /// Stores an update.  Returns false if it changes nothing.
@@ -116,14 +124,15 @@ impl Assembly {
 
     /// Builds the snapshot that follows `previous`, the one in force.  The caller publishes it.
     pub fn build(&mut self, previous: &Snapshot) -> Snapshot {
-        let devices = std::mem::take(&mut self.anchors_changed).then(|| merged(&self.anchors));
-        let applications =
-            std::mem::take(&mut self.applications_changed).then(|| merged(&self.applications));
+        let devices =
+            std::mem::take(&mut self.anchors_changed).then(|| merged(&self.domains, &self.anchors));
+        let applications = std::mem::take(&mut self.applications_changed)
+            .then(|| merged(&self.domains, &self.applications));
         let both = [
             devices.as_ref().unwrap_or(&previous.anchors),
             applications.as_ref().unwrap_or(&previous.applications),
         ];
-        let authorities = both.into_iter().flat_map(AnchorSet::authorities);
+        let authorities = both.into_iter().flat_map(AnchorSet::authorities_by_domain);
         let lists = self.lists.values().filter_map(|state| match state {
             ListState::InForce(list) => Some(Arc::clone(list)),
             _ => None,
@@ -154,9 +163,14 @@ fn replace(sets: &mut BTreeMap<Arc<str>, AnchorSet>, source: Arc<str>, set: Anch
     changed
 }
 
-/// Merges the configurations of all sources.  If two sources use one id, the first source (in the order
-/// of their names) keeps it, so that an id never means two configurations.
-fn merged(sets: &BTreeMap<Arc<str>, AnchorSet>) -> AnchorSet {
+/// Merges the configurations of all sources in the order of `domains`.  If two sources use one id, the
+/// first source keeps it, so that an id never means two configurations.
+fn merged(domains: &[Arc<str>], sets: &BTreeMap<Arc<str>, AnchorSet>) -> AnchorSet {
+    let mut sets: Vec<_> = sets.iter().collect();
+    // Stable: sources without a place keep the order of their names.
+    sets.sort_by_key(|(source, _)| {
+        domains.iter().position(|domain| domain == *source).unwrap_or(domains.len())
+    });
     let mut out = AnchorSet::default();
     let mut seen = HashMap::new();
     for (source, set) in sets {
@@ -164,7 +178,8 @@ fn merged(sets: &BTreeMap<Arc<str>, AnchorSet>) -> AnchorSet {
         for configuration in &set.configurations {
             let first = seen.entry(&configuration.id).or_insert(source);
             if *first == source {
-                out.configurations.push(configuration.clone());
+                let domain = Arc::clone(source);
+                out.configurations.push(Configuration { domain, ..configuration.clone() });
             } else {
                 out.skipped.push(Skipped {
                     configuration: configuration.id.clone(),
@@ -225,6 +240,7 @@ mod tests {
             .iter()
             .map(|id| Configuration {
                 id: ConfigurationId::from(*id),
+                domain: Arc::default(),
                 display_name: "name".to_owned(),
                 kind: Kind::Devices(SubjectField::SanDns),
                 devices: Devices::Any,
@@ -328,8 +344,9 @@ mod tests {
         assembly.apply(Update::Applications { source: "a".into(), set });
         let after = assembly.build(&before);
         assert_eq!(after.revocations.policy().unmatched, [] as [String; 0]);
-        let mode = |kind| after.crl_mode(kind, &certificate.subject, certificate.key, false);
-        assert_eq!(mode(Kind::Applications), CrlMode::Require);
+        let mode = |domain| after.crl_mode(domain, &certificate.subject, certificate.key, false);
+        assert_eq!(mode("a"), CrlMode::Require);
+        assert_eq!(mode("b"), CrlMode::IfAvailable, "another domain");
         // The CRL source sees it too.
         let all = after.every_configuration();
         assert!(all.authorities().any(|a| a.certificate.key == certificate.key));

@@ -79,6 +79,9 @@ impl Kind {
 pub struct Configuration {
     /// Graph's `id`.
     pub id: ConfigurationId,
+    /// The trust domain: the directory that sends it, by its name in the settings.  The assembly sets
+    /// it.
+    pub domain: Arc<str>,
     /// Graph's `displayName`.
     pub display_name: String,
     /// The kind of client that it trusts.
@@ -111,5 +114,12 @@ impl AnchorSet {
     /// Returns every authority of every configuration.
     pub fn authorities(&self) -> impl Iterator<Item = &Authority> {
         self.configurations.iter().flat_map(|configuration| &configuration.authorities)
+    }
+
+    /// Returns every authority with its trust domain.
+    pub fn authorities_by_domain(&self) -> impl Iterator<Item = (&Arc<str>, &Authority)> {
+        self.configurations.iter().flat_map(|configuration| {
+            configuration.authorities.iter().map(|authority| (&configuration.domain, authority))
+        })
     }
 }

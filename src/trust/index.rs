@@ -117,6 +117,7 @@ mod tests {
         };
         Configuration {
             id: "c".into(),
+            domain: Arc::default(),
             display_name: String::new(),
             kind: Kind::Devices(SubjectField::SubjectDn),
             devices: Devices::Any,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::trust::configurations::{AnchorSet, Kind};
+use crate::trust::configurations::AnchorSet;
 use crate::trust::devices::Registries;
 use crate::trust::index::Index;
 use crate::trust::path::signature::SignatureMemo;
@@ -29,7 +29,7 @@ pub struct TrustPolicy {
     /// runs ahead.
     pub not_before_tolerance: i64,
     /// The mode of every authority in the path.  `None`: the revocation policy's mode for the
-    /// authority; without one, `Require` for an authority with a CRL address, else `Off`.
+    /// authority; without one, `Require` for an authority with a CRL address, else `IfAvailable`.
     pub crl: Option<CrlMode>,
     /// Authorities without a CRL address are `Require` too.
     pub require_crl: bool,
@@ -43,13 +43,16 @@ pub struct TrustPolicy {
     pub inhibit_any_policy: bool,
     /// Certificates in a path, anchor included.
     pub max_path: usize,
-    /// Signatures needed in one decision, remembered ones included.
+    /// Signatures needed in one decision and trust domain, remembered ones included.
     pub max_signatures: usize,
-    /// Issuers tried in one decision.
+    /// Signatures that do not verify in one decision and trust domain.  Those of one certificate
+    /// under the directory's own authorities count once, because the directory chose their number.
+    pub max_failed_signatures: usize,
+    /// Issuers tried in one decision and trust domain.
     pub max_nodes: usize,
-    /// Complete paths to an anchor that are validated in one decision.
+    /// Complete paths to an anchor that are validated in one decision and trust domain.
     pub max_paths: usize,
-    /// Comparisons of a name with a name constraint in one decision.
+    /// Comparisons of a name with a name constraint in one decision and trust domain.
     pub max_name_comparisons: usize,
 }
 
@@ -70,7 +73,8 @@ impl Default for TrustPolicy {
             max_path: 10,
             // A hundred authorities of one name without key identifiers, and a path below them.
             max_signatures: 128,
-            max_nodes: 2048,
+            max_failed_signatures: 8,
+            max_nodes: 1024,
             max_paths: 256,
             max_name_comparisons: 250_000,
         }
@@ -169,23 +173,24 @@ impl Snapshot {
         Arc::new(all)
     }
 
-    /// Returns the mode for the authority of this name and key in a configuration of this kind.
-    /// `has_address` is true if an address of its list is known.  The operator's setting for all
-    /// authorities takes precedence over that for a single one.
+    /// Returns the mode for the authority of this name and key in a trust domain.  `has_address` is
+    /// true if an address of its list is known.  The operator's setting for all authorities takes
+    /// precedence over that for a single one.
+    ///
+    /// Only the operator switches checks off.  Without an address, a list that another configuration
+    /// brings for the same name and key still counts.
     pub fn crl_mode(
         &self,
-        kind: Kind,
+        domain: &str,
         name: &Name,
         key: Fingerprint,
         has_address: bool,
     ) -> CrlMode {
-        let configured = || self.revocations.policy().of(name, key).mode;
-        self.policy.crl.or_else(configured).unwrap_or(match kind {
-            _ if has_address || self.policy.require_crl => CrlMode::Require,
-            Kind::Devices(_) => CrlMode::Off,
-            // Graph has no member for a list's address here.  A list that a device configuration
-            // brings for the same authority still counts.
-            Kind::Applications => CrlMode::IfAvailable,
+        let configured = || self.revocations.policy().of(domain, name, key).mode;
+        self.policy.crl.or_else(configured).unwrap_or(if has_address || self.policy.require_crl {
+            CrlMode::Require
+        } else {
+            CrlMode::IfAvailable
         })
     }
 

@@ -25,6 +25,7 @@ fn why_not(ca: &Ca, bytes: &[u8]) -> String {
 /// The decision of the list about a device with this serial.
 fn judge(ca: &Ca, list: RevocationList, serial: &[u8]) -> Option<Code> {
     let question = Question {
+        domain: "",
         certificate: &ca.issue("device", serial, &[]),
         issuer: &ca.certificate.subject,
         issuer_key: ca.certificate.key,

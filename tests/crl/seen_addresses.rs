@@ -58,6 +58,7 @@ fn anchors(cas: &[&Ca], crl: Option<&str>) -> AnchorSet {
     };
     let configuration = Configuration {
         id: ConfigurationId::from("1"),
+        domain: Arc::default(),
         display_name: String::new(),
         kind: Kind::Devices(SubjectField::SanDns),
         devices: Devices::Any,
@@ -138,7 +139,6 @@ fn requests_for(web: &Web, path: &str) -> usize {
 async fn partitions_named_by_certificates_are_fetched_and_survive_a_restart() {
     let (ca, web) = (Ca::root("Root"), Web::start().await);
     let [one, two] = ["/1", "/2"].map(|path| web.url(path));
-    // The same serial is revoked in one partition and good in the other.
     let partition = |at: &str, serial| {
         ca.list().number(1).scope(&full_name(&[at])).revoke(&[serial], None).sign()
     };
@@ -146,7 +146,8 @@ async fn partitions_named_by_certificates_are_fetched_and_survive_a_restart() {
     web.put("/2", partition(&two, 8));
     let ldap = "ldap://ca.example/cn=ca";
     let [in_one, in_two] = [&one, &two].map(|at| device(&ca, 4, &[ldap, at]));
-    let [revoked, elsewhere] = [&one, &two].map(|at| device(&ca, 9, &[ldap, at]));
+    let [revoked, elsewhere] =
+        [(&one, 9), (&two, 5)].map(|(at, serial)| device(&ca, serial, &[ldap, at]));
 
     let folder = tempfile::tempdir().expect("a folder");
     let begin = || World::start(anchors(&[&ca], None), Some(folder.path()), ListPolicy::default());

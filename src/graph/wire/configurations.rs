@@ -1,6 +1,7 @@
 //! Configurations and their authorities as JSON.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -126,6 +127,7 @@ pub(crate) fn application(
 ) -> Entry {
     let skeleton = Configuration {
         id: id.clone(),
+        domain: Arc::default(),
         display_name: display_name.to_owned(),
         kind: Kind::Applications,
         devices: Devices::default(),
@@ -242,6 +244,7 @@ fn read_value(collection: Collection, value: &Value) -> Result<Entry, WireError>
     let display_name = member(object, "displayName").and_then(Value::as_str).unwrap_or_default();
     let skeleton = Configuration {
         id: id.clone(),
+        domain: Arc::default(),
         display_name: display_name.chars().take(MAX_DISPLAY_NAME).collect(),
         kind,
         devices: Devices::default(),

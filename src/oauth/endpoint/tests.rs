@@ -356,6 +356,7 @@ impl World {
         let certificate = Certificate::from_der(self.root.der()).expect("readable");
         Configuration {
             id: id.into(),
+            domain: Arc::default(),
             display_name: id.to_owned(),
             kind: Kind::Devices(subject_field),
             devices: Devices::Any,

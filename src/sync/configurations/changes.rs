@@ -162,6 +162,7 @@ pub(crate) mod tests {
     pub(crate) fn set(configurations: &[(&str, &[Authority])]) -> AnchorSet {
         let configuration = |(id, authorities): &(&str, &[Authority])| Configuration {
             id: ConfigurationId::from(*id),
+            domain: Arc::default(),
             display_name: format!("the {id}"),
             kind: Kind::Devices(SubjectField::SanDns),
             devices: Devices::Any,

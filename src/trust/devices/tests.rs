@@ -209,6 +209,7 @@ fn limits_are_said_with_their_values() {
 fn refusals_name_the_device_the_configuration_and_the_source() {
     let configuration = |devices| Configuration {
         id: "a".into(),
+        domain: Arc::default(),
         display_name: String::new(),
         kind: Kind::Devices(SubjectField::SanDns),
         devices,

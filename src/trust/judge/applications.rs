@@ -7,6 +7,7 @@
 //! snapshot, each judge uses one, and their proofs are two types: code that issues a device's token does
 //! not accept a [`VerifiedApplication`].  Paths are validated in the same way.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::trust::configurations::{ConfigurationId, Kind};
@@ -76,13 +77,18 @@ pub fn judge_application(
 /// The most informative refusal of all paths that were tried.
 pub fn admit(chain: &UnverifiedChain, snapshot: &Snapshot, now: Timestamp) -> Result<(), Refusal> {
     let Err(mut refusal) = judge(chain, snapshot, now) else { return Ok(()) };
-    let search = Search::among_applications(chain.certificates(), snapshot, now);
+    let mut searches: HashMap<&str, Search<'_>> = HashMap::new();
     let certificates = chain.certificates().iter().map(AsRef::as_ref);
     for place in snapshot.application_index().candidates(&snapshot.applications, certificates) {
-        if snapshot.applications.configurations[place].kind != Kind::Applications {
+        let configuration = &snapshot.applications.configurations[place];
+        if configuration.kind != Kind::Applications {
             continue;
         }
-        match reach(&search, place, chain) {
+        // Each trust domain has a budget of its own.
+        let search = searches
+            .entry(&configuration.domain)
+            .or_insert_with(|| Search::among_applications(chain.certificates(), snapshot, now));
+        match reach(search, place, chain) {
             Ok(()) => return Ok(()),
             Err(other) => refusal = refusal.best(other),
         }
@@ -125,6 +131,7 @@ pub(crate) mod tests {
     fn set(kind: Kind, configurations: &[(&str, &[u8])]) -> AnchorSet {
         let configuration = |(id, root): &(&str, &[u8])| Configuration {
             id: (*id).into(),
+            domain: Arc::default(),
             display_name: String::new(),
             kind,
             devices: Devices::Any,

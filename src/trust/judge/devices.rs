@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::trust::configurations::{ConfigurationId, Kind};
-use crate::trust::path::search::{Attempt, Search};
+use crate::trust::path::search::{Attempt, MAX_ATTEMPTS, Search};
 use crate::trust::refusal::{Code, Refusal};
 use crate::trust::snapshot::Snapshot;
 use crate::trust::subject::SubjectId;
@@ -89,6 +89,7 @@ impl UnverifiedChain {
 #[derive(Debug, Clone)]
 pub struct Verified {
     configuration: ConfigurationId,
+    domain: Arc<str>,
     subject: SubjectId,
     leaf: Arc<Certificate>,
     path: Vec<Arc<Certificate>>,
@@ -99,6 +100,10 @@ impl Verified {
     /// The configuration that accepts the chain.
     pub fn configuration(&self) -> &ConfigurationId {
         &self.configuration
+    }
+    /// The trust domain of the configuration.
+    pub fn domain(&self) -> &str {
+        &self.domain
     }
     /// The identity of the device.
     pub fn subject(&self) -> &SubjectId {
@@ -123,7 +128,7 @@ impl Verified {
 }
 
 /// Judges `chain` under every device configuration that could accept it, and returns all that do, at
-/// least one.  The request's `client_id` selects one of several.
+/// least one, in the operator's order of trust domains.  The request's `client_id` selects one of several.
 ///
 /// # Errors
 /// The most informative refusal of all paths that were tried.
@@ -132,7 +137,7 @@ pub fn judge(
     snapshot: &Snapshot,
     now: Timestamp,
 ) -> Result<Vec<Verified>, Refusal> {
-    decide(chain, snapshot, &Search::new(chain.certificates(), snapshot, now, false))
+    decide(chain, snapshot, &mut Searches::new(chain, snapshot, now, false))
 }
 
 /// Like [`judge`], and also returns the first 64 paths that were tried.
@@ -141,35 +146,75 @@ pub fn explain(
     snapshot: &Snapshot,
     now: Timestamp,
 ) -> (Result<Vec<Verified>, Refusal>, Vec<Attempt>) {
-    let search = Search::new(chain.certificates(), snapshot, now, true);
-    let decision = decide(chain, snapshot, &search);
-    (decision, search.into_attempts())
+    let mut searches = Searches::new(chain, snapshot, now, true);
+    let decision = decide(chain, snapshot, &mut searches);
+    (decision, searches.into_attempts())
 }
 
-fn decide(
-    chain: &UnverifiedChain,
-    snapshot: &Snapshot,
-    search: &Search<'_>,
+/// The searches of one decision: one for each trust domain, with a budget of its own.
+struct Searches<'a> {
+    chain: &'a UnverifiedChain,
+    snapshot: &'a Snapshot,
+    now: Timestamp,
+    explain: bool,
+    by_domain: Vec<(&'a str, Search<'a>)>,
+}
+
+impl<'a> Searches<'a> {
+    fn new(
+        chain: &'a UnverifiedChain,
+        snapshot: &'a Snapshot,
+        now: Timestamp,
+        explain: bool,
+    ) -> Self {
+        Self { chain, snapshot, now, explain, by_domain: Vec::new() }
+    }
+
+    fn of(&mut self, domain: &'a str) -> &Search<'a> {
+        let known = self.by_domain.iter().position(|(of, _)| *of == domain);
+        let place = known.unwrap_or_else(|| {
+            let presented = self.chain.certificates();
+            let search = Search::new(presented, self.snapshot, self.now, self.explain);
+            self.by_domain.push((domain, search));
+            self.by_domain.len() - 1
+        });
+        &self.by_domain[place].1
+    }
+
+    fn into_attempts(self) -> Vec<Attempt> {
+        let searches = self.by_domain.into_iter();
+        searches.flat_map(|(_, search)| search.into_attempts()).take(MAX_ATTEMPTS).collect()
+    }
+}
+
+fn decide<'a>(
+    chain: &'a UnverifiedChain,
+    snapshot: &'a Snapshot,
+    searches: &mut Searches<'a>,
 ) -> Result<Vec<Verified>, Refusal> {
-    let (mut verified, mut refusal) = (Vec::new(), None::<Refusal>);
+    let (mut verified, mut refusal) = (Vec::<(usize, Verified)>::new(), None::<Refusal>);
     let certificates = chain.certificates().iter().map(AsRef::as_ref);
     for index in snapshot.index().candidates(&snapshot.anchors, certificates) {
         let configuration = &snapshot.anchors.configurations[index];
         let Kind::Devices(field) = configuration.kind else { continue };
-        let judged = search.path(index).and_then(|path| {
+        let judged = searches.of(&configuration.domain).path(index).and_then(|path| {
             let subject = SubjectId::of(chain.leaf(), field)?;
             // Last, so that only the holder of a valid certificate learns whether a device is registered.
             snapshot.devices.admit(configuration, &subject)?;
             Ok((subject, path))
         });
         match judged {
-            Ok((subject, path)) => verified.push(Verified {
-                configuration: configuration.id.clone(),
-                subject,
-                leaf: Arc::clone(chain.leaf()),
-                path,
-                generation: snapshot.generation,
-            }),
+            Ok((subject, path)) => verified.push((
+                index,
+                Verified {
+                    configuration: configuration.id.clone(),
+                    domain: Arc::clone(&configuration.domain),
+                    subject,
+                    leaf: Arc::clone(chain.leaf()),
+                    path,
+                    generation: snapshot.generation,
+                },
+            )),
             Err(other) => {
                 refusal = Some(match refusal {
                     Some(earlier) => earlier.best(other),
@@ -179,7 +224,9 @@ fn decide(
         }
     }
     if !verified.is_empty() {
-        return Ok(verified);
+        // Configurations are in the operator's order of trust domains.
+        verified.sort_unstable_by_key(|(index, _)| *index);
+        return Ok(verified.into_iter().map(|(_, verified)| verified).collect());
     }
     let untrusted = || {
         Refusal::new(
@@ -219,10 +266,18 @@ pub(crate) mod tests {
         leaf.not_after = not_after;
         Verified {
             configuration: configuration.into(),
+            domain: Arc::default(),
             subject: SubjectId::parse(field, subject).expect("a subject"),
             leaf: Arc::new(leaf),
             path: Vec::new(),
             generation: 1,
+        }
+    }
+
+    impl Verified {
+        /// The same proof in another trust domain.
+        pub(crate) fn in_domain(self, domain: &str) -> Self {
+            Self { domain: domain.into(), ..self }
         }
     }
 
@@ -247,6 +302,7 @@ pub(crate) mod tests {
         let leaf = Spec::device(cn("d"), cn("A")).sign(device, authority);
         let configuration = Configuration {
             id: "fleet".into(),
+            domain: Arc::default(),
             display_name: String::new(),
             kind: Kind::Devices(SubjectField::SubjectDn),
             devices: Devices::Any,

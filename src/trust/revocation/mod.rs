@@ -22,7 +22,9 @@ use crate::x509::crl::{self, DistributionPoint, Kind, Reason, Reasons, Revocatio
 use crate::x509::name::Name;
 use crate::x509::time::Timestamp;
 
-pub use policy::{AuthorityPolicy, CrlMode, ListPolicy, ListRules, RevocationPolicy, Selector};
+pub use policy::{
+    AuthorityPolicy, AuthorityRules, CrlMode, ListPolicy, ListRules, RevocationPolicy, Selector,
+};
 
 /// One certificate whose status is checked.
 pub struct Question<'a> {
@@ -32,6 +34,8 @@ pub struct Question<'a> {
     pub issuer: &'a Name,
     /// The key that verified the certificate's signature.
     pub issuer_key: Fingerprint,
+    /// The trust domain of the configuration.
+    pub domain: &'a str,
     /// The mode of its issuer.
     pub mode: CrlMode,
     /// The time of the decision.
@@ -106,11 +110,21 @@ impl Revocations {
             .flat_map(|series| series.base.iter().chain(&series.deltas))
     }
 
+    /// Returns one certificate of each key that signed a list of this issuer name.
+    pub(in crate::trust) fn signers_named(
+        &self,
+        issuer: &Name,
+    ) -> impl Iterator<Item = &Arc<Certificate>> {
+        let series = self.by_issuer.get(issuer).into_iter().flatten();
+        series.filter_map(|series| series.any().signers.first())
+    }
+
     /// Checks one certificate (RFC 5280 section 6.3.3).  Returns `Ok` if it is not revoked, or if its
     /// authority's mode permits an unknown status.
     ///
-    /// A certificate on any list in scope is refused in every mode but `Off`, even if that list is
-    /// stale: time does not make a revoked certificate valid.
+    /// A certificate that any list has, of its issuer's name and a trusted signer or of a CRL issuer
+    /// that it names, is refused in every mode but `Off`, whatever scope the list states and even if
+    /// it is stale: time does not make a revoked certificate valid.
     ///
     /// # Errors
     /// `certificate_revoked`, `certificate_on_hold`; if a list is required, `crl_missing`,
@@ -121,27 +135,20 @@ impl Revocations {
         }
         let mut search = Search {
             question,
-            rules: self.policy.of(question.issuer, question.issuer_key),
+            rules: self.policy.of(question.domain, question.issuer, question.issuer_key),
             points: OnceCell::new(),
             covered: Reasons::NONE,
             problem: None,
         };
-        let own = self.by_issuer.get(question.issuer).map_or(&[][..], Vec::as_slice);
-        let by_key = |series: &&Series| series.any().signer_key() == Some(question.issuer_key);
-        for series in own.iter().filter(by_key) {
-            search.ask(series)?;
-        }
-        // Lists that another key signed come after the issuer's own, so that of two authorities with
-        // one name neither list decides for the other (section 6.3.3 (f)).
-        if !search.covered.is_all() {
-            for series in own.iter().filter(|series| !by_key(series)) {
-                search.ask_foreign(series)?;
-            }
-        }
-        if !search.covered.is_all() {
-            for name in search.crl_issuers()? {
-                for series in self.by_issuer.get(&name).map_or(&[][..], Vec::as_slice) {
-                    search.ask_foreign(series)?;
+        // Lists of the issuer's name, then lists of the CRL issuers that the certificate names.  Every
+        // one is searched: what one list leaves out does not answer for an entry in another.  Lists of
+        // the issuer's own key come first.
+        let mut names = vec![question.issuer.clone()];
+        names.extend(search.crl_issuers()?);
+        for own_key in [true, false] {
+            for series in names.iter().filter_map(|name| self.by_issuer.get(name)).flatten() {
+                if (series.any().signer_key() == Some(question.issuer_key)) == own_key {
+                    search.ask(series)?;
                 }
             }
         }
@@ -193,6 +200,13 @@ impl Series {
         }
     }
 
+    /// Returns true if any list of the series has an entry for the certificate.
+    fn lists(&self, question: &Question<'_>) -> bool {
+        let all = self.base.iter().chain(&self.deltas);
+        let serial = &question.certificate.serial;
+        all.into_iter().any(|list| list.listed(question.issuer, serial).is_some())
+    }
+
     /// Returns the deltas that are newer than the complete list, the latest first.
     fn later_deltas(&self) -> impl Iterator<Item = &RevocationList> {
         let base = self.base.as_deref().and_then(|base| base.number);
@@ -226,13 +240,20 @@ struct Search<'q> {
 }
 
 impl Search<'_> {
+    /// Returns the certificate's distribution points.  Where no list is required, unreadable ones name
+    /// no list.
     fn points(&self) -> Result<&[DistributionPoint], Refusal> {
         if let Some(points) = self.points.get() {
             return Ok(points);
         }
-        let points = crl::distribution_points(self.question.certificate).map_err(|why| {
-            Refusal::new(Code::CertificateMalformed, format!("cRLDistributionPoints: {why}"))
-        })?;
+        let points = match crl::distribution_points(self.question.certificate) {
+            Ok(points) => points,
+            Err(_) if self.question.mode == CrlMode::IfAvailable => Vec::new(),
+            Err(why) => {
+                let detail = format!("cRLDistributionPoints: {why}");
+                return Err(Refusal::new(Code::CertificateMalformed, detail));
+            }
+        };
         Ok(self.points.get_or_init(|| points))
     }
 
@@ -242,26 +263,27 @@ impl Search<'_> {
         Ok(names.filter(|name| *name != self.question.issuer).cloned().collect())
     }
 
-    /// Searches lists that another key than the issuer's signed.
-    fn ask_foreign(&mut self, series: &Series) -> Result<(), Refusal> {
-        let list = series.any();
-        let same_key = list.signer_key() == Some(self.question.issuer_key);
-        if same_key || list.signers.iter().any(|signer| (self.question.signer_is_trusted)(signer)) {
-            return self.ask(series);
-        }
-        self.note(Code::CrlMissing, || {
-            format!(
-                "the list of `{}` is signed by another key than the certificate's issuer, and its \
-                 signer has no path to the same anchor",
-                list.issuer
-            )
-        });
-        Ok(())
-    }
-
     /// Searches one series.  Returns an error if the certificate is listed; else records the reasons
     /// that the series covers, or why it covers none.
     fn ask(&mut self, series: &Series) -> Result<(), Refusal> {
+        let question = self.question;
+        // Of two authorities with one name, neither list decides for the other (section 6.3.3 (f)).
+        // The path of another signer is searched only if its list would change the decision.
+        if series.any().signer_key() != Some(question.issuer_key)
+            && (!self.covered.is_all() || series.lists(question))
+            && !series.any().signers.iter().any(|signer| (question.signer_is_trusted)(signer))
+        {
+            self.note(Code::CrlMissing, || {
+                format!(
+                    "the list of `{}` is signed by another key than the certificate's issuer, and \
+                     the status of its signer or its path to the same anchor is unknown",
+                    series.any().issuer
+                )
+            });
+            return Ok(());
+        }
+        // An entry counts against the certificate whatever scope the list states.
+        self.refuse_if_listed(series)?;
         let reasons = self.in_scope(series.any())?;
         if reasons == Reasons::NONE {
             self.note(Code::CrlMissing, || {
@@ -269,20 +291,14 @@ impl Search<'_> {
             });
             return Ok(());
         }
-        let now = self.question.now;
         let Some(base) = &series.base else {
-            self.refuse_if_listed_in(series.later_deltas())?;
             self.note(Code::CrlMissing, || {
                 format!("a delta list of `{}` without a complete one", series.any().issuer)
             });
             return Ok(());
         };
-        let serial = &self.question.certificate.serial;
-        let listed = base.listed(self.question.issuer, serial);
+        let now = question.now;
         if base.this_update > now {
-            // A clock that was set back does not make a revoked certificate valid.
-            self.refuse_if(listed, base)?;
-            self.refuse_if_listed_in(series.later_deltas())?;
             self.note(Code::CrlInvalid, || {
                 let (issuer, update) = (&base.issuer, base.this_update);
                 format!(
@@ -291,19 +307,7 @@ impl Search<'_> {
             });
             return Ok(());
         }
-        let delta = series
-            .delta_for(base, |delta| delta.this_update <= now && self.lateness(delta).is_ok());
-        match delta.and_then(|delta| delta.listed(self.question.issuer, serial)) {
-            // Only a hold can be lifted (section 5.3.1).
-            Some(Reason::RemoveFromCrl) if listed == Some(Reason::CertificateHold) => {}
-            Some(Reason::RemoveFromCrl) | None => self.refuse_if(listed, base)?,
-            changed => self.refuse_if(changed, delta.unwrap_or(base))?,
-        }
-        let number = delta.map(|delta| delta.number);
-        let not_combined = series.later_deltas().filter(|delta| Some(delta.number) > number);
-        self.refuse_if_listed_in(not_combined)?;
-
-        let state = match delta {
+        let state = match self.delta_in_force(series, base) {
             // A fresh delta updates even an expired complete list (section 6.3.3 (a)).
             Some(_) => Ok(()),
             None if self.rules.require_delta => Err(Refusal::new(
@@ -317,6 +321,43 @@ impl Search<'_> {
             Err(refusal) => self.note_refusal(refusal),
         }
         Ok(())
+    }
+
+    /// Returns an error if a list of the series has the certificate.
+    fn refuse_if_listed(&self, series: &Series) -> Result<(), Refusal> {
+        let (issuer, serial) = (self.question.issuer, &self.question.certificate.serial);
+        if series.any().is_about_attribute_certificates() {
+            return Ok(());
+        }
+        let Some(base) = &series.base else {
+            return self.refuse_if_listed_in(series.later_deltas());
+        };
+        let listed = base.listed(issuer, serial);
+        // A clock that was set back does not make a revoked certificate valid.
+        let delta = if base.this_update > self.question.now {
+            None
+        } else {
+            self.delta_in_force(series, base)
+        };
+        match delta.and_then(|delta| delta.listed(issuer, serial)) {
+            // Only a hold can be lifted (section 5.3.1).
+            Some(Reason::RemoveFromCrl) if listed == Some(Reason::CertificateHold) => {}
+            Some(Reason::RemoveFromCrl) | None => self.refuse_if(listed, base)?,
+            changed => self.refuse_if(changed, delta.unwrap_or(base))?,
+        }
+        let number = delta.map(|delta| delta.number);
+        let not_combined = series.later_deltas().filter(|delta| Some(delta.number) > number);
+        self.refuse_if_listed_in(not_combined)
+    }
+
+    /// Returns the delta that amends the complete list now.
+    fn delta_in_force<'l>(
+        &self,
+        series: &'l Series,
+        base: &RevocationList,
+    ) -> Option<&'l RevocationList> {
+        let now = self.question.now;
+        series.delta_for(base, |delta| delta.this_update <= now && self.lateness(delta).is_ok())
     }
 
     /// Returns the reasons that a list covers for the certificate (section 6.3.3 (b), (d)).

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::trust::configurations::Authority;
@@ -55,18 +56,39 @@ pub struct ListRules {
 pub struct RevocationPolicy {
     /// Rules of every authority without an entry of its own.
     pub rules: ListRules,
-    /// Rules of the others, by key, and by name because a key may have several.
-    pub by_authority: HashMap<Fingerprint, Vec<(Name, ListRules)>>,
+    /// Rules of the others by key.
+    pub by_authority: HashMap<Fingerprint, Vec<AuthorityRules>>,
     /// Selectors in the settings that match no authority in force.
     pub unmatched: Vec<String>,
 }
 
+/// Rules of one authority in one trust domain.  A certificate that another domain makes for the same
+/// name and key never changes them.
+#[derive(Debug, Clone)]
+pub struct AuthorityRules {
+    /// The trust domain.
+    pub domain: Arc<str>,
+    /// The authority's name: a key may have several.
+    pub name: Name,
+    /// Its rules.
+    pub rules: ListRules,
+}
+
 impl RevocationPolicy {
-    /// Returns the rules of the authority of this name and key.
-    pub fn of(&self, name: &Name, key: Fingerprint) -> &ListRules {
+    /// Returns the rules of the authority of this name and key in a trust domain.
+    pub fn of(&self, domain: &str, name: &Name, key: Fingerprint) -> &ListRules {
+        let mut configured = self.by_authority.get(&key).into_iter().flatten();
+        configured
+            .find(|of| *of.domain == *domain && of.name == *name)
+            .map_or(&self.rules, |of| &of.rules)
+    }
+
+    /// Returns the rules by which lists of the authority are fetched when its domain is not known:
+    /// they are fetched unless every domain that configures it forbids that.
+    pub fn in_any_domain(&self, name: &Name, key: Fingerprint) -> &ListRules {
         let configured = self.by_authority.get(&key).into_iter().flatten();
-        let found = configured.into_iter().find(|(of, _)| of == name);
-        found.map_or(&self.rules, |(_, rules)| rules)
+        let rules = configured.filter(|of| of.name == *name).map(|of| &of.rules);
+        rules.min_by_key(|rules| rules.mode == Some(CrlMode::Off)).unwrap_or(&self.rules)
     }
 }
 
@@ -143,12 +165,12 @@ impl ListPolicy {
     /// Resolves the entries against the authorities in force.
     pub fn resolve<'a>(
         &self,
-        authorities: impl IntoIterator<Item = &'a Authority>,
+        authorities: impl IntoIterator<Item = (&'a Arc<str>, &'a Authority)>,
     ) -> RevocationPolicy {
         let index = Index::of(&self.authorities);
         let mut found: HashMap<Fingerprint, Vec<Found<'_>>> = HashMap::new();
         let mut matched = HashSet::new();
-        for authority in authorities {
+        for (domain, authority) in authorities {
             let certificate = &*authority.certificate;
             let entry = index.first(&self.authorities, certificate);
             let with_delta = self.require_delta && authority.delta_crl_url.is_some();
@@ -158,8 +180,13 @@ impl ListPolicy {
             }
             // One authority may appear in several certificates and in several configurations.
             let of_key = found.entry(certificate.key).or_default();
-            match of_key.iter_mut().find(|found| *found.name == certificate.subject) {
-                None => of_key.push(Found { name: &certificate.subject, entry, with_delta }),
+            match of_key
+                .iter_mut()
+                .find(|found| found.domain == domain && *found.name == certificate.subject)
+            {
+                None => {
+                    of_key.push(Found { domain, name: &certificate.subject, entry, with_delta })
+                }
                 Some(found) => {
                     found.entry = found.entry.into_iter().chain(entry).min();
                     found.with_delta |= with_delta;
@@ -167,7 +194,11 @@ impl ListPolicy {
             }
         }
         let configured = |found: Vec<Found<'_>>| {
-            let rules = |found: Found<'_>| (found.name.clone(), self.rules(&found));
+            let rules = |found: Found<'_>| AuthorityRules {
+                domain: Arc::clone(found.domain),
+                name: found.name.clone(),
+                rules: self.rules(&found),
+            };
             found.into_iter().map(rules).collect()
         };
         RevocationPolicy {
@@ -200,6 +231,7 @@ impl ListPolicy {
 
 /// An authority in force with rules of its own.
 struct Found<'a> {
+    domain: &'a Arc<str>,
     name: &'a Name,
     /// The number of its entry.
     entry: Option<usize>,

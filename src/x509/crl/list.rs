@@ -9,7 +9,7 @@ use crate::x509::certificate::{
 use crate::x509::crl::entries::Entries;
 use crate::x509::crl::error::Fault;
 use crate::x509::crl::reason::Reason;
-use crate::x509::crl::scope::{self, DistributionPoint, IssuingDistributionPoint};
+use crate::x509::crl::scope::{self, DistributionPoint, IssuingDistributionPoint, OnlyContains};
 use crate::x509::der::{self, DerError, Element, Reader, tag};
 use crate::x509::name::Name;
 use crate::x509::name::oid::dotted;
@@ -92,6 +92,11 @@ impl RevocationList {
     /// Returns true for a delta list.
     pub fn is_delta(&self) -> bool {
         matches!(self.kind, Kind::Delta { .. })
+    }
+
+    /// Returns true for a list of attribute certificates, whose serials are another number space.
+    pub(crate) fn is_about_attribute_certificates(&self) -> bool {
+        self.scope.as_ref().is_some_and(|scope| scope.only == OnlyContains::Attribute)
     }
 
     /// Returns the key that signed the list.

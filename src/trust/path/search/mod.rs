@@ -18,7 +18,7 @@ use crate::x509::name::Name;
 use crate::x509::time::Timestamp;
 
 /// Largest number of attempts in an explanation.
-const MAX_ATTEMPTS: usize = 64;
+pub const MAX_ATTEMPTS: usize = 64;
 /// Largest nesting of searches for the paths of CRL signers.
 const MAX_SIGNER_DEPTH: usize = 3;
 
@@ -33,7 +33,8 @@ pub struct Attempt {
     pub refusal: Option<Refusal>,
 }
 
-/// Path search for one decision, with its inputs and the budget it has used.
+/// Path search for one decision and trust domain, with its inputs and the budget it has used.  Each
+/// domain has a budget of its own, so that the authorities of one cannot use up another's.
 pub struct Search<'a> {
     snapshot: &'a Snapshot,
     /// Configurations of one kind, from the snapshot.
@@ -56,8 +57,14 @@ struct State {
     /// Results of signature verifications by key and certificate, shared by all paths and
     /// configurations of the decision.
     signatures: Vec<((Fingerprint, Fingerprint), Result<(), Refusal>)>,
+    /// Number of failed verifications that count towards the bound.
+    failed_signatures: usize,
+    /// Certificates for which an authority of the directory failed.
+    failed_by_directory: Vec<Fingerprint>,
     /// CRL signers whose paths are being searched, outermost first.
     signers: Vec<Fingerprint>,
+    /// The bound that ended the search for the path of a CRL signer.
+    undecided_signer: Option<Refusal>,
     attempts: Option<Vec<Attempt>>,
 }
 
@@ -82,6 +89,8 @@ enum Failure {
 struct Candidate {
     certificate: Arc<Certificate>,
     is_anchor: bool,
+    /// From the directory, not from the peer.
+    is_configured: bool,
 }
 
 impl<'a> Search<'a> {
@@ -210,7 +219,7 @@ impl<'a> Search<'a> {
             checks::check_authority(issuer, goal.purpose, self.now)
         };
         checked.map_err(|refusal| self.dead_end(goal, path, refusal))?;
-        self.verify_signature(below, issuer).map_err(|failure| match failure {
+        self.verify_signature(below, candidate).map_err(|failure| match failure {
             Failure::DeadEnd(refusal) => self.dead_end(goal, path, refusal),
             exceeded => exceeded,
         })?;
@@ -261,12 +270,13 @@ impl<'a> Search<'a> {
             });
             let by_directory = self.has_crl_url(goal, issuer);
             let has_address = by_directory || named.has_address();
-            let kind = goal.configuration.kind;
-            let mode = self.snapshot.crl_mode(kind, &issuer.subject, issuer.key, has_address);
+            let domain = &*goal.configuration.domain;
+            let mode = self.snapshot.crl_mode(domain, &issuer.subject, issuer.key, has_address);
             let checked = self.snapshot.revocations.check(&Question {
                 certificate,
                 issuer: &issuer.subject,
                 issuer_key: issuer.key,
+                domain,
                 mode,
                 now: self.now,
                 signer_is_trusted: &signer_is_trusted,
@@ -287,6 +297,51 @@ impl<'a> Search<'a> {
                 }
             }
             checked?;
+            // A peer that uses up the budget must not disable the list of a delegated signer.
+            if let Some(refusal) = self.state.borrow().undecided_signer.clone() {
+                return Err(refusal);
+            }
+        }
+        self.check_anchor_revocation(goal, anchor, &signer_is_trusted)
+    }
+
+    /// Checks an anchor that another authority issued against the lists at hand.  Its issuer's key is
+    /// one that signed such a list and verifies the anchor.
+    fn check_anchor_revocation(
+        &self,
+        goal: &Goal<'a>,
+        anchor: &Arc<Certificate>,
+        signer_is_trusted: &dyn Fn(&Certificate) -> bool,
+    ) -> Result<(), Refusal> {
+        if anchor.issuer == anchor.subject {
+            return Ok(());
+        }
+        let domain = &*goal.configuration.domain;
+        for signer in self.snapshot.revocations.signers_named(&anchor.issuer) {
+            let issuer = Candidate {
+                certificate: Arc::clone(signer),
+                is_anchor: false,
+                is_configured: true,
+            };
+            match self.verify_signature(anchor, &issuer) {
+                Ok(()) => {}
+                Err(Failure::DeadEnd(_)) => continue,
+                Err(Failure::BudgetExceeded(refusal)) => return Err(refusal),
+            }
+            // An anchor needs no list: an unknown status refuses nothing.
+            let mode = match self.snapshot.crl_mode(domain, &anchor.issuer, signer.key, false) {
+                CrlMode::Off => CrlMode::Off,
+                CrlMode::Require | CrlMode::IfAvailable => CrlMode::IfAvailable,
+            };
+            self.snapshot.revocations.check(&Question {
+                certificate: anchor,
+                issuer: &anchor.issuer,
+                issuer_key: signer.key,
+                domain,
+                mode,
+                now: self.now,
+                signer_is_trusted,
+            })?;
         }
         Ok(())
     }
@@ -323,9 +378,17 @@ impl<'a> Search<'a> {
             signers.push(signer.fingerprint);
         }
         let goal = Goal { purpose: Purpose::CrlSigning, anchor: Some(anchor), ..*goal };
-        let reached = self.find_path(&goal, &Arc::new(signer.clone())).is_ok();
-        self.state.borrow_mut().signers.pop();
-        reached
+        let reached = self.extend(&goal, &mut vec![Arc::new(signer.clone())]);
+        let mut state = self.state.borrow_mut();
+        state.signers.pop();
+        match reached {
+            Ok(()) => true,
+            Err(Failure::DeadEnd(_)) => false,
+            Err(Failure::BudgetExceeded(refusal)) => {
+                state.undecided_signer = Some(refusal);
+                false
+            }
+        }
     }
 
     /// Returns the certificates that may have issued `last`, the likeliest first.
@@ -342,11 +405,19 @@ impl<'a> Search<'a> {
             let may_end = authority.is_root || self.snapshot.policy.intermediate_anchors;
             let is_anchor =
                 may_end && goal.anchor.is_none_or(|anchor| anchor == certificate.fingerprint);
-            found.push(Candidate { certificate: Arc::clone(certificate), is_anchor });
+            found.push(Candidate {
+                certificate: Arc::clone(certificate),
+                is_anchor,
+                is_configured: true,
+            });
         }
         for certificate in self.presented.iter().skip(1).filter(|c| issuer_is(c)) {
             if !found.iter().any(|c| c.certificate.fingerprint == certificate.fingerprint) {
-                found.push(Candidate { certificate: Arc::clone(certificate), is_anchor: false });
+                found.push(Candidate {
+                    certificate: Arc::clone(certificate),
+                    is_anchor: false,
+                    is_configured: false,
+                });
             }
         }
         // Each (name, key) occurs at most once in a path.  Repeating one only lengthens the path.
@@ -362,7 +433,16 @@ impl<'a> Search<'a> {
                 None => 1,
                 Some(false) => 2,
             };
-            (distance, !candidate.is_anchor, !it.is_valid_at(self.now), Reverse(it.not_after))
+            // The directory's authorities come before presented ones, unless the key identifiers
+            // say that they did not sign.
+            (
+                distance == 2,
+                !candidate.is_configured,
+                distance,
+                !candidate.is_anchor,
+                !it.is_valid_at(self.now),
+                Reverse(it.not_after),
+            )
         });
         found
     }
@@ -377,19 +457,35 @@ impl<'a> Search<'a> {
     fn verify_signature(
         &self,
         certificate: &Certificate,
-        issuer: &Certificate,
+        candidate: &Candidate,
     ) -> Result<(), Failure> {
+        let issuer = &*candidate.certificate;
         let pair = (issuer.key, certificate.fingerprint);
         let mut state = self.state.borrow_mut();
         if let Some((_, result)) = state.signatures.iter().find(|(verified, _)| *verified == pair) {
             return result.clone().map_err(Failure::DeadEnd);
         }
-        let max = self.snapshot.policy.max_signatures;
+        let policy = &self.snapshot.policy;
+        let exceeded =
+            |detail: String| Err(Failure::BudgetExceeded(Refusal::new(Code::PathBudget, detail)));
+        let (max, max_failed) = (policy.max_signatures, policy.max_failed_signatures);
         if state.signatures.len() >= max {
-            let detail = format!("no path was found within {max} signature verifications");
-            return Err(Failure::BudgetExceeded(Refusal::new(Code::PathBudget, detail)));
+            return exceeded(format!("no path was found within {max} signature verifications"));
+        }
+        if state.failed_signatures >= max_failed {
+            return exceeded(format!(
+                "{max_failed} signatures of presented certificates are invalid"
+            ));
         }
         let result = self.snapshot.signatures.verify(certificate, issuer);
+        if result.is_err() {
+            let counted = candidate.is_configured
+                && state.failed_by_directory.contains(&certificate.fingerprint);
+            if candidate.is_configured && !counted {
+                state.failed_by_directory.push(certificate.fingerprint);
+            }
+            state.failed_signatures += usize::from(!counted);
+        }
         state.signatures.push((pair, result.clone()));
         result.map_err(Failure::DeadEnd)
     }
