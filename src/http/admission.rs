@@ -72,7 +72,7 @@ fn host<B>(request: &Request<B>) -> Result<Option<Host<'_>>, &'static str> {
             _ => return Err("the Host field is not valid\n"),
         },
     };
-    let authority = request.uri().authority().map(|authority| authority.as_str());
+    let authority = request.uri().authority().map(hyper::http::uri::Authority::as_str);
     if authority.is_some_and(|text| !valid(text)) {
         return Err("the authority is not valid\n");
     }

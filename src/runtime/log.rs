@@ -89,7 +89,7 @@ pub fn flush() {
 /// # Errors
 /// `filter` is not valid.
 pub fn start(filter: &str, format: Format, audit_when_full: AuditWhenFull) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|e| e.to_string())?;
+    let filter = parse_filter(filter).map_err(|e| e.to_string())?;
     // A file or a collector has no use for colour codes.
     let colours = format == Format::Text && io::stderr().is_terminal();
     let queue = Arc::new(LogQueue::new(MAX_BYTES));
@@ -116,7 +116,18 @@ pub fn start(filter: &str, format: Format, audit_when_full: AuditWhenFull) -> Re
 
 /// True for tracing directives that [`start`] accepts.
 pub fn is_filter(filter: &str) -> bool {
-    EnvFilter::try_new(filter).is_ok()
+    parse_filter(filter).is_ok()
+}
+
+/// Warnings of the protocol libraries report mistakes of peers.  Strangers can cause them in any number, and
+/// they do not name the peer.  The listeners count and log what matters, with its address.
+const QUIET: &str = "h2=error,hyper=error,rustls=error,tokio_rustls=error";
+
+/// Parses tracing directives.  A directive for a protocol library replaces the one in [`QUIET`].
+fn parse_filter(filter: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    // Checked alone first, so that an error is about the operator's text.
+    EnvFilter::try_new(filter)?;
+    EnvFilter::try_new(format!("{QUIET},{filter}"))
 }
 
 /// Makes the line that reports dropped lines.
@@ -276,6 +287,26 @@ impl fmt::Debug for Secret {
 mod tests {
     use super::*;
     use std::io::Write as _;
+
+    #[test]
+    fn peers_cannot_fill_the_log_through_protocol_libraries() {
+        let enabled = |filter: &str| {
+            let filter = parse_filter(filter).expect("a filter");
+            let subscriber = tracing_subscriber::fmt().with_env_filter(filter).finish();
+            tracing::subscriber::with_default(subscriber, || {
+                [
+                    tracing::enabled!(target: "h2::proto::streams::recv", tracing::Level::WARN),
+                    tracing::enabled!(target: "rustls::conn", tracing::Level::WARN),
+                    tracing::enabled!(target: "h2::codec", tracing::Level::ERROR),
+                    tracing::enabled!(target: "anchorgate", tracing::Level::INFO),
+                ]
+            })
+        };
+        assert_eq!(enabled("info"), [false, false, true, true]);
+        assert_eq!(enabled("debug,audit=info"), [false, false, true, true]);
+        assert_eq!(enabled("info,h2=warn"), [true, false, true, true]);
+        assert!(!is_filter("info,h2=loud"));
+    }
 
     #[test]
     fn debug_does_not_print_a_secret() {
