@@ -188,7 +188,7 @@ impl<P: Payload> Follower<P> {
                 source = %self.source,
                 "previous {noun} not used until the directory is reached (`start_without` is `refuse`)"
             );
-            return self.publish(self.payload.withdrawal(now.since(saved.at))).await;
+            return Ok(());
         }
         if usable { self.publish(self.payload.update()).await } else { self.expire().await }
     }
