@@ -14,7 +14,7 @@ use crate::admin::answer::Answer;
 use crate::admin::{Admin, refused};
 use crate::graph::Collection;
 use crate::http::reply::{self, Reply};
-use crate::sync::{self, HandleError};
+use crate::sync;
 use crate::trust::judge::devices::{UnverifiedChain, explain};
 use crate::x509::time::Timestamp;
 
@@ -87,6 +87,9 @@ struct DiffTrust {
 #[serde(deny_unknown_fields)]
 struct ApproveTrust {
     source: Option<String>,
+    /// Digest of the change, as `status.json` shows it.  An operator approves what was read, not what is
+    /// held back by now.
+    digest: Option<String>,
 }
 
 /// Body of `/crl/refresh`.
@@ -182,23 +185,21 @@ impl Admin {
 
     /// Applies what one source holds back, of its configurations and of its devices.
     async fn approve_trust(&self, request: ApproveTrust) -> Result<Value, Failure> {
-        let conflict = |error: HandleError| Failure(StatusCode::CONFLICT, error.to_string());
         let source = self.source(request.source.as_deref())?;
-        let devices = match source.devices() {
-            Some(devices) => devices.approve().await,
-            None => Err(HandleError::NothingHeld),
+        let Some(digest) = request.digest else {
+            let why = "`digest` is missing: set it to the digest of the change in `held_back`";
+            return Err(Failure::bad_request(why));
         };
-        let mut result = match source.approve().await {
-            Ok(changes) => json!(changes),
-            Err(HandleError::NothingHeld) if devices.is_ok() => json!({}),
-            Err(error) => return Err(conflict(error)),
-        };
-        match devices {
-            Ok(difference) => result["devices"] = json!(difference),
-            Err(HandleError::NothingHeld) => {}
-            Err(error) => return Err(conflict(error)),
+        // The digest names either a change of configurations or one of devices.
+        if let Some(devices) = source.devices()
+            && let Ok(difference) = devices.approve(&digest).await
+        {
+            return Ok(json!({ "devices": difference }));
         }
-        Ok(result)
+        let changes = source.approve(&digest).await;
+        changes
+            .map(|changes| json!(changes))
+            .map_err(|error| Failure(StatusCode::CONFLICT, error.to_string()))
     }
 
     /// Fetches the lists of one address, or of all.

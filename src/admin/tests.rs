@@ -108,6 +108,7 @@ async fn an_action_rejects_a_body_that_is_not_valid() {
         ("/trust/diff", "", 400, "missing field `answer`"),
         ("/trust/approve", r#"{"source":"x"}"#, 404, "no source is called `x`"),
         ("/trust/approve", r#"{"source":7}"#, 400, "expected a string"),
+        ("/trust/approve", r#"{"source":"x","digest":7}"#, 400, "expected a string"),
         ("/crl/refresh", r#"{"acceptRollback":true}"#, 400, "needs one address"),
     ] {
         let (got, text) = send(&admin, Method::POST, path, body).await;

@@ -1,6 +1,7 @@
 //! `crl inspect`, which prints a list and the reasons why it would not be used, without a gateway;
 //! and the output of `crl show`.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
 use crate::cli::input::read_input;
+use crate::runtime::text::{MAX_CHARACTERS, clean};
 use crate::x509::certificate::{Certificate, GeneralName};
 use crate::x509::crl::{
     CrlError, Fault, Kind, ListReader, OnlyContains, RevocationList, Unverified,
@@ -74,7 +76,9 @@ pub(super) fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let mut faults = faults(list, now);
     match verified {
         None => {
-            println!("signature:    not verified; pass --signer with the certificate of the signer")
+            println!(
+                "signature:    not verified; pass --signer with the certificate of the signer"
+            );
         }
         Some(Ok(list)) => {
             let signer = list.signers.first().map(|signer| signer.subject.to_string());
@@ -291,8 +295,9 @@ fn span(time: Duration) -> String {
 }
 
 /// The text, or `-` for another value.
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or("-")
+/// A text for a terminal, or `-`.  It may come from a directory, so it is bounded and escaped.
+fn text(value: &Value) -> Cow<'_, str> {
+    clean(value.as_str().unwrap_or("-"), MAX_CHARACTERS)
 }
 
 fn general_name(name: &GeneralName) -> String {

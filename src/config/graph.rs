@@ -10,7 +10,7 @@ use crate::config::credential::{self, Environment};
 use crate::config::section::Section;
 use crate::config::values::{secure_url, text};
 use crate::graph::auth::Cloud;
-use crate::sync::{Admission, Config, TooOld};
+use crate::sync::{Admission, Config, StartWithout, TooOld};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -101,6 +101,9 @@ fn source(
     let max_age = section.duration("max_age", SECOND..=365 * DAY);
     let choices = [("continue", TooOld::Continue), ("refuse", TooOld::Refuse)];
     let too_old = section.choice("too_old", &choices);
+    let choices = [("refuse", StartWithout::Refuse), ("continue", StartWithout::Continue)];
+    let start_without = section.choice("start_without", &choices);
+    let guard_window = section.duration("guard_window", SECOND..=30 * DAY);
     let registered = section.choice("devices", &DEVICES).unwrap_or(false);
     let max_devices = section.size("max_devices", 1..=100_000_000);
     let ca_bundle = section.file_contents("ca_bundle", folder);
@@ -115,6 +118,8 @@ fn source(
         guard,
         max_age: max_age.unwrap_or(defaults.max_age),
         too_old: too_old.unwrap_or_default(),
+        start_without: start_without.unwrap_or_default(),
+        guard_window: guard_window.unwrap_or(defaults.guard_window),
         ca_bundle,
         state_file: data_dir.map(|dir| dir.join(format!("trust-{name}.state"))),
         devices: Admission { registered, ..Admission::default() },

@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::http::uri::Authority;
 use hyper::{Request, StatusCode, Version};
 
 use crate::http::reply::{self, Reply};
@@ -73,7 +72,7 @@ fn host<B>(request: &Request<B>) -> Result<Option<Host<'_>>, &'static str> {
             _ => return Err("the Host field is not valid\n"),
         },
     };
-    let authority = request.uri().authority().map(Authority::as_str);
+    let authority = request.uri().authority().map(hyper::http::uri::Authority::as_str);
     if authority.is_some_and(|text| !valid(text)) {
         return Err("the authority is not valid\n");
     }

@@ -26,6 +26,17 @@ pub enum TooOld {
     Continue,
 }
 
+/// Policy for a start without the directory if the newest saved state is not usable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StartWithout {
+    /// The previous state does not come into force before the directory confirms it: it may contain
+    /// anchors, devices and missing lists that the newest state had removed.
+    #[default]
+    Refuse,
+    /// The previous state is used.
+    Continue,
+}
+
 /// Settings of the followers of one directory.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -54,6 +65,10 @@ pub struct Config {
     pub max_age: Duration,
     /// Policy after `max_age`.
     pub too_old: TooOld,
+    /// Policy for a start with an unusable newest state.
+    pub start_without: StartWithout,
+    /// Time over which removals are added up for `max_removal`.
+    pub guard_window: Duration,
     /// File of the last good configurations.
     pub state_file: Option<PathBuf>,
     /// The configurations that admit registered devices only.
@@ -82,6 +97,8 @@ impl Config {
             guard: true,
             max_age: Duration::from_secs(7 * 86_400),
             too_old: TooOld::default(),
+            start_without: StartWithout::default(),
+            guard_window: Duration::from_secs(86_400),
             state_file: None,
             devices: Admission::default(),
             max_devices: 10_000_000,

@@ -4,16 +4,18 @@
 //! fetched, compared and saved by a [`Payload`].
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::graph::client::FetchError;
 use crate::runtime::audit::{Event, Outcome, Record};
-use crate::sync::config::{Clock, Config};
+use crate::sync::config::{Clock, Config, StartWithout};
 use crate::sync::freshness::{Expiry, Freshness};
 use crate::sync::handle::{Command, Handle, HandleError, Reply, StatusOf};
 use crate::sync::pauses::{LONG_POLL_PAUSE, poll_pause, retry_pause};
@@ -88,8 +90,22 @@ impl<P: Payload> Follower<P> {
 
     /// Publishes the saved data, then follows the directory until the publisher stops.  The future can
     /// be dropped at any time: no state needs an orderly end.
+    ///
+    /// A panic ends one attempt, not the process: the follower starts again after a pause, and the data in
+    /// force stays.
     pub(super) async fn run(mut self) {
-        let Err(Stopped) = self.follow().await;
+        let mut failures = 0_u32;
+        loop {
+            let attempt = AssertUnwindSafe(self.follow()).catch_unwind().await;
+            let Err(_) = attempt else { return };
+            failures = failures.saturating_add(1);
+            let pause = retry_pause(failures, self.context.config.every, None);
+            let (source, noun) = (&self.source, P::NOUN);
+            error!(%source, retry_in = ?pause, "follower of {noun} panicked, what is in force stays");
+            self.payload.metrics().count_poll(source, "panicked");
+            self.show(|status| status.last_error = Some("the follower panicked".to_owned()));
+            sleep(pause).await;
+        }
     }
 
     async fn follow(&mut self) -> Result<Infallible, Stopped> {
@@ -118,8 +134,8 @@ impl<P: Payload> Follower<P> {
                             self.waiting_next.push(reply);
                         }
                         Command::Refresh(reply) => self.waiting.push(reply),
-                        Command::Approve(reply) => {
-                            let result = self.approve().await?;
+                        Command::Approve(digest, reply) => {
+                            let result = self.approve(&digest).await?;
                             let _ = reply.send(result);
                         }
                     }
@@ -156,14 +172,24 @@ impl<P: Payload> Follower<P> {
                 return Ok(());
             }
         };
+        let is_older = saved.fell_back.is_some();
         if let Some(why) = saved.fell_back {
-            error!(%source, "newest saved {noun} not usable, the previous ones are used: {why}");
+            error!(%source, "newest saved {noun} not usable, the previous ones are read: {why}");
         }
         let now = (self.context.clock)();
         info!(%source, age = ?now.since(saved.at), "saved {noun} loaded: {}", saved.data);
         self.loaded = true;
         let usable = self.freshness.restore(saved.at, now);
         self.show(|status| status.from_disk = true);
+        if is_older && self.context.config.start_without == StartWithout::Refuse {
+            // The previous version may have what the newest removed: anchors, devices, lists.
+            self.freshness.withdraw();
+            error!(
+                source = %self.source,
+                "previous {noun} not used until the directory is reached (`start_without` is `refuse`)"
+            );
+            return Ok(());
+        }
         if usable { self.publish(self.payload.update()).await } else { self.expire().await }
     }
 
@@ -262,18 +288,24 @@ impl<P: Payload> Follower<P> {
         };
         self.failures = 0;
         self.held = Some((changes.clone(), since));
+        let (digest, changes) = (self.payload.digest(), changes.clone());
+        let held_back = HeldBack { since: since.to_string(), digest, changes };
         self.show(|status| {
-            status.held_back =
-                Some(HeldBack { since: since.to_string(), changes: changes.clone() });
+            status.held_back = Some(held_back);
             status.last_error = None;
             status.failures = 0;
         });
     }
 
-    async fn approve(&mut self) -> Result<Result<P::Changes, HandleError>, Stopped> {
+    async fn approve(&mut self, digest: &str) -> Result<Result<P::Changes, HandleError>, Stopped> {
         let Some((changes, _)) = self.held.clone() else {
             return Ok(Err(HandleError::NothingHeld));
         };
+        let held = self.payload.digest();
+        if held != digest {
+            return Ok(Err(HandleError::OtherHeld { held }));
+        }
+        self.payload.approved();
         self.audit(Outcome::Approved, "approve", &changes.to_string());
         self.accept(&changes, (self.context.clock)()).await?;
         Ok(Ok(changes))

@@ -69,6 +69,11 @@ impl Freshness {
         }
     }
 
+    /// Notes that the data is not in force until the directory confirms it.
+    pub(super) fn withdraw(&mut self) {
+        self.withdrawn = true;
+    }
+
     /// Notes that the data is in force.  Returns true if it was withdrawn before.
     pub(super) fn reinstate(&mut self) -> bool {
         std::mem::take(&mut self.withdrawn)

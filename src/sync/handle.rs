@@ -14,6 +14,12 @@ pub enum HandleError {
     /// No change waits for approval.
     #[error("nothing is held back")]
     NothingHeld,
+    /// Another change than the approved one is held back.
+    #[error("the change with digest {held} is held back, not the approved one: read it first")]
+    OtherHeld {
+        /// Digest of the change that is held back.
+        held: String,
+    },
     /// The process is stopping.
     #[error("the follower has stopped")]
     Stopped,
@@ -26,8 +32,8 @@ pub(super) type Reply<C> = oneshot::Sender<Result<C, HandleError>>;
 pub(super) enum Command<C> {
     /// Fetch now.
     Refresh(Reply<C>),
-    /// Apply the change that is held back.
-    Approve(Reply<C>),
+    /// Apply the change that is held back, if it has this digest.
+    Approve(String, Reply<C>),
 }
 
 /// Status of the follower of `P`.
@@ -69,12 +75,12 @@ impl<P: Payload> Handle<P> {
         self.send(Command::Refresh).await
     }
 
-    /// Applies the change that is held back, and returns it.
+    /// Applies the change that is held back if it has this digest, and returns it.
     ///
     /// # Errors
-    /// No change is held back.
-    pub async fn approve(&self) -> Result<P::Changes, HandleError> {
-        self.send(Command::Approve).await
+    /// No change is held back, or another one.
+    pub async fn approve(&self, digest: &str) -> Result<P::Changes, HandleError> {
+        self.send(|reply| Command::Approve(digest.to_owned(), reply)).await
     }
 
     async fn send(

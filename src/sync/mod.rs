@@ -44,7 +44,7 @@ use crate::sync::devices::Devices;
 use crate::sync::follower::Context;
 use crate::trust::assembly::Update;
 
-pub use config::{Admission, Clock, Config, TooOld};
+pub use config::{Admission, Clock, Config, StartWithout, TooOld};
 pub use configurations::Handle;
 pub use handle::HandleError;
 pub use status::{HeldBack, Status};

@@ -76,6 +76,12 @@ pub trait Payload: Send + Sync + 'static {
     /// True if the directory supports long polls.
     fn supports_wait(&self) -> bool;
 
+    /// Identifies the candidate, for the operator who approves it: 32 hexadecimal digits of a SHA-256.
+    fn digest(&self) -> String;
+
+    /// Notes that an operator approved the candidate, so that it counts as stable.
+    fn approved(&mut self) {}
+
     /// True if `changes` remove more than the part `max_removal`, which indicates a fault.
     fn is_suspicious(&self, changes: &Self::Changes, max_removal: f64) -> bool;
 

@@ -37,6 +37,8 @@ pub struct Status<C, D> {
 pub struct HeldBack<C> {
     /// Time at which the directory first returned it.
     pub since: String,
+    /// Identifies the response; an approval names it.
+    pub digest: String,
     /// The change.
     pub changes: C,
 }

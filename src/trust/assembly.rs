@@ -91,7 +91,7 @@ impl Assembly {
 
     /// Stores an update.  Returns false if it changes nothing.
     pub fn apply(&mut self, update: Update) -> bool {
-        let changed = match update {
+        match update {
             Update::Anchors { source, set } => {
                 let changed = replace(&mut self.anchors, source, set);
                 self.anchors_changed |= changed;
@@ -113,8 +113,7 @@ impl Assembly {
                 self.lists.insert(address, state);
                 changed
             }
-        };
-        changed
+        }
     }
 
     /// True once a directory has returned its configurations of devices, possibly an empty list.

@@ -200,7 +200,7 @@ async fn directory_faults_do_not_interrupt_service() {
                     match waited.await {
                         Ok(polled) => break polled,
                         Err(_) => {
-                            assert!(start.elapsed() < IN_FORCE, "{name}: the poll does not end")
+                            assert!(start.elapsed() < IN_FORCE, "{name}: the poll does not end");
                         }
                     }
                 });

@@ -19,6 +19,9 @@ pub struct Changes {
     pub anchors_removed: usize,
     /// Anchors of the old list.
     pub anchors_before: usize,
+    /// Authorities of both lists whose CRL or delta CRL address only the old list has: revocation
+    /// checking would be lost for them.
+    pub revocation_lost: usize,
 }
 
 impl Changes {
@@ -30,6 +33,7 @@ impl Changes {
             anchors_added: after.difference(&before).count(),
             anchors_removed: before.difference(&after).count(),
             anchors_before: before.len(),
+            revocation_lost: revocation_lost(old, new),
         }
     }
 
@@ -38,12 +42,15 @@ impl Changes {
         self.lines.is_empty()
     }
 
-    /// True if every anchor is removed, or a larger part of them than `max_removal`.  Such a response is
-    /// far likelier a fault of the directory, or of an administrator, than intended.
+    /// True if every anchor is removed, or a larger part of them than `max_removal`, or if an authority
+    /// loses the address of its list.  Such a response is far likelier a fault of the directory, or of an
+    /// administrator, than intended.
     pub fn is_suspicious(&self, max_removal: f64) -> bool {
         let (removed, before) = (self.anchors_removed, self.anchors_before);
         // Counts of anchors are far below 2^52.
-        removed > 0 && (removed == before || removed as f64 > max_removal * before as f64)
+        let too_many =
+            removed > 0 && (removed == before || removed as f64 > max_removal * before as f64);
+        too_many || self.revocation_lost > 0
     }
 }
 
@@ -51,8 +58,40 @@ impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { anchors_added: added, anchors_removed: removed, anchors_before: before, .. } =
             self;
-        write!(f, "{added} anchors added, {removed} of {before} removed")
+        write!(f, "{added} anchors added, {removed} of {before} removed")?;
+        match self.revocation_lost {
+            0 => Ok(()),
+            lost => write!(f, "; revocation checking would be lost for {lost} authorities"),
+        }
     }
+}
+
+/// Counts the authorities that have an address of a list in `old` and not in `new`, in the same
+/// configuration, or in any.
+fn revocation_lost(old: &AnchorSet, new: &AnchorSet) -> usize {
+    type Key<'a> = (Option<&'a ConfigurationId>, Fingerprint, bool);
+    /// Authorities with an address (`true`) or without, in their configuration and in any.
+    fn keys(set: &AnchorSet) -> (BTreeSet<Key<'_>>, BTreeSet<Key<'_>>) {
+        let (mut with, mut all) = (BTreeSet::new(), BTreeSet::new());
+        for configuration in &set.configurations {
+            for authority in &configuration.authorities {
+                let print = authority.certificate.fingerprint;
+                let urls = [(&authority.crl_url, false), (&authority.delta_crl_url, true)];
+                for (url, is_delta) in urls {
+                    for place in [Some(&configuration.id), None] {
+                        all.insert((place, print, is_delta));
+                        if url.is_some() {
+                            with.insert((place, print, is_delta));
+                        }
+                    }
+                }
+            }
+        }
+        (with, all)
+    }
+    let ((before, _), (after, present)) = (keys(old), keys(new));
+    let lost = before.iter().filter(|key| present.contains(*key) && !after.contains(*key));
+    lost.map(|(_, print, _)| print).collect::<BTreeSet<_>>().len()
 }
 
 /// The anchors: each root with its configuration.
@@ -200,6 +239,31 @@ pub(crate) mod tests {
         );
         assert_eq!(changes.to_string(), "2 anchors added, 1 of 2 removed");
         assert!(Changes::between(&new, &new).is_empty());
+    }
+
+    #[test]
+    fn the_loss_of_a_list_address_is_suspicious() {
+        let bare = authority("a", true);
+        let with = |crl: bool, delta: bool| Authority {
+            crl_url: crl.then(|| "http://pki.example/a.crl".into()),
+            delta_crl_url: delta.then(|| "http://pki.example/a-delta.crl".into()),
+            ..bare.clone()
+        };
+        let one = |id: &str, authority: Authority| set(&[(id, &[authority])]);
+        let lost = |old: &AnchorSet, new: &AnchorSet| Changes::between(old, new).revocation_lost;
+        let (full, none) = (one("1", with(true, true)), one("1", with(false, false)));
+        assert_eq!(lost(&full, &none), 1, "counted once for both addresses");
+        assert_eq!(lost(&full, &one("1", with(true, false))), 1);
+        assert_eq!(lost(&none, &full), 0, "an address is added");
+        let moved = one("2", with(false, false));
+        assert_eq!(lost(&full, &moved), 1, "lost on the way to another configuration");
+        assert_eq!(lost(&full, &one("2", with(true, true))), 0);
+        assert_eq!(lost(&full, &AnchorSet::default()), 0, "a removed authority needs no list");
+        let changes = Changes::between(&full, &none);
+        assert!(changes.is_suspicious(1.0));
+        assert!(
+            changes.to_string().ends_with("revocation checking would be lost for 1 authorities")
+        );
     }
 
     #[test]

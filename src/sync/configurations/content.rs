@@ -25,6 +25,8 @@ pub struct Content {
     /// Status of its devices, if a configuration admits registered devices only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub devices: Option<devices::Status>,
+    /// Authorities that would lose revocation checking by the change that waits for approval.
+    pub revocation_at_risk: usize,
     #[serde(skip)]
     pub(super) in_force: Arc<AnchorSet>,
 }
@@ -51,6 +53,7 @@ pub(crate) struct Metrics {
     configurations: SourceGauge,
     anchors: SourceGauge,
     skipped: SourceGauge,
+    revocation_at_risk: SourceGauge,
 }
 
 impl Metrics {
@@ -77,6 +80,10 @@ impl Metrics {
             configurations: gauge("graph_configurations", "Configurations in force"),
             anchors: gauge("graph_anchors", "Root authorities in force"),
             skipped: gauge("graph_skipped", "Parts of the last response that are not in force"),
+            revocation_at_risk: gauge(
+                "graph_revocation_at_risk",
+                "Authorities that would lose revocation checking by the change that waits for approval",
+            ),
         }
     }
 
@@ -84,5 +91,6 @@ impl Metrics {
         self.configurations.set_count(source, content.configurations);
         self.anchors.set_count(source, content.anchors);
         self.skipped.set_count(source, content.skipped.len());
+        self.revocation_at_risk.set_count(source, content.revocation_at_risk);
     }
 }

@@ -77,12 +77,12 @@ impl Handle {
         self.configurations.refresh().await
     }
 
-    /// Applies the change that is held back, and returns it.
+    /// Applies the change that is held back if it has this digest, and returns it.
     ///
     /// # Errors
-    /// No change is held back.
-    pub async fn approve(&self) -> Result<Changes, HandleError> {
-        self.configurations.approve().await
+    /// No change is held back, or another one.
+    pub async fn approve(&self, digest: &str) -> Result<Changes, HandleError> {
+        self.configurations.approve(digest).await
     }
 
     /// Compares a complete list response with the configurations in force, as a poll would.  Nothing is

@@ -3,10 +3,17 @@
 use std::collections::HashMap;
 
 use crate::graph::wire::Entry;
-use crate::trust::configurations::{AnchorSet, Configuration, ConfigurationId, Skipped};
+use crate::trust::configurations::{AnchorSet, Authority, Configuration, ConfigurationId, Skipped};
+
+/// Ending of the reason of an authority that stays because its certificate became unreadable.
+const STAYS: &str = "; the authorities that the response lacks stay";
 
 /// Returns the configurations after a response.  What the response shortens stays as it is in
 /// `in_force`.  Ids get the prefix of their source.
+///
+/// A certificate that is unreadable where it was readable before counts as shortened too: its authority
+/// stays.  The response does not tell which one it is, so every authority that the configuration lacks
+/// stays.
 pub(super) fn merge(in_force: &AnchorSet, entries: Vec<Entry>, prefix: Option<&str>) -> AnchorSet {
     let before: HashMap<&ConfigurationId, &Configuration> =
         in_force.configurations.iter().map(|c| (&c.id, c)).collect();
@@ -20,7 +27,13 @@ pub(super) fn merge(in_force: &AnchorSet, entries: Vec<Entry>, prefix: Option<&s
             Entry::Complete { mut configuration, skipped } => {
                 configuration.id = with_prefix(configuration.id);
                 let id = configuration.id.clone();
-                let skip = |s: Skipped| Skipped { configuration: id.clone(), why: s.why };
+                let kept = keep_damaged(in_force, &before, &mut configuration, skipped.len());
+                let skip = |mut s: Skipped| {
+                    if kept {
+                        s.why.push_str(STAYS);
+                    }
+                    Skipped { configuration: id.clone(), why: s.why }
+                };
                 merged.skipped.extend(skipped.into_iter().map(skip));
                 merged.configurations.push(configuration);
             }
@@ -44,6 +57,30 @@ pub(super) fn merge(in_force: &AnchorSet, entries: Vec<Entry>, prefix: Option<&s
     merged
 }
 
+/// Adds the authorities that `configuration` lacks if more of its certificates are unreadable than
+/// before.  Returns true if it did.
+fn keep_damaged(
+    in_force: &AnchorSet,
+    before: &HashMap<&ConfigurationId, &Configuration>,
+    configuration: &mut Configuration,
+    unreadable: usize,
+) -> bool {
+    let Some(old) = before.get(&configuration.id) else { return false };
+    let skipped = in_force.skipped.iter().filter(|s| s.configuration == configuration.id);
+    let known = skipped.filter(|s| !s.why.ends_with(STAYS)).count();
+    if unreadable <= known {
+        return false;
+    }
+    let is_missing = |one: &&Authority| {
+        let print = one.certificate.fingerprint;
+        configuration.authorities.iter().all(|other| other.certificate.fingerprint != print)
+    };
+    let missing: Vec<_> = old.authorities.iter().filter(is_missing).cloned().collect();
+    let keeps = !missing.is_empty();
+    configuration.authorities.extend(missing);
+    keeps
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +100,31 @@ mod tests {
         assert_eq!(next.configurations[1].authorities.len(), 1, "only the readable part is known");
         assert_eq!(next.skipped.len(), 2);
         assert!(next.skipped[0].why.contains("stays as it was"));
+    }
+
+    #[test]
+    fn keeps_an_authority_whose_certificate_became_unreadable() {
+        let (a, b) = (authority("a", true), authority("b", true));
+        let damaged = |known: &AnchorSet, left: &[Authority], unreadable: usize| {
+            let configuration = set(&[("1", left)]).configurations.remove(0);
+            let why = || Skipped { configuration: "1".into(), why: "not a certificate".into() };
+            let skipped = (0..unreadable).map(|_| why()).collect();
+            merge(known, vec![Entry::Complete { configuration, skipped }], None)
+        };
+        let count = |set: &AnchorSet| set.configurations[0].authorities.len();
+        let good = set(&[("1", &[a.clone(), b.clone()])]);
+        let once = damaged(&good, std::slice::from_ref(&a), 1);
+        assert_eq!(count(&once), 2, "b stays");
+        assert!(once.skipped[0].why.ends_with(STAYS));
+        let again = damaged(&once, std::slice::from_ref(&a), 1);
+        assert_eq!(count(&again), 2, "b stays as long as it is unreadable");
+        assert_eq!(count(&damaged(&again, &[a.clone(), b], 0)), 2, "b is readable again");
+        let removed = damaged(&again, std::slice::from_ref(&a), 0);
+        assert_eq!(count(&removed), 1, "b was removed");
+        // A certificate that was never readable keeps no other authority.
+        let mut never = set(&[("1", &[a.clone(), authority("c", true)])]);
+        never.skipped.push(Skipped { configuration: "1".into(), why: "not a certificate".into() });
+        assert_eq!(count(&damaged(&never, &[a], 1)), 1);
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! The configurations of one directory: fetched as complete lists that replace each other.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::{info, warn};
 use url::Url;
 
 use crate::graph::Collection;
 use crate::graph::client::{Client, FetchError, FetchOptions, Fetched};
-use crate::graph::wire::Entry;
+use crate::graph::wire::{self, Entry};
 use crate::sync::config::{Admission, Config};
 use crate::sync::configurations::changes::Changes;
 use crate::sync::configurations::content::{Content, Metrics};
@@ -20,10 +22,13 @@ use crate::sync::metrics::FollowerMetrics;
 use crate::sync::payload::{Accepted, Payload, Progress};
 use crate::trust::assembly::Update;
 use crate::trust::configurations::{AnchorSet, Configuration, Skipped};
+use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
 
 /// Number of changes that are written to the audit log one by one.
 const MAX_LINES: usize = 100;
+/// Versions of the list that the guard compares with.  The oldest ones are kept.
+const MAX_HISTORY: usize = 64;
 
 /// The configurations of one directory.
 pub struct Configurations {
@@ -39,6 +44,12 @@ pub struct Configurations {
 
     in_force: Arc<AnchorSet>,
     candidate: Option<Candidate>,
+    /// Versions that were in force within the window of the guard, with the end of their time, oldest
+    /// first.
+    history: VecDeque<(Arc<AnchorSet>, Instant)>,
+    guard_window: Duration,
+    /// The candidate was approved.
+    is_approved: bool,
     /// ETag of the list in force.
     etag: Option<String>,
     supports_wait: bool,
@@ -68,6 +79,9 @@ impl Configurations {
             metrics,
             in_force: Arc::default(),
             candidate: None,
+            history: VecDeque::new(),
+            guard_window: config.guard_window,
+            is_approved: false,
             etag: None,
             supports_wait: false,
         }
@@ -148,8 +162,28 @@ impl Payload for Configurations {
         self.supports_wait && self.etag.is_some()
     }
 
+    fn digest(&self) -> String {
+        let Some(Candidate { set, .. }) = &self.candidate else { return String::new() };
+        let print = Fingerprint::of(wire::write_anchor_set(set).to_string().as_bytes());
+        print.to_string().chars().take(32).collect()
+    }
+
+    fn approved(&mut self) {
+        // The approved version is the new baseline.
+        self.history.clear();
+        self.is_approved = true;
+    }
+
+    /// Removals are added up over the window of the guard, so that a list that shrinks step by step is
+    /// suspicious too.
     fn is_suspicious(&self, changes: &Changes, max_removal: f64) -> bool {
-        changes.is_suspicious(max_removal)
+        let Some(Candidate { set, .. }) = &self.candidate else { return false };
+        let is_recent = |(_, end): &&(_, Instant)| end.elapsed() < self.guard_window;
+        let since_stable =
+            self.history.iter().find(is_recent).is_some_and(|(stable, _)| {
+                Changes::between(stable, set).is_suspicious(max_removal)
+            });
+        !changes.is_empty() && (changes.is_suspicious(max_removal) || since_stable)
     }
 
     fn accept(&mut self, changes: &Changes, first: bool) -> Accepted {
@@ -164,7 +198,12 @@ impl Payload for Configurations {
                 warn!(%source, %configuration, "not in force: {why}");
             }
         }
-        self.in_force = Arc::new(set);
+        let old = std::mem::replace(&mut self.in_force, Arc::new(set));
+        self.history.retain(|(_, end)| end.elapsed() < self.guard_window);
+        let is_approved = std::mem::take(&mut self.is_approved);
+        if changed && !first && !is_approved && self.history.len() < MAX_HISTORY {
+            self.history.push_back((old, Instant::now()));
+        }
         (self.etag, self.supports_wait) = (etag, supports_wait);
         Accepted { changed, publish: changed }
     }
@@ -199,6 +238,10 @@ impl Payload for Configurations {
             intermediates: set.authorities().count() - anchors,
             skipped: set.skipped.iter().map(Into::into).collect(),
             devices: None,
+            revocation_at_risk: self
+                .candidate
+                .as_ref()
+                .map_or(0, |candidate| Changes::between(set, &candidate.set).revocation_lost),
             in_force: Arc::clone(set),
         };
         self.metrics.set(&self.source, &content);

@@ -17,6 +17,7 @@ use crate::sync::metrics::FollowerMetrics;
 use crate::sync::payload::{Accepted, Payload, Progress, Recovery};
 use crate::trust::assembly::Update;
 use crate::trust::devices::{DeviceRegistry, Difference, Registry};
+use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
 
 /// Path of the collection, below the root of the directory.
@@ -179,6 +180,12 @@ impl Payload for Devices {
 
     fn supports_wait(&self) -> bool {
         self.supports_wait
+    }
+
+    fn digest(&self) -> String {
+        let mut bytes = Vec::new();
+        self.candidate.write(&mut bytes);
+        Fingerprint::of(&bytes).to_string().chars().take(32).collect()
     }
 
     /// Few removals are allowed.  Many are suspicious beyond the configured part, and the removal of all

@@ -184,7 +184,7 @@ mod tests {
         let mail = || test_certificates::name_constraints(&[(1, b"a.example".to_vec())], &[]);
         for unsupported in [
             path(|[leaf, ..]| {
-                leaf.issuer = test_certificates::name(&[(test_certificates::CN, 0x13, "a")])
+                leaf.issuer = test_certificates::name(&[(test_certificates::CN, 0x13, "a")]);
             }),
             path(|[_, authority, _]| {
                 *authority =

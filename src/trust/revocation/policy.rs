@@ -185,7 +185,7 @@ impl ListPolicy {
                 .find(|found| found.domain == domain && *found.name == certificate.subject)
             {
                 None => {
-                    of_key.push(Found { domain, name: &certificate.subject, entry, with_delta })
+                    of_key.push(Found { domain, name: &certificate.subject, entry, with_delta });
                 }
                 Some(found) => {
                     found.entry = found.entry.into_iter().chain(entry).min();

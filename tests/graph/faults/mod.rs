@@ -319,8 +319,8 @@ async fn two_gateways_follow_one_hub_at_once() {
         .push(Ca::root("d").element(true));
     for (handle, _, _) in [&one, &two] {
         handle.refresh().await.expect("a good poll");
-        assert!(handle.status().held_back.is_some());
-        handle.approve().await.expect("approved");
+        let held = handle.status().held_back.expect("held back");
+        handle.approve(&held.digest).await.expect("approved");
         handle.refresh().await.expect("a good poll");
     }
     assert_eq!(hub.patch(&format!("{M}/{id}"), &grown).await.0, 200);

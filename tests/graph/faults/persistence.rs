@@ -1,6 +1,7 @@
 //! The saved list: restarts, full disks, killed processes and age.
 
 use super::*;
+use anchorgate::sync::StartWithout;
 
 #[tokio::test]
 async fn a_restart_without_the_network_serves_the_last_good_list() {
@@ -14,7 +15,7 @@ async fn a_restart_without_the_network_serves_the_last_good_list() {
     assert_eq!(rig.in_force(), Some(good.all.clone()));
     assert!(rig.handle.status().from_disk);
 
-    // The second generation is damaged: the first is used.
+    // The second generation is damaged: the first may have what the second removed, so it is not used.
     let grown = good.but(|list| {
         let list = list["value"][0]["certificateAuthorities"].as_array_mut().expect("a list");
         list.push(Ca::root("one-3").element(true));
@@ -31,9 +32,24 @@ async fn a_restart_without_the_network_serves_the_last_good_list() {
     graph.answer(|_, _| Reply::Bytes(vec![]));
     let mut rig = restart();
     let _ = rig.handle.refresh().await;
-    assert_eq!(rig.in_force(), Some(good.all));
+    assert_eq!(rig.in_force(), None, "not loaded, so not ready");
     assert!(logged(&["ERROR", "newest saved configurations not usable", "its header is"]));
+    assert!(logged(&["ERROR", "previous configurations not used until the directory is reached"]));
     drop(rig);
+    // The operator prefers availability.
+    let mut rig = Rig::start(graph.clone(), Arc::clone(&folder), |config| {
+        config.start_without = StartWithout::Continue;
+    });
+    let _ = rig.handle.refresh().await;
+    assert_eq!(rig.in_force(), Some(good.all.clone()));
+    drop(rig);
+    // A response of the directory ends the wait.
+    let mut rig = restart();
+    let _ = rig.handle.refresh().await;
+    assert_eq!(rig.in_force(), None, "not loaded, so not ready");
+    rig.accepts("reached", &good.list, &good.all).await;
+    drop(rig);
+    graph.answer(|_, _| Reply::Bytes(vec![]));
     // Both are damaged: nothing is in force.
     for name in ["anchors", "anchors.1"] {
         std::fs::write(folder.path().join(name), b"garbage").expect("damaged");
@@ -158,7 +174,7 @@ async fn age_ignores_clock_jumps_and_triggers_the_policy() {
     // After a successful poll the list is in force again although it has not changed.
     let mut rig = start(TooOld::Refuse, NOW + YEAR);
     let _ = rig.handle.refresh().await;
-    assert_eq!(rig.in_force(), Some(InForce::new()));
+    assert_eq!(rig.in_force(), None, "not loaded, so not ready");
     rig.accepts("reached again", &good.list, &good.all).await;
     assert!(!rig.handle.status().too_old);
 }
