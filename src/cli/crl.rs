@@ -76,7 +76,9 @@ pub(super) fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let mut faults = faults(list, now);
     match verified {
         None => {
-            println!("signature:    not verified; pass --signer with the certificate of the signer");
+            println!(
+                "signature:    not verified; pass --signer with the certificate of the signer"
+            );
         }
         Some(Ok(list)) => {
             let signer = list.signers.first().map(|signer| signer.subject.to_string());

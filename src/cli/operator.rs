@@ -274,6 +274,9 @@ fn show_diff(preview: &Value) {
         changes["anchors_removed"],
         changes["anchors_before"]
     );
+    if let Some(lost) = changes["revocation_lost"].as_u64().filter(|lost| *lost > 0) {
+        println!("revocation checking would be lost for {lost} authorities");
+    }
     if preview["held_back"] == json!(true) {
         println!("it would be held back until `anchorgate trust approve`");
     }

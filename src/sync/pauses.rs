@@ -10,11 +10,14 @@ pub(super) const LONG_POLL_PAUSE: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause after failures, unless the poll interval is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// Longest pause that a directory can demand, unless the poll interval is longer: removed anchors must
+/// not stay trusted for as long as the directory likes.
+const LONGEST_DEMAND: Duration = Duration::from_secs(3600);
 /// Added to every pause after a failure, because jitter can be zero.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Returns the pause before the retry after `failures` consecutive failures.  It is at least
-/// `retry_after`, which the directory demanded.
+/// `retry_after`, which the directory demanded, up to an hour or `every`.
 pub(super) fn retry_pause(
     failures: u32,
     every: Duration,
@@ -22,7 +25,8 @@ pub(super) fn retry_pause(
 ) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16));
     let pause = jitter(doubled.min(LONGEST_PAUSE.max(every))) + LEAST_PAUSE;
-    retry_after.map_or(pause, |least| least.max(pause))
+    let longest = LONGEST_DEMAND.max(every);
+    retry_after.map_or(pause, |least| least.min(longest).max(pause))
 }
 
 /// Returns the pause before the next poll: `every`, varied by up to a tenth, so that the gateways of a
@@ -50,6 +54,8 @@ mod tests {
             }
             assert!(retry_pause(1, HOUR, Some(HOUR)) == HOUR);
             assert!(retry_pause(1, HOUR, Some(Duration::ZERO)) >= LEAST_PAUSE);
+            assert_eq!(retry_pause(1, FIRST_PAUSE, Some(Duration::MAX)), HOUR);
+            assert_eq!(retry_pause(1, 2 * HOUR, Some(Duration::MAX)), 2 * HOUR);
         }
     }
 

@@ -91,7 +91,6 @@ impl Assembly {
 
     /// Stores an update.  Returns false if it changes nothing.
     pub fn apply(&mut self, update: Update) -> bool {
-        
         match update {
             Update::Anchors { source, set } => {
                 let changed = replace(&mut self.anchors, source, set);
