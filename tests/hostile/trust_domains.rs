@@ -122,6 +122,39 @@ fn an_entry_counts_whatever_scope_its_list_has() {
 }
 
 #[test]
+fn a_refusal_names_what_is_missing() {
+    let (ca, other) = (Ca::root("Root"), Ca::root("Other"));
+    let between = ca.below("Between", 7, KEY_USAGE_CA);
+    let device = between.issue("device", &[4], &[]);
+    let detail = |authorities: Vec<Authority>, chain: &[&Arc<Certificate>], lists: Vec<Update>| {
+        let updates = std::iter::once(domain("a", authorities)).chain(lists).collect();
+        let der: Vec<_> = chain.iter().map(|certificate| certificate.der()).collect();
+        let chain = UnverifiedChain::from_der(&der).expect("a chain");
+        judge(&chain, &trust(updates), NOW).expect_err("a refusal").detail
+    };
+    let own = || vec![root(&ca)];
+    let unsent = detail(own(), &[&device], Vec::new());
+    assert!(unsent.contains("`CN=Between`, which issued `CN=device`"), "{unsent}");
+    assert!(unsent.contains("(1 were sent)"), "{unsent}");
+    let reverse = [&ca.certificate, &between.certificate, &device];
+    let reverse = detail(own(), &reverse, Vec::new());
+    assert!(reverse.contains("in reverse order"), "{reverse}");
+    let authority = detail(own(), &[&ca.certificate], Vec::new());
+    assert!(authority.contains("`CN=Root`, is the authority itself"), "{authority}");
+    let foreign = [&device, &between.certificate, &ca.certificate];
+    let foreign = detail(vec![root(&other)], &foreign, Vec::new());
+    assert!(foreign.contains("root `CN=Root` is not in any configuration"), "{foreign}");
+    // A list for another distribution point than the certificate's.
+    let uri = |text: &[u8]| tlv(0xa0, &tlv(0xa0, &tlv(0x86, text)));
+    let list = ca.list().number(1).scope(&uri(b"http://ca.example/1"));
+    let points = tlv(0x30, &tlv(0x30, &uri(b"http://ca.example/2")));
+    let device = ca.issue("device", &[5], &[extension(&[0x55, 0x1d, 31], false, &points)]);
+    let scope = detail(vec![with_list(&ca)], &[&device], vec![in_force(&ca, LIST, &list)]);
+    assert!(scope.contains("for the distribution point `http://ca.example/1`"), "{scope}");
+    assert!(scope.contains("the certificate has `http://ca.example/2`"), "{scope}");
+}
+
+#[test]
 fn a_delegated_list_counts_beside_the_issuers_own() {
     let ca = Ca::root("Root");
     let signer = ca.below("Lists", 9, KEY_USAGE_LISTS);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::trust::configurations::{ConfigurationId, Kind};
-use crate::trust::path::search::{Attempt, MAX_ATTEMPTS, Search};
+use crate::trust::path::search::{Attempt, MAX_ATTEMPTS, Search, misplaced_authority};
 use crate::trust::refusal::{Code, Refusal};
 use crate::trust::snapshot::Snapshot;
 use crate::trust::subject::SubjectId;
@@ -228,22 +228,42 @@ fn decide<'a>(
         verified.sort_unstable_by_key(|(index, _)| *index);
         return Ok(verified.into_iter().map(|(_, verified)| verified).collect());
     }
-    let untrusted = || {
-        Refusal::new(
-            Code::ChainUntrusted,
-            format!(
-                "no configuration has an authority that issued `{}` or a certificate presented \
-                 with it",
-                chain.leaf().subject
-            ),
-        )
-    };
-    let refusal = refusal.unwrap_or_else(untrusted);
+    let refusal =
+        refusal.unwrap_or_else(|| Refusal::new(Code::ChainUntrusted, why_untrusted(chain)));
     // The path may lack the certificate that is unreadable.
     Err(match chain.unreadable() {
         Some(error) if refusal.code == Code::ChainUntrusted => error.clone(),
         _ => refusal,
     })
+}
+
+/// Names the authority that is missing if no configuration has an issuer of a presented certificate.
+fn why_untrusted(chain: &UnverifiedChain) -> String {
+    let presented = chain.certificates();
+    let mut last = chain.leaf();
+    if last.subject == last.issuer && presented.len() > 1 {
+        return misplaced_authority(presented);
+    }
+    // At most one step for each certificate: names may form a loop.
+    for _ in 0..presented.len() {
+        if last.subject == last.issuer {
+            break;
+        }
+        let Some(issuer) = presented.iter().skip(1).find(|c| c.subject == last.issuer) else {
+            break;
+        };
+        last = issuer;
+    }
+    if last.subject == last.issuer {
+        return format!("root `{}` is not in any configuration", last.subject);
+    }
+    format!(
+        "authority `{}`, which issued `{}`, is neither in a configuration nor among the presented \
+         certificates ({} were sent)",
+        last.issuer,
+        last.subject,
+        presented.len()
+    )
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::trust::refusal::{Code, Refusal};
-use crate::x509::certificate::{Certificate, Fingerprint};
+use crate::x509::certificate::{Certificate, Fingerprint, GeneralName};
 use crate::x509::crl::{self, DistributionPoint, Kind, Reason, Reasons, RevocationList};
 use crate::x509::name::Name;
 use crate::x509::time::Timestamp;
@@ -227,6 +227,35 @@ impl Series {
     }
 }
 
+/// Describes why a list does not cover a certificate, with the names of both.
+fn describe_scope(list: &RevocationList, certificate: &Certificate) -> String {
+    let web = |names: Option<&Vec<GeneralName>>| {
+        let names = names.into_iter().flatten().filter_map(addresses_seen::web_address);
+        names.take(4).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    };
+    let of_list = web(list.scope.as_ref().and_then(|scope| scope.names.as_ref()));
+    let points = crl::distribution_points(certificate).unwrap_or_default();
+    let of_certificate: Vec<_> = points
+        .iter()
+        .map(|point| web(point.names.as_ref()))
+        .filter(|names| !names.is_empty())
+        .take(4)
+        .collect();
+    let mut out = format!("the list of `{}` does not cover this certificate", list.issuer);
+    if !of_list.is_empty() {
+        let of_certificate = if of_certificate.is_empty() {
+            "has none with a web address".to_owned()
+        } else {
+            format!("has {}", of_certificate.join(", "))
+        };
+        out += &format!(
+            ": the list is for the distribution point {of_list}, and the certificate \
+             {of_certificate}"
+        );
+    }
+    out
+}
+
 /// The search for one certificate's status.
 struct Search<'q> {
     question: &'q Question<'q>,
@@ -286,9 +315,7 @@ impl Search<'_> {
         self.refuse_if_listed(series)?;
         let reasons = self.in_scope(series.any())?;
         if reasons == Reasons::NONE {
-            self.note(Code::CrlMissing, || {
-                format!("the list of `{}` does not cover this certificate", series.any().issuer)
-            });
+            self.note(Code::CrlMissing, || describe_scope(series.any(), question.certificate));
             return Ok(());
         }
         let Some(base) = &series.base else {
