@@ -98,6 +98,7 @@ fn lists(c: &mut Criterion) {
         let revocations = Revocations::new([Arc::clone(&base), Arc::new(read(&delta, &ca))]);
         let device = ca.issue("device", &crl_maker::serial(size + 1), &[]);
         let question = Question {
+            domain: "",
             certificate: &device,
             issuer,
             issuer_key: ca.certificate.key,
@@ -155,6 +156,7 @@ fn path_of_four(
             let path = [&devices[at], &above[0], &above[1]];
             let is_good = path.into_iter().zip(&issuers).all(|(certificate, issuer)| {
                 let question = Question {
+                    domain: "",
                     certificate,
                     issuer: &issuer.subject,
                     issuer_key: issuer.key,

@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use anchorgate::store::Store;
 use criterion::{Criterion, criterion_group, criterion_main};
-use support::directory::{ADMIN, D, Server, T, answer, template};
 use serde_json::json;
+use support::directory::{ADMIN, D, Server, T, answer, template};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anchorgate::trust::configurations::{AnchorSet, Authority, Configuration, Devices, Kind};
 use anchorgate::trust::devices::{
-    Change, DeviceKey, DeviceRegistry, KnownTo, News, ObjectKey, Registries, Registry,
+    Change, DeviceKey, DeviceRegistry, KnownTo, NewState, ObjectKey, Registries, Registry,
 };
 use anchorgate::trust::judge::devices::{UnverifiedChain, judge};
 use anchorgate::trust::path::signature::SignatureMemo;
@@ -63,6 +63,7 @@ fn snapshot(root: &[u8], configurations: usize, signatures: SignatureMemo) -> Sn
     };
     let configuration = |n: usize| Configuration {
         id: format!("configuration-{n}").as_str().into(),
+        domain: Arc::default(),
         display_name: String::new(),
         kind: Kind::Devices(SubjectField::SubjectDn),
         devices: Devices::Any,
@@ -83,7 +84,7 @@ fn snapshot(root: &[u8], configurations: usize, signatures: SignatureMemo) -> Sn
 fn registry(devices: usize, one: &str) -> DeviceRegistry {
     let change = |n: usize| Change {
         object: ObjectKey::of(&format!("object-{n}")),
-        news: News::Is {
+        state: NewState::Is {
             device: Some(Some(DeviceKey::of(&if n == 0 {
                 one.to_owned()
             } else {

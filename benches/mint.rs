@@ -82,7 +82,9 @@ fn mint(c: &mut Criterion) {
         let message = vec![b'x'; signed];
         let mut group = c.benchmark_group(format!("mint/{}", algorithm.as_str()));
         group.bench_function("signature", |b| b.iter(|| bare(black_box(&message))));
-        group.bench_function("token", |b| b.iter(|| key.sign(black_box(&claims), &SystemRandom::new())));
+        group.bench_function("token", |b| {
+            b.iter(|| key.sign(black_box(&claims), &SystemRandom::new()));
+        });
         group.finish();
     }
 }

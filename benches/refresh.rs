@@ -30,10 +30,10 @@ use anchorgate::x509::time::Timestamp;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
-use support::crl_maker::{extension, many, number, sequence, time, tlv};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
+use support::crl_maker::{extension, many, number, sequence, time, tlv};
 use tokio_util::sync::CancellationToken;
 
 /// Lists prepared for one phase, at most 400 MB each.

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anchorgate::trust::configurations::ConfigurationId;
 use anchorgate::trust::devices::{
-    Change, DeviceKey, DeviceRegistry, KnownTo, News, ObjectKey, Standing,
+    Change, DeviceKey, DeviceRegistry, KnownTo, NewState, ObjectKey, Standing,
 };
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 
@@ -23,7 +23,7 @@ fn name(n: usize) -> String {
 fn change(n: usize, enabled: bool) -> Change {
     Change {
         object: ObjectKey::of(&format!("00000000-0000-4000-8000-{n:012}")),
-        news: News::Is {
+        state: NewState::Is {
             device: Some(Some(DeviceKey::of(&name(n)))),
             enabled: Some(enabled),
             known_to: Some(KnownTo::Only("fleet".into())),

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anchorgate::cli::quickstart::client::Device;
 use anchorgate::http::listen::bind;
 use anchorgate::http::peer::Peer;
+use anchorgate::http::serve::RequestBody;
 use anchorgate::oauth::{self, TokenEndpoint};
 use anchorgate::tls::acceptor::{Bounds, TlsListener, serve};
 use anchorgate::tls::{self, metrics::Metrics};
@@ -20,7 +21,6 @@ use anchorgate::token::policy::TokenPolicy;
 use anchorgate::token::terms::{Resource, Terms};
 use criterion::{Criterion, criterion_group, criterion_main};
 use hyper::Request;
-use hyper::body::Incoming;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -62,7 +62,7 @@ fn start(runtime: &Runtime, world: &World) -> SocketAddr {
         edge,
         listener,
         CancellationToken::new(),
-        move |peer: Arc<Peer>, request: Request<Incoming>| {
+        move |peer: Arc<Peer>, request: Request<RequestBody>| {
             let endpoint = Arc::clone(&endpoint);
             async move { endpoint.handle(request, &peer).await }
         },

@@ -93,22 +93,44 @@
 //! | input | limit |
 //! |---|---|
 //! | presented chain | 48 certificates and 64 KiB (more than a path's 10, because a presented chain need not be in order, nor used completely) |
-//! | body of a token request | 16 KiB; 48 KiB if clients send assertions |
+//! | body of a token request | 16 KiB; 48 KiB if clients send assertions; 64 parameters, 64 scope tokens |
+//! | a name in a certificate | 8 KiB |
 //! | assertion | 40 KiB, 10 certificates, 10 minutes; 16,384 used ones of a client are remembered |
 //! | body of a directory request | 1 MiB; JSON 32 levels deep; 20 s to arrive, 28 s to answer |
-//! | one decision | 128 signatures, 1,024 issuers |
+//! | one decision, for each trust domain | 128 signatures, 8 of them invalid, 1,024 issuers |
 //! | connecting to a CRL server | 10 s |
 //! | a directory's list | 200 pages of 16 MiB; for devices 1,000 pages, and one more for each 50 of `graph.max_devices` |
 //! | configurations that devices are registered for | 10,000 |
 //! | our own directory | 10,000,000 devices, 10,000 templates, 10,000 trust configurations, 100,000 remembered removals of a kind |
 //! | one page of our own directory | 2,000 objects scanned, 8 MiB of objects |
 //!
+//! # Tolerated encodings
+//!
+//! An encoding is accepted although DER or a profile forbids it to issuers, if it cannot mean anything
+//! else, the signature covers it, and OpenSSL, Java and GnuTLS accept it.  `verify --json` lists them.
+//!
+//! | encoding | name | reason |
+//! |---|---|---|
+//! | an encoded DEFAULT: `critical FALSE`, version v1, IDP flags FALSE | `encoded-default` | RFC 8410 section 10.2 shows one; TPM vendors, GSMA |
+//! | `cA FALSE` in basicConstraints | `encoded-default-ca` | widespread |
+//! | an empty list of extensions, in certificates, lists and entries | `empty-extensions` | no extension is present either way; Botan |
+//! | ECDSA algorithm identifiers with NULL parameters | `ecdsa-null-parameters` | RFC 5758 section 3.2; mbedTLS, JDK 11, Android |
+//! | RSA signature identifiers of lists without NULL | – | RFC 4055 section 5 |
+//! | an empty revokedCertificates | – | RFC 5280 section 5.1.2.6 requires issuers to omit it; it means "no entries" |
+//! | a dNSName constraint with a leading period | – | subdomains only, as OpenSSL, NSS, Go and webpki read it |
+//! | a name in subjectAltName that is not IA5String | `name-not-ia5` | refused if it is the subject ID, or its form is constrained |
+//! | a serial number that is 0, negative, or of 21 to 64 bytes | `irregular-serial` | a number all the same; lists are searched for exactly it |
+//! | `_` in a dNSName that is the subject ID | – | the bytes are compared; Windows hosts and SRV names have it |
+//! | a cRLNumber of 21 bytes | – | compared as a number |
+//! | reasonCode 7 | – | RFC 5280 section 5.3.1 does not use it; the entry revokes, without a reason |
+//! | letter case of scheme and host in URIs of distribution points | – | RFC 5280 section 7.4 |
+//!
 //! # Where to add a thing
 //!
 //! | to add | start in | then |
 //! |---|---|---|
 //! | a subject field | `src/trust/subject/fields.rs`: a variant and its reader | `src/directory/shapes.rs`, `deploy/configuration.md` |
-//! | a Graph credential | `src/graph/auth/mod.rs`: a `Credential` variant | `src/config/graph.rs`, `deploy/configuration.md` |
+//! | a Graph credential | `src/graph/auth/credential.rs`: a variant; `src/graph/auth/request.rs`: its request | `src/config/credential.rs`, `deploy/configuration.md` |
 //! | a latency metric | the `metrics.rs` of the part, such as `src/oauth/metrics.rs` | the table in `deploy/README.md` |
 //! | an endpoint on the token plane | `src/oauth/endpoint/mod.rs` | `src/oauth/metadata.rs` |
 //! | a third store | `src/store/mod.rs`: an engine beside `src/store/embedded` and `src/store/postgres` | `src/config/mod.rs` |

@@ -57,7 +57,7 @@ fn a_row_of_the_reference_is_complete_and_unique() {
 #[test]
 fn a_table_is_found_with_all_of_its_keys() {
     let keys: Vec<_> = reference::find("log").iter().map(|entry| entry.key).collect();
-    assert_eq!(keys, ["log.filter", "log.format"]);
+    assert_eq!(keys, ["log.filter", "log.format", "log.audit_when_full"]);
     assert_eq!(reference::find("graph.every").len(), 1);
     assert_eq!(reference::find("grap"), []);
 }

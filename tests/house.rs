@@ -125,7 +125,7 @@ fn prose(text: &str) -> String {
         }
     }
     let parts: Vec<&str> = out.split('"').collect();
-    if parts.len() % 2 == 0 {
+    if parts.len().is_multiple_of(2) {
         return out;
     }
     parts.iter().enumerate().map(|(n, part)| if n % 2 == 0 { part } else { "\"\"" }).collect()

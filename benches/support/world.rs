@@ -53,6 +53,7 @@ impl World {
         };
         let configuration = Configuration {
             id: ConfigurationId::from("bench"),
+            domain: Arc::default(),
             display_name: "bench".into(),
             kind: Kind::Devices(SubjectField::SanDns),
             devices: Devices::Any,

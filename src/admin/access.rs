@@ -1,4 +1,4 @@
-//! Who may ask the admin plane what.
+//! Bearer tokens of the admin plane and their permissions.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use hyper::{HeaderMap, header};
 
 use crate::x509::certificate::Fingerprint;
 
-/// What a token is good for.
+/// Permission of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permission {
-    /// Status and metrics.
+    /// Read status and metrics.
     Read,
-    /// The actions, and what `Read` is for.
+    /// Perform actions.  Includes `Read`.
     Operate,
 }
 
@@ -20,7 +20,7 @@ impl Permission {
     /// Every permission.
     pub const ALL: [Self; 2] = [Self::Read, Self::Operate];
 
-    /// Its name in settings.
+    /// Name in settings.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -29,18 +29,18 @@ impl Permission {
     }
 }
 
-/// A bearer token, known by its hash.
+/// A bearer token, identified by its hash.
 #[derive(Clone)]
 pub struct Token {
-    /// Who it is, in the audit log.
+    /// Name of the holder in audit records.
     pub name: String,
     /// SHA-256 of the token.
     pub sha256: [u8; 32],
-    /// What it is good for.
+    /// Permissions.
     pub permissions: Vec<Permission>,
 }
 
-/// Prints no hash: a token that somebody chose could be found by it.
+/// Omits the hash, because a token with low entropy can be found from it.
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token")
@@ -50,27 +50,28 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Why a request is not answered.
+/// Reasons why a request is not permitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Denied {
-    /// It has no token, and needs one.
+    /// A token is required and absent.
     NoToken,
-    /// Its token is none of ours.
+    /// The token is not configured.
     UnknownToken,
-    /// Its token is not good for this.
+    /// The token does not have the required permission.
     Forbidden,
 }
 
-/// The tokens, and what may be had without one.
+/// The configured tokens, and the access without one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Access {
     pub(super) tokens: Vec<Token>,
-    /// Status and metrics are told without a token.
+    /// Return status and metrics without a token.
     pub(super) open_reads: bool,
 }
 
 impl Access {
-    /// Whether a request with these headers may do what needs `need`; who asks, where a token says it.
+    /// Checks that a request with these headers has the permission `need`.  Returns its token, if
+    /// any.
     pub(super) fn admit(
         &self,
         headers: &HeaderMap,
@@ -94,7 +95,7 @@ impl Access {
         }
     }
 
-    /// Compares with every token, and each of them whole, so that the time it takes tells nothing.
+    /// Compares the hash with that of every token in constant time.
     fn known(&self, presented: &str) -> Option<&Token> {
         let hash = Fingerprint::of(presented.as_bytes()).0;
         let same = |token: &&Token| verify_slices_are_equal(&token.sha256, &hash).is_ok();
@@ -122,12 +123,12 @@ mod tests {
         let tokens = vec![
             token("scraper", Permission::Read),
             token("operator", Permission::Operate),
-            token("nobody", Permission::Read),
+            token("unused", Permission::Read),
         ];
         Access { tokens, open_reads }
     }
 
-    fn ask(
+    fn admit(
         access: &Access,
         authorization: Option<&str>,
         need: Permission,
@@ -141,33 +142,33 @@ mod tests {
     }
 
     #[test]
-    fn tokens_open_what_they_are_good_for() {
+    fn tokens_grant_their_permissions() {
         use Permission::{Operate, Read};
         for open in [false, true] {
             let access = access(open);
             let no_token = if open { Ok("-".to_owned()) } else { Err(Denied::NoToken) };
-            assert_eq!(ask(&access, None, Read), no_token);
-            assert_eq!(ask(&access, None, Operate), Err(Denied::NoToken));
-            assert_eq!(ask(&access, Some("Bearer scraper"), Read), Ok("scraper".into()));
-            assert_eq!(ask(&access, Some("Bearer scraper"), Operate), Err(Denied::Forbidden));
-            assert_eq!(ask(&access, Some("bearer operator"), Read), Ok("operator".into()));
-            assert_eq!(ask(&access, Some("Bearer operator"), Operate), Ok("operator".into()));
+            assert_eq!(admit(&access, None, Read), no_token);
+            assert_eq!(admit(&access, None, Operate), Err(Denied::NoToken));
+            assert_eq!(admit(&access, Some("Bearer scraper"), Read), Ok("scraper".into()));
+            assert_eq!(admit(&access, Some("Bearer scraper"), Operate), Err(Denied::Forbidden));
+            assert_eq!(admit(&access, Some("bearer operator"), Read), Ok("operator".into()));
+            assert_eq!(admit(&access, Some("Bearer operator"), Operate), Ok("operator".into()));
             for bad in ["Bearer ", "Bearer Operator", "Bearer operator x"] {
-                assert_eq!(ask(&access, Some(bad), Read), Err(Denied::UnknownToken), "{bad}");
+                assert_eq!(admit(&access, Some(bad), Read), Err(Denied::UnknownToken), "{bad}");
             }
-            assert_eq!(ask(&access, Some("Basic operator"), Operate), Err(Denied::NoToken));
+            assert_eq!(admit(&access, Some("Basic operator"), Operate), Err(Denied::NoToken));
         }
     }
 
     #[test]
-    fn without_tokens_actions_are_open_and_a_token_is_unknown() {
+    fn without_tokens_every_request_without_a_token_is_admitted() {
         let access = Access { tokens: Vec::new(), open_reads: true };
-        assert_eq!(ask(&access, None, Permission::Operate), Ok("-".into()));
-        assert_eq!(ask(&access, Some("Bearer x"), Permission::Read), Err(Denied::UnknownToken));
+        assert_eq!(admit(&access, None, Permission::Operate), Ok("-".into()));
+        assert_eq!(admit(&access, Some("Bearer x"), Permission::Read), Err(Denied::UnknownToken));
     }
 
     #[test]
-    fn a_token_prints_no_hash() {
+    fn the_debug_form_of_a_token_omits_its_hash() {
         let text = format!("{:?}", access(true).tokens);
         assert!(text.contains("scraper") && !text.contains("sha256"), "{text}");
     }

@@ -1,4 +1,4 @@
-//! What the judge decided, as JSON and as text.
+//! A decision of the judge, as JSON and as text.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::x509::crl::RevocationList;
 
 /// A revocation list of the request.
 pub enum List {
-    /// It could be read, and its signature was verified.
+    /// The list was read, and its signature verified.
     Used(Arc<RevocationList>),
-    /// Why it could not.
+    /// The list was not usable, for this reason.
     Unusable(String),
 }
 
-/// The decision and how it came about.
+/// A decision, with the paths and lists that led to it.
 pub struct Answer {
     decision: Result<Verified, Refusal>,
     attempts: Vec<Attempt>,
@@ -29,8 +29,8 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The answer to one request.  Of several configurations that accept, nothing here says which is
-    /// meant.
+    /// The answer to one request.  If several configurations accept, the decision is a refusal,
+    /// because no `client_id` selects one.
     pub fn new(
         decision: Result<Vec<Verified>, Refusal>,
         attempts: Vec<Attempt>,
@@ -48,7 +48,7 @@ impl Answer {
         Self { decision, attempts, lists, skipped }
     }
 
-    /// A refusal that was made before there was anything to judge with.
+    /// A refusal before any path was tried.
     pub fn refused(refusal: Refusal, skipped: Vec<Skipped>) -> Self {
         Self::new(Err(refusal), Vec::new(), Vec::new(), skipped)
     }
@@ -58,7 +58,7 @@ impl Answer {
         self.decision.is_ok()
     }
 
-    /// One JSON object; `id` is that of a batch's line.
+    /// Returns one JSON object.  `id` is the id of a line of a batch.
     pub fn to_json(&self, id: Option<&Value>) -> Value {
         let mut out = Map::new();
         if let Some(id) = id {
@@ -90,7 +90,7 @@ impl Answer {
         Value::Object(out)
     }
 
-    /// The same for people.
+    /// Returns a text for people.
     pub fn to_text(&self) -> String {
         let mut out = String::new();
         // Writing to a String does not fail.
@@ -135,21 +135,26 @@ impl Answer {
             };
         }
         for skipped in &self.skipped {
-            let _ = writeln!(out, "left out: {}: {}", skipped.configuration, skipped.why);
+            let _ = writeln!(out, "skipped: {}: {}", skipped.configuration, skipped.why);
         }
         out
     }
 }
 
 fn certificate(certificate: &Certificate) -> Value {
-    json!({
+    let mut out = json!({
         "subject": certificate.subject.to_string(),
         "issuer": certificate.issuer.to_string(),
         "serial": certificate.serial_hex(),
         "notBefore": certificate.not_before.to_string(),
         "notAfter": certificate.not_after.to_string(),
         "sha256": certificate.fingerprint.to_string(),
-    })
+    });
+    let tolerated = certificate.tolerated();
+    if !tolerated.is_empty() {
+        out["tolerated"] = json!(tolerated);
+    }
+    out
 }
 
 fn list(list: &List) -> Value {

@@ -1,73 +1,70 @@
-//! Rank 6: the composition root.  Every part is built, wired and started here, and nowhere else.
+//! The composition root.  All parts are built, connected and started here.
 
-mod operator;
+mod readiness;
+mod rebuild;
 mod sockets;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use hyper::Request;
-use hyper::body::Incoming;
 use prometheus_client::registry::Registry;
-use rustls::sign::CertifiedKey;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::sleep;
-use tracing::{error, info};
+use tracing::{info, warn};
 
-use crate::admin::Admin;
+use crate::admin::{self, Admin};
 use crate::config::{Config, DirectoryPart};
 use crate::crl;
 use crate::directory::{Directory, Served};
+use crate::http::connections::Shares;
 use crate::http::listen::serve_plain;
 use crate::http::peer::Peer;
-use crate::http::serve::Limits;
+use crate::http::serve::{Limits, RequestBody};
 use crate::keyring;
 use crate::oauth::{self, PublicPlane, TokenEndpoint};
 use crate::runtime::health::Ready;
 use crate::runtime::live::{Active, Live};
 use crate::runtime::lock_file::DirectoryLock;
-use crate::runtime::publisher::{ConfigurationsInForce, OwnChange, Publisher};
+use crate::runtime::log;
+use crate::runtime::publisher::{ConfigurationsInForce, Publisher};
 use crate::runtime::tasks::Tasks;
 use crate::store::Store;
 use crate::sync;
 use crate::tls;
-use crate::tls::acceptor::{TlsListener, serve};
+use crate::tls::acceptor::{Bounds, TlsListener, serve};
 use crate::tls::closing::OpenConnections;
 use crate::tls::tickets::Secrets;
 use crate::trust::assembly::Assembly;
 use crate::trust::snapshot::Snapshot;
 
+use rebuild::Rebuild;
 use sockets::Sockets;
 
 pub use sockets::Addresses;
 
 /// Interval between two checks of the gateway's own key files.
 const KEY_FILES: Duration = Duration::from_secs(10);
-/// Pause after the first failed build of the TLS configurations.
-const FIRST_RETRY: Duration = Duration::from_secs(5);
-/// Longest pause between two attempts to build them.
-const LONGEST_RETRY: Duration = Duration::from_secs(300);
 
 /// A running gateway.
 pub struct App {
-    /// Where it listens.
+    /// Addresses of its listeners.
     pub addresses: Addresses,
-    /// What is in force.
+    /// The state in force.
     pub live: Live,
     tasks: Tasks,
     drain: Duration,
-    look_at_keys: Arc<Notify>,
+    check_keys: Arc<Notify>,
     _lock: DirectoryLock,
 }
 
 impl App {
-    /// Starts everything that `config` says.  Listening sockets are bound before anything runs, so
-    /// that an address that is taken is an error here.
+    /// Starts a gateway.  The listening sockets are bound first, so that an address in use is an
+    /// error here.
     ///
     /// # Errors
-    /// A key, a file or an address that cannot be used.
+    /// A key, a file or an address is not usable.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let lock = DirectoryLock::acquire(&config.data_dir).context("data_dir")?;
         Sockets::warn_about_descriptors(&config);
@@ -78,33 +75,42 @@ impl App {
         let mut registry = Registry::with_prefix("anchorgate");
 
         let provider = tls::provider();
+        log::register(&mut registry);
         let edge_metrics = tls::metrics::Metrics::register(&mut registry);
         let (key_changes, changed_keys) = mpsc::channel(4);
-        let look_at_keys = Arc::<Notify>::default();
+        let check_keys = Arc::<Notify>::default();
+        keyring::remove_temporary_files(&config.keyring);
         let key_files = keyring::watch(
             config.keyring.clone(),
             Arc::clone(&provider),
             KEY_FILES,
-            Arc::clone(&look_at_keys),
+            Arc::clone(&check_keys),
+            ready.clone(),
             key_changes,
         );
         let identity = keyring::identity(&config.keyring, &provider)?;
+        let hosts = [&config.oauth.token_origin, &config.oauth.public_origin];
+        let hosts = hosts.map(|origin| origin.host_str().unwrap_or_default());
+        for problem in keyring::problems(&identity, &hosts, SystemTime::now().into()) {
+            warn!(file = %config.keyring.certificate.display(), "server certificate: {problem}");
+        }
         let keys = Arc::new(keyring::signing_keys(&config.keyring)?);
         let tickets = Secrets::new(keyring::ticket_secrets(&config.keyring)?);
         let tls_config = tls::Config { tickets, ..config.tls };
-        let trust =
-            Snapshot::nothing(Arc::new(config.trust)).with_sightings(config.crl.sightings.clone());
+        let trust = Snapshot::nothing(Arc::new(config.trust))
+            .with_address_observer(config.crl.address_record.clone().map(|record| record as _));
         let (live, writer) = Live::start(|live| {
             let tls = Arc::new(tls::build(&tls_config, &identity, live, &edge_metrics)?);
             Ok::<_, tls::TlsError>(Active { trust: Arc::new(trust), keys, tls })
         })?;
 
-        // The inbox of the one writer, and what it tells back.
+        // The inboxes of the publisher, which is the one writer, and its notifications.
         let (updates, inbox) = mpsc::channel(256);
         let (own, own_inbox) = mpsc::channel(16);
         let (in_force, watched) = watch::channel(ConfigurationsInForce::default());
+        let domains = config.graph.iter().map(|source| Arc::clone(&source.source)).collect();
         let publisher = Publisher {
-            assembly: Assembly::new(config.lists),
+            assembly: Assembly::new(config.lists).with_domain_order(domains),
             writer,
             updates: inbox,
             own: own_inbox,
@@ -133,7 +139,7 @@ impl App {
         };
         tasks.spawn_until_stop(rebuild.run(changed_keys, own));
 
-        // The directory is served before it is synced from: a gateway may be its own.
+        // The directory is served before it is polled: a gateway can sync from its own directory.
         let (directory, directory_http) = match config.directory {
             Some(part) => open_directory(part, &config.data_dir, &addresses, &tasks).await?,
             None => (None, None),
@@ -157,13 +163,15 @@ impl App {
         ));
         let public = PublicPlane::new(live.clone(), &config.policy, &config.oauth, &endpoint);
         let public = Arc::new(public);
-        tasks.spawn_until_stop(operator::become_ready(
+        tasks.spawn_until_stop(readiness::become_ready(
             &ready,
             watched,
             crl_handle.clone(),
             sources.iter().filter_map(sync::Handle::devices).cloned().collect(),
         ));
-        let admin = operator::plane(&config.admin, ready, registry, &live, crl_handle, sources);
+        let parts =
+            admin::Parts { ready, registry, live: live.clone(), lists: crl_handle, sources };
+        let admin = Arc::new(Admin::new(&config.admin, parts));
 
         let planes = Planes { endpoint, public, directory, directory_http, admin };
         let edge = |name, tls, bounds| TlsListener {
@@ -178,35 +186,40 @@ impl App {
         if let Some(open) = open.clone() {
             tasks.spawn_until_stop(open.judge_after_updates(live.clone()));
         }
-        let edges = Edges {
+        let listeners = Listeners {
             token: TlsListener { open, ..edge("token", |tls| &tls.token, config.token.bounds) },
             public: edge("public", |tls| &tls.public, config.public.bounds.clone()),
-            directory: edge("directory", |tls| &tls.directory, config.public.bounds),
-            admin: config.admin.tls.then(|| edge("admin", |tls| &tls.public, operator::bounds())),
+            directory: edge(
+                "directory",
+                |tls| &tls.directory,
+                // A write may take as long as the database needs.
+                Bounds { unfinished: config.drain, ..config.public.bounds },
+            ),
+            admin: config.admin.tls.then(|| edge("admin", |tls| &tls.public, admin_bounds())),
         };
-        planes.listen(sockets, edges, &tasks);
+        planes.listen(sockets, listeners, &tasks);
         info!(?addresses, "listening");
-        Ok(Self { addresses, live, tasks, drain: config.drain, look_at_keys, _lock: lock })
+        Ok(Self { addresses, live, tasks, drain: config.drain, check_keys, _lock: lock })
     }
 
-    /// Looks at the files of our own keys now.
+    /// Checks the gateway's own key files now.
     pub fn reload(&self) {
-        self.look_at_keys.notify_one();
+        self.check_keys.notify_one();
     }
 
-    /// Waits until a part ended that must not, so that the rest is of no use.
+    /// Waits until a part that must run has ended, after which the gateway cannot work.
     pub async fn failed(&self) {
         self.tasks.stopping().cancelled().await;
     }
 
-    /// Stops accepting, finishes the requests in flight, and ends.  False when some did not finish
-    /// in time, or a part had failed.
+    /// Stops accepting connections, finishes the requests in progress, and ends all tasks.  Returns
+    /// false if some did not finish in time, or a part had failed.
     pub async fn stop(self) -> bool {
         self.tasks.drain(self.drain).await
     }
 }
 
-/// Opens the embedded directory: as it is served over TLS, and over plain HTTP.
+/// Opens the embedded directory.  Returns its services over TLS and over plain HTTP.
 async fn open_directory(
     part: DirectoryPart,
     data_dir: &Path,
@@ -227,7 +240,13 @@ async fn open_directory(
     Ok((https, http))
 }
 
-/// What is served.
+/// Limits of the admin listener.  Few clients use it, and handshakes of others must not delay
+/// devices.
+fn admin_bounds() -> Bounds {
+    Bounds { shares: Shares::new(256), handshakes: 16, ..Bounds::default() }
+}
+
+/// The services of the listeners.
 struct Planes {
     endpoint: Arc<TokenEndpoint>,
     public: Arc<PublicPlane>,
@@ -236,118 +255,54 @@ struct Planes {
     admin: Arc<Admin>,
 }
 
-/// How the TLS listeners are served.
-struct Edges {
+/// Settings of the TLS listeners.
+struct Listeners {
     token: TlsListener,
     public: TlsListener,
     directory: TlsListener,
-    /// Without one, the admin plane is served in plain.
+    /// `None` serves the admin plane over plain HTTP.
     admin: Option<TlsListener>,
 }
 
 impl Planes {
     /// Starts every listener.
-    fn listen(self, sockets: Sockets, edges: Edges, tasks: &Tasks) {
+    fn listen(self, sockets: Sockets, listeners: Listeners, tasks: &Tasks) {
         let Self { endpoint, public, directory, directory_http, admin } = self;
         let stop = || tasks.stopping();
-        let token = move |peer: Arc<Peer>, request: Request<Incoming>| {
+        let token = move |peer: Arc<Peer>, request: Request<RequestBody>| {
             let endpoint = Arc::clone(&endpoint);
             async move { endpoint.handle(request, &peer).await }
         };
-        tasks.spawn(serve(edges.token, sockets.token, stop(), token));
-        let public = move |peer: Arc<Peer>, request: Request<Incoming>| {
+        tasks.spawn(serve(listeners.token, sockets.token, stop(), token));
+        let public = move |peer: Arc<Peer>, request: Request<RequestBody>| {
             let public = Arc::clone(&public);
             async move { public.handle(request, &peer).await }
         };
-        tasks.spawn(serve(edges.public, sockets.public, stop(), public));
+        tasks.spawn(serve(listeners.public, sockets.public, stop(), public));
         if let (Some(socket), Some(served)) = (sockets.directory, directory) {
-            let directory = move |peer: Arc<Peer>, mut request: Request<Incoming>| {
+            let directory = move |peer: Arc<Peer>, mut request: Request<RequestBody>| {
                 let served = served.clone();
-                // A token bound to a certificate is good with that certificate only.
+                // A token bound to a certificate is accepted only with that certificate.
                 request.extensions_mut().insert(peer);
-                async move { served.answer(request).await }
+                async move { served.handle(request).await }
             };
-            tasks.spawn(serve(edges.directory, socket, stop(), directory));
+            tasks.spawn(serve(listeners.directory, socket, stop(), directory));
         }
         if let (Some(socket), Some(served)) = (sockets.directory_http, directory_http) {
             let directory = move |request| {
                 let served = served.clone();
-                async move { served.answer(request).await }
+                async move { served.handle(request).await }
             };
             tasks.spawn(serve_plain(socket, Limits::default(), stop(), directory));
         }
         let admin = move |request| Arc::clone(&admin).handle(request);
-        match edges.admin {
+        match listeners.admin {
             Some(edge) => {
                 let admin = move |_, request| admin(request);
                 tasks.spawn(serve(edge, sockets.admin, stop(), admin));
             }
             None => {
                 tasks.spawn(serve_plain(sockets.admin, Limits::default(), stop(), admin));
-            }
-        }
-    }
-}
-
-/// Turns a changed key into a change for the publisher.  A new server certificate or new ticket keys
-/// require new TLS configurations, which depend on parts that the keyring does not know.
-struct Rebuild {
-    config: tls::Config,
-    identity: Arc<CertifiedKey>,
-    live: Live,
-    metrics: tls::metrics::Metrics,
-}
-
-impl Rebuild {
-    async fn run(
-        mut self,
-        mut changed: mpsc::Receiver<keyring::Change>,
-        own: mpsc::Sender<OwnChange>,
-    ) {
-        // Set while the last build failed.
-        let mut retry: Option<Duration> = None;
-        loop {
-            let change = tokio::select! {
-                change = changed.recv() => match change {
-                    Some(keyring::Change::SigningKeys(keys)) => Some(OwnChange::Keys(keys)),
-                    Some(keyring::Change::Identity(identity)) => {
-                        self.identity = identity;
-                        self.edge(&mut retry)
-                    }
-                    Some(keyring::Change::TicketSecrets(secrets)) => {
-                        self.config.tickets = Secrets::new(secrets);
-                        self.edge(&mut retry)
-                    }
-                    None => return,
-                },
-                () = sleep(retry.unwrap_or_default()), if retry.is_some() => self.edge(&mut retry),
-            };
-            if let Some(change) = change
-                && own.send(change).await.is_err()
-            {
-                return;
-            }
-        }
-    }
-
-    /// Builds the TLS configurations.  After a failure, `retry` is the time to wait before the next
-    /// attempt: it doubles with each failure, from [`FIRST_RETRY`] to [`LONGEST_RETRY`].
-    fn edge(&self, retry: &mut Option<Duration>) -> Option<OwnChange> {
-        let live = self.live.downgrade();
-        match tls::build(&self.config, &self.identity, &live, &self.metrics) {
-            Ok(tls) => {
-                *retry = None;
-                Some(OwnChange::Tls(Arc::new(tls)))
-            }
-            Err(error) => {
-                let pause = retry.map_or(FIRST_RETRY, |last| (last * 2).min(LONGEST_RETRY));
-                *retry = Some(pause);
-                error!(
-                    %error,
-                    "TLS configurations not built; the old ones stay in force, next attempt in \
-                     {pause:?}"
-                );
-                None
             }
         }
     }

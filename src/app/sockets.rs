@@ -18,18 +18,18 @@ pub(super) struct Sockets {
     pub(super) admin: TcpListener,
 }
 
-/// Where a gateway listens; ports are the real ones also where 0 was configured.
+/// Addresses of a gateway's listeners, with the assigned port where 0 was configured.
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
-    /// The token plane.
+    /// The token listener.
     pub token: SocketAddr,
-    /// The public plane.
+    /// The public listener.
     pub public: SocketAddr,
-    /// The directory over TLS.
+    /// The directory's TLS listener.
     pub directory: Option<SocketAddr>,
-    /// The directory over plain HTTP.
+    /// The directory's plain HTTP listener.
     pub directory_http: Option<SocketAddr>,
-    /// The admin plane.
+    /// The admin listener.
     pub admin: SocketAddr,
 }
 
@@ -45,15 +45,17 @@ impl Sockets {
         })
     }
 
-    /// Says so when the process may not open as many files as the listeners may hold connections.
+    /// Warns if the process may open fewer files than its listeners may hold connections.
     pub(super) fn warn_about_descriptors(config: &Config) {
-        // What lists, directories, stores and logs need besides.
+        // Files for lists, directories, stores and logs.
         const OTHERS: usize = 256;
-        let needed = config.token.bounds.shares.connections + config.public.bounds.shares.connections + OTHERS;
+        let needed = config.token.bounds.shares.connections
+            + config.public.bounds.shares.connections
+            + OTHERS;
         let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-        if let Some(most) = open_files(&limits).filter(|most| *most < needed) {
+        if let Some(limit) = open_files(&limits).filter(|limit| *limit < needed) {
             warn!(
-                "this process may open {most} files and its listeners may need {needed}: raise \
+                "limit of {limit} open files is below the {needed} that the listeners may need: raise \
                  LimitNOFILE (ulimit -n), or lower token.connections and public.connections"
             );
         }
@@ -72,7 +74,7 @@ impl Sockets {
     }
 }
 
-/// The soft limit of open files, from the text of `/proc/self/limits`; `None` where there is none.
+/// The soft limit on open files in the text of `/proc/self/limits`; `None` for no limit.
 fn open_files(limits: &str) -> Option<usize> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()
@@ -83,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_of_open_files_is_read() {
+    fn reads_the_limit_on_open_files() {
         let text = "Limit                     Soft Limit           Hard Limit           Units\n\
                     Max open files            1024                 524288               files\n";
         assert_eq!(open_files(text), Some(1024));

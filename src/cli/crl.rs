@@ -1,7 +1,7 @@
-//! `crl inspect`: what is in a list, and why it would not be used; nothing is fetched or asked.  And
-//! how `crl show` tells what is in force.
+//! `crl inspect`, which prints a list and the reasons why it would not be used, without a gateway;
+//! and the output of `crl show`.
 
-use std::io::Read as _;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,49 +9,53 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
+use crate::cli::input::read_input;
+use crate::runtime::text::{MAX_CHARACTERS, clean};
 use crate::x509::certificate::{Certificate, GeneralName};
-use crate::x509::crl::{CrlError, Fault, Kind, ListReader, OnlyContains, RevocationList, Unverified};
+use crate::x509::crl::{
+    CrlError, Fault, Kind, ListReader, OnlyContains, RevocationList, Unverified,
+};
+use crate::x509::pem;
 use crate::x509::time::Timestamp;
 
-/// Bytes of a list that are read here: more than any limit for fetching.
+/// Limit in bytes on a list: above every limit on fetched lists.
 const MAX_LIST: u64 = 4 << 30;
-/// Bytes of a file of certificates.
+/// Limit in bytes on a file of certificates.
 const MAX_SIGNERS: u64 = 16 << 20;
 
 /// Arguments of `crl inspect`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit status: 0 nothing speaks against the list (with --serial: and it does not \
-    name that one); 1 something does."
+    after_help = "Exit status: 0 if the list is usable (with --serial: and does not contain that \
+    number), otherwise 1."
 )]
-pub struct InspectArgs {
-    /// The list, DER or PEM; `-` is standard input
+pub(super) struct InspectArgs {
+    /// List, DER or PEM; `-` is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Tell whether the certificate of this serial number (hexadecimal) is listed
+    /// Check whether the list contains this serial number (hexadecimal)
     #[arg(long, value_name = "HEX")]
     serial: Option<String>,
-    /// Verify the signature with a certificate of this PEM file
+    /// Verify the signature with the certificates of this PEM file; repeatable
     #[arg(long, value_name = "CERT.pem")]
     signer: Vec<PathBuf>,
-    /// The time to judge freshness at, RFC 3339; now when left out
+    /// Time at which the list must be fresh, RFC 3339 [default: now]
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
 }
 
-/// `crl inspect`.
+/// Runs `crl inspect`.
 ///
 /// # Errors
-/// A file or an argument cannot be read.
-pub fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
+/// A file cannot be read, or an argument is not valid.
+pub(super) fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let now = match &args.at {
         None => Timestamp::from(std::time::SystemTime::now()),
-        Some(text) => Timestamp::parse_rfc3339(text)
-            .with_context(|| format!("--at: `{text}` is not a time like 2026-11-21T08:00:00Z"))?,
+        Some(text) => Timestamp::parse_rfc3339(text).with_context(|| {
+            format!("--at: `{text}` is not a time such as 2026-11-21T08:00:00Z")
+        })?,
     };
     let serial = args.serial.as_deref().map(read_serial).transpose()?;
     let mut signers = Vec::new();
@@ -59,23 +63,27 @@ pub fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
         signers.extend(read_signers(path)?);
     }
 
-    let (said, verified) = match read_list(&args.file, &signers, now)? {
+    let (unverified, verified) = match read_list(&args.file, &signers, now)? {
         Ok(read) => read,
         Err(error) => {
             println!("not usable: {error}");
             return Ok(ExitCode::FAILURE);
         }
     };
-    let list = said.list();
+    let list = unverified.list();
     show(list);
     let mut faults = faults(list, now);
     match verified {
-        None => println!("signature:    not verified; --signer names who should have signed"),
+        None => {
+            println!(
+                "signature:    not verified; pass --signer with the certificate of the signer"
+            );
+        }
         Some(Ok(list)) => {
             let signer = list.signers.first().map(|signer| signer.subject.to_string());
             println!("signature:    by `{}`", signer.unwrap_or_default());
         }
-        // Of the future is among the faults already.
+        // `faults` has this one already.
         Some(Err(error)) if matches!(error.fault, Fault::NotYetValid { .. }) => {}
         Some(Err(error)) => faults.push(error.fault.to_string()),
     }
@@ -86,17 +94,17 @@ pub fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     Ok(if faults.is_empty() && !listed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What a list says, and whether one of the signers, if there are any, vouches for it.
-type Read = (Unverified, Option<Result<RevocationList, CrlError>>);
+/// A list without verification, and the result of verification if there are signers.
+type ReadList = (Unverified, Option<Result<RevocationList, CrlError>>);
 
-/// Reads a list once, as standard input can be.
+/// Reads a list in one pass, because standard input can be read only once.
 fn read_list(
     path: &Path,
     signers: &[Arc<Certificate>],
     now: Timestamp,
-) -> anyhow::Result<Result<Read, CrlError>> {
+) -> anyhow::Result<Result<ReadList, CrlError>> {
     let mut source = open(path)?;
-    let mut said = ListReader::new(MAX_LIST);
+    let mut unverified = ListReader::new(MAX_LIST);
     let mut verifying = (!signers.is_empty()).then(|| ListReader::new(MAX_LIST));
     let mut piece = vec![0; 256 * 1024];
     loop {
@@ -104,14 +112,14 @@ fn read_list(
         if read == 0 {
             break;
         }
-        for reader in std::iter::once(&mut said).chain(&mut verifying) {
+        for reader in std::iter::once(&mut unverified).chain(&mut verifying) {
             if let Err(error) = reader.feed(&piece[..read]) {
                 return Ok(Err(error));
             }
         }
     }
     let verified = verifying.map(|reader| reader.finish(signers, now));
-    Ok(said.finish_unverified().map(|said| (said, verified)))
+    Ok(unverified.finish_unverified().map(|list| (list, verified)))
 }
 
 fn open(path: &Path) -> anyhow::Result<Box<dyn std::io::Read>> {
@@ -123,42 +131,35 @@ fn open(path: &Path) -> anyhow::Result<Box<dyn std::io::Read>> {
 }
 
 fn read_signers(path: &Path) -> anyhow::Result<Vec<Arc<Certificate>>> {
-    let mut text = Vec::new();
-    open(path)?.take(MAX_SIGNERS + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > MAX_SIGNERS {
-        bail!("{}: more than {MAX_SIGNERS} bytes", path.display());
-    }
+    let text = read_input(path, MAX_SIGNERS)?;
     let mut signers = Vec::new();
-    for der in CertificateDer::pem_slice_iter(&text) {
-        let der = der.with_context(|| format!("{}: not PEM", path.display()))?;
+    for der in pem::certificates(&text).with_context(|| path.display().to_string())? {
         let certificate =
             Certificate::from_der(&der).with_context(|| path.display().to_string())?;
         signers.push(Arc::new(certificate));
     }
-    if signers.is_empty() {
-        bail!("{}: no certificate", path.display());
-    }
     Ok(signers)
 }
 
-/// Hexadecimal digits, `:` and a leading `0x` allowed, as INTEGER contents.
+/// Converts hexadecimal digits, with optional `:` and leading `0x`, to the contents of an INTEGER.
 fn read_serial(text: &str) -> anyhow::Result<Vec<u8>> {
     let plain = text.trim_start_matches("0x").replace(':', "");
     let digits: Option<Vec<u32>> = plain.chars().map(|c| c.to_digit(16)).collect();
     let Some(digits) = digits.filter(|digits| !digits.is_empty() && digits.len() <= 256) else {
         bail!("--serial: `{text}` is not a hexadecimal number");
     };
-    // A zero in front, and one more if the digits are odd: it is dropped again where it says nothing.
+    // Zeros in front complete the first byte and may be the sign byte.  Superfluous ones are
+    // removed.
     let zeros = vec![0; 2 + digits.len() % 2];
     let digits: Vec<u32> = zeros.into_iter().chain(digits).collect();
-    let mut octets: Vec<u8> = digits
+    let mut bytes: Vec<u8> = digits
         .chunks(2)
         .map(|pair| pair.iter().fold(0, |n, &digit| n << 4 | digit as u8))
         .collect();
-    let leading = octets.iter().take_while(|&&octet| octet == 0).count().min(octets.len() - 1);
-    // Minimal, and never negative: a zero goes before a top bit.
-    let keep_zero = leading > 0 && octets[leading] & 0x80 != 0;
-    Ok(octets.split_off(leading - usize::from(keep_zero)))
+    let leading = bytes.iter().take_while(|&&byte| byte == 0).count().min(bytes.len() - 1);
+    // Minimal and not negative: a zero byte precedes a set top bit.
+    let keep_zero = leading > 0 && bytes[leading] & 0x80 != 0;
+    Ok(bytes.split_off(leading - usize::from(keep_zero)))
 }
 
 fn show(list: &RevocationList) {
@@ -197,26 +198,26 @@ fn show(list: &RevocationList) {
     );
 }
 
-/// What keeps the list from being used, its signature aside.
+/// Reasons why the list is not usable, except its signature.
 fn faults(list: &RevocationList, now: Timestamp) -> Vec<String> {
     let mut faults = Vec::new();
     if list.this_update > now {
-        faults.push(format!("it is of the future: now is {now}"));
+        faults.push(format!("thisUpdate is in the future (now: {now})"));
     }
     match list.next_update {
-        None => faults.push("it has no nextUpdate: it is never fresh".to_owned()),
+        None => faults.push("no nextUpdate, so the list is never fresh".to_owned()),
         Some(at) if at < now => {
-            faults.push(format!("it is stale since {} s", now.since(at).as_secs()));
+            faults.push(format!("stale: nextUpdate was {} ago", span(now.since(at))));
         }
         Some(_) => {}
     }
     faults
 }
 
-/// True when the list names the serial.
+/// Prints the entries of the serial number.  Returns true if there is one.
 fn show_serial(list: &RevocationList, serial: &[u8]) -> bool {
     let mut listed = false;
-    let hex: String = serial.iter().map(|octet| format!("{octet:02x}")).collect();
+    let hex: String = serial.iter().map(|byte| format!("{byte:02x}")).collect();
     for issuer in list.certificate_issuers() {
         if let Some(reason) = list.listed(issuer, serial) {
             println!("serial {hex}: {reason}, certificate of `{issuer}`");
@@ -229,8 +230,8 @@ fn show_serial(list: &RevocationList, serial: &[u8]) -> bool {
     listed
 }
 
-/// One address of a running gateway, as `crl show` tells it.
-pub fn show_status(status: &Value, now: Timestamp) {
+/// Prints the status of one address of a running gateway.
+pub(super) fn show_status(status: &Value, now: Timestamp) {
     println!("{}", text(&status["address"]));
     match &status["list"] {
         Value::Null => println!("  no list"),
@@ -247,7 +248,7 @@ pub fn show_status(status: &Value, now: Timestamp) {
     }
     let from_disk = status["fromDisk"] == json!(true);
     let fetched = if from_disk { "from disk, fetched" } else { "fetched" };
-    println!("  {fetched} {}, next look {}", text(&status["fetched"]), text(&status["nextFetch"]));
+    println!("  {fetched} {}, next fetch {}", text(&status["fetched"]), text(&status["nextFetch"]));
     if !status["list"].is_null() && status["kept"] == json!(false) {
         println!("  no copy on disk");
     }
@@ -278,7 +279,7 @@ fn show_in_force(list: &Value, now: Timestamp) {
     println!("  issued {}, {age} ago; {end}", text(&list["thisUpdate"]));
 }
 
-/// A time in its largest unit that says enough.
+/// A duration in one unit, with at least two significant units of it.
 fn span(time: Duration) -> String {
     match time.as_secs() {
         seconds @ ..120 => format!("{seconds} s"),
@@ -288,16 +289,17 @@ fn span(time: Duration) -> String {
     }
 }
 
-/// A text, or `-`.
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or("-")
+/// The text, or `-` for another value.
+/// A text for a terminal, or `-`.  It may come from a directory, so it is bounded and escaped.
+fn text(value: &Value) -> Cow<'_, str> {
+    clean(value.as_str().unwrap_or("-"), MAX_CHARACTERS)
 }
 
 fn general_name(name: &GeneralName) -> String {
     match name {
         GeneralName::Directory(name) => name.to_string(),
         GeneralName::Uri(text) | GeneralName::Dns(text) | GeneralName::Email(text) => {
-            // Foreign text goes to a terminal.
+            // The text is foreign, and a terminal would interpret its control characters.
             String::from_utf8_lossy(text).escape_debug().to_string()
         }
         other => format!("{other:?}"),
@@ -309,8 +311,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_are_told_in_one_unit() {
-        for (seconds, told) in [
+    fn a_duration_is_printed_in_one_unit() {
+        for (seconds, expected) in [
             (0, "0 s"),
             (119, "119 s"),
             (120, "2 min"),
@@ -319,12 +321,12 @@ mod tests {
             (172_799, "47 h"),
             (172_800, "2 d"),
         ] {
-            assert_eq!(span(Duration::from_secs(seconds)), told);
+            assert_eq!(span(Duration::from_secs(seconds)), expected);
         }
     }
 
     #[test]
-    fn serials_are_read_as_people_write_them() {
+    fn a_serial_number_is_read_in_common_notations() {
         for (text, want) in [
             ("0", &[0][..]),
             ("5", &[5]),

@@ -15,7 +15,7 @@ use crate::runtime::log::Secret;
 
 /// Address of the admin plane, and the credentials for it.
 #[derive(Debug, Args)]
-pub struct Gateway {
+pub(super) struct Gateway {
     /// URL of the running gateway's admin plane
     #[arg(
         long,
@@ -38,7 +38,7 @@ impl Gateway {
     /// # Errors
     /// There is no response, it is not JSON, or its status is an error.  The status 503 of `readyz`
     /// is not an error.
-    pub async fn request(
+    pub(super) async fn request(
         &self,
         method: Method,
         path: &str,

@@ -1,7 +1,7 @@
 //! The commands.
 
-/// Like the standard macro.  If the reader has closed the pipe, as `| head` does, it ends the program
-/// silently instead of panicking.
+/// Like the standard macro.  If the reader has closed the pipe, as `| head` does, it ends the
+/// program silently instead of panicking.
 macro_rules! println {
     ($($text:tt)*) => { $crate::cli::print(format_args!("{}\n", format_args!($($text)*))) };
 }
@@ -22,6 +22,7 @@ use std::fmt;
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,8 +49,9 @@ mod exit {
 
 /// mTLS OAuth 2.0 token-endpoint gateway for IoT fleets.
 ///
-/// Devices authenticate with client certificates that chain to trust anchors synced from a Microsoft
-/// Graph directory, and obtain short-lived access tokens bound to those certificates (RFC 8705).
+/// Devices authenticate with client certificates that chain to trust anchors synced from a
+/// Microsoft Graph directory, and obtain short-lived access tokens bound to those certificates (RFC
+/// 8705).
 #[derive(Debug, Parser)]
 #[command(name = "anchorgate", version, arg_required_else_help = true)]
 #[command(
@@ -71,12 +73,18 @@ enum Command {
         /// Configuration file (TOML); `config-reference` prints its keys
         #[arg(long, short, value_name = "FILE", env = "ANCHORGATE_CONFIG")]
         config: PathBuf,
+        /// Accept key files that other users can write, for mounts that cannot change modes
+        #[arg(long)]
+        allow_insecure_file_modes: bool,
     },
     /// Check a configuration file and its key files; report every problem at once
     CheckConfig {
         /// Configuration file (TOML)
         #[arg(long, short, value_name = "FILE", env = "ANCHORGATE_CONFIG")]
         config: PathBuf,
+        /// Accept key files that other users can write, for mounts that cannot change modes
+        #[arg(long)]
+        allow_insecure_file_modes: bool,
     },
     /// Print the reference of configuration keys: type, default and meaning
     ConfigReference {
@@ -85,9 +93,9 @@ enum Command {
     },
     /// Run everything on this machine without configuration, and demonstrate it
     ///
-    /// Creates a PKI, a directory and revocation lists, starts the real gateway on them, and then acts
-    /// as administrator and device: tokens for each subject field, a revocation that takes effect on an
-    /// open connection, an anchor that is removed and added again.
+    /// Creates a PKI, a directory and revocation lists, starts the real gateway on them, and then
+    /// acts as administrator and device: tokens for each subject field, a revocation that takes
+    /// effect on an open connection, an anchor that is removed and added again.
     Quickstart(QuickstartArgs),
     Verify(verify::Args),
     /// Check whether the running gateway is ready: exit status 0 if it is
@@ -115,8 +123,16 @@ pub fn main() -> ExitCode {
         }
     };
     match cli.command {
-        Command::Run { config } => with_config(&config, |config| block_on(serve(config))),
-        Command::CheckConfig { config } => with_config(&config, |config| check_keys(&config)),
+        Command::Run { config, allow_insecure_file_modes } => with_config(&config, |mut config| {
+            config.keyring.allow_insecure_modes = allow_insecure_file_modes;
+            block_on(serve(config))
+        }),
+        Command::CheckConfig { config, allow_insecure_file_modes } => {
+            with_config(&config, |mut config| {
+                config.keyring.allow_insecure_modes = allow_insecure_file_modes;
+                check_keys(&config)
+            })
+        }
         Command::ConfigReference { key } => config_reference(key.as_deref()),
         Command::Quickstart(args) => block_on(async move {
             match quickstart::run(&args).await {
@@ -164,7 +180,9 @@ fn config_reference(key: Option<&str>) -> ExitCode {
     let key = key.trim_matches(['[', ']']);
     let found = reference::find(key);
     if found.is_empty() {
-        eprintln!("anchorgate: `{key}` is not a configuration key; `anchorgate config-reference` prints all");
+        eprintln!(
+            "anchorgate: `{key}` is not a configuration key; `anchorgate config-reference` prints all"
+        );
         return exit::USAGE.into();
     }
     for Entry { key, kind, default, meaning } in found {
@@ -177,9 +195,17 @@ fn config_reference(key: Option<&str>) -> ExitCode {
 fn check_keys(config: &Config) -> ExitCode {
     let keyring = &config.keyring;
     let is_generated_at_start = keyring.generate_signing_key && !keyring.signing_key.exists();
-    let checked = keyring::identity(keyring, &tls::provider()).and_then(|_| match is_generated_at_start {
-        true => Ok(()),
-        false => keyring::signing_keys(keyring).map(|_| ()),
+    let checked = keyring::identity(keyring, &tls::provider()).and_then(|identity| {
+        let hosts = [&config.oauth.token_origin, &config.oauth.public_origin];
+        let hosts = hosts.map(|origin| origin.host_str().unwrap_or_default());
+        for problem in keyring::problems(&identity, &hosts, SystemTime::now().into()) {
+            println!("warning: {}: {problem}", keyring.certificate.display());
+        }
+        keyring::ticket_secrets(keyring)?;
+        match is_generated_at_start {
+            true => Ok(()),
+            false => keyring::signing_keys(keyring).map(|_| ()),
+        }
     });
     match checked {
         Ok(()) => {
@@ -194,7 +220,7 @@ fn check_keys(config: &Config) -> ExitCode {
 }
 
 async fn serve(config: Config) -> ExitCode {
-    if let Err(error) = log::start(&config.log_filter, config.log_format) {
+    if let Err(error) = log::start(&config.log_filter, config.log_format, config.audit_when_full) {
         eprintln!("log.filter: {error}");
         return exit::CONFIG.into();
     }
@@ -214,10 +240,13 @@ async fn serve(config: Config) -> ExitCode {
                 }
             }
             info!("stopping: finishing requests in progress");
-            if app.stop().await { ExitCode::SUCCESS } else { exit::FAILURE.into() }
+            let is_clean = app.stop().await;
+            log::flush();
+            if is_clean { ExitCode::SUCCESS } else { exit::FAILURE.into() }
         }
         Err(error) => {
             error!("{error:#}");
+            log::flush();
             failed(&error)
         }
     }
@@ -256,6 +285,7 @@ fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("anchorgate: {error:#}");
+    // Standard error may be closed.
+    let _ = writeln!(std::io::stderr(), "anchorgate: {error:#}");
     if error.is::<directory::Usage>() { exit::USAGE.into() } else { exit::FAILURE.into() }
 }

@@ -1,5 +1,6 @@
 //! Commands for a running gateway, through its admin plane: `ready`, `trust`, `crl show|refresh`.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -14,15 +15,16 @@ use crate::cli::gateway::Gateway;
 use crate::cli::input::{read_ca_bundle, read_input, read_secret};
 use crate::graph::wire;
 use crate::http::outbound::{ClientSettings, ProxyChoice, ServerAuthorities, read_limited};
+use crate::runtime::text::{MAX_CHARACTERS, clean};
 use crate::x509::time::Timestamp;
 
-/// Limit in bytes on a list response to compare.  With its JSON frame it must fit into the admin plane's
-/// limit of 16 MiB.
+/// Limit in bytes on a list response to compare.  With its JSON frame it must fit into the admin
+/// plane's limit of 16 MiB.
 const MAX_LIST_RESPONSE: usize = 15 * 1024 * 1024;
 
 /// The gateway, and the output format.
 #[derive(Debug, Args)]
-pub struct AdminArgs {
+pub(super) struct AdminArgs {
     #[command(flatten)]
     gateway: Gateway,
     /// Print JSON
@@ -32,14 +34,14 @@ pub struct AdminArgs {
 
 /// Arguments of `ready`.
 #[derive(Debug, Args)]
-pub struct ReadyArgs {
+pub(super) struct ReadyArgs {
     #[command(flatten)]
     admin: AdminArgs,
 }
 
 /// Actions on the trust in force.
 #[derive(Debug, Subcommand)]
-pub enum TrustCommand {
+pub(super) enum TrustCommand {
     /// Show the configurations in force, their sources and ages
     Show(AdminArgs),
     /// Poll the directories now; exit status 1 if one of them failed
@@ -51,6 +53,9 @@ pub enum TrustCommand {
         /// Source of the response; optional if there is only one
         #[arg(long, value_name = "NAME")]
         source: Option<String>,
+        /// Digest of the change, as `trust show` prints it
+        #[arg(long, value_name = "HEX")]
+        digest: String,
         #[command(flatten)]
         admin: AdminArgs,
     },
@@ -58,7 +63,7 @@ pub enum TrustCommand {
 
 /// Arguments of `trust diff`.
 #[derive(Debug, Args)]
-pub struct DiffArgs {
+pub(super) struct DiffArgs {
     /// The response: a file, `-` for standard input, or an http or https URL to fetch it from
     #[arg(value_name = "FILE|URL")]
     response: String,
@@ -77,7 +82,7 @@ pub struct DiffArgs {
 
 /// Actions on revocation lists.
 #[derive(Debug, Subcommand)]
-pub enum CrlCommand {
+pub(super) enum CrlCommand {
     /// Show the list of each address: number, entries, age, next fetch and last error
     Show(AdminArgs),
     /// Print a list, and why it would not be used; needs no gateway
@@ -89,8 +94,8 @@ pub enum CrlCommand {
         address: Option<String>,
         /// Accept a list whose number or time is older, or that another key signed
         ///
-        /// Use it after the issuer was restored or replaced.  Make sure first that the address does not
-        /// return an old, replayed list.
+        /// Use it after the issuer was restored or replaced.  Make sure first that the address does
+        /// not return an old, replayed list.
         #[arg(long, requires = "address")]
         accept_rollback: bool,
         #[command(flatten)]
@@ -102,7 +107,7 @@ pub enum CrlCommand {
 ///
 /// # Errors
 /// The gateway does not respond.
-pub async fn ready(args: &ReadyArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn ready(args: &ReadyArgs) -> anyhow::Result<ExitCode> {
     let status = request(&args.admin, Method::GET, "readyz", None).await?;
     let missing: Vec<_> = texts(&status["missing"]);
     if status["ready"] == json!(true) {
@@ -117,7 +122,7 @@ pub async fn ready(args: &ReadyArgs) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 /// The gateway does not respond, or rejects the request.
-pub async fn trust(command: &TrustCommand) -> anyhow::Result<ExitCode> {
+pub(super) async fn trust(command: &TrustCommand) -> anyhow::Result<ExitCode> {
     let (args, response) = match command {
         TrustCommand::Show(args) => (args, request(args, Method::GET, "status.json", None).await?),
         TrustCommand::Sync(args) => (args, request(args, Method::POST, "trust/sync", None).await?),
@@ -126,8 +131,8 @@ pub async fn trust(command: &TrustCommand) -> anyhow::Result<ExitCode> {
             let body = json!({ "answer": list, "source": args.source });
             (&args.admin, request(&args.admin, Method::POST, "trust/diff", Some(body)).await?)
         }
-        TrustCommand::Approve { source, admin } => {
-            let body = json!({ "source": source });
+        TrustCommand::Approve { source, digest, admin } => {
+            let body = json!({ "source": source, "digest": digest });
             (admin, request(admin, Method::POST, "trust/approve", Some(body)).await?)
         }
     };
@@ -148,7 +153,7 @@ pub async fn trust(command: &TrustCommand) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 /// The gateway does not respond, or no authority names the address.
-pub async fn crl(command: &CrlCommand) -> anyhow::Result<ExitCode> {
+pub(super) async fn crl(command: &CrlCommand) -> anyhow::Result<ExitCode> {
     let (args, lists) = match command {
         CrlCommand::Show(args) => {
             let status = request(args, Method::GET, "status.json", None).await?;
@@ -177,7 +182,18 @@ pub async fn crl(command: &CrlCommand) -> anyhow::Result<ExitCode> {
 fn show_trust(status: &Value) {
     println!("generation {}, started {}", status["trust"]["generation"], text(&status["started"]));
     for source in status["sources"].as_array().into_iter().flatten() {
-        println!("source {source}");
+        println!(
+            "source {}  {} configurations, {} anchors, last confirmed {}",
+            text(&source["source"]),
+            source["configurations"],
+            source["anchors"],
+            text(&source["last_success"])
+        );
+        if source["last_error"].is_string() {
+            println!("  last error  {}", text(&source["last_error"]));
+        }
+        show_held(source, &source["held_back"]);
+        show_held(source, &source["devices"]["held_back"]);
         let devices = &source["devices"];
         if devices.is_object() {
             println!(
@@ -196,8 +212,8 @@ fn show_trust(status: &Value) {
         println!(
             "{}  {}  {} devices  {}",
             text(&configuration["id"]),
-            configuration["subjectField"].as_str().unwrap_or("applications"),
-            configuration["devices"].as_str().unwrap_or("no"),
+            text(&configuration["subjectField"]),
+            text(&configuration["devices"]),
             text(&configuration["displayName"])
         );
         for authority in configuration["authorities"].as_array().into_iter().flatten() {
@@ -217,6 +233,25 @@ fn show_trust(status: &Value) {
     for skipped in [all("skipped"), all("skippedApplications")].concat() {
         println!("not in force: {}: {}", text(&skipped["id"]), text(&skipped["why"]));
     }
+}
+
+/// Shows a change that waits for approval, and the command that approves it.
+fn show_held(source: &Value, held: &Value) {
+    if !held.is_object() {
+        return;
+    }
+    println!("  held back since {}:", text(&held["since"]));
+    for line in texts(&held["changes"]["lines"]) {
+        println!("    {line}");
+    }
+    if let Some(lost) = held["changes"]["revocation_lost"].as_u64().filter(|lost| *lost > 0) {
+        println!("    revocation checking would be lost for {lost} authorities");
+    }
+    println!(
+        "    approve it with: anchorgate trust approve --source {} --digest {}",
+        text(&source["source"]),
+        text(&held["digest"])
+    );
 }
 
 fn show_diff(preview: &Value) {
@@ -239,8 +274,11 @@ fn show_diff(preview: &Value) {
         changes["anchors_removed"],
         changes["anchors_before"]
     );
+    if let Some(lost) = changes["revocation_lost"].as_u64().filter(|lost| *lost > 0) {
+        println!("revocation checking would be lost for {lost} authorities");
+    }
     if preview["held_back"] == json!(true) {
-        println!("too many removals: it would be held back until `anchorgate trust approve`");
+        println!("it would be held back until `anchorgate trust approve`");
     }
 }
 
@@ -286,10 +324,12 @@ async fn request(
 }
 
 /// The text, or `-` for another value.
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or("-")
+/// A text for a terminal, or `-`.  It may come from a directory, so it is bounded and escaped.
+fn text(value: &Value) -> Cow<'_, str> {
+    clean(value.as_str().unwrap_or("-"), MAX_CHARACTERS)
 }
 
-fn texts(value: &Value) -> Vec<&str> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+fn texts(value: &Value) -> Vec<Cow<'_, str>> {
+    let texts = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+    texts.map(|text| clean(text, MAX_CHARACTERS)).collect()
 }

@@ -14,8 +14,9 @@ pub(super) fn read(top: &mut Section<'_>) -> Option<Config> {
             .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)));
         let on_loopback = listen.ip().is_loopback();
         let tls = section.flag("tls").unwrap_or(false);
-        let tokens = tokens(section)?;
+        let tokens = tokens(section);
         let open_reads = section.flag("open_reads");
+        let tokens = tokens?;
         if open_reads == Some(false) && tokens.is_empty() {
             let allowed = "status and metrics would be unreachable; configure `tokens`";
             section.problem("open_reads", Some("`false`".to_owned()), allowed);

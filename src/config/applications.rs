@@ -1,10 +1,7 @@
-//! `[[client]]` with `application_configuration`: applications, and the directories that are followed for
-//! them.
+//! `[[client]]` with `application_configuration`: applications, and the directories that are
+//! followed for them.
 
 use std::path::Path;
-
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 
 use crate::config::clients::{NO_FIELD, fields, required_terms, subjects};
 use crate::config::section::Section;
@@ -16,6 +13,7 @@ use crate::token::policy::TokenPolicy;
 use crate::token::terms::Terms;
 use crate::trust::configurations::ConfigurationId;
 use crate::trust::judge::devices::UnverifiedChain;
+use crate::x509::pem;
 
 /// Reads one client.  Returns `None` only after a problem was noted.
 pub(super) fn read(
@@ -70,7 +68,8 @@ pub(super) fn read(
     })
 }
 
-/// Reads the files of `certificates`.  Each has a leaf certificate first, then those needed to judge it.
+/// Reads the files of `certificates`.  Each has a leaf certificate first, then those needed to
+/// judge it.
 fn certificates(section: &mut Section<'_>, folder: &Path) -> Option<Vec<UnverifiedChain>> {
     let mut all = Vec::new();
     let mut good = true;
@@ -79,9 +78,8 @@ fn certificates(section: &mut Section<'_>, folder: &Path) -> Option<Vec<Unverifi
             good = false;
             continue;
         };
-        let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
-        let chain = chain
-            .map_err(|error| format!("not PEM: {error}"))
+        let chain = pem::certificates(&pem)
+            .map_err(|error| error.to_string())
             .and_then(|chain| UnverifiedChain::from_der(&chain).map_err(|r| r.to_string()));
         match chain {
             Ok(chain) => all.push(chain),
@@ -127,7 +125,7 @@ pub(super) fn sources(top: &Section<'_>, policy: &TokenPolicy, sources: &[Config
         if followed.iter().all(|other| other.source != source.source) {
             let state_file = source.state_file.as_ref();
             followed.push(Config {
-                collection: Collection::Applications,
+                collection: Collection::CertificateBasedApplication,
                 state_file: state_file.map(|file| file.with_extension("applications.state")),
                 ..source.clone()
             });
@@ -164,7 +162,8 @@ mod tests {
         certificates = ["script.pem"]
     "#;
 
-    /// Reads a configuration in a folder with `script.pem`, a certificate, and `none.pem`, which is not.
+    /// Reads a configuration in a folder with `script.pem`, a certificate, and `none.pem`, which is
+    /// not.
     fn read(text: &str) -> Result<crate::config::Config, Vec<String>> {
         let folder = tempfile::tempdir().expect("a folder");
         let key = rcgen::KeyPair::generate().expect("a key");
@@ -189,7 +188,10 @@ mod tests {
         assert_eq!((script.certificates.len(), script.names.is_some()), (1, true));
         assert!(config.policy.serves_without_certificate());
         let followed: Vec<_> = config.graph.iter().map(|g| (&*g.source, g.collection)).collect();
-        assert_eq!(followed, [("one", Collection::Devices), ("one", Collection::Applications)]);
+        assert_eq!(
+            followed,
+            [("one", Collection::MutualTlsOauth), ("one", Collection::CertificateBasedApplication)]
+        );
         let [devices, applications] = [0, 1].map(|n| config.graph[n].state_file.clone());
         assert_ne!(devices, applications);
 
@@ -203,7 +205,10 @@ mod tests {
     fn follows_only_directories_with_a_needed_configuration() {
         let collections = |text: &str| {
             let config = read(text).unwrap_or_else(|problems| panic!("{problems:?}"));
-            let of = config.graph.iter().filter(|g| g.collection == Collection::Applications);
+            let of = config
+                .graph
+                .iter()
+                .filter(|g| g.collection == Collection::CertificateBasedApplication);
             of.map(|g| g.source.to_string()).collect::<Vec<_>>()
         };
         assert!(collections(&format!("{MINIMAL}{GRAPH}")).is_empty());

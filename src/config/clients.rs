@@ -71,14 +71,15 @@ pub(super) fn required_terms(section: &mut Section<'_>, default: Option<&Terms>)
     terms
 }
 
-/// Reads `audience`, `scopes`, `default_scopes`, `[[resources]]` and `token_lifetime`.  Keys that are
-/// absent have the values of `default`.
+/// Reads `audience`, `scopes`, `default_scopes`, `[[resources]]` and `token_lifetime`.  Keys that
+/// are absent have the values of `default`.
 pub(super) fn terms(section: &mut Section<'_>, default: Option<&Terms>) -> Option<Terms> {
     let minute = Duration::from_secs(60);
     let lifetime = section.duration("token_lifetime", minute..=MAX_LIFETIME);
     let first = resource(section);
     let further = section.sections("resources", resource);
-    let mut resources: Vec<Resource> = first.into_iter().chain(further.into_iter().flatten()).collect();
+    let mut resources: Vec<Resource> =
+        first.into_iter().chain(further.into_iter().flatten()).collect();
     if resources.is_empty() {
         resources.clone_from(&default?.resources);
     }

@@ -1,7 +1,7 @@
 //! `[graph.credential]`: authentication of the gateway to a directory.
 //!
-//! Each credential has one function.  All keys are read first, because an unknown key must be reported
-//! whichever credential is configured.
+//! Each credential has one function.  All keys are read first, because an unknown key must be
+//! reported whichever credential is configured.
 
 use std::path::{Path, PathBuf};
 
@@ -25,8 +25,9 @@ pub(super) fn read(
 ) -> Option<Credential> {
     let method = method(section);
     let keys = Keys::read(section, folder);
-    let graph = Cloud::Global.hosts().0;
-    let resource = base.map_or_else(|| graph.to_owned(), |base| base.origin().ascii_serialization());
+    let graph = Cloud::Global.graph();
+    let resource =
+        base.map_or_else(|| graph.to_owned(), |base| base.origin().ascii_serialization());
     let reader = Reader { section, folder, environment, resource };
     match method? {
         Method::Token => keys.token.map(Credential::Static),
@@ -50,10 +51,7 @@ enum Method {
 fn method(section: &Section<'_>) -> Option<Method> {
     let present = [
         (Method::Token, section.has("token") || section.has("token_file")),
-        (
-            Method::ClientSecret,
-            section.has("client_secret") || section.has("client_secret_file"),
-        ),
+        (Method::ClientSecret, section.has("client_secret") || section.has("client_secret_file")),
         (Method::Certificate, section.has("certificate")),
         (
             Method::Federated,
@@ -122,7 +120,7 @@ impl Keys {
             metadata_url: section.url("metadata_url"),
             client_id: section.text("client_id"),
             tenant: section.text("tenant"),
-            token_url: section.url("token_url"),
+            token_url: section.secure_url("token_url"),
             scope: section.text("scope"),
         }
     }
@@ -138,14 +136,16 @@ struct Reader<'a, 'r> {
 
 impl Reader<'_, '_> {
     fn client_secret(&self, keys: Keys) -> Option<Credential> {
-        let login = Cloud::Global.hosts().1;
-        let endpoint = self.endpoint(keys.token_url, keys.tenant, keys.client_id, keys.scope, login)?;
+        let login = Cloud::Global.login();
+        let endpoint =
+            self.endpoint(keys.token_url, keys.tenant, keys.client_id, keys.scope, login)?;
         Some(Credential::ClientSecret { endpoint, secret: keys.client_secret? })
     }
 
     fn certificate(&self, keys: Keys) -> Option<Credential> {
-        let login = Cloud::Global.hosts().1;
-        let endpoint = self.endpoint(keys.token_url, keys.tenant, keys.client_id, keys.scope, login)?;
+        let login = Cloud::Global.login();
+        let endpoint =
+            self.endpoint(keys.token_url, keys.tenant, keys.client_id, keys.scope, login)?;
         let certificate = keys.certificate?;
         let Some(key) = keys.key else {
             self.section.problem("key", None, "missing: the private key of `certificate`");
@@ -158,8 +158,8 @@ impl Reader<'_, '_> {
         Some(Credential::ClientCertificate { endpoint, certificate, key, style, send_chain })
     }
 
-    /// `federated_token_file`, or `workload_identity`, whose webhook passes the settings in environment
-    /// variables.  Keys of the section take precedence over variables.
+    /// `federated_token_file`, or `workload_identity`, whose webhook passes the settings in
+    /// environment variables.  Keys of the section take precedence over variables.
     fn federated(&self, keys: Keys) -> Option<Credential> {
         let variable = |name| keys.workload_identity.then(|| (self.environment)(name)).flatten();
         let file = || variable("AZURE_FEDERATED_TOKEN_FILE").map(|file| self.folder.join(file));
@@ -172,7 +172,7 @@ impl Reader<'_, '_> {
         let client_id = keys.client_id.or_else(|| variable("AZURE_CLIENT_ID"));
         let tenant = keys.tenant.or_else(|| variable("AZURE_TENANT_ID"));
         let login = variable("AZURE_AUTHORITY_HOST");
-        let login = login.as_deref().unwrap_or(Cloud::Global.hosts().1);
+        let login = login.as_deref().unwrap_or(Cloud::Global.login());
         let endpoint = self.endpoint(keys.token_url, tenant, client_id, keys.scope, login)?;
         Some(Credential::WorkloadIdentity { endpoint, token_file })
     }

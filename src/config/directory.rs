@@ -9,8 +9,9 @@ use crate::config::DirectoryPart;
 use crate::config::section::Section;
 use crate::config::values::url;
 use crate::directory;
-use crate::directory::auth::{Permission, StaticToken};
-use crate::directory::issuers::{Issuer, KeySource};
+use crate::directory::auth::StaticToken;
+use crate::directory::issuers::{Issuer, KeySource, PermissionsClaim};
+use crate::directory::permissions::Permission;
 use crate::store::Database;
 
 /// Reads the section.  Returns `None` without one, and after a problem that leaves no settings.
@@ -48,8 +49,8 @@ fn part(section: &mut Section<'_>, folder: &Path) -> DirectoryPart {
     DirectoryPart { listen, listen_http, public_url, database, config }
 }
 
-/// The database of the directory; `None` for a file in `data_dir`.  No problem contains the URL, which
-/// may have a password.
+/// The database of the directory; `None` for a file in `data_dir`.  No problem contains the URL,
+/// which may have a password.
 fn database(section: &mut Section<'_>, folder: &Path) -> Option<Database> {
     let key = if section.has("database_url") { "database_url" } else { "database_url_file" };
     let url = section.secret("database_url", "database_url_file", folder)?;
@@ -67,7 +68,7 @@ fn issuer(section: &mut Section<'_>, folder: &Path) -> Option<Issuer> {
     if audiences.is_empty() {
         section.problem("audiences", None, "missing: the accepted `aud` values of its tokens");
     }
-    let keys = match (section.file("jwks_file"), section.url("jwks_url")) {
+    let keys = match (section.file("jwks_file"), section.secure_url("jwks_url")) {
         (Some(file), None) => Some(KeySource::File(folder.join(file))),
         (None, Some(url)) => Some(KeySource::Url(url)),
         _ => {
@@ -76,7 +77,9 @@ fn issuer(section: &mut Section<'_>, folder: &Path) -> Option<Issuer> {
         }
     };
     let ca_bundle = section.file_contents("ca_bundle", folder);
-    Some(Issuer { issuer: issuer?, audiences, keys: keys?, ca_bundle })
+    let claims = [("roles", PermissionsClaim::Roles), ("scope", PermissionsClaim::Scope)];
+    let permissions_claim = section.choice("permissions_claim", &claims).unwrap_or_default();
+    Some(Issuer { issuer: issuer?, audiences, keys: keys?, permissions_claim, ca_bundle })
 }
 
 const SERVICE_ROOT: &str = "an absolute http or https URL without `/beta`, which is appended to it";

@@ -8,9 +8,9 @@ use url::Url;
 
 use crate::config::credential::{self, Environment};
 use crate::config::section::Section;
-use crate::config::values::{text, url};
+use crate::config::values::{secure_url, text};
 use crate::graph::auth::Cloud;
-use crate::sync::{Admission, Config, TooOld};
+use crate::sync::{Admission, Config, StartWithout, TooOld};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -101,6 +101,9 @@ fn source(
     let max_age = section.duration("max_age", SECOND..=365 * DAY);
     let choices = [("continue", TooOld::Continue), ("refuse", TooOld::Refuse)];
     let too_old = section.choice("too_old", &choices);
+    let choices = [("refuse", StartWithout::Refuse), ("continue", StartWithout::Continue)];
+    let start_without = section.choice("start_without", &choices);
+    let guard_window = section.duration("guard_window", SECOND..=30 * DAY);
     let registered = section.choice("devices", &DEVICES).unwrap_or(false);
     let max_devices = section.size("max_devices", 1..=100_000_000);
     let ca_bundle = section.file_contents("ca_bundle", folder);
@@ -115,6 +118,8 @@ fn source(
         guard,
         max_age: max_age.unwrap_or(defaults.max_age),
         too_old: too_old.unwrap_or_default(),
+        start_without: start_without.unwrap_or_default(),
+        guard_window: guard_window.unwrap_or(defaults.guard_window),
         ca_bundle,
         state_file: data_dir.map(|dir| dir.join(format!("trust-{name}.state"))),
         devices: Admission { registered, ..Admission::default() },
@@ -127,9 +132,10 @@ fn source(
 /// The root of the directory: `url`, or the Graph of `cloud`.
 fn base(section: &mut Section<'_>) -> Option<Url> {
     let cloud = section.choice("cloud", &Cloud::ALL.map(|cloud| (cloud.as_str(), cloud)));
-    let named = section.take("url", "an absolute http or https URL without query", |value| {
-        url(value).filter(|url| url.query().is_none() && url.fragment().is_none())
-    });
+    let named =
+        section.take("url", "an https URL without query (http on loopback only)", |value| {
+            secure_url(value).filter(|url| url.query().is_none() && url.fragment().is_none())
+        });
     if cloud.is_some_and(|cloud| !cloud.has_mutual_tls()) {
         let allowed = "mutualTlsOauthConfigurations exist in the global cloud only; for another \
                        directory set `url`";
@@ -138,7 +144,7 @@ fn base(section: &mut Section<'_>) -> Option<Url> {
     }
     let mut url = match named {
         Some(url) => url,
-        None => Url::parse(Cloud::Global.hosts().0).ok()?,
+        None => Url::parse(Cloud::Global.graph()).ok()?,
     };
     // Documentation shows the root with its version, which the client appends itself.
     let path = url.path().trim_end_matches('/').trim_end_matches("/beta").to_owned();
@@ -202,10 +208,7 @@ mod tests {
         assert!(problems.starts_with("graph[0].name: missing"), "{problems}");
         let named = format!("{unnamed}name = 'p'\n").repeat(2);
         let problems = sources(&named).expect_err("the same name");
-        assert_eq!(
-            problems,
-            "graph: `p` is not allowed; the names of directories must differ"
-        );
+        assert_eq!(problems, "graph: `p` is not allowed; the names of directories must differ");
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::directory as directory_plane;
 use crate::keyring;
 use crate::oauth as oauth_plane;
 use crate::runtime::files::{ReadFileError, read_bounded};
-use crate::runtime::log::Format;
+use crate::runtime::log::{AuditWhenFull, Format};
 use crate::store::Database;
 use crate::sync;
 use crate::tls;
@@ -47,6 +47,8 @@ pub struct Config {
     pub log_filter: String,
     /// Format of log records.
     pub log_format: Format,
+    /// Handling of audit records while standard error is not writable.
+    pub audit_when_full: AuditWhenFull,
     /// Protocol settings of the TLS listeners.
     pub tls: tls::Config,
     /// The gateway's own keys.

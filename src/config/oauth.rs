@@ -53,8 +53,7 @@ pub(super) fn read(top: &mut Section<'_>, folder: &Path) -> Option<OauthSettings
     let (devices, applications) = clients(top, table.own.as_ref(), folder);
     let policy = policy(top, table.issuer.as_deref(), table.own, devices, applications)?;
     table.issuer?;
-    let policy =
-        if table.optional_client_id { policy.with_optional_client_id() } else { policy };
+    let policy = if table.optional_client_id { policy.with_optional_client_id() } else { policy };
     let public_url = match table.public_url {
         Some(url) => url,
         None => Url::parse(policy.issuer()).ok()?.join("/").ok()?,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use toml::{Table, Value};
+use url::Url;
 
 use crate::config::section::{Report, Section};
 use crate::config::values::text;
@@ -16,7 +17,8 @@ use crate::config::{
 use crate::http::connections::Shares;
 use crate::keyring;
 use crate::oauth as oauth_plane;
-use crate::runtime::log::{Format, is_filter};
+use crate::runtime::hosts::ServedHosts;
+use crate::runtime::log::{AuditWhenFull, Format, is_filter};
 use crate::tls::acceptor::Bounds;
 use crate::tls::{self, ClientAuth};
 use crate::trust::snapshot::TrustPolicy;
@@ -54,7 +56,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     });
     let data_dir = data_dir.map(|dir| folder.join(dir));
     let drain = top.duration("drain", SECOND..=HOUR).unwrap_or(30 * SECOND);
-    let (log_filter, log_format) = top.section("log", log);
+    let (log_filter, log_format, audit_when_full) = top.section("log", log);
     let tls = top.section("tls", |section| tls(section, folder));
     let (token, client_auth, close_refused) = top.section("token", token);
     let public = top.section("public", |section| listener(section, 8444));
@@ -72,6 +74,13 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     let data_dir = data_dir?;
     let oauth = oauth?;
     let graph = graph?.into_iter().chain(applications?).collect();
+    let mut hosts = tls.config.hosts.clone();
+    // Clients use these URLs, whatever the certificate names.
+    let directory_url =
+        directory.as_ref().and_then(|part| Url::parse(part.public_url.as_ref()?).ok());
+    for url in [&oauth.token_url, &oauth.public_url].into_iter().chain(&directory_url) {
+        hosts.add(url.host_str().unwrap_or_default().trim_matches(['[', ']']));
+    }
     let mut plane = oauth_plane::Config::new(oauth.token_url, oauth.public_url);
     plane.report = client_auth == ClientAuth::Report;
     let keys = oauth.keys;
@@ -87,11 +96,13 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
             algorithm: keys.algorithm,
             published_keys: keys.published_keys.iter().map(|file| folder.join(file)).collect(),
             ticket_keys: tls.ticket_keys,
+            allow_insecure_modes: false,
         },
         data_dir,
         log_filter,
         log_format,
-        tls: tls::Config { client_auth, ..tls.config },
+        audit_when_full,
+        tls: tls::Config { client_auth, hosts, ..tls.config },
         token,
         close_refused,
         public,
@@ -107,13 +118,15 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     })
 }
 
-fn log(section: &mut Section<'_>) -> (String, Format) {
+fn log(section: &mut Section<'_>) -> (String, Format, AuditWhenFull) {
     let filter = section.take("filter", "tracing directives such as info,audit=info", |value| {
         text(value).filter(|text| is_filter(text))
     });
     let formats = [("text", Format::Text), ("json", Format::Json)];
     let format = section.choice("format", &formats).unwrap_or_default();
-    (filter.unwrap_or_else(|| "info".to_owned()), format)
+    let choices = [("drop", AuditWhenFull::Drop), ("block", AuditWhenFull::Block)];
+    let audit_when_full = section.choice("audit_when_full", &choices).unwrap_or_default();
+    (filter.unwrap_or_else(|| "info".to_owned()), format, audit_when_full)
 }
 
 /// Settings of `[tls]`.
@@ -137,7 +150,14 @@ fn tls(section: &mut Section<'_>, folder: &Path) -> TlsSettings {
     if !resumption && !ticket_keys.is_empty() {
         section.problem("ticket_keys", None, "not used while `resumption` is false; remove one");
     }
-    let config = tls::Config { tls13_only, resumption, ..tls::Config::default() };
+    let mut hosts = ServedHosts::default();
+    for name in section.texts("names").unwrap_or_default() {
+        if !hosts.add(&name) {
+            let allowed = "not a host name, a wildcard such as *.example.com, or an IP address";
+            section.problem("names", Some(format!("`{name}`")), allowed);
+        }
+    }
+    let config = tls::Config { tls13_only, resumption, hosts, ..tls::Config::default() };
     TlsSettings { config, certificate, key, ticket_keys }
 }
 
@@ -189,6 +209,9 @@ fn trust(section: &mut Section<'_>) -> TrustPolicy {
         anchor_validity: section.flag("anchor_validity").unwrap_or(true),
         anchor_constraints: section.flag("anchor_constraints").unwrap_or(true),
         require_client_auth: section.flag("require_client_auth").unwrap_or(false),
+        not_before_tolerance: section
+            .duration("not_before_tolerance", Duration::ZERO..=5 * MINUTE)
+            .map_or(0, |tolerance| i64::try_from(tolerance.as_secs()).unwrap_or(0)),
         max_path: section.size("max_path", 2..=10).unwrap_or(default.max_path),
         ..default
     }
@@ -261,7 +284,9 @@ mod tests {
             MINIMAL.replace("issuer", "#").replace("[\"a\"]", "[\"a b\"]")
         );
         let found = problems(&text);
-        for expected in ["oauth.issuer: missing", "`a b` is not a scope token", "`x:y z` is neither"] {
+        for expected in
+            ["oauth.issuer: missing", "`a b` is not a scope token", "`x:y z` is neither"]
+        {
             assert!(found.iter().any(|p| p.contains(expected)), "{expected} is not in {found:#?}");
         }
     }

@@ -1,7 +1,7 @@
 //! The reference of configuration keys: `deploy/configuration.md`, which this part also prints.
 //!
-//! The document is the one table of keys.  `tests/config_reference.rs` compares it with the keys that the
-//! reader asks for.
+//! The document is the one table of keys.  `tests/config_reference.rs` compares it with the keys
+//! that the reader asks for.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -45,8 +45,8 @@ fn entry(line: &'static str) -> Option<Entry> {
     Some(Entry { key, kind, default, meaning })
 }
 
-/// Keys that the reader asks for when it reads `table`, whatever its problems.  It asks for the keys of
-/// an array's tables only if the array has an item.
+/// Keys that the reader asks for when it reads `table`, whatever its problems.  It asks for the
+/// keys of an array's tables only if the array has an item.
 pub fn keys_asked_for(table: Table) -> BTreeSet<String> {
     parse_recording(table, Path::new("")).2
 }

@@ -101,7 +101,7 @@ fn fetching(section: &mut Section<'_>, folder: &Path, data_dir: Option<&Path>) -
         section.problem("min_interval", Some(format!("`{min}`")), allowed);
     }
     if section.flag("certificate_addresses") == Some(true) {
-        config.sightings = Some(Arc::default());
+        config.address_record = Some(Arc::default());
     }
     config.parallel = section.size("parallel", 1..=256).unwrap_or(config.parallel);
     let transport = &mut config.transport;
@@ -173,8 +173,10 @@ mod tests {
         let (_, problems) = read_text("[revocation]\nmin_interval = '2h'\nmax_interval = '1h'");
         assert_eq!(
             problems,
-            ["revocation.min_interval: `2h` is not allowed; it must not exceed max_interval, which \
-              is 1h"]
+            [
+                "revocation.min_interval: `2h` is not allowed; it must not exceed max_interval, which \
+              is 1h"
+            ]
         );
     }
 }

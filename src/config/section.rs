@@ -1,12 +1,13 @@
 //! Reads a TOML table key by key and collects every problem instead of stopping at the first.
 //!
 //! # Design notes
-//! A serde mirror of the file would stop at its first fault, and an operator would start the gateway ten
-//! times to find ten faults.  Here `check-config` reports all of them, each with its key, the value found
-//! and what is allowed.
+//! A serde mirror of the file would stop at its first fault, and an operator would start the
+//! gateway ten times to find ten faults.  Here `check-config` reports all of them, each with its
+//! key, the value found and what is allowed.
 //!
 //! A table is read inside a closure ([`Section::section`], [`Section::sections`]), and
-//! [`Section::finish`] runs after it.  A reader can return early and still have unknown keys reported.
+//! [`Section::finish`] runs after it.  A reader can return early and still have unknown keys
+//! reported.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 use url::Url;
 
-use crate::config::values::{ShortDuration, duration, excerpt, hex, text, url};
+use crate::config::values::{ShortDuration, duration, excerpt, hex, secure_url, text, url};
 use crate::runtime::files::{ReadFileError, read_bounded};
 use crate::runtime::log::Secret;
 
@@ -34,7 +35,7 @@ pub struct Problem {
     pub key: String,
     /// The value found, if there is one.
     pub value: Option<String>,
-    /// What is wrong or what is allowed.
+    /// The fault, or the allowed values.
     pub allowed: String,
 }
 
@@ -298,6 +299,11 @@ impl<'r> Section<'r> {
         self.take(key, "an absolute http or https URL", url)
     }
 
+    /// An https URL, or an http URL on loopback.
+    pub(super) fn secure_url(&mut self, key: &'static str) -> Option<Url> {
+        self.take(key, "an https URL (http on loopback only)", secure_url)
+    }
+
     /// One of several words.
     pub(super) fn choice<T: Copy>(
         &mut self,
@@ -360,7 +366,7 @@ mod tests {
             let minutes = Duration::from_secs(60)..=Duration::from_secs(7200);
             assert_eq!(top.duration("every", minutes), None);
             assert_eq!(top.number("most", 1..=10), None);
-            assert_eq!(top.section("graph", |graph| graph.url("url")), None);
+            assert_eq!(top.section("graph", |graph| graph.secure_url("url")), None);
         });
         assert_eq!(
             problems,
@@ -368,7 +374,7 @@ mod tests {
                 "every: `\"soon\"` is not allowed; it must be a duration such as 500ms, 30s, 5m, 2h \
                  or 7d, from 1m to 2h",
                 "most: `0` is not allowed; it must be a whole number from 1 to 10",
-                "graph.url: `\"ftp://x\"` is not allowed; it must be an absolute http or https URL",
+                "graph.url: `\"ftp://x\"` is not allowed; it must be an https URL (http on loopback only)",
                 "graph.spelt: unknown key; known keys here: url",
             ]
         );

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use toml::Value;
-use url::Url;
+use url::{Host, Url};
 
 /// A text that is not empty.
 pub(super) fn text(value: &Value) -> Option<String> {
@@ -15,6 +15,20 @@ pub(super) fn text(value: &Value) -> Option<String> {
 pub(super) fn url(value: &Value) -> Option<Url> {
     let url = Url::parse(value.as_str()?).ok()?;
     (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
+}
+
+/// An https URL, or an http URL on loopback: secrets and keys do not cross a network in the clear.
+pub(super) fn secure_url(value: &Value) -> Option<Url> {
+    url(value).filter(|url| url.scheme() == "https" || is_loopback(url))
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
 }
 
 /// Hexadecimal digits, with or without `:` between the bytes.

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::crl::schedule::{self, FetchSummary, Times, Timing};
 use crate::crl::transport::{Location, Validators};
 use crate::trust::configurations::AnchorSet;
-use crate::trust::revocation::addresses_seen::Sighting;
+use crate::trust::revocation::addresses_seen::SeenAddresses as Seen;
 use crate::trust::revocation::{CrlMode, ListPolicy, ListRules};
 use crate::x509::certificate::{Certificate, Fingerprint};
 use crate::x509::crl::{CrlNumber, RevocationList};
@@ -70,20 +70,20 @@ pub(super) struct Targets {
 
 impl Targets {
     /// Collects the addresses that the configurations and the seen certificates name.
-    pub(super) fn of(anchors: &AnchorSet, policy: &ListPolicy, sightings: &[Sighting]) -> Self {
-        let policy = policy.resolve(anchors.authorities());
+    pub(super) fn of(anchors: &AnchorSet, policy: &ListPolicy, seen: &[Seen]) -> Self {
+        let policy = policy.resolve(anchors.authorities_by_domain());
         let mut targets = Self::default();
         let mut signers: BTreeMap<Fingerprint, Arc<Certificate>> = BTreeMap::new();
-        let referrer = |certificate: &Certificate| {
-            let rules = policy.of(&certificate.subject, certificate.key);
+        let referrer = |certificate: &Certificate, rules: &ListRules| {
             let name = certificate.subject.clone();
             let referrer = Referrer { name, key: certificate.key, rules: rules.clone() };
             (rules.mode != Some(CrlMode::Off)).then_some(referrer)
         };
-        for authority in anchors.configurations.iter().flat_map(|c| &c.authorities) {
+        for (domain, authority) in anchors.authorities_by_domain() {
             let certificate = &authority.certificate;
             signers.entry(certificate.fingerprint).or_insert_with(|| Arc::clone(certificate));
-            let Some(referrer) = referrer(certificate) else { continue };
+            let rules = policy.of(domain, &certificate.subject, certificate.key);
+            let Some(referrer) = referrer(certificate, rules) else { continue };
             for (address, is_delta) in
                 [(&authority.crl_url, false), (&authority.delta_crl_url, true)]
             {
@@ -93,11 +93,14 @@ impl Targets {
             }
         }
         targets.authorities = signers.keys().copied().collect();
-        for sighting in sightings {
-            let issuer = &sighting.issuer;
+        for addresses_seen in seen {
+            let issuer = &addresses_seen.issuer;
             signers.entry(issuer.fingerprint).or_insert_with(|| Arc::clone(issuer));
-            let Some(referrer) = referrer(issuer) else { continue };
-            for (addresses, is_delta) in [(&sighting.complete, false), (&sighting.delta, true)] {
+            let rules = policy.in_any_domain(&issuer.subject, issuer.key);
+            let Some(referrer) = referrer(issuer, rules) else { continue };
+            for (addresses, is_delta) in
+                [(&addresses_seen.complete, false), (&addresses_seen.delta, true)]
+            {
                 for address in addresses {
                     targets.add(address, referrer.clone(), is_delta);
                 }

@@ -20,11 +20,11 @@ impl Source {
             let in_force = self.in_force.borrow_and_update();
             (in_force.generation, Arc::clone(&in_force.configurations))
         };
-        let sightings = match &mut self.seen {
+        let seen = match &mut self.seen {
             Some(seen) => seen.under(&anchors),
             None => Vec::new(),
         };
-        let mut targets = Targets::of(&anchors, &self.config.policy, &sightings);
+        let mut targets = Targets::of(&anchors, &self.config.policy, &seen);
         if self.seen.is_some() {
             self.add_deltas(&mut targets);
         }

@@ -212,8 +212,7 @@ fn finish(
         fetched: now.0,
         next_update: list.next_update.map(|at| at.0),
     };
-    let copied =
-        file.is_some_and(|f| store.report(&fetch.address, f.commit(&metadata)).is_some());
+    let copied = file.is_some_and(|f| store.report(&fetch.address, f.commit(&metadata)).is_some());
     if copied {
         store.report_success();
     } else if is_new {

@@ -24,6 +24,7 @@
 //! the list.  The addresses are stored with the lists and survive a restart, so this happens once for
 //! each address.
 
+mod address_record;
 mod address_state;
 mod addresses;
 mod fetch;
@@ -43,9 +44,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::crl::status::Statuses;
 use crate::trust::revocation::ListPolicy;
-use crate::trust::revocation::addresses_seen::Sightings;
 use crate::x509::time::Timestamp;
 
+pub use address_record::AddressRecord;
 pub use address_state::Rejected;
 pub use fetch::FetchFailure;
 pub use schedule::Timing;
@@ -70,7 +71,7 @@ pub struct Config {
     pub policy: ListPolicy,
     /// Addresses that certificates name, noted by decisions; `None` to fetch only from addresses that
     /// the directory names.
-    pub sightings: Option<Arc<Sightings>>,
+    pub address_record: Option<Arc<AddressRecord>>,
 }
 
 impl Default for Config {
@@ -82,7 +83,7 @@ impl Default for Config {
             transport: TransportConfig::default(),
             seed: 0,
             policy: ListPolicy::default(),
-            sightings: None,
+            address_record: None,
         }
     }
 }
@@ -154,9 +155,8 @@ impl Handle {
     /// # Errors
     /// [`RefreshError::Stopped`].
     pub async fn wait_until_attempted(&self, generation: u64) -> Result<(), RefreshError> {
-        let attempted = |progress: &Progress| {
-            progress.generation >= generation && progress.unattempted == 0
-        };
+        let attempted =
+            |progress: &Progress| progress.generation >= generation && progress.unattempted == 0;
         let mut progress = self.progress.clone();
         progress.wait_for(attempted).await.map(|_| ()).map_err(|_| RefreshError::Stopped)
     }

@@ -210,8 +210,7 @@ struct Trailer {
 impl Trailer {
     fn read(file: &mut File) -> io::Result<Self> {
         let length = file.metadata()?.len();
-        let body =
-            length.checked_sub(TRAILER).ok_or_else(|| damaged("the file is too short"))?;
+        let body = length.checked_sub(TRAILER).ok_or_else(|| damaged("the file is too short"))?;
         let mut bytes = [0; TRAILER as usize];
         file.seek(SeekFrom::Start(body))?;
         file.read_exact(&mut bytes)?;
@@ -363,7 +362,10 @@ mod tests {
         assert!(load(&store).expect("readable").is_none());
         for content in [&b""[..], b"list", &[7; 600_000]] {
             save(&store, content);
-            assert_eq!(load(&store).expect("readable"), Some((content.to_vec(), metadata(ADDRESS))));
+            assert_eq!(
+                load(&store).expect("readable"),
+                Some((content.to_vec(), metadata(ADDRESS)))
+            );
         }
     }
 
@@ -450,7 +452,10 @@ mod tests {
         }
         fs::create_dir(directory.path().join("lists")).expect("room");
         let pending = store.report(ADDRESS, store.begin(ADDRESS)).expect("a file");
-        assert!(store.failing.load(Ordering::Relaxed), "creating a file does not prove that the disk works");
+        assert!(
+            store.failing.load(Ordering::Relaxed),
+            "creating a file does not prove that the disk works"
+        );
         pending.commit(&metadata(ADDRESS)).expect("committed");
         store.report_success();
         assert!(!store.failing.load(Ordering::Relaxed));

@@ -185,11 +185,13 @@ mod tests {
 
     #[test]
     fn follows_cache_headers_within_the_bounds() {
-        let aged = |age| FetchSummary { max_age: Some(Duration::from_secs(age)), ..summary(DAY, None) };
+        let aged =
+            |age| FetchSummary { max_age: Some(Duration::from_secs(age)), ..summary(DAY, None) };
         assert_about(wait(&aged(600)), 600);
         assert_about(wait(&aged(0)), 30);
         assert_about(wait(&aged(1_000_000)), 3600);
-        let short = FetchSummary { max_age: Some(Duration::from_secs(5000)), ..summary(1000, None) };
+        let short =
+            FetchSummary { max_age: Some(Duration::from_secs(5000)), ..summary(1000, None) };
         assert_about(wait(&short), 900);
     }
 

@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::crl::address_record::AddressRecord;
 use crate::runtime::atomic::{self, AtomicError};
 use crate::trust::configurations::AnchorSet;
-use crate::trust::revocation::addresses_seen::{Sighting, Sightings};
+use crate::trust::revocation::addresses_seen::SeenAddresses as Seen;
 use crate::x509::certificate::{Certificate, Fingerprint};
 use crate::x509::time::Timestamp;
 
@@ -30,7 +31,7 @@ const BATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The addresses that certificates name.
 pub(super) struct SeenAddresses {
-    sightings: Arc<Sightings>,
+    record: Arc<AddressRecord>,
     file: Option<PathBuf>,
     /// Earliest time of the next batch.
     next_batch: Instant,
@@ -56,37 +57,37 @@ struct Entry {
 }
 
 impl SeenAddresses {
-    /// Restores the addresses of the previous run.  Returns `None` if `sightings` is `None`: then
+    /// Restores the addresses of the previous run.  Returns `None` if `record` is `None`: then
     /// addresses in certificates are ignored.
     pub(super) fn start(
-        sightings: Option<Arc<Sightings>>,
+        record: Option<Arc<AddressRecord>>,
         directory: Option<&Path>,
     ) -> Option<Self> {
-        let sightings = sightings?;
+        let record = record?;
         let file = directory.map(|directory| directory.join("sighted"));
         if let Some(file) = &file {
             match load(file) {
-                Ok(entries) => sightings.restore(entries),
+                Ok(entries) => record.restore(entries),
                 Err(error) => {
                     warn!(%error, "CRL addresses that certificates named not restored");
                 }
             }
         }
-        Some(Self { sightings, file, next_batch: Instant::now(), save_at: None, dropped: 0 })
+        Some(Self { record, file, next_batch: Instant::now(), save_at: None, dropped: 0 })
     }
 
     /// Completes when new addresses were noted; never if `this` is `None`.
     pub(super) fn changed(this: Option<&Self>) -> impl Future<Output = ()> + Send + 'static {
-        let this = this.map(|this| (Arc::clone(&this.sightings), this.next_batch));
+        let this = this.map(|this| (Arc::clone(&this.record), this.next_batch));
         async move {
-            let Some((sightings, next_batch)) = this else { return std::future::pending().await };
+            let Some((record, next_batch)) = this else { return std::future::pending().await };
             tokio::time::sleep_until(next_batch).await;
-            std::future::poll_fn(|context| sightings.poll_changed(context)).await;
+            std::future::poll_fn(|context| record.poll_changed(context)).await;
         }
     }
 
     /// Returns the addresses that certificates name under the anchors in force, and drops the others.
-    pub(super) fn under(&mut self, anchors: &AnchorSet) -> Vec<Sighting> {
+    pub(super) fn under(&mut self, anchors: &AnchorSet) -> Vec<Seen> {
         // Before the first response of the directory, keep the addresses of the previous run.
         if anchors.configurations.is_empty() {
             return Vec::new();
@@ -94,11 +95,11 @@ impl SeenAddresses {
         let authorities = anchors.configurations.iter().flat_map(|c| &c.authorities);
         let in_force: HashSet<Fingerprint> =
             authorities.map(|authority| authority.certificate.fingerprint).collect();
-        self.sightings.retain(&in_force);
+        self.record.retain(&in_force);
         let now = Instant::now();
         self.next_batch = now + BATCH_INTERVAL;
         self.save_at.get_or_insert(now + SAVE_INTERVAL);
-        let dropped = self.sightings.dropped();
+        let dropped = self.record.dropped();
         if dropped > self.dropped {
             warn!(
                 "certificates name too many CRL addresses: the {} addresses that were not seen for the \
@@ -107,7 +108,7 @@ impl SeenAddresses {
             );
             self.dropped = dropped;
         }
-        self.sightings.all()
+        self.record.all()
     }
 
     /// Time until the next write.
@@ -124,27 +125,27 @@ impl SeenAddresses {
             return None;
         }
         self.save_at = None;
-        let (file, sightings) = (self.file.clone()?, Arc::clone(&self.sightings));
-        Some(move || save(&file, &sightings.all()))
+        let (file, record) = (self.file.clone()?, Arc::clone(&self.record));
+        Some(move || save(&file, &record.all()))
     }
 }
 
-fn save(file: &Path, sightings: &[Sighting]) -> io::Result<()> {
-    let entries: Vec<Entry> = sightings
+fn save(file: &Path, record: &[Seen]) -> io::Result<()> {
+    let entries: Vec<Entry> = record
         .iter()
-        .map(|sighting| Entry {
-            issuer: STANDARD.encode(sighting.issuer.der()),
-            anchor: STANDARD.encode(sighting.anchor.0),
-            points: STANDARD.encode(&sighting.points),
-            freshest: sighting.freshest.as_ref().map(|value| STANDARD.encode(value)),
-            seen: sighting.seen.0,
+        .map(|seen| Entry {
+            issuer: STANDARD.encode(seen.issuer.der()),
+            anchor: STANDARD.encode(seen.anchor.0),
+            points: STANDARD.encode(&seen.points),
+            freshest: seen.freshest.as_ref().map(|value| STANDARD.encode(value)),
+            seen: seen.seen.0,
         })
         .collect();
     let json = serde_json::to_vec(&entries)?;
     atomic::write(file, KIND, &json).map_err(io::Error::other)
 }
 
-fn load(file: &Path) -> Result<Vec<Sighting>, String> {
+fn load(file: &Path) -> Result<Vec<Seen>, String> {
     let loaded = match atomic::read(file, KIND, MAX_FILE) {
         Err(AtomicError::Missing(_)) => return Ok(Vec::new()),
         loaded => loaded.map_err(|error| error.to_string())?,
@@ -154,7 +155,7 @@ fn load(file: &Path) -> Result<Vec<Sighting>, String> {
     entries.iter().map(restore).collect()
 }
 
-fn restore(entry: &Entry) -> Result<Sighting, String> {
+fn restore(entry: &Entry) -> Result<Seen, String> {
     let bytes = |text: &str| STANDARD.decode(text).map_err(|error| error.to_string());
     let issuer =
         Certificate::from_der(&bytes(&entry.issuer)?).map_err(|error| error.to_string())?;
@@ -163,6 +164,6 @@ fn restore(entry: &Entry) -> Result<Sighting, String> {
         .map_err(|_| "the anchor's fingerprint does not have 32 bytes")?;
     let freshest = entry.freshest.as_deref().map(bytes).transpose()?;
     let (points, seen) = (bytes(&entry.points)?, Timestamp(entry.seen));
-    Sighting::new(Arc::new(issuer), Fingerprint(anchor), &points, freshest.as_deref(), seen)
+    Seen::new(Arc::new(issuer), Fingerprint(anchor), &points, freshest.as_deref(), seen)
         .map_err(|error| error.to_string())
 }

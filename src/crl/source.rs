@@ -70,7 +70,7 @@ impl Source {
         clock: Clock,
     ) -> Result<(Self, Handle), Error> {
         let store = config.directory.as_ref().map(Store::open).transpose()?;
-        let seen = SeenAddresses::start(config.sightings.clone(), config.directory.as_deref());
+        let seen = SeenAddresses::start(config.address_record.clone(), config.directory.as_deref());
         let transport = Transport::new(config.transport.clone())?;
         let permits = Semaphore::new(config.parallel.max(1));
         let (sender, commands) = mpsc::channel(16);
@@ -146,7 +146,8 @@ impl Source {
         // Before the first response of the directory, keep the copies of the previous run.
         let nothing_known = self.in_force.borrow().configurations.configurations.is_empty();
         let is_due = self.swept.is_none_or(|at| now.since(at) >= SWEEP_INTERVAL || now < at);
-        let Some(store) = self.fetch_state.store.clone().filter(|_| is_due && !nothing_known) else {
+        let Some(store) = self.fetch_state.store.clone().filter(|_| is_due && !nothing_known)
+        else {
             return;
         };
         self.swept = Some(now);
@@ -187,7 +188,10 @@ impl Source {
             state.waiting.push(done);
             state.bypass_caches = true;
             if refresh.accept_rollback {
-                warn!(crl.address = &**address, "refresh accepts a list older than the one in force");
+                warn!(
+                    crl.address = &**address,
+                    "refresh accepts a list older than the one in force"
+                );
                 state.accept_rollback = true;
             }
             state.fetch_again = state.is_fetching;
@@ -206,8 +210,8 @@ impl Source {
                 continue;
             }
             let accept_rollback = state.loaded && std::mem::take(&mut state.accept_rollback);
-            let write_copy = self.fetch_state.store.is_some()
-                && state.needs_copy(now, &self.config.timing);
+            let write_copy =
+                self.fetch_state.store.is_some() && state.needs_copy(now, &self.config.timing);
             let fetch = Fetch {
                 address: Arc::clone(address),
                 location: state.location.clone(),

@@ -106,7 +106,12 @@ impl Status {
     }
 
     /// Status of an address that cannot be fetched from.
-    pub(super) fn unusable(address: &str, expected: &Expected, now: Timestamp, why: String) -> Self {
+    pub(super) fn unusable(
+        address: &str,
+        expected: &Expected,
+        now: Timestamp,
+        why: String,
+    ) -> Self {
         Self {
             address: address.to_owned(),
             authorities: expected.issuers().iter().map(ToString::to_string).collect(),

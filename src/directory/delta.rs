@@ -1,142 +1,141 @@
-//! `devices/delta`: what has changed since a reader has last asked.
+//! `devices/delta`: changes since the reader's last request.
 //!
-//! The first round goes through all devices in the order of their last changes, page by page; a device
-//! that is changed meanwhile comes again at the end, so that nothing is missed however long the round
-//! takes.  What a reader has is in the token of its link, and nothing of it is kept here: any replica of
-//! the directory goes on where another one stopped.
+//! The first round returns all devices in the order of their last changes, page by page.  A device that
+//! changes during the round appears again at the end, so that a reader misses nothing even if a round
+//! takes long.  The reader's position is in the token of its link, and the directory stores nothing for
+//! a reader: any replica can serve the next page.
 //!
-//! A token is refused (410) when the directory does not know any longer what was removed since, when it
-//! is of another directory, and when it is of this one in another time (put back from a copy).  The
-//! reader begins again then; a part of the changes is never answered as if it were all.
+//! A token is rejected (410) if the removals since then are no longer stored, if it belongs to another
+//! directory, or if the directory was restored from an older backup.  The reader then starts again.  An
+//! incomplete list of changes is never returned as complete.
 
-use hyper::Method;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hyper::Method;
 use serde_json::{Map, Value, json};
 
-use crate::directory::device::Device;
-use crate::directory::devices::{CONTEXT, KIND};
+use crate::directory::call::Call;
+use crate::directory::device::{CONTEXT, Device, KIND};
 use crate::directory::errors::{Fault, store_fault};
-use crate::directory::list::decode_body;
-use crate::directory::odata::{MAX_TOP, Query, Takes, options};
+use crate::directory::objects::decode;
+use crate::directory::odata::{AllowedOptions, MAX_TOP, Query, options};
+use crate::directory::responses::Success;
 use crate::directory::shapes::Entity;
-use crate::directory::{Answer, Call};
 use crate::store::{Change, Since};
 
-/// A token is written in this form.  A reader with one of another form begins again.
-const FORM: &str = "1";
+/// Version of the token format.  A reader with a token of another version starts again.
+const FORMAT: &str = "1";
 
-/// Where a reader stands in a round, and what the round was begun with.
+/// Position of a reader in a round, and the options of the round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Token {
-    /// The directory's.
+    /// Identity of the store.
     identity: String,
     since: Since,
-    /// Objects a page.
+    /// Objects in a page.
     size: usize,
-    /// The properties to send; empty for all.
+    /// Properties in the response; empty for all.
     select: Vec<String>,
 }
 
-/// What a request asks for.
+/// Kind of request.
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
-    /// Everything, and then the changes.
+enum DeltaRequest {
+    /// All devices first, then changes.
     All(Query),
-    /// Only the changes from now on.
+    /// Only changes from now on.
     FromNow(Query),
-    /// To go on; whether a round is begun, which may wait for a change.
-    On { token: String, round: bool },
+    /// Continues from a token.  A request that starts a round may wait for a change.
+    Continue { token: String, starts_round: bool },
 }
 
-pub(super) async fn delta(call: &Call) -> Result<Answer, Fault> {
+pub(super) async fn delta(call: &Call) -> Result<Success, Fault> {
     if call.method != Method::GET {
-        return Err(Fault::Method("GET"));
+        return Err(Fault::MethodNotAllowed("GET"));
     }
-    let gone = || Fault::SyncState(format!("{}/{CONTEXT}/delta", call.root));
-    let stored = |error| match store_fault(error, "") {
-        Fault::SyncState(_) => gone(),
+    let expired = || Fault::SyncState(format!("{}/{CONTEXT}/delta", call.root));
+    let convert = |error| match store_fault(error, "") {
+        Fault::SyncState(_) => expired(),
         fault => fault,
     };
-    // A change after this is heard of.
+    // Subscribe before reading, so that no change in between is missed.
     let mut changes = call.store.changes();
     let before = *changes.borrow_and_update();
-    let identity = call.store.identity().await.map_err(stored)?;
-    let asked = Asked::read(&call.query)?;
-    let (token, wait) = match asked {
-        Asked::All(query) => {
-            let removals = call.store.version(KIND).await.map_err(stored)?;
-            (Token::begin(identity, Since { seen: 0, removals }, query), false)
+    let identity = call.store.identity().await.map_err(convert)?;
+    let (token, may_wait) = match DeltaRequest::parse(&call.query)? {
+        DeltaRequest::All(query) => {
+            let removals = call.store.version(KIND).await.map_err(convert)?;
+            (Token::new(identity, Since { seen: 0, removals }, query), false)
         }
-        Asked::FromNow(query) => {
-            let version = call.store.version(KIND).await.map_err(stored)?;
-            let token = Token::begin(identity, Since::version(version), query);
+        DeltaRequest::FromNow(query) => {
+            let version = call.store.version(KIND).await.map_err(convert)?;
+            let token = Token::new(identity, Since::version(version), query);
             return page(call, &token, Vec::new());
         }
-        Asked::On { token, round } => {
-            let token = Token::read(&token).filter(|token| token.identity == identity);
-            (token.ok_or_else(gone)?, round)
+        DeltaRequest::Continue { token, starts_round } => {
+            let token = Token::parse(&token).filter(|token| token.identity == identity);
+            (token.ok_or_else(expired)?, starts_round)
         }
     };
     let read = || call.store.changes_since(KIND, token.since, token.size);
-    let mut found = read().await.map_err(stored)?;
-    let patience = call.preferred_wait().unwrap_or_default().min(call.max_wait);
-    if found.is_empty() && wait && !patience.is_zero() {
+    let mut found = read().await.map_err(convert)?;
+    let wait = call.wait();
+    if found.is_empty() && may_wait && !wait.is_zero() {
         let seen = token.since.seen;
-        let news = changes.wait_for(|now| now.changed_since(&before, KIND, seen));
-        // At the end of the time there is nothing, which the store itself must say.
-        let _ = tokio::time::timeout(patience, news).await;
-        found = read().await.map_err(stored)?;
+        let change = changes.wait_for(|now| now.changed_since(&before, KIND, seen));
+        // After a timeout, the store must confirm that there are no changes.
+        let _ = tokio::time::timeout(wait, change).await;
+        found = read().await.map_err(convert)?;
     }
     page(call, &token, found)
 }
 
-/// The answer with `found`, and the link to what comes after it.
-fn page(call: &Call, token: &Token, found: Vec<Change>) -> Result<Answer, Fault> {
+/// Returns the response with the changes `found` and the link to the next request.
+fn page(call: &Call, token: &Token, found: Vec<Change>) -> Result<Success, Fault> {
     let more = found.len() >= token.size;
     let mut since = token.since;
     since.seen = found.last().map_or(since.seen, |change| change.version);
     if !more {
-        // What was there when the round began has all been seen now.
+        // The reader has now seen everything that existed when the round started.
         since = Since::version(since.seen.max(since.removals));
     }
     let query = Query::selecting(token.select.clone());
     let mut value = Vec::with_capacity(found.len());
     for Change { id, body, .. } in found {
         value.push(match body {
-            Some(body) => Value::Object(shape(&query, &decode_body::<Device>(&id, &body)?)),
+            Some(body) => Value::Object(shape(&query, &decode::<Device>(&id, &body)?)),
             None => json!({"id": id, "@removed": {"reason": "deleted"}}),
         });
     }
-    let mut answer = Map::new();
+    let mut json = Map::new();
     let context = format!("{}/$metadata#{CONTEXT}{}", call.root, query.selection());
-    answer.insert("@odata.context".into(), context.into());
+    json.insert("@odata.context".into(), context.into());
     let (member, option) = match more {
         true => ("@odata.nextLink", "$skiptoken"),
         false => ("@odata.deltaLink", "$deltatoken"),
     };
     let next = Token { since, ..token.clone() }.text();
-    answer.insert(member.into(), format!("{}/{CONTEXT}/delta?{option}={next}", call.root).into());
-    answer.insert("value".into(), Value::Array(value));
-    Ok(Answer::Changes(answer))
+    json.insert(member.into(), format!("{}/{CONTEXT}/delta?{option}={next}", call.root).into());
+    json.insert("value".into(), Value::Array(value));
+    Ok(Success::Changes(json))
 }
 
-/// What was selected, and the id, without which nobody knows what has changed.
+/// Returns the selected properties and the id, which is always present.
 fn shape(query: &Query, device: &Device) -> Map<String, Value> {
     let mut object = query.shape(device);
     object.insert("id".into(), device.id().into());
     object
 }
 
-impl Asked {
-    fn read(query: &str) -> Result<Self, Fault> {
+impl DeltaRequest {
+    fn parse(query: &str) -> Result<Self, Fault> {
         let mut token = None;
         let mut others = 0;
         for option in options(query) {
             let option = option?;
             match &*option.name {
                 "$deltatoken" | "$skiptoken" if token.is_some() => {
-                    return Err(Fault::Query("Two state tokens are given.".into()));
+                    return Err(Fault::Query("The query has two state tokens.".into()));
                 }
                 "$deltatoken" => token = Some((option.value, true)),
                 "$skiptoken" => token = Some((option.value, false)),
@@ -144,13 +143,15 @@ impl Asked {
             }
         }
         match token {
-            None => Ok(Self::All(Query::parse::<Device>(query, Takes::Delta)?)),
+            None => Ok(Self::All(Query::parse::<Device>(query, AllowedOptions::Delta)?)),
             Some((token, true)) if token == "latest" => {
-                Ok(Self::FromNow(Query::parse::<Device>(query, Takes::Delta)?))
+                Ok(Self::FromNow(Query::parse::<Device>(query, AllowedOptions::Delta)?))
             }
-            Some((token, round)) if others == 0 => Ok(Self::On { token, round }),
+            Some((token, starts_round)) if others == 0 => {
+                Ok(Self::Continue { token, starts_round })
+            }
             Some(_) => Err(Fault::Query(
-                "A link is followed as it is: query options are for the first request alone."
+                "A link must be used unchanged: only the first request can have query options."
                     .into(),
             )),
         }
@@ -158,22 +159,22 @@ impl Asked {
 }
 
 impl Token {
-    fn begin(identity: String, since: Since, query: Query) -> Self {
+    fn new(identity: String, since: Since, query: Query) -> Self {
         Self { identity, since, size: query.top.unwrap_or(MAX_TOP), select: query.select }
     }
 
     fn text(&self) -> String {
         let Self { identity, since, size, select } = self;
         let (seen, removals, select) = (since.seen, since.removals, select.join(","));
-        let text = format!("{FORM};{identity};{seen};{removals};{size};{select}");
+        let text = format!("{FORMAT};{identity};{seen};{removals};{size};{select}");
         URL_SAFE_NO_PAD.encode(text)
     }
 
-    /// `None` for what is no token of this form.
-    fn read(text: &str) -> Option<Self> {
+    /// Parses a token.  Returns `None` for any other text.
+    fn parse(text: &str) -> Option<Self> {
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
         let parts: Vec<&str> = text.split(';').collect();
-        let [FORM, identity, seen, removals, size, select] = parts[..] else { return None };
+        let [FORMAT, identity, seen, removals, size, select] = parts[..] else { return None };
         let known = |name: &str| Device::PROPERTIES.iter().find(|known| **known == name);
         let select = match select {
             "" => Some(Vec::new()),
@@ -191,14 +192,17 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn options_are_for_the_first_request() {
-        let read = |query: &str| Asked::read(query);
-        let Ok(Asked::All(query)) = read("$select=accountEnabled,physicalIds&$top=5&x=1") else {
+    fn only_the_first_request_has_options() {
+        let read = |query: &str| DeltaRequest::parse(query);
+        let Ok(DeltaRequest::All(query)) = read("$select=accountEnabled,physicalIds&$top=5&x=1")
+        else {
             panic!("a first request");
         };
         assert_eq!((query.top, query.select.len()), (Some(5), 2));
-        assert!(matches!(read("$deltaToken=latest&$select=id"), Ok(Asked::FromNow(_))));
-        let on = |token: &str, round| Ok(Asked::On { token: token.into(), round });
+        assert!(matches!(read("$deltaToken=latest&$select=id"), Ok(DeltaRequest::FromNow(_))));
+        let on = |token: &str, starts_round| {
+            Ok(DeltaRequest::Continue { token: token.into(), starts_round })
+        };
         assert_eq!(read("%24skiptoken=abc"), on("abc", false));
         assert_eq!(read("$deltatoken=abc&x=1"), on("abc", true));
         for bad in [
@@ -219,24 +223,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_comes_back_and_no_text_makes_it_panic(
+        fn tokens_round_trip_and_parsing_never_panics(
             seen: u64, removals: u64, size in 1..=MAX_TOP, text in "\\PC{0,40}",
             select in prop::sample::subsequence(Device::PROPERTIES, 0..4),
         ) {
             let select = select.into_iter().map(str::to_owned).collect();
             let since = Since { seen, removals };
             let token = Token { identity: "some-guid".into(), since, size, select };
-            prop_assert_eq!(Token::read(&token.text()), Some(token));
-            prop_assert_eq!(Token::read(&text), None);
-            prop_assert_eq!(Token::read(&URL_SAFE_NO_PAD.encode(&text)), None);
+            prop_assert_eq!(Token::parse(&token.text()), Some(token));
+            prop_assert_eq!(Token::parse(&text), None);
+            prop_assert_eq!(Token::parse(&URL_SAFE_NO_PAD.encode(&text)), None);
             let near = format!("1;x;{text};1;1;");
-            let _ = Token::read(&URL_SAFE_NO_PAD.encode(near));
-            let _ = Asked::read(&text);
+            let _ = Token::parse(&URL_SAFE_NO_PAD.encode(near));
+            let _ = DeltaRequest::parse(&text);
         }
     }
 
     #[test]
-    fn a_token_of_another_form_is_none() {
+    fn tokens_of_another_format_are_rejected() {
         for text in [
             "2;x;1;1;1;",
             "1;x;1;1;0;",
@@ -248,8 +252,8 @@ mod tests {
             "1;x;1;1;1;id,",
             "1;x;1;18446744073709551616;1;",
         ] {
-            assert_eq!(Token::read(&URL_SAFE_NO_PAD.encode(text)), None, "{text}");
+            assert_eq!(Token::parse(&URL_SAFE_NO_PAD.encode(text)), None, "{text}");
         }
-        assert!(Token::read(&URL_SAFE_NO_PAD.encode("1;x;1;1;1;id")).is_some());
+        assert!(Token::parse(&URL_SAFE_NO_PAD.encode("1;x;1;1;1;id")).is_some());
     }
 }

@@ -1,9 +1,9 @@
-//! `microsoft.graph.device`, as far as it concerns devices made from a template.
+//! `microsoft.graph.device`, for devices that are created from a template.
 //!
-//! # Why the ids are what they are
-//! A device is known by its `externalDeviceId`, which is unique in the directory.  Its object id is made
-//! from that text, so that the store's own rule (an id exists once) makes it unique, and a device is
-//! found by its text as it is found by its id, without a second index.
+//! # Design notes
+//! A device is identified by its `externalDeviceId`, which is unique in the directory.  The object id
+//! is derived from it.  The store therefore ensures that it is unique, and a device is found by it
+//! without a second index.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,22 +11,28 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::directory::shapes::{DeviceTemplate, Entity};
+use crate::store::Collection;
 use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
 
-/// The annotation that tells a gateway which trust domain a device is of.
-pub const CONFIGURATION: &str = "@anchorgate.mutualTlsOauthConfigurationId";
+pub(super) const KIND: Collection = Collection::Devices;
+pub(super) const CONTEXT: &str = "devices";
+/// Maximum number of devices.
+pub(super) const MAX_OBJECTS: u64 = 10_000_000;
 
-/// A device.
+/// Annotation with the id of the device's configuration, for gateways.
+const CONFIGURATION: &str = "@anchorgate.mutualTlsOauthConfigurationId";
+
+/// Device created from a template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Stored", into = "Stored")]
-pub struct Device {
+pub(super) struct Device {
     id: String,
     stored: Stored,
 }
 
-/// A device as it is stored: what follows from it is left out, and names are short, since there are
-/// many.
+/// Stored form of a device.  Derived properties are omitted and names are short, because there are many
+/// devices.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Stored {
     /// `externalDeviceId`.
@@ -35,10 +41,10 @@ struct Stored {
     /// `accountEnabled`.
     #[serde(rename = "e")]
     account_enabled: bool,
-    /// When it was made, in seconds since 1970.
+    /// Creation time in seconds since 1970.
     #[serde(rename = "r")]
     created: i64,
-    // What follows is stamped on it by its template.
+    // Properties of the template.
     #[serde(rename = "t")]
     template: String,
     #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
@@ -49,7 +55,7 @@ struct Stored {
     model: String,
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
     operating_system: Option<String>,
-    // And this by who made it.
+    // Properties from the request that created the device.
     #[serde(rename = "v", default, skip_serializing_if = "Option::is_none")]
     operating_system_version: Option<String>,
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
@@ -58,24 +64,24 @@ struct Stored {
     alternative_names: Vec<String>,
 }
 
-/// What who makes a device says of it.
+/// Properties that the caller supplies when it creates a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewDevice {
-    /// What a subject ID must equal; unique in the directory.
-    pub external_device_id: String,
-    /// Whether it may have tokens.
-    pub account_enabled: bool,
-    /// For people.
-    pub operating_system_version: Option<String>,
-    /// For people.
-    pub external_source_name: Option<String>,
+pub(super) struct NewDevice {
+    /// Value that the subject ID of the device's certificate must equal.  Unique in the directory.
+    pub(super) external_device_id: String,
+    /// Whether the device may get tokens.
+    pub(super) account_enabled: bool,
+    /// Informational.
+    pub(super) operating_system_version: Option<String>,
+    /// Informational.
+    pub(super) external_source_name: Option<String>,
     /// ARM resource ids.
-    pub alternative_names: Vec<String>,
+    pub(super) alternative_names: Vec<String>,
 }
 
 impl Device {
-    /// A new device of a template.
-    pub fn new(new: NewDevice, template: &DeviceTemplate, now: Timestamp) -> Self {
+    /// Creates a device from a template.
+    pub(super) fn new(new: NewDevice, template: &DeviceTemplate, now: Timestamp) -> Self {
         Stored {
             external_device_id: new.external_device_id,
             account_enabled: new.account_enabled,
@@ -92,13 +98,13 @@ impl Device {
         .into()
     }
 
-    /// The template that it was made from.
-    pub fn template(&self) -> &str {
+    /// Id of the template that the device was created from.
+    pub(super) fn template(&self) -> &str {
         &self.stored.template
     }
 
-    /// The same device, enabled or not.
-    pub fn enabled(&self, account_enabled: bool) -> Self {
+    /// Returns the device with another value of `accountEnabled`.
+    pub(super) fn with_account_enabled(&self, account_enabled: bool) -> Self {
         let mut changed = self.clone();
         changed.stored.account_enabled = account_enabled;
         changed
@@ -176,7 +182,7 @@ impl Entity for Device {
         }
     }
 
-    /// Without making the rest, since a filter may ask a million devices.
+    /// Does not build the whole JSON, because a filter may be applied to a million devices.
     fn property(&self, name: &str) -> Value {
         match name {
             "id" => self.id.as_str().into(),
@@ -199,9 +205,9 @@ impl Entity for Device {
     }
 }
 
-/// The object id of the device with that `externalDeviceId`: a UUID of version 8 (RFC 9562 section 5.8)
-/// from its SHA-256.
-pub fn id_of(external_device_id: &str) -> String {
+/// Returns the object id of the device with this `externalDeviceId`: a UUID of version 8 (RFC 9562
+/// section 5.8) from its SHA-256.
+fn id_of(external_device_id: &str) -> String {
     let hash = Fingerprint::of(format!("device {external_device_id}").as_bytes()).0;
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&hash[..16]);
@@ -218,9 +224,9 @@ pub fn id_of(external_device_id: &str) -> String {
     text
 }
 
-/// The `deviceId` of the device with that object id, and the other way round: the same UUID with every
-/// free digit of its first part complemented.  Graph's two ids differ, and so do ours.
-pub fn device_id(id: &str) -> String {
+/// Converts an object id to the `deviceId`, or a `deviceId` to the object id: every digit of the first
+/// part of the UUID is complemented.  The two ids differ, as in Graph.
+pub(super) fn device_id(id: &str) -> String {
     let complement = |digit: char| digit.to_digit(16).map_or(digit, |d| hex(15 - d as u8));
     id.char_indices().map(|(i, digit)| if i < 8 { complement(digit) } else { digit }).collect()
 }
@@ -229,8 +235,10 @@ fn hex(digit: u8) -> char {
     char::from(b"0123456789abcdef"[usize::from(digit & 15)])
 }
 
-/// The key under which Entra looks a certificate's subject up: UTF-16LE of `X509:<UID>` and the base64
-/// of the UTF-16LE of the subject; in base64, as JSON has Edm.Binary.
+/// Returns the key that Entra uses to find a device by certificate subject.
+///
+/// The key is the UTF-16LE encoding of `X509:<UID>` followed by the base64 of the UTF-16LE encoding of
+/// the subject.  It is returned in base64, the JSON form of Edm.Binary.
 fn security_key(external_device_id: &str) -> String {
     let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
     let subject = STANDARD.encode(utf16(external_device_id));
@@ -238,13 +246,12 @@ fn security_key(external_device_id: &str) -> String {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::runtime::random::is_guid;
     use proptest::prelude::*;
 
-    /// A device of some template.
-    pub fn device(external_device_id: &str) -> Device {
+    pub(in crate::directory) fn device(external_device_id: &str) -> Device {
         let new = NewDevice {
             external_device_id: external_device_id.into(),
             account_enabled: true,
@@ -256,7 +263,7 @@ pub mod tests {
     }
 
     #[test]
-    fn the_key_is_that_of_the_published_example() {
+    fn the_security_key_matches_the_published_example() {
         assert_eq!(
             security_key("2fa9424e-7ab0-4a22-8c90-2a20d15d8183"),
             "WAA1ADAAOQA6ADwAVQBJAEQAPgBNAGcAQgBtAEEARwBFAEEATwBRAEEAMABBAEQASQBBAE4AQQBCAGwAQQBDADAAQQBOAHcAQgBoAEEARwBJAEEATQBBAEEAdABBAEQAUQBBAFkAUQBBAHkAQQBEAEkAQQBMAFEAQQA0AEEARwBNAEEATwBRAEEAdwBBAEMAMABBAE0AZwBCAGgAQQBEAEkAQQBNAEEAQgBrAEEARABFAEEATgBRAEIAawBBAEQAZwBBAE0AUQBBADQAQQBEAE0AQQA="
@@ -264,14 +271,14 @@ pub mod tests {
     }
 
     #[test]
-    fn an_id_is_never_another_one_tomorrow() {
-        // Written down: the ids of stored devices are made anew whenever they are read.
+    fn ids_do_not_change_between_versions() {
+        // Stored devices do not have their id: it is derived whenever they are read.
         assert_eq!(id_of("urn:device:1"), "f7bf8141-32d9-89c7-8b04-92282cb3bffb");
     }
 
     proptest! {
         #[test]
-        fn ids_are_guids_and_lead_to_each_other(external in "\\PC{1,40}", other in "\\PC{1,40}") {
+        fn ids_are_guids_and_convert_to_each_other(external in "\\PC{1,40}", other in "\\PC{1,40}") {
             let id = id_of(&external);
             prop_assert!(is_guid(&id) && is_guid(&device_id(&id)));
             prop_assert_ne!(&device_id(&id), &id);
@@ -280,8 +287,8 @@ pub mod tests {
         }
 
         #[test]
-        fn what_is_stored_comes_back(external in "\\PC{1,40}", enabled: bool) {
-            let device = device(&external).enabled(enabled);
+        fn stored_devices_round_trip(external in "\\PC{1,40}", enabled: bool) {
+            let device = device(&external).with_account_enabled(enabled);
             let bytes = serde_json::to_vec(&device).expect("JSON");
             prop_assert_eq!(serde_json::from_slice::<Device>(&bytes).expect("a device"), device.clone());
             let json = device.json();

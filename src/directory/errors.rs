@@ -1,4 +1,4 @@
-//! What the directory answers instead of what was asked: Graph's statuses, codes and sentences.
+//! Error responses of the directory, with the statuses, codes and messages of Graph.
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -6,68 +6,61 @@ use serde_json::{Value, json};
 use crate::store::StoreError;
 use crate::x509::time::Timestamp;
 
-/// A request that is not done, in Graph's terms.
+/// Reason why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
-    /// A path that leads nowhere: 400, as Graph has it, not 404.
+pub(crate) enum Fault {
+    /// Unknown segment in the path.  The status is 400, as in Graph, and not 404.
     Segment(String),
-    /// A body that is not the JSON it should be.
+    /// The body is not the expected JSON.
     Payload(String),
-    /// A property with a value it may not have.
+    /// A property has an invalid value.
     Property {
-        /// Its name.
         property: &'static str,
-        /// The type it belongs to.
+        /// Type that has the property.
         resource: &'static str,
-        /// Where it stands in the body.
+        /// Path of the property in the body.
         target: String,
-        /// The rule.
+        /// Rule that the value violates.
         why: String,
     },
-    /// A property that the type does not have.
-    UnknownProperty {
-        /// Its name.
-        property: String,
-        /// The type.
-        resource: &'static str,
-    },
-    /// A query option that is not supported or not well-formed.
+    /// The type does not have this property.
+    UnknownProperty { property: String, resource: &'static str },
+    /// A query option is not supported or not well-formed.
     Query(String),
-    /// An id that is no GUID.
+    /// The id is not a GUID.
     Identifier(String),
-    /// No bearer token.
+    /// The request has no bearer token.
     Anonymous,
-    /// A bearer token that is not accepted.
+    /// The bearer token is not accepted.
     Token(&'static str),
-    /// A token that does not carry the permission.
+    /// The token does not grant the permission.
     Forbidden,
-    /// No object of that id.
+    /// The object with this id does not exist.
     NotFound(String),
-    /// Not with this method; the ones that are.
-    Method(&'static str),
+    /// The resource does not support the method; the allowed methods are given.
+    MethodNotAllowed(&'static str),
     /// The object has changed since it was read (`If-Match`).
     Precondition,
-    /// More objects, or more in one, than there may be.
+    /// The directory, or an object, has the maximum number of elements.
     Quota(String),
-    /// A rule between objects forbids it.
+    /// A rule between objects does not allow the operation.
     Conflict(String),
-    /// A body that is too long; the limit in bytes.
-    TooLong(usize),
-    /// A body that did not come in time.
-    Slow,
-    /// A reader that takes no JSON.
-    Unacceptable,
-    /// A body in a coding that is not read.
-    Coding(String),
-    /// What has changed since then is not known any longer: everything is to be read again, from here.
+    /// The body is longer than the limit, which is given in bytes.
+    BodyTooLong(usize),
+    /// The body did not arrive in time.
+    BodyTimeout,
+    /// The client does not accept JSON.
+    NotAcceptable,
+    /// The content coding of the body is not supported.
+    ContentCoding(String),
+    /// The changes since the token are no longer available.  The URL to start again is given.
     SyncState(String),
-    /// The store does not answer; another try may be answered.
+    /// The store or an issuer is not available; the request can be retried.
     Unavailable(String),
 }
 
 impl Fault {
-    /// The status.
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Segment(_)
             | Self::Payload(_)
@@ -79,12 +72,12 @@ impl Fault {
             Self::Anonymous | Self::Token(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden | Self::Quota(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Precondition => StatusCode::PRECONDITION_FAILED,
-            Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Slow => StatusCode::REQUEST_TIMEOUT,
-            Self::Unacceptable => StatusCode::NOT_ACCEPTABLE,
-            Self::Coding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::BodyTooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+            Self::ContentCoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::SyncState(_) => StatusCode::GONE,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -98,13 +91,13 @@ impl Fault {
             Self::Anonymous | Self::Token(_) => "InvalidAuthenticationToken",
             Self::Forbidden => "Authorization_RequestDenied",
             Self::NotFound(_) => "Request_ResourceNotFound",
-            Self::Method(_) => "Request_BadRequest",
+            Self::MethodNotAllowed(_) => "Request_BadRequest",
             Self::Precondition => "Request_PreconditionFailed",
             Self::Quota(_) => "Directory_QuotaExceeded",
-            Self::TooLong(_) => "RequestEntityTooLarge",
-            Self::Slow => "RequestTimeout",
-            Self::Unacceptable => "NotAcceptable",
-            Self::Coding(_) => "UnsupportedMediaType",
+            Self::BodyTooLong(_) => "RequestEntityTooLarge",
+            Self::BodyTimeout => "RequestTimeout",
+            Self::NotAcceptable => "NotAcceptable",
+            Self::ContentCoding(_) => "UnsupportedMediaType",
             Self::SyncState(_) => "syncStateNotFound",
             Self::Unavailable(_) => "ServiceUnavailable",
         }
@@ -133,26 +126,26 @@ impl Fault {
                 "Resource '{id}' does not exist or one of its queried reference-property objects are \
                  not present."
             ),
-            Self::Method(_) => {
+            Self::MethodNotAllowed(_) => {
                 "Specified HTTP method is not allowed for the request target.".into()
             }
             Self::Precondition => {
-                "The object has changed since it was read. Read it again and apply \
-                                   the change to what it is now."
+                "The object has changed since it was read. Read it again and apply the change to the \
+                 current version."
                     .into()
             }
-            Self::TooLong(limit) => format!("The request body is longer than {limit} bytes."),
-            Self::Slow => "The request body did not come in time.".into(),
-            Self::Unacceptable => {
-                "The Accept header takes no application/json, in which everything is answered."
+            Self::BodyTooLong(limit) => format!("The request body is longer than {limit} bytes."),
+            Self::BodyTimeout => "The request body did not arrive in time.".into(),
+            Self::NotAcceptable => {
+                "The Accept header does not include application/json, the only format of responses."
                     .into()
             }
-            Self::Coding(coding) => {
-                format!("A request body with '{coding}' is not read; send JSON, plain or gzip.")
+            Self::ContentCoding(coding) => {
+                format!("A request body with '{coding}' is not supported; send JSON, plain or gzip.")
             }
             Self::SyncState(_) => {
-                "The sync state is not found. The token has expired or is of another \
-                                   directory; begin again without one."
+                "The sync state is not found. The token has expired or belongs to another directory; \
+                 start again without a token."
                     .into()
             }
             Self::Unavailable(_) => "The service is temporarily unavailable. Try again.".into(),
@@ -160,7 +153,7 @@ impl Fault {
         }
     }
 
-    /// What is added to Graph's sentence for the person who must mend the request.
+    /// Detail in addition to Graph's message: the path of the invalid value, and the reason.
     fn detail(&self) -> Option<(&str, &str)> {
         match self {
             Self::Payload(why) => Some(("", why)),
@@ -169,14 +162,14 @@ impl Fault {
         }
     }
 
-    /// The body of the answer.
-    pub fn body(&self, request_id: &str, client_request_id: &str, now: Timestamp) -> Value {
+    /// Body of the error response.
+    pub(crate) fn body(&self, request_id: &str, client_request_id: &str, now: Timestamp) -> Value {
         let date = now.to_string();
         let mut error = json!({
             "code": self.code(),
             "message": self.message(),
             "innerError": {
-                // Graph leaves the zone out.
+                // Graph omits the time zone.
                 "date": date.trim_end_matches('Z'),
                 "request-id": request_id,
                 "client-request-id": client_request_id,
@@ -189,8 +182,8 @@ impl Fault {
     }
 }
 
-/// A store's refusal, where `id` was meant.
-pub fn store_fault(error: StoreError, id: &str) -> Fault {
+/// Converts an error of the store for an operation on the object `id`.
+pub(crate) fn store_fault(error: StoreError, id: &str) -> Fault {
     match error {
         StoreError::Missing => Fault::NotFound(id.into()),
         StoreError::Changed { .. } => Fault::Precondition,

@@ -1,63 +1,65 @@
-//! The directory: a Graph-compatible API for trust configurations and devices, on a store of our own.
+//! Directory: a Graph-compatible API for trust configurations and devices, on a [`Store`].
 //!
-//! A request goes: who asks ([`auth`]) → what is meant ([`routes`], [`odata`]) → the operation
-//! (`configurations`, `applications`, `templates`, `devices`, `delta`), which checks bodies whole ([`validate`]) before it stores →
-//! Graph's answer, or Graph's error ([`errors`]).
+//! A request passes through: authentication ([`auth`]), path (`paths`) and permission
+//! ([`permissions`]), the operation (`configuration_routes`, `application_routes`, `template_routes`,
+//! `device_routes`, `delta`), which checks a body completely (`validate`) before it stores anything,
+//! and the response (`responses`) or Graph's error (`errors`).
 //!
-//! Graph's configurations have no ETag, so that two administrators who each read, change and write a
-//! list lose one of the changes.  Here every object has one (`@odata.etag`, `ETag`), and `If-Match` is
-//! honoured when it is sent; without it a PATCH is applied to what is stored at that moment.
+//! # Design notes
+//! Graph's configurations have no ETag, so that one of two administrators who read, change and write a
+//! list at the same time loses the change.  Here every object has one (`@odata.etag`, `ETag`), and
+//! `If-Match` is honoured.  Without it, a PATCH is applied to the current version.
 //!
-//! A list answer carries the ETag of its whole collection.  A reader that sends it back in
-//! `If-None-Match` gets 304 while nothing has changed, and with `Prefer: wait=N` (RFC 7240) the answer
-//! waits up to N seconds for a change: that is how gateways learn of one at once, while plain polling
-//! stays enough.
+//! A list response has the ETag of the whole collection.  With this tag in `If-None-Match`, a reader
+//! gets 304 until something changes.  With `Prefer: wait=N` (RFC 7240), the response waits up to N
+//! seconds for a change: gateways receive changes at once in this way, while plain polling also works.
 
 pub mod auth;
-pub mod errors;
 pub mod issuers;
-pub mod odata;
-pub mod routes;
+pub mod permissions;
 pub mod shapes;
-pub mod validate;
+pub(crate) mod validate;
 
-mod answers;
-mod applications;
-mod configurations;
+mod application_routes;
+mod call;
+mod configuration_routes;
 mod delta;
 mod device;
-mod devices;
+mod device_routes;
+mod errors;
 mod list;
 mod names;
 mod object_locks;
-mod templates;
+mod objects;
+mod odata;
+mod paths;
+mod responses;
+mod template_routes;
 
-use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::http::Extensions;
-use hyper::http::request::Parts;
-use hyper::{HeaderMap, Method, Request};
-use serde_json::{Map, Value};
-use tokio::sync::MutexGuard;
+use hyper::{Method, Request};
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::directory::answers::{
-    Answer, accepts_gzip, accepts_json, entity_tag, failure, insert, success,
-};
-use crate::directory::auth::{Authenticator, Caller, Need, StaticToken};
+use crate::directory::auth::{Authenticator, StaticToken};
+use crate::directory::call::{Call, is_write, preferred_wait, read_body};
+use crate::directory::device::Device;
 use crate::directory::errors::Fault;
 use crate::directory::issuers::Issuer;
-use crate::directory::object_locks::Turns;
-use crate::directory::routes::Resource;
-use crate::http::body::{self, BodyError};
+use crate::directory::object_locks::ObjectLocks;
+use crate::directory::odata::{AllowedOptions, Query};
+use crate::directory::paths::Resource;
+use crate::directory::permissions::Need;
+use crate::directory::responses::{
+    Success, accepts_gzip, accepts_json, error_response, insert, success_response,
+};
 use crate::http::peer::Peer;
 use crate::http::reply::Reply;
 use crate::runtime::audit::{Event, Outcome, Record};
@@ -66,29 +68,30 @@ use crate::store::Store;
 use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
 
-/// How long a request may take, and its body: below the time after which a connection is cut off, so that
-/// who is late is answered.
-const REQUEST_TIME: Duration = Duration::from_secs(28);
-const BODY_TIME: Duration = Duration::from_secs(20);
-/// What is taken, and thrown away, of a body that is not read, so that its sender gets to see the answer.
-const DISCARDED: usize = 8 * 1024 * 1024;
-const DISCARD_TIME: Duration = Duration::from_secs(5);
+/// Timeout of a request.  It is shorter than the timeout of the connection, so that the client gets an
+/// error response.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(28);
 
 /// Request body of any listener.
 type RequestBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// How the directory serves.
+/// Returns true if `query`, the part of a URL after `?`, is supported for a list of devices.
+pub fn is_device_query(query: &str) -> bool {
+    Query::parse::<Device>(query, AllowedOptions::List).is_ok()
+}
+
+/// Settings of the directory.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Bearer tokens that are accepted.
+    /// Accepted bearer tokens.
     pub tokens: Vec<StaticToken>,
     /// Issuers whose tokens are accepted.
     pub issuers: Vec<Issuer>,
-    /// Objects a page when `$top` does not say.
+    /// Objects in a page if the request has no `$top`.
     pub page_size: usize,
-    /// Bytes of a request body, before and after decompression.
+    /// Maximum length of a request body in bytes, before and after decompression.
     pub body_limit: usize,
-    /// The longest that a reader may wait for a change.
+    /// Longest time that a request may wait for a change.
     pub max_wait: Duration,
 }
 
@@ -99,13 +102,13 @@ impl Default for Config {
             issuers: Vec::new(),
             page_size: 100,
             body_limit: 1024 * 1024,
-            // Below the time that a request may take in all.
+            // Shorter than `REQUEST_TIMEOUT`.
             max_wait: Duration::from_secs(25),
         }
     }
 }
 
-/// The directory.  Clones are the same one.
+/// Directory on one store.  Clones share the store.
 #[derive(Clone)]
 pub struct Directory {
     inner: Arc<Inner>,
@@ -113,28 +116,29 @@ pub struct Directory {
 
 struct Inner {
     config: Config,
-    callers: Authenticator,
+    authenticator: Authenticator,
     store: Store,
-    turns: Turns,
+    locks: Arc<ObjectLocks>,
 }
 
-/// The directory as one listener serves it.
+/// Directory as served by one listener.
 #[derive(Clone)]
 pub struct Served {
     directory: Directory,
-    /// The service root that links are made from, without a slash at the end.
+    /// Service root for links, without a slash at the end.
     root: Arc<str>,
 }
 
 impl Directory {
-    /// A directory on `store`.
+    /// Creates a directory on `store`.
     pub fn new(config: Config, store: Store) -> Self {
-        let callers = Authenticator::new(config.tokens.clone(), config.issuers.clone());
-        Self { inner: Arc::new(Inner { config, callers, store, turns: Turns::new() }) }
+        let authenticator = Authenticator::new(config.tokens.clone(), config.issuers.clone());
+        let locks = Arc::new(ObjectLocks::new());
+        Self { inner: Arc::new(Inner { config, authenticator, store, locks }) }
     }
 
-    /// The API, for a listener that clients reach at `public_url` (such as `https://hub.example:8445`).
-    /// Links are made from that, never from what a request says its host is.
+    /// Returns the API for a listener that clients reach at `public_url` (such as
+    /// `https://hub.example:8445`).  Links start with this URL and never with the request's host.
     pub fn at(&self, public_url: &str) -> Served {
         let root = format!("{}/beta", public_url.trim_end_matches('/')).into();
         Served { directory: self.clone(), root }
@@ -142,9 +146,11 @@ impl Directory {
 }
 
 impl Served {
-    /// Answers one request.  A token that is bound to a certificate is taken when the request has an
-    /// `Arc<Peer>` with that certificate among its extensions.
-    pub async fn answer<B>(&self, request: Request<B>) -> Reply
+    /// Handles one request.
+    ///
+    /// A token that is bound to a certificate is accepted if the request's extensions have an
+    /// `Arc<Peer>` with this certificate.
+    pub async fn handle<B>(&self, request: Request<B>) -> Reply
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -161,23 +167,23 @@ impl Served {
             .unwrap_or(&request_id)
             .to_owned();
         let gzip = accepts_gzip(request.headers());
-        let waits = preferred_wait(request.headers()).is_some();
-        let result = self.within_time(request.map(|body| body.map_err(std::io::Error::other).boxed_unsync()), now).await;
-        let mut response = match result {
-            Ok(answer) => {
-                let waits = waits && answer.may_wait();
-                let mut response = success(answer, gzip);
-                if waits {
+        let prefers_wait = preferred_wait(request.headers()).is_some();
+        let request = request.map(|body| body.map_err(std::io::Error::other).boxed_unsync());
+        let mut response = match self.process_in_time(request, now).await {
+            Ok(success) => {
+                let wait_applied = prefers_wait && success.supports_wait();
+                let mut response = success_response(success, gzip);
+                if wait_applied {
                     insert(&mut response, HeaderName::from_static("preference-applied"), "wait");
                 }
                 response
             }
             Err(fault) => {
                 if let Fault::Unavailable(why) = &fault {
-                    warn!(request.id = %request_id, "the directory cannot answer: {why}");
+                    warn!(request.id = %request_id, "directory request failed: {why}");
                 }
                 let json = fault.body(&request_id, &client_request_id, now);
-                failure(&fault, json.to_string())
+                error_response(&fault, json.to_string())
             }
         };
         let headers = response.headers_mut();
@@ -192,56 +198,64 @@ impl Served {
         response
     }
 
-    /// A change goes on to its end, and into the audit log, whoever goes away meanwhile.
-    async fn within_time(&self, request: Request<RequestBody>, now: Timestamp) -> Result<Answer, Fault> {
-        let late = |_| Fault::Unavailable(format!("it took more than {REQUEST_TIME:?}"));
-        if !writes(request.method()) {
-            return timeout(REQUEST_TIME, self.handle(request, now)).await.map_err(late)?;
+    /// Processes a request with a timeout.  A change is completed and audited even if the client
+    /// disconnects or the timeout expires.
+    async fn process_in_time(
+        &self,
+        request: Request<RequestBody>,
+        now: Timestamp,
+    ) -> Result<Success, Fault> {
+        let timed_out =
+            |_| Fault::Unavailable(format!("the request took longer than {REQUEST_TIMEOUT:?}"));
+        if !is_write(request.method()) {
+            let result = timeout(REQUEST_TIMEOUT, self.process(request, now)).await;
+            return result.map_err(timed_out)?;
         }
         let this = self.clone();
-        let change = tokio::spawn(async move { this.handle(request, now).await });
-        let ended = timeout(REQUEST_TIME, change).await.map_err(late)?;
-        ended.map_err(|error| Fault::Unavailable(error.to_string()))?
+        let change = tokio::spawn(async move { this.process(request, now).await });
+        let result = timeout(REQUEST_TIMEOUT, change).await.map_err(timed_out)?;
+        result.map_err(|error| Fault::Unavailable(error.to_string()))?
     }
 
-    async fn handle(&self, request: Request<RequestBody>, now: Timestamp) -> Result<Answer, Fault> {
+    async fn process(
+        &self,
+        request: Request<RequestBody>,
+        now: Timestamp,
+    ) -> Result<Success, Fault> {
         let (head, mut body) = request.into_parts();
-        // Who waits to be asked for a body has not sent it.
-        let waits = head.headers.contains_key(header::EXPECT);
-        let result = self.operate(head, &mut body, now).await;
-        if !waits && !matches!(result, Err(Fault::Slow)) {
-            body::discard(body, DISCARDED, DISCARD_TIME).await;
-        }
-        result
-    }
-
-    async fn operate(&self, head: Parts, body: &mut RequestBody, now: Timestamp) -> Result<Answer, Fault> {
-        let Inner { config, callers, store, .. } = &*self.directory.inner;
+        let Inner { config, authenticator, store, locks } = &*self.directory.inner;
         let authorization = head.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-        let certificate = presented(&head.extensions);
-        let caller = callers.caller(authorization, certificate.as_ref()).await?;
-        let resource = routes::resolve(head.uri.path())?;
+        let certificate = client_certificate(&head.extensions);
+        let caller = authenticator.caller(authorization, certificate.as_ref()).await?;
+        let resource = paths::resolve(head.uri.path())?;
         let need = need(&resource, &head.method);
         caller.require(need).inspect_err(|_| {
-            let (actor, permission) = (caller.name.to_string(), format!("{need:?}"));
+            let permission = format!("{need:?}");
             let record = Record::new(Event::Directory, Outcome::Refused);
-            Record { actor: Some(&actor), permission: Some(&permission), ..record }.emit();
+            Record {
+                actor: Some(&caller.name),
+                actor_issuer: Some(&caller.issuer),
+                permission: Some(&permission),
+                ..record
+            }
+            .emit();
         })?;
-        // Before anything is done: who takes no JSON would not know what was.
+        // Checked before the operation: a client that does not accept JSON could not read its result.
         if !(resource.is_count() || head.method == Method::DELETE || accepts_json(&head.headers)) {
-            return Err(Fault::Unacceptable);
+            return Err(Fault::NotAcceptable);
         }
-        // Only who may write makes us read and inflate a body.
-        let body = if writes(&head.method) {
-            read_body(&head.headers, body, config.body_limit).await?
+        // A body is read and decompressed only for callers that may write.
+        let body = if is_write(&head.method) {
+            read_body(&head.headers, &mut body, config.body_limit).await?
         } else {
             Bytes::new()
         };
         let call = Call {
             store: store.clone(),
-            directory: self.directory.clone(),
+            locks: Arc::clone(locks),
             root: Arc::clone(&self.root),
             page_size: config.page_size.clamp(1, odata::MAX_TOP),
+            body_limit: config.body_limit,
             max_wait: config.max_wait,
             caller,
             method: head.method,
@@ -251,133 +265,48 @@ impl Served {
             body,
             now,
         };
-        match resource {
-            Resource::Configurations => configurations::collection(&call).await,
-            Resource::ConfigurationsCount => configurations::count(&call).await,
-            Resource::Configuration(id) => configurations::one(&call, &id).await,
-            Resource::Applications => applications::collection(&call).await,
-            Resource::ApplicationsCount => applications::count(&call).await,
-            Resource::Application(id) => applications::one(&call, &id).await,
-            Resource::Authorities(id) => applications::authorities(&call, &id).await,
-            Resource::AuthoritiesCount(id) => applications::count_authorities(&call, &id).await,
-            Resource::Authority(id, authority) => {
-                applications::authority(&call, &id, &authority).await
-            }
-            Resource::Templates => templates::collection(&call).await,
-            Resource::TemplatesCount => templates::count(&call).await,
-            Resource::Template(id) => templates::one(&call, &id).await,
-            Resource::CreateDevice(id) => templates::create_device(&call, &id).await,
-            Resource::Instances(id) => templates::instances(&call, &id).await,
-            Resource::InstancesCount(id) => templates::count_instances(&call, &id).await,
-            Resource::Instance(id, device) => templates::instance(&call, &id, &device).await,
-            Resource::Owners(id) => templates::owners(&call, &id).await,
-            Resource::Devices => devices::collection(&call).await,
-            Resource::DevicesCount => devices::count(&call).await,
-            Resource::DevicesDelta => delta::delta(&call).await,
-            Resource::Device(id) => devices::one(&call, &id).await,
-        }
+        run(&call, resource).await
     }
 }
 
-/// One request, authenticated and read.
-struct Call {
-    store: Store,
-    directory: Directory,
-    root: Arc<str>,
-    page_size: usize,
-    max_wait: Duration,
-    caller: Arc<Caller>,
-    method: Method,
-    path: String,
-    query: String,
-    headers: HeaderMap,
-    body: Bytes,
-    now: Timestamp,
-}
-
-impl Call {
-    /// The body as a JSON object.
-    fn object(&self) -> Result<Map<String, Value>, Fault> {
-        let media_type = self.header(&header::CONTENT_TYPE).unwrap_or("application/json");
-        let essence = media_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-        if essence != "application/json" && !essence.ends_with("+json") {
-            return Err(Fault::Payload(format!("its media type is `{essence}`")));
+/// Runs the operation of a resource.
+async fn run(call: &Call, resource: Resource) -> Result<Success, Fault> {
+    match resource {
+        Resource::Configurations => configuration_routes::collection(call).await,
+        Resource::ConfigurationsCount => configuration_routes::count(call).await,
+        Resource::Configuration(id) => configuration_routes::item(call, &id).await,
+        Resource::Applications => application_routes::collection(call).await,
+        Resource::ApplicationsCount => application_routes::count(call).await,
+        Resource::Application(id) => application_routes::item(call, &id).await,
+        Resource::Authorities(id) => application_routes::authorities(call, &id).await,
+        Resource::AuthoritiesCount(id) => application_routes::count_authorities(call, &id).await,
+        Resource::Authority(id, authority) => {
+            application_routes::authority(call, &id, &authority).await
         }
-        validate::object(&self.body)
-    }
-
-    /// The turn to change the object `id`.
-    async fn turn(&self, id: &str) -> MutexGuard<'_, ()> {
-        self.directory.inner.turns.take(id).await
-    }
-
-    fn header(&self, name: &HeaderName) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-
-    /// How long the reader prefers to wait for a change (RFC 7240 section 4.3).
-    fn preferred_wait(&self) -> Option<Duration> {
-        preferred_wait(&self.headers)
-    }
-
-    /// Refuses when `If-Match` is sent and does not match; gives whether it was sent.
-    fn precondition(&self, version: u64) -> Result<bool, Fault> {
-        if !self.headers.contains_key(header::IF_MATCH) {
-            return Ok(false);
-        }
-        // A line that cannot be read names no version.
-        let mut lines = self.headers.get_all(header::IF_MATCH).iter();
-        let own = entity_tag(version);
-        match lines.any(|line| line.to_str().is_ok_and(|tags| tags_match(tags, &own))) {
-            true => Ok(true),
-            false => Err(Fault::Precondition),
-        }
-    }
-
-    /// One line for what was changed and by whom.
-    fn audit(&self, action: &'static str, kind: &'static str, id: &str) {
-        let actor = self.caller.name.to_string();
-        Record {
-            action: Some(action),
-            actor: Some(&actor),
-            object_type: Some(kind),
-            object: Some(id),
-            ..Record::new(Event::Directory, Outcome::Changed)
-        }
-        .emit();
+        Resource::Templates => template_routes::collection(call).await,
+        Resource::TemplatesCount => template_routes::count(call).await,
+        Resource::Template(id) => template_routes::item(call, &id).await,
+        Resource::CreateDevice(id) => template_routes::create_device(call, &id).await,
+        Resource::Instances(id) => template_routes::instances(call, &id).await,
+        Resource::InstancesCount(id) => template_routes::count_instances(call, &id).await,
+        Resource::Instance(id, device) => template_routes::instance(call, &id, &device).await,
+        Resource::Owners(id) => template_routes::owners(call, &id).await,
+        Resource::Devices => device_routes::collection(call).await,
+        Resource::DevicesCount => device_routes::count(call).await,
+        Resource::DevicesDelta => delta::delta(call).await,
+        Resource::Device(id) => device_routes::item(call, &id).await,
     }
 }
 
-fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
-    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-    preferences
-        .flat_map(|value| value.split([',', ';']))
-        .find_map(|preference| preference.trim().strip_prefix("wait="))
-        .and_then(|seconds| seconds.trim_matches('"').parse().ok())
-        .map(Duration::from_secs)
-}
-
-/// True when one of the entity tags of `If-Match` or `If-None-Match` is `own`.  Weak tags count: what is
-/// compared is the object, not its bytes.
-fn tags_match(tags: &str, own: &str) -> bool {
-    let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"').to_owned();
-    let own = opaque(own);
-    tags.split(',').map(str::trim).any(|tag| tag == "*" || opaque(tag) == own)
-}
-
-/// The client certificate of the connection, which the handshake has proved the possession of.
-fn presented(extensions: &Extensions) -> Option<Fingerprint> {
+/// Returns the client certificate of the connection.  The handshake has proved possession of its key.
+fn client_certificate(extensions: &Extensions) -> Option<Fingerprint> {
     let peer = extensions.get::<Arc<Peer>>()?;
     peer.chain.as_ref().ok().map(|chain| chain.leaf().fingerprint)
 }
 
-/// True for what can change something; what is none of Graph's methods is refused by all resources.
-fn writes(method: &Method) -> bool {
-    matches!(*method, Method::POST | Method::PATCH | Method::DELETE)
-}
-
+/// Returns the access that a request needs.
 fn need(resource: &Resource, method: &Method) -> Need {
-    let read_or = |read, write| if writes(method) { write } else { read };
+    let read_or = |read, write| if is_write(method) { write } else { read };
     match resource {
         Resource::Configurations | Resource::ConfigurationsCount | Resource::Configuration(_) => {
             read_or(Need::ReadMutualTls, Need::WriteMutualTls)
@@ -401,32 +330,4 @@ fn need(resource: &Resource, method: &Method) -> Need {
         | Resource::DevicesDelta
         | Resource::Device(_) => read_or(Need::ReadDevices, Need::WriteDevices),
     }
-}
-
-/// Reads a body, plain or gzip: the Go stack of the SDKs compresses what it sends.
-async fn read_body(headers: &HeaderMap, body: &mut RequestBody, limit: usize) -> Result<Bytes, Fault> {
-    let coding = headers.get(header::CONTENT_ENCODING).map_or("identity", |value| {
-        // What is not even text is no coding that is known.
-        value.to_str().unwrap_or("?")
-    });
-    let coding = coding.trim().to_ascii_lowercase();
-    if !matches!(&*coding, "identity" | "gzip") {
-        return Err(Fault::Coding(format!("Content-Encoding: {coding}")));
-    }
-    let read = timeout(BODY_TIME, body::read(body, limit)).await;
-    let bytes = read.map_err(|_| Fault::Slow)?.map_err(|error| match error {
-        BodyError::TooLong { limit } => Fault::TooLong(limit),
-        BodyError::Broken(why) => Fault::Payload(why),
-    })?;
-    if coding == "identity" {
-        return Ok(bytes);
-    }
-    let mut plain = Vec::new();
-    // One byte past the limit tells "exactly full" from "too long".  All members of the stream are read,
-    // and what is none is damage: nothing that was sent is left out.
-    MultiGzDecoder::new(&bytes[..])
-        .take(limit as u64 + 1)
-        .read_to_end(&mut plain)
-        .map_err(|error| Fault::Payload(format!("the gzip stream is damaged: {error}")))?;
-    if plain.len() > limit { Err(Fault::TooLong(limit)) } else { Ok(plain.into()) }
 }

@@ -1,5 +1,7 @@
-//! A distinguished name as .NET writes it, which is how Graph fills `issuer`: most specific part first,
-//! `S=` for a state and `E=` for an e-mail address.  For people to read; nothing is decided by it.
+//! Distinguished names in the text form of .NET, which Graph uses for `issuer`.
+//!
+//! The most specific part comes first; `S=` is the state and `E=` the e-mail address.  The text is
+//! informational: no decision depends on it.
 
 use crate::x509::name::oid::dotted;
 use crate::x509::name::{self, Attribute, Name};
@@ -21,8 +23,8 @@ const SHORT_NAMES: &[(&str, &[u8])] = &[
     ("E", &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1]),
 ];
 
-/// The name's text.
-pub fn text(name: &Name) -> String {
+/// Returns the text of a name.
+pub(super) fn text(name: &Name) -> String {
     let rdns: Vec<String> = name
         .rdns()
         .iter()
@@ -58,7 +60,7 @@ mod tests {
     use crate::x509::name::tests::encode;
 
     #[test]
-    fn it_reads_as_graphs_examples_do() {
+    fn text_has_the_form_of_graph_examples() {
         const CN: &[u8] = &[0x55, 4, 3];
         const EMAIL: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1];
         let der = encode(&[

@@ -1,30 +1,31 @@
-//! Who changes an object waits for who is changing it.
+//! Per-object locks: changes to one object run one at a time.
 //!
-//! The store refuses a change of what has changed since it was read, and the change is then made anew of
-//! what is there.  With many writers of one object most would be made anew many times, and some be given
-//! up; in turn, each is made once.  Only another replica can come in between.
+//! The store rejects a change if the object has changed since it was read, and the directory then
+//! applies the change again to the new version.  Without locks, many writers of one object would retry
+//! most changes several times, and some changes would fail.  With locks, each change is applied once,
+//! unless another replica changes the object.
 
 use std::hash::{BuildHasher, RandomState};
 
 use tokio::sync::{Mutex, MutexGuard};
 
-/// Objects that are changed side by side; two that share a place wait for each other, and no more.
-const PLACES: usize = 1024;
+/// Number of locks.  Two objects that share a lock only wait for each other.
+const SLOTS: usize = 1024;
 
-pub(super) struct Turns {
-    places: Vec<Mutex<()>>,
+pub(super) struct ObjectLocks {
+    slots: Vec<Mutex<()>>,
     hash: RandomState,
 }
 
-impl Turns {
+impl ObjectLocks {
     pub(super) fn new() -> Self {
-        let places = std::iter::repeat_with(|| Mutex::new(())).take(PLACES).collect();
-        Self { places, hash: RandomState::new() }
+        let slots = std::iter::repeat_with(|| Mutex::new(())).take(SLOTS).collect();
+        Self { slots, hash: RandomState::new() }
     }
 
-    /// The turn to change the object `id`.
-    pub(super) async fn take(&self, id: &str) -> MutexGuard<'_, ()> {
-        let place = self.hash.hash_one(id) % self.places.len() as u64;
-        self.places[place as usize].lock().await
+    /// Waits for the lock of the object `id`.
+    pub(super) async fn lock(&self, id: &str) -> MutexGuard<'_, ()> {
+        let slot = self.hash.hash_one(id) % self.slots.len() as u64;
+        self.slots[slot as usize].lock().await
     }
 }

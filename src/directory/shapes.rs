@@ -1,4 +1,4 @@
-//! The directory's objects as they are stored and sent: Graph's names and nulls (CSDL of beta).
+//! Objects of the directory as they are stored and sent, with the names and nulls of Graph (beta CSDL).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,95 +12,95 @@ use crate::x509::certificate::Fingerprint;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MutualTlsOauthConfiguration {
-    /// A GUID.
+    /// GUID in lower case.
     pub id: String,
-    /// Null: what is deleted here is gone.
+    /// Always null: deleted objects are not kept.
     pub deleted_date_time: Option<String>,
-    /// For people.
+    /// Informational.
     pub display_name: Option<String>,
-    /// Which certificate field names a device.
+    /// Certificate field that identifies a device.
     #[serde(with = "parameter")]
     pub tls_client_auth_parameter: SubjectField,
-    /// The trust domain's authorities.
+    /// Trusted roots and intermediates.
     pub certificate_authorities: Vec<CertificateAuthority>,
 }
 
-/// `microsoft.graph.certificateAuthority`, a complex value without an id of its own.
+/// `microsoft.graph.certificateAuthority`, a complex type without an id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateAuthority {
     /// DER.
     pub certificate: Binary,
-    /// Where its revocation list is.
+    /// URL of the revocation list.
     pub certificate_revocation_list_url: Option<String>,
-    /// Where the delta to that list is.
+    /// URL of the delta revocation list.
     pub delta_certificate_revocation_list_url: Option<String>,
-    /// A root, not an intermediate.
+    /// True for a root, false for an intermediate.
     pub is_root_authority: bool,
-    /// The certificate's issuer, as .NET writes names.
+    /// Issuer of the certificate, in the text form of .NET.
     pub issuer: String,
-    /// The certificate's subject key identifier in upper-case hexadecimal.
+    /// Subject key identifier of the certificate in upper-case hexadecimal.
     pub issuer_ski: String,
 }
 
 /// `microsoft.graph.certificateBasedApplicationConfiguration`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ApplicationConfiguration {
-    /// A GUID.
+pub(crate) struct ApplicationConfiguration {
+    /// GUID in lower case.
     pub id: String,
-    /// Null: what is deleted here is gone.
+    /// Always null: deleted objects are not kept.
     pub deleted_date_time: Option<String>,
-    /// For people.
+    /// Informational.
     pub description: Option<String>,
-    /// For people.
+    /// Informational.
     pub display_name: Option<String>,
-    /// A navigation property: stored with its owner, sent when it is asked for.
+    /// Navigation property: stored with the configuration, sent if `$expand` names it.
     pub trusted_certificate_authorities: Vec<CertificateAuthorityAsEntity>,
 }
 
 /// `microsoft.graph.certificateAuthorityAsEntity`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct CertificateAuthorityAsEntity {
-    /// A GUID.
+pub(crate) struct CertificateAuthorityAsEntity {
+    /// GUID in lower case.
     pub id: String,
     /// DER.
     pub certificate: Binary,
-    /// A root, not an intermediate.
+    /// True for a root, false for an intermediate.
     pub is_root_authority: bool,
-    /// The certificate's issuer, as .NET writes names.
+    /// Issuer of the certificate, in the text form of .NET.
     pub issuer: String,
-    /// The certificate's subject key identifier in upper-case hexadecimal.
+    /// Subject key identifier of the certificate in upper-case hexadecimal.
     pub issuer_subject_key_identifier: String,
 }
 
-/// `microsoft.graph.deviceTemplate`: what its devices have in common.
+/// `microsoft.graph.deviceTemplate`: common properties of the devices that are created from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct DeviceTemplate {
-    /// A GUID.
+pub(crate) struct DeviceTemplate {
+    /// GUID in lower case.
     pub id: String,
-    /// Null: what is deleted here is gone.
+    /// Always null: deleted objects are not kept.
     pub deleted_date_time: Option<String>,
-    /// Who provisions and manages the devices.
+    /// Service that provisions and manages the devices.
     pub device_authority: String,
-    /// Who makes them.
+    /// Manufacturer of the devices.
     pub manufacturer: String,
-    /// What they are.
+    /// Model of the devices.
     pub model: String,
-    /// The trust domain that they are of.
+    /// Configuration under which the certificates of the devices are verified.
     pub mutual_tls_oauth_configuration_id: Option<String>,
-    /// The tenant that the trust domain is in.
+    /// Tenant of the configuration, if it is not in this directory.
     pub mutual_tls_oauth_configuration_tenant_id: Option<String>,
-    /// What runs on them.
+    /// Operating system of the devices.
     pub operating_system: Option<String>,
-    /// Who made it, as callers are known; never sent.
+    /// Identity of the caller that created the template.  Stored and never sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
 }
 
-/// Edm.Binary, which JSON has as base64.
+/// Edm.Binary, which is base64 in JSON.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Binary(pub Vec<u8>);
 
@@ -141,37 +141,36 @@ mod parameter {
     }
 }
 
-/// An object of the directory.
-pub trait Entity: Serialize + serde::de::DeserializeOwned {
-    /// Its type's name, without the namespace.
+/// Object type of the directory.
+pub(crate) trait Entity: Serialize + serde::de::DeserializeOwned {
+    /// Name of the type, without the namespace.
     const TYPE: &'static str;
-    /// The properties that `$select` may name.
+    /// Properties that `$select` may name.
     const PROPERTIES: &'static [&'static str];
-    /// Those of them that `$filter` may name.
+    /// Properties that `$filter` may name.
     const FILTERABLE: &'static [&'static str] = &["id", "displayName"];
-    /// Those of these that are true or false; the others are texts.
+    /// Filterable properties that are boolean; the others are strings.
     const BOOLEAN: &'static [&'static str] = &[];
-    /// The properties that `$expand` may name; otherwise they are left out.
+    /// Properties that `$expand` may name.  They are omitted otherwise.
     const NAVIGATION: &'static [&'static str] = &[];
 
-    /// Its id.
     fn id(&self) -> &str;
 
-    /// As JSON, with everything it has.
+    /// Returns the complete JSON, including navigation properties.
     fn json(&self) -> Map<String, Value> {
         match serde_json::to_value(self) {
             Ok(Value::Object(object)) => object,
-            // Only maps with keys that are no strings fail; these types have none.
+            // Only maps with keys other than strings fail, and these types have none.
             _ => Map::new(),
         }
     }
 
-    /// One of its filterable properties.
+    /// Returns a filterable property.
     fn property(&self, name: &str) -> Value {
         self.json().remove(name).unwrap_or_default()
     }
 
-    /// The id of the only object whose property can have that value, where the value tells.
+    /// Returns the id of the only object that can have this value of a property, if there is one.
     fn id_by(property: &str, value: &Value) -> Option<String> {
         (property == "id").then(|| value.as_str().map(str::to_ascii_lowercase)).flatten()
     }
@@ -240,12 +239,10 @@ impl Entity for DeviceTemplate {
 }
 
 #[cfg(test)]
-#[allow(missing_docs)]
-pub mod tests {
+pub(super) mod tests {
     use super::*;
 
-    /// Some template.
-    pub fn template() -> DeviceTemplate {
+    pub(in crate::directory) fn template() -> DeviceTemplate {
         DeviceTemplate {
             id: "5b1d0c6a-3f0a-4c0b-9e60-0d6d2f1d3a55".into(),
             deleted_date_time: None,
@@ -260,7 +257,7 @@ pub mod tests {
     }
 
     #[test]
-    fn who_made_a_template_is_stored_and_not_sent() {
+    fn the_owner_of_a_template_is_stored_and_not_sent() {
         let template = template();
         let stored = serde_json::to_vec(&template).expect("JSON");
         assert_eq!(serde_json::from_slice::<DeviceTemplate>(&stored).expect("it"), template);

@@ -1,42 +1,52 @@
-//! The collections of a directory that a gateway follows.
+//! The collections of configurations that a gateway follows.
 
 use std::sync::Arc;
 
-/// What of a directory is followed.
+/// A collection of configurations in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Collection {
-    /// `mutualTlsOauthConfigurations`: whose devices are trusted.
+    /// `mutualTlsOauthConfigurations`: which devices are trusted.
     #[default]
-    Devices,
-    /// `certificateBasedApplicationConfigurations`: whose applications are.
-    Applications,
+    MutualTlsOauth,
+    /// `certificateBasedApplicationConfigurations`: which applications are trusted.
+    CertificateBasedApplication,
 }
 
 impl Collection {
-    /// Its path below the directory's root.
+    /// Path below the root of a directory.
     pub const fn path(self) -> &'static str {
         match self {
-            Self::Devices => "beta/directory/certificateAuthorities/mutualTlsOauthConfigurations",
-            Self::Applications => {
+            Self::MutualTlsOauth => {
+                "beta/directory/certificateAuthorities/mutualTlsOauthConfigurations"
+            }
+            Self::CertificateBasedApplication => {
                 "beta/directory/certificateAuthorities/certificateBasedApplicationConfigurations"
             }
         }
     }
 
-    /// The query that makes a list of it whole.
-    pub const fn query(self) -> Option<&'static str> {
+    /// Query that makes the list contain the authorities.
+    pub(crate) const fn query(self) -> Option<&'static str> {
         match self {
-            Self::Devices => None,
-            // Authorities are a navigation property there.
-            Self::Applications => Some("$expand=trustedCertificateAuthorities"),
+            Self::MutualTlsOauth => None,
+            // The authorities are a navigation property.
+            Self::CertificateBasedApplication => Some("$expand=trustedCertificateAuthorities"),
         }
     }
 
-    /// What the sync with it is called, where that with the devices' is called as the directory is.
-    pub(crate) fn name_in(self, source: &Arc<str>) -> Arc<str> {
+    /// Type of its objects.
+    pub(crate) const fn object_type(self) -> &'static str {
         match self {
-            Self::Devices => Arc::clone(source),
-            Self::Applications => format!("{source}/applications").into(),
+            Self::MutualTlsOauth => "mutualTlsOauthConfiguration",
+            Self::CertificateBasedApplication => "certificateBasedApplicationConfiguration",
+        }
+    }
+
+    /// Name of the follower of this collection of the directory `source`.
+    pub(crate) fn follower_name(self, source: &Arc<str>) -> Arc<str> {
+        match self {
+            Self::MutualTlsOauth => Arc::clone(source),
+            Self::CertificateBasedApplication => format!("{source}/applications").into(),
         }
     }
 }

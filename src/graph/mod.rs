@@ -1,5 +1,5 @@
-//! Microsoft Graph, or a server that speaks as it does: credentials and tokens ([`auth`]), HTTP ([`client`]),
-//! and the form of its answers ([`wire`]).
+//! Microsoft Graph and compatible servers: credentials and tokens ([`auth`]), HTTP ([`client`]) and
+//! JSON ([`wire`]).
 
 pub mod auth;
 pub mod client;

@@ -1,10 +1,7 @@
 //! Bounded reading of request bodies.
 
-use std::time::Duration;
-
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body, Buf, Bytes};
-use tokio::time::timeout;
+use hyper::body::{Body, Bytes};
 
 /// Reasons why a body was not read.
 #[derive(Debug, thiserror::Error)]
@@ -38,29 +35,6 @@ where
         Err(error) if error.is::<LengthLimitError>() => Err(BodyError::TooLong { limit }),
         Err(error) => Err(BodyError::Broken(error.to_string())),
     }
-}
-
-/// Reads and discards the rest of a body: at most `limit` bytes, for at most `time`.
-///
-/// If the server responds and closes while the client is still sending, the client may see a connection
-/// error in place of the response (RFC 9112 section 9.6).
-pub async fn discard<B>(mut body: B, limit: usize, time: Duration)
-where
-    B: Body + Unpin,
-{
-    let rest = async {
-        let mut left = limit;
-        while !body.is_end_stream() {
-            let Some(Ok(frame)) = body.frame().await else { return };
-            let bytes = frame.data_ref().map_or(0, Buf::remaining);
-            match left.checked_sub(bytes) {
-                Some(fewer) => left = fewer,
-                None => return,
-            }
-        }
-    };
-    // After `time` the connection closes with unread data.
-    let _ = timeout(time, rest).await;
 }
 
 #[cfg(test)]

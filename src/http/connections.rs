@@ -21,14 +21,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hyper::body::{Body, Incoming};
-use hyper::{Request, Response};
+use hyper::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::http::serve::{Limits, Protocol, connection};
+use crate::http::admission::Hosts;
+use crate::http::reply::Reply;
+use crate::http::serve::{Ended, Limits, Protocol, RequestBody, connection};
 
 /// Time in which an idle connection ends gracefully before it is dropped.
 const CLOSE: Duration = Duration::from_secs(1);
@@ -391,25 +392,25 @@ impl Connection {
     /// Serves HTTP on `io`.  After `stop` is signalled, an idle connection closes at once, and
     /// requests have `unfinished` to end.  A connection that has just been made may send its first
     /// request.
-    pub async fn serve<IO, H, F, B>(
+    #[allow(clippy::too_many_arguments)] // Each is of another type.
+    pub async fn serve<IO, H, F>(
         &self,
         io: IO,
         protocol: Protocol,
+        hosts: Hosts,
         limits: &Limits,
         stop: &CancellationToken,
         unfinished: Duration,
         handler: H,
-    ) where
+    ) -> Ended
+    where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
-        F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        H: Fn(Request<RequestBody>) -> F + Clone + Send + 'static,
+        F: Future<Output = Reply> + Send + 'static,
     {
         let (admission, state) = (Arc::clone(&self.admission), Arc::clone(&self.state));
         let number = self.number;
-        let counted = move |request| {
+        let counted = move |request: Request<RequestBody>| {
             if !state.has_request.swap(true, Ordering::Relaxed) {
                 state.first_request.notify_one();
             }
@@ -426,8 +427,8 @@ impl Connection {
         };
         let graceful = CancellationToken::new();
         tokio::select! {
-            () = connection(io, protocol, limits, graceful.clone(), counted) => {}
-            () = self.until_cut(stop, unfinished, &graceful) => {}
+            ended = connection(io, protocol, hosts, limits, graceful.clone(), counted) => ended,
+            () = self.until_cut(stop, unfinished, &graceful) => Ended::TimedOut,
         }
     }
 
@@ -578,7 +579,7 @@ mod tests {
             assert!(has_room(&admission));
             assert!(is_closed(victim));
             assert_eq!(taken(&log), [reason]);
-            newcomers.push(idle(&admission, SOMEWHERE));
+            newcomers.push(idle(&admission, &format!("198.51.100.{}", newcomers.len())));
             advance(Duration::from_millis(5)).await;
         }
     }

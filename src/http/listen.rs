@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use hyper::body::{Body, Incoming};
-use hyper::{Request, Response};
+use hyper::Request;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::http::admission::Hosts;
 use crate::http::connections::{Admission, Connection, Shares};
-use crate::http::serve::{Limits, Protocol as Http};
+use crate::http::reply::Reply;
+use crate::http::serve::{Limits, Protocol as Http, RequestBody};
 
 /// Connections that the kernel queues while there is no room, as after a mass reconnect.
 const BACKLOG: i32 = 4096;
@@ -58,17 +59,18 @@ pub async fn accept<H, F>(
     };
     let mut pause = Duration::from_millis(10);
     loop {
-        // Wait for room first: further connections wait in the kernel's queue at no cost here.
         let accepted = tokio::select! {
-            accepted = async {
-                admission.room().await;
-                listener.accept().await
-            } => accepted,
+            accepted = listener.accept() => accepted,
             () = stop.cancelled() => break,
         };
         match accepted {
             Ok((stream, address)) => {
                 pause = Duration::from_millis(10);
+                // Until there is room, further connections wait in the kernel's queue at no cost here.
+                tokio::select! {
+                    () = admission.room() => {}
+                    () = stop.cancelled() => {}
+                }
                 admit(stream, address);
             }
             Err(error) => {
@@ -89,17 +91,14 @@ pub async fn accept<H, F>(
 }
 
 /// Serves HTTP without TLS, for listeners on loopback and for CRLs.
-pub async fn serve_plain<H, F, B>(
+pub async fn serve_plain<H, F>(
     listener: TcpListener,
     limits: Limits,
     stop: CancellationToken,
     handler: H,
 ) where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    H: Fn(Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
 {
     const MAX_CONNECTIONS: usize = 1_024;
     let admission = Admission::new(Shares::new(MAX_CONNECTIONS), |_| {});
@@ -107,8 +106,8 @@ pub async fn serve_plain<H, F, B>(
     accept(listener, admission, stop, |stream, _, connection| {
         let (limits, handler, stop) = (limits.clone(), handler.clone(), stopping.clone());
         async move {
-            let unfinished = limits.request;
-            connection.serve(stream, Http::Http1, &limits, &stop, unfinished, handler).await;
+            let (hosts, unfinished) = (Hosts::Any, limits.request);
+            connection.serve(stream, Http::Http1, hosts, &limits, &stop, unfinished, handler).await;
         }
     })
     .await;

@@ -1,11 +1,14 @@
 //! Rank 4: HTTP connections in, and HTTP clients out.
 
-pub mod connections;
+mod admission;
 pub mod body;
+pub mod connections;
+mod frames;
 pub mod listen;
 pub mod outbound;
 pub mod peer;
 pub mod reply;
 pub mod serve;
 
+pub use admission::Hosts;
 pub use peer::Peer;

@@ -13,8 +13,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Number of the connection since the start of the process.  All of its log records carry it.
     pub connection: u64,
-    /// The certificates of the full handshake that this session began with, or the reason why there
-    /// is no chain to judge.
+    /// The certificates of the full handshake that this session began with, or the reason why
+    /// they cannot be judged.
     pub chain: Result<Arc<UnverifiedChain>, Refusal>,
     /// True if the TLS session was resumed, in which case rustls did not call the verifier.
     pub resumed: bool,

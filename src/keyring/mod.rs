@@ -2,11 +2,12 @@
 //!
 //! They are read from files, and read again when a file changes.  A signing key can be generated.
 
+mod validity;
 mod watch;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,8 +22,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
+use crate::runtime::files::{ReadFileError, read_bounded};
 use crate::token::keys::{Algorithm, KeyError, SigningKey, SigningKeys};
+use crate::x509::pem;
 
+pub use validity::{problems, validity};
 pub use watch::{Change, watch};
 
 /// Limit of a key file in bytes.
@@ -48,18 +52,34 @@ pub struct Config {
     pub published_keys: Vec<PathBuf>,
     /// Secrets for session tickets, any bytes.  The first one seals; all of them open.
     pub ticket_keys: Vec<PathBuf>,
+    /// Accept key files that other users can write.
+    pub allow_insecure_modes: bool,
 }
 
 /// Error of reading or generating a key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
-    /// The file cannot be read or written.
+    /// A file cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadFileError),
+    /// A file cannot be written.
     #[error("{path}: {error}")]
-    File {
+    Write {
         /// Path of the file.
         path: PathBuf,
         /// Error of the operating system.
         error: std::io::Error,
+    },
+    /// Other users can write the file, so they could replace the key.
+    #[error(
+        "{path}: other users can write the key file (mode {mode:04o}); run `chmod 600 {path}`, or \
+         start with --allow-insecure-file-modes if the mount cannot change modes"
+    )]
+    Mode {
+        /// Path of the file.
+        path: PathBuf,
+        /// Permission bits.
+        mode: u32,
     },
     /// The file does not contain a usable key, or a key cannot be generated.
     #[error("{path}: {why}")]
@@ -84,14 +104,13 @@ pub fn identity(
     provider: &CryptoProvider,
 ) -> Result<Arc<CertifiedKey>, KeyringError> {
     let contents = |path: &Path, why: String| KeyringError::Contents { path: path.to_owned(), why };
-    let pem = read(&config.certificate)?;
-    let chain = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| contents(&config.certificate, e.to_string()))?;
-    if chain.is_empty() {
-        return Err(contents(&config.certificate, "the file contains no PEM certificate".into()));
-    }
-    let pem = Zeroizing::new(read(&config.key)?);
+    let pem = read_bounded(&config.certificate, MAX_FILE)?;
+    let chain = pem::certificates(&pem)
+        .map_err(|e| contents(&config.certificate, e.to_string()))?
+        .into_iter()
+        .map(CertificateDer::from)
+        .collect();
+    let pem = read_secret(config, &config.key)?;
     let key = PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|e| contents(&config.key, format!("the file contains no private key: {e}")))?;
     CertifiedKey::from_der(chain, key, provider).map(Arc::new).map_err(|e| {
@@ -108,13 +127,35 @@ pub fn signing_keys(config: &Config) -> Result<SigningKeys, KeyringError> {
     if config.generate_signing_key && !config.signing_key.exists() {
         generate_signing_key(&config.signing_key, config.algorithm)?;
     }
-    let current = Arc::new(signing_key(&config.signing_key, config.algorithm)?);
-    let others = config
-        .published_keys
-        .iter()
-        .map(|path| signing_key(path, config.algorithm).map(Arc::new))
-        .collect::<Result<Vec<_>, _>>()?;
+    let (current, others) = read_signing_keys(config)?;
     Ok(SigningKeys::new(current, &others)?)
+}
+
+/// Removes files that a process left behind when it ended while it wrote a signing key.  The caller
+/// holds the lock of the data directory, so no other process writes one now.
+pub fn remove_temporary_files(config: &Config) {
+    let (Some(folder), Some(stem)) = (config.signing_key.parent(), config.signing_key.file_stem())
+    else {
+        return;
+    };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let middle = name.to_str().and_then(|name| {
+            name.strip_prefix(stem.to_str()?)?.strip_prefix('.')?.strip_suffix(".new")
+        });
+        if middle.is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit())) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// The signing key, and the other published keys.
+type KeyFiles = (Arc<SigningKey>, Vec<Arc<SigningKey>>);
+
+fn read_signing_keys(config: &Config) -> Result<KeyFiles, KeyringError> {
+    let read = |path: &PathBuf| signing_key(config, path).map(Arc::new);
+    let others = config.published_keys.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    Ok((read(&config.signing_key)?, others))
 }
 
 /// Reads the secrets for session tickets.
@@ -123,7 +164,7 @@ pub fn signing_keys(config: &Config) -> Result<SigningKeys, KeyringError> {
 /// A file cannot be read or is too short.
 pub fn ticket_secrets(config: &Config) -> Result<Vec<Zeroizing<Vec<u8>>>, KeyringError> {
     let secret = |path: &PathBuf| {
-        let secret = Zeroizing::new(read(path)?);
+        let secret = read_secret(config, path)?;
         if secret.len() < MIN_SECRET {
             let why = format!(
                 "the ticket secret has {} bytes; at least {MIN_SECRET} are required",
@@ -136,9 +177,20 @@ pub fn ticket_secrets(config: &Config) -> Result<Vec<Zeroizing<Vec<u8>>>, Keyrin
     config.ticket_keys.iter().map(secret).collect()
 }
 
-fn signing_key(path: &Path, algorithm: Algorithm) -> Result<SigningKey, KeyringError> {
+/// Reads a file with a secret.
+fn read_secret(config: &Config, path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
+    let secret = Zeroizing::new(read_bounded(path, MAX_FILE)?);
+    let mode = fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
+    if mode & 0o002 != 0 && !config.allow_insecure_modes {
+        return Err(KeyringError::Mode { path: path.to_owned(), mode });
+    }
+    Ok(secret)
+}
+
+fn signing_key(config: &Config, path: &Path) -> Result<SigningKey, KeyringError> {
+    let algorithm = config.algorithm;
     let contents = |why: String| KeyringError::Contents { path: path.to_owned(), why };
-    let pem = Zeroizing::new(read(path)?);
+    let pem = read_secret(config, path)?;
     let key = PrivatePkcs8KeyDer::from_pem_slice(&pem)
         .map_err(|e| contents(format!("the file contains no PKCS#8 private key: {e}")))?;
     SigningKey::from_pkcs8(algorithm, key.secret_pkcs8_der()).map_err(|e| contents(e.to_string()))
@@ -146,7 +198,7 @@ fn signing_key(path: &Path, algorithm: Algorithm) -> Result<SigningKey, KeyringE
 
 /// Generates a key and writes it to a file that only the owner can read.  Never replaces a file.
 fn generate_signing_key(path: &Path, algorithm: Algorithm) -> Result<(), KeyringError> {
-    let failed = |error| KeyringError::File { path: path.to_owned(), error };
+    let failed = |error| KeyringError::Write { path: path.to_owned(), error };
     let refused = || KeyringError::Contents {
         path: path.to_owned(),
         why: format!("cannot generate a signing key for {}", algorithm.as_str()),
@@ -178,8 +230,12 @@ fn generate_signing_key(path: &Path, algorithm: Algorithm) -> Result<(), Keyring
     // and of two processes that start at once, the second one finds the key of the first.
     let temporary = path.with_extension(format!("{}.new", std::process::id()));
     let write = || {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(pem.as_bytes())?;
         file.sync_all()?;
         match fs::hard_link(&temporary, path) {
@@ -192,23 +248,10 @@ fn generate_signing_key(path: &Path, algorithm: Algorithm) -> Result<(), Keyring
     written.map_err(failed)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, KeyringError> {
-    use std::io::Read as _;
-    let failed = |error| KeyringError::File { path: path.to_owned(), error };
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(failed)?;
-    // One more byte than the limit shows that the file is too long.
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MAX_FILE {
-        let why = format!("the file is longer than {MAX_FILE} bytes");
-        return Err(KeyringError::Contents { path: path.to_owned(), why });
-    }
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::health::Ready;
 
     fn config(dir: &Path) -> Config {
         Config {
@@ -219,6 +262,7 @@ mod tests {
             generate_signing_key: true,
             published_keys: Vec::new(),
             ticket_keys: Vec::new(),
+            allow_insecure_modes: false,
         }
     }
 
@@ -244,7 +288,7 @@ mod tests {
     fn does_not_generate_a_configured_signing_key() {
         let dir = tempfile::tempdir().expect("a directory");
         let config = Config { generate_signing_key: false, ..config(dir.path()) };
-        assert!(matches!(signing_keys(&config), Err(KeyringError::File { .. })));
+        assert!(matches!(signing_keys(&config), Err(KeyringError::Read(_))));
     }
 
     #[test]
@@ -272,12 +316,124 @@ mod tests {
     }
 
     #[test]
+    fn rejects_a_key_file_that_others_can_write() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut config = config(dir.path());
+        signing_keys(&config).expect("generated");
+        let mode = |mode| {
+            let permissions = fs::Permissions::from_mode(mode);
+            fs::set_permissions(&config.signing_key, permissions).expect("changed");
+        };
+        mode(0o666);
+        let error = signing_keys(&config).expect_err("writable").to_string();
+        assert!(error.contains("mode 0666") && error.contains("chmod 600"), "{error}");
+        mode(0o644);
+        assert!(signing_keys(&config).is_ok(), "mounted secrets are readable");
+        mode(0o666);
+        config.allow_insecure_modes = true;
+        assert!(signing_keys(&config).is_ok());
+    }
+
+    #[test]
+    fn removes_only_its_own_temporary_files() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = config(dir.path());
+        signing_keys(&config).expect("generated");
+        let folder = dir.path().join("state");
+        for name in ["signing.4711.new", "signing.x.new", "signing.pem.new", "other.1.new"] {
+            fs::write(folder.join(name), "x").expect("written");
+        }
+        remove_temporary_files(&config);
+        let mut left: Vec<_> = fs::read_dir(&folder)
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+            .collect();
+        left.sort();
+        assert_eq!(left, ["other.1.new", "signing.pem", "signing.pem.new", "signing.x.new"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn writes_a_lost_signing_key_back_and_never_replaces_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = config(dir.path());
+        let pem = || fs::read(&config.signing_key);
+        signing_keys(&config).expect("generated");
+        let before = pem().expect("there");
+        let (sender, mut changes) = tokio::sync::mpsc::channel(4);
+        let every = std::time::Duration::from_secs(10);
+        let ready = Ready::default();
+        let (provider, check) = (Arc::new(provider()), Arc::default());
+        tokio::spawn(watch(config.clone(), provider, every, check, ready.clone(), sender));
+        tokio::time::sleep(every / 2).await;
+        fs::remove_file(&config.signing_key).expect("removed");
+        tokio::time::sleep(every).await;
+        assert_eq!(pem().expect("written back"), before);
+        assert!(changes.try_recv().is_err(), "the same key");
+        fs::remove_dir_all(dir.path().join("state")).expect("removed");
+        tokio::time::sleep(every * 2).await;
+        assert!(pem().is_err(), "a deleted directory is not created again");
+        assert!(ready.warnings()["signing_key"].contains("stays in use"));
+        assert!(changes.try_recv().is_err(), "no new key in its place");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn publishes_a_replaced_key_until_its_tokens_have_expired() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = config(dir.path());
+        let first = signing_keys(&config).expect("generated").current().kid().to_owned();
+        let (sender, mut changes) = tokio::sync::mpsc::channel(4);
+        let every = std::time::Duration::from_secs(10);
+        let (provider, check) = (Arc::new(provider()), Arc::default());
+        tokio::spawn(watch(config.clone(), provider, every, check, Ready::default(), sender));
+        tokio::time::sleep(every / 2).await;
+        let other = dir.path().join("other.pem");
+        generate_signing_key(&other, Algorithm::Es256).expect("generated");
+        fs::rename(&other, &config.signing_key).expect("replaced");
+        let Some(Change::SigningKeys(keys)) = changes.recv().await else { panic!("a change") };
+        assert_ne!(keys.current().kid(), first);
+        assert!(keys.jwks().contains(&first), "its tokens are still valid");
+        let Some(Change::SigningKeys(keys)) = changes.recv().await else { panic!("a change") };
+        assert!(!keys.jwks().contains(&first), "its last token has expired");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keeps_a_valid_certificate_instead_of_an_expired_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = config(dir.path());
+        let write = |until: (i32, u8)| {
+            let key = rcgen::KeyPair::generate().expect("a key");
+            let mut params =
+                rcgen::CertificateParams::new(vec!["gw.example".to_owned()]).expect("params");
+            params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+            params.not_after = rcgen::date_time_ymd(until.0, until.1, 1);
+            let certificate = params.self_signed(&key).expect("a certificate");
+            fs::write(&config.certificate, certificate.pem()).expect("written");
+            fs::write(&config.key, key.serialize_pem()).expect("written");
+        };
+        write((2999, 1));
+        let (sender, mut changes) = tokio::sync::mpsc::channel(4);
+        let every = std::time::Duration::from_secs(10);
+        let ready = Ready::default();
+        let (provider, check) = (Arc::new(provider()), Arc::default());
+        tokio::spawn(watch(config.clone(), provider, every, check, ready.clone(), sender));
+        tokio::time::sleep(every / 2).await;
+        write((2002, 1));
+        tokio::time::sleep(every).await;
+        assert!(changes.try_recv().is_err(), "the valid one stays in use");
+        let warning = ready.warnings()["server_certificate"].clone();
+        assert!(warning.contains("expired") && warning.contains("stays in use"), "{warning}");
+        write((2998, 1));
+        assert!(matches!(changes.recv().await, Some(Change::Identity(_))));
+        assert!(ready.warnings().is_empty());
+    }
+
+    #[test]
     fn rejects_a_short_ticket_secret() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("tickets");
         let config = Config { ticket_keys: vec![file.clone()], ..config(dir.path()) };
         let secrets = || ticket_secrets(&config).map(|secrets| secrets[0].len());
-        assert!(matches!(secrets(), Err(KeyringError::File { .. })));
+        assert!(matches!(secrets(), Err(KeyringError::Read(_))));
         fs::write(&file, [7; MIN_SECRET - 1]).expect("written");
         let error = secrets().expect_err("too short").to_string();
         assert!(error.contains("31 bytes; at least 32"), "{error}");
@@ -292,8 +448,8 @@ mod tests {
         let first = signing_keys(&config).expect("generated").current().kid().to_owned();
         let (sender, mut changes) = tokio::sync::mpsc::channel(4);
         let every = std::time::Duration::from_secs(10);
-        let check_now = Arc::default();
-        tokio::spawn(watch(config.clone(), Arc::new(provider()), every, check_now, sender));
+        let (check_now, ready) = (Arc::default(), Ready::default());
+        tokio::spawn(watch(config.clone(), Arc::new(provider()), every, check_now, ready, sender));
         tokio::time::sleep(every / 2).await;
         fs::write(&config.signing_key, "not a key").expect("written");
         tokio::time::sleep(every).await;

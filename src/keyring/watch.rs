@@ -4,18 +4,28 @@
 //! Mounted secrets are replaced by renaming links.  File notification misses such a change or
 //! reports it twice.  Reading a few small files at an interval is reliable.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 use tracing::{error, info};
 use zeroize::Zeroizing;
 
-use crate::keyring::{Config, identity, read, signing_keys, ticket_secrets};
-use crate::token::keys::SigningKeys;
+use crate::keyring::validity::invalidity;
+use crate::keyring::{Config, MAX_FILE, identity, read_signing_keys, ticket_secrets};
+use crate::runtime::files::read_bounded;
+use crate::runtime::health::Ready;
+use crate::token::keys::{SigningKey, SigningKeys};
+use crate::token::terms::MAX_LIFETIME;
 use crate::x509::certificate::Fingerprint;
+use crate::x509::time::Timestamp;
 
 /// A key that changed.
 pub enum Change {
@@ -28,8 +38,8 @@ pub enum Change {
 }
 
 /// Checks the key files at the interval `every`, and when `check_now` is notified, and sends
-/// changes.  If a changed file cannot be used, the earlier key stays in use, and the error is
-/// logged once.
+/// changes.  If a changed file cannot be used, the earlier key stays in use; the error is logged once
+/// and shown as a warning in `ready`.
 ///
 /// Changes after this call are seen.  Call it before reading the keys so that no change is missed.
 pub fn watch(
@@ -37,52 +47,151 @@ pub fn watch(
     provider: Arc<CryptoProvider>,
     every: Duration,
     check_now: Arc<Notify>,
+    ready: Ready,
     changes: mpsc::Sender<Change>,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let hashes = FileHashes::read(&config);
-    poll(config, provider, every, check_now, changes, hashes)
+    let watcher = Watcher {
+        hashes: FileHashes::read(&config),
+        identity: identity(&config, &provider).ok(),
+        signing_key: read_bounded(&config.signing_key, MAX_FILE).ok().map(Zeroizing::new),
+        published: read_signing_keys(&config).ok().map(|(current, _)| current),
+        retired: Vec::new(),
+        config,
+        provider,
+        ready,
+        changes,
+    };
+    watcher.run(every, check_now)
 }
 
-async fn poll(
+/// State of the watch.
+struct Watcher {
     config: Config,
     provider: Arc<CryptoProvider>,
-    every: Duration,
-    check_now: Arc<Notify>,
+    ready: Ready,
     changes: mpsc::Sender<Change>,
-    mut hashes: FileHashes,
-) {
-    loop {
-        // The files are checked after the interval and after a notification alike.
-        let _ = tokio::time::timeout(every, check_now.notified()).await;
-        let (now, before) = (FileHashes::read(&config), hashes);
-        if now.identity != before.identity {
-            match identity(&config, &provider) {
-                Ok(identity) => {
-                    info!(file = %config.certificate.display(), "server certificate changed");
-                    let _ = changes.send(Change::Identity(identity)).await;
-                }
-                Err(error) => error!(%error, "server certificate rejected; the earlier one stays in use"),
+    hashes: FileHashes,
+    /// The certificate in use.
+    identity: Option<Arc<CertifiedKey>>,
+    /// The file of the signing key in use, to write it back if it is lost.
+    signing_key: Option<Zeroizing<Vec<u8>>>,
+    /// The signing key in use.
+    published: Option<Arc<SigningKey>>,
+    /// Earlier signing keys, until the last of their tokens has expired.
+    retired: Vec<(Arc<SigningKey>, Instant)>,
+}
+
+impl Watcher {
+    async fn run(mut self, every: Duration, check_now: Arc<Notify>) {
+        loop {
+            // The files are checked after the interval and after a notification alike.
+            let _ = tokio::time::timeout(every, check_now.notified()).await;
+            if self.config.generate_signing_key {
+                self.restore_signing_key();
+            }
+            let now = FileHashes::read(&self.config);
+            let before = std::mem::replace(&mut self.hashes, now.clone());
+            if now.identity != before.identity {
+                self.check_identity().await;
+            }
+            let expired = self.retired.iter().any(|(_, end)| *end <= Instant::now());
+            if now.signing != before.signing || expired {
+                self.check_signing_keys().await;
+            }
+            if now.tickets != before.tickets {
+                self.check_tickets().await;
             }
         }
-        if now.signing != before.signing {
-            match signing_keys(&config) {
-                Ok(keys) => {
-                    info!(kid = keys.current().kid(), "signing keys changed");
-                    let _ = changes.send(Change::SigningKeys(Arc::new(keys))).await;
+    }
+
+    async fn check_identity(&mut self) {
+        let now = Timestamp::from(SystemTime::now());
+        let checked = identity(&self.config, &self.provider)
+            .map_err(|error| error.to_string())
+            .and_then(|new| match (invalidity(&new, now), &self.identity) {
+                // An invalid certificate replaces only another invalid one.
+                (Some(why), Some(old)) if invalidity(old, now).is_none() => {
+                    Err(format!("{}: {why}", self.config.certificate.display()))
                 }
-                Err(error) => error!(%error, "signing keys rejected; the earlier ones stay in use"),
+                _ => Ok(new),
+            });
+        match checked {
+            Ok(identity) => {
+                info!(file = %self.config.certificate.display(), "server certificate changed");
+                self.identity = Some(Arc::clone(&identity));
+                self.ready.warn("server_certificate", None);
+                let _ = self.changes.send(Change::Identity(identity)).await;
+            }
+            Err(error) => self.rejected("server_certificate", "server certificate", &error),
+        }
+    }
+
+    async fn check_signing_keys(&mut self) {
+        // A generated key that is lost is never replaced: its tokens would lose their key.
+        if self.config.generate_signing_key && !self.config.signing_key.exists() {
+            return;
+        }
+        let (current, mut others) = match read_signing_keys(&self.config) {
+            Ok(keys) => keys,
+            Err(error) => return self.rejected("signing_key", "signing keys", &error.to_string()),
+        };
+        if let Some(old) = self.published.replace(Arc::clone(&current))
+            && old.kid() != current.kid()
+        {
+            self.retired.push((old, Instant::now() + MAX_LIFETIME));
+        }
+        self.retired.retain(|(key, end)| *end > Instant::now() && key.kid() != current.kid());
+        for (key, _) in &self.retired {
+            if others.iter().all(|other| other.kid() != key.kid()) {
+                others.push(Arc::clone(key));
             }
         }
-        if now.tickets != before.tickets {
-            match ticket_secrets(&config) {
-                Ok(secrets) => {
-                    info!(secrets = secrets.len(), "ticket keys changed");
-                    let _ = changes.send(Change::TicketSecrets(secrets)).await;
+        match SigningKeys::new(current, &others) {
+            Ok(keys) => {
+                info!(kid = keys.current().kid(), "signing keys changed");
+                self.signing_key =
+                    read_bounded(&self.config.signing_key, MAX_FILE).ok().map(Zeroizing::new);
+                self.ready.warn("signing_key", None);
+                let _ = self.changes.send(Change::SigningKeys(Arc::new(keys))).await;
+            }
+            Err(error) => self.rejected("signing_key", "signing keys", &error.to_string()),
+        }
+    }
+
+    async fn check_tickets(&mut self) {
+        match ticket_secrets(&self.config) {
+            Ok(secrets) => {
+                info!(secrets = secrets.len(), "ticket keys changed");
+                self.ready.warn("ticket_keys", None);
+                let _ = self.changes.send(Change::TicketSecrets(secrets)).await;
+            }
+            Err(error) => self.rejected("ticket_keys", "ticket keys", &error.to_string()),
+        }
+    }
+
+    /// Writes a lost signing key back.  A deleted directory is not created again: another process could
+    /// have its place.
+    fn restore_signing_key(&self) {
+        let path = &self.config.signing_key;
+        let Some(pem) = self.signing_key.as_ref().filter(|_| !path.exists()) else { return };
+        let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        match written.and_then(|mut file| file.write_all(pem).and_then(|()| file.sync_all())) {
+            Ok(()) => {
+                error!(file = %path.display(), "signing key file was lost; it is written back");
+                self.ready.warn("signing_key", None);
+            }
+            Err(error) => {
+                let why = format!("{}: the file was lost: {error}", path.display());
+                if !self.ready.warnings().contains_key("signing_key") {
+                    self.rejected("signing_key", "signing key", &why);
                 }
-                Err(error) => error!(%error, "ticket keys rejected; the earlier ones stay in use"),
             }
         }
-        hashes = now;
+    }
+
+    fn rejected(&self, part: &'static str, what: &str, error: &str) {
+        error!(%error, "{what} rejected; the earlier one stays in use");
+        self.ready.warn(part, Some(format!("{error}; the earlier one stays in use")));
     }
 }
 
@@ -96,7 +205,8 @@ struct FileHashes {
 
 impl FileHashes {
     fn read(config: &Config) -> Self {
-        let hash = |path| read(path).ok().map(|bytes| Fingerprint::of(&bytes));
+        let hash =
+            |path: &Path| read_bounded(path, MAX_FILE).ok().map(|bytes| Fingerprint::of(&bytes));
         Self {
             identity: vec![hash(&config.certificate), hash(&config.key)],
             signing: std::iter::once(&config.signing_key)

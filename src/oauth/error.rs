@@ -30,6 +30,9 @@ pub enum OauthError {
     /// The client's assertion is not acceptable.
     #[error("{0}")]
     InvalidAssertion(AssertionError),
+    /// The client authenticated with an Authorization header.
+    #[error("an Authorization header is not supported as client authentication")]
+    AuthorizationHeader,
     /// The grant type is not supported.
     #[error("grant_type is not supported; use client_credentials")]
     UnsupportedGrantType,
@@ -69,7 +72,9 @@ impl OauthError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::InvalidRequest(_) | Self::TooLong { .. } => "invalid_request",
-            Self::InvalidClient(_) | Self::InvalidAssertion(_) => "invalid_client",
+            Self::InvalidClient(_) | Self::InvalidAssertion(_) | Self::AuthorizationHeader => {
+                "invalid_client"
+            }
             Self::UnsupportedGrantType => "unsupported_grant_type",
             Self::InvalidScope(_) => "invalid_scope",
             Self::InvalidTarget(_) => "invalid_target",
@@ -80,7 +85,9 @@ impl OauthError {
     fn status(&self) -> StatusCode {
         match self {
             Self::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::InvalidClient(_) | Self::InvalidAssertion(_) => StatusCode::UNAUTHORIZED,
+            Self::InvalidClient(_) | Self::InvalidAssertion(_) | Self::AuthorizationHeader => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::Server(_) => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -110,13 +117,16 @@ impl OauthError {
         );
         // RFC 9110 section 15.5.2 requires a challenge.  No registered scheme means "TLS client
         // certificate" or "assertion", so the challenge is the name of the method in the metadata.
-        let method = match self {
-            Self::InvalidClient(_) => Some(AuthMethod::TlsClientAuth),
-            Self::InvalidAssertion(_) => Some(AuthMethod::PrivateKeyJwt),
+        let challenge = match self {
+            Self::InvalidClient(_) => Some(AuthMethod::TlsClientAuth.as_str()),
+            Self::InvalidAssertion(_) => Some(AuthMethod::PrivateKeyJwt.as_str()),
+            // The scheme that the client used (RFC 6749 section 5.2), with the error for clients that
+            // read the challenge instead of the body.
+            Self::AuthorizationHeader => Some(r#"Basic realm="token", error="invalid_client""#),
             _ => None,
         };
-        if let Some(method) = method {
-            let challenge = HeaderValue::from_static(method.as_str());
+        if let Some(challenge) = challenge {
+            let challenge = HeaderValue::from_static(challenge);
             reply.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         no_store(&mut reply);
@@ -175,6 +185,7 @@ mod tests {
             (OauthError::TooLong { limit: 1 }, "invalid_request", 413),
             (OauthError::InvalidClient(refusal), "invalid_client", 401),
             (OauthError::InvalidAssertion(AssertionError::Replayed), "invalid_client", 401),
+            (OauthError::AuthorizationHeader, "invalid_client", 401),
             (OauthError::UnsupportedGrantType, "unsupported_grant_type", 400),
             (OauthError::InvalidScope("x".into()), "invalid_scope", 400),
             (OauthError::InvalidTarget("x".into()), "invalid_target", 400),

@@ -108,12 +108,31 @@ impl Documents {
         let mut reply = match request.method {
             Method::GET => reply::typed(StatusCode::OK, media_type, body),
             Method::HEAD => reply::typed(StatusCode::OK, media_type, ""),
-            _ => return reply::method_not_allowed("GET, HEAD"),
+            Method::OPTIONS => return preflight(),
+            _ => return reply::method_not_allowed(METHODS),
         };
+        reply.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY_ORIGIN);
         reply.headers_mut().insert(header::CACHE_CONTROL, self.cache_control.clone());
         reply.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         reply
     }
+}
+
+/// Methods of the documents.
+const METHODS: &str = "GET, HEAD, OPTIONS";
+/// Scripts of every origin may read the documents: they are public and the same for everyone.
+const ANY_ORIGIN: HeaderValue = HeaderValue::from_static("*");
+
+/// Answers OPTIONS, also as the preflight request of a browser (Fetch standard, section 3.3).
+fn preflight() -> Reply {
+    let mut reply = reply::empty(StatusCode::NO_CONTENT);
+    let headers = reply.headers_mut();
+    headers.insert(header::ALLOW, HeaderValue::from_static(METHODS));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY_ORIGIN);
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("*"));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    reply
 }
 
 /// Returns the paths of the metadata.  RFC 8414 section 3 inserts the well-known part between host
@@ -242,7 +261,8 @@ mod tests {
     #[tokio::test]
     async fn serves_the_metadata_of_an_issuer_with_a_path() {
         let documents = documents("https://as.example/t/one", &["a"]);
-        let (status, _, first) = request(&documents, "GET", &format!("{WELL_KNOWN}/t/one"), "x").await;
+        let (status, _, first) =
+            request(&documents, "GET", &format!("{WELL_KNOWN}/t/one"), "x").await;
         assert_eq!(status, 200);
         for path in
             ["/.well-known/openid-configuration/t/one", "/t/one/.well-known/openid-configuration"]
@@ -282,12 +302,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn scripts_of_every_origin_may_read_the_documents() {
+        let documents = documents("https://as.example", &["a"]);
+        for path in [WELL_KNOWN, JWKS_PATH] {
+            let (status, reply, _) = request(&documents, "GET", path, "x").await;
+            assert_eq!(
+                (status, &reply.headers()["access-control-allow-origin"]),
+                (200, &ANY_ORIGIN)
+            );
+            let (status, reply, body) = request(&documents, "OPTIONS", path, "x").await;
+            assert_eq!((status, body.len()), (204, 0));
+            assert_eq!(reply.headers()["access-control-allow-origin"], "*");
+            assert_eq!(reply.headers()["access-control-allow-methods"], "GET, HEAD");
+        }
+        let (_, reply, _) = request(&documents, "OPTIONS", "/oauth2/token", "x").await;
+        assert!(!reply.headers().contains_key("access-control-allow-origin"));
+    }
+
+    #[tokio::test]
     async fn allows_only_get_and_head() {
         let documents = documents("https://as.example", &["a"]);
-        for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+        for method in ["POST", "PUT", "DELETE"] {
             let (status, reply, _) = request(&documents, method, WELL_KNOWN, "x").await;
             assert_eq!(status, 405);
-            assert_eq!(reply.headers()["allow"], "GET, HEAD");
+            assert_eq!(reply.headers()["allow"], METHODS);
         }
         assert_eq!(request(&documents, "GET", "/oauth2/token", "x").await.0, 404);
         assert_eq!(request(&documents, "GET", "/", "x").await.0, 404);

@@ -9,6 +9,8 @@ use crate::token::grants::{Grant, TokenRequest, parse_scope};
 
 /// Largest number of parameters in one request.
 pub const MAX_PARAMETERS: usize = 64;
+/// Largest number of tokens in `scope`.
+pub const MAX_SCOPE_TOKENS: usize = 64;
 /// Longest `client_id` in bytes: a subject ID of 512 characters of four bytes each.
 pub const MAX_CLIENT_ID: usize = 2048;
 
@@ -69,6 +71,11 @@ pub fn parse(parts: &Parts, body: &[u8]) -> Result<TokenForm, OauthError> {
     }
     let scope = match parameters.get("scope") {
         None => Vec::new(),
+        // Counted before the tokens are compared with each other.
+        Some(scope) if scope.split(' ').count() > MAX_SCOPE_TOKENS => {
+            let why = format!("scope has more than {MAX_SCOPE_TOKENS} tokens");
+            return Err(OauthError::InvalidScope(why.into()));
+        }
         Some(scope) => parse_scope(scope).ok_or(OauthError::InvalidScope(
             "scope is not a list of scope tokens separated by single spaces".into(),
         ))?,
@@ -131,7 +138,7 @@ fn check_headers(parts: &Parts) -> Result<(), OauthError> {
         return invalid("the content type must be application/x-www-form-urlencoded");
     }
     if parts.headers.contains_key(header::AUTHORIZATION) {
-        return invalid("an Authorization header is not supported as client authentication");
+        return Err(OauthError::AuthorizationHeader);
     }
     Ok(())
 }
@@ -327,10 +334,21 @@ mod tests {
     fn rejects_other_authentication_methods() {
         let body = "grant_type=client_credentials&client_id=a";
         let headers = [("content-type", FORM), ("authorization", "Basic YTpi")];
-        assert_eq!(code(with("/oauth2/token", &headers, body)), "invalid_request");
+        assert_eq!(code(with("/oauth2/token", &headers, body)), "invalid_client");
         for secret in [CLIENT_SECRET, CLIENT_ASSERTION, CLIENT_ASSERTION_TYPE] {
             assert_eq!(code(form(&format!("{body}&{secret}=x"))), "invalid_request");
         }
+    }
+
+    /// A stranger must not make the comparison of scope tokens expensive.
+    #[test]
+    fn bounds_the_number_of_scope_tokens() {
+        let scope = |tokens: usize| {
+            let tokens: Vec<String> = (0..tokens).map(|n| format!("s{n}")).collect();
+            form(&format!("grant_type=client_credentials&client_id=a&scope={}", tokens.join("+")))
+        };
+        assert_eq!(scope(MAX_SCOPE_TOKENS).expect("a request").request.scope.len(), 64);
+        assert_eq!(code(scope(MAX_SCOPE_TOKENS + 1)), "invalid_scope");
     }
 
     /// RFC 7521 section 4.2: an assertion needs its type.  The debug output does not contain it.

@@ -60,7 +60,7 @@ pub fn write(path: &Path, kind: &str, payload: &[u8]) -> Result<(), AtomicError>
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        // Between the two renames only the previous file exists, and `read` returns it.
+        // Between the two renames the file has its temporary name, and `read` finds it there.
         fs::rename(&new, path)?;
         match path.parent() {
             // The renames are durable once the directory is synced.
@@ -81,6 +81,12 @@ pub fn read(path: &Path, kind: &str, limit: u64) -> Result<Loaded, AtomicError> 
         Ok(payload) => return Ok(Loaded { payload, fell_back: None }),
         Err(error) => error,
     };
+    // A crash between the two renames leaves the newest file under its temporary name, complete.
+    if matches!(newest, AtomicError::Missing(_))
+        && let Ok(payload) = read_one(&beside(path, ".new"), kind, limit)
+    {
+        return Ok(Loaded { payload, fell_back: None });
+    }
     match (newest, read_one(&beside(path, ".1"), kind, limit)) {
         (newest, Ok(payload)) => Ok(Loaded { payload, fell_back: Some(newest) }),
         (AtomicError::Missing(_), Err(older)) => Err(match older {

@@ -1,8 +1,9 @@
-//! Reads files that an operator names (keys, certificates, tokens, settings) with a limit on their size.
+//! Reads files that an operator names (keys, certificates, tokens, settings) with a limit on their
+//! size.
 //!
 //! # Design notes
-//! The limit is applied while reading, not to the length that the file system reports: a device or a
-//! pipe has no length, and a file can grow between the check and the read.
+//! The limit is applied while reading, not to the length that the file system reports: a device or
+//! a pipe has no length, and a file can grow between the check and the read.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,15 +1,17 @@
 //! Readiness of the process.
 //!
 //! Each part holds a latch and drops it when the part is ready.  A part that forgets to do so leaves the
-//! process not ready, which is the safe failure.
+//! process not ready, which is the safe failure.  A warning does not change readiness: it names a part that
+//! works and needs attention.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The parts that the process waits for.
+/// The parts that the process waits for, and warnings.
 #[derive(Clone, Default)]
 pub struct Ready {
     waiting: Arc<Mutex<BTreeMap<&'static str, usize>>>,
+    warnings: Arc<Mutex<BTreeMap<&'static str, String>>>,
 }
 
 /// Delays readiness until it is dropped.
@@ -29,6 +31,20 @@ impl Ready {
     /// The parts that are not ready.  Empty if the process is ready.
     pub fn missing(&self) -> Vec<&'static str> {
         self.lock().keys().copied().collect()
+    }
+
+    /// Sets the warning of a part, or removes it.
+    pub fn warn(&self, part: &'static str, warning: Option<String>) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        match warning {
+            Some(warning) => drop(warnings.insert(part, warning)),
+            None => drop(warnings.remove(part)),
+        }
+    }
+
+    /// The warnings by part.
+    pub fn warnings(&self) -> BTreeMap<&'static str, String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, usize>> {
@@ -52,6 +68,16 @@ impl Drop for Latch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_warning_does_not_change_readiness() {
+        let ready = Ready::default();
+        ready.warn("server_certificate", Some("expired".to_owned()));
+        assert!(ready.missing().is_empty());
+        assert_eq!(ready.warnings()["server_certificate"], "expired");
+        ready.warn("server_certificate", None);
+        assert!(ready.warnings().is_empty());
+    }
 
     #[test]
     fn is_ready_when_every_latch_is_dropped() {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
 
+use crate::runtime::hosts::ServedHosts;
 use crate::token::keys::SigningKeys;
 use crate::trust::snapshot::Snapshot;
 
@@ -31,6 +32,8 @@ pub struct ListenerTls {
     pub directory: Arc<ServerConfig>,
     /// Public plane: requests no client certificate.
     pub public: Arc<ServerConfig>,
+    /// Hosts that requests may be for.
+    pub hosts: Arc<ServedHosts>,
 }
 
 /// The reading half of the cell.
@@ -70,7 +73,9 @@ impl Live {
     /// The state in force.
     #[allow(clippy::expect_used, reason = "the message is a proof")]
     pub fn current(&self) -> Arc<Active> {
-        self.cell.load_full().expect("proof: `start` stores a value before it returns, and no code clears it")
+        self.cell
+            .load_full()
+            .expect("proof: `start` stores a value before it returns, and no code clears it")
     }
 
     /// Returns a reader that does not keep the cell alive.

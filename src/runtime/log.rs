@@ -4,15 +4,29 @@
 //! Log fields can contain foreign text, such as the `displayName` of a configuration.  The writer escapes
 //! hidden characters of each finished line, so that no field of any event can forge a line or move the
 //! cursor of a terminal.  Audit records are also bounded; see [`audit`](crate::runtime::audit).
+//!
+//! Logging never stops the service: lines pass through a bounded queue to a thread that writes, and lines
+//! that do not fit are dropped and counted.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
+use std::sync::{Arc, LazyLock, OnceLock};
+use std::time::{Duration, SystemTime};
 
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use tracing::Metadata;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use zeroize::Zeroizing;
 
+use crate::runtime::audit;
+use crate::runtime::log_queue::{LogQueue, MAX_BYTES};
 use crate::runtime::text::is_hidden;
+use crate::x509::time::Timestamp;
 
 /// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,30 +38,164 @@ pub enum Format {
     Json,
 }
 
+/// Handling of audit records while the queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AuditWhenFull {
+    /// Drop the record and count it.
+    #[default]
+    Drop,
+    /// Wait for room, at most [`AUDIT_PATIENCE`] and not again until lines were written.  Then drop the
+    /// record and count it.
+    Block,
+}
+
+/// Longest wait for room in the queue with [`AuditWhenFull::Block`].
+pub const AUDIT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Longest wait for the queue at the end of the process.
+const FLUSH: Duration = Duration::from_secs(1);
+
+static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
+static DROPPED: LazyLock<Family<Kind, Counter>> = LazyLock::new(Family::default);
+
+/// Registers the metric of dropped lines.
+pub fn register(registry: &mut Registry) {
+    for kind in ["audit", "log"] {
+        let _ = DROPPED.get_or_create(&Kind { kind });
+    }
+    registry.register(
+        "log_dropped_lines",
+        "Lines dropped because standard error was not writable, by kind: audit, log",
+        DROPPED.clone(),
+    );
+}
+
+/// Waits until all lines are written, at most a second.  Call it before the process ends.
+pub fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(FLUSH);
+    }
+}
+
 /// Starts logging to standard error.  `filter` consists of tracing directives, such as `info,audit=info`.
 /// A second call has no effect.
 ///
 /// # Errors
 /// `filter` is not valid.
-pub fn start(filter: &str, format: Format) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|e| e.to_string())?;
+pub fn start(filter: &str, format: Format, audit_when_full: AuditWhenFull) -> Result<(), String> {
+    let filter = parse_filter(filter).map_err(|e| e.to_string())?;
     // A file or a collector has no use for colour codes.
     let colours = format == Format::Text && io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(colours)
-        .with_writer(move || LineWriter { out: io::stderr(), format, colours });
+    let queue = Arc::new(LogQueue::new(MAX_BYTES));
+    let writer = Lines { queue: Arc::clone(&queue), format, colours, audit_when_full };
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(writer);
     // Tests start several gateways in one process; the first call wins.
-    let _ = match format {
+    let is_first = match format {
         Format::Text => builder.try_init(),
         Format::Json => builder.json().flatten_event(true).try_init(),
     };
+    if is_first.is_ok() {
+        let started = queue.start(io::stderr(), move |dropped| report(dropped, format));
+        started.map_err(|error| format!("cannot start the log thread: {error}"))?;
+        let _ = QUEUE.set(queue);
+        // The default hook writes to standard error itself and could wait forever.
+        std::panic::set_hook(Box::new(|panic| {
+            let thread = std::thread::current();
+            tracing::error!("thread `{}` panicked: {panic}", thread.name().unwrap_or("-"));
+        }));
+    }
     Ok(())
 }
 
 /// True for tracing directives that [`start`] accepts.
 pub fn is_filter(filter: &str) -> bool {
-    EnvFilter::try_new(filter).is_ok()
+    parse_filter(filter).is_ok()
+}
+
+/// Warnings of the protocol libraries report mistakes of peers.  Strangers can cause them in any number, and
+/// they do not name the peer.  The listeners count and log what matters, with its address.
+const QUIET: &str = "h2=error,hyper=error,rustls=error,tokio_rustls=error";
+
+/// Parses tracing directives.  A directive for a protocol library replaces the one in [`QUIET`].
+fn parse_filter(filter: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    // Checked alone first, so that an error is about the operator's text.
+    EnvFilter::try_new(filter)?;
+    EnvFilter::try_new(format!("{QUIET},{filter}"))
+}
+
+/// Makes the line that reports dropped lines.
+fn report(dropped: u64, format: Format) -> Vec<u8> {
+    let now = Timestamp::from(SystemTime::now());
+    let message = format!("{dropped} log lines were dropped: standard error was not writable");
+    match format {
+        Format::Text => format!("{now}  WARN anchorgate: {message}\n").into_bytes(),
+        Format::Json => {
+            let line = serde_json::json!({
+                "timestamp": now.to_string(), "level": "WARN", "message": message,
+                "target": "anchorgate::runtime::log",
+            });
+            format!("{line}\n").into_bytes()
+        }
+    }
+}
+
+/// Writers of lines into the queue.
+struct Lines {
+    queue: Arc<LogQueue>,
+    format: Format,
+    colours: bool,
+    audit_when_full: AuditWhenFull,
+}
+
+impl Lines {
+    fn writer(&self, is_audit: bool) -> LineWriter<QueueWriter<'_>> {
+        let patience = match self.audit_when_full {
+            AuditWhenFull::Block if is_audit => AUDIT_PATIENCE,
+            _ => Duration::ZERO,
+        };
+        let out = QueueWriter { queue: &self.queue, patience, is_audit };
+        LineWriter { out, format: self.format, colours: self.colours }
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = LineWriter<QueueWriter<'a>>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self.writer(false)
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Self::Writer {
+        self.writer(metadata.target() == audit::TARGET)
+    }
+}
+
+/// Adds lines to the queue.  Never fails: tracing-subscriber would report an error on standard error.
+struct QueueWriter<'a> {
+    queue: &'a LogQueue,
+    patience: Duration,
+    is_audit: bool,
+}
+
+impl io::Write for QueueWriter<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if !self.queue.push(line.to_vec(), self.patience) {
+            let kind = if self.is_audit { "audit" } else { "log" };
+            DROPPED.get_or_create(&Kind { kind }).inc();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Escapes hidden characters of lines.  tracing-subscriber writes each line with one call.
@@ -138,6 +286,27 @@ impl fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn peers_cannot_fill_the_log_through_protocol_libraries() {
+        let enabled = |filter: &str| {
+            let filter = parse_filter(filter).expect("a filter");
+            let subscriber = tracing_subscriber::fmt().with_env_filter(filter).finish();
+            tracing::subscriber::with_default(subscriber, || {
+                [
+                    tracing::enabled!(target: "h2::proto::streams::recv", tracing::Level::WARN),
+                    tracing::enabled!(target: "rustls::conn", tracing::Level::WARN),
+                    tracing::enabled!(target: "h2::codec", tracing::Level::ERROR),
+                    tracing::enabled!(target: "anchorgate", tracing::Level::INFO),
+                ]
+            })
+        };
+        assert_eq!(enabled("info"), [false, false, true, true]);
+        assert_eq!(enabled("debug,audit=info"), [false, false, true, true]);
+        assert_eq!(enabled("info,h2=warn"), [true, false, true, true]);
+        assert!(!is_filter("info,h2=loud"));
+    }
 
     #[test]
     fn debug_does_not_print_a_secret() {
@@ -146,7 +315,7 @@ mod tests {
 
     #[test]
     fn rejects_an_invalid_filter() {
-        assert!(start("info,=", Format::Text).is_err());
+        assert!(start("info,=", Format::Text, AuditWhenFull::Drop).is_err());
     }
 
     #[test]

@@ -157,6 +157,7 @@ mod tests {
             trust: Arc::new(Snapshot::default()),
             keys: Arc::new(SigningKeys::new(signing, &[]).expect("keys")),
             tls: Arc::new(ListenerTls {
+                hosts: Arc::default(),
                 token: Arc::clone(&tls),
                 directory: Arc::clone(&tls),
                 public: tls,

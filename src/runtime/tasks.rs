@@ -28,9 +28,10 @@ impl Tasks {
         let running = tokio::spawn(task);
         self.tracker.spawn(async move {
             if let Err(error) = running.await {
-                error!(%error, "background task panicked; the process stops");
+                // First the stop: it must not depend on the log.
                 panicked.store(true, Ordering::Relaxed);
                 stop.cancel();
+                error!(%error, "background task panicked; the process stops");
             }
         });
     }

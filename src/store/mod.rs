@@ -1,8 +1,8 @@
 //! Durable storage of the directory's objects.
 //!
-//! An object is a byte string with an id and a version, in one of a few collections.  The store does not
-//! interpret objects.  Changes are compare-and-set by version, so that two administrators who change
-//! one object at the same time cannot mix their lists.
+//! An object is a byte string with an id and a version, in one of a few collections.  The store does
+//! not interpret objects.  Changes are compare-and-set by version, so that two administrators who
+//! change one object at the same time cannot mix their lists.
 //!
 //! Every change gets its own version, in the order of commits.  A reader can therefore request the
 //! changes of a collection since a version, page by page, and misses none.  The store keeps a limited
@@ -104,8 +104,11 @@ impl Store {
         Ok(versions.of(collection))
     }
 
-    /// Returns a random text that identifies this store.  Versions of different stores cannot be
-    /// compared.
+    /// Returns an unpredictable text that identifies the history of this store.  Versions of different
+    /// histories cannot be compared.
+    ///
+    /// A history begins when a file is opened, and when a database server starts or a dump is
+    /// restored: each may have gone back to an earlier state.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].

@@ -1,4 +1,4 @@
-//! How one directory is followed.
+//! Settings of the followers of one directory.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -11,59 +11,78 @@ use crate::graph::Collection;
 use crate::graph::auth::Credential;
 use crate::graph::client::Limits;
 use crate::trust::configurations::{AnchorSet, ConfigurationId, Devices};
+use crate::x509::time::Timestamp;
 
-/// What happens to trust when the directory was not reached for [`Config::max_age`].
+/// Returns the time of day.  Tests replace it.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Policy for data that the directory has not confirmed for [`Config::max_age`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TooOld {
-    /// The source's configurations are in force no longer, until it is reached again.
+    /// The data is withdrawn until the directory is reached again.
     Refuse,
-    /// They stay in force, with an alarm.
+    /// The data stays in force, with an alarm.
     #[default]
     Continue,
 }
 
-/// How one directory is followed.
+/// Policy for a start without the directory if the newest saved state is not usable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StartWithout {
+    /// The previous state does not come into force before the directory confirms it: it may contain
+    /// anchors, devices and missing lists that the newest state had removed.
+    #[default]
+    Refuse,
+    /// The previous state is used.
+    Continue,
+}
+
+/// Settings of the followers of one directory.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Its name here: in logs, metrics, and as the prefix of ids.
+    /// Name of the directory in logs and metrics, and prefix of ids.
     pub source: Arc<str>,
-    /// What is followed: each collection is followed by a [`Sync`] of its own, so that one that
-    /// cannot be had holds up no other.
+    /// The collection that is followed.  Each has its own follower, so that a collection that cannot be
+    /// fetched delays no other.
     pub collection: Collection,
-    /// Put `source/` before the ids of its configurations; for when there are several directories.
+    /// Prefix the ids of configurations with `source/`, because there are several directories.
     pub prefix_ids: bool,
-    /// Its root, such as `https://graph.microsoft.com`.
+    /// Root of the directory, such as `https://graph.microsoft.com`.
     pub base: Url,
-    /// How to get a token.
+    /// Authentication to the directory.
     pub credential: Credential,
-    /// PEM of the only authorities that its server, and the token endpoint's, may have.
+    /// PEM of the only authorities accepted for the directory's server and the token endpoint.
     pub ca_bundle: Option<Vec<u8>>,
-    /// Time between polls; a tenth more or less, so that a fleet does not poll in step.
+    /// Interval between polls.  It is varied by up to a tenth, so that a fleet does not poll at once.
     pub every: Duration,
-    /// Let the directory hold an answer back until there is a change, if it can.
+    /// Time that the directory may delay a response until there is a change (long poll).
     pub wait: Option<Duration>,
-    /// The part of the anchors in force that one answer may remove without approval.
+    /// Part of the anchors in force that one response may remove without approval.
     pub max_removal: f64,
     /// Hold back responses that remove more than `max_removal`.  If false, every response is applied.
     pub guard: bool,
-    /// How long configurations are good for without the directory.
+    /// Longest time without a confirmation by the directory before `too_old` applies.
     pub max_age: Duration,
-    /// What happens then.
+    /// Policy after `max_age`.
     pub too_old: TooOld,
-    /// Where the last good list is kept.
+    /// Policy for a start with an unusable newest state.
+    pub start_without: StartWithout,
+    /// Time over which removals are added up for `max_removal`.
+    pub guard_window: Duration,
+    /// File of the last good configurations.
     pub state_file: Option<PathBuf>,
-    /// Which configurations admit registered devices only.
+    /// The configurations that admit registered devices only.
     pub devices: Admission,
-    /// Devices that are kept.
+    /// Limit on the devices that are kept.
     pub max_devices: usize,
-    /// Where the last good devices are kept.
+    /// File of the last good devices.
     pub devices_file: Option<PathBuf>,
-    /// Bounds of one conversation.
+    /// Limits of a fetch.
     pub limits: Limits,
 }
 
 impl Config {
-    /// The defaults for a directory's configurations of devices.
+    /// Default settings for the device configurations of a directory.
     pub fn new(source: &str, base: Url, credential: Credential) -> Self {
         Self {
             source: source.into(),
@@ -78,6 +97,8 @@ impl Config {
             guard: true,
             max_age: Duration::from_secs(7 * 86_400),
             too_old: TooOld::default(),
+            start_without: StartWithout::default(),
+            guard_window: Duration::from_secs(86_400),
             state_file: None,
             devices: Admission::default(),
             max_devices: 10_000_000,
@@ -85,28 +106,33 @@ impl Config {
             limits: Limits::default(),
         }
     }
+
+    /// Prefix of the ids of configurations.
+    pub(super) fn prefix(&self) -> Option<Arc<str>> {
+        self.prefix_ids.then(|| Arc::clone(&self.source))
+    }
 }
 
-/// Which configurations of a source admit registered devices only.
+/// The configurations of a source that admit registered devices only.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Admission {
-    /// Those that are not named.
+    /// Default: true if a configuration admits registered devices only.
     pub registered: bool,
-    /// Those that are.
+    /// Exceptions from the default.
     pub by_configuration: HashMap<ConfigurationId, bool>,
 }
 
 impl Admission {
-    /// True when the source's devices need to be known.
+    /// True if a configuration may require the source's devices.
     pub fn needs_registry(&self) -> bool {
         self.registered || self.by_configuration.values().any(|registered| *registered)
     }
 
-    /// Says to each configuration of `source` which devices it admits.
-    pub(super) fn mark(&self, source: &Arc<str>, set: &mut AnchorSet) {
+    /// Sets the devices that each configuration of `source` admits.
+    pub(super) fn apply(&self, source: &Arc<str>, set: &mut AnchorSet) {
         for configuration in &mut set.configurations {
-            let named = self.by_configuration.get(&configuration.id);
-            if *named.unwrap_or(&self.registered) {
+            let exception = self.by_configuration.get(&configuration.id);
+            if *exception.unwrap_or(&self.registered) {
                 configuration.devices = Devices::Registered(Arc::clone(source));
             }
         }
@@ -119,7 +145,7 @@ mod tests {
     use crate::sync::configurations::changes::tests::set;
 
     #[test]
-    fn a_configuration_that_is_named_goes_its_own_way() {
+    fn exceptions_take_precedence_over_the_default() {
         let source: Arc<str> = "hub".into();
         let named = |id: &str, registered| (ConfigurationId::from(id), registered);
         for (registered, expected) in [(false, [false, true, false]), (true, [true, true, false])] {
@@ -127,7 +153,7 @@ mod tests {
             let admission = Admission { registered, by_configuration };
             assert!(admission.needs_registry());
             let mut set = set(&[("1", &[]), ("2", &[]), ("3", &[])]);
-            admission.mark(&source, &mut set);
+            admission.apply(&source, &mut set);
             let marked = |c: &crate::trust::configurations::Configuration| {
                 c.devices == Devices::Registered(Arc::clone(&source))
             };

@@ -1,87 +1,125 @@
-//! Follows a directory, and decides what of its answers comes into force.
+//! Follows a directory, and decides which of its data comes into force.
 //!
-//! One [`configurations::Sync`] for each directory: it asks (the client of [`graph`](crate::graph)), compares with what is
-//! in force ([`configurations::changes`]), and sends what may be applied to the publisher.
-//! [`configurations::Handle`] is how operators talk to it.
+//! [`follow`] sets up one follower for the configurations of a directory and, if they are required, one
+//! for its devices.  A follower fetches with the client of [`graph`](crate::graph), compares the response
+//! with the data in force, and sends accepted changes to the publisher.  Operators reach it through a
+//! [`Handle`].
 //!
-//! # Why answers are not simply believed
-//! The list decides who gets in, and it comes from a remote service that is throttled, eventually
-//! consistent and still beta.  So: an answer that fails anywhere changes nothing; what an answer leaves
-//! out keeps what is in force; an answer that takes away every anchor, or too many, is held back until a
-//! person approves it; and what was good is on disk for a start without the network.
+//! # Vocabulary
+//! A follower *polls* on a schedule; each poll is a *fetch*, one exchange with the directory.  A *retry*
+//! follows a failed fetch, and an operator can *refresh*, which fetches now.  Between two fetches there is
+//! a *pause*.
+//!
+//! # Design notes
+//! The data decides which devices are admitted, and comes from a remote service that is throttled,
+//! eventually consistent and still beta.  Therefore responses are not applied unchecked:
+//! - A response that fails anywhere changes nothing.
+//! - What a response leaves out stays in force.
+//! - A response that removes everything, or too much, is held back until an operator approves it.
+//! - The last good data is on disk, for a start without the network.
 
 mod config;
 pub mod configurations;
 pub mod devices;
+mod files;
+mod follower;
 mod freshness;
+mod handle;
+mod metrics;
 mod pauses;
+mod payload;
+mod status;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use futures_util::future::OptionFuture;
+use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 
 use crate::graph::Collection;
 use crate::graph::auth::AuthError;
 use crate::graph::client::Client;
-use crate::sync::configurations::Status;
-use crate::sync::configurations::handle::{Rules, Shared};
+use crate::sync::configurations::Configurations;
+use crate::sync::devices::Devices;
+use crate::sync::follower::Context;
 use crate::trust::assembly::Update;
 
-pub use config::{Admission, Config, TooOld};
-pub use configurations::{Handle, Metrics, Sync};
-pub use pauses::Clock;
+pub use config::{Admission, Clock, Config, StartWithout, TooOld};
+pub use configurations::Handle;
+pub use handle::HandleError;
+pub use status::{HeldBack, Status};
 
-/// What an operator asked for did not happen.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HandleError {
-    /// The poll failed; what is in force stays.
-    #[error("{0}")]
-    Failed(String),
-    /// No answer waits for approval.
-    #[error("nothing is held back")]
-    NothingHeld,
-    /// The process stops.
-    #[error("the sync has ended")]
-    Ended,
+/// Metrics of the followers of all directories.
+#[derive(Clone)]
+pub struct Metrics {
+    configurations: configurations::Metrics,
+    devices: devices::Metrics,
 }
 
-/// Sets up the sync with one directory.  Nothing happens until [`Sync::run`].
+impl Metrics {
+    /// Creates the metrics and registers them.
+    pub fn register(registry: &mut Registry) -> Self {
+        Self {
+            configurations: configurations::Metrics::register(registry),
+            devices: devices::Metrics::register(registry),
+        }
+    }
+}
+
+/// Follows one collection of a directory and, if its configurations require them, its devices.
+pub struct Follower {
+    configurations: follower::Follower<Configurations>,
+    devices: Option<follower::Follower<Devices>>,
+}
+
+impl Follower {
+    /// Publishes the saved data, then follows the directory until the publisher stops.  The future can
+    /// be dropped at any time.
+    pub async fn run(self) {
+        let devices = OptionFuture::from(self.devices.map(follower::Follower::run));
+        tokio::join!(self.configurations.run(), devices);
+    }
+}
+
+/// Sets up the followers of a directory.  They do nothing until [`Follower::run`].
 ///
 /// # Errors
-/// An address or credential that cannot be used.
+/// The directory's URL or the credential is not usable.
 pub fn follow(
-    mut config: Config,
+    config: Config,
     metrics: Metrics,
     updates: mpsc::Sender<Update>,
     clock: Clock,
-) -> Result<(Handle, Sync), AuthError> {
+) -> Result<(Handle, Follower), AuthError> {
     let client = Client::new(
         &config.base,
         config.credential.clone(),
         config.ca_bundle.clone(),
         config.limits.clone(),
     )?;
-    let client = Arc::new(client.following(config.collection));
-    let prefix = config.prefix_ids.then(|| Arc::clone(&config.source));
-    config.source = config.collection.name_in(&config.source);
-    let (commands, inbox) = mpsc::channel(8);
-    let status = Status::new(&config.source, client.url().as_str());
-    let shared = Arc::new(Mutex::new(Shared { status, in_force: Arc::default() }));
-    let max_removal = config.guard.then_some(config.max_removal);
-    let rules = Rules { collection: config.collection, prefix, max_removal };
-    let (devices, devices_sync) = match config.collection == Collection::Devices
-        && config.devices.needs_registry()
-    {
-        true => {
-            let (client, metrics) = (Arc::clone(&client), metrics.devices.clone());
-            let (config, updates, clock) = (config.clone(), updates.clone(), Arc::clone(&clock));
-            let (handle, sync) = devices::Sync::new(config, client, metrics, updates, clock);
-            (Some(handle), Some(sync))
-        }
-        false => (None, None),
+    let collection = config.collection;
+    let client = Arc::new(client.with_collection(collection));
+    let context = Context { config, updates, clock };
+    let config = &context.config;
+
+    let has_devices = collection == Collection::MutualTlsOauth && config.devices.needs_registry();
+    let devices = has_devices.then(|| {
+        let payload = Devices::new(config, Arc::clone(&client), metrics.devices);
+        follower::Follower::new(Arc::clone(&config.source), context.clone(), payload)
+    });
+    let (devices_handle, devices) = devices.unzip();
+
+    let source = collection.follower_name(&config.source);
+    let payload = Configurations::new(Arc::clone(&source), client, config, metrics.configurations);
+    let (configurations_handle, configurations) =
+        follower::Follower::new(Arc::clone(&source), context.clone(), payload);
+    let handle = Handle {
+        source,
+        collection,
+        prefix: config.prefix(),
+        max_removal: config.guard.then_some(config.max_removal),
+        configurations: configurations_handle,
+        devices: devices_handle,
     };
-    let source = Arc::clone(&config.source);
-    let handle = Handle { source, rules, commands, shared, devices };
-    let sync = Sync::new(config, client, metrics, updates, clock, handle.clone(), inbox);
-    Ok((handle, sync.with_devices(devices_sync)))
+    Ok((handle, Follower { configurations, devices }))
 }

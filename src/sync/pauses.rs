@@ -1,34 +1,37 @@
-//! When a directory is asked again.
+//! Pauses between two fetches from a directory.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::runtime::random::jitter;
-use crate::x509::time::Timestamp;
 
-/// Tells the time of day; an argument, so that tests can say what it is.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
-
-/// The publisher is gone: there is nobody to work for.
-pub(super) struct Ended;
-
-/// The least time between two polls of a directory that lets readers wait: it may answer at once.
-pub(super) const GAP: Duration = Duration::from_secs(1);
-/// The bound of the first pause after a failure; it doubles with each.
+/// Shortest pause between two polls of a directory with long polls: it may respond immediately.
+pub(super) const LONG_POLL_PAUSE: Duration = Duration::from_secs(1);
+/// Bound of the pause after the first failure.  It doubles with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause after failures, unless polls are further apart.
+/// Longest pause after failures, unless the poll interval is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// Longest pause that a directory can demand, unless the poll interval is longer: removed anchors must
+/// not stay trusted for as long as the directory likes.
+const LONGEST_DEMAND: Duration = Duration::from_secs(3600);
+/// Added to every pause after a failure, because jitter can be zero.
+const LEAST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Until the next poll after `failures` in a row: no less than the directory `asked` for.
-pub(super) fn pause_after(failures: u32, every: Duration, asked: Option<Duration>) -> Duration {
+/// Returns the pause before the retry after `failures` consecutive failures.  It is at least
+/// `retry_after`, which the directory demanded, up to an hour or `every`.
+pub(super) fn retry_pause(
+    failures: u32,
+    every: Duration,
+    retry_after: Option<Duration>,
+) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    // Half a second more: jitter may be nothing at all.
-    let pause = jitter(doubled.min(LONGEST_PAUSE.max(every))) + Duration::from_millis(500);
-    asked.map_or(pause, |asked| asked.max(pause))
+    let pause = jitter(doubled.min(LONGEST_PAUSE.max(every))) + LEAST_PAUSE;
+    let longest = LONGEST_DEMAND.max(every);
+    retry_after.map_or(pause, |least| least.min(longest).max(pause))
 }
 
-/// A tenth more or less than the configured interval.
-pub(super) fn interval(every: Duration) -> Duration {
+/// Returns the pause before the next poll: `every`, varied by up to a tenth, so that the gateways of a
+/// fleet do not poll at the same time.
+pub(super) fn poll_pause(every: Duration) -> Duration {
     every - every / 10 + jitter(every / 5)
 }
 
@@ -37,27 +40,29 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
-    const HALF: Duration = Duration::from_millis(500);
 
     #[test]
-    fn pauses_grow_with_failures_and_keep_what_the_directory_asks_for() {
+    fn retry_pauses_grow_with_failures_and_obey_retry_after() {
         for _ in 0..100 {
             for failures in 0..70_u32 {
                 let bound = FIRST_PAUSE * (1 << failures.saturating_sub(1).min(16));
-                let pause = pause_after(failures, HOUR, None);
-                assert!((HALF..=bound.min(HOUR) + HALF).contains(&pause), "{failures}: {pause:?}");
-                let pause = pause_after(failures, FIRST_PAUSE, None);
-                assert!(pause <= LONGEST_PAUSE + HALF, "{failures}: {pause:?}");
+                let pause = retry_pause(failures, HOUR, None);
+                let allowed = LEAST_PAUSE..=bound.min(HOUR) + LEAST_PAUSE;
+                assert!(allowed.contains(&pause), "{failures}: {pause:?}");
+                let pause = retry_pause(failures, FIRST_PAUSE, None);
+                assert!(pause <= LONGEST_PAUSE + LEAST_PAUSE, "{failures}: {pause:?}");
             }
-            assert!(pause_after(1, HOUR, Some(HOUR)) == HOUR);
-            assert!(pause_after(1, HOUR, Some(Duration::ZERO)) >= HALF);
+            assert!(retry_pause(1, HOUR, Some(HOUR)) == HOUR);
+            assert!(retry_pause(1, HOUR, Some(Duration::ZERO)) >= LEAST_PAUSE);
+            assert_eq!(retry_pause(1, FIRST_PAUSE, Some(Duration::MAX)), HOUR);
+            assert_eq!(retry_pause(1, 2 * HOUR, Some(Duration::MAX)), 2 * HOUR);
         }
     }
 
     #[test]
-    fn gateways_do_not_ask_all_at_once() {
-        let times: Vec<_> = (0..100).map(|_| interval(HOUR)).collect();
-        assert!(times.iter().all(|time| (HOUR * 9 / 10..=HOUR * 11 / 10).contains(time)));
-        assert!(times.iter().any(|time| time != &times[0]));
+    fn poll_pauses_vary_by_a_tenth() {
+        let pauses: Vec<_> = (0..100).map(|_| poll_pause(HOUR)).collect();
+        assert!(pauses.iter().all(|pause| (HOUR * 9 / 10..=HOUR * 11 / 10).contains(pause)));
+        assert!(pauses.iter().any(|pause| pause != &pauses[0]));
     }
 }

@@ -10,8 +10,7 @@ use std::task::Poll;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use hyper::body::{Body, Incoming};
-use hyper::{Request, Response};
+use hyper::Request;
 use rustls::pki_types::CertificateDer;
 use rustls::server::Acceptor;
 use rustls::{Error as TlsError, HandshakeKind, ServerConfig};
@@ -24,10 +23,12 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::http::Hosts;
 use crate::http::connections::{Admission, Connection, Shares};
 use crate::http::listen;
 use crate::http::peer::Peer;
-use crate::http::serve::{Limits, Protocol};
+use crate::http::reply::Reply;
+use crate::http::serve::{Ended, Limits, Protocol, RequestBody};
 use crate::runtime::audit;
 use crate::runtime::live::{ListenerTls, Live};
 use crate::tls::closing::OpenConnections;
@@ -94,18 +95,16 @@ pub struct TlsListener {
 static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
 
 /// Accepts and serves connections until `stop`.  Returns when the last one has ended.
-pub async fn serve<H, F, B>(
+pub async fn serve<H, F>(
     edge: TlsListener,
     listener: TcpListener,
     stop: CancellationToken,
     handler: H,
 ) where
-    H: Fn(Arc<Peer>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    H: Fn(Arc<Peer>, Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
 {
+    edge.metrics.start(edge.name);
     let shed = edge.metrics.not_kept(edge.name);
     let admission = Admission::new(edge.bounds.shares.clone(), shed);
     let limits = HandshakeLimits {
@@ -129,16 +128,19 @@ pub async fn serve<H, F, B>(
             // The verifier audits refusals without knowing the connection.
             let connection_of_task = audit::Connection { number, address };
             let handshake = edge.handshake(stream, &connection, address, number);
-            let handshake = audit::CONNECTION.scope(connection_of_task, handshake);
-            let (stream, peer) = match handshake.await {
+            // Boxed, so that an idle connection does not keep the space that a handshake needs.
+            let handshake = Box::pin(audit::CONNECTION.scope(connection_of_task, handshake));
+            let (stream, peer, hosts) = match handshake.await {
                 Ok(completed) => completed,
                 Err(Some(refused)) => {
                     connection.linger();
                     let dropped = connection.until_unwanted(&edge.stop);
-                    return edge.lingering.close(refused, dropped).await;
+                    return Box::pin(edge.lingering.close(refused, dropped)).await;
                 }
                 Err(None) => return,
             };
+            // Boxed, because moving it would reserve its space in each future that it passes through.
+            let stream = Box::new(stream);
             let protocol = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Protocol::Http2,
                 _ => Protocol::Http1,
@@ -150,14 +152,18 @@ pub async fn serve<H, F, B>(
                 return;
             }
             let _registration = match (open, &peer.chain) {
-                (Some(open), Ok(chain)) => {
-                    Some(open.register(number, chain, connection.closing()))
-                }
+                (Some(open), Ok(chain)) => Some(open.register(number, chain, connection.closing())),
                 _ => None,
             };
             let peer = Arc::new(peer);
             let handle = move |request| handler(Arc::clone(&peer), request);
-            connection.serve(stream, protocol, &bounds.http, stop, bounds.unfinished, handle).await;
+            let (limits, unfinished) = (&bounds.http, bounds.unfinished);
+            let served =
+                connection.serve(stream, protocol, hosts, limits, stop, unfinished, handle);
+            if served.await == Ended::Flooded {
+                edge.listener.metrics.flooded(edge.listener.name);
+                debug!(connection = number, %address, "closed: too many HTTP/2 control frames");
+            }
         }
     })
     .await;
@@ -195,18 +201,18 @@ impl Edge {
         connection: &Connection,
         address: SocketAddr,
         number: u64,
-    ) -> Result<(TlsStream<TcpStream>, Peer), Option<TcpStream>> {
+    ) -> Result<(TlsStream<TcpStream>, Peer, Hosts), Option<TcpStream>> {
         let Self { listener, intermediates, .. } = self;
         let started = Instant::now();
         let accepted = self.accept(stream, connection, address, started);
         let (accepted, verified) = peer_chain::collect(intermediates, accepted).await;
         let (error, stream) = match accepted {
-            Ok(stream) => {
+            Ok((stream, hosts)) => {
                 let tls = stream.get_ref().1;
                 let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
                 listener.metrics.completed(listener.name, resumed);
                 let chain = peer_chain(tls.peer_certificates(), verified, intermediates);
-                return Ok((stream, Peer { address, connection: number, chain, resumed }));
+                return Ok((stream, Peer { address, connection: number, chain, resumed }, hosts));
             }
             Err(Incomplete::Dropped(reason)) => {
                 listener.metrics.failed(listener.name, reason);
@@ -241,7 +247,7 @@ impl Edge {
         connection: &Connection,
         address: SocketAddr,
         started: Instant,
-    ) -> Result<TlsStream<TcpStream>, Incomplete> {
+    ) -> Result<(TlsStream<TcpStream>, Hosts), Incomplete> {
         // The time runs from accept, so that all silent peers time out together.
         let deadline = started + self.listener.bounds.handshake;
         let accepted = async {
@@ -267,7 +273,7 @@ impl Edge {
         stream: TcpStream,
         connection: &Connection,
         address: SocketAddr,
-    ) -> Result<TlsStream<TcpStream>, Incomplete> {
+    ) -> Result<(TlsStream<TcpStream>, Hosts), Incomplete> {
         let turn = || async {
             let turn = self.handshakes.turn(address.ip(), connection.closing()).await;
             turn.ok_or(Incomplete::Dropped("queue"))
@@ -292,8 +298,9 @@ impl Edge {
             Ok(start) => start,
             Err(error) => return Err(Incomplete::Failed(error, hello.take_io())),
         };
-        let config = Arc::clone((self.listener.tls)(&self.listener.live.current().tls));
-        let mut accept = start.into_stream(config).into_fallible();
+        let tls = Arc::clone(&self.listener.live.current().tls);
+        let hosts = Hosts::Of(Arc::clone(&tls.hosts), start.io.local_addr()?.ip());
+        let mut accept = start.into_stream(Arc::clone((self.listener.tls)(&tls))).into_fallible();
         let answered = poll_once(&mut accept).await;
         yield_now().await;
         handshake.answered();
@@ -301,7 +308,10 @@ impl Edge {
             Poll::Ready(accepted) => accepted,
             Poll::Pending => accept.await,
         };
-        accepted.map_err(|(error, stream)| Incomplete::Failed(error, Some(stream)))
+        match accepted {
+            Ok(stream) => Ok((stream, hosts)),
+            Err((error, stream)) => Err(Incomplete::Failed(error, Some(stream))),
+        }
     }
 }
 
@@ -333,9 +343,9 @@ fn no_certificate() -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::reply;
     use crate::tls::closing::tests::{Issuer, authority_params, live, snapshot};
-    use http_body_util::Empty;
-    use hyper::body::Bytes;
+    use hyper::StatusCode;
     use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
     use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
     use rustls::pki_types::{ServerName, UnixTime};
@@ -423,7 +433,7 @@ mod tests {
         let (peers, mut served) = mpsc::unbounded_channel();
         let handler = move |peer, _| {
             let _ = peers.send(peer);
-            async { Response::new(Empty::<Bytes>::new()) }
+            async { reply::empty(StatusCode::OK) }
         };
         let edge = TlsListener {
             name: "token",
@@ -463,9 +473,7 @@ mod tests {
         let (presented, other) = ([der("a")], [der("b")]);
         let intermediates = Intermediates::default();
         let verified = Arc::new(intermediates.parse(&presented).expect("readable"));
-        let chain = |presented| {
-            peer_chain(presented, Some(Arc::clone(&verified)), &intermediates)
-        };
+        let chain = |presented| peer_chain(presented, Some(Arc::clone(&verified)), &intermediates);
         let used = chain(Some(&presented[..])).expect("a chain");
         assert!(Arc::ptr_eq(&used, &verified));
         let parsed = chain(Some(&other[..])).expect("a chain");

@@ -18,9 +18,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::runtime::live::Live;
 use crate::runtime::audit::{Event, Outcome, Record};
-use crate::trust::judge::devices::{UnverifiedChain, judge};
+use crate::runtime::live::Live;
+use crate::trust::judge::applications::admit;
+use crate::trust::judge::devices::UnverifiedChain;
 use crate::trust::refusal::Refusal;
 
 /// Interval between two checks for a new snapshot.  Snapshots published within it are judged
@@ -89,8 +90,8 @@ impl OpenConnections {
             next = end + 1;
             let active = live.current();
             for (number, open) in slice {
-                let verdict = judge(&open.chain, &active.trust, SystemTime::now().into());
-                if let Err(refusal) = verdict.map(|_| ())
+                let verdict = admit(&open.chain, &active.trust, SystemTime::now().into());
+                if let Err(refusal) = verdict
                     && !refusal.is_revocation_unknown()
                 {
                     closed += 1;
@@ -186,6 +187,7 @@ pub(super) mod tests {
         };
         let configuration = Configuration {
             id: "1".into(),
+            domain: Arc::default(),
             display_name: String::new(),
             kind: Kind::Devices(SubjectField::SanDns),
             devices: Devices::Any,
@@ -194,6 +196,26 @@ pub(super) mod tests {
         let anchors = AnchorSet { configurations: vec![configuration], skipped: Vec::new() };
         let (none, policy, memo) = Default::default();
         (Snapshot::new(1, Arc::new(anchors), none, policy, memo), root)
+    }
+
+    /// Returns a snapshot that accepts the certificates of `root` for applications only.
+    fn applications_only(root: &Issuer) -> Snapshot {
+        let authority = Authority {
+            certificate: Arc::new(Certificate::from_der(root.der()).expect("readable")),
+            is_root: true,
+            crl_url: None,
+            delta_crl_url: None,
+        };
+        let configuration = Configuration {
+            id: "1".into(),
+            domain: Arc::default(),
+            display_name: String::new(),
+            kind: Kind::Applications,
+            devices: Devices::Any,
+            authorities: vec![authority],
+        };
+        let applications = AnchorSet { configurations: vec![configuration], skipped: Vec::new() };
+        Snapshot::default().with_applications(applications)
     }
 
     fn chain(root: &Issuer) -> Arc<UnverifiedChain> {
@@ -211,6 +233,7 @@ pub(super) mod tests {
         for (trust, chain, closes) in [
             (good, &chain(&root), false),
             (crl_missing, &chain(&other_root), false),
+            (applications_only(&root), &chain(&root), false),
             (Snapshot::default(), &chain(&root), true),
         ] {
             let (live, _writer) = live(trust);

@@ -245,11 +245,7 @@ mod tests {
 
     type Turn = Pin<Box<dyn Future<Output = Option<Handshake>>>>;
 
-    fn turn_with(
-        handshakes: &Arc<Handshakes>,
-        address: &str,
-        close: &CancellationToken,
-    ) -> Turn {
+    fn turn_with(handshakes: &Arc<Handshakes>, address: &str, close: &CancellationToken) -> Turn {
         let (handshakes, close) = (Arc::clone(handshakes), close.clone());
         let address = address.parse().expect("an address");
         Box::pin(async move { handshakes.turn(address, &close).await })
@@ -304,10 +300,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_handshake_makes_room_for_another_only_once_it_is_slow() {
-        for (limits, own_address) in [
-            (Limits { open: 2, ..LIMITS }, false),
-            (Limits { per_address: 2, ..LIMITS }, true),
-        ] {
+        for (limits, own_address) in
+            [(Limits { open: 2, ..LIMITS }, false), (Limits { per_address: 2, ..LIMITS }, true)]
+        {
             let handshakes = Handshakes::new(limits);
             let close = CancellationToken::new();
             let mut slow = begun(&mut turn_with(&handshakes, "192.0.2.1", &close)).expect("free");

@@ -91,9 +91,8 @@ mod tests {
     async fn a_peer_that_sends_without_end_is_cut_off() {
         let lingering = Lingering::default();
         let (mut client, server) = pair().await;
-        let sender = tokio::spawn(async move {
-            while client.write_all(&[0; 64 * 1024]).await.is_ok() {}
-        });
+        let sender =
+            tokio::spawn(async move { while client.write_all(&[0; 64 * 1024]).await.is_ok() {} });
         tokio::time::pause();
         let before = tokio::time::Instant::now();
         discard(server).await;

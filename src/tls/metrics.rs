@@ -35,6 +35,7 @@ pub struct Metrics {
     handshakes: Family<Outcome, Counter>,
     not_kept: Family<NotKept, Counter>,
     connections: Family<Listener, Gauge<i64, AtomicI64>>,
+    floods: Family<Listener, Counter>,
 }
 
 impl Metrics {
@@ -58,6 +59,11 @@ impl Metrics {
             "Open connections by listener",
             metrics.connections.clone(),
         );
+        registry.register(
+            "http2_floods",
+            "Connections closed because the peer sent HTTP/2 control frames in place of requests, by listener",
+            metrics.floods.clone(),
+        );
         metrics
     }
 
@@ -74,6 +80,15 @@ impl Metrics {
         self.handshake(listener, "failed", why);
     }
 
+    /// Exposes the counters of a listener from its start.
+    pub(super) fn start(&self, listener: &'static str) {
+        let _ = self.floods.get_or_create(&Listener { listener });
+    }
+
+    pub(super) fn flooded(&self, listener: &'static str) {
+        self.floods.get_or_create(&Listener { listener }).inc();
+    }
+
     fn handshake(&self, listener: &'static str, result: &'static str, code: &'static str) {
         self.handshakes.get_or_create(&Outcome { listener, result, code }).inc();
     }
@@ -81,6 +96,9 @@ impl Metrics {
     /// Returns an observer that counts the connections that `listener` does not keep.
     pub(super) fn not_kept(&self, listener: &'static str) -> impl Fn(Reason) + use<> {
         let not_kept = self.not_kept.clone();
+        // Exposes the counter from the start.
+        let reason = Reason::Silent.as_str();
+        let _ = not_kept.get_or_create(&NotKept { listener, reason });
         move |reason| {
             not_kept.get_or_create(&NotKept { listener, reason: reason.as_str() }).inc();
         }

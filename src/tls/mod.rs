@@ -18,10 +18,12 @@ use rustls::server::{NoServerSessionStorage, ServerConfig};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
+use crate::runtime::hosts::ServedHosts;
 use crate::runtime::live::{ListenerTls, WeakLive};
 use crate::tls::metrics::Metrics;
 use crate::tls::tickets::Secrets;
 use crate::tls::verifier::Verifier;
+use crate::x509::certificate::Certificate;
 
 /// Handling of a refused client certificate on the token listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,9 +46,11 @@ pub struct Config {
     pub tls13_only: bool,
     /// Issue session tickets.
     pub resumption: bool,
-    /// Secrets that seal tickets, so that sessions resume on every replica.  If there are none,
+    /// Secrets that seal tickets, so that sessions resume on every replica.  With no secret,
     /// each process generates its own keys.
     pub tickets: Secrets,
+    /// Hosts that requests may be for, besides the names of the certificate.
+    pub hosts: ServedHosts,
 }
 
 impl Default for Config {
@@ -56,6 +60,7 @@ impl Default for Config {
             tls13_only: false,
             resumption: true,
             tickets: Secrets::default(),
+            hosts: ServedHosts::default(),
         }
     }
 }
@@ -102,7 +107,7 @@ pub fn build(
     let mut public = builder()?.with_no_client_auth().with_cert_resolver(resolver);
     let listeners = [("token", &mut token), ("directory", &mut directory), ("public", &mut public)];
     for (name, server) in listeners {
-        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         // Without extended master secret a TLS 1.2 session can be spliced (RFC 7627).
         server.require_ems = true;
         // Otherwise rustls resumes TLS 1.2 sessions by session ID from memory, independent of
@@ -118,5 +123,15 @@ pub fn build(
             };
         }
     }
-    Ok(ListenerTls { token: Arc::new(token), directory: Arc::new(directory), public: Arc::new(public) })
+    let mut hosts = config.hosts.clone();
+    // A certificate that rustls serves but this crate cannot parse adds no names.
+    if let Some(Ok(leaf)) = identity.cert.first().map(|leaf| Certificate::from_der(leaf)) {
+        hosts.add_certificate(&leaf);
+    }
+    Ok(ListenerTls {
+        hosts: Arc::new(hosts),
+        token: Arc::new(token),
+        directory: Arc::new(directory),
+        public: Arc::new(public),
+    })
 }

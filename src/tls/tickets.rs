@@ -36,7 +36,7 @@ const TIME: usize = 8;
 pub struct Secrets(Arc<[Zeroizing<Vec<u8>>]>);
 
 impl Secrets {
-    /// Uses these secrets.  If there are none, each process generates its own keys.
+    /// Uses these secrets.  With no secret, each process generates its own keys.
     pub fn new(secrets: Vec<Zeroizing<Vec<u8>>>) -> Self {
         Self(secrets.into())
     }
@@ -52,9 +52,9 @@ impl Secrets {
     /// The crypto library cannot derive the keys.
     pub fn ticketer(&self, listener: &str) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
         let keys = self.0.iter().map(|secret| TicketKey::derive(secret, listener));
-        let keys = keys
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|Unspecified| rustls::Error::General("cannot derive the ticket keys".into()))?;
+        let keys = keys.collect::<Result<Vec<_>, _>>().map_err(|Unspecified| {
+            rustls::Error::General("cannot derive the ticket keys".into())
+        })?;
         Ok(Arc::new(Ticketer { keys }))
     }
 }

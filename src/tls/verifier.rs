@@ -176,13 +176,12 @@ fn alert(refusal: Refusal) -> Error {
         Code::ChainUntrusted | Code::AuthorityExpired | Code::AuthorityNotCa => {
             CertificateError::UnknownIssuer
         }
-        Code::CrlMissing | Code::CrlStale | Code::CrlInvalid => {
-            CertificateError::UnknownRevocationStatus
-        }
         Code::CertificateMalformed => CertificateError::BadEncoding,
         Code::CriticalExtension => CertificateError::UnhandledCriticalExtension,
         Code::SignatureInvalid => CertificateError::BadSignature,
         Code::KeyUsage | Code::ExtendedKeyUsage => CertificateError::InvalidPurpose,
+        // `certificate_unknown`, also without a usable revocation list: rustls would send
+        // `unknown_ca` for that, and the authority is known.
         _ => CertificateError::Other(OtherError(Arc::new(refusal))),
     })
 }
@@ -190,5 +189,27 @@ fn alert(refusal: Refusal) -> Error {
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Verifier")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::AlertDescription;
+
+    #[test]
+    fn an_unknown_revocation_status_is_not_an_unknown_authority() {
+        for (code, expected) in [
+            (Code::CrlMissing, AlertDescription::CertificateUnknown),
+            (Code::CrlStale, AlertDescription::CertificateUnknown),
+            (Code::CrlInvalid, AlertDescription::CertificateUnknown),
+            (Code::ChainUntrusted, AlertDescription::UnknownCA),
+            (Code::CertificateRevoked, AlertDescription::CertificateRevoked),
+        ] {
+            let Error::InvalidCertificate(error) = alert(Refusal::new(code, "")) else {
+                panic!("{code} is not an error of the certificate");
+            };
+            assert_eq!(AlertDescription::from(error), expected, "{code}");
+        }
     }
 }

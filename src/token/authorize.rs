@@ -120,10 +120,14 @@ fn select<'a>(
     policy: &'a TokenPolicy,
 ) -> Result<Match<'a>, Denied> {
     let own = |verified: &'a Verified| {
+        // The resulting client_id counts, not the request's spelling of it.
+        if !policy.may_be_own_client(verified.subject()) {
+            return None;
+        }
         let terms = policy.own_terms(verified.configuration())?;
         Some((verified, verified.subject().as_str(), terms))
     };
-    let (matches, code_if_empty): (Vec<Match<'a>>, _) = match client_id {
+    let (mut matches, code_if_empty): (Vec<Match<'a>>, _) = match client_id {
         None if policy.client_id_required() => {
             return Err(Denied::InvalidRequest("client_id is missing".to_owned()));
         }
@@ -139,11 +143,19 @@ fn select<'a>(
             let is_subject = |v: &&Verified| {
                 SubjectId::parse(v.subject().field(), id).is_ok_and(|id| id == *v.subject())
             };
-            (candidates.iter().filter(is_subject).filter_map(own).collect(), Code::ClientUnknown)
+            let named: Vec<_> = candidates.iter().filter(is_subject).collect();
+            let reserved = named.iter().any(|v| !policy.may_be_own_client(v.subject()));
+            let code = if reserved { Code::ClientMismatch } else { Code::ClientUnknown };
+            (named.into_iter().filter_map(own).collect(), code)
         }
     };
-    let requested =
-        client_id.map_or("a request without client_id".to_owned(), |id| format!("client_id `{id}`"));
+    // Candidates are in the operator's order of trust domains: the first domain decides, so that no
+    // configuration of another one makes a device ambiguous.
+    if let Some(first) = matches.first().map(|(verified, ..)| verified.domain()) {
+        matches.retain(|(verified, ..)| verified.domain() == first);
+    }
+    let requested = client_id
+        .map_or("a request without client_id".to_owned(), |id| format!("client_id `{id}`"));
     match matches[..] {
         [one] => Ok(one),
         [] => {
@@ -241,7 +253,8 @@ mod tests {
     #[test]
     fn a_device_is_its_own_client() {
         let device = dns("c1", "dev1.example");
-        let claims = decide(std::slice::from_ref(&device), &request("DEV1.example.")).expect("a grant");
+        let claims =
+            decide(std::slice::from_ref(&device), &request("DEV1.example.")).expect("a grant");
         assert_eq!(claims.iss, "https://as.example");
         assert_eq!(claims.sub, "c1/dev1.example");
         assert_eq!(claims.aud, "https://a.example");
@@ -274,6 +287,37 @@ mod tests {
         );
     }
 
+    /// The client_id that results counts: no spelling of a subject ID leads to a configured client_id.
+    #[test]
+    fn never_issues_a_configured_client_id_to_another_device() {
+        let device = [dns("c1", "dev9.example")];
+        for spelling in ["dev9.example", "DEV9.EXAMPLE", "dev9.example.", "Dev9.example."] {
+            let refused = decide(&device, &request(spelling));
+            assert_eq!(code(refused), Code::ClientMismatch, "{spelling}");
+        }
+        let mut without = request("");
+        without.client_id = None;
+        let lenient = policy().with_optional_client_id();
+        let refused = authorize(&device, &without, &lenient, NOW, [0; 16]).map(|a| a.claims);
+        assert_eq!(code(refused), Code::ClientUnknown);
+        // A name is compared as a name, whatever the letter case of the configured client_id.
+        let named = [verified(
+            "c1",
+            SubjectField::SubjectDn,
+            "CN=Inventory",
+            NOW.after(Duration::from_secs(9)),
+        )];
+        let client = Client {
+            id: "cn=inventory".to_owned(),
+            configurations: vec!["c2".into()],
+            subjects: Subjects::All,
+            terms: terms(),
+        };
+        let policy = policy().with_clients(vec![client]).expect("a policy");
+        let refused = authorize(&named, &request("CN=INVENTORY"), &policy, NOW, [0; 16]);
+        assert_eq!(code(refused.map(|a| a.claims)), Code::ClientMismatch);
+    }
+
     /// 8705-2: a request without client_id is refused unless the policy makes it optional.
     #[test]
     fn requires_client_id_unless_it_is_optional() {
@@ -287,6 +331,17 @@ mod tests {
         let two = [dns("c1", "dev1.example"), dns("c2", "dev1.example")];
         let refused = authorize(&two, &request, &lenient, NOW, [0; 16]).map(|a| a.claims);
         assert_eq!(code(refused), Code::ConfigurationAmbiguous);
+    }
+
+    /// Within a domain two configurations are ambiguous; of two domains the first decides.
+    #[test]
+    fn another_domain_does_not_make_a_device_ambiguous() {
+        let of = |domain: &str, configuration| dns(configuration, "dev1.example").in_domain(domain);
+        let ask = |candidates: &[Verified]| decide(candidates, &request("dev1.example"));
+        let two = [of("first", "c1"), of("second", "c2")];
+        assert_eq!(ask(&two).map(|claims| claims.sub), Ok("c1/dev1.example".to_owned()));
+        let three = [of("first", "c1"), of("first", "c2"), of("second", "c3")];
+        assert_eq!(code(ask(&three)), Code::ConfigurationAmbiguous);
     }
 
     #[test]

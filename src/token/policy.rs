@@ -9,7 +9,7 @@ use crate::token::grants::is_scope_token;
 use crate::token::terms::{MAX_LIFETIME, Resource, Terms, is_resource};
 use crate::trust::configurations::ConfigurationId;
 use crate::trust::judge::devices::Verified;
-use crate::trust::subject::SubjectId;
+use crate::trust::subject::{SubjectField, SubjectId};
 
 /// Subjects that a client covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +63,8 @@ pub struct TokenPolicy {
     own: Option<Terms>,
     own_of: HashMap<ConfigurationId, Terms>,
     client_id_required: bool,
+    /// Subject IDs that a configured `client_id` spells, in any field.
+    reserved: HashSet<SubjectId>,
 }
 
 impl TokenPolicy {
@@ -86,6 +88,7 @@ impl TokenPolicy {
             own,
             own_of: HashMap::new(),
             client_id_required: true,
+            reserved: HashSet::new(),
         })
     }
 
@@ -98,6 +101,7 @@ impl TokenPolicy {
         for client in clients {
             problems.extend(check_client(&client));
             let id = client.id.clone();
+            self.reserve(&id);
             let is_application = self.applications.contains_key(&id);
             if self.clients.insert(id.clone(), client).is_some() || is_application {
                 problems.push(duplicate(&id));
@@ -115,12 +119,28 @@ impl TokenPolicy {
         for application in all {
             problems.extend(check_application(&application));
             let id = application.id.clone();
+            self.reserve(&id);
             let is_client = self.clients.contains_key(&id);
             if self.applications.insert(id.clone(), application).is_some() || is_client {
                 problems.push(duplicate(&id));
             }
         }
         if problems.is_empty() { Ok(self) } else { Err(problems) }
+    }
+
+    /// Keeps devices from using a configured `client_id` as their own, in any spelling.
+    fn reserve(&mut self, id: &str) {
+        let spelled =
+            SubjectField::ALL.into_iter().filter_map(|field| SubjectId::parse(field, id).ok());
+        self.reserved.extend(spelled);
+    }
+
+    /// Returns true if a device with this subject ID may be its own client: no configured
+    /// `client_id` spells the same subject ID.
+    pub fn may_be_own_client(&self, subject: &SubjectId) -> bool {
+        !self.reserved.contains(subject)
+            && !self.clients.contains_key(subject.as_str())
+            && !self.applications.contains_key(subject.as_str())
     }
 
     /// Sets other terms for the own clients of one configuration's devices.

@@ -1,4 +1,4 @@
-//! What is wanted: the latest word of every source, from which the one writer builds snapshots.
+//! The newest state of every source, from which the one writer builds snapshots.
 //!
 //! An update is validated before it arrives here, so building a snapshot cannot fail.
 
@@ -12,78 +12,86 @@ use crate::trust::snapshot::Snapshot;
 use crate::x509::crl::RevocationList;
 use crate::x509::name::Name;
 
-/// News of one source.
+/// New state of one source.
 #[derive(Debug, Clone)]
 pub enum Update {
-    /// All configurations of devices of a directory.
+    /// All device configurations of a directory.
     Anchors {
-        /// Which directory.
+        /// The directory.
         source: Arc<str>,
-        /// What it has now.
+        /// Its current state.
         set: AnchorSet,
     },
-    /// All configurations of applications of a directory.
+    /// All application configurations of a directory.
     Applications {
-        /// Which directory.
+        /// The directory.
         source: Arc<str>,
-        /// What it has now.
+        /// Its current state.
         set: AnchorSet,
     },
     /// The devices of a directory.
     Devices {
-        /// Which directory.
+        /// The directory.
         source: Arc<str>,
-        /// What it has now.
+        /// Its current state.
         registry: Registry,
     },
     /// The list at one address.
     Lists {
         /// The address, as the authorities name it.
         address: Arc<str>,
-        /// What is there now.
+        /// Its current state.
         state: ListState,
     },
 }
 
-/// What is known of one address.
+/// State of one address.
 #[derive(Debug, Clone)]
 pub enum ListState {
-    /// The list that decides until another one is in force.
+    /// The list that decides until another replaces it.
     InForce(Arc<RevocationList>),
-    /// There is a list, none was ever good, and this is why.
+    /// A list was fetched, and no list of the address was ever usable.
     Unusable {
-        /// Whose list it should be.
+        /// Names of the authorities that use the address.
         issuers: Vec<Name>,
-        /// Names the address and the rule.
+        /// Reason, with the address and the rule.
         why: String,
     },
-    /// The address matters no longer.
+    /// No authority uses the address any more.
     Gone,
 }
 
-/// The latest word of every source.
+/// The newest state of every source.
 #[derive(Debug, Default)]
 pub struct Assembly {
     policy: ListPolicy,
+    /// Trust domains in the operator's order.  Others follow, ordered by name.
+    domains: Vec<Arc<str>>,
     anchors: BTreeMap<Arc<str>, AnchorSet>,
     applications: BTreeMap<Arc<str>, AnchorSet>,
     devices: Arc<Registries>,
     lists: BTreeMap<Arc<str>, ListState>,
-    /// The configurations of devices in force are not those that are wanted.
+    /// Device configurations changed since the last snapshot.
     anchors_changed: bool,
-    /// Nor are those of applications.
+    /// Application configurations changed since the last snapshot.
     applications_changed: bool,
 }
 
 impl Assembly {
-    /// Nothing yet.
+    /// Makes an assembly without any state.
     pub fn new(policy: ListPolicy) -> Self {
         Self { policy, ..Self::default() }
     }
 
-    /// Takes news in.  False when they change nothing.
+    /// Sets the order of the trust domains: if two of them accept a device, the first one decides.
+    #[must_use]
+    pub fn with_domain_order(self, domains: Vec<Arc<str>>) -> Self {
+        Self { domains, ..self }
+    }
+
+    /// Stores an update.  Returns false if it changes nothing.
     pub fn apply(&mut self, update: Update) -> bool {
-        let changed = match update {
+        match update {
             Update::Anchors { source, set } => {
                 let changed = replace(&mut self.anchors, source, set);
                 self.anchors_changed |= changed;
@@ -105,8 +113,7 @@ impl Assembly {
                 self.lists.insert(address, state);
                 changed
             }
-        };
-        changed
+        }
     }
 
     /// True once a directory has returned its configurations of devices, possibly an empty list.
@@ -116,14 +123,15 @@ impl Assembly {
 
     /// Builds the snapshot that follows `previous`, the one in force.  The caller publishes it.
     pub fn build(&mut self, previous: &Snapshot) -> Snapshot {
-        let devices = std::mem::take(&mut self.anchors_changed).then(|| merged(&self.anchors));
-        let applications =
-            std::mem::take(&mut self.applications_changed).then(|| merged(&self.applications));
+        let devices =
+            std::mem::take(&mut self.anchors_changed).then(|| merged(&self.domains, &self.anchors));
+        let applications = std::mem::take(&mut self.applications_changed)
+            .then(|| merged(&self.domains, &self.applications));
         let both = [
             devices.as_ref().unwrap_or(&previous.anchors),
             applications.as_ref().unwrap_or(&previous.applications),
         ];
-        let authorities = both.into_iter().flat_map(AnchorSet::authorities);
+        let authorities = both.into_iter().flat_map(AnchorSet::authorities_by_domain);
         let lists = self.lists.values().filter_map(|state| match state {
             ListState::InForce(list) => Some(Arc::clone(list)),
             _ => None,
@@ -146,17 +154,22 @@ impl Assembly {
     }
 }
 
-/// Takes the latest word of one source.  False when it is the last one.
+/// Stores the newest set from `source`.  Returns false if it equals the current one.
 fn replace(sets: &mut BTreeMap<Arc<str>, AnchorSet>, source: Arc<str>, set: AnchorSet) -> bool {
     let changed = sets.get(&source).is_none_or(|old| !same_anchors(old, &set));
-    // Kept even if equal: what was skipped may be told in other words.
+    // Stored even if equal: the reasons for skipped parts may differ.
     sets.insert(source, set);
     changed
 }
 
-/// The configurations of all sources.  An id that two sources use names the first source's (in the
-/// order of their names): a configuration is never two things.
-fn merged(sets: &BTreeMap<Arc<str>, AnchorSet>) -> AnchorSet {
+/// Merges the configurations of all sources in the order of `domains`.  If two sources use one id, the
+/// first source keeps it, so that an id never means two configurations.
+fn merged(domains: &[Arc<str>], sets: &BTreeMap<Arc<str>, AnchorSet>) -> AnchorSet {
+    let mut sets: Vec<_> = sets.iter().collect();
+    // Stable: sources without a place keep the order of their names.
+    sets.sort_by_key(|(source, _)| {
+        domains.iter().position(|domain| domain == *source).unwrap_or(domains.len())
+    });
     let mut out = AnchorSet::default();
     let mut seen = HashMap::new();
     for (source, set) in sets {
@@ -164,11 +177,14 @@ fn merged(sets: &BTreeMap<Arc<str>, AnchorSet>) -> AnchorSet {
         for configuration in &set.configurations {
             let first = seen.entry(&configuration.id).or_insert(source);
             if *first == source {
-                out.configurations.push(configuration.clone());
+                let domain = Arc::clone(source);
+                out.configurations.push(Configuration { domain, ..configuration.clone() });
             } else {
                 out.skipped.push(Skipped {
                     configuration: configuration.id.clone(),
-                    why: format!("`{source}` has it, and so has `{first}`, which goes first"),
+                    why: format!(
+                        "`{source}` and `{first}` both send it; `{first}` takes precedence"
+                    ),
                 });
             }
         }
@@ -187,7 +203,7 @@ fn same_state(a: &ListState, b: &ListState) -> bool {
     }
 }
 
-/// True when decisions under both sets are the same.
+/// Returns true if decisions under both sets are the same.
 fn same_anchors(a: &AnchorSet, b: &AnchorSet) -> bool {
     a.configurations.len() == b.configurations.len()
         && a.configurations.iter().zip(&b.configurations).all(|(a, b)| same_configuration(a, b))
@@ -223,6 +239,7 @@ mod tests {
             .iter()
             .map(|id| Configuration {
                 id: ConfigurationId::from(*id),
+                domain: Arc::default(),
                 display_name: "name".to_owned(),
                 kind: Kind::Devices(SubjectField::SanDns),
                 devices: Devices::Any,
@@ -255,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn configurations_that_stay_are_not_built_again() {
+    fn reuses_unchanged_configurations() {
         let mut assembly = Assembly::default();
         assembly.apply(from("a", &["1"]));
         let first = assembly.build(&Snapshot::default());
@@ -267,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_gone_leaves_nothing() {
+    fn removes_an_address_completely() {
         let mut assembly = Assembly::default();
         let gone =
             || Update::Lists { address: "http://ca.example/1.crl".into(), state: ListState::Gone };
@@ -277,7 +294,7 @@ mod tests {
         assert!(assembly.lists.is_empty());
     }
 
-    /// The same id in both collections is two configurations, and neither list touches the other.
+    /// One id in both collections means two configurations, and neither list affects the other.
     #[test]
     fn applications_are_kept_apart_from_devices() {
         let mut assembly = Assembly::default();
@@ -297,10 +314,10 @@ mod tests {
         assert!(one.anchors.configurations.is_empty());
     }
 
-    /// An entry of the settings that names an authority of applications only is its, from the moment
-    /// that their configurations come.
+    /// A setting that names an authority of applications applies as soon as their configurations
+    /// arrive.
     #[test]
-    fn what_the_operator_says_of_an_applications_authority_holds() {
+    fn applies_settings_to_an_authority_of_applications() {
         let der = Spec::authority(cn("A"), cn("A")).sign(Key::number(1), Key::number(1));
         let certificate = Arc::new(Certificate::from_der(&der).expect("a certificate"));
         let authority = Authority {
@@ -326,15 +343,16 @@ mod tests {
         assembly.apply(Update::Applications { source: "a".into(), set });
         let after = assembly.build(&before);
         assert_eq!(after.revocations.policy().unmatched, [] as [String; 0]);
-        let mode = |kind| after.crl_mode(kind, &certificate.subject, certificate.key, false);
-        assert_eq!(mode(Kind::Applications), CrlMode::Require);
-        // And whoever fetches lists is told of it.
-        let told = after.every_configuration();
-        assert!(told.authorities().any(|a| a.certificate.key == certificate.key));
+        let mode = |domain| after.crl_mode(domain, &certificate.subject, certificate.key, false);
+        assert_eq!(mode("a"), CrlMode::Require);
+        assert_eq!(mode("b"), CrlMode::IfAvailable, "another domain");
+        // The CRL source sees it too.
+        let all = after.every_configuration();
+        assert!(all.authorities().any(|a| a.certificate.key == certificate.key));
     }
 
     #[test]
-    fn sources_are_merged_and_an_id_is_never_two_things() {
+    fn merges_sources_and_keeps_ids_unique() {
         let mut assembly = Assembly::default();
         assembly.apply(from("b", &["2", "1"]));
         assembly.apply(from("a", &["1"]));

@@ -1,4 +1,4 @@
-//! Configurations and their authorities, as the directory states them.
+//! Configurations and their authorities, as a directory sends them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::trust::subject::SubjectField;
 use crate::x509::certificate::Certificate;
 
-/// A configuration's stable identity: its Graph `id`, prefixed by the source where there are several.
+/// Stable identity of a configuration: its Graph `id`, prefixed by the source if there are several.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConfigurationId(pub Arc<str>);
 
@@ -29,13 +29,13 @@ impl fmt::Display for ConfigurationId {
     }
 }
 
-/// Which devices a configuration admits.
+/// Devices that a configuration admits.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Devices {
     /// Any certificate under its anchors.
     #[default]
     Any,
-    /// Only subject IDs that the device registry of this source has, enabled.
+    /// Only subject IDs of enabled devices in the registry of this source.
     Registered(Arc<str>),
 }
 
@@ -52,18 +52,19 @@ pub struct Authority {
     pub delta_crl_url: Option<Arc<str>>,
 }
 
-/// For whom a configuration is.
+/// The kind of client that a configuration trusts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Devices (`mutualTlsOauthConfiguration`), told apart by this field: `tlsClientAuthParameter`.
+    /// Devices (`mutualTlsOauthConfiguration`), identified by the field that `tlsClientAuthParameter`
+    /// names.
     Devices(SubjectField),
-    /// Applications (`certificateBasedApplicationConfiguration`).  Which of them a certificate is for
-    /// is not the configuration's to say, but the client's that is assigned to it.
+    /// Applications (`certificateBasedApplicationConfiguration`).  The client that is assigned to the
+    /// configuration, not the configuration, decides which application a certificate identifies.
     Applications,
 }
 
 impl Kind {
-    /// What tells its members apart, in a word.
+    /// Returns the name of the identifying field, or `applications`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Devices(field) => field.as_str(),
@@ -72,44 +73,53 @@ impl Kind {
     }
 }
 
-/// One `mutualTlsOauthConfiguration` or `certificateBasedApplicationConfiguration`: a trust domain.  A
-/// chain that is good for one configuration is nothing for another, least of all for one of the other
-/// kind.
+/// One `mutualTlsOauthConfiguration` or `certificateBasedApplicationConfiguration`.  A chain that is
+/// valid for one configuration means nothing for another, least of all for one of the other kind.
 #[derive(Debug, Clone)]
 pub struct Configuration {
     /// Graph's `id`.
     pub id: ConfigurationId,
+    /// The trust domain: the directory that sends it, by its name in the settings.  The assembly sets
+    /// it.
+    pub domain: Arc<str>,
     /// Graph's `displayName`.
     pub display_name: String,
-    /// For whom it is.
+    /// The kind of client that it trusts.
     pub kind: Kind,
-    /// Which devices are admitted.
+    /// Devices that it admits.
     pub devices: Devices,
     /// Roots and intermediates, in the directory's order.
     pub authorities: Vec<Authority>,
 }
 
-/// Something of a directory's answer that is not in force, and why.
+/// A part of a directory's response that is not in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     /// The configuration it belongs to.
     pub configuration: ConfigurationId,
-    /// Names the configuration or certificate and the rule.
+    /// Reason, with the configuration or certificate and the rule.
     pub why: String,
 }
 
-/// All configurations of one source that are of one kind.
+/// All configurations of one kind from one source.
 #[derive(Debug, Clone, Default)]
 pub struct AnchorSet {
     /// The configurations in force.
     pub configurations: Vec<Configuration>,
-    /// What was left out.
+    /// Parts that are not in force.
     pub skipped: Vec<Skipped>,
 }
 
 impl AnchorSet {
-    /// Every authority of every configuration.
+    /// Returns every authority of every configuration.
     pub fn authorities(&self) -> impl Iterator<Item = &Authority> {
         self.configurations.iter().flat_map(|configuration| &configuration.authorities)
+    }
+
+    /// Returns every authority with its trust domain.
+    pub fn authorities_by_domain(&self) -> impl Iterator<Item = (&Arc<str>, &Authority)> {
+        self.configurations.iter().flat_map(|configuration| {
+            configuration.authorities.iter().map(|authority| (&configuration.domain, authority))
+        })
     }
 }

@@ -69,8 +69,8 @@ impl Index {
         let (mut likely, mut unlikely) = (Vec::new(), Vec::new());
         for certificate in certificates {
             for position in self.by_name(&certificate.issuer) {
-                let authority = &anchors.configurations[position.configuration].authorities
-                    [position.authority];
+                let authority =
+                    &anchors.configurations[position.configuration].authorities[position.authority];
                 match key_ids_agree(certificate, &authority.certificate) {
                     Some(false) => unlikely.push(position.configuration),
                     _ => likely.push(position.configuration),
@@ -117,6 +117,7 @@ mod tests {
         };
         Configuration {
             id: "c".into(),
+            domain: Arc::default(),
             display_name: String::new(),
             kind: Kind::Devices(SubjectField::SubjectDn),
             devices: Devices::Any,

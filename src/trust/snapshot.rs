@@ -1,32 +1,35 @@
-//! Everything that trust decisions need, immutable.
+//! The snapshot: everything that a decision needs, immutable.
 
 use std::sync::Arc;
 
-use crate::trust::configurations::{AnchorSet, Kind};
+use crate::trust::configurations::AnchorSet;
 use crate::trust::devices::Registries;
 use crate::trust::index::Index;
 use crate::trust::path::signature::SignatureMemo;
-use crate::trust::revocation::addresses_seen::Sightings;
+use crate::trust::revocation::addresses_seen::ObserveAddresses;
 use crate::trust::revocation::{CrlMode, Revocations};
 use crate::x509::certificate::Fingerprint;
 use crate::x509::name::Name;
 
-/// What the operator demands of paths; the defaults are the strict ones.
+/// Rules for paths that the operator sets.  The defaults are the strict ones.
 #[derive(Debug, Clone)]
 pub struct TrustPolicy {
     /// An intermediate authority of the directory ends a path, as roots do.
     pub intermediate_anchors: bool,
     /// Refuse paths whose anchor is outside its validity.
     pub anchor_validity: bool,
-    /// Refuse anchors that are no certification authorities: without basicConstraints CA, without
+    /// Refuse anchors that are not certification authorities: without basicConstraints CA, without
     /// keyCertSign where keyUsage is present, without clientAuth where extendedKeyUsage is, or
     /// without a subject.
     pub anchor_constraints: bool,
     /// Refuse leaves without extendedKeyUsage clientAuth.  Otherwise its absence is allowed, and
     /// anyExtendedKeyUsage in its place.
     pub require_client_auth: bool,
-    /// `None`: as the revocation policy says of the authority, and where that says nothing, `Require`
-    /// for one with a CRL address, else `Off`.  `Some` is for every authority in the path.
+    /// Seconds before notBefore from which a leaf is accepted, for devices and authorities whose clock
+    /// runs ahead.
+    pub not_before_tolerance: i64,
+    /// The mode of every authority in the path.  `None`: the revocation policy's mode for the
+    /// authority; without one, `Require` for an authority with a CRL address, else `IfAvailable`.
     pub crl: Option<CrlMode>,
     /// Authorities without a CRL address are `Require` too.
     pub require_crl: bool,
@@ -40,13 +43,16 @@ pub struct TrustPolicy {
     pub inhibit_any_policy: bool,
     /// Certificates in a path, anchor included.
     pub max_path: usize,
-    /// Signatures asked for in one decision, remembered ones included.
+    /// Signatures needed in one decision and trust domain, remembered ones included.
     pub max_signatures: usize,
-    /// Issuers tried for one decision.
+    /// Signatures that do not verify in one decision and trust domain.  Those of one certificate
+    /// under the directory's own authorities count once, because the directory chose their number.
+    pub max_failed_signatures: usize,
+    /// Issuers tried in one decision and trust domain.
     pub max_nodes: usize,
-    /// Paths to an anchor that are judged whole for one decision.
+    /// Complete paths to an anchor that are validated in one decision and trust domain.
     pub max_paths: usize,
-    /// Comparisons of a name with a name constraint for one decision.
+    /// Comparisons of a name with a name constraint in one decision and trust domain.
     pub max_name_comparisons: usize,
 }
 
@@ -57,6 +63,7 @@ impl Default for TrustPolicy {
             anchor_validity: true,
             anchor_constraints: true,
             require_client_auth: false,
+            not_before_tolerance: 0,
             crl: None,
             require_crl: false,
             policies: Vec::new(),
@@ -66,40 +73,41 @@ impl Default for TrustPolicy {
             max_path: 10,
             // A hundred authorities of one name without key identifiers, and a path below them.
             max_signatures: 128,
-            max_nodes: 2048,
+            max_failed_signatures: 8,
+            max_nodes: 1024,
             max_paths: 256,
             max_name_comparisons: 250_000,
         }
     }
 }
 
-/// What one decision is made under.
+/// The state that one decision uses.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// Grows with every publication.
     pub generation: u64,
     /// The configurations of devices in force, of all sources.
     pub anchors: Arc<AnchorSet>,
-    /// The configurations of applications in force, of all sources.  Apart from the others, so that
-    /// no search among one kind ever meets the other, whatever their ids.
+    /// The configurations of applications in force, of all sources.  A list of its own, so that a
+    /// search among one kind never finds the other, whatever their ids.
     pub applications: Arc<AnchorSet>,
     /// The revocation sets in force.
     pub revocations: Arc<Revocations>,
     /// The device registries in force.
     pub devices: Arc<Registries>,
-    /// What the operator demands.
+    /// Rules for paths.
     pub policy: Arc<TrustPolicy>,
-    /// Signatures that were verified; shared by all generations.
+    /// Verified signatures; shared by all generations.
     pub signatures: Arc<SignatureMemo>,
-    /// Where certificates themselves say that their lists are; shared by all generations.  `None`:
-    /// only the directory says it.
-    pub sightings: Option<Arc<Sightings>>,
+    /// Records the addresses that certificates name; shared by all generations.  `None` if only the
+    /// directory's addresses count.
+    pub address_observer: Option<Arc<dyn ObserveAddresses>>,
     index: Arc<Index>,
     application_index: Arc<Index>,
 }
 
 impl Snapshot {
-    /// A snapshot of these parts.  `signatures` goes from one generation to the next.
+    /// Makes a snapshot.  `signatures` passes from one generation to the next.
     pub fn new(
         generation: u64,
         anchors: Arc<AnchorSet>,
@@ -111,18 +119,21 @@ impl Snapshot {
         Self { generation, anchors, revocations, policy, signatures, index, ..Self::default() }
     }
 
-    /// Nothing is trusted yet.
+    /// Makes a snapshot that trusts nothing.
     pub fn nothing(policy: Arc<TrustPolicy>) -> Self {
         Self { policy, ..Self::default() }
     }
 
-    /// With a place to note the addresses that certificates name.
+    /// Sets the record of addresses that certificates name.
     #[must_use]
-    pub fn with_sightings(self, sightings: Option<Arc<Sightings>>) -> Self {
-        Self { sightings, ..self }
+    pub fn with_address_observer(
+        self,
+        address_observer: Option<Arc<dyn ObserveAddresses>>,
+    ) -> Self {
+        Self { address_observer, ..self }
     }
 
-    /// The snapshot that follows this one.  `None` keeps the configurations, and with them their index.
+    /// Makes the following snapshot.  `None` keeps the configurations and their index.
     #[must_use]
     pub fn next(&self, anchors: Option<AnchorSet>, revocations: Arc<Revocations>) -> Self {
         let kept = (Arc::clone(&self.anchors), Arc::clone(&self.index));
@@ -137,21 +148,22 @@ impl Snapshot {
             devices: Arc::clone(&self.devices),
             policy: Arc::clone(&self.policy),
             signatures: Arc::clone(&self.signatures),
-            sightings: self.sightings.clone(),
+            address_observer: self.address_observer.clone(),
             index,
             applications: Arc::clone(&self.applications),
             application_index: Arc::clone(&self.application_index),
         }
     }
 
-    /// The same with these configurations of applications.
+    /// Replaces the configurations of applications.
     #[must_use]
     pub fn with_applications(self, applications: AnchorSet) -> Self {
         let application_index = Arc::new(Index::of(&applications));
         Self { applications: Arc::new(applications), application_index, ..self }
     }
 
-    /// The configurations of both kinds, for who fetches lists: to a list its issuer's kind is nothing.
+    /// Returns device and application configurations together.  The CRL source needs both and does not
+    /// distinguish them.
     pub fn every_configuration(&self) -> Arc<AnchorSet> {
         if self.applications.configurations.is_empty() {
             return Arc::clone(&self.anchors);
@@ -161,27 +173,28 @@ impl Snapshot {
         Arc::new(all)
     }
 
-    /// What the authority of this name and key needs in a configuration of this kind; `has_address`: a
-    /// list of it is published where we look.  An operator's word on all decides before one on a
-    /// single authority.
+    /// Returns the mode for the authority of this name and key in a trust domain.  `has_address` is
+    /// true if an address of its list is known.  The operator's setting for all authorities takes
+    /// precedence over that for a single one.
+    ///
+    /// Only the operator switches checks off.  Without an address, a list that another configuration
+    /// brings for the same name and key still counts.
     pub fn crl_mode(
         &self,
-        kind: Kind,
+        domain: &str,
         name: &Name,
         key: Fingerprint,
         has_address: bool,
     ) -> CrlMode {
-        let told_apart = || self.revocations.policy().of(name, key).mode;
-        self.policy.crl.or_else(told_apart).unwrap_or(match kind {
-            _ if has_address || self.policy.require_crl => CrlMode::Require,
-            Kind::Devices(_) => CrlMode::Off,
-            // Graph has no place for a list's address here.  What is known of the same authority by
-            // a configuration of devices counts all the same.
-            Kind::Applications => CrlMode::IfAvailable,
+        let configured = || self.revocations.policy().of(domain, name, key).mode;
+        self.policy.crl.or_else(configured).unwrap_or(if has_address || self.policy.require_crl {
+            CrlMode::Require
+        } else {
+            CrlMode::IfAvailable
         })
     }
 
-    /// This snapshot with other device registries.
+    /// Replaces the device registries.
     #[must_use]
     pub fn with_devices(self, devices: Arc<Registries>) -> Self {
         Self { devices, ..self }

@@ -26,7 +26,10 @@ fn crl_inspect_prints_the_list() {
     let now = NOW.to_string();
     let (status, output_text) = ask(&["--at", &now, "--signer", &right, "--serial", "81"]);
     assert_eq!(status, Some(0), "{output_text}");
-    assert!(output_text.contains("number:       7") && output_text.contains("serial 0081: not listed"), "{output_text}");
+    assert!(
+        output_text.contains("number:       7") && output_text.contains("serial 0081: not listed"),
+        "{output_text}"
+    );
     let (status, output_text) = ask(&["--at", &now, "--signer", &right, "--serial", "80"]);
     assert_eq!(status, Some(1), "{output_text}");
     assert!(output_text.contains("serial 0080: certificateHold"), "{output_text}");
@@ -43,7 +46,10 @@ fn crl_inspect_prints_the_list() {
     let few = ca.list().number(7).scope(&[0x83, 2, 5, 0x60]).sign();
     std::fs::write(&list, few).expect("room");
     let (_, output_text) = ask(&["--at", &now]);
-    assert!(output_text.contains("all certificates, only for keyCompromise, cACompromise"), "{output_text}");
+    assert!(
+        output_text.contains("all certificates, only for keyCompromise, cACompromise"),
+        "{output_text}"
+    );
     // Truncated and malformed lists are reported in the same way.
     for broken in [ca.list().sign()[..90].to_vec(), b"<html>".to_vec(), vec![0x30, 3, 1, 2, 3]] {
         let other = folder.path().join("broken.crl");
@@ -51,7 +57,10 @@ fn crl_inspect_prints_the_list() {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_anchorgate"));
         let output = command.args(["crl", "inspect"]).arg(&other).output().expect("it runs");
         let output_text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.code() == Some(1) && output_text.starts_with("not usable: "), "{output_text}");
+        assert!(
+            output.status.code() == Some(1) && output_text.starts_with("not usable: "),
+            "{output_text}"
+        );
     }
     let (status, output_text) = ask(&["--at", "2030-01-01T00:00:00Z"]);
     assert_eq!(status, Some(1), "{output_text}");

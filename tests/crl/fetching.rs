@@ -270,7 +270,7 @@ async fn unusable_responses_leave_the_list_in_force() {
     answer(&mut stream, &length(newer.len()), &[]).await;
     let drip = async {
         for byte in newer.chunks(1) {
-        if stream.write_all(byte).await.is_err() {
+            if stream.write_all(byte).await.is_err() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -242,6 +242,7 @@ fn decides_like_openssl() {
         let fits = delta_base <= 10 && delta_number > 10 && (scope.is_empty() || same_scope);
         for (n, (device, theirs)) in fleet.iter().zip(theirs).enumerate() {
             let question = Question {
+                domain: "",
                 certificate: device,
                 issuer: &ca.certificate.subject,
                 issuer_key: ca.certificate.key,
@@ -254,7 +255,9 @@ fn decides_like_openssl() {
                 Code::CertificateOnHold => Code::CertificateRevoked,
                 other => other,
             });
-            if theirs.is_some() && !fits {
+            // OpenSSL ignores entries of a list that does not cover the certificate.  Here they count.
+            let out_of_scope = theirs == Some(Code::CrlMissing);
+            if theirs.is_some() && (!fits || out_of_scope) {
                 assert!(ours.is_some(), "{n}: {delta_number} to {delta_base}, not {theirs:?}");
             } else if fits {
                 assert_eq!(ours_plain, theirs, "{n}: {delta_number} to {delta_base}");

@@ -26,6 +26,7 @@ fn snapshot(roots: &[&Ca], lists: &[Arc<RevocationList>], mode: CrlMode) -> Snap
         };
         let configuration = Configuration {
             id: "1".into(),
+            domain: Arc::default(),
             display_name: String::new(),
             kind,
             devices: Devices::Any,

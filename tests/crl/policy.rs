@@ -8,8 +8,8 @@ use anchorgate::trust::configurations::{
 };
 use anchorgate::trust::refusal::Code;
 use anchorgate::trust::revocation::{
-    AuthorityPolicy, CrlMode, ListPolicy, ListRules, Question, RevocationPolicy, Revocations,
-    Selector, Unusable,
+    AuthorityPolicy, AuthorityRules, CrlMode, ListPolicy, ListRules, Question, RevocationPolicy,
+    Revocations, Selector, Unusable,
 };
 use anchorgate::trust::subject::SubjectField;
 use anchorgate::x509::certificate::Certificate;
@@ -43,7 +43,11 @@ fn applies_the_list_rules_of_the_operator() {
         Some(Code::CrlStale)
     );
     // Rules for an authority apply to its name with its key only.
-    let of_it = || vec![(ca.certificate.subject.clone(), ListRules { grace, ..rules() })];
+    let of = |domain: &str, ca: &Ca| {
+        let (domain, name) = (Arc::from(domain), ca.certificate.subject.clone());
+        vec![AuthorityRules { domain, name, rules: ListRules { grace, ..rules() } }]
+    };
+    let of_it = || of("", &ca);
     let by_authority_policy = |key, of| RevocationPolicy {
         by_authority: [(key, of)].into(),
         ..RevocationPolicy::default()
@@ -51,9 +55,13 @@ fn applies_the_list_rules_of_the_operator() {
     assert_eq!(ask(list(), by_authority_policy(key, of_it()), 10), None);
     assert_eq!(ask(list(), by_authority_policy(key, of_it()), 11), Some(Code::CrlStale));
     let (same_name, other) = (Ca::root("Root"), Ca::root("Other"));
-    assert_eq!(ask(list(), by_authority_policy(same_name.certificate.key, of_it()), 1), Some(Code::CrlStale));
-    let of_other = vec![(other.certificate.subject.clone(), ListRules { grace, ..rules() })];
-    assert_eq!(ask(list(), by_authority_policy(key, of_other), 1), Some(Code::CrlStale));
+    assert_eq!(
+        ask(list(), by_authority_policy(same_name.certificate.key, of_it()), 1),
+        Some(Code::CrlStale)
+    );
+    let stale = Some(Code::CrlStale);
+    assert_eq!(ask(list(), by_authority_policy(key, of("", &other)), 1), stale);
+    assert_eq!(ask(list(), by_authority_policy(key, of("another domain", &ca)), 1), stale);
 }
 
 /// An authority of the directory, optionally with an address for deltas.
@@ -69,6 +77,7 @@ fn authority(certificate: &Arc<Certificate>, delta: bool) -> Authority {
 fn in_force(authorities: Vec<Authority>) -> AnchorSet {
     let configuration = Configuration {
         id: ConfigurationId::from("1"),
+        domain: Arc::default(),
         display_name: String::new(),
         kind: Trusts::Devices(SubjectField::SanDns),
         devices: Devices::Any,
@@ -113,13 +122,17 @@ fn settings_select_authorities_by_subject_fingerprint_or_key_id() {
         ],
         ..ListPolicy::default()
     };
-    let policy = settings.resolve(anchors.authorities());
+    let policy = settings.resolve(anchors.authorities_by_domain());
     let rules = |c: &Certificate| {
-        let rules = policy.of(&c.subject, c.key);
+        let rules = policy.of("", &c.subject, c.key);
         (rules.grace.as_secs() / 3600, rules.require_delta)
     };
     assert_eq!(rules(&one.certificate), (1, true), "the first entry requires both to match");
-    assert_eq!(rules(&two.certificate), (2, false), "without a delta address; the first of two entries counts");
+    assert_eq!(
+        rules(&two.certificate),
+        (2, false),
+        "without a delta address; the first of two entries counts"
+    );
     assert_eq!(rules(&with_key_id), (3, true));
     assert_eq!(rules(&Ca::root("One").certificate), (0, false), "the same name with another key");
     assert_eq!(policy.unmatched.len(), 3, "{:?}", policy.unmatched);
@@ -156,7 +169,7 @@ fn grace_is_applied_per_authority() {
     ] {
         let all = [lists(&late), lists(&strict)].concat();
         let all = all.into_iter().filter(|list| with_delta || !list.is_delta());
-        let policy = settings(require_delta).resolve(anchors.authorities());
+        let policy = settings(require_delta).resolve(anchors.authorities_by_domain());
         let revocations = Revocations::new(all).with_policy(policy);
         for (ca, last) in [&late, &strict].into_iter().zip(last) {
             let device = ca.issue("device", &[4], &[]);
@@ -166,7 +179,7 @@ fn grace_is_applied_per_authority() {
         }
     }
     // A required delta that was never loaded.
-    let policy = settings(Some(true)).resolve(anchors.authorities());
+    let policy = settings(Some(true)).resolve(anchors.authorities_by_domain());
     let revocations = Revocations::new([lists(&late)[0].clone()]).with_policy(policy);
     let device = late.issue("device", &[4], &[]);
     assert_eq!(code(check_at(&revocations, &late, &device, NOW)), Some(Code::CrlStale));
@@ -181,6 +194,7 @@ fn the_mode_decides_about_an_unknown_status() {
     let (good, bad) = (ca.issue("device", &[4], &[]), ca.issue("device", &[5], &[]));
     let ask = |revocations: &Revocations, certificate, mode| {
         code(revocations.check(&Question {
+            domain: "",
             certificate,
             issuer: &ca.certificate.subject,
             issuer_key: ca.certificate.key,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anchorgate::crl::{self, Config, Metrics, Source};
+use anchorgate::crl::{self, AddressRecord, Config, Metrics, Source};
 use anchorgate::runtime::publisher::ConfigurationsInForce;
 use anchorgate::trust::assembly::{Assembly, Update};
 use anchorgate::trust::configurations::{
@@ -12,7 +12,6 @@ use anchorgate::trust::configurations::{
 };
 use anchorgate::trust::judge::devices::{UnverifiedChain, judge};
 use anchorgate::trust::refusal::Code;
-use anchorgate::trust::revocation::addresses_seen::Sightings;
 use anchorgate::trust::revocation::{AuthorityPolicy, CrlMode, ListPolicy, Selector};
 use anchorgate::trust::snapshot::Snapshot;
 use anchorgate::trust::subject::SubjectField;
@@ -59,6 +58,7 @@ fn anchors(cas: &[&Ca], crl: Option<&str>) -> AnchorSet {
     };
     let configuration = Configuration {
         id: ConfigurationId::from("1"),
+        domain: Arc::default(),
         display_name: String::new(),
         kind: Kind::Devices(SubjectField::SanDns),
         devices: Devices::Any,
@@ -68,16 +68,13 @@ fn anchors(cas: &[&Ca], crl: Option<&str>) -> AnchorSet {
 }
 
 fn in_force(set: AnchorSet) -> ConfigurationsInForce {
-    ConfigurationsInForce {
-        generation: 1,
-        devices_loaded: true,
-        configurations: Arc::new(set),
-    }
+    ConfigurationsInForce { generation: 1, devices_loaded: true, configurations: Arc::new(set) }
 }
 
 /// The parts of a gateway that matter here: the judge, the CRL source and the snapshot in force.
 struct World {
     trust: Snapshot,
+    record: Arc<AddressRecord>,
     assembly: Assembly,
     updates: mpsc::Receiver<Update>,
     in_force: watch::Sender<ConfigurationsInForce>,
@@ -88,10 +85,10 @@ struct World {
 
 impl World {
     fn start(set: AnchorSet, directory: Option<&Path>, policy: ListPolicy) -> Self {
-        let sightings = Some(Arc::new(Sightings::default()));
+        let record = Arc::new(AddressRecord::default());
         let config = Config {
             directory: directory.map(Into::into),
-            sightings: sightings.clone(),
+            address_record: Some(Arc::clone(&record)),
             policy: policy.clone(),
             ..Config::default()
         };
@@ -104,9 +101,10 @@ impl World {
         let running = tokio::spawn(source.run(stop.clone()));
         let mut assembly = Assembly::new(policy);
         assembly.apply(Update::Anchors { source: "directory".into(), set });
-        let trust = Snapshot::nothing(Arc::default()).with_sightings(sightings);
+        let trust =
+            Snapshot::nothing(Arc::default()).with_address_observer(Some(Arc::clone(&record) as _));
         let trust = assembly.build(&trust);
-        Self { trust, assembly, updates, in_force, handle, stop, running }
+        Self { trust, record, assembly, updates, in_force, handle, stop, running }
     }
 
     fn judge(&self, certificate: &Certificate) -> Option<Code> {
@@ -123,7 +121,7 @@ impl World {
 
     /// Number of addresses that decisions recorded.
     fn recorded(&self) -> usize {
-        self.trust.sightings.as_ref().map_or(0, |sightings| sightings.all().len())
+        self.record.all().len()
     }
 
     async fn stop(self) {
@@ -141,7 +139,6 @@ fn requests_for(web: &Web, path: &str) -> usize {
 async fn partitions_named_by_certificates_are_fetched_and_survive_a_restart() {
     let (ca, web) = (Ca::root("Root"), Web::start().await);
     let [one, two] = ["/1", "/2"].map(|path| web.url(path));
-    // The same serial is revoked in one partition and good in the other.
     let partition = |at: &str, serial| {
         ca.list().number(1).scope(&full_name(&[at])).revoke(&[serial], None).sign()
     };
@@ -149,13 +146,18 @@ async fn partitions_named_by_certificates_are_fetched_and_survive_a_restart() {
     web.put("/2", partition(&two, 8));
     let ldap = "ldap://ca.example/cn=ca";
     let [in_one, in_two] = [&one, &two].map(|at| device(&ca, 4, &[ldap, at]));
-    let [revoked, elsewhere] = [&one, &two].map(|at| device(&ca, 9, &[ldap, at]));
+    let [revoked, elsewhere] =
+        [(&one, 9), (&two, 5)].map(|(at, serial)| device(&ca, serial, &[ldap, at]));
 
     let folder = tempfile::tempdir().expect("a folder");
     let begin = || World::start(anchors(&[&ca], None), Some(folder.path()), ListPolicy::default());
     let mut world = begin();
     assert_eq!(world.judge(&in_one), Some(Code::CrlMissing), "the first decision");
-    assert_eq!(world.judge(&in_one), Some(Code::CrlMissing), "a decision does not wait for the fetch");
+    assert_eq!(
+        world.judge(&in_one),
+        Some(Code::CrlMissing),
+        "a decision does not wait for the fetch"
+    );
     world.publish().await;
     assert_eq!(world.judge(&in_one), None);
     assert_eq!(world.judge(&revoked), Some(Code::CertificateRevoked));
@@ -188,7 +190,11 @@ async fn addresses_of_untrusted_certificates_are_not_fetched() {
     let mut world = World::start(anchors(&[&ca], None), None, ListPolicy::default());
     assert_eq!(world.judge(&device(&stranger, 1, &[&bad])), Some(Code::SignatureInvalid));
     assert_eq!(world.recorded(), 0);
-    assert_eq!(world.judge(&device(&ca, 1, &["file:///etc/passwd"])), None, "not an address that can be fetched");
+    assert_eq!(
+        world.judge(&device(&ca, 1, &["file:///etc/passwd"])),
+        None,
+        "not an address that can be fetched"
+    );
     let broken = device_with(&ca, 2, &[extension(POINTS, false, &[0x30, 0])]);
     assert_eq!(world.judge(&broken), Some(Code::CertificateMalformed));
     assert_eq!(world.judge(&device(&ca, 1, &[&good])), Some(Code::CrlMissing));

@@ -348,7 +348,10 @@ async fn follows_a_mounted_list_when_its_link_is_swapped() {
     let url = url::Url::from_file_path(path("crl")).expect("a URL").to_string();
 
     let mut running = start(Config::default(), anchors(&ca, Some(&url), None));
-    assert!(running.unusable().await.contains("not a supported CRL address"), "files are off by default");
+    assert!(
+        running.unusable().await.contains("not a supported CRL address"),
+        "files are off by default"
+    );
     drop(running);
 
     let mut config = Config::default();

@@ -48,12 +48,16 @@ async fn administrators_use_the_command_line() {
         answer.expect("done")["certificateAuthorities"].as_array().map(Vec::len)
     };
     assert_eq!(count(run(&["add-ca", id, &other_file])), Some(2));
-    assert_eq!(count(run(&["add-ca", id, &other_file])), Some(2), "adding it twice changes nothing");
+    assert_eq!(
+        count(run(&["add-ca", id, &other_file])),
+        Some(2),
+        "adding it twice changes nothing"
+    );
     assert_eq!(count(run(&["remove-ca", id, &root])), Some(1));
     let why = run(&["remove-ca", id, &root]).expect_err("already removed");
     assert!(why.contains("has no authority"), "{why}");
     let why = run(&["add-ca", id, &leaf]).expect_err("no authority");
-    assert!(why.contains("leaf.der") && why.contains("basicConstraints lacks CA"), "{why}");
+    assert!(why.contains("leaf.der") && why.contains("basicConstraints does not set cA"), "{why}");
     assert_eq!(count(run(&["get", id])), Some(1));
     assert_eq!(run(&["update", id, "--name", "new"]).expect("done")["displayName"], "new");
     assert_eq!(run(&["list"]).expect("a list")[0]["displayName"], "new");

@@ -20,7 +20,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::directory::{ADMIN, Ca, M, READER, Server, answer, ca_params, config, configuration};
+use crate::support::directory::{
+    ADMIN, Ca, M, READER, Server, answer, ca_params, config, configuration,
+};
 
 const KIND: Collection = Collection::MutualTlsOauthConfigurations;
 
@@ -103,7 +105,7 @@ async fn a_slow_body_is_408() {
     let request = Request::post(M).header("authorization", format!("Bearer {ADMIN}"));
     let request = request.body(StreamBody::new(slowly)).expect("a request");
     let before = Instant::now();
-    let response = served.answer(request).await;
+    let response = served.handle(request).await;
     assert_eq!(response.status(), 408);
     assert!(before.elapsed() < Duration::from_secs(25), "{:?}", before.elapsed());
     assert!(response.headers().contains_key("request-id"));
@@ -121,7 +123,7 @@ async fn a_request_that_takes_too_long_is_503() {
     let ask = |tag: &str| {
         let request = Request::get(M).header("authorization", format!("Bearer {ADMIN}"));
         let request = request.header("if-none-match", tag).header("prefer", "wait=60");
-        served.answer(request.body(Empty::<Bytes>::new()).expect("a request"))
+        served.handle(request.body(Empty::<Bytes>::new()).expect("a request"))
     };
     let list = ask("").await;
     let tag = list.headers()["etag"].to_str().expect("text");

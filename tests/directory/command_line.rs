@@ -103,7 +103,11 @@ async fn manages_application_configurations() {
 
     let add = |more: &[&str]| held(line.succeeds(&[&["application", "add-ca", id], more].concat()));
     assert_eq!(add(&[&two_file]), [r.clone(), i.clone(), j.clone()]);
-    assert_eq!(add(&[&two_file]), [r.clone(), i.clone(), j.clone()], "adding it twice changes nothing");
+    assert_eq!(
+        add(&[&two_file]),
+        [r.clone(), i.clone(), j.clone()],
+        "adding it twice changes nothing"
+    );
     // A configuration has one root: a new one replaces it in one step.
     let why = format!("--replace {}", sha256(&root));
     line.fails(1, &why, &["application", "add-ca", id, &next_file]);
@@ -146,9 +150,9 @@ async fn rejects_bad_input_before_sending() {
     let long = line.file("long", &[&root.der[..], b"\n"].concat());
     let leaf = line.file("leaf", &Ca::self_signed(leaf_params("leaf")).der);
     for (file, why) in [
-        (&key, "key.pem: no certificate, but PRIVATE KEY"),
+        (&key, "key.pem: the file contains no certificate, but PRIVATE KEY"),
         (&long, "1 bytes left over"),
-        (&leaf, "basicConstraints lacks CA"),
+        (&leaf, "basicConstraints does not set cA"),
         (&"absent".to_owned(), "absent: No such file"),
     ] {
         line.fails(1, why, &["add-ca", ID, file]);
@@ -172,7 +176,7 @@ async fn rejects_bad_input_before_sending() {
         ("a GUID", &["device-template", "delete", ""]),
         ("a GUID", &["device", "import", &good, "--template", "x"]),
         ("exactly one of", &["list", "--client-secret-file", &good]),
-        ("a delta needs its base", &["add-ca", ID, &format!("{good},delta=http://x/")]),
+        ("delta=URL requires crl=URL", &["add-ca", ID, &format!("{good},delta=http://x/")]),
         ("tls_client_auth_san_uri", &["create", "--name", "x", "--field", "dns"]),
     ] {
         line.fails(64, why, arguments);
@@ -255,14 +259,14 @@ async fn detects_conflicts_without_entity_tags() {
         (true, _) | (false, 0) => before.clone(),
         (false, _) => overwritten.clone(),
     });
-    line.fails(1, "somebody else has changed the list", &["add-ca", ID, &file]);
+    line.fails(1, "the list was changed by another client", &["add-ca", ID, &file]);
 
     // A list that was shortened is not written back.
     let mut shortened = element(&others);
     shortened.as_object_mut().expect("an object").remove("certificate");
     let before = object(&[element(&old), shortened]);
     directory.answer(move |_, _| before.clone());
-    line.fails(1, "shortens an authority", &["add-ca", ID, &file]);
+    line.fails(1, "omits the certificate of an authority", &["add-ca", ID, &file]);
     assert_eq!(patched(&directory.seen()), Vec::<Value>::new());
 
     // Graph's error is printed with the request id that its support asks for.
@@ -295,12 +299,17 @@ async fn an_import_reports_devices_of_other_configurations() {
     let done = line.run(&["device", "import", &file, "--template", &ours]);
     assert_eq!(done.exit, 1);
     // Names differ by letter case; no certificate can have a name that ends with a blank.
-    assert_eq!(done.json, json!({"made": 2, "registeredAlready": 1, "failed": 4}), "{}", done.stderr);
+    assert_eq!(
+        done.json,
+        json!({"made": 2, "registeredAlready": 1, "failed": 4}),
+        "{}",
+        done.stderr
+    );
     for part in [
-        "line 2: `urn:d:1` is registered already",
-        &format!("line 3: `urn:d:2`: it is registered already, but for configuration {theirs}"),
-        "line 4: it is not UTF-8",
-        "line 5: `urn:d:3`: it is registered already, but for no configuration",
+        "line 2: `urn:d:1` is already registered",
+        &format!("line 3: `urn:d:2`: already registered for configuration {theirs}"),
+        "line 4: not UTF-8",
+        "line 5: `urn:d:3`: already registered for no configuration",
         "line 6: `urn:d:4 `: ",
     ] {
         assert!(done.stderr.contains(part), "{} has no `{part}`", done.stderr);
@@ -329,7 +338,11 @@ async fn an_import_stops_when_the_directory_refuses_requests() {
         let done = line.run(&import);
         assert_eq!((done.exit, &done.json), (1, &Value::Null), "{}", done.stderr);
         assert!(directory.seen().len() < 30, "{} requests", directory.seen().len());
-        assert!(done.stderr.contains("stopped: ") && done.stderr.contains(" made, "), "{}", done.stderr);
+        assert!(
+            done.stderr.contains("stopped: ") && done.stderr.contains(" created, "),
+            "{}",
+            done.stderr
+        );
         // It continues from the first unfinished line: all lines before it were sent.
         let (_, after) = done.stderr.split_once("`--from ").expect("the line to continue from");
         let from = after.split('`').next().expect("a line");

@@ -228,7 +228,11 @@ async fn a_reader_can_wait_for_a_device_to_change() {
     assert_eq!(server.patch(&format!("{D}/{id}"), &json!({"accountEnabled": false})).await.0, 204);
     assert_eq!(received(waiting.await.expect("ended")).await, Some(1));
     assert!(before.elapsed() < Duration::from_secs(10));
-    assert_eq!(received(poll("wait=20").await).await, Some(1), "an earlier change is returned at once");
+    assert_eq!(
+        received(poll("wait=20").await).await,
+        Some(1),
+        "an earlier change is returned at once"
+    );
 }
 
 #[tokio::test]

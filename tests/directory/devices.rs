@@ -1,7 +1,8 @@
 //! Device templates and devices.
 
 use anchorgate::directory::Config;
-use anchorgate::directory::auth::{Permission, StaticToken};
+use anchorgate::directory::auth::StaticToken;
+use anchorgate::directory::permissions::Permission;
 use anchorgate::x509::certificate::Fingerprint;
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -75,14 +75,15 @@ async fn a_change_is_audited_if_the_caller_disconnects() {
     let request = Request::post(M).header("authorization", format!("Bearer {ADMIN}"));
     let mut changes = store.changes();
     {
-        let answer = pin!(served.answer(request.body(body).expect("a request")));
+        let answer = pin!(served.handle(request.body(body).expect("a request")));
         assert!(poll!(answer).is_pending(), "the write is still running");
     }
     const KIND: Collection = Collection::MutualTlsOauthConfigurations;
     changes.wait_for(|now| now.of(KIND) > 0).await.expect("open");
     let stored = store.list(KIND, None, 1).await.expect("a list");
     let line = format!(
-        "action=\"create\" actor=\"admin\" object_type=\"mutualTlsOauthConfiguration\" object=\"{}\"",
+        "action=\"create\" actor=\"admin\" actor_issuer=\"token\" \
+         object_type=\"mutualTlsOauthConfiguration\" object=\"{}\"",
         stored[0].id
     );
     let logged = async {

@@ -8,7 +8,9 @@ use rcgen::{IsCa, KeyUsagePurpose};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::directory::{ADMIN, Ca, M, Server, answer, ca_params, configuration, leaf_params};
+use crate::support::directory::{
+    ADMIN, Ca, M, Server, answer, ca_params, configuration, leaf_params,
+};
 
 #[tokio::test]
 async fn invalid_authorities_are_rejected_and_not_stored() {
@@ -43,7 +45,7 @@ async fn invalid_authorities_are_rejected_and_not_stored() {
         (json!({"certificate": root.base64()}), "isRootAuthority", "required"),
         (with("isRootAuthority", json!("true")), "isRootAuthority", "neither"),
         (with("certificate", Value::Null), certificate, "required"),
-        (with("certificate", json!(7)), certificate, "no string"),
+        (with("certificate", json!(7)), certificate, "not a string"),
         (with("certificate", json!("MII*")), certificate, "base64"),
         (with("certificate", json!(pem)), certificate, "PEM"),
         (with("certificate", json!(base64(pem.as_bytes()))), certificate, "PEM"),
@@ -66,7 +68,7 @@ async fn invalid_authorities_are_rejected_and_not_stored() {
         (
             with("certificateRevocationListUrl", json!("nonsense")),
             "certificateRevocationListUrl",
-            "no URL",
+            "not a valid URL",
         ),
         (
             with("certificateRevocationListUrl", json!("http://u:p@x/")),

@@ -1,7 +1,8 @@
 //! Graph's permissions: each allows exactly its documented operations.
 
 use anchorgate::directory::Config;
-use anchorgate::directory::auth::{Permission, StaticToken};
+use anchorgate::directory::auth::StaticToken;
+use anchorgate::directory::permissions::Permission;
 use anchorgate::x509::certificate::Fingerprint;
 use reqwest::Method;
 use serde_json::json;

@@ -7,9 +7,9 @@ use anchorgate::cli::quickstart::pki::{Authority, Subject};
 use anchorgate::store::{Collection, Database, Store, StoreError};
 use anchorgate::trust::subject::SubjectField;
 
-use crate::support::postgres::Cluster;
 use super::hub::follower;
 use super::{Gateway, IN_FORCE, now};
+use crate::support::postgres::Cluster;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_database_removes_no_trust() {

@@ -10,9 +10,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-use crate::support::misbehaving::{Misbehaving, Reply};
 use super::hub::following;
 use super::{Gateway, IN_FORCE};
+use crate::support::misbehaving::{Misbehaving, Reply};
 
 /// Grants the gateway's token the device permissions of the directory.
 fn with_devices(text: &str) -> String {
@@ -113,7 +113,7 @@ impl Gateway {
         let file = world.dir.join("anchorgate.toml");
         let text = std::fs::read_to_string(&file).expect("written");
         let (head, rest) = text.split_once("[directory]").expect("a directory");
-        let (_, tail) = rest.split_once("# The gateway is a client").expect("a source");
+        let (_, tail) = rest.split_once("# The gateway syncs").expect("a source");
         std::fs::write(&file, format!("{head}#{tail}")).expect("written");
         let config = config::load(&file).unwrap_or_else(|faults| panic!("{faults}"));
         let app = App::start(config).await.expect("started");

@@ -9,10 +9,10 @@ use anchorgate::trust::subject::SubjectField;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::misbehaving::{Misbehaving, Reply};
 use super::audit::{capture, log};
 use super::hub::following;
 use super::{Gateway, IN_FORCE};
+use crate::support::misbehaving::{Misbehaving, Reply};
 
 /// Expected outcome of a poll.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -97,7 +97,7 @@ fn directory_faults(good: &Value, url: &str) -> Vec<(&'static str, Reply, Ends)>
         ("length too short", raw(text.len() - 1, &text), failed("not JSON")),
         ("HTML", plain("<html>Sign in to the network</html>"), failed("not JSON")),
         ("nothing", plain(""), failed("not JSON")),
-        ("an error as a list", plain("{\"error\":{}}"), failed("no list")),
+        ("an error as a list", plain("{\"error\":{}}"), failed("not a list")),
         ("deep", plain(&format!("{{\"value\":{}", "[".repeat(99))), failed("deeper than 32")),
         ("page loop", page(&format!("{url}/x")), failed("circle")),
         ("another origin", page("http://evil.example/x"), failed("not the directory's origin")),
@@ -199,7 +199,9 @@ async fn directory_faults_do_not_interrupt_service() {
                     let waited = tokio::time::timeout(Duration::from_millis(50), &mut poll);
                     match waited.await {
                         Ok(polled) => break polled,
-                        Err(_) => assert!(start.elapsed() < IN_FORCE, "{name}: the poll does not end"),
+                        Err(_) => {
+                            assert!(start.elapsed() < IN_FORCE, "{name}: the poll does not end");
+                        }
                     }
                 });
             }
@@ -280,8 +282,8 @@ async fn outdated_trust_is_withdrawn_or_reported_by_policy() {
     let id = &domain.devices[0].subject_id;
     refuse.until(&mut refused, id, 401).await;
     for (gateway, name, policy) in [
-        (&refuse, "refuse", "its configurations are in force no longer"),
-        (&go_on, "continue", "still in force, as the policy says"),
+        (&refuse, "refuse", "its configurations are no longer in force"),
+        (&go_on, "continue", "its configurations are still in force"),
     ] {
         let metric = format!("anchorgate_graph_too_old{{source=\"{name}\"}}");
         let start = Instant::now();

@@ -1,16 +1,16 @@
 //! The edge: TLS alerts of refusals, and connection limits.
 
-use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anchorgate::cli::quickstart::pki::{Authority, Subject};
 use anchorgate::trust::subject::SubjectField;
 use anchorgate::x509::time::Timestamp;
-use rustls::AlertDescription;
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
-use tokio::io::AsyncReadExt;
-use tokio::net::{TcpSocket, TcpStream};
+use rustls::{AlertDescription, ClientConnection};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Gateway, now, peer};
@@ -49,7 +49,11 @@ async fn each_refusal_has_its_alert_in_tls_1_2_and_1_3() {
         ("no certificate", None, AlertDescription::CertificateRequired),
         ("expired", Some((of(&expired), &expired)), AlertDescription::CertificateExpired),
         ("not yet valid", Some((of(&early), &early)), AlertDescription::CertificateExpired),
-        ("server certificate", Some((of(&server), &server)), AlertDescription::UnsupportedCertificate),
+        (
+            "server certificate",
+            Some((of(&server), &server)),
+            AlertDescription::UnsupportedCertificate,
+        ),
         ("unknown CA", Some((of(&stranger), &stranger)), AlertDescription::UnknownCA),
         ("no subject", Some((of(&nameless), &nameless)), AlertDescription::CertificateUnknown),
         ("too many", Some((crowd, device)), AlertDescription::CertificateUnknown),
@@ -93,26 +97,26 @@ async fn each_refusal_has_its_alert_in_tls_1_2_and_1_3() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_above_the_limit_waits() {
+async fn a_full_listener_serves_a_new_connection_in_place_of_the_one_idle_longest() {
     let two = |text: String| text.replace("[token]\n", "[token]\nconnections = 2\n");
     let gateway = Gateway::start(&[SubjectField::SanIp], two).await;
     let domain = gateway.domain(SubjectField::SanIp);
     let id = domain.devices[0].subject_id.clone();
     let device = gateway.device(domain, 0);
-    let mut first = gateway.connect(&device).await;
-    let second = gateway.connect(&device).await;
-    let address = gateway.app.addresses.token;
-    let third = {
-        let (device, id) = (device.clone(), id.clone());
-        tokio::spawn(async move { device.connect(address).await?.token(&id).await })
-    };
-    for _ in 0..10 {
-        assert_eq!(first.token(&id).await.expect("an answer").status, 200);
+    let mut connections = Vec::new();
+    for _ in 0..3 {
+        let mut connection = gateway.connect(&device).await;
+        assert_eq!(connection.token(&id).await.expect("an answer").status, 200);
+        connections.push(connection);
     }
-    assert!(!third.is_finished(), "a third connection is served beside two");
-    drop(second);
-    let answer = third.await.expect("no panic").expect("an answer");
-    assert_eq!(answer.status, 200);
+    let mut served = Vec::new();
+    for connection in &mut connections {
+        served.push(connection.token(&id).await.is_ok());
+    }
+    assert_eq!(served, [false, true, true]);
+    let (_, metrics) = gateway.admin("/metrics").await;
+    let idle = r#"connections_not_kept_total{listener="token",reason="idle"} 1"#;
+    assert!(metrics.contains(idle), "{metrics}");
 }
 
 /// The time limit counts from accept: connections that wait for a handshake permit do not add up their
@@ -144,35 +148,39 @@ async fn silent_connections_are_closed_at_the_handshake_limit() {
     timeout(Duration::from_secs(10), counted).await.expect("all timeouts are counted");
 }
 
+/// Neither a peer that sends nothing nor one that stops after its ClientHello holds the only turn.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_address_delays_only_itself() {
-    let few_permits = |text: String| {
+async fn peers_that_stop_delay_nobody() {
+    let few = |text: String| {
         let bounds =
-            "[token]\nhandshake = \"60s\"\nhandshakes = 8\nhandshakes_per_address = 4\nlisten";
+            "[token]\nhandshake = \"60s\"\nhandshakes = 2\nhandshake_queue = \"50ms\"\nlisten";
         text.replace("[token]\nlisten", bounds)
     };
-    let gateway = Gateway::start(&[SubjectField::SanDns], few_permits).await;
+    let gateway = Gateway::start(&[SubjectField::SanDns], few).await;
     let address = gateway.app.addresses.token;
-    let from = |source: [u8; 4]| async move {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.bind((source, 0).into()).expect("bound");
-        socket.connect(address).await.expect("connected")
-    };
-    let mut silent = Vec::new();
-    for _ in 0..16 {
-        silent.push(from([127, 0, 0, 2]).await);
-    }
     let identity = &gateway.domain(SubjectField::SanDns).devices[0].identity;
     let shown = (peer::chain(&identity.chain_pem), identity);
     let ca = gateway.world.server_root.certificate_pem();
     let client = peer::client(&ca, &TLS13, Some(shown));
     let name = || ServerName::try_from("localhost").expect("a name");
-    let beside = client.connect(name(), from([127, 0, 0, 3]).await);
-    timeout(Duration::from_secs(30), beside).await.expect("no wait for others").expect("a handshake");
-
-    // Another connection of the silent address waits for a permit of that address.
-    let mut own = pin!(client.connect(name(), from([127, 0, 0, 2]).await));
-    assert!(timeout(Duration::from_millis(300), &mut own).await.is_err());
-    drop(silent);
-    timeout(Duration::from_secs(30), own).await.expect("a free permit").expect("a handshake");
+    let connect = || async { TcpStream::connect(address).await.expect("connected") };
+    let mut stopped = Vec::new();
+    for _ in 0..16 {
+        stopped.push(connect().await);
+    }
+    for _ in 0..2 {
+        let mut stream = connect().await;
+        let mut hello = Vec::new();
+        let mut session = ClientConnection::new(Arc::clone(client.config()), name()).expect("one");
+        session.write_tls(&mut hello).expect("a ClientHello");
+        stream.write_all(&hello).await.expect("sent");
+        // The answer shows that the handshake has begun.
+        stream.read_u8().await.expect("a ServerHello");
+        stopped.push(stream);
+    }
+    let stream = connect().await;
+    timeout(Duration::from_secs(30), client.connect(name(), stream))
+        .await
+        .expect("no wait for others")
+        .expect("a handshake");
 }

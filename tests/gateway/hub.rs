@@ -7,8 +7,8 @@ use anchorgate::cli::quickstart::world::{Domain, World};
 use anchorgate::trust::subject::SubjectField;
 use serde_json::{Value, json};
 
-use crate::support::misbehaving::{Misbehaving, Reply};
 use super::{Gateway, IN_FORCE};
+use crate::support::misbehaving::{Misbehaving, Reply};
 
 /// The configuration of a gateway without its own directory that follows `sources`: name, address, token,
 /// and further keys.

@@ -5,11 +5,12 @@ mod support;
 
 mod applications;
 mod audit;
-mod directory_faults;
 mod database;
 mod devices;
+mod directory_faults;
 mod edge;
 mod full_disk;
+mod http;
 mod hub;
 mod keys;
 mod metrics_reference;
@@ -219,7 +220,10 @@ async fn a_revocation_reaches_open_and_resumed_connections_of_that_device_only()
     gateway.world.revoke(domain, revoked, 3, now()).expect("published");
     let refused = gateway.until(&mut open, &revoked.subject_id, 401).await;
     assert_eq!(refused.body["error"], "invalid_client");
-    assert!(refused.body.get("refusal").is_none(), "refusal codes are only for report mode: {refused:?}");
+    assert!(
+        refused.body.get("refusal").is_none(),
+        "refusal codes are only for report mode: {refused:?}"
+    );
     assert_eq!(beside.token(&neighbour.subject_id).await.expect("an answer").status, 200);
 
     let mut again = gateway.connect(&device).await;
@@ -310,7 +314,7 @@ async fn a_restart_with_directory_and_crl_server_dead_serves_the_last_good_state
     let file = world.dir.join("anchorgate.toml");
     let text = std::fs::read_to_string(&file).expect("written");
     let (head, rest) = text.split_once("[directory]").expect("a directory");
-    let (_, tail) = rest.split_once("# The gateway is a client").expect("a source");
+    let (_, tail) = rest.split_once("# The gateway syncs").expect("a source");
     std::fs::write(&file, format!("{head}#{tail}")).expect("written");
     let config = config::load(&file).unwrap_or_else(|faults| panic!("{faults}"));
     let app = App::start(config).await.expect("started");

@@ -66,10 +66,10 @@ async fn trust_diff_compares_a_response_with_the_list_in_force() {
     let paged = json!({"value": [], "@odata.nextLink": url}).to_string();
     for (answer, more, why) in [
         ("<html>", "", "not JSON"),
-        (r#"{"error":{}}"#, "", "`value` is no list"),
-        (&paged, "", "goes on"),
+        (r#"{"error":{}}"#, "", "`value` is not a list"),
+        (&paged, "", "continues at"),
         (r#"{"value":[]}"#, " --source unknown", "no source is called `unknown`"),
-        (r#"{"value":[]}"#, " --token-file /x", "for an address"),
+        (r#"{"value":[]}"#, " --token-file /x", "are for a URL"),
     ] {
         let (code, text) = diff(answer, more).await;
         assert!(code == Some(1) && text.contains(why), "{answer}: {text}");

@@ -32,7 +32,7 @@ impl Rig {
     fn follow(url: &str, token: &str, state_file: Option<PathBuf>) -> Self {
         let credential = Credential::Static(Secret::new(token));
         let config = Config {
-            collection: Collection::Applications,
+            collection: Collection::CertificateBasedApplication,
             prefix_ids: true,
             every: Duration::from_secs(3600),
             state_file,
@@ -91,13 +91,16 @@ async fn reads_an_expanded_list_with_one_request() {
     graph.answer(move |_, _| Reply::json(&list));
     let mut rig = Rig::follow(&graph.url, "t", None);
     assert_eq!(rig.handle.source().as_ref(), "hub/applications");
-    rig.handle.sync_now().await.expect("a good poll");
+    rig.handle.refresh().await.expect("a good poll");
     assert_eq!(rig.in_force(), pairs(&[("hub/1", "r"), ("hub/1", "i")]));
     let targets: Vec<_> = graph.seen().into_iter().map(|seen| seen.target).collect();
     assert!(targets.iter().all(|t| *t == format!("{A}?$expand=trustedCertificateAuthorities")));
     let status = rig.handle.status();
-    assert_eq!((status.configurations, status.anchors, status.intermediates), (2, 1, 1));
-    assert_eq!(status.source, "hub/applications");
+    assert_eq!(
+        (status.content.configurations, status.content.anchors, status.content.intermediates),
+        (2, 1, 1)
+    );
+    assert_eq!(status.content.source, "hub/applications");
     let mut metrics = String::new();
     prometheus_client::encoding::text::encode(&mut metrics, &rig.registry).expect("text");
     let line = "graph_anchors{source=\"hub/applications\"} 1";
@@ -127,10 +130,10 @@ async fn a_shortened_expansion_is_completed() {
         }
     });
     let mut rig = Rig::follow(&graph.url, "t", None);
-    rig.handle.sync_now().await.expect("a good poll");
+    rig.handle.refresh().await.expect("a good poll");
     let whole = pairs(&[("hub/1", "a"), ("hub/2", "b"), ("hub/2", "c")]);
     assert_eq!(rig.in_force(), whole);
-    assert!(rig.handle.status().skipped.is_empty());
+    assert!(rig.handle.status().content.skipped.is_empty());
     assert_eq!(rig.handle.in_force().configurations[0].display_name, "scripts");
 
     // From now on fetching the rest fails in different ways: the list in force stays.
@@ -152,7 +155,7 @@ async fn a_shortened_expansion_is_completed() {
             ]});
             if seen.target.contains("/1/") { rest.clone() } else { Reply::json(&list) }
         });
-        rig.handle.sync_now().await.expect("the rest of the response is good");
+        rig.handle.refresh().await.expect("the rest of the response is good");
         let in_force = rig.handle.in_force();
         let names: Vec<_> = in_force
             .configurations
@@ -161,7 +164,7 @@ async fn a_shortened_expansion_is_completed() {
             .map(|a| a.certificate.subject.to_string())
             .collect();
         assert_eq!(names, ["CN=a", "CN=b", "CN=c"]);
-        let skipped = rig.handle.status().skipped;
+        let skipped = rig.handle.status().content.skipped;
         assert!(skipped[0].why.contains("stays as it was"), "{skipped:?}");
     }
 }
@@ -176,25 +179,25 @@ async fn a_failed_response_changes_nothing_and_the_last_good_list_is_on_disk() {
     let good = list.clone();
     graph.answer(move |_, _| Reply::json(&good));
     let mut rig = Rig::follow(&graph.url, "t", Some(file.clone()));
-    rig.handle.sync_now().await.expect("a good poll");
+    rig.handle.refresh().await.expect("a good poll");
     assert_eq!(rig.in_force(), pairs(&[("hub/1", "r")]));
     let cut = list.to_string().as_bytes()[..200].to_vec();
     for bad in [Reply::status(403), Reply::Plain(200, "", cut), Reply::Bytes(vec![])] {
         graph.answer(move |_, _| bad.clone());
-        rig.handle.sync_now().await.expect_err("a failed poll");
+        rig.handle.refresh().await.expect_err("a failed poll");
         assert_eq!(rig.in_force(), [], "no update");
         assert_eq!(rig.handle.in_force().configurations.len(), 1);
     }
     // An empty list would remove every anchor: it is held back.
     graph.answer(|_, _| Reply::json(&json!({"value": []})));
-    rig.handle.sync_now().await.expect("an answer");
+    rig.handle.refresh().await.expect("an answer");
     assert!(rig.handle.status().held_back.is_some());
     assert_eq!(rig.in_force(), []);
 
     // A new process, and the directory does not respond.
     graph.answer(|_, _| Reply::Bytes(vec![]));
     let mut rig = Rig::follow(&graph.url, "t", Some(file));
-    rig.handle.sync_now().await.expect_err("a failed poll");
+    rig.handle.refresh().await.expect_err("a failed poll");
     assert_eq!(rig.in_force(), pairs(&[("hub/1", "r")]));
     assert!(rig.handle.status().from_disk);
 }
@@ -212,17 +215,17 @@ async fn the_embedded_directory_is_followed() {
         expected.push((format!("hub/{}", made["id"].as_str().expect("an id")), "r".to_owned()));
     }
     let mut rig = Rig::follow(&server.url, ADMIN, None);
-    rig.handle.sync_now().await.expect("a good poll");
+    rig.handle.refresh().await.expect("a good poll");
     let mut got = rig.in_force();
     got.sort();
     expected.sort();
     assert_eq!(got, expected);
     let id = expected[0].0.trim_start_matches("hub/");
     assert_eq!(server.delete(&format!("{A}/{id}")).await, 204);
-    let changes = rig.handle.sync_now().await.expect("a good poll");
+    let changes = rig.handle.refresh().await.expect("a good poll");
     assert_eq!((changes.anchors_removed, changes.anchors_before), (1, 3));
     // A caller that may read only device configurations is rejected, and nothing changes.
     let rig = Rig::follow(&server.url, directory::READER, None);
-    let error = rig.handle.sync_now().await.expect_err("refused");
+    let error = rig.handle.refresh().await.expect_err("refused");
     assert!(error.to_string().contains("403"), "{error}");
 }

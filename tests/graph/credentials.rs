@@ -7,7 +7,7 @@ use std::time::Duration;
 use anchorgate::graph::auth::{
     AssertionStyle, AuthError, Credential, ManagedIdentity, TokenEndpoint, TokenSource,
 };
-use anchorgate::graph::client::{Client, Fetched, Limits, Since};
+use anchorgate::graph::client::{Client, FetchOptions, Fetched, Limits};
 use anchorgate::http::outbound::{ClientSettings, ProxyChoice, ServerAuthorities};
 use anchorgate::runtime::log::Secret;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
@@ -166,7 +166,7 @@ async fn concurrent_callers_share_one_token_request() {
     let renewing: Vec<_> = (0..20)
         .map(|_| {
             let (source, refused) = (Arc::clone(&source), refused.clone());
-            tokio::spawn(async move { source.other_than(&refused, None).await.expect("a token") })
+            tokio::spawn(async move { source.replace(&refused, None).await.expect("a token") })
         })
         .collect();
     for one in renewing {
@@ -238,7 +238,7 @@ async fn a_hub_accepts_a_client_certificate() {
     let base = Url::parse(&format!("https://localhost:{port}")).expect("a URL");
     let bundle = Some(ca_pem.pem().into_bytes());
     let client = Client::new(&base, credential, bundle, Limits::default()).expect("a client");
-    let fetched = client.fetch(&Since::default()).await.expect("a list");
+    let fetched = client.fetch(&FetchOptions::default()).await.expect("a list");
     assert!(matches!(fetched, Fetched::List { entries, .. } if entries.is_empty()));
 }
 
@@ -261,7 +261,7 @@ async fn token_errors_do_not_contain_the_secret() {
         (Reply::Plain(302, "location: http://127.0.0.1:1/\r\n", vec![]), "302"),
         (Reply::json(&json!({"expires_in": 1})), "no usable access_token"),
         (token("a\r\nx: y", json!(1)), "no usable access_token"),
-        (Reply::Plain(200, "", vec![b' '; 300_000]), "more than 262144 bytes"),
+        (Reply::Plain(200, "", vec![b' '; 300_000]), "larger than 262144 bytes"),
         (Reply::Bytes(vec![]), "token endpoint 127.0.0.1"),
     ] {
         server.answer(move |_, _| reply.clone());

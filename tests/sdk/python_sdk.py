@@ -334,7 +334,7 @@ async def devices(graph):
     assert [d.id for d in gone.value] == [made.id]
     assert gone.value[0].additional_data["@removed"] == {"reason": "deleted"}
     await fails(
-        many.delta.with_url(changed.odata_delta_link + "x").get(), 410, "syncStateNotFound", "begin"
+        many.delta.with_url(changed.odata_delta_link + "x").get(), 410, "syncStateNotFound", "start again"
     )
     await of.delete()
     await fleets.by_mutual_tls_oauth_configuration_id(fleet.id).delete()

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::support::directory::{ADMIN, Ca, D, M, Server, answer, device, template};
 use crate::support::postgres::Cluster;
-use crate::{C, LONG, Place, NOTIFIED, open};
+use crate::{C, LONG, NOTIFIED, Place, open};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_notifies_the_readers_of_other_replicas() {

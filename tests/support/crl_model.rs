@@ -135,6 +135,7 @@ pub fn check(input: &[u8]) {
     let revocations = Revocations::new(lists);
     for (certificate, serial) in FLEET.iter().zip(&*SERIALS) {
         let question = Question {
+            domain: "",
             certificate,
             issuer: &CA.certificate.subject,
             issuer_key: CA.certificate.key,

@@ -19,6 +19,7 @@ pub fn check_at(
     now: Timestamp,
 ) -> Result<(), Refusal> {
     revocations.check(&Question {
+        domain: "",
         certificate,
         issuer: &ca.certificate.subject,
         issuer_key: ca.certificate.key,

@@ -19,6 +19,7 @@ pub fn anchors(ca: &Ca, crl: Option<&str>, delta: Option<&str>) -> Arc<AnchorSet
     Arc::new(AnchorSet {
         configurations: vec![Configuration {
             id: ConfigurationId::from("1"),
+            domain: Arc::default(),
             display_name: "fleet".to_owned(),
             kind: Kind::Devices(SubjectField::SanDns),
             devices: Devices::Any,

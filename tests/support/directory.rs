@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anchorgate::directory::auth::{Permission, StaticToken};
+use anchorgate::directory::auth::StaticToken;
+use anchorgate::directory::permissions::Permission;
 use anchorgate::directory::{Config, Directory};
 use anchorgate::http::listen::{bind, serve_plain};
 use anchorgate::http::serve::Limits;
@@ -67,7 +68,7 @@ impl Server {
         let stop = CancellationToken::new();
         tokio::spawn(serve_plain(listener, Limits::default(), stop.clone(), move |request| {
             let served = served.clone();
-            async move { served.answer(request).await }
+            async move { served.handle(request).await }
         }));
         let client = Client::builder().timeout(Duration::from_secs(20)).build().expect("a client");
         Self { url, client, folder: None, stop }

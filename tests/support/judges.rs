@@ -24,6 +24,7 @@ pub fn ours(mutant: &Mutant) -> Result<(), Refusal> {
     };
     let configuration = Configuration {
         id: "fleet".into(),
+        domain: Arc::default(),
         display_name: String::new(),
         kind: Kind::Devices(SubjectField::SubjectDn),
         devices: Devices::Any,

@@ -253,7 +253,7 @@ fn patch(spec: &mut Spec, part: usize, bytes: &[u8]) {
             for pair in bytes.chunks_exact(2) {
                 let at = pair[0] as usize % value.len().max(1);
                 if let Some(byte) = value.get_mut(at) {
-                *byte = pair[1];
+                    *byte = pair[1];
                 }
             }
         }

@@ -1,20 +1,21 @@
-//! Where the directory is, and how an administrator gets in.
+//! Address of the directory and credentials of the administrator.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
 use url::Url;
 
+use crate::cli::input::{read_ca_bundle, read_secret};
 use crate::graph::auth::{AssertionStyle, Cloud, Credential, TokenEndpoint};
 use crate::graph::client::{Client, Limits};
-use crate::runtime::log::Secret;
+use crate::runtime::random::is_guid;
 
-/// Where the directory is and how to get in.
+/// Address of the directory and credentials for it.
 #[derive(Debug, Args)]
 pub(super) struct Access {
-    /// The directory's root
+    /// Root URL of the directory
     #[arg(
         long,
         global = true,
@@ -23,32 +24,32 @@ pub(super) struct Access {
         default_value = "https://graph.microsoft.com"
     )]
     url: Url,
-    /// PEM of the only authorities that the directory's server may have
+    /// PEM file of the only authorities accepted for the directory's server
     #[arg(long, global = true, value_name = "FILE", env = "ANCHORGATE_DIRECTORY_CA")]
     ca_bundle: Option<PathBuf>,
-    /// A file with a bearer token
+    /// File with a bearer token
     #[arg(long, global = true, value_name = "FILE", env = "ANCHORGATE_DIRECTORY_TOKEN_FILE")]
     token_file: Option<PathBuf>,
-    /// The Entra tenant that tokens come from
+    /// Entra tenant that issues tokens
     #[arg(long, global = true, value_name = "ID", env = "AZURE_TENANT_ID")]
     tenant: Option<String>,
-    /// The token endpoint that tokens come from instead, as that of an anchorgate; there the
-    /// certificate is shown in the handshake
+    /// Token endpoint to use instead of the tenant's, such as that of an anchorgate. The client
+    /// certificate is then used in the TLS handshake
     #[arg(long, global = true, value_name = "URL", env = "ANCHORGATE_DIRECTORY_TOKEN_URL")]
     token_url: Option<Url>,
-    /// What the token is for, where that is not the directory's address: AUDIENCE/.default
+    /// Scope of the token, AUDIENCE/.default [default: the directory's origin]
     #[arg(long, global = true, value_name = "SCOPE")]
     scope: Option<String>,
-    /// The application's client ID
+    /// Client id of the application
     #[arg(long, global = true, value_name = "ID", env = "AZURE_CLIENT_ID")]
     client_id: Option<String>,
-    /// A file with the application's client secret
+    /// File with the client secret of the application
     #[arg(long, global = true, value_name = "FILE")]
     client_secret_file: Option<PathBuf>,
-    /// The application's certificate, PEM
+    /// Certificate of the application, PEM
     #[arg(long, global = true, value_name = "FILE", requires = "client_key")]
     client_certificate: Option<PathBuf>,
-    /// The certificate's key, PEM; RSA where Entra is shown it
+    /// Private key of the certificate, PEM; RSA for Entra
     #[arg(long, global = true, value_name = "FILE")]
     client_key: Option<PathBuf>,
     /// Print JSON instead of a table
@@ -56,29 +57,29 @@ pub(super) struct Access {
     pub(super) json: bool,
 }
 
-/// What the command line asks for makes no sense.
+/// Error of a command line that is not valid.
 #[derive(Debug)]
-pub struct Usage(pub(super) String);
+pub(crate) struct Usage(pub(super) String);
 
 impl std::error::Error for Usage {}
 
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; `anchorgate directory --help` tells more", self.0)
+        write!(f, "{}; see `anchorgate directory --help`", self.0)
     }
 }
 
 impl Access {
     pub(super) fn client(&self) -> anyhow::Result<Client> {
-        let bundle = self.ca_bundle.as_deref().map(read).transpose()?.map(String::into_bytes);
+        let bundle = self.ca_bundle.as_deref().map(read_ca_bundle).transpose()?;
         Ok(Client::new(&self.url, self.credential()?, bundle, Limits::default())?)
     }
 
     fn credential(&self) -> anyhow::Result<Credential> {
         Ok(match (&self.token_file, &self.client_secret_file, &self.client_certificate) {
-            (Some(file), None, None) => Credential::Static(secret(file)?),
+            (Some(file), None, None) => Credential::Static(read_secret(file)?),
             (None, Some(file), None) => {
-                Credential::ClientSecret { endpoint: self.endpoint()?, secret: secret(file)? }
+                Credential::ClientSecret { endpoint: self.endpoint()?, secret: read_secret(file)? }
             }
             (None, None, Some(certificate)) => {
                 let (certificate, endpoint) = (certificate.clone(), self.endpoint()?);
@@ -102,8 +103,8 @@ impl Access {
         })
     }
 
-    /// Where and for what tokens are asked.  For this directory and no other: a token for Microsoft's
-    /// is not shown to somebody else's.
+    /// The token endpoint and scope.  The scope is that of this directory only, so that a token for
+    /// Microsoft's directory is never sent to another server.
     fn endpoint(&self) -> Result<TokenEndpoint, Usage> {
         let usage = |why: &str| Usage(why.into());
         let Some(client_id) = &self.client_id else {
@@ -119,7 +120,7 @@ impl Access {
             (None, Some(tenant)) => cloud
                 .unwrap_or(Cloud::Global)
                 .endpoint(tenant, client_id)
-                .ok_or_else(|| usage("--tenant makes no token endpoint"))?,
+                .ok_or_else(|| usage("--tenant does not result in a valid token endpoint"))?,
             (None, None) => {
                 return Err(usage("a client secret or certificate needs --tenant or --token-url"));
             }
@@ -135,12 +136,13 @@ impl Access {
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| path.display().to_string())
-}
-
-fn secret(path: &Path) -> anyhow::Result<Secret> {
-    Ok(Secret::new(read(path)?.trim()))
+/// Rejects a text that is not a configuration id, before a request: the URL with an empty id is
+/// that of the whole collection.
+pub(super) fn configuration_id(id: &str) -> Result<(), Usage> {
+    match is_guid(id) {
+        true => Ok(()),
+        false => Err(Usage(format!("`{id}` is not the id of a configuration, which is a GUID"))),
+    }
 }
 
 #[cfg(test)]
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_for_the_directory_that_is_asked() {
+    fn the_default_scope_is_that_of_the_directory() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("secret");
         std::fs::write(&file, "s\n").expect("written");
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_shown_where_the_token_endpoint_is_named() {
+    fn a_certificate_is_used_in_the_handshake_with_a_named_token_endpoint() {
         let pair = "--client-id app --client-certificate c --client-key k";
         let at = |rest: &str| credential(&format!("{pair} {rest}")).map_err(drop);
         assert!(matches!(

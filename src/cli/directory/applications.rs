@@ -1,7 +1,7 @@
-//! `anchorgate directory application …`: whose certificates applications may have.
+//! `anchorgate directory application …`: the authorities of applications' certificates.
 //!
-//! Authorities are objects of their own there, so that one is added or removed without writing the
-//! list back: two administrators do not lose each other's.
+//! These authorities are objects of their own.  One is added or removed without writing the whole
+//! list, so concurrent changes of two administrators are not lost.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,9 +13,9 @@ use clap::Subcommand;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use crate::cli::directory::access::{Access, Usage};
+use crate::cli::directory::access::{Access, Usage, configuration_id};
 use crate::cli::directory::authority::{fingerprint, named, usable};
-use crate::cli::directory::{configuration_id, deleted, show_authorities};
+use crate::cli::directory::output;
 use crate::graph::client::Client;
 use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
@@ -24,67 +24,67 @@ const PATH: [&str; 3] =
     ["directory", "certificateAuthorities", "certificateBasedApplicationConfigurations"];
 const AUTHORITIES: &str = "trustedCertificateAuthorities";
 
-/// What to do with the trust of applications.
+/// Actions on application configurations.
 #[derive(Debug, Subcommand)]
 pub(super) enum ApplicationCommand {
-    /// Every configuration
+    /// List all configurations
     List,
-    /// One configuration
+    /// Print one configuration
     Get {
-        /// Its id
+        /// Id of the configuration
         id: String,
     },
-    /// Make a configuration
+    /// Create a configuration
     Create {
-        /// Its display name
+        /// Display name
         #[arg(long)]
         name: String,
-        /// What it is for
+        /// Description
         #[arg(long, value_name = "TEXT")]
         description: Option<String>,
-        /// An authority; repeatable. Exactly one is a root
+        /// Certificate of an authority; repeatable. Exactly one must be a root
         #[arg(long = "ca", value_name = "FILE", required = true)]
         authorities: Vec<PathBuf>,
     },
-    /// Rename or describe a configuration
+    /// Change the name or description of a configuration
     #[command(group = clap::ArgGroup::new("new").required(true).multiple(true))]
     Update {
-        /// Its id
+        /// Id of the configuration
         id: String,
-        /// Its new display name
+        /// New display name
         #[arg(long, group = "new")]
         name: Option<String>,
-        /// What it is for
+        /// Description
         #[arg(long, value_name = "TEXT", group = "new")]
         description: Option<String>,
     },
     /// Delete a configuration: its applications are refused from then on
     Delete {
-        /// Its id
+        /// Id of the configuration
         id: String,
     },
     /// Add an authority to a configuration
     AddCa {
-        /// The configuration's id
+        /// Id of the configuration
         id: String,
-        /// The certificate
+        /// File of the certificate
         authority: PathBuf,
-        /// The authority in whose place it comes, in one step: a file, or its SHA-256 in hexadecimal.
-        /// A configuration has one root only
+        /// Authority to replace in one step: a file, or its SHA-256 in hexadecimal. A configuration
+        /// has only one root
         #[arg(long, value_name = "FILE|SHA256")]
         replace: Option<String>,
     },
-    /// Take an authority out of a configuration
+    /// Remove an authority from a configuration
     RemoveCa {
-        /// The configuration's id
+        /// Id of the configuration
         id: String,
-        /// The certificate's file, or its SHA-256 in hexadecimal
+        /// File of the certificate, or its SHA-256 in hexadecimal
         #[arg(value_name = "FILE|SHA256")]
         authority: String,
     },
 }
 
-/// `directory application …`
+/// Runs `directory application …`.
 pub(super) async fn application(
     access: &Access,
     command: &ApplicationCommand,
@@ -95,7 +95,7 @@ pub(super) async fn application(
         let certificate = STANDARD.encode(certificate.der());
         anyhow::Ok(json!({ "certificate": certificate, "isRootAuthority": is_root }))
     };
-    let answer = match command {
+    let result = match command {
         ApplicationCommand::List => list(&access.client()?).await?,
         ApplicationCommand::Get { id } => {
             configuration_id(id)?;
@@ -106,7 +106,7 @@ pub(super) async fn application(
                 authorities.iter().map(element).collect::<anyhow::Result<_>>()?;
             let roots = authorities.iter().filter(|a| a["isRootAuthority"] == true).count();
             if roots != 1 {
-                let why = format!("{roots} of the files are roots; exactly one has to be");
+                let why = format!("{roots} of the files are roots; exactly one must be");
                 return Err(Usage(why).into());
             }
             let body = json!({
@@ -116,9 +116,10 @@ pub(super) async fn application(
                 AUTHORITIES: authorities,
             });
             let client = access.client()?;
-            let made =
+            let created =
                 client.operate(Method::POST, &client.at(&PATH, ""), Some(&body), None).await?;
-            get(&client, made["id"].as_str().context("the answer has no id")?).await?
+            get(&client, created["id"].as_str().context("the directory's response contains no id")?)
+                .await?
         }
         ApplicationCommand::Update { id, name, description } => {
             configuration_id(id)?;
@@ -134,7 +135,7 @@ pub(super) async fn application(
             configuration_id(id)?;
             let client = access.client()?;
             client.operate(Method::DELETE, &at(&client, &[id]), None, None).await?;
-            deleted(id, access.json);
+            output::deleted(id, access.json);
             return Ok(ExitCode::SUCCESS);
         }
         ApplicationCommand::AddCa { id, authority, replace } => {
@@ -155,22 +156,22 @@ pub(super) async fn application(
             get(&client, id).await?
         }
     };
-    match (&answer, access.json) {
-        (answer, true) => println!("{answer:#}"),
-        (Value::Array(list), false) => list.iter().for_each(show),
-        (answer, false) => show(answer),
-    }
+    output::objects(&result, access.json, show);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Every configuration with its authorities, however the directory shortens what it expands.
+/// All configurations with their authorities.  These are read one by one, because a directory may
+/// abbreviate expanded members.
 async fn list(client: &Client) -> anyhow::Result<Value> {
     let (mut all, mut next) = (Vec::new(), Some(client.at(&PATH, "")));
     while let Some(url) = next {
         let (page, link) = client.list_page(&url).await?;
-        ensure!(link.as_ref() != Some(&url), "the list runs in a circle");
+        ensure!(link.as_ref() != Some(&url), "the pages of the list form a loop");
         for object in page {
-            let id = object["id"].as_str().context("an object of the answer has no id")?.to_owned();
+            let id = object["id"]
+                .as_str()
+                .context("an object in the directory's response has no id")?
+                .to_owned();
             all.push(with_authorities(client, &id, object).await?);
         }
         next = link;
@@ -184,7 +185,7 @@ async fn get(client: &Client, id: &str) -> anyhow::Result<Value> {
 }
 
 async fn with_authorities(client: &Client, id: &str, mut object: Value) -> anyhow::Result<Value> {
-    ensure!(object.is_object(), "the directory's answer is no object");
+    ensure!(object.is_object(), "the directory's response is not an object");
     object[AUTHORITIES] = authorities(client, id).await?.into();
     Ok(object)
 }
@@ -193,7 +194,7 @@ async fn authorities(client: &Client, id: &str) -> anyhow::Result<Vec<Value>> {
     let (mut all, mut next) = (Vec::new(), Some(at(client, &[id, AUTHORITIES])));
     while let Some(url) = next {
         let (page, link) = client.list_page(&url).await?;
-        ensure!(link.as_ref() != Some(&url), "the list runs in a circle");
+        ensure!(link.as_ref() != Some(&url), "the pages of the list form a loop");
         all.extend(page);
         next = link;
     }
@@ -210,13 +211,15 @@ async fn add(
     let is_there = list.iter().any(|old| fingerprint(old) == fingerprint(new));
     let is_root = |authority: &Value| authority["isRootAuthority"] == true;
     let (method, url) = match replace {
-        Some(old) if is_there => bail!("it is there already; {old} was not touched"),
+        Some(old) if is_there => {
+            bail!("the configuration already has this authority; {old} was not changed")
+        }
         Some(old) => (Method::PATCH, at(client, &[id, AUTHORITIES, &find(&list, &old)?])),
         None if is_there => return Ok(()),
         None => {
             let root = list.iter().find(|old| is_root(old) && is_root(new)).and_then(fingerprint);
             if let Some(root) = root {
-                bail!("the configuration has a root, and can have one only: --replace {root}");
+                bail!("the configuration already has its only root; use --replace {root}");
             }
             (Method::POST, at(client, &[id, AUTHORITIES]))
         }
@@ -229,7 +232,10 @@ async fn add(
 fn find(list: &[Value], wanted: &Fingerprint) -> anyhow::Result<String> {
     let found = list.iter().find(|a| fingerprint(a).as_ref() == Some(wanted));
     let found = found.with_context(|| format!("the configuration has no authority {wanted}"))?;
-    Ok(found["id"].as_str().context("an authority of the answer has no id")?.to_owned())
+    Ok(found["id"]
+        .as_str()
+        .context("an authority in the directory's response has no id")?
+        .to_owned())
 }
 
 fn at(client: &Client, below: &[&str]) -> url::Url {
@@ -238,12 +244,11 @@ fn at(client: &Client, below: &[&str]) -> url::Url {
 }
 
 fn show(object: &Value) {
-    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     println!(
         "{}  {}  {}",
-        text(&object["id"]),
-        text(&object["displayName"]),
-        text(&object["description"])
+        output::text(&object["id"]),
+        output::text(&object["displayName"]),
+        output::text(&object["description"])
     );
-    show_authorities(&object[AUTHORITIES]);
+    output::authorities(&object[AUTHORITIES]);
 }

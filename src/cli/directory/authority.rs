@@ -1,27 +1,27 @@
-//! Certificates of authorities, from an administrator's files.
+//! Certificates of authorities in an administrator's files.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::directory::validate::{MAX_CERTIFICATE_BYTES, check_authority, is_self_signed};
+use crate::directory::validate::certificates::{
+    MAX_CERTIFICATE_BYTES, OwnSignature, check_authority, names_itself, own_signature,
+};
 use crate::graph::wire;
+use crate::runtime::files::read_bounded;
 use crate::x509::certificate::{Certificate, Fingerprint};
+use crate::x509::pem;
 use crate::x509::time::Timestamp;
 
-/// Bytes of a file: a certificate in PEM, with much of the text that tools put before it.
+/// Limit in bytes on a file: a certificate in PEM, with the text that tools write before it.
 const MAX_FILE: u64 = 256 * 1024;
 
-/// An authority as the command line names it.
+/// An authority in the form of the command line: FILE[,crl=URL[,delta=URL]].
 #[derive(Debug, Clone)]
 pub(super) struct AuthorityFile {
     pub(super) path: PathBuf,
@@ -49,14 +49,14 @@ impl FromStr for AuthorityFile {
             }
         }
         match file {
-            Self { crl: None, delta: Some(_), .. } => Err("a delta needs its base: crl=URL".into()),
+            Self { crl: None, delta: Some(_), .. } => Err("delta=URL requires crl=URL".into()),
             file => Ok(file),
         }
     }
 }
 
 impl AuthorityFile {
-    /// An element of `certificateAuthorities`, checked.
+    /// Checks the certificate and returns an element of `certificateAuthorities`.
     pub(super) fn element(&self, now: Timestamp) -> anyhow::Result<Value> {
         let (certificate, is_root) = usable(&self.path, now)?;
         Ok(json!({
@@ -69,12 +69,12 @@ impl AuthorityFile {
     }
 }
 
-/// The SHA-256 of an element's certificate, where it has one that can be read.
+/// The SHA-256 of an element's certificate, if the element has a valid one.
 pub(super) fn fingerprint(element: &Value) -> Option<Fingerprint> {
     Some(Fingerprint::of(&wire::binary(element["certificate"].as_str()?)?))
 }
 
-/// The fingerprint that an argument gives, or that of the file it names.
+/// The fingerprint in an argument, or that of the certificate in the file that it names.
 pub(super) fn named(authority: &str) -> anyhow::Result<Fingerprint> {
     let digits: String = authority.chars().filter(|c| *c != ':').collect();
     if digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -87,71 +87,46 @@ pub(super) fn named(authority: &str) -> anyhow::Result<Fingerprint> {
     Ok(read_certificate(Path::new(authority))?.fingerprint)
 }
 
-/// The certificate of a file, and whether it is a root; refused where no judge could use it.
+/// Reads a certificate that the judge can use, and returns whether it is a root.
 pub(super) fn usable(path: &Path, now: Timestamp) -> anyhow::Result<(Certificate, bool)> {
     let certificate = read_certificate(path)?;
-    let is_root = is_self_signed(&certificate);
+    let signature = own_signature(&certificate);
+    let is_root = signature != OwnSignature::Absent;
     ensure!(
-        is_root || !names_itself(&certificate),
-        "{}: `{}` names its own key as its issuer's, but no accepted signature of that key is on it \
-         (SHA-1 is none): it can be neither a root nor an intermediate",
+        is_root || !certificate.is_self_issued() || !names_itself(&certificate),
+        "{}: `{}` names its own key as the issuer's, but has no valid signature of that key, so it \
+         can be neither a root nor an intermediate",
         path.display(),
         certificate.subject
     );
     if let Err(why) = check_authority(&certificate, is_root, now) {
         bail!("{}: `{}`: {why}", path.display(), certificate.subject);
     }
+    if signature == OwnSignature::Unverifiable {
+        eprintln!(
+            "warning: {}: the root's own signature uses an algorithm that is not accepted and was \
+             not verified; compare its SHA-256 fingerprint, {}, with the one its operator publishes",
+            path.display(),
+            certificate.fingerprint
+        );
+    }
     Ok((certificate, is_root))
 }
 
-/// A certificate that is meant to be self-signed.  One that a CA issued to its own next key is not: it
-/// names the former key (RFC 5280 section 4.2.1.1).
-fn names_itself(certificate: &Certificate) -> bool {
-    let issuer_key = certificate.authority_key_id.as_ref().and_then(|id| id.key_id.as_deref());
-    certificate.is_self_issued()
-        && (issuer_key.is_none() || issuer_key == certificate.subject_key_id.as_deref())
-}
-
-/// The one certificate of a PEM or DER file.
+/// The one certificate of a file.
 fn read_certificate(path: &Path) -> anyhow::Result<Certificate> {
     let name = path.display();
-    let mut bytes = Vec::new();
-    let file = File::open(path).with_context(|| name.to_string())?;
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).with_context(|| name.to_string())?;
-    ensure!(bytes.len() as u64 <= MAX_FILE, "{name}: more than {MAX_FILE} bytes, the limit");
-    // Editors of Windows put a mark before a text, which hides its first line from a reader of PEM.
-    if bytes.starts_with("\u{feff}".as_bytes()) {
-        bytes.drain(..3);
-    }
-    let der = if bytes.windows(11).any(|w| w == b"-----BEGIN ") {
-        let found = CertificateDer::pem_slice_iter(&bytes)
-            .collect::<Result<Vec<_>, _>>()
-            .with_context(|| format!("{name}: PEM that cannot be read"))?;
-        match &found[..] {
-            [one] => one.to_vec(),
-            [] => bail!("{name}: no certificate, but {}", labels(&bytes).join(", ")),
-            several => bail!("{name}: {} certificates; one is expected", several.len()),
-        }
-    } else {
-        bytes
+    let found = pem::certificates(&read_bounded(path, MAX_FILE)?);
+    let found = found.with_context(|| name.to_string())?;
+    let [der] = &found[..] else {
+        bail!("{name}: {} certificates; exactly one is required", found.len());
     };
     let length = der.len();
     ensure!(
         length <= MAX_CERTIFICATE_BYTES,
-        "{name}: {length} bytes of DER; a directory takes at most {MAX_CERTIFICATE_BYTES}"
+        "{name}: {length} bytes of DER; a directory accepts at most {MAX_CERTIFICATE_BYTES}"
     );
-    Certificate::from_der(&der).with_context(|| name.to_string())
-}
-
-/// What the sections of a PEM file say they are.
-fn labels(pem: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(pem);
-    let label = |line: &str| {
-        let label = line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----")?;
-        Some(label.chars().filter(|c| !c.is_control()).take(40).collect())
-    };
-    let found: Vec<String> = text.lines().filter_map(label).take(4).collect();
-    if found.is_empty() { vec!["PEM without a whole section".into()] } else { found }
+    Certificate::from_der(der).with_context(|| name.to_string())
 }
 
 #[cfg(test)]
@@ -162,7 +137,7 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_800_000_000);
 
     #[test]
-    fn an_authority_is_named_with_its_addresses() {
+    fn an_argument_contains_a_file_and_addresses() {
         let file: AuthorityFile =
             "a.pem,crl=http://x/a.crl,delta=https://x/d.crl".parse().expect("readable");
         assert_eq!(file.path, Path::new("a.pem"));
@@ -186,18 +161,34 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_file_is_said() {
+    fn reports_the_fault_of_a_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("ca");
-        let told = |bytes: &[u8]| {
+        let check = |bytes: &[u8]| {
             std::fs::write(&path, bytes).expect("written");
             usable(&path, NOW).map(|(_, is_root)| is_root).map_err(|error| format!("{error:#}"))
         };
         let (der, pem, key) = authority(|_| {});
-        assert_eq!(told(&der), Ok(true));
-        assert_eq!(told(format!("subject=CN = root\n{pem}").as_bytes()), Ok(true));
-        assert_eq!(told(format!("{key}{pem}").as_bytes()), Ok(true), "its key stays here");
-        assert_eq!(told(format!("\u{feff}{pem}").as_bytes()), Ok(true), "as Windows writes it");
+        assert_eq!(check(&der), Ok(true));
+        assert_eq!(check(format!("subject=CN = root\n{pem}").as_bytes()), Ok(true));
+        assert_eq!(
+            check(format!("{key}{pem}").as_bytes()),
+            Ok(true),
+            "only the certificate is read"
+        );
+        assert_eq!(check(format!("\u{feff}{pem}").as_bytes()), Ok(true), "with a byte order mark");
+
+        // ecdsa-with-SHA224 in place of ecdsa-with-SHA256: an algorithm that is not accepted.
+        let mut weak = der.clone();
+        let mut names = 0;
+        for at in 0..weak.len() - 8 {
+            if weak[at..at + 8] == [0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2] {
+                weak[at + 7] = 1;
+                names += 1;
+            }
+        }
+        assert_eq!(names, 2);
+        assert_eq!(check(&weak), Ok(true), "path validation never verifies a root's own signature");
 
         let (leaf, _, _) = authority(|params| params.is_ca = IsCa::NoCa);
         let (old, _, _) = authority(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
@@ -208,27 +199,27 @@ mod tests {
         let request = request.expect("a request").pem().expect("PEM");
         let mut signed = der.clone();
         *signed.last_mut().expect("bytes") ^= 1;
-        let large = vec![0x30; MAX_CERTIFICATE_BYTES + 1];
+        let large = [&[0x30, 0x82, 0x20, 0, 0x30], &[0; MAX_CERTIFICATE_BYTES - 4][..]].concat();
         for (bytes, why) in [
-            (key.as_bytes(), "no certificate, but PRIVATE KEY"),
+            (key.as_bytes(), "contains no certificate, but PRIVATE KEY"),
             (request.as_bytes(), "no certificate, but CERTIFICATE REQUEST"),
-            (format!("{pem}{pem}").as_bytes(), "2 certificates; one is expected"),
+            (format!("{pem}{pem}").as_bytes(), "2 certificates; exactly one is required"),
             (&pem.as_bytes()[..100], "PEM"),
-            (b"-----BEGIN \n", "PEM that cannot be read"),
-            (b"see -----BEGIN there", "no certificate, but PEM without a whole section"),
+            (b"-----BEGIN \n", "not valid PEM"),
+            (b"see -----BEGIN there", "neither PEM nor DER"),
             (&[&der[..], b"\n"].concat(), "1 bytes left over"),
             (&der[..der.len() - 1], "not an X.509 certificate"),
-            (b"", "not an X.509 certificate"),
+            (b"", "the file is empty"),
             (b"MIIB", "not an X.509 certificate"),
             (&leaf, "`CN=root`: it is not a certification authority"),
             (&old, "`CN=root`: it expired at 2020-01-01"),
             (&early, "`CN=root`: it is not valid before 2090-01-01"),
-            (&signed, "no accepted signature of that key"),
-            (&large, "8193 bytes of DER; a directory takes at most 8192"),
-            (&vec![b' '; MAX_FILE as usize + 1], "more than 262144 bytes"),
+            (&signed, "no valid signature of that key"),
+            (&large, "8193 bytes of DER; a directory accepts at most 8192"),
+            (&vec![b' '; MAX_FILE as usize + 1], "longer than 262144 bytes"),
         ] {
-            let got = told(bytes).expect_err(why);
-            assert!(got.contains(why) && got.contains("ca: "), "{got} has no `{why}`");
+            let got = check(bytes).expect_err(why);
+            assert!(got.contains(why) && got.contains("ca: "), "{got} does not contain `{why}`");
         }
         std::fs::remove_file(&path).expect("removed");
         assert!(usable(&path, NOW).is_err());

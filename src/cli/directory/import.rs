@@ -1,4 +1,4 @@
-//! `anchorgate directory device import`: a fleet from a file.
+//! `anchorgate directory device import`: registers the devices of a file.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -12,38 +12,54 @@ use anyhow::Context;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::cli::directory::devices::{Found, Maker};
+use crate::cli::directory::registration::{Existing, Registration};
 use crate::graph::client::FetchError;
 
-/// Times that a device is tried again when the directory does not answer or puts it off.
-const TRIES: u32 = 6;
-/// Pauses between them grow from this to [`LONGEST`], where the directory does not say.
-const PAUSE: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(60);
-/// How often it is told how far it has come.
-const TELL: Duration = Duration::from_secs(5);
-/// Bytes of a line: no externalDeviceId has more.
+/// Attempts for one device while the directory does not respond or asks to wait.
+const ATTEMPTS: u32 = 6;
+/// First pause between two attempts, unless the directory sends one.  It doubles up to
+/// [`MAX_PAUSE`].
+const MIN_PAUSE: Duration = Duration::from_millis(500);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// Interval between two progress messages.
+const PROGRESS: Duration = Duration::from_secs(5);
+/// Limit in bytes on a line, above the length of every externalDeviceId.
 const MAX_LINE: u64 = 4096;
 
-/// What has come of a device.
-enum Done {
-    Made,
-    Was,
+/// Result for one device.
+enum Outcome {
+    Created,
+    AlreadyRegistered,
     Failed(String),
-    /// Nothing more is to be tried: the same would come of all.
+    /// The same error would occur for all further devices.
     Stop(anyhow::Error),
 }
 
 #[derive(Default)]
-struct Tally {
-    made: u64,
-    were: u64,
+struct Counts {
+    created: u64,
+    already_registered: u64,
     failed: u64,
 }
 
-/// Registers the devices of a file, many at once.
+impl Counts {
+    fn text(&self) -> String {
+        let Self { created, already_registered, failed } = self;
+        format!("{created} created, {already_registered} already registered, {failed} failed")
+    }
+}
+
+/// An import in progress.
+struct Import {
+    counts: Counts,
+    /// Lines whose requests have not succeeded or failed yet.
+    pending: BTreeSet<u64>,
+    reported: Instant,
+}
+
+/// Registers the devices of a file, with up to `parallel` concurrent requests.
 pub(super) async fn import(
-    maker: Arc<Maker>,
+    registration: Arc<Registration>,
     file: &Path,
     parallel: usize,
     from: u64,
@@ -55,74 +71,84 @@ pub(super) async fn import(
             Box::new(BufReader::new(File::open(file).with_context(|| file.display().to_string())?))
         }
     };
-    let (mut tally, mut told) = (Tally::default(), Instant::now());
-    let (mut under_way, mut lines_under_way) = (JoinSet::new(), BTreeSet::new());
     skip_byte_order_mark(&mut *input).with_context(|| file.display().to_string())?;
+    let (counts, pending, reported) = (Counts::default(), BTreeSet::new(), Instant::now());
+    let mut import = Import { counts, pending, reported };
+    let mut requests = JoinSet::new();
     let (mut number, mut more) = (0u64, true);
-    while more || !under_way.is_empty() {
-        if more && under_way.len() < parallel {
+    while more || !requests.is_empty() {
+        if more && requests.len() < parallel {
             number += 1;
             match next_line(&mut *input).with_context(|| format!("line {number}"))? {
                 None => more = false,
                 Some(_) if number < from => {}
                 Some(Err(why)) => {
-                    tally.failed += 1;
+                    import.counts.failed += 1;
                     eprintln!("line {number}: {why}");
                 }
                 Some(Ok(name)) if name.is_empty() => {}
                 Some(Ok(name)) => {
-                    let maker = Arc::clone(&maker);
-                    lines_under_way.insert(number);
-                    under_way.spawn(async move { (number, one(&maker, &name).await, name) });
+                    let registration = Arc::clone(&registration);
+                    import.pending.insert(number);
+                    requests
+                        .spawn(async move { (number, register(&registration, &name).await, name) });
                 }
             }
             continue;
         }
-        let Some(ended) = under_way.join_next().await else { continue };
-        let (line, done, name) = ended?;
-        if !matches!(done, Done::Stop(_)) {
-            lines_under_way.remove(&line);
-        }
-        match done {
-            Done::Made => tally.made += 1,
-            Done::Was => {
-                tally.were += 1;
-                eprintln!("line {line}: `{name}` is registered already");
+        let Some(ended) = requests.join_next().await else { continue };
+        let (line, outcome, name) = ended?;
+        import.record(line, &name, outcome)?;
+        import.report_progress(number);
+    }
+    let counts = import.counts;
+    if as_json {
+        let Counts { created, already_registered, failed } = counts;
+        let result =
+            json!({"made": created, "registeredAlready": already_registered, "failed": failed});
+        println!("{result}");
+    } else {
+        println!("{}", counts.text());
+    }
+    Ok(if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Import {
+    /// Records the outcome of a line.  Returns an error if the import must stop.
+    fn record(&mut self, line: u64, name: &str, outcome: Outcome) -> anyhow::Result<()> {
+        match outcome {
+            Outcome::Created => self.counts.created += 1,
+            Outcome::AlreadyRegistered => {
+                self.counts.already_registered += 1;
+                eprintln!("line {line}: `{name}` is already registered");
             }
-            Done::Failed(why) => {
-                tally.failed += 1;
+            Outcome::Failed(why) => {
+                self.counts.failed += 1;
                 eprintln!("line {line}: `{name}`: {why}");
             }
-            Done::Stop(why) => {
-                // Those under way may be made yet; the next import finds them.
-                let first = lines_under_way.first().unwrap_or(&line);
-                eprintln!("stopped: {}; `--from {first}` goes on from there", tally.text());
+            Outcome::Stop(why) => {
+                // Pending requests may still succeed.  The next import finds their devices
+                // registered.
+                let first = self.pending.first().unwrap_or(&line);
+                eprintln!("stopped: {}; continue with `--from {first}`", self.counts.text());
                 return Err(why.context(format!("line {line}: `{name}`")));
             }
         }
-        if told.elapsed() >= TELL {
-            told = Instant::now();
-            let first = lines_under_way.first().unwrap_or(&number);
-            eprintln!("{}; all before line {first} are done", tally.text());
+        self.pending.remove(&line);
+        Ok(())
+    }
+
+    /// Reports the counts at an interval.  `number` is the last line that was read.
+    fn report_progress(&mut self, number: u64) {
+        if self.reported.elapsed() >= PROGRESS {
+            self.reported = Instant::now();
+            let first = self.pending.first().unwrap_or(&number);
+            eprintln!("{}; all lines before {first} are done", self.counts.text());
         }
     }
-    if as_json {
-        let Tally { made, were, failed } = tally;
-        println!("{}", json!({"made": made, "registeredAlready": were, "failed": failed}));
-    } else {
-        println!("{}", tally.text());
-    }
-    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-impl Tally {
-    fn text(&self) -> String {
-        let Self { made, were, failed } = self;
-        format!("{made} made, {were} registered already, {failed} failed")
-    }
-}
-
-/// What spreadsheets put before UTF-8: no part of the first name.
+/// Skips the mark that spreadsheets write before UTF-8 text.
 fn skip_byte_order_mark(input: &mut dyn BufRead) -> std::io::Result<()> {
     if input.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
         input.consume(3);
@@ -130,7 +156,7 @@ fn skip_byte_order_mark(input: &mut dyn BufRead) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The next line without its end; or why it can name nobody.
+/// Returns the next line without its line end, or the reason why it cannot be an externalDeviceId.
 fn next_line(input: &mut dyn BufRead) -> std::io::Result<Option<Result<String, String>>> {
     let mut line = Vec::new();
     if input.take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
@@ -142,57 +168,59 @@ fn next_line(input: &mut dyn BufRead) -> std::io::Result<Option<Result<String, S
             rest.clear();
             let read = input.take(MAX_LINE).read_until(b'\n', &mut rest)?;
             if read == 0 || rest.last() == Some(&b'\n') {
-                let why = format!("{MAX_LINE} bytes or more; a name has fewer");
+                let why = format!("{MAX_LINE} bytes or more; an externalDeviceId has fewer");
                 return Ok(Some(Err(why)));
             }
         }
     }
     let text = match String::from_utf8(line) {
         Ok(text) => text,
-        Err(_) => return Ok(Some(Err("it is not UTF-8".into()))),
+        Err(_) => return Ok(Some(Err("not UTF-8".into()))),
     };
     Ok(Some(Ok(text.trim_end_matches(['\n', '\r']).to_owned())))
 }
 
-/// One device.  It is safe to try again: what was made by a try whose answer was lost is there then.
-async fn one(maker: &Maker, name: &str) -> Done {
-    if let Err(why) = maker.check(name) {
-        return Done::Failed(format!("{why:#}"));
+/// Registers one device.  Repeating a request is safe: if the response to the first one was lost,
+/// the device is found as registered.
+async fn register(registration: &Registration, name: &str) -> Outcome {
+    if let Err(why) = registration.check(name) {
+        return Outcome::Failed(format!("{why:#}"));
     }
-    let mut pause = PAUSE;
-    for tries in 1.. {
-        let error = match maker.send(name).await {
-            Ok(_) => return Done::Made,
+    let mut pause = MIN_PAUSE;
+    let mut attempt = 1;
+    loop {
+        let error = match registration.send(name).await {
+            Ok(_) => return Outcome::Created,
             Err(error) => error,
         };
-        let wait = error.retry_after().unwrap_or(pause);
-        let again = match &error {
+        let is_temporary = match &error {
             FetchError::Transport(_) => true,
             FetchError::Status { status: 400 | 409, .. } => {
-                return match maker.found(name).await {
-                    Ok(Found::Ours) => Done::Was,
-                    Ok(Found::Elsewhere(why)) => Done::Failed(why),
-                    Ok(Found::Nowhere) => Done::Failed(error.to_string()),
-                    Err(why) => Done::Failed(format!("{error}; and {why:#}")),
+                return match registration.find_existing(name).await {
+                    Ok(Existing::Same) => Outcome::AlreadyRegistered,
+                    Ok(Existing::Other(why)) => Outcome::Failed(why),
+                    Ok(Existing::No) => Outcome::Failed(error.to_string()),
+                    Err(why) => Outcome::Failed(format!("{error}; and {why:#}")),
                 };
             }
             FetchError::Status { status: 401 | 403 | 404, .. } | FetchError::Auth(_) => {
-                return Done::Stop(error.into());
+                return Outcome::Stop(error.into());
             }
             FetchError::Status { status, .. } => *status == 429 || *status >= 500,
             _ => false,
         };
-        if !again {
-            return Done::Failed(error.to_string());
+        if !is_temporary {
+            return Outcome::Failed(error.to_string());
         }
-        if tries >= TRIES || wait > LONGEST {
-            // Every other line would wait as long, and in vain.
-            return Done::Stop(error.into());
+        let wait = error.retry_after().unwrap_or(pause);
+        if attempt >= ATTEMPTS || wait > MAX_PAUSE {
+            // Every further line would wait as long and fail.
+            return Outcome::Stop(error.into());
         }
         tokio::time::sleep(wait).await;
-        pause = LONGEST.min(pause * 2);
+        pause = MAX_PAUSE.min(pause * 2);
+        attempt += 1;
     }
-    Done::Failed("it was not tried".into())
 }
 
 #[cfg(test)]
@@ -211,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_can_name_nobody_fails_alone() {
+    fn a_line_that_is_not_valid_fails_alone() {
         let good = |text: &str| Ok(text.to_owned());
         assert_eq!(lines(b"a\r\n\nb\n c "), ["a", "", "b", " c "].map(good));
         assert_eq!(lines(b"\xef\xbb\xbfa\n\xef\xbb\xbfb"), ["a", "\u{feff}b"].map(good));
@@ -232,13 +260,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_by_line_is_read_by_line(written in prop::collection::vec("[^\\r\\n]{1,40}", 0..9)) {
+        fn lines_are_read_as_written(written in prop::collection::vec("[^\\r\\n]{1,40}", 0..9)) {
             let read: Result<Vec<_>, _> = lines(format!("\u{feff}{}", written.join("\n")).as_bytes()).into_iter().collect();
             prop_assert_eq!(read, Ok(written));
         }
 
         #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn no_bytes_cause_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             lines(&bytes);
         }
     }

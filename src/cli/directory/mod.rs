@@ -1,11 +1,14 @@
-//! `anchorgate directory …`: an administrator's hand on the trust configurations and the devices of a
-//! directory, ours or Microsoft's.
+//! `anchorgate directory …`: administration of the trust configurations and devices of a directory,
+//! anchorgate's or Microsoft's.
 
 mod access;
 mod applications;
 mod authority;
 mod devices;
 mod import;
+mod output;
+mod registration;
+mod templates;
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -15,84 +18,84 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use crate::cli::directory::access::Access;
+use crate::cli::directory::access::{Access, configuration_id};
 use crate::cli::directory::applications::ApplicationCommand;
 use crate::cli::directory::authority::{AuthorityFile, fingerprint, named};
-use crate::cli::directory::devices::{DeviceCommand, TemplateCommand};
+use crate::cli::directory::devices::DeviceCommand;
+use crate::cli::directory::templates::TemplateCommand;
 use crate::graph::client::{Client, FetchError};
-use crate::graph::wire;
-use crate::runtime::random::{is_guid, jitter};
+use crate::runtime::random::jitter;
 use crate::trust::subject::SubjectField;
-use crate::x509::certificate::Certificate;
 use crate::x509::time::Timestamp;
 
-pub use access::Usage;
+pub(super) use access::Usage;
 
-/// Times that a read-modify-write is tried when somebody else writes in between.
-const TRIES: usize = 16;
-/// The longest pause before another one, so that two do not stay in step.
+/// Attempts of a read-modify-write cycle that another client's write interrupts.
+const ATTEMPTS: usize = 16;
+/// Longest pause before the next attempt.  It is random, so that two clients do not stay in step.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// List, read and change the trust configurations and devices of a directory, ours or Microsoft's
+/// List, read and change the trust configurations and devices of a directory, anchorgate's or
+/// Microsoft's
 ///
-/// Certificates are PEM or DER files; each is checked here, and what is wrong with it said, before
-/// anything is sent. A certificate that is signed with its own key is a root, any other an intermediate.
+/// Certificates are PEM or DER files. Each is checked before anything is sent. A certificate that
+/// is signed with its own key is a root, any other an intermediate.
 #[derive(Debug, Args)]
-pub struct DirectoryArgs {
+pub(super) struct DirectoryArgs {
     #[command(flatten)]
     access: Access,
     #[command(subcommand)]
     command: DirectoryCommand,
 }
 
-/// What to do.
+/// Actions on a directory.
 #[derive(Debug, Subcommand)]
 enum DirectoryCommand {
-    /// Every configuration
+    /// List all configurations
     List,
-    /// One configuration
+    /// Print one configuration
     Get {
-        /// Its id
+        /// Id of the configuration
         id: String,
     },
-    /// Make a configuration
+    /// Create a configuration
     Create {
-        /// Its display name
+        /// Display name
         #[arg(long)]
         name: String,
-        /// The certificate field that names a device, such as tls_client_auth_san_uri
+        /// Certificate field that identifies a device, such as tls_client_auth_san_uri
         #[arg(long, value_parser = field)]
         field: SubjectField,
-        /// An authority: FILE, or FILE,crl=URL,delta=URL; repeatable
+        /// Authority: FILE, or FILE,crl=URL,delta=URL; repeatable
         #[arg(long = "ca", value_name = "FILE[,crl=URL[,delta=URL]]")]
         authorities: Vec<AuthorityFile>,
     },
     /// Rename a configuration
     Update {
-        /// Its id
+        /// Id of the configuration
         id: String,
-        /// Its new display name
+        /// New display name
         #[arg(long)]
         name: String,
     },
     /// Delete a configuration: its devices are refused from then on
     Delete {
-        /// Its id
+        /// Id of the configuration
         id: String,
     },
     /// Add an authority to a configuration, or change its revocation addresses
     AddCa {
-        /// The configuration's id
+        /// Id of the configuration
         id: String,
         /// FILE, or FILE,crl=URL,delta=URL
         #[arg(value_name = "FILE[,crl=URL[,delta=URL]]")]
         authority: AuthorityFile,
     },
-    /// Take an authority out of a configuration
+    /// Remove an authority from a configuration
     RemoveCa {
-        /// The configuration's id
+        /// Id of the configuration
         id: String,
-        /// The certificate's file, or its SHA-256 in hexadecimal
+        /// File of the certificate, or its SHA-256 in hexadecimal
         #[arg(value_name = "FILE|SHA256")]
         authority: String,
     },
@@ -101,11 +104,11 @@ enum DirectoryCommand {
     Application(ApplicationCommand),
     /// List, register, enable, disable and delete devices
     ///
-    /// A device is named by its externalDeviceId, which the subject ID of its certificate is compared
-    /// with; where no device has that, by its object id.
+    /// A device is selected by its externalDeviceId, which is compared with the subject ID of its
+    /// certificate. If no device has that, the argument is an object id.
     #[command(subcommand)]
     Device(DeviceCommand),
-    /// List, make and delete the templates that devices are made from
+    /// List, create and delete the templates that devices are created from
     #[command(subcommand)]
     DeviceTemplate(TemplateCommand),
 }
@@ -113,20 +116,20 @@ enum DirectoryCommand {
 fn field(text: &str) -> Result<SubjectField, String> {
     SubjectField::parse(text).ok_or_else(|| {
         let names: Vec<_> = SubjectField::ALL.iter().map(|field| field.as_str()).collect();
-        format!("one of {} is expected", names.join(", "))
+        format!("must be one of {}", names.join(", "))
     })
 }
 
-/// `directory …`
+/// Runs `directory …`.
 ///
 /// # Errors
-/// A file that is no authority, or a directory that does not do it; [`Usage`] where the command line
-/// makes no sense.
-pub async fn directory(args: &DirectoryArgs) -> anyhow::Result<ExitCode> {
-    let json = args.access.json;
+/// A file does not contain a usable authority, or the directory rejects the request.  [`Usage`] if
+/// the command line is not valid.
+pub(super) async fn directory(args: &DirectoryArgs) -> anyhow::Result<ExitCode> {
+    let as_json = args.access.json;
     let now = Timestamp::from(SystemTime::now());
-    // Arguments and files first: nothing is sent when one of them is wrong.
-    let answer = match &args.command {
+    // Arguments and files are checked first, so that nothing is sent if one of them is wrong.
+    let result = match &args.command {
         DirectoryCommand::List => Value::Array(args.access.client()?.objects().await?),
         DirectoryCommand::Get { id } => {
             configuration_id(id)?;
@@ -150,7 +153,7 @@ pub async fn directory(args: &DirectoryArgs) -> anyhow::Result<ExitCode> {
         DirectoryCommand::Delete { id } => {
             configuration_id(id)?;
             args.access.client()?.call(Method::DELETE, id, None, None).await?;
-            deleted(id, json);
+            output::deleted(id, as_json);
             return Ok(ExitCode::SUCCESS);
         }
         DirectoryCommand::AddCa { id, authority } => {
@@ -178,48 +181,35 @@ pub async fn directory(args: &DirectoryArgs) -> anyhow::Result<ExitCode> {
             return applications::application(&args.access, command, now).await;
         }
         DirectoryCommand::Device(command) => {
-            return devices::device(args.access.client()?, command, json).await;
+            return devices::device(args.access.client()?, command, as_json).await;
         }
         DirectoryCommand::DeviceTemplate(command) => {
-            return devices::template(&args.access.client()?, command, json).await;
+            return templates::template(&args.access.client()?, command, as_json).await;
         }
     };
-    match (&answer, json) {
-        (answer, true) => println!("{answer:#}"),
-        (Value::Array(list), false) => list.iter().for_each(show),
-        (answer, false) => show(answer),
-    }
+    output::objects(&result, as_json, show);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Refuses what is no id before it is sent: an empty one would be the whole collection.
-fn configuration_id(id: &str) -> Result<(), Usage> {
-    match is_guid(id) {
-        true => Ok(()),
-        false => Err(Usage(format!("`{id}` is not the id of a configuration, which is a GUID"))),
-    }
-}
-
-/// Says that an object is gone.
-fn deleted(id: &str, as_json: bool) {
-    if as_json { println!("{}", json!({ "deleted": id })) } else { println!("deleted") }
-}
-
-/// Read, change, write the whole list, as the directory's documentation tells; safe against others who
-/// do the same where the directory has entity tags, and checked afterwards where it has none.
+/// Reads the list of authorities, changes it, and writes all of it, as Graph's documentation
+/// describes.  With entity tags, changes of other clients are not lost.  Without them, the result
+/// is checked.
 async fn change_authorities(
     client: &Client,
     id: &str,
     change: impl Fn(Vec<Value>) -> anyhow::Result<Vec<Value>>,
 ) -> anyhow::Result<Value> {
-    for _ in 0..TRIES {
+    for _ in 0..ATTEMPTS {
         let read = client.call(Method::GET, id, None, None).await?;
         let tag = read["@odata.etag"].as_str();
-        let list = read["certificateAuthorities"].as_array().context("an answer without a list")?;
+        let list = read["certificateAuthorities"]
+            .as_array()
+            .context("the directory's response contains no list")?;
         for old in list {
             ensure!(
                 fingerprint(old).is_some(),
-                "the directory's answer shortens an authority; to write the list back would lose it"
+                "the directory's response omits the certificate of an authority, so the list cannot be \
+                 written without losing it"
             );
         }
         let list = change(list.iter().map(sendable).collect())?;
@@ -235,16 +225,16 @@ async fn change_authorities(
                 let same = have.iter().map(fingerprint).eq(list.iter().map(fingerprint));
                 ensure!(
                     same || tag.is_some(),
-                    "somebody else has changed the list since: look at it, and try again"
+                    "the list was changed by another client: check it and try again"
                 );
                 return Ok(now);
             }
         }
     }
-    bail!("others changed the configuration {TRIES} times in a row")
+    bail!("other clients changed the configuration in each of {ATTEMPTS} attempts; try again later")
 }
 
-/// What of an element is written back: the rest is computed by the directory.
+/// The members of an element that are written back.  The directory computes the others.
 fn sendable(element: &Value) -> Value {
     const MEMBERS: [&str; 4] = [
         "certificate",
@@ -257,42 +247,13 @@ fn sendable(element: &Value) -> Value {
 }
 
 fn show(object: &Value) {
-    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     println!(
         "{}  {}  {}",
-        text(&object["id"]),
-        text(&object["tlsClientAuthParameter"]),
-        text(&object["displayName"])
+        output::text(&object["id"]),
+        output::text(&object["tlsClientAuthParameter"]),
+        output::text(&object["displayName"])
     );
-    show_authorities(&object["certificateAuthorities"]);
-}
-
-fn show_authorities(list: &Value) {
-    for authority in list.as_array().into_iter().flatten() {
-        let kind = match authority["isRootAuthority"].as_bool() {
-            Some(true) => "root",
-            Some(false) => "intermediate",
-            None => "?",
-        };
-        let der = authority["certificate"].as_str().and_then(wire::binary);
-        match der.as_deref().map(Certificate::from_der) {
-            Some(Ok(c)) => {
-                println!(
-                    "  {kind}  {}  until {}  sha256 {}",
-                    c.subject, c.not_after, c.fingerprint
-                );
-            }
-            _ => println!("  {kind}  a certificate that cannot be read"),
-        }
-        for (name, member) in [
-            ("list", "certificateRevocationListUrl"),
-            ("delta", "deltaCertificateRevocationListUrl"),
-        ] {
-            if let Some(url) = authority[member].as_str() {
-                println!("    {name}  {url}");
-            }
-        }
-    }
+    output::authorities(&object["certificateAuthorities"]);
 }
 
 #[cfg(test)]
@@ -300,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_back_has_no_computed_members() {
+    fn computed_members_are_not_written_back() {
         let element = json!({"certificate": "AA", "isRootAuthority": true, "issuer": "CN=x",
             "issuerSki": "00", "certificateRevocationListUrl": null});
         let sent = sendable(&element);

@@ -1,4 +1,4 @@
-//! A device: one TLS connection with a client certificate, and requests on it.
+//! A device: TLS connections with a client certificate, and requests on them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::tls::provider;
 
-/// A device's side of TLS: its certificate, and the sessions it can resume.
+/// TLS settings of a device: its certificate, and the sessions that it can resume.
 #[derive(Clone)]
 pub struct Device {
     config: Arc<ClientConfig>,
@@ -30,26 +30,26 @@ pub struct Device {
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
     driver: JoinHandle<hyper::Result<()>>,
-    /// Cancelled when the driver has let go of the connection.
+    /// Cancelled when the driver has dropped the connection.
     ended: CancellationToken,
-    /// The TLS session was resumed, without showing the certificate again.
+    /// The TLS session was resumed, without sending the certificate.
     pub resumed: bool,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// Its status.
+    /// Status code.
     pub status: StatusCode,
-    /// Its JSON body; null where there is none.
+    /// JSON of the body; null for an empty body.
     pub body: serde_json::Value,
 }
 
 impl Device {
-    /// A device with the chain and key of two PEM texts, that trusts servers under `ca_pem`.
+    /// A device with this chain and key, that trusts servers with a certificate of `ca_pem`.
     ///
     /// # Errors
-    /// PEM that cannot be read, or a key that does not fit.
+    /// A text is not valid PEM, or the key does not belong to the certificate.
     pub fn new(ca_pem: &str, chain_pem: &str, key_pem: &str) -> anyhow::Result<Self> {
         let mut roots = RootCertStore::empty();
         for ca in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
@@ -67,11 +67,11 @@ impl Device {
         Ok(Self { config: Arc::new(config) })
     }
 
-    /// Opens a connection to `address`, whose certificate must be for `localhost`.
+    /// Opens a connection to `address`.  The server's certificate must be for `localhost`.
     ///
     /// # Errors
-    /// No connection, or a handshake that fails on this side.  A TLS 1.3 server's refusal of the
-    /// certificate shows only with the first request.
+    /// The connection or the handshake fails.  With TLS 1.3, a refusal of the client certificate
+    /// becomes visible only with the first request.
     pub async fn connect(&self, address: SocketAddr) -> anyhow::Result<Connection> {
         let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
@@ -80,9 +80,9 @@ impl Device {
         let resumed = tls.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
         let ended = CancellationToken::new();
-        let told = ended.clone().drop_guard();
+        let guard = ended.clone().drop_guard();
         let driver = tokio::spawn(async move {
-            let _told = told;
+            let _guard = guard;
             connection.await
         });
         Ok(Connection { sender, driver, ended, resumed })
@@ -90,15 +90,15 @@ impl Device {
 }
 
 impl Connection {
-    /// True when one of the ends has closed it.
+    /// True if either end has closed the connection.
     pub fn is_closed(&self) -> bool {
         self.driver.is_finished()
     }
 
-    /// Asks for a token on this connection.
+    /// Requests a token.
     ///
     /// # Errors
-    /// The connection is closed, or the answer is no JSON.
+    /// The connection is closed, or the body of the response is not JSON.
     pub async fn token(&mut self, client_id: &str) -> anyhow::Result<Answer> {
         let form = url::form_urlencoded::Serializer::new(String::new())
             .append_pair("grant_type", "client_credentials")
@@ -107,7 +107,7 @@ impl Connection {
         self.post("/oauth2/token", form).await
     }
 
-    /// Posts a form on this connection.
+    /// Posts a form.
     ///
     /// # Errors
     /// As for [`Connection::token`].
@@ -123,25 +123,26 @@ impl Connection {
         let sent = tokio::select! {
             biased;
             sent = sent => sent.map_err(Some),
-            // A request that is handed over while the connection ends is not always told of that.
+            // hyper does not always report the end of the connection to a request sent at that
+            // moment.
             () = self.ended.cancelled() => Err(None),
         };
-        let answer = match sent {
-            Ok(answer) => answer,
-            Err(error) => return Err(self.why_ended(error).await),
+        let response = match sent {
+            Ok(response) => response,
+            Err(error) => return Err(self.end_reason(error).await),
         };
-        let status = answer.status();
-        let body = answer.into_body().collect().await?.to_bytes();
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
         let body = if body.is_empty() {
             serde_json::Value::Null
         } else {
-            serde_json::from_slice(&body).context("the answer is no JSON")?
+            serde_json::from_slice(&body).context("the response is not JSON")?
         };
         Ok(Answer { status, body })
     }
 
-    /// Why the connection is of no use any more: what TLS says of it, if it says anything.
-    async fn why_ended(&mut self, error: Option<hyper::Error>) -> anyhow::Error {
+    /// The reason why the connection ended: the error of TLS, if there is one.
+    async fn end_reason(&mut self, error: Option<hyper::Error>) -> anyhow::Error {
         const ENDED: &str = "the connection ended";
         let of_connection = match (&mut self.driver).await {
             Ok(Err(of_connection)) => Some(of_connection),

@@ -1,4 +1,4 @@
-//! Issues base and delta revocation lists (RFC 5280 section 5) for the development PKI.
+//! Base and delta revocation lists (RFC 5280 section 5) of the development PKI.
 
 use anyhow::Context;
 use rcgen::SigningKey as _;
@@ -10,11 +10,11 @@ use crate::x509::certificate::oid;
 use crate::x509::der::tag;
 use crate::x509::time::Timestamp;
 
-/// AlgorithmIdentifier of ecdsa-with-SHA256, the signature of the development PKI's keys.
+/// AlgorithmIdentifier of ecdsa-with-SHA256, which the keys of the development PKI sign with.
 const ECDSA_WITH_SHA256: &[u8] =
     &[0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
 
-/// Why a certificate is on a list (RFC 5280 section 5.3.1).
+/// Reason of a revocation (RFC 5280 section 5.3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// keyCompromise.
@@ -30,13 +30,13 @@ pub enum Reason {
 pub struct Entry {
     /// The certificate's serial number, INTEGER contents.
     pub serial: Box<[u8]>,
-    /// Since when.
+    /// revocationDate.
     pub at: Timestamp,
-    /// Why.
+    /// reasonCode.
     pub reason: Reason,
 }
 
-/// One list to be issued.
+/// Contents of a list to issue.
 #[derive(Debug, Clone)]
 pub struct List<'a> {
     /// cRLNumber.
@@ -47,14 +47,14 @@ pub struct List<'a> {
     pub this_update: Timestamp,
     /// nextUpdate.
     pub next_update: Timestamp,
-    /// What it says.
+    /// revokedCertificates.
     pub entries: &'a [Entry],
 }
 
-/// Signs a list with `authority`'s key; DER.
+/// Signs a list with the key of `authority`.  Returns DER.
 ///
 /// # Errors
-/// A time outside the years 1 to 9999, or signing failed.
+/// A time is outside the years 1 to 9999, or signing fails.
 pub fn issue(authority: &Authority, list: &List<'_>) -> anyhow::Result<Vec<u8>> {
     let mut entries = Vec::new();
     for entry in list.entries {
@@ -67,7 +67,8 @@ pub fn issue(authority: &Authority, list: &List<'_>) -> anyhow::Result<Vec<u8>> 
         ]));
     }
     let certificate = &authority.certificate;
-    let key_id = certificate.subject_key_id.as_deref().context("an authority without key id")?;
+    let key_id =
+        certificate.subject_key_id.as_deref().context("the authority has no key identifier")?;
     let mut extensions = vec![
         extension(oid::AUTHORITY_KEY_IDENTIFIER, false, &sequence(&[tlv(tag::context(0), key_id)])),
         extension(oid::CRL_NUMBER, false, &integer(list.number)),

@@ -1,12 +1,28 @@
-//! `anchorgate quickstart`: everything in one process with nothing to configure, and the whole job
-//! shown from the outside.
+//! `anchorgate quickstart`: a gateway with its PKI and directory in one process, without
+//! configuration, and a demonstration.
 //!
-//! It makes a PKI and a directory, starts the real gateway on them, and then is nothing but a client:
-//! of the directory over HTTP, of the gateway over TLS.
+//! It creates a PKI and a directory and starts the real gateway on them.  After that it is only a
+//! client: of the directory over HTTP, and of the gateway over TLS.
+//!
+//! # Use by tests
+//! Tests and benches need the same environment as the demonstration, so these modules are public:
+//!
+//! | module | purpose |
+//! |---|---|
+//! | [`pki`] | authorities, and certificates with the names of each subject field |
+//! | [`crl`] | signed base and delta revocation lists |
+//! | [`world`] | trust domains on disk, with the configuration file of a gateway |
+//! | [`client`] | a device: TLS connections with a client certificate, and token requests |
+//!
+//! They are part of the program and not of `tests/`, so that the program and its tests do not have
+//! two implementations, and a change that breaks one is noticed by the other.  Nothing that serves
+//! requests imports them.
 
 pub mod client;
 pub mod crl;
+mod index;
 pub mod pki;
+mod settings;
 mod steps;
 pub mod world;
 
@@ -16,7 +32,6 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use clap::Args;
-use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use tokio_util::sync::CancellationToken;
 
@@ -26,43 +41,43 @@ use crate::cli::quickstart::world::{Ports, World};
 use crate::config;
 use crate::http::listen::{bind, serve_plain};
 use crate::http::reply::{self, Reply};
-use crate::http::serve::Limits;
+use crate::http::serve::{Limits, RequestBody};
 use crate::runtime::log;
 
 /// Arguments of `quickstart`.
 #[derive(Debug, Args)]
-pub struct QuickstartArgs {
-    /// Where to put keys, lists, the directory and the gateway's state.  Must be empty or hold an
-    /// earlier quickstart, which is then made anew
+pub(super) struct QuickstartArgs {
+    /// Directory for keys, lists, the directory's objects and the gateway's state.  It must be
+    /// empty or contain an earlier quickstart, which is replaced
     #[arg(long, value_name = "DIR", default_value = "anchorgate-quickstart")]
     data_dir: PathBuf,
-    /// Stop after the demonstration: exit status 0 if every step held, 1 otherwise
+    /// Stop after the demonstration: exit status 0 if every step passed, otherwise 1
     #[arg(long)]
     check: bool,
 }
 
-/// Runs the quickstart.  True when every step held.
+/// Runs the quickstart.  Returns true if every step passed.
 ///
 /// # Errors
-/// The PKI, the gateway or a listener could not be made.
-pub async fn run(args: &QuickstartArgs) -> anyhow::Result<bool> {
-    let _ = log::start("warn", log::Format::Text);
+/// The PKI cannot be created, or the gateway or a listener cannot be started.
+pub(super) async fn run(args: &QuickstartArgs) -> anyhow::Result<bool> {
+    let _ = log::start("warn", log::Format::Text, log::AuditWhenFull::Drop);
     let world = World::create(&args.data_dir, Ports::choose()?, SystemTime::now().into())?;
     println!("anchorgate quickstart in {}\n", world.dir.display());
 
     let stop = CancellationToken::new();
     let crl_server = tokio::spawn(serve_lists(&world, stop.clone())?);
     let file = world.dir.join("anchorgate.toml");
-    let config = config::load(&file).map_err(|e| anyhow::anyhow!("{e}"))?;
+    let config = config::load(&file)?;
     let app = App::start(config).await.context("the gateway did not start")?;
 
     let mut steps = Steps::new(&world)?;
     steps.all().await;
-    let held = steps.finish();
+    let passed = steps.finish();
     world.write_index(steps.configuration_ids())?;
     if !args.check {
         println!(
-            "\nServing until Ctrl-C.  {} tells clients where everything is.",
+            "\nServing until Ctrl-C.  {} has the addresses and files for clients.",
             world.dir.join(world::INDEX).display()
         );
         crate::cli::interrupted().await;
@@ -70,20 +85,20 @@ pub async fn run(args: &QuickstartArgs) -> anyhow::Result<bool> {
     stop.cancel();
     app.stop().await;
     let _ = crl_server.await;
-    Ok(held)
+    Ok(passed)
 }
 
-/// The CRL server of `world`: plain HTTP, as CRLs are fetched, until `stop`.
+/// Serves the revocation lists of `world` over plain HTTP until `stop`.
 ///
 /// # Errors
-/// Its address is taken.
+/// The address is in use.
 pub fn serve_lists(
     world: &World,
     stop: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
     let dir: Arc<Path> = world.dir.join("crl").into();
     let listener = bind(world.ports.crl)?;
-    let handler = move |request: Request<Incoming>| {
+    let handler = move |request: Request<RequestBody>| {
         let dir = Arc::clone(&dir);
         async move { serve_list(&dir, request.method(), request.uri().path()).await }
     };
@@ -96,11 +111,11 @@ async fn serve_list(dir: &Path, method: &Method, path: &str) -> Reply {
         return reply::method_not_allowed("GET");
     }
     let name = path.trim_start_matches('/');
-    // Names are ours: anything that could leave the directory is not one of them.
-    let is_ours = name.ends_with(".crl")
+    // File names have only these characters.  Others could address a file outside the directory.
+    let is_list_name = name.ends_with(".crl")
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
         && !name.contains("..");
-    if !is_ours {
+    if !is_list_name {
         return reply::empty(StatusCode::NOT_FOUND);
     }
     match tokio::fs::read(dir.join(name)).await {

@@ -1,6 +1,7 @@
 //! A development PKI: authorities that issue certificates and revocation lists.
 //!
-//! For the quickstart and for tests.  Its keys lie unencrypted on disk; nothing real trusts it.
+//! For the quickstart and for tests.  Its keys are unencrypted on disk, so nothing else may trust
+//! it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,25 +18,25 @@ use time::OffsetDateTime;
 use crate::x509::certificate::Certificate;
 use crate::x509::time::Timestamp;
 
-/// How long certificates of this PKI live.
+/// Lifetime of certificates.
 const LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Clocks differ: what is made now was valid a little earlier.
+/// Certificates are valid from this time before now, because clocks differ.
 const BACKDATE: Duration = Duration::from_secs(3600);
 
 /// A certification authority with its key.
 pub struct Authority {
     params: CertificateParams,
     key: KeyPair,
-    /// Its certificate.
+    /// The authority's certificate.
     pub certificate: Arc<Certificate>,
-    /// Its certificate and those above it that are not roots, as PEM.
+    /// The certificate and its issuers except roots, PEM.  Empty for a root.
     pub chain_pem: String,
 }
 
-/// What an end-entity certificate says of its subject.
+/// Names in an end-entity certificate.
 #[derive(Debug, Clone, Default)]
 pub struct Subject {
-    /// commonName, with organizationName `Quickstart` above it.
+    /// commonName; organizationName is `Quickstart`.
     pub common_name: String,
     /// dNSName entries.
     pub dns: Vec<String>,
@@ -60,10 +61,10 @@ pub struct Identity {
 }
 
 impl Authority {
-    /// A self-signed root.
+    /// Creates a self-signed root.
     ///
     /// # Errors
-    /// Key generation or encoding failed.
+    /// Key generation or encoding fails.
     pub fn root(common_name: &str, now: Timestamp) -> anyhow::Result<Self> {
         let params = authority_params(common_name, now)?;
         let key = KeyPair::generate()?;
@@ -71,10 +72,10 @@ impl Authority {
         Self::assemble(params, key, certificate.der(), String::new())
     }
 
-    /// An authority below this one.
+    /// Creates an authority below this one.
     ///
     /// # Errors
-    /// Key generation or encoding failed.
+    /// Key generation or encoding fails.
     pub fn intermediate(&self, common_name: &str, now: Timestamp) -> anyhow::Result<Self> {
         let params = authority_params(common_name, now)?;
         let key = KeyPair::generate()?;
@@ -90,19 +91,20 @@ impl Authority {
         der: &[u8],
         chain_pem: String,
     ) -> anyhow::Result<Self> {
-        let certificate = Arc::new(Certificate::from_der(der).context("own authority")?);
+        let certificate =
+            Arc::new(Certificate::from_der(der).context("the authority's certificate")?);
         Ok(Self { params, key, certificate, chain_pem })
     }
 
-    /// A client certificate for `subject`.
+    /// Issues a client certificate for `subject`.
     ///
     /// # Errors
-    /// A name that is no IA5String; key generation or encoding failed.
+    /// A name is not an IA5String, or key generation or encoding fails.
     pub fn client(&self, subject: &Subject, now: Timestamp) -> anyhow::Result<Identity> {
         self.end_entity(subject, ExtendedKeyUsagePurpose::ClientAuth, now)
     }
 
-    /// A server certificate for `subject`.
+    /// Issues a server certificate for `subject`.
     ///
     /// # Errors
     /// As for [`Authority::client`].
@@ -116,7 +118,7 @@ impl Authority {
         purpose: ExtendedKeyUsagePurpose,
         now: Timestamp,
     ) -> anyhow::Result<Identity> {
-        let ia5 = |s: &String| Ia5String::try_from(s.as_str()).context("a name outside ASCII");
+        let ia5 = |s: &String| Ia5String::try_from(s.as_str()).context("a name is not ASCII");
         let mut params = base_params(&subject.common_name, now)?;
         for name in &subject.dns {
             params.subject_alt_names.push(SanType::DnsName(ia5(name)?));
@@ -136,7 +138,9 @@ impl Authority {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer())?;
         Ok(Identity {
-            certificate: Arc::new(Certificate::from_der(certificate.der()).context("own leaf")?),
+            certificate: Arc::new(
+                Certificate::from_der(certificate.der()).context("the issued certificate")?,
+            ),
             certificate_pem: certificate.pem(),
             chain_pem: certificate.pem() + &self.chain_pem,
             key_pem: key.serialize_pem(),
@@ -163,7 +167,7 @@ impl Authority {
     }
 }
 
-/// DER as PEM text.
+/// Converts DER to PEM.
 pub fn pem(label: &str, der: &[u8]) -> String {
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
@@ -198,10 +202,10 @@ fn base_params(common_name: &str, now: Timestamp) -> anyhow::Result<CertificateP
     Ok(params)
 }
 
-/// Sixteen random octets, positive and of full length.
+/// Sixteen random bytes: a positive INTEGER of full length.
 fn serial() -> anyhow::Result<[u8; 16]> {
     let mut serial = [0; 16];
-    aws_lc_rs::rand::fill(&mut serial).ok().context("no randomness")?;
+    aws_lc_rs::rand::fill(&mut serial).ok().context("no random numbers available")?;
     serial[0] = (serial[0] & 0x7f) | 0x40;
     Ok(serial)
 }

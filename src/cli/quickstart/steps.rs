@@ -1,4 +1,5 @@
-//! The demonstration: each step says what it does, does it from the outside, and says whether it held.
+//! The demonstration.  Each step prints its action, performs it as a client, and prints whether it
+//! passed.
 
 use std::future::Future;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,11 +15,11 @@ use crate::cli::quickstart::world::{Domain, Member, World};
 use crate::http::outbound::{ClientSettings, ServerAuthorities};
 use crate::trust::subject::SubjectField;
 
-/// How long a change may take to be in force: the poll interval of the configuration, with room.
+/// Time limit for a change to come into force, above the poll interval of the configuration.
 const IN_FORCE: Duration = Duration::from_secs(30);
 
-/// The steps and what came of them.
-pub struct Steps<'a> {
+/// The steps and their results.
+pub(super) struct Steps<'a> {
     world: &'a World,
     http: reqwest::Client,
     configuration_ids: Vec<String>,
@@ -28,7 +29,7 @@ pub struct Steps<'a> {
 
 impl<'a> Steps<'a> {
     /// A demonstration in `world`.
-    pub fn new(world: &'a World) -> anyhow::Result<Self> {
+    pub(super) fn new(world: &'a World) -> anyhow::Result<Self> {
         let settings = ClientSettings {
             authorities: ServerAuthorities::Only(world.server_root.certificate_pem().into()),
             request: Some(Duration::from_secs(10)),
@@ -38,25 +39,25 @@ impl<'a> Steps<'a> {
         Ok(Self { world, http, configuration_ids: Vec::new(), number: 0, failed: 0 })
     }
 
-    /// The ids the directory gave to the configurations, in the order of the world's domains.
-    pub fn configuration_ids(&self) -> &[String] {
+    /// Ids of the created configurations, in the order of the world's domains.
+    pub(super) fn configuration_ids(&self) -> &[String] {
         &self.configuration_ids
     }
 
-    /// Says how it went.  True when every step held.
-    pub fn finish(&self) -> bool {
+    /// Prints a summary.  Returns true if every step passed.
+    pub(super) fn finish(&self) -> bool {
         match self.failed {
-            0 => println!("\nEvery one of {} steps held.", self.number),
+            0 => println!("\nAll {} steps passed.", self.number),
             failed => println!("\n{failed} of {} steps FAILED.", self.number),
         }
         self.failed == 0
     }
 
-    /// All steps in order.
-    pub async fn all(&mut self) {
+    /// Performs all steps in order.
+    pub(super) async fn all(&mut self) {
         self.title(
-            "An administrator creates five configurations in the directory, one for each way to \
-             name a device.",
+            "An administrator creates five configurations in the directory, one for each subject \
+             field.",
             &format!(
                 "curl --cacert {ca} -H 'Authorization: Bearer {token}' \\\n      \
                  https://localhost:{port}/beta/directory/certificateAuthorities/mutualTlsOauthConfigurations",
@@ -67,13 +68,13 @@ impl<'a> Steps<'a> {
         );
         let created = self.create_configurations().await;
         if !self.outcome(&created) {
-            // Nothing that follows could hold.
+            // All further steps would fail.
             return;
         }
         for domain in &self.world.domains {
             self.title(
                 &format!(
-                    "Two devices named by {} get a token each, and anyone can check it.",
+                    "Two devices identified by {} obtain a token each, which a resource server checks.",
                     domain.field.as_str()
                 ),
                 &self.curl(&domain.devices[0]),
@@ -82,8 +83,8 @@ impl<'a> Steps<'a> {
             self.outcome(&got);
         }
         self.title(
-            "A device is revoked by a delta CRL: refused on the connection it has open and on the \
-             session it resumes, while its neighbour's connection goes on.",
+            "A device is revoked by a delta CRL: it is refused on its open connection and on a \
+             resumed session, while another device stays connected.",
             &format!(
                 "openssl crl -inform DER -noout -text -in {}",
                 self.world.dir.join("crl/dns-issuer-delta.crl").display()
@@ -92,8 +93,8 @@ impl<'a> Steps<'a> {
         let revoked = self.revocation().await;
         self.outcome(&revoked);
         self.title(
-            "An anchor is taken out of its configuration: its devices are refused on open \
-             connections, the others notice nothing; put back, they are served again.",
+            "An anchor is removed from its configuration: its devices are refused on open \
+             connections, and others are not affected. After it is added again, they are served.",
             &format!(
                 "curl --cacert {ca} -X PATCH -H 'Authorization: Bearer {token}' -H 'Content-Type: \
                  application/json' \\\n      -d '{{\"certificateAuthorities\":[]}}' \
@@ -115,7 +116,7 @@ impl<'a> Steps<'a> {
 
     fn outcome(&mut self, result: &anyhow::Result<String>) -> bool {
         match result {
-            Ok(seen) => println!("   held: {seen}\n"),
+            Ok(result) => println!("   passed: {result}\n"),
             Err(error) => {
                 self.failed += 1;
                 println!("   FAILED: {error:#}\n");
@@ -150,12 +151,12 @@ impl<'a> Steps<'a> {
             .await?;
         let listed = list["value"].as_array().map_or(0, Vec::len);
         ensure!(listed == self.configuration_ids.len(), "{listed} configurations are listed");
-        // In force when the last one's device is served: anchors and both of its lists are there.
+        // When a device of the last one is served, its anchors and both of its lists are in force.
         let last = self.world.domains.last().context("no domain")?;
         eventually(async || match self.connect(&last.devices[0]).await {
             Ok(mut connection) => {
-                let answer = connection.token(&last.devices[0].subject_id).await?;
-                ensure!(answer.status == 200, "{} {}", answer.status, answer.body);
+                let response = connection.token(&last.devices[0].subject_id).await?;
+                ensure!(response.status == 200, "{} {}", response.status, response.body);
                 Ok(())
             }
             Err(error) => Err(error),
@@ -166,22 +167,28 @@ impl<'a> Steps<'a> {
     }
 
     async fn tokens(&self, domain: &Domain) -> anyhow::Result<String> {
-        let mut seen = Vec::new();
+        let mut ids = Vec::new();
         for device in domain.devices.iter().take(2) {
-            // Each domain's lists are fetched on their own.
-            let answer = eventually(async || {
-                let answer = self.connect(device).await?.token(&device.subject_id).await?;
-                ensure!(answer.status == 200, "{}: {} {}", device.name, answer.status, answer.body);
-                Ok(answer)
+            // The lists of each domain are fetched separately.
+            let response = eventually(async || {
+                let response = self.connect(device).await?.token(&device.subject_id).await?;
+                ensure!(
+                    response.status == 200,
+                    "{}: {} {}",
+                    device.name,
+                    response.status,
+                    response.body
+                );
+                Ok(response)
             })
             .await?;
-            let token = answer.body["access_token"].as_str().context("no access_token")?;
+            let token = response.body["access_token"].as_str().context("no access_token")?;
             let claims = self.check(token).await?;
             let thumbprint = base64::engine::general_purpose::URL_SAFE_NO_PAD
                 .encode(device.identity.certificate.fingerprint.0);
             ensure!(
                 claims["cnf"]["x5t#S256"] == json!(thumbprint),
-                "{}: bound to {}, not to its certificate {thumbprint}",
+                "{}: the token is bound to {}, not to the certificate {thumbprint}",
                 device.name,
                 claims["cnf"]
             );
@@ -191,12 +198,12 @@ impl<'a> Steps<'a> {
                 device.name,
                 claims["client_id"]
             );
-            seen.push(format!("`{}`", device.subject_id));
+            ids.push(format!("`{}`", device.subject_id));
         }
-        Ok(format!("{} hold tokens bound to their certificates", seen.join(" and ")))
+        Ok(format!("{} have tokens bound to their certificates", ids.join(" and ")))
     }
 
-    /// Checks a token as a resource server does: by the published keys alone.
+    /// Checks a token like a resource server: with the published keys only.
     async fn check(&self, token: &str) -> anyhow::Result<Value> {
         let issuer = format!("https://localhost:{}", self.world.ports.public.port());
         let metadata: Value =
@@ -221,29 +228,38 @@ impl<'a> Steps<'a> {
 
     async fn revocation(&self) -> anyhow::Result<String> {
         let domain = self.domain(SubjectField::SanDns)?;
-        let (neighbour, doomed) = (&domain.devices[0], &domain.devices[2]);
-        let device = self.device(doomed)?;
+        let (other, revoked) = (&domain.devices[0], &domain.devices[2]);
+        let device = self.device(revoked)?;
         // A first connection, so that the device has a session to resume later.
         let mut first = device.connect(self.world.ports.token).await?;
-        ensure!(first.token(&doomed.subject_id).await?.status == 200, "not served before");
+        ensure!(
+            first.token(&revoked.subject_id).await?.status == 200,
+            "the device was refused before the change"
+        );
         let mut open = device.connect(self.world.ports.token).await?;
-        let mut beside = self.connect(neighbour).await?;
-        ensure!(open.token(&doomed.subject_id).await?.status == 200, "not served before");
-        ensure!(beside.token(&neighbour.subject_id).await?.status == 200, "not served before");
+        let mut other_connection = self.connect(other).await?;
+        ensure!(
+            open.token(&revoked.subject_id).await?.status == 200,
+            "the device was refused before the change"
+        );
+        ensure!(
+            other_connection.token(&other.subject_id).await?.status == 200,
+            "the device was refused before the change"
+        );
 
         let published = Instant::now();
-        self.world.revoke(domain, doomed, 3, SystemTime::now().into())?;
-        let took = refused(&mut open, doomed, published).await?;
-        let answer = beside.token(&neighbour.subject_id).await?;
-        ensure!(answer.status == 200, "the neighbour got {} {}", answer.status, answer.body);
+        self.world.revoke(domain, revoked, 3, SystemTime::now().into())?;
+        let took = wait_until_refused(&mut open, revoked, published).await?;
+        let response = other_connection.token(&other.subject_id).await?;
+        ensure!(response.status == 200, "the other got {} {}", response.status, response.body);
 
         let mut again = device.connect(self.world.ports.token).await?;
-        ensure!(again.resumed, "the session was not resumed: nothing is shown");
-        let answer = again.token(&doomed.subject_id).await?;
-        ensure!(answer.status == 401, "the resumed session got {}", answer.status);
+        ensure!(again.resumed, "the session was not resumed, so the step shows nothing");
+        let response = again.token(&revoked.subject_id).await?;
+        ensure!(response.status == 401, "the resumed session got {}", response.status);
         Ok(format!(
             "refused on its open connection {:.1} s after the list was published, and on a resumed \
-             session; its neighbour goes on",
+             session; the other device stays connected",
             took.as_secs_f32()
         ))
     }
@@ -252,37 +268,45 @@ impl<'a> Steps<'a> {
         let domain = self.domain(SubjectField::SanUri)?;
         let (device, other) = (&domain.devices[0], &self.domain(SubjectField::SanIp)?.devices[0]);
         let mut open = self.connect(device).await?;
-        let mut beside = self.connect(other).await?;
-        ensure!(open.token(&device.subject_id).await?.status == 200, "not served before");
-        ensure!(beside.token(&other.subject_id).await?.status == 200, "not served before");
+        let mut other_connection = self.connect(other).await?;
+        ensure!(
+            open.token(&device.subject_id).await?.status == 200,
+            "the device was refused before the change"
+        );
+        ensure!(
+            other_connection.token(&other.subject_id).await?.status == 200,
+            "the device was refused before the change"
+        );
 
         let all = self.world.authorities(domain);
         let without_root = json!([all[1]]);
         let changed = Instant::now();
         self.replace_authorities(domain, &without_root).await?;
-        let gone = refused(&mut open, device, changed).await?;
-        let answer = beside.token(&other.subject_id).await?;
-        ensure!(answer.status == 200, "another domain's device got {}", answer.status);
+        let removed = wait_until_refused(&mut open, device, changed).await?;
+        let response = other_connection.token(&other.subject_id).await?;
+        ensure!(response.status == 200, "the device of another domain got {}", response.status);
 
         let changed = Instant::now();
         self.replace_authorities(domain, &all).await?;
         eventually(async || {
-            let answer = self.connect(device).await?.token(&device.subject_id).await?;
-            ensure!(answer.status == 200, "{} {}", answer.status, answer.body);
+            let response = self.connect(device).await?.token(&device.subject_id).await?;
+            ensure!(response.status == 200, "{} {}", response.status, response.body);
             Ok(())
         })
         .await
-        .context("not served again")?;
+        .context("the device is not served after the anchor was added again")?;
         Ok(format!(
-            "refused {:.1} s after the removal and served {:.1} s after the return",
-            gone.as_secs_f32(),
+            "refused {:.1} s after the removal, and served {:.1} s after the anchor was added again",
+            removed.as_secs_f32(),
             changed.elapsed().as_secs_f32()
         ))
     }
 
     async fn replace_authorities(&self, domain: &Domain, list: &Value) -> anyhow::Result<()> {
         let at = self.world.domains.iter().position(|d| d.slug == domain.slug);
-        let id = at.and_then(|i| self.configuration_ids.get(i)).context("not created")?;
+        let id = at
+            .and_then(|i| self.configuration_ids.get(i))
+            .context("the configuration was not created")?;
         self.http
             .patch(self.directory(&format!("/{id}")))
             .bearer_auth(&self.world.directory_token)
@@ -294,7 +318,7 @@ impl<'a> Steps<'a> {
     }
 
     fn domain(&self, field: SubjectField) -> anyhow::Result<&'a Domain> {
-        self.world.domains.iter().find(|d| d.field == field).context("no such domain")
+        self.world.domains.iter().find(|d| d.field == field).context("no domain with this field")
     }
 
     fn device(&self, member: &Member) -> anyhow::Result<Device> {
@@ -302,7 +326,7 @@ impl<'a> Steps<'a> {
         Device::new(&ca, &member.identity.chain_pem, &member.identity.key_pem)
     }
 
-    /// A new connection, with a full handshake.
+    /// Opens a connection with a full handshake.
     async fn connect(&self, member: &Member) -> anyhow::Result<Connection> {
         self.device(member)?.connect(self.world.ports.token).await
     }
@@ -334,19 +358,19 @@ impl<'a> Steps<'a> {
     }
 }
 
-/// Asks on one open connection until it is refused; how long that took.
-async fn refused(
+/// Requests tokens on one open connection until it is refused.  Returns the time since `since`.
+async fn wait_until_refused(
     open: &mut Connection,
     device: &Member,
     since: Instant,
 ) -> anyhow::Result<Duration> {
     loop {
-        let answer = open.token(&device.subject_id).await.context("the connection was dropped")?;
-        if answer.status == 401 {
-            ensure!(answer.body["error"] == "invalid_client", "refused with {}", answer.body);
+        let response = open.token(&device.subject_id).await.context("the connection was closed")?;
+        if response.status == 401 {
+            ensure!(response.body["error"] == "invalid_client", "refused with {}", response.body);
             return Ok(since.elapsed());
         }
-        ensure!(answer.status == 200, "{} {}", answer.status, answer.body);
+        ensure!(response.status == 200, "{} {}", response.status, response.body);
         if since.elapsed() > IN_FORCE {
             bail!("still served on its open connection after {IN_FORCE:?}");
         }
@@ -354,7 +378,7 @@ async fn refused(
     }
 }
 
-/// Tries until it succeeds; the last error after [`IN_FORCE`].
+/// Repeats `attempt` until it succeeds.  Returns its last error after [`IN_FORCE`].
 async fn eventually<T, F>(mut attempt: impl FnMut() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<T>>,

@@ -1,5 +1,5 @@
-//! What the quickstart makes on disk: five small trust domains, a server certificate, lists, and the
-//! gateway's configuration file.
+//! The files of a quickstart: five small trust domains, a server certificate, revocation lists, and
+//! the gateway's configuration.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -7,83 +7,81 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use serde::Serialize;
 
 use crate::cli::quickstart::crl::{self, Entry, List, Reason};
 use crate::cli::quickstart::pki::{Authority, Identity, Subject};
 use crate::runtime::lock_file::DirectoryLock;
-use crate::trust::subject::SubjectField;
-use crate::trust::subject::SubjectId;
+use crate::trust::subject::{SubjectField, SubjectId};
 use crate::x509::time::Timestamp;
 
-/// How long lists of the quickstart are good for.
+/// Time from now to nextUpdate of the lists.
 const LIST_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// The file that tells outside clients where everything is; also the mark of a quickstart directory.
-pub const INDEX: &str = "quickstart.json";
+/// Name of the index file.
+pub(super) const INDEX: &str = "quickstart.json";
 
-/// Where everything listens.
+/// Addresses of the listeners.
 #[derive(Debug, Clone, Copy)]
 pub struct Ports {
-    /// Token plane.
+    /// Token listener.
     pub token: SocketAddr,
-    /// Metadata and JWKS.
+    /// Public listener.
     pub public: SocketAddr,
     /// Directory over TLS.
     pub directory: SocketAddr,
     /// Directory over plain HTTP, loopback.
     pub directory_http: SocketAddr,
-    /// Admin plane.
+    /// Admin listener.
     pub admin: SocketAddr,
-    /// Revocation lists.
+    /// Server of the revocation lists.
     pub crl: SocketAddr,
 }
 
 /// One trust domain: a configuration, its authorities and its devices.
 pub struct Domain {
-    /// Short name, in file names and addresses.
+    /// Short name in file names and URLs.
     pub slug: &'static str,
-    /// How its devices are told apart.
+    /// Subject field of its configuration.
     pub field: SubjectField,
     /// The anchor.
     pub root: Authority,
-    /// Issues the devices' certificates.
+    /// Intermediate authority that issues the devices' certificates.
     pub issuer: Authority,
-    /// Two devices, and in one domain a third that is to be revoked.
+    /// Two devices, and in one domain a third that the demonstration revokes.
     pub devices: Vec<Member>,
 }
 
 /// One device.
 pub struct Member {
-    /// Short name, in file names.
+    /// Short name in file names.
     pub name: String,
-    /// What the gateway will call it.
+    /// Subject ID under the domain's configuration.
     pub subject_id: String,
     /// Certificate and key.
     pub identity: Identity,
 }
 
-/// Everything on disk.
+/// All trust domains, and the directory on disk that contains them.
 pub struct World {
     /// The quickstart directory.
     pub dir: PathBuf,
-    /// Where everything listens.
+    /// Addresses of the listeners.
     pub ports: Ports,
-    /// The authority of the gateway's own certificate.
+    /// The authority of the gateway's server certificate.
     pub server_root: Authority,
-    /// The gateway's own certificate.
+    /// The gateway's server certificate.
     pub server: Identity,
     /// One trust domain for each subject field.
     pub domains: Vec<Domain>,
-    /// The bearer token that administrators of the directory use.
+    /// The bearer token of the directory's administrators.
     pub directory_token: String,
 }
 
 impl Ports {
-    /// The default ports, each replaced by a free one where it is taken.
+    /// The default ports.  A port in use is replaced by a free one.
     ///
     /// # Errors
-    /// No free port.
+    /// No port is free.
     pub fn choose() -> anyhow::Result<Self> {
         Self::preferring([8443, 8444, 8445, 8446, 9090, 8447])
     }
@@ -91,13 +89,13 @@ impl Ports {
     /// Free ports.
     ///
     /// # Errors
-    /// No free port.
+    /// No port is free.
     pub fn free() -> anyhow::Result<Self> {
         Self::preferring([0; 6])
     }
 
     fn preferring(ports: [u16; 6]) -> anyhow::Result<Self> {
-        // All are held until the last is chosen, so that none is handed out twice.
+        // All sockets stay open until the last port is chosen, so that no port is chosen twice.
         let mut held = Vec::new();
         let mut port = |preferred: u16| -> anyhow::Result<SocketAddr> {
             let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -121,14 +119,14 @@ impl Ports {
 }
 
 impl World {
-    /// Makes the PKI and writes all of it below `dir`.
+    /// Creates the PKI and writes all files below `dir`.
     ///
     /// # Errors
-    /// `dir` holds something else than an earlier quickstart; a key or a file could not be made.
+    /// `dir` contains other files than an earlier quickstart, or a key or file cannot be created.
     pub fn create(dir: &Path, ports: Ports, now: Timestamp) -> anyhow::Result<Self> {
         clear(dir)?;
         for sub in ["pki", "crl"] {
-            fs::create_dir_all(dir.join(sub)).with_context(|| format!("cannot make {sub}"))?;
+            fs::create_dir_all(dir.join(sub)).with_context(|| format!("cannot create {sub}"))?;
         }
         let dir = dir.canonicalize().context("the quickstart directory")?;
         let server_root = Authority::root("Quickstart Server Root", now)?;
@@ -146,7 +144,7 @@ impl World {
             .map(|field| Domain::create(field, now))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let mut secret = [0; 24];
-        aws_lc_rs::rand::fill(&mut secret).ok().context("no randomness")?;
+        aws_lc_rs::rand::fill(&mut secret).ok().context("no random numbers available")?;
         let directory_token = secret.iter().map(|b| format!("{b:02x}")).collect();
         let world = Self { dir, ports, server_root, server, domains, directory_token };
         world.write(now)?;
@@ -169,19 +167,22 @@ impl World {
                 self.put(&format!("pki/{name}-chain.pem"), &device.identity.chain_pem)?;
                 self.put_secret(&format!("pki/{name}.key"), &device.identity.key_pem)?;
             }
-            // The root's list says that the issuer is good, the issuer's that its devices are.
+            // Empty lists: the root's for the issuer, and the issuer's for its devices.
             self.publish(slug, "root", &domain.root, None, 1, &[], now)?;
             self.publish(slug, "issuer", &domain.issuer, None, 1, &[], now)?;
             self.publish(slug, "issuer", &domain.issuer, Some(1), 2, &[], now)?;
         }
-        self.put_secret("anchorgate.toml", &self.config())
+        self.put_secret("anchorgate.toml", &self.settings())
     }
 
-    /// Issues a list and puts it where the CRL server finds it.
+    /// Issues a list and writes it to the directory of the CRL server.
     ///
     /// # Errors
-    /// Signing or writing failed.
-    #[expect(clippy::too_many_arguments, reason = "each is one field of the list or of its place")]
+    /// Signing or writing fails.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a field of the list or a part of its file name"
+    )]
     fn publish(
         &self,
         slug: &str,
@@ -193,23 +194,23 @@ impl World {
         now: Timestamp,
     ) -> anyhow::Result<()> {
         let next_update = now.after(LIST_LIFETIME);
-        // A little in the past: a list from the future is refused, and clocks are coarse.
+        // Slightly in the past, because a list from the future is refused and clocks are coarse.
         let this_update = Timestamp(now.0 - 60);
         let list = List { number, base, this_update, next_update, entries };
         let der = crl::issue(authority, &list)?;
         let name = crl_name(slug, kind, base.is_some());
         let path = self.dir.join("crl").join(&name);
-        // Written aside and renamed: the CRL server never serves half a list.
-        let aside = path.with_extension("new");
-        fs::write(&aside, der)
-            .and_then(|()| fs::rename(&aside, &path))
+        // Renamed into place, so that the CRL server never serves a partial list.
+        let temporary = path.with_extension("new");
+        fs::write(&temporary, der)
+            .and_then(|()| fs::rename(&temporary, &path))
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Publishes a delta of `domain`'s issuer, with that CRL number, that revokes `member`.
+    /// Publishes a delta list of `domain`'s issuer with this CRL number that revokes `member`.
     ///
     /// # Errors
-    /// Signing or writing failed.
+    /// Signing or writing fails.
     pub fn revoke(
         &self,
         domain: &Domain,
@@ -225,7 +226,7 @@ impl World {
         self.publish(domain.slug, "issuer", &domain.issuer, Some(1), number, &[entry], now)
     }
 
-    /// The body that creates `domain`'s configuration in the directory.
+    /// The request body that creates the configuration of `domain` in the directory.
     pub fn configuration(&self, domain: &Domain) -> serde_json::Value {
         serde_json::json!({
             "displayName": format!("Quickstart {}", domain.slug),
@@ -234,7 +235,7 @@ impl World {
         })
     }
 
-    /// `domain`'s `certificateAuthorities`.
+    /// The `certificateAuthorities` of `domain`.
     pub fn authorities(&self, domain: &Domain) -> serde_json::Value {
         use base64::Engine as _;
         let base64 =
@@ -257,128 +258,13 @@ impl World {
         ])
     }
 
-    /// The file for outside clients.
-    ///
-    /// # Errors
-    /// It could not be written.
-    pub fn write_index(&self, configuration_ids: &[String]) -> anyhow::Result<()> {
-        let file = |name: String| self.dir.join("pki").join(name).display().to_string();
-        let devices = self.domains.iter().zip(configuration_ids).flat_map(|(domain, id)| {
-            domain.devices.iter().take(2).map(move |device| IndexDevice {
-                configuration_id: id.clone(),
-                field: domain.field.as_str(),
-                subject_id: device.subject_id.clone(),
-                client_id: device.subject_id.clone(),
-                cert: file(format!("{}.pem", device.name)),
-                key: file(format!("{}.key", device.name)),
-                chain: file(format!("{}-chain.pem", device.name)),
-            })
-        });
-        let ports = &self.ports;
-        let index = Index {
-            pid: std::process::id(),
-            token_endpoint: format!("https://localhost:{}/oauth2/token", ports.token.port()),
-            metadata_url: format!(
-                "https://localhost:{}/.well-known/oauth-authorization-server",
-                ports.public.port()
-            ),
-            jwks_url: format!("https://localhost:{}/jwks.json", ports.public.port()),
-            directory_url: format!("https://localhost:{}/beta", ports.directory.port()),
-            directory_http_url: format!("http://127.0.0.1:{}/beta", ports.directory_http.port()),
-            directory_token: self.directory_token.clone(),
-            admin_url: format!("http://{}", ports.admin),
-            ca_file: file("server-root.pem".into()),
-            devices: devices.collect(),
-            crl_dir: self.dir.join("crl").display().to_string(),
-        };
-        // Complete as soon as it is there, since others wait for it to appear; and it tells the token.
-        let (aside, path) = ("quickstart.new", self.dir.join(INDEX));
-        self.put_secret(aside, &serde_json::to_string_pretty(&index)?)?;
-        fs::rename(self.dir.join(aside), &path)
-            .with_context(|| format!("cannot write {}", path.display()))
-    }
-
-    /// The gateway's configuration file.
-    fn config(&self) -> String {
-        use aws_lc_rs::digest::{SHA256, digest};
-        let sha256: String = digest(&SHA256, self.directory_token.as_bytes())
-            .as_ref()
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
-        let p = &self.ports;
-        let dir = self.dir.display();
-        format!(
-            r#"# Made by `anchorgate quickstart`; start the same gateway again, with the directory and the state
-# that it left, with `anchorgate run --config` and this file.
-data_dir = "{dir}/data"
-
-[tls]
-certificate = "{dir}/pki/server.pem"
-key = "{dir}/pki/server.key"
-
-[token]
-listen = "{token}"
-
-[public]
-listen = "{public}"
-
-[admin]
-listen = "{admin}"
-
-[oauth]
-issuer = "https://localhost:{public_port}"
-token_url = "https://localhost:{token_port}"
-audience = "https://api.quickstart.example"
-scopes = ["telemetry:write", "config:read"]
-default_scopes = ["telemetry:write"]
-token_lifetime = "5m"
-
-[directory]
-listen = "{directory}"
-listen_http = "{directory_http}"
-public_url = "https://localhost:{directory_port}"
-
-[[directory.tokens]]
-sha256 = "{sha256}"
-permissions = [
-    "MutualTlsOauthConfiguration.ReadWrite.All", "AppCertTrustConfiguration.ReadWrite.All",
-    "DeviceTemplate.ReadWrite.All", "Device.ReadWrite.All",
-]
-
-# The gateway is a client of the directory like any other, over HTTP.
-[[graph]]
-name = "quickstart"
-url = "http://127.0.0.1:{directory_http_port}"
-every = "2s"
-
-[graph.credential]
-token = "{directory_token}"
-
-[revocation]
-min_interval = "1s"
-max_interval = "2s"
-"#,
-            token = p.token,
-            public = p.public,
-            admin = p.admin,
-            directory = p.directory,
-            directory_http = p.directory_http,
-            public_port = p.public.port(),
-            token_port = p.token.port(),
-            directory_port = p.directory.port(),
-            directory_http_port = p.directory_http.port(),
-            directory_token = self.directory_token,
-        )
-    }
-
     fn put(&self, name: &str, text: &str) -> anyhow::Result<()> {
         let path = self.dir.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Like [`World::put`], readable by the owner alone.
-    fn put_secret(&self, name: &str, text: &str) -> anyhow::Result<()> {
+    /// Like [`World::put`], with permissions for the owner only.
+    pub(super) fn put_secret(&self, name: &str, text: &str) -> anyhow::Result<()> {
         use std::io::Write as _;
         use std::os::unix::fs::OpenOptionsExt as _;
         let path = self.dir.join(name);
@@ -404,7 +290,7 @@ impl Domain {
         };
         let root = Authority::root(&format!("Quickstart {slug} Root"), now)?;
         let issuer = root.intermediate(&format!("Quickstart {slug} Issuer"), now)?;
-        // The third device of one domain is there to be revoked; the listed ones stay good.
+        // The demonstration revokes the third device of one domain.  The index lists the first two.
         let count = if field == SubjectField::SanDns { 3 } else { 2 };
         let devices = (1..=count)
             .map(|n| Member::create(&issuer, field, slug, n, now))
@@ -440,20 +326,23 @@ fn crl_name(slug: &str, kind: &str, delta: bool) -> String {
     format!("{slug}-{kind}{}.crl", if delta { "-delta" } else { "" })
 }
 
-/// Empties `dir` if an earlier quickstart made it; refuses anything else.
+/// Empties `dir` if it contains an earlier quickstart.  Other contents are an error.
 fn clear(dir: &Path) -> anyhow::Result<()> {
     let is_empty = match fs::read_dir(dir) {
         Ok(mut entries) => entries.next().is_none(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
         Err(error) => return Err(error).with_context(|| dir.display().to_string()),
     };
-    let made_by_us =
+    let is_quickstart =
         dir.join("anchorgate.toml").exists() && dir.join("pki/server-root.pem").exists();
-    if !is_empty && !made_by_us {
-        bail!("{} holds something else than a quickstart; name an empty directory", dir.display());
+    if !is_empty && !is_quickstart {
+        bail!(
+            "{} contains files that are not of a quickstart; use an empty directory",
+            dir.display()
+        );
     }
-    if made_by_us {
-        // A gateway that runs there has its claim: it is not to lose its files.
+    if is_quickstart {
+        // Fails while a gateway runs there, which needs its files.
         DirectoryLock::acquire(&dir.join("data"))?;
     }
     for sub in ["pki", "crl", "data"] {
@@ -468,30 +357,4 @@ fn clear(dir: &Path) -> anyhow::Result<()> {
         let _ = fs::remove_file(dir.join(file));
     }
     Ok(())
-}
-
-#[derive(Serialize)]
-struct Index {
-    pid: u32,
-    token_endpoint: String,
-    metadata_url: String,
-    jwks_url: String,
-    directory_url: String,
-    directory_http_url: String,
-    directory_token: String,
-    admin_url: String,
-    ca_file: String,
-    devices: Vec<IndexDevice>,
-    crl_dir: String,
-}
-
-#[derive(Serialize)]
-struct IndexDevice {
-    configuration_id: String,
-    field: &'static str,
-    subject_id: String,
-    client_id: String,
-    cert: String,
-    key: String,
-    chain: String,
 }

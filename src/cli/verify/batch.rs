@@ -20,7 +20,9 @@ pub(super) fn run(mut input: impl BufRead, mut output: impl Write) -> ExitCode {
         line.clear();
         let answer = match next_line(&mut input, &mut line, MAX_LINE) {
             Ok(Line::End) => return ExitCode::SUCCESS,
-            Ok(Line::TooLong) => error(&Value::Null, &format!("the line has more than {MAX_LINE} bytes")),
+            Ok(Line::TooLong) => {
+                error(&Value::Null, &format!("the line has more than {MAX_LINE} bytes"))
+            }
             Ok(Line::Read) if line.trim_ascii().is_empty() => continue,
             Ok(Line::Read) => answer(&line, &signatures),
             Err(failure) => {

@@ -26,7 +26,7 @@ With --batch, each line of standard input is a JSON object
   {\"id\":…,\"directory\":{…},\"devices\":{…},\"chainPem\":\"…\",\"crlsBase64\":[…],\"at\":\"…\",\"crlPolicy\":\"…\"}
 and results in one line of output, at once and in order:
   {\"id\":…,\"decision\":\"accept\"|\"reject\"|\"error\",\"configurationId\",\"subjectId\",\"reason\",\"detail\",\"path\",\"crls\"}")]
-pub struct Args {
+pub(super) struct Args {
     /// Trust configurations: a Graph list response, {"value":[…]}.  Without it, the running gateway
     /// judges under its trust in force
     #[arg(long, value_name = "FILE.json")]
@@ -39,9 +39,9 @@ pub struct Args {
     /// Revocation list, DER or PEM, matched to its authority by issuer and key; repeatable
     #[arg(long, value_name = "FILE", requires = "directory")]
     crl: Vec<PathBuf>,
-    /// Registered devices: a Graph list response, {"value":[…]}, with physicalIds and accountEnabled.
-    /// With it, a subject ID that is not registered and enabled is refused.  Without it, every
-    /// certificate of the authorities is a device
+    /// Registered devices: a Graph list response, {"value":[…]}, with physicalIds and
+    /// accountEnabled.  With it, a subject ID that is not registered and enabled is refused.
+    /// Without it, every certificate of the authorities is a device
     #[arg(long, value_name = "FILE.json", requires = "directory")]
     devices: Option<PathBuf>,
     /// Time of the decision, such as 2026-11-21T08:00:00Z [default: now]
@@ -62,7 +62,7 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> ExitCode {
+pub(super) fn run(args: &Args) -> ExitCode {
     if args.batch {
         return batch::run(std::io::stdin().lock(), std::io::stdout().lock());
     }

@@ -1,8 +1,8 @@
-//! An issuer's published keys, as they were last read.
+//! Cache of an issuer's published keys.
 //!
-//! They are looked for when a token asks for one and it is time to.  One look at a time: a request whose
-//! key is known does not wait for one that takes long, and nobody's tokens, however many and whatever
-//! they claim, make us ask an issuer more often than its [`Pace`].
+//! A token causes a refresh if its key is unknown or the cache is too old.  Only one refresh runs at a
+//! time.  A request whose key is cached does not wait for a slow refresh.  Tokens cannot cause more
+//! frequent refreshes than the [`RefreshPolicy`] allows, whatever they contain.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use jsonwebtoken::jwk::Jwk;
 use serde_json::Value;
-use tokio::io::AsyncReadExt as _;
-use tokio::sync::Mutex as Turn;
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 use url::Url;
@@ -21,67 +20,68 @@ use crate::graph::wire;
 use crate::http::outbound::{
     ClientSettings, ProxyChoice, ServerAuthorities, explain, read_limited,
 };
+use crate::runtime::files::read_bounded_async;
 
-/// Bytes of a key set.
+/// Maximum length of a key set in bytes.
 const MAX_KEYS: usize = 1024 * 1024;
 
-/// Where an issuer's keys are.
+/// Location of an issuer's keys.
 #[derive(Debug, Clone)]
 pub enum KeySource {
-    /// A file with a JWK set.
+    /// File with a JWK set.
     File(PathBuf),
-    /// An address of a JWK set.
+    /// URL of a JWK set.
     Url(Url),
 }
 
-/// How often keys are looked for.
+/// Times that determine when keys are refreshed.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
-    /// After this time keys are read again, so that a withdrawn one goes.
-    live: Duration,
-    /// Least time between two looks when a token names a key that is not known, or the last look failed.
-    again: Duration,
-    /// The same while no keys were ever read.
-    first: Duration,
-    /// How long a request whose key is known waits to hear whether it still is.
-    patience: Duration,
+pub(super) struct RefreshPolicy {
+    /// Maximum age of the keys, after which a withdrawn key is no longer accepted.
+    max_age: Duration,
+    /// Minimum time between refreshes for unknown keys, and after a failed refresh.
+    retry: Duration,
+    /// Minimum time between refreshes until the first success.
+    first_retry: Duration,
+    /// Maximum time that a request whose key is cached waits for a refresh.
+    max_wait: Duration,
 }
 
-impl Pace {
-    /// A file costs nothing to read, and what is written into it is meant to count.
+impl RefreshPolicy {
+    /// A file is read often: reading is cheap, and changes must take effect soon.
     pub(super) const fn of(source: &KeySource) -> Self {
-        let (live, again) = match source {
+        let (max_age, retry) = match source {
             KeySource::File(_) => (5, 5),
             KeySource::Url(_) => (3600, 60),
         };
         Self {
-            live: Duration::from_secs(live),
-            again: Duration::from_secs(again),
-            first: Duration::from_secs(5),
-            patience: Duration::from_secs(2),
+            max_age: Duration::from_secs(max_age),
+            retry: Duration::from_secs(retry),
+            first_retry: Duration::from_secs(5),
+            max_wait: Duration::from_secs(2),
         }
     }
 }
 
-/// The keys of one issuer.
+/// Keys of one issuer.
 pub(super) struct IssuerKeys {
     issuer: String,
     source: KeySource,
     ca_bundle: Option<Vec<u8>>,
-    pace: Pace,
-    known: Mutex<Known>,
-    /// Held by the one look that is under way.
-    turn: Arc<Turn<()>>,
+    policy: RefreshPolicy,
+    cache: Mutex<Cache>,
+    /// Held during a refresh.
+    refreshing: Arc<AsyncMutex<()>>,
 }
 
 #[derive(Default)]
-struct Known {
-    /// Those last read; `None` when they never were.
+struct Cache {
+    /// Last set of keys; `None` before the first success.
     set: Option<Vec<Jwk>>,
-    /// When the last look ended.
-    looked: Option<Instant>,
-    /// Why it brought nothing.
-    failed: Option<String>,
+    /// End of the last refresh.
+    refreshed_at: Option<Instant>,
+    /// Error of the last refresh.
+    error: Option<String>,
 }
 
 impl IssuerKeys {
@@ -89,38 +89,38 @@ impl IssuerKeys {
         issuer: String,
         source: KeySource,
         ca_bundle: Option<Vec<u8>>,
-        pace: Pace,
+        policy: RefreshPolicy,
     ) -> Arc<Self> {
-        let (known, turn) = (Mutex::default(), Arc::default());
-        Arc::new(Self { issuer, source, ca_bundle, pace, known, turn })
+        let (cache, refreshing) = (Mutex::default(), Arc::default());
+        Arc::new(Self { issuer, source, ca_bundle, policy, cache, refreshing })
     }
 
-    /// The key of that id; the only key, where the token names none.
+    /// Returns the key with this id.  Without an id, returns the only key of the set.
     ///
     /// # Errors
-    /// [`Fault::Unavailable`] when no keys were ever read.
+    /// [`Fault::Unavailable`] if the keys could never be read.
     pub(super) async fn find(self: &Arc<Self>, kid: Option<&str>) -> Result<Option<Jwk>, Fault> {
-        let (found, due) = self.known().find(kid, &self.pace);
+        let (found, due) = self.cache().find(kid, &self.policy);
         if due {
-            match Arc::clone(&self.turn).try_lock_owned() {
-                // Another has looked since.
-                Ok(_) if !self.known().find(kid, &self.pace).1 => {}
-                Ok(turn) => {
+            match Arc::clone(&self.refreshing).try_lock_owned() {
+                // Another request has completed a refresh meanwhile.
+                Ok(_) if !self.cache().find(kid, &self.policy).1 => {}
+                Ok(guard) => {
                     let keys = Arc::clone(self);
-                    // A task of its own: it ends, whoever goes away meanwhile.
-                    let look = tokio::spawn(async move {
-                        keys.look().await;
-                        drop(turn);
+                    // A separate task, so that the refresh completes if the request is dropped.
+                    let refresh = tokio::spawn(async move {
+                        keys.refresh().await;
+                        drop(guard);
                     });
-                    let patience = if found.is_some() { self.pace.patience } else { Duration::MAX };
-                    let _ = timeout(patience, look).await;
+                    let wait = if found.is_some() { self.policy.max_wait } else { Duration::MAX };
+                    let _ = timeout(wait, refresh).await;
                 }
                 Err(_) if found.is_some() => {}
-                Err(_) => drop(self.turn.lock().await),
+                Err(_) => drop(self.refreshing.lock().await),
             }
         }
-        let known = self.known();
-        match (&known.set, &known.failed) {
+        let cache = self.cache();
+        match (&cache.set, &cache.error) {
             (Some(set), _) => Ok(pick(set, kid)),
             (None, why) => {
                 let why = why.as_deref().unwrap_or("not read yet");
@@ -129,34 +129,28 @@ impl IssuerKeys {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        // Whole after every statement that changes it.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        // The cache is valid after every statement that changes it.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn look(&self) {
+    async fn refresh(&self) {
         let read = self.read().await;
-        let mut known = self.known();
-        known.looked = Some(Instant::now());
-        known.failed = read.as_ref().err().cloned();
+        let mut cache = self.cache();
+        cache.refreshed_at = Some(Instant::now());
+        cache.error = read.as_ref().err().cloned();
         match read {
-            Ok(set) => known.set = Some(set),
-            // Known keys go on.
-            Err(why) => warn!(issuer = %self.issuer, "the issuer's keys cannot be read: {why}"),
+            Ok(set) => cache.set = Some(set),
+            // Cached keys remain in use.
+            Err(why) => warn!(issuer = %self.issuer, "issuer keys not refreshed: {why}"),
         }
     }
 
     async fn read(&self) -> Result<Vec<Jwk>, String> {
         let bytes = match &self.source {
-            KeySource::File(path) => {
-                let read = async {
-                    let file = tokio::fs::File::open(path).await?;
-                    let mut bytes = Vec::new();
-                    file.take(MAX_KEYS as u64 + 1).read_to_end(&mut bytes).await?;
-                    Ok::<_, std::io::Error>(bytes)
-                };
-                read.await.map_err(|error| format!("{}: {error}", path.display()))?
-            }
+            KeySource::File(path) => read_bounded_async(path, MAX_KEYS as u64)
+                .await
+                .map_err(|error| error.to_string())?,
             KeySource::Url(url) => {
                 let settings = ClientSettings {
                     authorities: match &self.ca_bundle {
@@ -169,38 +163,35 @@ impl IssuerKeys {
                     request: Some(Duration::from_secs(10)),
                 };
                 let http = settings.client().map_err(|error| error.to_string())?;
-                let answer = http.get(url.clone()).send().await;
-                let answer = answer.and_then(reqwest::Response::error_for_status);
-                let answer = answer.map_err(|error| explain(&error))?;
-                read_limited(answer, MAX_KEYS).await.map_err(|error| error.to_string())?
+                let response = http.get(url.clone()).send().await;
+                let response = response.and_then(reqwest::Response::error_for_status);
+                let response = response.map_err(|error| explain(&error))?;
+                read_limited(response, MAX_KEYS).await.map_err(|error| error.to_string())?
             }
         };
-        if bytes.len() > MAX_KEYS {
-            return Err(format!("more than {MAX_KEYS} bytes"));
-        }
         read_keys(&bytes)
     }
 }
 
-impl Known {
-    /// The key, and whether it is time to look for it.
-    fn find(&self, kid: Option<&str>, pace: &Pace) -> (Option<Jwk>, bool) {
+impl Cache {
+    /// Returns the key, and whether a refresh is due.
+    fn find(&self, kid: Option<&str>, policy: &RefreshPolicy) -> (Option<Jwk>, bool) {
         let found = self.set.as_deref().and_then(|set| pick(set, kid));
-        let good_for = match (&self.set, &self.failed) {
-            (None, _) => pace.first,
-            (Some(_), None) if found.is_some() => pace.live,
-            (Some(_), _) => pace.again,
+        let interval = match (&self.set, &self.error) {
+            (None, _) => policy.first_retry,
+            (Some(_), None) if found.is_some() => policy.max_age,
+            (Some(_), _) => policy.retry,
         };
-        let due = self.looked.is_none_or(|looked| looked.elapsed() >= good_for);
+        let due = self.refreshed_at.is_none_or(|at| at.elapsed() >= interval);
         (found, due)
     }
 }
 
-/// The keys of a set that can be used to verify; a key of a kind that is not known is passed over, as
-/// RFC 7517 section 5 has it.
+/// Returns the keys of a set that can verify signatures.  Keys of unknown types are ignored (RFC 7517
+/// section 5).
 fn read_keys(json: &[u8]) -> Result<Vec<Jwk>, String> {
     let set = wire::parse(json).map_err(|error| error.to_string())?;
-    let list = set["keys"].as_array().ok_or("no `keys`: not a JWK set")?;
+    let list = set["keys"].as_array().ok_or("not a JWK set: `keys` is missing")?;
     let usable = |key: &&Value| key["use"].as_str().is_none_or(|usage| usage == "sig");
     let read = |key: &Value| serde_json::from_value(key.clone()).ok();
     Ok(list.iter().filter(usable).filter_map(read).collect())
@@ -222,11 +213,11 @@ mod tests {
     use jsonwebtoken::DecodingKey;
     use proptest::prelude::*;
     use serde_json::json;
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
     use tokio::sync::watch;
 
-    /// A set of keys with these ids.
+    /// Returns a set of keys with these ids.
     fn set(kids: &[&str]) -> String {
         let key = |kid| {
             json!({"kty": "EC", "crv": "P-256", "kid": kid,
@@ -236,28 +227,28 @@ mod tests {
         json!({"keys": kids.iter().map(key).collect::<Vec<_>>()}).to_string()
     }
 
-    /// An issuer's server, and how often it was asked.
+    /// Key server of an issuer, which counts requests.
     struct Server {
         url: Url,
-        asked: watch::Receiver<usize>,
-        /// What it answers; with `None`, nothing, and the connection stays open.
-        answer: watch::Sender<Option<String>>,
+        requests: watch::Receiver<usize>,
+        /// Body of the response.  With `None`, the server keeps the connection open without a response.
+        response: watch::Sender<Option<String>>,
     }
 
     impl Server {
-        async fn start(answer: Option<String>) -> Self {
+        async fn start(response: Option<String>) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let address = listener.local_addr().expect("an address");
-            let (answer, answers) = watch::channel(answer);
-            let (asked, counted) = watch::channel(0);
+            let (response, responses) = watch::channel(response);
+            let (count, requests) = watch::channel(0);
             tokio::spawn(async move {
                 while let Ok((mut stream, _)) = listener.accept().await {
-                    asked.send_modify(|asked| *asked += 1);
-                    let mut answers = answers.clone();
+                    count.send_modify(|count| *count += 1);
+                    let mut responses = responses.clone();
                     tokio::spawn(async move {
                         let mut head = [0; 4096];
                         let _ = stream.read(&mut head).await;
-                        let body = answers.wait_for(Option::is_some).await;
+                        let body = responses.wait_for(Option::is_some).await;
                         let Some(body) = body.ok().and_then(|body| body.clone()) else { return };
                         let length = body.len();
                         let head = format!(
@@ -268,25 +259,25 @@ mod tests {
                 }
             });
             let url = Url::parse(&format!("http://{address}/jwks.json")).expect("a URL");
-            Self { url, asked: counted, answer }
+            Self { url, requests, response }
         }
 
-        fn keys(&self, pace: Pace) -> Arc<IssuerKeys> {
-            IssuerKeys::new("i".into(), KeySource::Url(self.url.clone()), None, pace)
+        fn keys(&self, policy: RefreshPolicy) -> Arc<IssuerKeys> {
+            IssuerKeys::new("i".into(), KeySource::Url(self.url.clone()), None, policy)
         }
 
-        fn asked(&self) -> usize {
-            *self.asked.borrow()
+        fn requests(&self) -> usize {
+            *self.requests.borrow()
         }
     }
 
-    /// Looks as often as it is asked to, and waits for nothing that is known.
-    fn eager() -> Pace {
-        Pace {
-            live: Duration::ZERO,
-            again: Duration::ZERO,
-            first: Duration::ZERO,
-            patience: Duration::ZERO,
+    /// Policy that refreshes for every token, and does not wait if the key is cached.
+    fn always() -> RefreshPolicy {
+        RefreshPolicy {
+            max_age: Duration::ZERO,
+            retry: Duration::ZERO,
+            first_retry: Duration::ZERO,
+            max_wait: Duration::ZERO,
         }
     }
 
@@ -295,49 +286,49 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_key_of_an_address_is_found_and_an_unknown_one_asks_seldom() {
+    async fn new_keys_are_found_and_unknown_keys_rarely_cause_requests() {
         let server = Server::start(Some(set(&["a"]))).await;
-        let seldom =
-            Pace { first: Duration::ZERO, ..Pace::of(&KeySource::Url(server.url.clone())) };
-        let keys = server.keys(seldom);
+        let default = RefreshPolicy::of(&KeySource::Url(server.url.clone()));
+        let rare = RefreshPolicy { first_retry: Duration::ZERO, ..default };
+        let keys = server.keys(rare);
         assert!(has(&keys, "a").await && has(&keys, "a").await && !has(&keys, "b").await);
-        server.answer.send_replace(Some(set(&["a", "b"])));
+        server.response.send_replace(Some(set(&["a", "b"])));
         assert!(!has(&keys, "b").await);
-        assert_eq!(server.asked(), 1, "tokens of unknown keys make us ask");
+        assert_eq!(server.requests(), 1, "a token with an unknown key caused a request");
 
-        let keys = server.keys(Pace { again: Duration::ZERO, ..seldom });
+        let keys = server.keys(RefreshPolicy { retry: Duration::ZERO, ..rare });
         assert!(has(&keys, "a").await);
-        server.answer.send_replace(Some(set(&["b", "c"])));
-        assert!(has(&keys, "c").await, "a key that the issuer signs with since");
-        assert!(!has(&keys, "a").await, "and the withdrawn one is gone with it");
+        server.response.send_replace(Some(set(&["b", "c"])));
+        assert!(has(&keys, "c").await, "the new key is found");
+        assert!(!has(&keys, "a").await, "the withdrawn key is removed");
     }
 
     #[tokio::test]
-    async fn a_dead_address_makes_nobody_wait_whose_key_is_known() {
+    async fn a_server_that_does_not_respond_does_not_delay_cached_keys() {
         let server = Server::start(Some(set(&["a"]))).await;
-        let keys = server.keys(eager());
+        let keys = server.keys(always());
         assert!(has(&keys, "a").await);
-        server.answer.send_replace(None);
-        let asked = server.asked();
-        // It would be waited 10 s for an answer.
+        server.response.send_replace(None);
+        let requests = server.requests();
+        // The timeout of one request is 10 s.
         let before = Instant::now();
         for _ in 0..20 {
             assert!(has(&keys, "a").await);
         }
         assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
-        let mut asks = server.asked.clone();
-        asks.wait_for(|now| *now > asked).await.expect("asked");
-        assert_eq!(server.asked(), asked + 1, "one look at a time");
-        // What it says when it speaks again counts.
-        server.answer.send_replace(Some(set(&["b"])));
-        drop(keys.turn.lock().await);
+        let mut counter = server.requests.clone();
+        counter.wait_for(|now| *now > requests).await.expect("a request");
+        assert_eq!(server.requests(), requests + 1, "one refresh at a time");
+        // The late response is used.
+        server.response.send_replace(Some(set(&["b"])));
+        drop(keys.refreshing.lock().await);
         assert!(has(&keys, "b").await && !has(&keys, "a").await);
     }
 
     #[tokio::test]
-    async fn keys_that_were_never_read_are_not_asked_for_by_every_token() {
-        let server = Server::start(Some("no JSON".into())).await;
-        let keys = server.keys(Pace::of(&KeySource::Url(server.url.clone())));
+    async fn missing_keys_are_not_requested_for_every_token() {
+        let server = Server::start(Some("not JSON".into())).await;
+        let keys = server.keys(RefreshPolicy::of(&KeySource::Url(server.url.clone())));
         for _ in 0..20 {
             let got = keys.find(Some("a")).await;
             assert!(
@@ -345,44 +336,44 @@ mod tests {
                 "{got:?}"
             );
         }
-        assert_eq!(server.asked(), 1);
-        // Those who come at once share one look.
-        let keys = server.keys(Pace::of(&KeySource::Url(server.url.clone())));
-        server.answer.send_replace(Some(set(&["a"])));
+        assert_eq!(server.requests(), 1);
+        // Concurrent requests share one refresh.
+        let keys = server.keys(RefreshPolicy::of(&KeySource::Url(server.url.clone())));
+        server.response.send_replace(Some(set(&["a"])));
         let all = (0..20).map(|_| has(&keys, "a"));
         assert!(futures_util::future::join_all(all).await.into_iter().all(|found| found));
-        assert_eq!(server.asked(), 2);
+        assert_eq!(server.requests(), 2);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_written_into_a_file_counts_soon_and_its_loss_does_not() {
+    async fn file_changes_take_effect_and_a_missing_file_keeps_the_keys() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("keys.json");
         let source = KeySource::File(file.clone());
-        let keys = IssuerKeys::new("i".into(), source.clone(), None, Pace::of(&source));
+        let keys = IssuerKeys::new("i".into(), source.clone(), None, RefreshPolicy::of(&source));
         assert!(matches!(keys.find(Some("a")).await, Err(Fault::Unavailable(_))));
         std::fs::write(&file, set(&["a"])).expect("written");
-        let soon = || tokio::time::advance(Duration::from_secs(5));
-        soon().await;
+        let advance = || tokio::time::advance(Duration::from_secs(5));
+        advance().await;
         assert!(has(&keys, "a").await);
         std::fs::write(&file, set(&["b"])).expect("written");
-        assert!(has(&keys, "a").await, "not read for every token");
-        soon().await;
-        assert!(!has(&keys, "a").await && has(&keys, "b").await, "withdrawn, and new");
+        assert!(has(&keys, "a").await, "the file is not read for every token");
+        advance().await;
+        assert!(!has(&keys, "a").await && has(&keys, "b").await, "withdrawn and new key");
         for bad in [None, Some("{}".to_owned()), Some(" ".repeat(MAX_KEYS + 1))] {
             match bad {
                 None => std::fs::remove_file(&file).expect("removed"),
                 Some(text) => std::fs::write(&file, text).expect("written"),
             }
-            soon().await;
+            advance().await;
             assert!(has(&keys, "b").await && !has(&keys, "a").await);
-            assert!(keys.known().failed.is_some());
+            assert!(keys.cache().error.is_some());
         }
     }
 
     proptest! {
         #[test]
-        fn no_set_makes_it_panic(text in "\\PC{0,60}", kid in proptest::option::of("[ab]")) {
+        fn parsing_never_panics(text in "\\PC{0,60}", kid in proptest::option::of("[ab]")) {
             prop_assert!(read_keys(text.as_bytes()).is_err());
             let set = read_keys(json!({"keys": [{"kty": text}, text]}).to_string().as_bytes());
             let picked = pick(&set.expect("a set"), kid.as_deref());

@@ -1,4 +1,4 @@
-//! `$filter`, as far as these resources have it.
+//! The supported part of `$filter`.
 
 use std::collections::BTreeSet;
 
@@ -7,15 +7,15 @@ use serde_json::Value;
 use crate::directory::errors::Fault;
 use crate::directory::shapes::Entity;
 
-/// Comparisons in one `$filter`.
-pub const MAX_FILTER_TERMS: usize = 100;
-/// Nested parentheses in one `$filter`.
+/// Maximum number of comparisons in a `$filter`.
+const MAX_FILTER_TERMS: usize = 100;
+/// Maximum depth of nested parentheses in a `$filter`.
 const MAX_FILTER_DEPTH: usize = 16;
 
-/// A `$filter`: `eq` and `in` on a few properties, joined by `or`.  All of these come to one question:
-/// does any of these properties have any of these values?
+/// A `$filter`: `eq` and `in` on some properties, joined by `or`.  Every such filter is equivalent to a
+/// list of alternatives, each a property and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Filter {
+pub(crate) struct Filter {
     any: Vec<(&'static str, Value)>,
 }
 
@@ -34,14 +34,14 @@ impl Filter {
         }
     }
 
-    /// The ids of the only objects that can pass, where the filter names them: nothing else needs to be
-    /// looked at.
-    pub fn ids<E: Entity>(&self) -> Option<BTreeSet<String>> {
+    /// Returns the ids of the only objects that can match, if the filter determines them.  No other
+    /// objects must be read then.
+    pub(crate) fn ids<E: Entity>(&self) -> Option<BTreeSet<String>> {
         self.any.iter().map(|(property, wanted)| E::id_by(property, wanted)).collect()
     }
 
-    /// True when `object` passes.  Letter case does not count, as in the directory's own comparisons.
-    pub fn matches<E: Entity>(&self, object: &E) -> bool {
+    /// Returns true if `object` matches.  Letter case is ignored, as in Entra's comparisons.
+    pub(crate) fn matches<E: Entity>(&self, object: &E) -> bool {
         self.any.iter().any(|(property, wanted)| match (object.property(property), wanted) {
             (Value::String(found), Value::String(wanted)) => {
                 found.to_lowercase() == wanted.to_lowercase()
@@ -51,7 +51,7 @@ impl Filter {
     }
 }
 
-/// A recursive-descent parser; `None` is "not in the grammar".
+/// Recursive-descent parser.  Its functions return `None` for text that the grammar does not have.
 struct Parser<'a> {
     rest: &'a str,
     any: Vec<(&'static str, Value)>,
@@ -61,56 +61,56 @@ struct Parser<'a> {
 impl Parser<'_> {
     fn disjunction<E: Entity>(&mut self) -> Option<()> {
         self.term::<E>()?;
-        while self.word("or") {
+        while self.keyword("or") {
             self.term::<E>()?;
         }
         Some(())
     }
 
     fn term<E: Entity>(&mut self) -> Option<()> {
-        if self.mark('(') {
+        if self.punctuation('(') {
             self.depth += 1;
             if self.depth > MAX_FILTER_DEPTH {
                 return None;
             }
             self.disjunction::<E>()?;
             self.depth -= 1;
-            return self.mark(')').then_some(());
+            return self.punctuation(')').then_some(());
         }
-        let property = E::FILTERABLE.iter().find(|property| self.word(property))?;
-        if self.word("eq") {
+        let property = E::FILTERABLE.iter().find(|property| self.keyword(property))?;
+        if self.keyword("eq") {
             let value = self.value::<E>(property)?;
             self.any.push((property, value));
             return Some(());
         }
-        if !(self.word("in") && self.mark('(')) {
+        if !(self.keyword("in") && self.punctuation('(')) {
             return None;
         }
         loop {
             let value = self.value::<E>(property)?;
             self.any.push((property, value));
-            if self.mark(')') {
+            if self.punctuation(')') {
                 return Some(());
             }
-            if !self.mark(',') || self.any.len() > MAX_FILTER_TERMS {
+            if !self.punctuation(',') || self.any.len() > MAX_FILTER_TERMS {
                 return None;
             }
         }
     }
 
-    /// A value of the property's type, or null.
+    /// Parses a value of the property's type, or null.
     fn value<E: Entity>(&mut self, property: &str) -> Option<Value> {
-        if self.word("null") {
+        if self.keyword("null") {
             return Some(Value::Null);
         }
         if !E::BOOLEAN.contains(&property) {
             return self.literal().map(Value::String);
         }
-        [true, false].into_iter().find(|value| self.word(&value.to_string())).map(Value::Bool)
+        [true, false].into_iter().find(|value| self.keyword(&value.to_string())).map(Value::Bool)
     }
 
-    /// A whole word, in any letter case.
-    fn word(&mut self, word: &str) -> bool {
+    /// Consumes the keyword or name `word`, in any letter case.
+    fn keyword(&mut self, word: &str) -> bool {
         let rest = self.rest.trim_start();
         let Some((head, tail)) = rest.split_at_checked(word.len()) else { return false };
         let ends = !tail.starts_with(|c: char| c.is_alphanumeric() || c == '_');
@@ -121,8 +121,9 @@ impl Parser<'_> {
         found
     }
 
-    fn mark(&mut self, mark: char) -> bool {
-        match self.rest.trim_start().strip_prefix(mark) {
+    /// Consumes a punctuation character.
+    fn punctuation(&mut self, character: char) -> bool {
+        match self.rest.trim_start().strip_prefix(character) {
             Some(tail) => {
                 self.rest = tail;
                 true
@@ -131,7 +132,7 @@ impl Parser<'_> {
         }
     }
 
-    /// A string in single quotes; two of them within stand for one.
+    /// Parses a string in single quotes.  Two quotes in the string represent one.
     fn literal(&mut self) -> Option<String> {
         let mut tail = self.rest.trim_start().strip_prefix('\'')?;
         let mut value = String::new();
@@ -153,7 +154,7 @@ impl Parser<'_> {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::directory::shapes::MutualTlsOauthConfiguration;
     use crate::trust::subject::SubjectField;
@@ -161,8 +162,7 @@ pub mod tests {
 
     type M = MutualTlsOauthConfiguration;
 
-    /// A configuration of that id and name.
-    pub fn object(id: &str, name: Option<&str>) -> M {
+    pub(in crate::directory) fn object(id: &str, name: Option<&str>) -> M {
         M {
             id: id.into(),
             deleted_date_time: None,
@@ -209,7 +209,7 @@ pub mod tests {
 
     proptest! {
         #[test]
-        fn any_quoted_value_comes_back(value in "\\PC{0,30}") {
+        fn quoted_values_are_parsed(value in "\\PC{0,30}") {
             let filter = format!("displayName eq '{}'", value.replace('\'', "''"));
             prop_assert_eq!(passes(&filter, &object("a", Some(&value))), Some(true));
         }

@@ -1,6 +1,8 @@
-//! The part of OData that Graph gives these resources: `$filter`, `$select`, `$top`, `$count`,
-//! `$expand`, and paging.  What is not part of it is refused, not ignored: a filter that was dropped
-//! silently would show an administrator the wrong list.
+//! OData query options that Graph supports for these resources: `$filter`, `$select`, `$top`, `$count`,
+//! `$expand`, and paging.
+//!
+//! Other options are rejected and not ignored: with an ignored filter, an administrator would see the
+//! wrong list.
 
 mod filter;
 
@@ -9,50 +11,50 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use crate::directory::errors::Fault;
-use crate::directory::routes::percent_decode;
 use crate::directory::shapes::Entity;
 
-pub use filter::{Filter, MAX_FILTER_TERMS};
+pub(crate) use filter::Filter;
 
-/// Largest `$top`; a larger one counts as this.
-pub const MAX_TOP: usize = 999;
-/// The query of one request.
+/// Largest effective `$top`.  A larger value is reduced to it.
+pub(super) const MAX_TOP: usize = 999;
+
+/// Query of one request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Query {
+pub(super) struct Query {
     /// `$filter`.
-    pub filter: Option<Filter>,
-    /// `$select`: the properties to send; empty for all.
-    pub select: Vec<String>,
-    /// `$expand`: the navigation properties to send.
-    pub expand: Vec<String>,
-    /// `$top`: objects a page.
-    pub top: Option<usize>,
+    pub(super) filter: Option<Filter>,
+    /// `$select`: properties in the response; empty for all.
+    pub(super) select: Vec<String>,
+    /// `$expand`: navigation properties in the response.
+    pub(super) expand: Vec<String>,
+    /// `$top`: objects in a page.
+    pub(super) top: Option<usize>,
     /// `$count=true`.
-    pub count: bool,
-    /// The id after which the page begins, from `$skiptoken`.
-    pub after: Option<String>,
-    /// The options that the next page is asked with, as they came.
+    pub(super) count: bool,
+    /// `$skiptoken`: id after which the page starts.
+    pub(super) after: Option<String>,
+    /// Options that the link to the next page repeats, as they were written.
     carried: String,
 }
 
-/// Which options an operation takes.
+/// Options that an operation supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Takes {
-    /// All: a list.
+pub(super) enum AllowedOptions {
+    /// A list: all options.
     List,
-    /// `$select` and `$top`: the first request for changes.
+    /// The first request for changes: `$select` and `$top`.
     Delta,
-    /// `$select` and `$expand`: one object.
-    One,
-    /// `$filter`: a count.
+    /// One object: `$select` and `$expand`.
+    Object,
+    /// A count: `$filter`.
     Count,
-    /// None: a change.
-    Nothing,
+    /// A change.
+    None,
 }
 
 impl Query {
-    /// Reads the query of a request for objects of type `E`.
-    pub fn parse<E: Entity>(query: &str, takes: Takes) -> Result<Self, Fault> {
+    /// Parses the query of a request for objects of type `E`.
+    pub(super) fn parse<E: Entity>(query: &str, allowed: AllowedOptions) -> Result<Self, Fault> {
         let mut out = Self::default();
         let mut seen = Vec::new();
         for option in options(query) {
@@ -61,22 +63,22 @@ impl Query {
             if seen.contains(&option) {
                 return Err(Fault::Query(format!("The query option '{name}' is given twice.")));
             }
-            let taken = match takes {
-                Takes::List => true,
-                Takes::Delta => matches!(&*option, "select" | "top"),
-                Takes::One => matches!(&*option, "select" | "expand"),
-                Takes::Count => option == "filter",
-                Takes::Nothing => false,
+            let is_allowed = match allowed {
+                AllowedOptions::List => true,
+                AllowedOptions::Delta => matches!(&*option, "select" | "top"),
+                AllowedOptions::Object => matches!(&*option, "select" | "expand"),
+                AllowedOptions::Count => option == "filter",
+                AllowedOptions::None => false,
             };
             match &*option {
-                "filter" if taken => out.filter = Some(Filter::parse::<E>(&value)?),
-                "select" if taken => out.select = names::<E>(&value, E::PROPERTIES)?,
-                "expand" if taken => out.expand = names::<E>(&value, E::NAVIGATION)?,
-                "top" if taken => out.top = Some(top(&value)?),
-                "count" if taken => out.count = boolean(&value)?,
-                // Read by who serves changes.
-                "deltatoken" if takes == Takes::Delta => {}
-                "skiptoken" if taken => out.after = Some(skip_token(&value)?),
+                "filter" if is_allowed => out.filter = Some(Filter::parse::<E>(&value)?),
+                "select" if is_allowed => out.select = names::<E>(&value, E::PROPERTIES)?,
+                "expand" if is_allowed => out.expand = names::<E>(&value, E::NAVIGATION)?,
+                "top" if is_allowed => out.top = Some(top(&value)?),
+                "count" if is_allowed => out.count = boolean(&value)?,
+                // The delta operation reads this option.
+                "deltatoken" if allowed == AllowedOptions::Delta => {}
+                "skiptoken" if is_allowed => out.after = Some(skip_token(&value)?),
                 _ => {
                     return Err(Fault::Query(format!(
                         "The query option '{name}' is not supported for this request."
@@ -92,24 +94,24 @@ impl Query {
         Ok(out)
     }
 
-    /// A query with nothing but what is selected.
-    pub fn selecting(select: Vec<String>) -> Self {
+    /// Creates a query that only selects properties.
+    pub(super) fn selecting(select: Vec<String>) -> Self {
         Self { select, ..Self::default() }
     }
 
-    /// The query of the next page, after the object `last`.
-    pub fn next(&self, last: &str) -> String {
+    /// Returns the query of the next page, which starts after the object `last`.
+    pub(super) fn next(&self, last: &str) -> String {
         format!("$skiptoken={}{}", URL_SAFE_NO_PAD.encode(last), self.carried)
     }
 
-    /// What of `entity` is sent.
-    pub fn shape<E: Entity>(&self, entity: &E) -> Map<String, Value> {
+    /// Returns the selected properties of `entity`.
+    pub(super) fn shape<E: Entity>(&self, entity: &E) -> Map<String, Value> {
         let mut object = entity.json();
         object.retain(|name, _| {
             if E::NAVIGATION.contains(&name.as_str()) {
                 self.expand.contains(name)
             } else if name.starts_with('@') {
-                // An annotation is no property: it cannot be selected, nor left out.
+                // An annotation is not a property: it is always present.
                 true
             } else {
                 self.select.is_empty() || self.select.contains(name)
@@ -118,23 +120,23 @@ impl Query {
         object
     }
 
-    /// The suffix of `@odata.context` that says what was selected.
-    pub fn selection(&self) -> String {
+    /// Returns the suffix of `@odata.context` for the selected properties.
+    pub(super) fn selection(&self) -> String {
         if self.select.is_empty() { String::new() } else { format!("({})", self.select.join(",")) }
     }
 }
 
-/// An option of a query as it came.
-pub struct RawOption<'a> {
-    /// Its name in lower case, with the dollar sign.
-    pub name: String,
-    /// Its value, decoded.
-    pub value: String,
-    /// Both as they were written.
-    pub pair: &'a str,
+/// Query option.
+pub(super) struct RawOption<'a> {
+    /// Name in lower case, with the dollar sign.
+    pub(super) name: String,
+    /// Decoded value.
+    pub(super) value: String,
+    /// Name and value as they were written.
+    pub(super) pair: &'a str,
 }
 
-/// Graph's options, which its beta takes without the dollar sign too.
+/// Names of the OData options.  Graph's beta version also accepts them without the dollar sign.
 const OPTIONS: [&str; 11] = [
     "count",
     "deltatoken",
@@ -149,9 +151,9 @@ const OPTIONS: [&str; 11] = [
     "top",
 ];
 
-/// The options of a query.  What has neither the dollar sign nor the name of an option is not OData's,
-/// and means nothing here.
-pub fn options(query: &str) -> impl Iterator<Item = Result<RawOption<'_>, Fault>> {
+/// Returns the OData options of a query.  Other parameters, which have neither the dollar sign nor the
+/// name of an option, are ignored.
+pub(super) fn options(query: &str) -> impl Iterator<Item = Result<RawOption<'_>, Fault>> {
     query.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let bad = || Fault::Query(format!("The query option '{name}' is not well-formed."));
@@ -167,6 +169,23 @@ pub fn options(query: &str) -> impl Iterator<Item = Result<RawOption<'_>, Fault>
         };
         Some(text(value).map(|value| RawOption { name, value, pair }))
     })
+}
+
+/// Decodes a path segment or a part of a query.  Returns `None` for an invalid escape, or if the result
+/// is not UTF-8.
+pub(super) fn percent_decode(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let mut digit = || bytes.next().and_then(|b| char::from(b).to_digit(16));
+        let value = digit()? * 16 + digit()?;
+        out.push(u8::try_from(value).ok()?);
+    }
+    String::from_utf8(out).ok()
 }
 
 fn names<E: Entity>(value: &str, known: &[&str]) -> Result<Vec<String>, Fault> {
@@ -200,7 +219,9 @@ fn boolean(value: &str) -> Result<bool, Fault> {
     match value {
         "true" => Ok(true),
         "false" => Ok(false),
-        _ => Err(Fault::Query(format!("Invalid value '{value}' for $count: true or false."))),
+        _ => Err(Fault::Query(format!(
+            "Invalid value '{value}' for $count: true or false is expected."
+        ))),
     }
 }
 
@@ -210,7 +231,7 @@ fn skip_token(value: &str) -> Result<String, Fault> {
         .ok()
         .and_then(|bytes| String::from_utf8(bytes).ok())
         .filter(|id| !id.is_empty())
-        .ok_or_else(|| Fault::Query("The $skiptoken is not one that was given out.".into()))
+        .ok_or_else(|| Fault::Query("The $skiptoken is not valid.".into()))
 }
 
 #[cfg(test)]
@@ -223,79 +244,81 @@ mod tests {
     type M = MutualTlsOauthConfiguration;
 
     #[test]
-    fn options_are_read_decoded_or_refused() {
+    fn options_are_decoded_and_unsupported_ones_rejected() {
         let query = Query::parse::<M>(
             "%24filter=id%20in%20%28%27a%27%29&$select=id,displayName&$top=5&$count=true&x=1",
-            Takes::List,
+            AllowedOptions::List,
         )
         .expect("a query");
         assert_eq!((query.top, query.count), (Some(5), true));
         assert_eq!(query.select, ["id", "displayName"]);
         assert!(query.filter.is_some());
-        for (bad, takes) in [
-            ("$orderby=displayName", Takes::List),
-            ("$search=x", Takes::List),
-            ("$skip=2", Takes::List),
-            ("$top=0", Takes::List),
-            ("$top=many", Takes::List),
-            ("$count=yes", Takes::List),
-            ("$select=password", Takes::List),
-            ("$expand=members", Takes::List),
-            ("$skiptoken=***", Takes::List),
-            ("$top=1&$top=2", Takes::List),
-            ("$filter=%ff", Takes::List),
-            ("$top=1", Takes::One),
-            ("$select=id", Takes::Nothing),
-            ("$$filter=id eq 'a'", Takes::List),
-            // Beta takes them without the dollar sign: they are no less refused than with it.
-            ("orderby=displayName", Takes::List),
-            ("SKIP=2", Takes::List),
-            ("filter=id%20ne%20'a'", Takes::List),
-            ("filter=id%20eq%20'a'&$filter=id%20eq%20'b'", Takes::List),
-            ("top=1", Takes::Nothing),
+        for (bad, allowed) in [
+            ("$orderby=displayName", AllowedOptions::List),
+            ("$search=x", AllowedOptions::List),
+            ("$skip=2", AllowedOptions::List),
+            ("$top=0", AllowedOptions::List),
+            ("$top=many", AllowedOptions::List),
+            ("$count=yes", AllowedOptions::List),
+            ("$select=password", AllowedOptions::List),
+            ("$expand=members", AllowedOptions::List),
+            ("$skiptoken=***", AllowedOptions::List),
+            ("$top=1&$top=2", AllowedOptions::List),
+            ("$filter=%ff", AllowedOptions::List),
+            ("$top=1", AllowedOptions::Object),
+            ("$select=id", AllowedOptions::None),
+            ("$$filter=id eq 'a'", AllowedOptions::List),
+            // Options without the dollar sign are rejected in the same way.
+            ("orderby=displayName", AllowedOptions::List),
+            ("SKIP=2", AllowedOptions::List),
+            ("filter=id%20ne%20'a'", AllowedOptions::List),
+            ("filter=id%20eq%20'a'&$filter=id%20eq%20'b'", AllowedOptions::List),
+            ("top=1", AllowedOptions::None),
         ] {
-            assert!(matches!(Query::parse::<M>(bad, takes), Err(Fault::Query(_))), "{bad}");
+            assert!(matches!(Query::parse::<M>(bad, allowed), Err(Fault::Query(_))), "{bad}");
         }
         let expanded = Query::parse::<ApplicationConfiguration>(
             "$expand=trustedCertificateAuthorities",
-            Takes::One,
+            AllowedOptions::Object,
         );
         assert!(expanded.is_ok());
     }
 
     #[test]
-    fn beta_does_without_the_dollar_sign() {
+    fn options_without_the_dollar_sign_are_accepted() {
         let query = "filter=id%20eq%20'a'&Select=id&top=2&count=true&api-version=1&filters=x";
-        let plain = Query::parse::<M>(query, Takes::List).expect("a query");
+        let plain = Query::parse::<M>(query, AllowedOptions::List).expect("a query");
         assert_eq!((plain.top, plain.count, plain.select.len()), (Some(2), true, 1));
         assert!(plain.filter.as_ref().is_some_and(|f| !f.matches(&object("b", None))));
-        // The link to the next page keeps what was asked, however it was written.
-        let next = Query::parse::<M>(&plain.next("a"), Takes::List).expect("a query");
+        // The link to the next page repeats the options in either form.
+        let next = Query::parse::<M>(&plain.next("a"), AllowedOptions::List).expect("a query");
         assert_eq!((next.filter, next.select, next.top), (plain.filter, plain.select, plain.top));
     }
 
     #[test]
-    fn the_next_page_keeps_the_options() {
-        let query = Query::parse::<M>("$top=2&$count=true&$filter=id%20eq%20'a'", Takes::List);
+    fn the_link_to_the_next_page_repeats_the_options() {
+        let query =
+            Query::parse::<M>("$top=2&$count=true&$filter=id%20eq%20'a'", AllowedOptions::List);
         let next = query.expect("a query").next("a-1");
-        let again = Query::parse::<M>(&next, Takes::List).expect("a query");
+        let again = Query::parse::<M>(&next, AllowedOptions::List).expect("a query");
         assert_eq!((again.top, again.count, again.after.as_deref()), (Some(2), false, Some("a-1")));
         assert!(again.filter.is_some());
-        let third = Query::parse::<M>(&again.next("b"), Takes::List).expect("a query");
+        let third = Query::parse::<M>(&again.next("b"), AllowedOptions::List).expect("a query");
         assert_eq!(third.after.as_deref(), Some("b"));
     }
 
     #[test]
-    fn selection_leaves_the_rest_out() {
-        let query = Query::parse::<M>("$select=displayName", Takes::One).expect("a query");
+    fn select_omits_other_properties() {
+        let query =
+            Query::parse::<M>("$select=displayName", AllowedOptions::Object).expect("a query");
         let shaped = query.shape(&object("a", Some("b")));
         assert_eq!(Value::Object(shaped), serde_json::json!({"displayName": "b"}));
     }
 
     proptest! {
         #[test]
-        fn no_query_makes_it_panic(query in "(\\$(filter|top|select|skiptoken|expand)=)?[%()'a-z =&$,]{0,60}") {
-            let _ = Query::parse::<M>(&query, Takes::List);
+        fn parsing_never_panics(query in "(\\$(filter|top|select|skiptoken|expand)=)?[%()'a-z =&$,]{0,60}") {
+            let _ = Query::parse::<M>(&query, AllowedOptions::List);
         }
     }
 }

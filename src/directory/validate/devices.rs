@@ -1,4 +1,4 @@
-//! What a client may say of device templates and devices.
+//! Bodies of requests for device templates and devices.
 
 use serde_json::{Map, Value};
 
@@ -13,18 +13,18 @@ use crate::runtime::random::{guid, is_guid};
 use crate::trust::subject;
 use crate::x509::time::Timestamp;
 
-/// Characters in a text of a template or a device that is for people.
-pub const MAX_TEXT: usize = 256;
-/// `alternativeNames` of one device.
-pub const MAX_ALTERNATIVE_NAMES: usize = 10;
-/// Characters in one of them (ARM resource ids have at most 2,048).
-pub const MAX_ALTERNATIVE_NAME: usize = 2048;
+/// Maximum number of characters in an informational text of a template or device.
+const MAX_TEXT: usize = 256;
+/// Maximum number of `alternativeNames` of a device.
+const MAX_ALTERNATIVE_NAMES: usize = 10;
+/// Maximum number of characters in an alternative name (as in ARM resource ids).
+const MAX_ALTERNATIVE_NAME: usize = 2048;
 
 const TEMPLATE: &str = "DeviceTemplate";
 const DEVICE: &str = "Device";
 
-/// A new template from the body of a POST; `owner` is who makes it.
-pub fn create_template(
+/// Creates a template from the body of a POST.  `owner` is the caller that creates it.
+pub(in crate::directory) fn create_template(
     body: &Map<String, Value>,
     owner: Option<String>,
 ) -> Result<DeviceTemplate, Fault> {
@@ -50,14 +50,14 @@ pub fn create_template(
             "mutualTlsOauthConfigurationTenantId",
             TEMPLATE,
             "",
-            "it says whose the configuration is; mutualTlsOauthConfigurationId says which",
+            "it names the tenant of a configuration: set mutualTlsOauthConfigurationId too",
         )),
         _ => Ok(template),
     }
 }
 
-/// A new device from the body of createDeviceFromTemplate.
-pub fn create_device(body: &Map<String, Value>) -> Result<NewDevice, Fault> {
+/// Creates a device from the body of createDeviceFromTemplate.
+pub(in crate::directory) fn create_device(body: &Map<String, Value>) -> Result<NewDevice, Fault> {
     const MEMBERS: &[&str] = &[
         "accountEnabled",
         "alternativeNames",
@@ -68,8 +68,8 @@ pub fn create_device(body: &Map<String, Value>) -> Result<NewDevice, Fault> {
     ];
     only(body, MEMBERS, "device")?;
     if member(body, "keyCredential").is_some_and(|value| !value.is_null()) {
-        let why = "a self-signed certificate is accepted by no gateway; leave it out, and use a \
-                   template with a mutualTlsOauthConfigurationId";
+        let why = "gateways do not accept self-signed certificates: omit it, and use a template with a \
+                   mutualTlsOauthConfigurationId";
         return Err(property("keyCredential", DEVICE, "", why));
     }
     Ok(NewDevice {
@@ -81,48 +81,55 @@ pub fn create_device(body: &Map<String, Value>) -> Result<NewDevice, Fault> {
     })
 }
 
-/// `stored` with the change that the body of a PATCH asks for: only `accountEnabled` can be another.
-pub fn update_device(stored: &Device, body: &Map<String, Value>) -> Result<Device, Fault> {
+/// Applies the body of a PATCH to `stored`.  Only `accountEnabled` can change.
+pub(in crate::directory) fn update_device(
+    stored: &Device,
+    body: &Map<String, Value>,
+) -> Result<Device, Fault> {
     known_members::<Device>(body, &[])?;
     same_id(body, stored.id(), DEVICE)?;
     let json = stored.json();
     for &name in Device::PROPERTIES {
-        // Read-modify-write sends the others back: equal ones are no change.
-        let had = json.get(name).unwrap_or(&Value::Null);
-        let changed = member(body, name).is_some_and(|sent| !sent.is_null() && !same(sent, had));
+        // Clients send other members back: an equal value is not a change.
+        let current = json.get(name).unwrap_or(&Value::Null);
+        let changed =
+            member(body, name).is_some_and(|sent| !sent.is_null() && !is_equivalent(sent, current));
         if changed && !matches!(name, "id" | "accountEnabled") {
             let why =
-                "it cannot be changed; a device is what its template and its creation made it";
+                "it cannot be changed: the template and the creation of the device determine it";
             return Err(property(name, DEVICE, "", why));
         }
     }
     match account_enabled(body)? {
-        Some(enabled) => Ok(stored.enabled(enabled)),
+        Some(enabled) => Ok(stored.with_account_enabled(enabled)),
         None => Ok(stored.clone()),
     }
 }
 
-/// True when an SDK that was sent `had` may send `sent` back: nulls left out of objects, and times in
-/// another spelling.
-fn same(sent: &Value, had: &Value) -> bool {
-    match (sent, had) {
-        (Value::Array(sent), Value::Array(had)) => {
-            sent.len() == had.len() && sent.iter().zip(had).all(|(sent, had)| same(sent, had))
+/// Returns true if an SDK that received `current` may send `sent` back.  SDKs omit nulls from objects
+/// and use another form of times.
+fn is_equivalent(sent: &Value, current: &Value) -> bool {
+    match (sent, current) {
+        (Value::Array(sent), Value::Array(current)) => {
+            sent.len() == current.len()
+                && sent.iter().zip(current).all(|(sent, current)| is_equivalent(sent, current))
         }
-        (Value::Object(sent), Value::Object(had)) => {
+        (Value::Object(sent), Value::Object(current)) => {
             let null = &Value::Null;
-            sent.iter().all(|(name, value)| same(value, had.get(name).unwrap_or(null)))
-                && had.iter().all(|(name, value)| same(sent.get(name).unwrap_or(null), value))
+            sent.iter().all(|(name, value)| is_equivalent(value, current.get(name).unwrap_or(null)))
+                && current
+                    .iter()
+                    .all(|(name, value)| is_equivalent(sent.get(name).unwrap_or(null), value))
         }
         (Value::String(text), Value::String(other)) if text != other => {
             let time = Timestamp::parse_rfc3339(text);
             time.is_some() && time == Timestamp::parse_rfc3339(other)
         }
-        _ => sent == had,
+        _ => sent == current,
     }
 }
 
-/// Refuses what no subject ID can be, or prints as another one.
+/// Rejects a text that cannot be a subject ID, or that looks like a different one when printed.
 fn external_device_id(body: &Map<String, Value>) -> Result<String, Fault> {
     const NAME: &str = "externalDeviceId";
     let bad = |why: &str| property(NAME, DEVICE, "", why);
@@ -133,7 +140,7 @@ fn external_device_id(body: &Map<String, Value>) -> Result<String, Fault> {
             Ok(()) => Ok(text.clone()),
             Err(why) => Err(bad(&format!("it {why}"))),
         },
-        Some(_) => Err(bad("it is no string")),
+        Some(_) => Err(bad("it is not a string")),
     }
 }
 
@@ -151,19 +158,20 @@ fn alternative_names(body: &Map<String, Value>) -> Result<Vec<String>, Fault> {
     let list = match member(body, NAME) {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Array(list)) => list,
-        Some(_) => return bad("", "it is no list"),
+        Some(_) => return bad("", "it is not a list"),
     };
     if list.len() > MAX_ALTERNATIVE_NAMES {
-        let why = format!("{} names; at most {MAX_ALTERNATIVE_NAMES} are taken", list.len());
+        let why = format!("{} names; at most {MAX_ALTERNATIVE_NAMES} are allowed", list.len());
         return bad("", &why);
     }
     let mut out = Vec::with_capacity(list.len());
     for (index, value) in list.iter().enumerate() {
         let target = format!("{NAME}[{index}]");
-        let Value::String(text) = value else { return bad(&target, "it is no string") };
+        let Value::String(text) = value else { return bad(&target, "it is not a string") };
         let characters = text.chars().count();
         if characters > MAX_ALTERNATIVE_NAME {
-            let why = format!("{characters} characters; at most {MAX_ALTERNATIVE_NAME} are taken");
+            let why =
+                format!("{characters} characters; at most {MAX_ALTERNATIVE_NAME} are allowed");
             return bad(&target, &why);
         }
         if text.is_empty() || text.chars().any(char::is_control) {
@@ -185,12 +193,12 @@ fn required(
     }
 }
 
-/// An optional GUID, in the one spelling under which objects are stored.
+/// Reads an optional GUID, in the form in which ids are stored.
 fn id(body: &Map<String, Value>, name: &'static str) -> Result<Option<String>, Fault> {
     match member(body, name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if is_guid(text) => Ok(Some(text.to_ascii_lowercase())),
-        Some(_) => Err(property(name, TEMPLATE, "", "it is no GUID")),
+        Some(_) => Err(property(name, TEMPLATE, "", "it is not a GUID")),
     }
 }
 
@@ -215,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_needs_what_is_stamped_on_its_devices() {
+    fn a_template_requires_the_properties_of_its_devices() {
         let good = json!({"deviceAuthority": "ADT", "manufacturer": "Acme", "model": "M",
             "operatingSystem": null, "mutualTlsOauthConfigurationId": GUID});
         let made = create_template(&body(&good), None).expect("a template");
@@ -223,11 +231,11 @@ mod tests {
         for (name, value, word) in [
             ("deviceAuthority", json!(null), "required"),
             ("manufacturer", json!(" "), "required"),
-            ("model", json!(7), "no string"),
+            ("model", json!(7), "not a string"),
             ("model", json!("x".repeat(MAX_TEXT + 1)), "257 characters; at most 256"),
             ("operatingSystem", json!("a\u{0}"), "control"),
-            ("mutualTlsOauthConfigurationId", json!("x"), "no GUID"),
-            ("mutualTlsOauthConfigurationTenantId", json!(1), "no GUID"),
+            ("mutualTlsOauthConfigurationId", json!("x"), "not a GUID"),
+            ("mutualTlsOauthConfigurationTenantId", json!(1), "not a GUID"),
             ("deletedDateTime", json!("2026-01-01T00:00:00Z"), "read-only"),
         ] {
             let mut bad = good.clone();
@@ -246,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_named_by_what_a_subject_can_be() {
+    fn external_device_ids_must_be_possible_subject_ids() {
         let new = |value: Value| create_device(&body(&json!({"externalDeviceId": value})));
         let longest = "é".repeat(subject::MAX_CHARACTERS);
         for good in ["urn:device:1", "CN=camera 7,O=Acme\\, Inc", &longest] {
@@ -256,7 +264,7 @@ mod tests {
         for (bad, word) in [
             (json!(null), "required"),
             (json!(""), "empty"),
-            (json!(7), "no string"),
+            (json!(7), "not a string"),
             (json!(format!("{longest}é")), "513 characters; at most 512"),
             (json!("a\u{0}b"), "U+0000"),
             (json!("a\u{202e}b"), "U+202E"),
@@ -267,17 +275,17 @@ mod tests {
         for (name, value, word) in [
             ("accountEnabled", json!(null), "neither"),
             ("accountEnabled", json!("false"), "neither"),
-            ("alternativeNames", json!("x"), "no list"),
+            ("alternativeNames", json!("x"), "not a list"),
             (
                 "alternativeNames",
                 json!(vec!["x"; MAX_ALTERNATIVE_NAMES + 1]),
                 "11 names; at most 10",
             ),
-            ("alternativeNames", json!([7]), "no string"),
+            ("alternativeNames", json!([7]), "not a string"),
             ("alternativeNames", json!([""]), "empty"),
             ("alternativeNames", json!(["x".repeat(MAX_ALTERNATIVE_NAME + 1)]), "at most 2048"),
             ("externalSourceName", json!("x".repeat(MAX_TEXT + 1)), "at most 256"),
-            ("operatingSystemVersion", json!([]), "no string"),
+            ("operatingSystemVersion", json!([]), "not a string"),
             ("keyCredential", json!({}), "self-signed"),
         ] {
             let (property, why) =
@@ -287,19 +295,19 @@ mod tests {
     }
 
     #[test]
-    fn only_whether_a_device_is_enabled_can_be_changed() {
+    fn only_account_enabled_can_be_changed() {
         let stored = device("urn:device:1");
         let mut sent = stored.json();
         sent.insert("display_name".into(), Value::Null);
-        assert_eq!(update_device(&stored, &sent), Ok(stored.clone()), "as it was read");
+        assert_eq!(update_device(&stored, &sent), Ok(stored.clone()), "unchanged");
         sent.insert("accountEnabled".into(), false.into());
-        assert_eq!(update_device(&stored, &sent), Ok(stored.enabled(false)));
-        // As Microsoft's Python SDK sends it back.
+        assert_eq!(update_device(&stored, &sent), Ok(stored.with_account_enabled(false)));
+        // The form in which Microsoft's Python SDK sends the object back.
         let time = sent["createdDateTime"].as_str().expect("a time").replace('Z', "+00:00");
         sent.insert("createdDateTime".into(), time.into());
         let keys = sent["alternativeSecurityIds"][0].as_object_mut().expect("an object");
         assert_eq!(keys.remove("identityProvider"), Some(Value::Null));
-        assert_eq!(update_device(&stored, &sent), Ok(stored.enabled(false)));
+        assert_eq!(update_device(&stored, &sent), Ok(stored.with_account_enabled(false)));
         for (name, value) in [
             ("displayName", json!("other")),
             ("physicalIds", json!([])),
@@ -342,7 +350,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_body_makes_it_panic_or_changes_more_than_it_may(value in any_json()) {
+        fn random_bodies_neither_panic_nor_change_other_properties(value in any_json()) {
             let body = body(&value);
             if let Ok(made) = create_template(&body, None) {
                 prop_assert_eq!(made.operating_system.as_deref(), body.get("operatingSystem").and_then(Value::as_str));
@@ -352,7 +360,7 @@ mod tests {
             }
             let stored = device("d");
             if let Ok(updated) = update_device(&stored, &body) {
-                prop_assert!(updated == stored || updated == stored.enabled(false));
+                prop_assert!(updated == stored || updated == stored.with_account_enabled(false));
             }
         }
     }

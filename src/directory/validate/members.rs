@@ -1,4 +1,4 @@
-//! The members of a body: which there may be, and of what type.
+//! Members of a body: allowed names and types.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,7 +10,15 @@ use crate::directory::errors::Fault;
 use crate::directory::shapes::Entity;
 use crate::graph::wire::member;
 
-/// An optional text: `None` when the member is absent, `Some(None)` when it is null.
+/// Type that Graph names in errors of certificates.
+pub(super) const AUTHORITY_INFORMATION: &str = "CertificateAuthorityInformation";
+/// Maximum number of characters in `displayName`.
+pub(super) const MAX_DISPLAY_NAME: usize = 256;
+/// Names that Graph has used for the key identifier of an authority.
+pub(super) const KEY_IDENTIFIERS: &[&str] =
+    &["issuerSki", "issuerSubjectKeyIdentifier", "issuerSubjectkeyIdentifier"];
+
+/// Reads an optional string.  Returns `None` if the member is absent, `Some(None)` if it is null.
 pub(super) fn text(
     body: &Map<String, Value>,
     name: &'static str,
@@ -21,19 +29,20 @@ pub(super) fn text(
         None => Ok(None),
         Some(Value::Null) => Ok(Some(None)),
         Some(Value::String(text)) if text.chars().count() > limit => {
-            let why = format!("{} characters; at most {limit} are taken", text.chars().count());
+            let why = format!("{} characters; at most {limit} are allowed", text.chars().count());
             Err(property(name, resource, "", &why))
         }
         Some(Value::String(text)) if text.chars().any(char::is_control) => {
             Err(property(name, resource, "", "it contains control characters"))
         }
         Some(Value::String(text)) => Ok(Some(Some(text.clone()))),
-        Some(_) => Err(property(name, resource, "", "it is no string")),
+        Some(_) => Err(property(name, resource, "", "it is not a string")),
     }
 }
 
-/// Refuses members that the type does not have.  Annotations pass, and so does what is null: an SDK
-/// sends its own name of a property in that case.
+/// Rejects members that the type does not have.
+///
+/// Annotations and nulls are accepted: SDKs send null properties under names of their own.
 pub(super) fn known_members<E: Entity>(
     body: &Map<String, Value>,
     also: &[&str],
@@ -42,6 +51,7 @@ pub(super) fn known_members<E: Entity>(
     only(body, &known, E::TYPE)
 }
 
+/// Rejects members that are not in `known`, except for annotations and nulls.
 pub(super) fn only(
     body: &Map<String, Value>,
     known: &[&str],
@@ -60,71 +70,72 @@ pub(super) fn only(
     Ok(())
 }
 
-/// True for the type's name, with and without the fragment sign, as the SDKs and the published examples
-/// have it.
+/// Returns true for the name of the type.  SDKs send it with a `#`, and Graph's examples without.
 fn is_of_type(value: &Value, resource: &str) -> bool {
     let name = value.as_str().map(|name| name.strip_prefix('#').unwrap_or(name));
     let name = name.and_then(|name| name.strip_prefix("microsoft.graph."));
-    // The examples give an authority the type that it has in the other kind of configuration, too.
+    // Graph's examples use the name `certificateAuthority` in both kinds of configurations.
     let is = |known: &str| name.is_some_and(|name| name.eq_ignore_ascii_case(known));
     is(resource) || (resource.starts_with("certificateAuthority") && is("certificateAuthority"))
 }
 
-/// JSON in which no object has a member twice, nor twice but for the blanks around its name: it would be
-/// left to chance which of two lists of authorities is trusted.
-pub(super) struct Unambiguous;
+/// JSON without duplicate members in any object.
+///
+/// With two lists of authorities, it would be undefined which one is trusted.  Names that differ in
+/// surrounding blanks only are duplicates too.
+pub(super) struct UniqueMembers;
 
-impl<'de> Deserialize<'de> for Unambiguous {
+impl<'de> Deserialize<'de> for UniqueMembers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Any;
         impl<'de> Visitor<'de> for Any {
-            type Value = Unambiguous;
+            type Value = UniqueMembers;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("JSON")
             }
 
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Unambiguous, M::Error> {
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<UniqueMembers, M::Error> {
                 let mut seen = HashSet::new();
                 while let Some(name) = map.next_key::<String>()? {
                     let name = name.trim();
                     if !seen.insert(name.to_owned()) {
                         return Err(M::Error::custom(format!(
-                            "the member `{name}` is there twice"
+                            "the member `{name}` is present twice"
                         )));
                     }
-                    map.next_value::<Unambiguous>()?;
+                    map.next_value::<UniqueMembers>()?;
                 }
-                Ok(Unambiguous)
+                Ok(UniqueMembers)
             }
 
-            fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Unambiguous, S::Error> {
-                while list.next_element::<Unambiguous>()?.is_some() {}
-                Ok(Unambiguous)
+            fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<UniqueMembers, S::Error> {
+                while list.next_element::<UniqueMembers>()?.is_some() {}
+                Ok(UniqueMembers)
             }
 
-            fn visit_unit<E>(self) -> Result<Unambiguous, E> {
-                Ok(Unambiguous)
+            fn visit_unit<E>(self) -> Result<UniqueMembers, E> {
+                Ok(UniqueMembers)
             }
 
-            fn visit_bool<E>(self, _: bool) -> Result<Unambiguous, E> {
-                Ok(Unambiguous)
+            fn visit_bool<E>(self, _: bool) -> Result<UniqueMembers, E> {
+                Ok(UniqueMembers)
             }
 
-            fn visit_i64<E>(self, _: i64) -> Result<Unambiguous, E> {
-                Ok(Unambiguous)
+            fn visit_i64<E>(self, _: i64) -> Result<UniqueMembers, E> {
+                Ok(UniqueMembers)
             }
 
-            fn visit_u64<E>(self, _: u64) -> Result<Unambiguous, E> {
-                Ok(Unambiguous)
+            fn visit_u64<E>(self, _: u64) -> Result<UniqueMembers, E> {
+                Ok(UniqueMembers)
             }
 
-            fn visit_f64<E>(self, _: f64) -> Result<Unambiguous, E> {
-                Ok(Unambiguous)
+            fn visit_f64<E>(self, _: f64) -> Result<UniqueMembers, E> {
+                Ok(UniqueMembers)
             }
 
-            fn visit_str<E>(self, _: &str) -> Result<Unambiguous, E> {
-                Ok(Unambiguous)
+            fn visit_str<E>(self, _: &str) -> Result<UniqueMembers, E> {
+                Ok(UniqueMembers)
             }
         }
         deserializer.deserialize_any(Any)
@@ -146,10 +157,11 @@ pub(super) fn same_id(
     match member(body, "id") {
         None | Some(Value::Null) => Ok(()),
         Some(Value::String(sent)) if sent.eq_ignore_ascii_case(id) => Ok(()),
-        Some(_) => Err(property("id", resource, "", "it is not the id of the path")),
+        Some(_) => Err(property("id", resource, "", "it differs from the id in the path")),
     }
 }
 
+/// Returns the error of an invalid property.  `target` is the path of the object that has it.
 pub(super) fn property(
     name: &'static str,
     resource: &'static str,
@@ -158,7 +170,7 @@ pub(super) fn property(
 ) -> Fault {
     let target = match target {
         "" => name.to_owned(),
-        // The list itself, or an element of it that is no object.
+        // The list itself, or an element that is not an object.
         target if target.split('[').next() == Some(name) => target.to_owned(),
         target => format!("{target}.{name}"),
     };

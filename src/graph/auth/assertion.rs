@@ -1,4 +1,4 @@
-//! The client assertion: a JWT signed with the key of a certificate (RFC 7523 section 3).
+//! Client assertions: JWTs signed with the key of a certificate (RFC 7523 section 3).
 
 use aws_lc_rs::digest;
 use aws_lc_rs::rand::SystemRandom;
@@ -9,22 +9,16 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
-use crate::graph::auth::{AuthError, TokenEndpoint};
+use crate::graph::auth::credential::{AssertionStyle, TokenEndpoint};
+use crate::graph::auth::error::AuthError;
 use crate::runtime::log::Secret;
 use crate::runtime::random::guid;
 use crate::x509::time::Timestamp;
 
-/// How a client assertion is signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AssertionStyle {
-    /// PS256 and `x5t#S256`.
-    #[default]
-    Ps256,
-    /// RS256 and `x5t` (SHA-1), for set-ups that know nothing newer.
-    Rs256,
-}
+/// Lifetime of an assertion, in seconds.
+const LIFETIME: i64 = 600;
 
-/// A JWT that proves the possession of the certificate's key (RFC 7523 section 3).
+/// Creates a JWT that proves possession of the certificate's key.  `chain` and `key` are PEM.
 pub(super) fn client_assertion(
     endpoint: &TokenEndpoint,
     chain: &[u8],
@@ -36,16 +30,17 @@ pub(super) fn client_assertion(
     let bad = |why: &str| AuthError::Credential(why.into());
     let certificates = CertificateDer::pem_slice_iter(chain)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| bad("the certificate file is not PEM"))?;
+        .map_err(|_| bad("the certificate file is not valid PEM"))?;
     let leaf =
-        certificates.first().ok_or_else(|| bad("the certificate file has no certificate"))?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| bad("the key file has no PEM key"))?;
+        certificates.first().ok_or_else(|| bad("the certificate file contains no certificate"))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(key).map_err(|_| bad("the key file contains no PEM key"))?;
     let key = match &key {
         PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
         PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
-        _ => return Err(bad("the key is not RSA: client assertions are signed by RSA keys")),
+        _ => return Err(bad("the key is not an RSA key, which client assertions require")),
     };
-    let key = key.map_err(|e| bad(&format!("the key is not an RSA key that can sign: {e}")))?;
+    let key = key.map_err(|e| bad(&format!("the RSA key is not usable: {e}")))?;
     let thumbprint = |algorithm| URL_SAFE_NO_PAD.encode(digest::digest(algorithm, leaf).as_ref());
     let mut header = match style {
         AssertionStyle::Ps256 => {
@@ -61,7 +56,7 @@ pub(super) fn client_assertion(
     }
     let payload = json!({
         "aud": endpoint.url.as_str(), "iss": endpoint.client_id, "sub": endpoint.client_id,
-        "iat": now.0, "nbf": now.0, "exp": now.0 + 600, "jti": guid(),
+        "iat": now.0, "nbf": now.0, "exp": now.0 + LIFETIME, "jti": guid(),
     });
     let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
     let mut jwt = format!("{}.{}", part(&header), part(&payload));
@@ -71,7 +66,7 @@ pub(super) fn client_assertion(
         AssertionStyle::Rs256 => &RSA_PKCS1_SHA256,
     };
     key.sign(padding, &SystemRandom::new(), jwt.as_bytes(), &mut signature)
-        .map_err(|_| bad("the key does not sign"))?;
+        .map_err(|_| bad("the key cannot sign"))?;
     jwt.push('.');
     URL_SAFE_NO_PAD.encode_string(&signature, &mut jwt);
     Ok(Secret::new(jwt))
@@ -86,14 +81,14 @@ mod tests {
     };
 
     use super::*;
-    use crate::graph::auth::Cloud;
+    use crate::graph::auth::cloud::Cloud;
 
     fn endpoint() -> TokenEndpoint {
         Cloud::Global.endpoint("contoso.example", "app-1").expect("an endpoint")
     }
 
     #[test]
-    fn an_assertion_is_signed_by_the_certificates_key() {
+    fn signs_assertions_with_the_key_of_the_certificate() {
         let key = KeyPair::generate(KeySize::Rsa2048).expect("a key");
         let public = key.public_key().as_ref().to_vec();
         let pkcs8: aws_lc_rs::encoding::Pkcs8V1Der<'_> = key.as_der().expect("PKCS#8");

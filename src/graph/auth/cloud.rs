@@ -1,65 +1,85 @@
-//! Microsoft's clouds: where a tenant's directory and its tokens are.
+//! Microsoft's clouds, with the addresses of their Graph and their token endpoints.
 
 use url::Url;
 
-use crate::graph::auth::TokenEndpoint;
+use crate::graph::auth::credential::TokenEndpoint;
 
-/// Microsoft's clouds.
+/// A Microsoft cloud.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cloud {
-    /// The one that everybody means.
+    /// The public cloud.
     Global,
     /// US government, level 4.
     UsGov,
     /// US government, level 5 (DoD).
     Dod,
-    /// China, by 21Vianet.
+    /// China, operated by 21Vianet.
     China,
+}
+
+/// Properties of one cloud.
+struct Properties {
+    name: &'static str,
+    graph: &'static str,
+    login: &'static str,
 }
 
 impl Cloud {
     /// All clouds.
     pub const ALL: [Self; 4] = [Self::Global, Self::UsGov, Self::Dod, Self::China];
 
+    const fn properties(self) -> Properties {
+        let (name, graph, login) = match self {
+            Self::Global => {
+                ("global", "https://graph.microsoft.com", "https://login.microsoftonline.com")
+            }
+            Self::UsGov => {
+                ("usgov", "https://graph.microsoft.us", "https://login.microsoftonline.us")
+            }
+            Self::Dod => {
+                ("dod", "https://dod-graph.microsoft.us", "https://login.microsoftonline.us")
+            }
+            Self::China => (
+                "china",
+                "https://microsoftgraph.chinacloudapi.cn",
+                "https://login.chinacloudapi.cn",
+            ),
+        };
+        Properties { name, graph, login }
+    }
+
     /// Name in settings.
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Global => "global",
-            Self::UsGov => "usgov",
-            Self::Dod => "dod",
-            Self::China => "china",
-        }
+        self.properties().name
     }
 
-    /// The cloud whose Graph is at `base`.
+    /// Root of Microsoft Graph.
+    pub const fn graph(self) -> &'static str {
+        self.properties().graph
+    }
+
+    /// Root of the token endpoints.
+    pub const fn login(self) -> &'static str {
+        self.properties().login
+    }
+
+    /// Returns the cloud whose Graph is at `base`.
     pub fn of(base: &Url) -> Option<Self> {
-        let graph = |cloud: &Self| Url::parse(cloud.hosts().0).ok().map(|url| url.origin());
-        Self::ALL.into_iter().find(|cloud| graph(cloud) == Some(base.origin()))
+        let graph = |cloud: Self| Url::parse(cloud.graph()).ok().map(|url| url.origin());
+        Self::ALL.into_iter().find(|cloud| graph(*cloud) == Some(base.origin()))
     }
 
-    /// Graph's root and the authority for tokens.
-    pub fn hosts(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Global => ("https://graph.microsoft.com", "https://login.microsoftonline.com"),
-            Self::UsGov => ("https://graph.microsoft.us", "https://login.microsoftonline.us"),
-            Self::Dod => ("https://dod-graph.microsoft.us", "https://login.microsoftonline.us"),
-            Self::China => {
-                ("https://microsoftgraph.chinacloudapi.cn", "https://login.chinacloudapi.cn")
-            }
-        }
-    }
-
-    /// Only the global cloud has mutualTlsOauthConfigurations.
+    /// True if Graph of this cloud has mutualTlsOauthConfigurations.
     pub fn has_mutual_tls(self) -> bool {
         self == Self::Global
     }
 
-    /// The token endpoint of a tenant and the scope of Graph, for a client.
+    /// Returns the token endpoint of a tenant, with the scope of Graph.
     pub fn endpoint(self, tenant: &str, client_id: &str) -> Option<TokenEndpoint> {
-        let (graph, authority) = self.hosts();
-        let mut url = Url::parse(authority).ok()?;
+        let mut url = Url::parse(self.login()).ok()?;
         url.path_segments_mut().ok()?.clear().extend([tenant, "oauth2", "v2.0", "token"]);
-        Some(TokenEndpoint { url, client_id: client_id.into(), scope: format!("{graph}/.default") })
+        let scope = format!("{}/.default", self.graph());
+        Some(TokenEndpoint { url, client_id: client_id.into(), scope })
     }
 }
 
@@ -68,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cloud_has_its_endpoint() {
+    fn builds_the_token_endpoint_of_a_tenant() {
         let endpoint = Cloud::Global.endpoint("contoso.example", "app-1").expect("an endpoint");
         assert_eq!(
             endpoint.url.as_str(),
@@ -77,5 +97,13 @@ mod tests {
         assert_eq!(endpoint.scope, "https://graph.microsoft.com/.default");
         let hostile = Cloud::Global.endpoint("../x?y", "app").expect("an endpoint");
         assert_eq!(hostile.url.path(), "/..%2Fx%3Fy/oauth2/v2.0/token");
+    }
+
+    #[test]
+    fn recognizes_every_cloud_by_its_graph() {
+        for cloud in Cloud::ALL {
+            let base = Url::parse(cloud.graph()).expect("a URL").join("/beta").expect("a URL");
+            assert_eq!(Cloud::of(&base), Some(cloud));
+        }
     }
 }

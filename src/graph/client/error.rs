@@ -1,4 +1,4 @@
-//! Why a conversation brings nothing.
+//! Failures of requests to a directory.
 
 use std::time::Duration;
 
@@ -7,51 +7,51 @@ use crate::graph::wire::WireError;
 use crate::http::outbound::BodyError;
 use crate::trust::devices::RegistryError;
 
-/// Why there is no answer to use.  Nothing of a fetch that failed is applied.
+/// A fetch failed.  No part of it is applied.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// No token.
+    /// No token was obtained.
     #[error(transparent)]
     Auth(#[from] AuthError),
-    /// The directory was not reached, or broke off.
+    /// The connection failed.
     #[error("{0}")]
     Transport(String),
-    /// It answered with an error.
+    /// The directory returned an error.
     #[error("{status} {code}: {message} (request-id {request_id})")]
     Status {
         /// HTTP status.
         status: u16,
-        /// Graph's code, empty where the body is none of Graph's.
+        /// Graph's error code; empty if the body is not a Graph error.
         code: String,
-        /// Graph's sentence, and the details that it adds.
+        /// Graph's error message and details.
         message: String,
-        /// To be quoted to the directory's operator.
+        /// Identifies the request to the directory's operator.
         request_id: String,
-        /// Not to be asked again before.
+        /// Shortest pause before the next request.
         retry_after: Option<Duration>,
     },
-    /// It answered with more than is read.
-    #[error("an answer of more than {limit} bytes")]
+    /// The response is too large.
+    #[error("the response is larger than {limit} bytes")]
     TooLarge {
-        /// The limit.
+        /// Limit in bytes.
         limit: usize,
     },
-    /// The list does not end.
+    /// The list has too many pages.
     #[error("the list has more than {limit} pages")]
     TooManyPages {
-        /// The limit.
+        /// Limit on the pages.
         limit: usize,
     },
-    /// The list leads to a page that it had already.
-    #[error("the list runs in a circle")]
+    /// A page links to a page that was fetched before.
+    #[error("the pages of the list form a circle")]
     Circle,
-    /// The list leads elsewhere; a bearer token is not sent there.
-    #[error("the list goes on at {0}, which is not the directory's origin")]
+    /// A page links to another origin, which must not get the bearer token.
+    #[error("the list continues at {0}, which is not the directory's origin")]
     Foreign(String),
-    /// The answer is not understood.
+    /// The response cannot be interpreted.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// The devices are more than are kept.
+    /// The devices exceed a limit.
     #[error(transparent)]
     Registry(#[from] RegistryError),
 }
@@ -66,8 +66,8 @@ impl From<BodyError> for FetchError {
 }
 
 impl FetchError {
-    /// Not to be asked again before.
-    pub fn retry_after(&self) -> Option<Duration> {
+    /// Shortest pause before the next request, if the directory demanded one.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
             _ => None,

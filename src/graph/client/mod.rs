@@ -1,42 +1,44 @@
-//! The conversation with a directory: pages, limits, retries, and nothing that decides trust.
+//! HTTP client of a directory: pages, limits and retries.  It makes no decision about trust.
 
+mod base_url;
 mod error;
-mod exchange;
+mod pages;
+mod session;
 mod settings;
 
-use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use reqwest::header::ETAG;
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, StatusCode, header};
 use serde_json::Value;
 use tracing::warn;
-use url::{Host, Url};
+use url::Url;
 
 use crate::graph::Collection;
 use crate::graph::auth::{AuthError, Credential, TokenSource};
-use crate::graph::wire::{self, Entry, Page, WireError};
+use crate::graph::client::base_url::{check_base, is_loopback};
+use crate::graph::client::pages::Pages;
+use crate::graph::client::session::Session;
+use crate::graph::wire::{self, Entries, Entry, Page, WireError};
 use crate::http::outbound::{ClientSettings, ProxyChoice, ServerAuthorities, header_text};
 use crate::trust::configurations::ConfigurationId;
 
+pub(crate) use base_url::below;
 pub use error::FetchError;
-pub use exchange::Since;
-use exchange::{Conversation, applies_wait};
-pub use settings::Limits;
+pub use settings::{FetchOptions, Limits};
 
-/// What a fetch brings.
+/// The result of a fetch.
 #[derive(Debug)]
 pub enum Fetched {
-    /// Nothing has changed since the state that was named.
+    /// The list still has the ETag of the request.
     Unchanged,
-    /// Everything there is.
+    /// The complete list.
     List {
-        /// One for each object, no id twice.
+        /// The objects, each id once.
         entries: Vec<Entry>,
-        /// Names this state, if the directory can tell one from another.
+        /// ETag of this state, if the directory supports them.
         etag: Option<String>,
-        /// The directory lets a reader wait for a change.
-        waits: bool,
+        /// The directory supports long polls.
+        supports_wait: bool,
     },
 }
 
@@ -50,10 +52,10 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the directory at `base`, such as `https://graph.microsoft.com`.
+    /// Creates a client of the directory at `base`, such as `https://graph.microsoft.com`.
     ///
     /// # Errors
-    /// A base that a token must not be sent to, or settings that make no client.
+    /// A token must not be sent to `base`, or the HTTP client cannot be built.
     pub fn new(
         base: &Url,
         credential: Credential,
@@ -82,88 +84,86 @@ impl Client {
         Ok(Self { http, tokens, collection, list, limits })
     }
 
-    /// The same for another collection of the directory.
+    /// Changes the collection that [`Client::fetch`] and [`Client::call`] refer to.
     #[must_use]
-    pub fn following(mut self, collection: Collection) -> Self {
+    pub fn with_collection(mut self, collection: Collection) -> Self {
         let path = self.list.path();
         let root = path.strip_suffix(self.collection.path()).unwrap_or(path).to_owned();
         self.list.set_path(&format!("{root}{}", collection.path()));
         Self { collection, ..self }
     }
 
-    /// Where the list is asked for.
+    /// URL of the list.
     pub fn url(&self) -> &Url {
         &self.list
     }
 
-    /// The whole list.
+    /// Fetches the complete list.  Objects that the list shortens are fetched one by one.
     ///
     /// # Errors
-    /// Anything that leaves it less than whole.
-    pub async fn fetch(&self, since: &Since) -> Result<Fetched, FetchError> {
-        let conversation = self.begin().await?;
+    /// A page was not received, or is not usable.
+    pub async fn fetch(&self, options: &FetchOptions) -> Result<Fetched, FetchError> {
+        let session = self.session().await?;
         let mut entries = Entries::default();
         let mut list = self.list.clone();
         list.set_query(self.collection.query());
-        let mut pages = Pages::from(list);
-        let (mut etag, mut waits) = (None, false);
-        while let Some(url) = pages.turn(&self.limits)? {
-            let first = pages.seen.len() == 1;
-            let page = conversation.get(&url, first.then_some(since)).await?;
-            if page.status == StatusCode::NOT_MODIFIED && first && since.etag.is_some() {
+        let mut pages = Pages::starting_at(list);
+        let (mut etag, mut supports_wait) = (None, false);
+        while let Some(url) = pages.advance(&self.limits)? {
+            let first = pages.is_first();
+            let response = session.get(&url, first.then_some(options)).await?;
+            if response.status == StatusCode::NOT_MODIFIED && first && options.etag.is_some() {
                 return Ok(Fetched::Unchanged);
             }
             if first {
-                etag = header_text(&page.headers, &ETAG);
-                waits = applies_wait(&page.headers);
+                etag = header_text(&response.headers, &header::ETAG);
+                supports_wait = response.supports_wait();
             }
-            pages.weigh(page.body.len(), &self.limits)?;
-            let page = Page::read_of(self.collection, &page.body)?;
+            pages.add_bytes(response.body.len(), &self.limits)?;
+            let page = Page::read(self.collection, &response.body)?;
             page.entries.into_iter().for_each(|entry| entries.add(entry));
             pages.next = page.next.map(|link| self.same_origin(&link)).transpose()?;
         }
         let mut entries = entries.list;
-        self.complete(&conversation, &mut entries).await;
-        Ok(Fetched::List { entries, etag, waits })
+        self.complete(&session, &mut entries).await;
+        Ok(Fetched::List { entries, etag, supports_wait })
     }
 
-    /// One page of something else than the list, at an address that [`below`] or the directory gave.
-    /// With `wait` the directory may hold it back until there is something to say; the second value
-    /// tells that it would.
+    /// Fetches one page of another collection, at a URL from [`below`] or from the directory.  With
+    /// `wait`, the directory may delay the response until there is a change; the second value is true
+    /// if it supports that.
     ///
     /// # Errors
-    /// As for [`Client::fetch`].
+    /// See [`FetchError`].
     pub(crate) async fn page(
         &self,
         url: &Url,
         wait: Option<Duration>,
     ) -> Result<(Vec<u8>, bool), FetchError> {
-        let since = Since { etag: None, wait };
-        let answer = self.begin().await?.get(url, Some(&since)).await?;
-        Ok((answer.body, applies_wait(&answer.headers)))
+        let options = FetchOptions { etag: None, wait };
+        let response = self.session().await?.get(url, Some(&options)).await?;
+        let supports_wait = response.supports_wait();
+        Ok((response.body, supports_wait))
     }
 
-    /// One operation on the list (`below` is empty) or on what is below it, for administrators' tools:
-    /// the answer's JSON, null where there is none.  Not tried again but after a 401: a change that
-    /// was put off may have been made.
+    /// Performs one operation on the list (`id` is empty) or on one of its objects, for administrators'
+    /// tools.  Returns the JSON of the response, or null if its body is empty.  The operation is
+    /// repeated only after a 401: a throttled change may have been applied.
     ///
     /// # Errors
-    /// As for [`Client::fetch`]; nothing is known to be changed then.
+    /// See [`FetchError`].  The change may have been applied all the same.
     pub async fn call(
         &self,
         method: Method,
-        below: &str,
+        id: &str,
         body: Option<&Value>,
         if_match: Option<&str>,
     ) -> Result<Value, FetchError> {
-        let mut url = self.list.clone();
-        if let (Ok(mut path), false) = (url.path_segments_mut(), below.is_empty()) {
-            path.push(below);
-        }
-        self.operate(method, &url, body, if_match).await
+        let segments: &[&str] = if id.is_empty() { &[] } else { &[id] };
+        self.operate(method, &self.list_url(segments), body, if_match).await
     }
 
-    /// The address of something else of the directory: `segments` are below its version.
+    /// URL of another object of the directory.  `segments` follow the version.
     pub fn at(&self, segments: &[&str], query: &str) -> Url {
         let mut url = self.list.clone();
         url.set_query((!query.is_empty()).then_some(query));
@@ -176,7 +176,7 @@ impl Client {
         url
     }
 
-    /// As [`Client::call`], at an address that [`Client::at`] made.
+    /// Like [`Client::call`], at a URL from [`Client::at`].
     ///
     /// # Errors
     /// As for [`Client::call`].
@@ -187,193 +187,114 @@ impl Client {
         body: Option<&Value>,
         if_match: Option<&str>,
     ) -> Result<Value, FetchError> {
-        self.begin().await?.operate(method, url, body, if_match).await
+        self.session().await?.operate(method, url, body, if_match).await
     }
 
-    /// Every object of the list as it was sent, for administrators' tools.
+    /// Fetches every object of the list as JSON, for administrators' tools.
     ///
     /// # Errors
-    /// As for [`Client::fetch`].
+    /// See [`FetchError`].
     pub async fn objects(&self) -> Result<Vec<Value>, FetchError> {
-        let (mut objects, mut pages) = (Vec::new(), Pages::from(self.list.clone()));
-        while let Some(url) = pages.turn(&self.limits)? {
-            let (page, link) = self.list_page(&url).await?;
+        let (mut objects, mut pages) = (Vec::new(), Pages::starting_at(self.list.clone()));
+        while let Some(url) = pages.advance(&self.limits)? {
+            let (page, next) = self.list_page(&url).await?;
             objects.extend(page);
-            pages.next = link;
+            pages.next = next;
         }
         Ok(objects)
     }
 
-    /// One page of a list as it was sent, and where it goes on, for administrators' tools.
+    /// Fetches one page of a list as JSON, with the URL of the next one, for administrators' tools.
     ///
     /// # Errors
-    /// As for [`Client::fetch`].
+    /// See [`FetchError`].
     pub async fn list_page(&self, url: &Url) -> Result<(Vec<Value>, Option<Url>), FetchError> {
-        let mut page = wire::parse(&self.begin().await?.get(url, None).await?.body)?;
+        let mut page = wire::parse(&self.session().await?.get(url, None).await?.body)?;
         let Value::Array(list) = page["value"].take() else {
-            return Err(WireError::Shape("`value` is no list".into()).into());
+            return Err(WireError::Shape("`value` is not a list".into()).into());
         };
-        let link = page["@odata.nextLink"].as_str();
-        Ok((list, link.map(|link| self.same_origin(link)).transpose()?))
+        let next = page["@odata.nextLink"].as_str();
+        Ok((list, next.map(|link| self.same_origin(link)).transpose()?))
     }
 
-    async fn begin(&self) -> Result<Conversation<'_>, AuthError> {
+    async fn session(&self) -> Result<Session<'_>, AuthError> {
         let http = self.tokens.bound_client().await?.unwrap_or_else(|| self.http.clone());
-        Ok(Conversation { http, tokens: &self.tokens, limits: &self.limits })
+        Ok(Session { http, tokens: &self.tokens, limits: &self.limits })
     }
 
-    /// Asks one by one for what the list shortened.  What stays short stays so: it is for the caller to
-    /// keep what it has.
-    async fn complete(&self, conversation: &Conversation<'_>, entries: &mut [Entry]) {
+    /// Fetches the objects that the list shortened one by one.  An object that is still shortened
+    /// afterwards stays so in `entries`; the caller keeps its version in force.
+    async fn complete(&self, session: &Session<'_>, entries: &mut [Entry]) {
         let shortened = entries.iter_mut().filter(|e| matches!(e, Entry::Shortened { .. }));
         for entry in shortened.take(self.limits.single_gets) {
-            let whole = match self.collection {
-                Collection::Devices => self.get_one(conversation, entry.id()).await,
-                Collection::Applications => self.get_authorities(conversation, entry).await,
-            };
-            match whole {
-                // An answer for another object says nothing about this one.
-                Ok(whole) if whole.id() == entry.id() => *entry = whole,
-                Ok(other) => {
-                    warn!(asked = %entry.id(), got = %other.id(), "another object was sent");
+            let fetched = match self.collection {
+                Collection::MutualTlsOauth => self.fetch_one(session, entry.id()).await,
+                Collection::CertificateBasedApplication => {
+                    self.fetch_authorities(session, entry).await
                 }
-                Err(error) => warn!(configuration = %entry.id(), %error, "not completed"),
+            };
+            match fetched {
+                // A response that contains another object says nothing about this one.
+                Ok(fetched) if fetched.id() == entry.id() => *entry = fetched,
+                Ok(other) => warn!(
+                    requested = %entry.id(),
+                    received = %other.id(),
+                    "wrong configuration received, it is ignored"
+                ),
+                Err(error) => {
+                    warn!(configuration = %entry.id(), %error, "shortened configuration not completed");
+                }
             }
         }
     }
 
-    async fn get_one(
+    async fn fetch_one(
         &self,
-        conversation: &Conversation<'_>,
+        session: &Session<'_>,
         id: &ConfigurationId,
     ) -> Result<Entry, FetchError> {
-        let mut url = self.list.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.push(id.as_str());
-        }
-        let answer = conversation.get(&url, None).await?;
-        Ok(wire::read_entry(&answer.body)?)
+        let response = session.get(&self.list_url(&[id.as_str()]), None).await?;
+        Ok(wire::read_entry(&response.body)?)
     }
 
-    /// Asks for the authorities of an application configuration, page by page.
-    async fn get_authorities(
+    /// Fetches the authorities of an application configuration, page by page.
+    async fn fetch_authorities(
         &self,
-        conversation: &Conversation<'_>,
+        session: &Session<'_>,
         entry: &Entry,
     ) -> Result<Entry, FetchError> {
-        let mut url = self.list.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.push(entry.id().as_str()).push("trustedCertificateAuthorities");
-        }
-        let (mut authorities, mut pages) = (Vec::new(), Pages::from(url));
-        while let Some(url) = pages.turn(&self.limits)? {
-            let page = conversation.get(&url, None).await?;
-            pages.weigh(page.body.len(), &self.limits)?;
-            let (more, link) = wire::read_authorities(&page.body)?;
-            authorities.extend(more);
+        let url = self.list_url(&[entry.id().as_str(), "trustedCertificateAuthorities"]);
+        let (mut authorities, mut pages) = (Vec::new(), Pages::starting_at(url));
+        while let Some(url) = pages.advance(&self.limits)? {
+            let response = session.get(&url, None).await?;
+            pages.add_bytes(response.body.len(), &self.limits)?;
+            let (page, link) = wire::read_authorities(&response.body)?;
+            authorities.extend(page);
             pages.next = link.map(|link| self.same_origin(&link)).transpose()?;
         }
         let name = match entry {
-            Entry::Shortened { readable: Some(known), .. } => &*known.display_name,
+            Entry::Shortened { readable: Some(readable), .. } => &*readable.display_name,
             _ => "",
         };
         Ok(wire::application(entry.id(), name, &authorities))
     }
 
+    /// URL below the list.
+    fn list_url(&self, segments: &[&str]) -> Url {
+        let mut url = self.list.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.extend(segments);
+        }
+        url
+    }
+
+    /// Parses a link of the directory.  A token is sent to its own origin only.
     pub(crate) fn same_origin(&self, link: &str) -> Result<Url, FetchError> {
         match Url::parse(link) {
             Ok(url) if url.origin() == self.list.origin() => Ok(url),
             Ok(url) => Err(FetchError::Foreign(url.origin().ascii_serialization())),
-            Err(_) => Err(FetchError::Foreign("an address that is none".into())),
+            Err(_) => Err(FetchError::Foreign("a link that is not a valid URL".into())),
         }
-    }
-}
-
-/// The way through a list that goes on from page to page.
-struct Pages {
-    next: Option<Url>,
-    seen: HashSet<Url>,
-    bytes: usize,
-}
-
-impl Pages {
-    fn from(first: Url) -> Self {
-        Self { next: Some(first), seen: HashSet::new(), bytes: 0 }
-    }
-
-    /// The page to ask for; none after the last.
-    fn turn(&mut self, limits: &Limits) -> Result<Option<Url>, FetchError> {
-        let Some(url) = self.next.take() else { return Ok(None) };
-        if self.seen.len() >= limits.pages {
-            return Err(FetchError::TooManyPages { limit: limits.pages });
-        }
-        match self.seen.insert(url.clone()) {
-            true => Ok(Some(url)),
-            false => Err(FetchError::Circle),
-        }
-    }
-
-    /// Counts a page's bytes.
-    fn weigh(&mut self, bytes: usize, limits: &Limits) -> Result<(), FetchError> {
-        self.bytes += bytes;
-        match self.bytes > limits.total_bytes {
-            true => Err(FetchError::TooLarge { limit: limits.total_bytes }),
-            false => Ok(()),
-        }
-    }
-}
-
-/// Objects by id: a list that is read while it changes may show one twice.
-#[derive(Default)]
-pub(crate) struct Entries {
-    pub(crate) list: Vec<Entry>,
-    places: HashMap<ConfigurationId, usize>,
-}
-
-impl Entries {
-    pub(crate) fn add(&mut self, entry: Entry) {
-        let id = entry.id().clone();
-        match self.places.get(&id) {
-            // Which of the two is newer only a GET by id can tell.
-            Some(&place) => {
-                let why = "the list shows it twice".into();
-                self.list[place] = Entry::Shortened { id, why, readable: None };
-            }
-            None => {
-                self.places.insert(id, self.list.len());
-                self.list.push(entry);
-            }
-        }
-    }
-}
-
-/// An address below the root of a directory, whose version people put there or leave out.
-pub(crate) fn below(base: &Url, path: &str) -> Url {
-    let mut url = base.clone();
-    url.set_query(None);
-    url.set_fragment(None);
-    let root = url.path().trim_end_matches('/').trim_end_matches("/beta").to_owned();
-    url.set_path(&format!("{root}/{path}"));
-    url
-}
-
-/// Refuses to send tokens in the clear over a network.
-fn check_base(base: &Url) -> Result<(), AuthError> {
-    let bad = |why: &str| Err(AuthError::Credential(format!("directory address `{base}`: {why}")));
-    match base.scheme() {
-        "https" if base.has_host() => Ok(()),
-        "http" if is_loopback(base) => Ok(()),
-        "http" => bad("plain HTTP is for loopback only"),
-        _ => bad("it is not https"),
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }
 

@@ -1,8 +1,8 @@
-//! Bounds of one conversation with a directory.
+//! Limits of a client, and options of a fetch.
 
 use std::time::Duration;
 
-/// Bounds of one conversation.
+/// Limits of one fetch and of its requests.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Pages of a list.
@@ -11,17 +11,17 @@ pub struct Limits {
     pub page_bytes: usize,
     /// Bytes of all pages.
     pub total_bytes: usize,
-    /// Objects that are asked for one by one because the list shortens them.
+    /// Objects that are fetched one by one because the list shortens them.
     pub single_gets: usize,
-    /// Further tries of a request that the directory puts off (429, 503, 504).
+    /// Retries of a throttled request (429, 503, 504).
     pub retries: u32,
-    /// The longest that a request is put off within one fetch; what is put off longer ends the fetch.
+    /// Longest pause before a retry.  If the directory demands a longer one, the fetch fails.
     pub longest_pause: Duration,
-    /// To connect.
+    /// Time limit for connecting.
     pub connect: Duration,
-    /// Between two pieces of an answer.
+    /// Time limit between two pieces of a response.
     pub read: Duration,
-    /// One request and its answer.
+    /// Time limit of one request and its response.
     pub request: Duration,
 }
 
@@ -39,4 +39,13 @@ impl Default for Limits {
             request: Duration::from_secs(60),
         }
     }
+}
+
+/// Options of a fetch.
+#[derive(Debug, Clone, Default)]
+pub struct FetchOptions {
+    /// ETag of the state that the caller has: the list is returned only if it differs.
+    pub etag: Option<String>,
+    /// Time that the directory may delay the response until there is a change (long poll).
+    pub wait: Option<Duration>,
 }

@@ -1,112 +1,105 @@
-//! The directory's answers about devices, page by page.
+//! Devices as JSON: pages of `GET /devices` or `/devices/delta`.
 //!
-//! An answer is what `GET /devices` or `/devices/delta` gives: objects, and where to go on.  Of an
-//! object only what decides is read; what an object leaves out stays as it was, since an answer about a
-//! change need not repeat the rest.  What is there and not understood makes the page an error, of which
-//! nothing is applied.
+//! Only the members that decide are read.  A member that an object leaves out stays as it was, because the
+//! report of a change need not repeat the rest.  A member that cannot be interpreted makes the page an
+//! error, of which nothing is applied.
 
 use serde_json::{Map, Value};
 
-use crate::graph::wire::{self, MAX_ID_LENGTH, WireError, is_id, member, object};
+use crate::graph::wire::json::{WireError, id, is_id, link, list, member, object, parse};
 use crate::trust::configurations::ConfigurationId;
 use crate::trust::devices::{
-    Change, DeviceKey, DeviceRegistry, KnownTo, News, ObjectKey, RegistryError,
+    Change, DeviceKey, DeviceRegistry, KnownTo, NewState, ObjectKey, RegistryError,
 };
 
-/// What stands before the `externalDeviceId` in `physicalIds`.
+/// Prefix of the `externalDeviceId` in `physicalIds`.
 const EXTERNAL: &str = "[EXTID]:";
-/// How a directory tells the configuration of a device's template: Graph has no such property.
+/// Annotation with the configuration of a device's template.  Graph has no such property.
 const CONFIGURATION: &str = "@anchorgate.mutualTlsOauthConfigurationId";
 
-/// One page of an answer.
+/// One page of a response.
 #[derive(Debug)]
 pub(crate) struct Page {
-    /// What it says, in its order.
+    /// The changes, in the response's order.
     pub(crate) changes: Vec<Change>,
-    /// Where the answer goes on, or ends.
+    /// Link to the next page, or to later changes.
     pub(crate) link: Option<Link>,
 }
 
-/// Where to go on.
+/// The link at the end of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Link {
-    /// `@odata.nextLink`: there is more of this answer.
+    /// `@odata.nextLink`: the response continues there.
     Next(String),
-    /// `@odata.deltaLink`: this is all until something changes.
+    /// `@odata.deltaLink`: the response is complete, and later changes are returned there.
     Delta(String),
 }
 
 impl Page {
-    /// Reads a page; `prefix` is the source's where ids of configurations have one.
+    /// Reads a page.  `prefix` is put before ids of configurations.
     ///
     /// # Errors
-    /// Anything that leaves open what is meant.
+    /// The page is ambiguous or cannot be interpreted.
     pub(crate) fn read(json: &[u8], prefix: Option<&str>) -> Result<Self, WireError> {
-        let answer = wire::parse(json)?;
-        let answer = object(&answer, "the answer")?;
-        let Some(Value::Array(list)) = member(answer, "value") else {
-            return Err(shape("`value` is no list"));
-        };
-        let link = match (text(answer, "@odata.nextLink")?, text(answer, "@odata.deltaLink")?) {
+        let response = parse(json)?;
+        let response = object(&response, "the response")?;
+        let list = list(response)?;
+        let link = match (link(response, "@odata.nextLink")?, link(response, "@odata.deltaLink")?) {
             (Some(link), None) => Some(Link::Next(link)),
             (None, Some(link)) => Some(Link::Delta(link)),
             (None, None) => None,
-            (Some(_), Some(_)) => return Err(shape("it goes on, and says that it does not")),
+            (Some(_), Some(_)) => {
+                let why = "the response has both @odata.nextLink and @odata.deltaLink";
+                return Err(WireError::Shape(why.into()));
+            }
         };
         let changes = list.iter().map(|value| change(value, prefix)).collect::<Result<_, _>>()?;
         Ok(Self { changes, link })
     }
 }
 
-/// Reads one list answer as the whole truth, for the offline judge.  At most `limit` devices.
+/// Reads one list response as the complete list of at most `limit` devices, for the offline judge.
 ///
 /// # Errors
-/// No list of devices, or one that goes on elsewhere; more devices than `limit`.
+/// The response is not a complete list of devices, or there are more than `limit`.
 pub fn read_registry(json: &[u8], limit: usize) -> Result<DeviceRegistry, ReadError> {
     let page = Page::read(json, None)?;
     if let Some(Link::Next(_)) = page.link {
-        return Err(shape("the list goes on at its @odata.nextLink").into());
+        return Err(WireError::Shape("the list continues at its @odata.nextLink".into()).into());
     }
     Ok(DeviceRegistry::default().changed(&page.changes, limit)?.0)
 }
 
-/// Why a list of devices is not used.
+/// A list of devices is not usable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// It is none.
+    /// The response is not a complete list of devices.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// There is too much of it.
+    /// The devices exceed a limit.
     #[error(transparent)]
     Registry(#[from] RegistryError),
 }
 
 fn change(value: &Value, prefix: Option<&str>) -> Result<Change, WireError> {
     let device = object(value, "a device")?;
-    let id = match member(device, "id").and_then(Value::as_str) {
-        Some(id) if is_id(id) => id,
-        Some(_) => {
-            let why = format!("a device's id is not 1 to {MAX_ID_LENGTH} printable characters");
-            return Err(WireError::Shape(why));
-        }
-        None => return Err(shape("a device has no id")),
-    };
-    let is_there = |name| !matches!(member(device, name), None | Some(Value::Null));
-    let news = if is_there("@removed") || is_there("deletedDateTime") {
-        // Whatever the reason: what could be restored is not there now.
-        News::Removed
+    let id = id(device, "a device")?;
+    let has = |name| !matches!(member(device, name), None | Some(Value::Null));
+    let state = if has("@removed") || has("deletedDateTime") {
+        // The reason does not matter: a device that can be restored does not exist now.
+        NewState::Removed
     } else {
         let in_device = |why: String| WireError::Shape(format!("device {id}: {why}"));
-        News::Is {
+        NewState::Is {
             device: external(device).map_err(in_device)?,
             enabled: enabled(device).map_err(in_device)?,
             known_to: known_to(device, prefix).map_err(in_device)?,
         }
     };
-    Ok(Change { object: ObjectKey::of(id), news })
+    Ok(Change { object: ObjectKey::of(id), state })
 }
 
-/// The `externalDeviceId`, if there is exactly one: a device of two names is none.
+/// Returns the `externalDeviceId`.  A device with more than one has none.
 fn external(device: &Map<String, Value>) -> Result<Option<Option<DeviceKey>>, String> {
     let ids = match member(device, "physicalIds") {
         None => return Ok(None),
@@ -129,7 +122,7 @@ fn enabled(device: &Map<String, Value>) -> Result<Option<bool>, String> {
     match member(device, "accountEnabled") {
         None => Ok(None),
         Some(Value::Bool(enabled)) => Ok(Some(*enabled)),
-        // Said to be unknown, which lets nobody in.
+        // An unknown state admits no device.
         Some(Value::Null) => Ok(Some(false)),
         Some(other) => Err(format!("accountEnabled is {other}")),
     }
@@ -138,7 +131,7 @@ fn enabled(device: &Map<String, Value>) -> Result<Option<bool>, String> {
 fn known_to(device: &Map<String, Value>, prefix: Option<&str>) -> Result<Option<KnownTo>, String> {
     match member(device, CONFIGURATION) {
         None => Ok(None),
-        Some(Value::Null) => Ok(Some(KnownTo::Nobody)),
+        Some(Value::Null) => Ok(Some(KnownTo::None)),
         Some(Value::String(id)) if is_id(id) => {
             let id = match prefix {
                 Some(source) => format!("{source}/{id}").as_str().into(),
@@ -148,18 +141,6 @@ fn known_to(device: &Map<String, Value>, prefix: Option<&str>) -> Result<Option<
         }
         Some(other) => Err(format!("{CONFIGURATION} is {other}")),
     }
-}
-
-fn text(answer: &Map<String, Value>, name: &str) -> Result<Option<String>, WireError> {
-    match member(answer, name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(link)) => Ok(Some(link.clone())),
-        Some(other) => Err(WireError::Shape(format!("{name} is {other}"))),
-    }
-}
-
-fn shape(why: &str) -> WireError {
-    WireError::Shape(why.into())
 }
 
 #[cfg(test)]
@@ -172,55 +153,58 @@ mod tests {
         Page::read(value.to_string().as_bytes(), Some("hub"))
     }
 
-    fn news(device: &Value) -> News {
+    fn state(device: &Value) -> NewState {
         let page = page(&json!({ "value": [device] })).expect("a page");
-        page.changes.into_iter().next().expect("one").news
+        page.changes.into_iter().next().expect("one").state
     }
 
     #[test]
-    fn a_device_is_read_as_the_directory_writes_it() {
+    fn reads_a_device_of_the_embedded_directory() {
         let device = json!({
             "id": "1", "accountEnabled": true, "deletedDateTime": null,
             "physicalIds": ["[USER-GID]:x", "[EXTID]:meter-1.example"],
             "@anchorgate.mutualTlsOauthConfigurationId": "c",
         });
-        let expected = News::Is {
+        let expected = NewState::Is {
             device: Some(Some(DeviceKey::of("meter-1.example"))),
             enabled: Some(true),
             known_to: Some(KnownTo::Only("hub/c".into())),
         };
-        assert_eq!(news(&device), expected);
+        assert_eq!(state(&device), expected);
     }
 
     #[test]
-    fn what_is_left_out_is_told_from_what_is_empty() {
-        let left_out = News::Is { device: None, enabled: None, known_to: None };
-        assert_eq!(news(&json!({ "id": "1" })), left_out);
-        let empty =
-            News::Is { device: Some(None), enabled: Some(false), known_to: Some(KnownTo::Nobody) };
+    fn distinguishes_missing_members_from_empty_ones() {
+        let left_out = NewState::Is { device: None, enabled: None, known_to: None };
+        assert_eq!(state(&json!({ "id": "1" })), left_out);
+        let empty = NewState::Is {
+            device: Some(None),
+            enabled: Some(false),
+            known_to: Some(KnownTo::None),
+        };
         for ids in [json!(null), json!([]), json!(["[EXTID]:"]), json!(["[EXTID]:a", "[EXTID]:b"])]
         {
             let device = json!({
                 "id": "1", "physicalIds": ids, "accountEnabled": null,
                 "@anchorgate.mutualTlsOauthConfigurationId": null,
             });
-            assert_eq!(news(&device), empty, "{device}");
+            assert_eq!(state(&device), empty, "{device}");
         }
     }
 
     #[test]
-    fn what_is_removed_or_deleted_is_not_there() {
+    fn removed_and_deleted_devices_do_not_exist() {
         for gone in [
             json!({ "id": "1", "@removed": { "reason": "changed" } }),
             json!({ "id": "1", "@removed": { "reason": "deleted" } }),
             json!({ "id": "1", "accountEnabled": true, "deletedDateTime": "2026-11-20T00:00:00Z" }),
         ] {
-            assert_eq!(news(&gone), News::Removed);
+            assert_eq!(state(&gone), NewState::Removed);
         }
     }
 
     #[test]
-    fn an_answer_says_where_it_goes_on() {
+    fn reads_the_link_of_a_page() {
         let link = |value| page(&value).map(|page| page.link);
         assert_eq!(
             link(json!({ "value": [], "@odata.nextLink": "n" })),
@@ -237,12 +221,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_an_error() {
+    fn rejects_values_that_cannot_be_interpreted() {
         for (wrong, error) in [
-            (json!([]), "no object"),
-            (json!({ "value": {} }), "no list"),
+            (json!([]), "not an object"),
+            (json!({ "value": {} }), "not a list"),
             (json!({ "value": [], "@odata.deltaLink": 7 }), "deltaLink is 7"),
-            (json!({ "value": [7] }), "no object"),
+            (json!({ "value": [7] }), "not an object"),
             (json!({ "value": [{}] }), "no id"),
             (json!({ "value": [{ "id": "a b" }] }), "1 to 128"),
             (
@@ -254,13 +238,13 @@ mod tests {
             (json!({ "value": [{ "id": "1", CONFIGURATION: 7 }] }), "is 7"),
             (json!({ "value": [{ "id": "1", CONFIGURATION: "" }] }), "ConfigurationId is"),
         ] {
-            let got = page(&wrong).expect_err("not understood").to_string();
+            let got = page(&wrong).expect_err("not interpretable").to_string();
             assert!(got.contains(error), "{got} has no `{error}`");
         }
     }
 
     #[test]
-    fn a_file_of_devices_is_whole_or_nothing() {
+    fn a_file_of_devices_must_be_complete() {
         let list = json!({ "value": [
             { "id": "1", "accountEnabled": true, "physicalIds": ["[EXTID]:a"] },
             { "id": "2", "accountEnabled": false, "physicalIds": ["[EXTID]:b"] },
@@ -274,7 +258,7 @@ mod tests {
         assert!(matches!(read(&more, 1), Err(ReadError::Wire(_))));
     }
 
-    /// JSON of every shape, with the names that are looked for among its keys.
+    /// Arbitrary JSON, whose keys include the names of known members.
     fn any_json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
@@ -305,18 +289,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_json_makes_it_panic(value in any_json()) {
+        fn does_not_panic_on_any_json(value in any_json()) {
             let _ = page(&value);
             let _ = page(&json!({ "value": [value] }));
         }
 
         #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn does_not_panic_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Page::read(&bytes, None);
         }
 
         #[test]
-        fn a_cut_answer_is_an_error(cut in 1usize..80) {
+        fn rejects_truncated_responses(cut in 1usize..80) {
             let answer = json!({ "value": [{ "id": "1" }, { "id": "2" }], "@odata.deltaLink": "d" });
             let text = answer.to_string();
             let cut = text.len().saturating_sub(cut);

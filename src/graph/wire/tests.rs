@@ -1,6 +1,16 @@
-use super::*;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::graph::Collection;
+use crate::trust::configurations::{Configuration, Kind, Skipped};
+use crate::trust::subject::SubjectField;
+
+const DEVICES: Collection = Collection::MutualTlsOauth;
+const APPLICATIONS: Collection = Collection::CertificateBasedApplication;
 
 fn ca(name: &str) -> String {
     let mut params = CertificateParams::default();
@@ -22,28 +32,30 @@ fn one(value: &Value) -> Entry {
     read_entry(value.to_string().as_bytes()).expect("an entry")
 }
 
-fn whole(value: &Value) -> (Configuration, Vec<Skipped>) {
+fn complete(value: &Value) -> (Configuration, Vec<Skipped>) {
     match one(value) {
-        Entry::Whole { configuration, skipped } => (configuration, skipped),
-        other => panic!("not whole: {other:?}"),
+        Entry::Complete { configuration, skipped } => (configuration, skipped),
+        other => panic!("not complete: {other:?}"),
     }
 }
 
 #[test]
-fn a_list_answer_is_read() {
+fn reads_a_list_response() {
     let answer = json!({
         "@odata.context": "https://graph.example/beta/$metadata#x",
         "value": [configuration("a", json!([{
             "certificate": ca("root"), "isRootAuthority": true,
             "certificateRevocationListUrl": "http://pki.example/root.crl",
             "deltaCertificateRevocationListUrl": "http://pki.example/root-delta.crl",
-            "issuer": "CN=somebody else", "issuerSki": "00",
+            "issuer": "CN=ignored", "issuerSki": "00",
         }]))],
         "@odata.nextLink": "https://graph.example/beta/next",
     });
-    let page = Page::read(answer.to_string().as_bytes()).expect("a page");
+    let page = Page::read(DEVICES, answer.to_string().as_bytes()).expect("a page");
     assert_eq!(page.next.as_deref(), Some("https://graph.example/beta/next"));
-    let [Entry::Whole { configuration, skipped }] = &page.entries[..] else { panic!("{page:?}") };
+    let [Entry::Complete { configuration, skipped }] = &page.entries[..] else {
+        panic!("{page:?}")
+    };
     assert_eq!(configuration.kind, Kind::Devices(SubjectField::SanUri));
     let authority = &configuration.authorities[0];
     assert!(authority.is_root && skipped.is_empty());
@@ -52,7 +64,7 @@ fn a_list_answer_is_read() {
 }
 
 #[test]
-fn published_misspellings_are_understood() {
+fn accepts_published_misspellings() {
     let der = ca("root");
     for parameter in [json!("tls_client_auth_san_ip"), json!("tlsClientAuthSanIp"), json!(3)] {
         for list in ["certificateAuthorities", "certificateAuthorities ", "certificateAuthority"] {
@@ -61,7 +73,7 @@ fn published_misspellings_are_understood() {
                     "id": "a", "tlsClientAuthParameter": parameter,
                     list: [{"certificate": der, "isRootAuthority": true, ski: "AA"}],
                 });
-                let (configuration, skipped) = whole(&value);
+                let (configuration, skipped) = complete(&value);
                 assert_eq!(configuration.kind, Kind::Devices(SubjectField::SanIp));
                 assert_eq!((configuration.authorities.len(), skipped.len()), (1, 0));
             }
@@ -70,7 +82,7 @@ fn published_misspellings_are_understood() {
 }
 
 #[test]
-fn what_is_missing_is_not_taken_for_a_removal() {
+fn missing_members_do_not_count_as_removals() {
     let root = json!({"certificate": ca("root"), "isRootAuthority": true});
     let cut = json!({"@odata.type": "microsoft.graph.certificateAuthority"});
     match one(&configuration("a", json!([root, cut]))) {
@@ -90,11 +102,11 @@ fn what_is_missing_is_not_taken_for_a_removal() {
     ] {
         assert!(matches!(one(&damaged), Entry::Shortened { .. }), "{damaged}");
     }
-    assert!(whole(&configuration("a", json!([]))).0.authorities.is_empty());
+    assert!(complete(&configuration("a", json!([]))).0.authorities.is_empty());
 }
 
 #[test]
-fn one_bad_configuration_is_left_out_alone() {
+fn skips_only_the_configurations_that_are_not_usable() {
     let root = json!([{"certificate": ca("root"), "isRootAuthority": true}]);
     let mut unknown = configuration("unknown", root.clone());
     unknown["tlsClientAuthParameter"] = json!("unknownFutureValue");
@@ -110,7 +122,7 @@ fn one_bad_configuration_is_left_out_alone() {
 }
 
 #[test]
-fn an_authority_that_cannot_be_used_is_left_out_alone() {
+fn skips_only_the_authorities_that_are_not_usable() {
     let good = json!({"certificate": ca("root"), "isRootAuthority": true});
     for (bad, why) in [
         (json!({"certificate": "AAAA", "isRootAuthority": true}), "certificate: frame"),
@@ -127,25 +139,25 @@ fn an_authority_that_cannot_be_used_is_left_out_alone() {
         ),
         (json!({"certificate": "A".repeat(100_000), "isRootAuthority": true}), "at most 65536"),
     ] {
-        let (configuration, skipped) = whole(&configuration("a", json!([bad, good])));
+        let (configuration, skipped) = complete(&configuration("a", json!([bad, good])));
         assert_eq!(configuration.authorities.len(), 1, "{why}");
         assert!(skipped[0].why.starts_with("certificateAuthorities[0]"));
         assert!(skipped[0].why.contains(why), "{} has no `{why}`", skipped[0].why);
     }
 }
 
-/// Each collection is read by its own members, and the other's say nothing.
+/// The members of the other collection are ignored.
 #[test]
-fn an_application_configuration_is_read_by_its_own_members() {
+fn reads_the_members_of_an_application_configuration() {
     let root = json!([{"certificate": ca("root"), "isRootAuthority": true}]);
     let read = |value: &Value| {
         let list = json!({"value": [value]}).to_string();
-        let page = Page::read_of(Collection::Applications, list.as_bytes()).expect("a page");
+        let page = Page::read(APPLICATIONS, list.as_bytes()).expect("a page");
         page.entries.into_iter().next().expect("an entry")
     };
-    let whole = json!({"id": "a", "displayName": "x", "trustedCertificateAuthorities ": root});
-    match read(&whole) {
-        Entry::Whole { configuration, skipped } => {
+    let complete = json!({"id": "a", "displayName": "x", "trustedCertificateAuthorities ": root});
+    match read(&complete) {
+        Entry::Complete { configuration, skipped } => {
             assert_eq!(configuration.kind, Kind::Applications);
             assert_eq!((configuration.authorities.len(), skipped.len()), (1, 0));
         }
@@ -158,28 +170,28 @@ fn an_application_configuration_is_read_by_its_own_members() {
             other => panic!("{other:?}"),
         }
     }
-    let mut deleted = whole.clone();
+    let mut deleted = complete.clone();
     deleted["deletedDateTime"] = json!("2026-11-20T00:00:00Z");
-    assert!(matches!(read(&deleted), Entry::Out(_)));
-    // And an application configuration among those of devices is none of theirs.
-    assert!(matches!(one(&whole), Entry::Shortened { readable: None, .. }));
+    assert!(matches!(read(&deleted), Entry::Skipped(_)));
+    // An application configuration is not a device configuration.
+    assert!(matches!(one(&complete), Entry::Shortened { readable: None, .. }));
 }
 
 #[test]
-fn an_unusable_answer_is_an_error() {
+fn rejects_unusable_responses() {
     let deep = format!("{}1{}", "[".repeat(40), "]".repeat(40));
     for (json, error) in [
         ("<html>", "not JSON"),
         (r#"{"value":[{"id":"a"}"#, "not JSON"),
-        (r#"{"error":{"code":"x"}}"#, "`value` is no list"),
-        (r#"{"value":{}}"#, "`value` is no list"),
+        (r#"{"error":{"code":"x"}}"#, "`value` is not a list"),
+        (r#"{"value":{}}"#, "`value` is not a list"),
         (r#"{"value":[{}]}"#, "no id"),
         (r#"{"value":[{"id":"a b"}]}"#, "printable"),
-        (r#"{"value":[7]}"#, "no object"),
+        (r#"{"value":[7]}"#, "not an object"),
         (r#"{"value":[],"@odata.nextLink":7}"#, "nextLink is 7"),
         (&deep, "deeper than 32"),
     ] {
-        let got = Page::read(json.as_bytes()).expect_err(json).to_string();
+        let got = Page::read(DEVICES, json.as_bytes()).expect_err(json).to_string();
         assert!(got.contains(error), "{got}");
     }
     assert!(read_anchor_set(br#"{"value":[],"@odata.nextLink":"https://x/"}"#).is_err());
@@ -187,7 +199,7 @@ fn an_unusable_answer_is_an_error() {
     assert!(read_anchor_set(twice.to_string().as_bytes()).is_err());
 }
 
-/// JSON of every shape, with the names that are looked for among its keys.
+/// Arbitrary JSON, whose keys include the names of known members.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -221,11 +233,11 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn no_json_makes_it_panic(value in any_json()) {
+    fn does_not_panic_on_any_json(value in any_json()) {
         let text = value.to_string();
         let list = json!({"value": [value]}).to_string();
-        for collection in [Collection::Devices, Collection::Applications] {
-            let _ = Page::read_of(collection, text.as_bytes());
+        for collection in [DEVICES, APPLICATIONS] {
+            let _ = Page::read(collection, text.as_bytes());
             let _ = read_set(collection, list.as_bytes());
         }
         let _ = read_entry(text.as_bytes());
@@ -235,15 +247,15 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = Page::read(&bytes);
+    fn does_not_panic_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Page::read(DEVICES, &bytes);
     }
 
     #[test]
-    fn a_cut_answer_is_never_a_shorter_list(cut in 1usize..200) {
+    fn rejects_truncated_responses(cut in 1usize..200) {
         let list = json!({"value": [configuration("a", json!([])), configuration("b", json!([]))]});
         let text = list.to_string();
         let cut = text.len().saturating_sub(cut).max(1);
-        prop_assert!(Page::read(&text.as_bytes()[..cut]).is_err());
+        prop_assert!(Page::read(DEVICES, &text.as_bytes()[..cut]).is_err());
     }
 }

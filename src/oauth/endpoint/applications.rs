@@ -65,8 +65,7 @@ impl TokenService {
                 inputs.jti,
             )?;
             // `mtls_pop` means a bound token.
-            let token_type =
-                if claims.cnf.is_some() { form.token_type } else { TokenType::Bearer };
+            let token_type = if claims.cnf.is_some() { form.token_type } else { TokenType::Bearer };
             Issued::sign(keys, claims, token_type, inputs.random)
         });
         Some(requester.outcome(issued, trust.generation))

@@ -353,7 +353,8 @@ impl Outcome {
         let claims = self.decision.as_ref().ok().map(|issued| &issued.claims);
         let error = self.decision.as_ref().err();
         let detail = error.map(ToString::to_string);
-        let outcome = if error.is_some() { audit::Outcome::Refused } else { audit::Outcome::Issued };
+        let outcome =
+            if error.is_some() { audit::Outcome::Refused } else { audit::Outcome::Issued };
         Record {
             error: error.map(OauthError::code),
             refusal: self.refusal().map(|refusal| refusal.code.as_str()),

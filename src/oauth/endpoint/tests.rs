@@ -273,6 +273,7 @@ fn live() -> Live {
             trust: Arc::new(Snapshot::default()),
             keys: Arc::new(keys()),
             tls: Arc::new(ListenerTls {
+                hosts: Arc::default(),
                 token: Arc::clone(&tls),
                 directory: Arc::clone(&tls),
                 public: tls,
@@ -355,6 +356,7 @@ impl World {
         let certificate = Certificate::from_der(self.root.der()).expect("readable");
         Configuration {
             id: id.into(),
+            domain: Arc::default(),
             display_name: id.to_owned(),
             kind: Kind::Devices(subject_field),
             devices: Devices::Any,

@@ -19,9 +19,7 @@ use crate::store::changes::Versions;
 use crate::store::objects::{Change, Collection, Record, Since, StoreError};
 
 use failure::Failure;
-use tables::{
-    IDENTITY, META, REFERRERS, TEXTS, VERSION, changed, expired, last, objects, removed,
-};
+use tables::{IDENTITY, META, REFERRERS, TEXTS, VERSION, changed, expired, last, objects, removed};
 use write::{BATCH, Pending};
 
 pub(super) use write::Write;
@@ -179,7 +177,9 @@ impl Embedded {
                 Ok(result) => return result,
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => {
-                    return Err(StoreError::Unavailable("the transaction stopped unexpectedly".into()));
+                    return Err(StoreError::Unavailable(
+                        "the transaction stopped unexpectedly".into(),
+                    ));
                 }
             }
         }

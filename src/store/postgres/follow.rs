@@ -18,7 +18,7 @@ use crate::store::postgres::database::Database;
 pub(super) const CHANNEL: &str = "anchorgate_directory";
 /// Timeout of a connection attempt and of a query of the follower.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Timeout of the migrations.  Another replica may be running them, which takes time too.
+/// Timeout of the migrations, including the time in which another replica runs them.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Interval at which an idle connection is queried, to detect that it is dead.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ const MIGRATIONS: [(i64, &str, &str); 2] = [
 pub(super) type Availability = Result<(), String>;
 
 /// Receives the changes of other replicas.  While the database is not followed, the store rejects all
-/// operations, because data that it reads then could be outdated without anyone knowing.
+/// operations, because the data could be outdated.
 pub struct Follower {
     options: PgConnectOptions,
     /// Name of the database in log messages, without credentials.
@@ -92,7 +92,8 @@ impl Follower {
     /// Runs the migrations and subscribes to notifications.  Changes before that may have been missed,
     /// so a change is assumed.
     async fn connect(&self) -> Result<PgListener, FollowError> {
-        let mut connection = timeout(RESPONSE_TIMEOUT, PgConnection::connect_with(&self.options)).await??;
+        let mut connection =
+            timeout(RESPONSE_TIMEOUT, PgConnection::connect_with(&self.options)).await??;
         timeout(MIGRATION_TIMEOUT, migrator().run_direct(None, &mut connection, false)).await??;
         timeout(RESPONSE_TIMEOUT, connection.close()).await??;
         let pool = PgPoolOptions::new()

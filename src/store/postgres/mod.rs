@@ -2,9 +2,9 @@
 //!
 //! # Design notes
 //! Every change locks the only row with the last version until it is committed.  Changes are therefore
-//! serialized, as in the embedded engine: versions follow the order of commits, a limit that was checked
-//! still holds at the commit, and a reader at version N has missed nothing below N.  A sequence would
-//! guarantee none of the three.
+//! serialized, as in the embedded engine: versions follow the order of commits, a limit that was
+//! checked still holds at the commit, and a reader at version N has missed nothing below N.  A sequence
+//! would guarantee none of the three.
 //!
 //! A trigger of the database maintains the derived data: last version and size of each collection, and
 //! its removals.  The data therefore stays correct when replicas of an earlier program version write.
@@ -66,7 +66,14 @@ impl Postgres {
 
     pub(super) async fn identity(&self) -> Result<String, StoreError> {
         self.run(async {
-            let query = query_scalar("SELECT identity FROM directory_version");
+            // A restored backup, a failover and a restored dump have the identity of the original
+            // and may reach the same versions with other objects.  The first two begin with a start
+            // of the server, the last one with a new table.
+            let query = query_scalar(
+                "SELECT encode(sha256(convert_to(concat_ws(' ', identity, \
+                 extract(epoch FROM pg_postmaster_start_time()), \
+                 'directory_version'::regclass::oid), 'UTF8')), 'hex') FROM directory_version",
+            );
             Ok(query.fetch_one(&self.pool).await?)
         })
         .await
@@ -143,7 +150,7 @@ impl Postgres {
             .bind(limit)
             .fetch_all(&mut *connection)
             .await?;
-            // Read after the changes: a removal that expires in between causes an error and is not missed.
+            // Read after the changes: a removal that expires in between causes an error.
             let (expired, last): (i64, i64) = query_as(
                 "SELECT coalesce((SELECT forgotten FROM directory_collection \
                                   WHERE collection = $1), 0), version FROM directory_version",

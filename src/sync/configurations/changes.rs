@@ -1,5 +1,4 @@
-//! What one list of configurations changes against another, and whether that much may be changed
-//! without a person's word.
+//! Differences between two lists of configurations, and the rule for changes that need approval.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,21 +8,24 @@ use serde::Serialize;
 use crate::trust::configurations::{AnchorSet, Authority, Configuration, ConfigurationId};
 use crate::x509::certificate::Fingerprint;
 
-/// The difference between two lists, for people.
+/// The differences between two lists, for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Changes {
-    /// One sentence each, in the order of the configurations' ids.
+    /// One line for each difference, in the order of the configurations' ids.
     pub lines: Vec<String>,
-    /// Anchors that the new list has and the old one has not.
+    /// Anchors that only the new list has.
     pub anchors_added: usize,
-    /// Anchors that the old list has and the new one has not.
+    /// Anchors that only the old list has.
     pub anchors_removed: usize,
     /// Anchors of the old list.
     pub anchors_before: usize,
+    /// Authorities of both lists whose CRL or delta CRL address only the old list has: revocation
+    /// checking would be lost for them.
+    pub revocation_lost: usize,
 }
 
 impl Changes {
-    /// From `old` to `new`.
+    /// Compares `old` with `new`.
     pub fn between(old: &AnchorSet, new: &AnchorSet) -> Self {
         let (before, after) = (anchors(old), anchors(new));
         Self {
@@ -31,20 +33,24 @@ impl Changes {
             anchors_added: after.difference(&before).count(),
             anchors_removed: before.difference(&after).count(),
             anchors_before: before.len(),
+            revocation_lost: revocation_lost(old, new),
         }
     }
 
-    /// True when the two lists are the same to the judge.
+    /// True if the judge does not distinguish the two lists.
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
 
-    /// True when the change takes away every anchor, or a larger part of them than `max_removal`.  An
-    /// answer like that is far likelier a fault of the directory, or of whoever changed it, than meant.
+    /// True if every anchor is removed, or a larger part of them than `max_removal`, or if an authority
+    /// loses the address of its list.  Such a response is far likelier a fault of the directory, or of an
+    /// administrator, than intended.
     pub fn is_suspicious(&self, max_removal: f64) -> bool {
         let (removed, before) = (self.anchors_removed, self.anchors_before);
         // Counts of anchors are far below 2^52.
-        removed > 0 && (removed == before || removed as f64 > max_removal * before as f64)
+        let too_many =
+            removed > 0 && (removed == before || removed as f64 > max_removal * before as f64);
+        too_many || self.revocation_lost > 0
     }
 }
 
@@ -52,11 +58,43 @@ impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { anchors_added: added, anchors_removed: removed, anchors_before: before, .. } =
             self;
-        write!(f, "{added} anchors added, {removed} of {before} removed")
+        write!(f, "{added} anchors added, {removed} of {before} removed")?;
+        match self.revocation_lost {
+            0 => Ok(()),
+            lost => write!(f, "; revocation checking would be lost for {lost} authorities"),
+        }
     }
 }
 
-/// Anchors: roots, under the configuration they belong to.
+/// Counts the authorities that have an address of a list in `old` and not in `new`, in the same
+/// configuration, or in any.
+fn revocation_lost(old: &AnchorSet, new: &AnchorSet) -> usize {
+    type Key<'a> = (Option<&'a ConfigurationId>, Fingerprint, bool);
+    /// Authorities with an address (`true`) or without, in their configuration and in any.
+    fn keys(set: &AnchorSet) -> (BTreeSet<Key<'_>>, BTreeSet<Key<'_>>) {
+        let (mut with, mut all) = (BTreeSet::new(), BTreeSet::new());
+        for configuration in &set.configurations {
+            for authority in &configuration.authorities {
+                let print = authority.certificate.fingerprint;
+                let urls = [(&authority.crl_url, false), (&authority.delta_crl_url, true)];
+                for (url, is_delta) in urls {
+                    for place in [Some(&configuration.id), None] {
+                        all.insert((place, print, is_delta));
+                        if url.is_some() {
+                            with.insert((place, print, is_delta));
+                        }
+                    }
+                }
+            }
+        }
+        (with, all)
+    }
+    let ((before, _), (after, present)) = (keys(old), keys(new));
+    let lost = before.iter().filter(|key| present.contains(*key) && !after.contains(*key));
+    lost.map(|(_, print, _)| print).collect::<BTreeSet<_>>().len()
+}
+
+/// The anchors: each root with its configuration.
 fn anchors(set: &AnchorSet) -> BTreeSet<(&ConfigurationId, Fingerprint)> {
     let roots = |c: &'_ Configuration| -> Vec<Fingerprint> {
         c.authorities.iter().filter(|a| a.is_root).map(|a| a.certificate.fingerprint).collect()
@@ -102,46 +140,47 @@ fn compare(old: &Configuration, new: &Configuration, out: &mut Vec<String>) {
         let (from, to) = (old.kind.as_str(), new.kind.as_str());
         out.push(format!("configuration {id} changed from {from} to {to}"));
     }
-    let twin = |list: &'_ [Authority], one: &Authority| -> Option<Authority> {
+    let same = |list: &'_ [Authority], one: &Authority| -> Option<Authority> {
         let wanted = one.certificate.fingerprint;
         list.iter().find(|a| a.certificate.fingerprint == wanted).cloned()
     };
     for authority in &old.authorities {
-        match twin(&new.authorities, authority) {
+        match same(&new.authorities, authority) {
             None => out.push(line(id, authority, "removed")),
-            Some(now) if now.is_root != authority.is_root => {
-                let to = if now.is_root { "made a root" } else { "made an intermediate" };
+            Some(new) if new.is_root != authority.is_root => {
+                let to =
+                    if new.is_root { "changed to a root" } else { "changed to an intermediate" };
                 out.push(line(id, authority, to));
             }
-            Some(now) if now.crl_url != authority.crl_url => {
-                out.push(line(id, authority, &address(now.crl_url.as_deref(), "list")));
+            Some(new) if new.crl_url != authority.crl_url => {
+                out.push(line(id, authority, &address(new.crl_url.as_deref(), "CRL")));
             }
-            Some(now) if now.delta_crl_url != authority.delta_crl_url => {
-                out.push(line(id, authority, &address(now.delta_crl_url.as_deref(), "delta")));
+            Some(new) if new.delta_crl_url != authority.delta_crl_url => {
+                out.push(line(id, authority, &address(new.delta_crl_url.as_deref(), "delta CRL")));
             }
             Some(_) => {}
         }
     }
-    let added = new.authorities.iter().filter(|a| twin(&old.authorities, a).is_none());
+    let added = new.authorities.iter().filter(|a| same(&old.authorities, a).is_none());
     out.extend(added.map(|a| line(id, a, "added")));
 }
 
-fn address(url: Option<&str>, what: &str) -> String {
+fn address(url: Option<&str>, list: &str) -> String {
     match url {
-        Some(url) => format!("given the {what} address {url}"),
-        None => format!("left without a {what} address"),
+        Some(url) => format!("{list} address set to {url}"),
+        None => format!("{list} address removed"),
     }
 }
 
-fn line(id: &ConfigurationId, authority: &Authority, what: &str) -> String {
+fn line(id: &ConfigurationId, authority: &Authority, change: &str) -> String {
     let kind = if authority.is_root { "root" } else { "intermediate" };
     let (subject, fingerprint) =
         (&authority.certificate.subject, authority.certificate.fingerprint);
-    format!("configuration {id}: {kind} `{subject}` sha256 {fingerprint} {what}")
+    format!("configuration {id}: {kind} `{subject}` sha256 {fingerprint} {change}")
 }
 
 #[cfg(test)]
-pub(in crate::sync) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::trust::configurations::{Devices, Kind};
     use crate::trust::subject::SubjectField;
@@ -149,7 +188,7 @@ pub(in crate::sync) mod tests {
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
     use std::sync::Arc;
 
-    pub(in crate::sync) fn authority(name: &str, is_root: bool) -> Authority {
+    pub(crate) fn authority(name: &str, is_root: bool) -> Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -159,9 +198,10 @@ pub(in crate::sync) mod tests {
         Authority { certificate, is_root, crl_url: None, delta_crl_url: None }
     }
 
-    pub(in crate::sync) fn set(configurations: &[(&str, &[Authority])]) -> AnchorSet {
+    pub(crate) fn set(configurations: &[(&str, &[Authority])]) -> AnchorSet {
         let configuration = |(id, authorities): &(&str, &[Authority])| Configuration {
             id: ConfigurationId::from(*id),
+            domain: Arc::default(),
             display_name: format!("the {id}"),
             kind: Kind::Devices(SubjectField::SanDns),
             devices: Devices::Any,
@@ -174,7 +214,7 @@ pub(in crate::sync) mod tests {
     }
 
     #[test]
-    fn every_kind_of_change_has_its_line() {
+    fn describes_every_kind_of_change() {
         let (a, b, i) = (authority("a", true), authority("b", true), authority("i", false));
         let old = set(&[("1", &[a.clone(), i.clone()]), ("2", std::slice::from_ref(&b))]);
         let mut new = set(&[("1", &[a.clone(), b.clone()]), ("3", std::slice::from_ref(&a))]);
@@ -188,9 +228,7 @@ pub(in crate::sync) mod tests {
             [
                 "configuration 1 changed from tls_client_auth_san_dns to tls_client_auth_san_uri"
                     .into(),
-                format!(
-                    "configuration 1: root `CN=a` sha256 {fa} given the list address http://x/"
-                ),
+                format!("configuration 1: root `CN=a` sha256 {fa} CRL address set to http://x/"),
                 format!("configuration 1: intermediate `CN=i` sha256 {fi} removed"),
                 format!("configuration 1: root `CN=b` sha256 {fb} added"),
                 "configuration 2 `the 2` removed".into(),
@@ -204,22 +242,53 @@ pub(in crate::sync) mod tests {
     }
 
     #[test]
+    fn the_loss_of_a_list_address_is_suspicious() {
+        let bare = authority("a", true);
+        let with = |crl: bool, delta: bool| Authority {
+            crl_url: crl.then(|| "http://pki.example/a.crl".into()),
+            delta_crl_url: delta.then(|| "http://pki.example/a-delta.crl".into()),
+            ..bare.clone()
+        };
+        let one = |id: &str, authority: Authority| set(&[(id, &[authority])]);
+        let lost = |old: &AnchorSet, new: &AnchorSet| Changes::between(old, new).revocation_lost;
+        let (full, none) = (one("1", with(true, true)), one("1", with(false, false)));
+        assert_eq!(lost(&full, &none), 1, "counted once for both addresses");
+        assert_eq!(lost(&full, &one("1", with(true, false))), 1);
+        assert_eq!(lost(&none, &full), 0, "an address is added");
+        let moved = one("2", with(false, false));
+        assert_eq!(lost(&full, &moved), 1, "lost on the way to another configuration");
+        assert_eq!(lost(&full, &one("2", with(true, true))), 0);
+        assert_eq!(lost(&full, &AnchorSet::default()), 0, "a removed authority needs no list");
+        let changes = Changes::between(&full, &none);
+        assert!(changes.is_suspicious(1.0));
+        assert!(
+            changes.to_string().ends_with("revocation checking would be lost for 1 authorities")
+        );
+    }
+
+    #[test]
     fn large_removals_are_suspicious() {
         let four: Vec<Authority> = (0..4).map(|n| authority(&n.to_string(), true)).collect();
         let with = |n: usize| set(&[("1", &four[..n])]);
         let removal = |from: usize, to: usize, most: f64| {
             Changes::between(&with(from), &with(to)).is_suspicious(most)
         };
-        assert!(removal(4, 0, 0.5), "all");
+        assert!(removal(4, 0, 0.5), "all of four");
         assert!(removal(4, 1, 0.5), "three of four");
         assert!(!removal(4, 2, 0.5), "half is not more than half");
         assert!(!removal(4, 3, 0.5));
-        assert!(removal(4, 3, 0.0), "none may go");
-        assert!(removal(1, 0, 1.0), "all, whatever the switch");
+        assert!(removal(4, 3, 0.0), "no removal is allowed");
+        assert!(removal(1, 0, 1.0), "all, even if any part may be removed");
         assert!(!removal(0, 4, 0.0) && !removal(0, 0, 0.0));
         let replaced = set(&[("1", &[authority("new", true)])]);
-        assert!(Changes::between(&with(1), &replaced).is_suspicious(0.5), "another in its place");
+        assert!(
+            Changes::between(&with(1), &replaced).is_suspicious(0.5),
+            "replaced by another anchor"
+        );
         let moved = set(&[("2", &four)]);
-        assert!(Changes::between(&with(4), &moved).is_suspicious(0.5), "another configuration");
+        assert!(
+            Changes::between(&with(4), &moved).is_suspicious(0.5),
+            "moved to another configuration"
+        );
     }
 }

@@ -1,104 +1,111 @@
-//! An operator's hold on the sync of a directory's configurations.
+//! Handle of the follower of a directory's configurations.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use serde::Serialize;
 
 use crate::graph::Collection;
-use crate::sync::HandleError;
+use crate::graph::wire::{Entries, Page, WireError};
 use crate::sync::configurations::changes::Changes;
-use crate::sync::configurations::status::Status;
+use crate::sync::configurations::content::{Content, SkippedStatus};
+use crate::sync::configurations::merge::merge;
+use crate::sync::configurations::payload::Configurations;
 use crate::sync::devices;
+use crate::sync::handle::{self, HandleError};
+use crate::sync::status::Status;
 use crate::trust::configurations::AnchorSet;
 
-/// An operator's hold on a [`Sync`].
+/// Handle of the follower of one directory's configurations and, if they are required, its devices.
 #[derive(Clone)]
 pub struct Handle {
-    pub(in crate::sync) source: Arc<str>,
-    pub(in crate::sync) rules: Rules,
-    pub(in crate::sync) commands: mpsc::Sender<Command>,
-    pub(in crate::sync) shared: Arc<Mutex<Shared>>,
-    pub(in crate::sync) devices: Option<devices::Handle>,
+    pub(crate) source: Arc<str>,
+    pub(crate) collection: Collection,
+    /// Prefix of ids.
+    pub(crate) prefix: Option<Arc<str>>,
+    /// Part of the anchors that one response may remove; `None` if nothing is held back.
+    pub(crate) max_removal: Option<f64>,
+    pub(crate) configurations: handle::Handle<Configurations>,
+    pub(crate) devices: Option<devices::Handle>,
 }
 
-/// How an answer is read, and compared with what is in force.
-#[derive(Clone)]
-pub(in crate::sync) struct Rules {
-    pub(in crate::sync) collection: Collection,
-    /// What is put before ids: the directory's name, where there are several.
-    pub(in crate::sync) prefix: Option<Arc<str>>,
-    /// [`Config::max_removal`]; `None` where nothing is held back.
-    pub(in crate::sync) max_removal: Option<f64>,
-}
-
-/// What the sync lets be seen.
-pub(in crate::sync) struct Shared {
-    pub(in crate::sync) status: Status,
-    pub(in crate::sync) in_force: Arc<AnchorSet>,
+/// The effect that a response would have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Preview {
+    /// Name of the follower whose configurations were compared.
+    pub source: String,
+    /// The changes.
+    pub changes: Changes,
+    /// The changes would wait for approval because they remove too much.
+    pub held_back: bool,
+    /// Parts of the response that would not be in force.
+    pub skipped: Vec<SkippedStatus>,
 }
 
 impl Handle {
-    /// The sync's name: the directory's, or that and `/applications`.
+    /// Name of the follower: that of the directory, for applications followed by `/applications`.
     pub fn source(&self) -> &Arc<str> {
         &self.source
     }
 
-    /// What is followed.
+    /// The collection that is followed.
     pub fn collection(&self) -> Collection {
-        self.rules.collection
+        self.collection
     }
 
-    /// How things stand.
-    pub fn status(&self) -> Status {
-        let devices = self.devices.as_ref().map(devices::Handle::status);
-        Status { devices, ..lock(&self.shared).status.clone() }
+    /// Current status.
+    pub fn status(&self) -> Status<Changes, Content> {
+        let mut status = self.configurations.status();
+        status.content.devices = self.devices.as_ref().map(devices::Handle::status);
+        status
     }
 
-    /// The sync of its devices, where a configuration needs them.
+    /// Handle of the follower of its devices, if a configuration requires them.
     pub fn devices(&self) -> Option<&devices::Handle> {
         self.devices.as_ref()
     }
 
-    /// The configurations of this source that are in force, as last accepted.
+    /// The configurations of this source, as last accepted.
     pub fn in_force(&self) -> Arc<AnchorSet> {
-        Arc::clone(&lock(&self.shared).in_force)
+        self.configurations.status().content.in_force
     }
 
-    /// Polls now, and tells what changed.
+    /// Fetches the configurations now and returns the changes.
     ///
     /// # Errors
-    /// When the poll fails.
-    pub async fn sync_now(&self) -> Result<Changes, HandleError> {
-        self.ask(Command::Sync).await
+    /// The fetch failed.
+    pub async fn refresh(&self) -> Result<Changes, HandleError> {
+        self.configurations.refresh().await
     }
 
-    /// Applies the answer that is held back, and tells what changed.
+    /// Applies the change that is held back if it has this digest, and returns it.
     ///
     /// # Errors
-    /// When none is.
-    pub async fn approve(&self) -> Result<Changes, HandleError> {
-        self.ask(Command::Approve).await
+    /// No change is held back, or another one.
+    pub async fn approve(&self, digest: &str) -> Result<Changes, HandleError> {
+        self.configurations.approve(digest).await
     }
 
-    async fn ask(
-        &self,
-        command: impl FnOnce(oneshot::Sender<Result<Changes, HandleError>>) -> Command,
-    ) -> Result<Changes, HandleError> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_| HandleError::Ended)?;
-        answer.await.unwrap_or(Err(HandleError::Ended))
+    /// Compares a complete list response with the configurations in force, as a poll would.  Nothing is
+    /// applied or fetched: what the response shortens stays as it is.
+    ///
+    /// # Errors
+    /// The response is not a list, or is only one page of it.
+    pub fn preview(&self, json: &[u8]) -> Result<Preview, WireError> {
+        let page = Page::read(self.collection, json)?;
+        if page.next.is_some() {
+            let why = "the list continues at its @odata.nextLink, all pages are needed";
+            return Err(WireError::Shape(why.into()));
+        }
+        let mut entries = Entries::default();
+        page.entries.into_iter().for_each(|entry| entries.add(entry));
+        let in_force = self.in_force();
+        let next = merge(&in_force, entries.list, self.prefix.as_deref());
+        let changes = Changes::between(&in_force, &next);
+        Ok(Preview {
+            source: self.source.to_string(),
+            held_back: self.max_removal.is_some_and(|most| changes.is_suspicious(most)),
+            skipped: next.skipped.iter().map(SkippedStatus::from).collect(),
+            changes,
+        })
     }
-}
-
-pub(super) fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
-    // Fields are assigned one by one: a panic elsewhere leaves at worst an older status.
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What an operator asks of the loop.
-pub(in crate::sync) enum Command {
-    /// Poll now.
-    Sync(oneshot::Sender<Result<Changes, HandleError>>),
-    /// Apply what is held back.
-    Approve(oneshot::Sender<Result<Changes, HandleError>>),
 }

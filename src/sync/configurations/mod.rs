@@ -1,13 +1,18 @@
-//! The trust list of a directory, replaced whole.
+//! The list of configurations of a directory, replaced as a whole.
 
 pub mod changes;
-mod follow;
-pub(super) mod handle;
-mod preview;
+mod content;
+mod handle;
+mod merge;
+mod payload;
 mod state;
-mod status;
 
-pub use follow::Sync;
-pub use handle::Handle;
-pub use preview::Preview;
-pub use status::{HeldBack, Metrics, SkippedStatus, Status};
+use crate::sync::configurations::changes::Changes;
+
+pub(super) use content::Metrics;
+pub use content::{Content, SkippedStatus};
+pub use handle::{Handle, Preview};
+pub(super) use payload::Configurations;
+
+/// Status of the follower of one directory's configurations.
+pub type Status = crate::sync::status::Status<Changes, Content>;

@@ -1,73 +1,33 @@
 //! The devices of a directory, followed by their changes (Graph's delta query).
 //!
-//! Only where a configuration admits registered devices alone.  The first answer enumerates every
-//! device, page by page, and ends with a deltaLink; from then on the directory is asked there for what
-//! changed.
+//! They are fetched only if a configuration admits registered devices alone.  The first response
+//! enumerates every device, page by page, and ends with a delta link; from then on the changes since then
+//! are requested there.
 //!
-//! # Why a round is applied whole
-//! A page could be put in force when it comes, since each names devices whole.  But objects may move
-//! between pages and come twice, so that only the end of a round is a state that the directory was in;
-//! and whether an answer removes too much can only be said of all of it.  So pages are applied to a
-//! registry of their own, which costs the pages and not a second copy, and that one is put in force at
-//! the end.  Of a round that failed the pages that were read are kept, and it goes on where it failed.
+//! # Design notes
+//! A response comes into force when it is complete.  Objects can move between pages and appear twice, so
+//! only the end of a response is a state that the directory was in, and only then is it known how many
+//! devices the response removes.  The pages are applied to a copy of the registry, which shares what does
+//! not change.  After a failure the pages that were read are kept, and the next request is for the page
+//! that failed.
 //!
-//! # Why a removal can be held back
-//! As in the trust list: an answer that removes too many devices is likelier a fault than meant.  What
-//! the directory enables and disables is never held back alone, but waits with an answer that is.
+//! A response that removes too many devices is held back, as in the list of configurations: it is likelier
+//! a fault than intended.  Disabled and enabled devices alone are never held back, but wait with a response
+//! that is.
 
-mod follow;
+mod content;
+mod payload;
 mod round;
 mod state;
-mod status;
 
-use std::sync::{Arc, Mutex, PoisonError};
-
-use tokio::sync::{mpsc, oneshot};
-
-use crate::sync::HandleError;
-use crate::sync::devices::follow::Command;
+use crate::sync::handle;
 use crate::trust::devices::Difference;
 
-pub use follow::Sync;
-pub use status::{HeldBack, Metrics, Status};
+pub use content::Content;
+pub(super) use content::Metrics;
+pub use payload::Devices;
 
-/// An operator's hold on a [`Sync`].
-#[derive(Clone)]
-pub struct Handle {
-    commands: mpsc::Sender<Command>,
-    status: Arc<Mutex<Status>>,
-}
-
-impl Handle {
-    /// How things stand.
-    pub fn status(&self) -> Status {
-        self.lock().clone()
-    }
-
-    /// Polls now, and tells what changed.  A first enumeration is waited for.
-    ///
-    /// # Errors
-    /// When the poll fails.
-    pub async fn sync_now(&self) -> Result<Difference, HandleError> {
-        self.ask(Command::Sync).await
-    }
-
-    /// Applies the answer that is held back, and tells what changed.
-    ///
-    /// # Errors
-    /// When none is.
-    pub async fn approve(&self) -> Result<Difference, HandleError> {
-        self.ask(Command::Approve).await
-    }
-
-    async fn ask(&self, command: impl FnOnce(follow::Reply) -> Command) -> follow::Answer {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_| HandleError::Ended)?;
-        answer.await.unwrap_or(Err(HandleError::Ended))
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Status> {
-        // Fields are assigned one by one: a panic elsewhere leaves at worst an older status.
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// Status of the follower of one directory's devices.
+pub type Status = crate::sync::status::Status<Difference, Content>;
+/// Handle of the follower of one directory's devices.
+pub type Handle = handle::Handle<Devices>;

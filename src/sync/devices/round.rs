@@ -1,4 +1,4 @@
-//! One answer of the directory about devices, page by page until it is whole.
+//! One response of the directory about devices: its pages, from the first to the delta link.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,48 +11,66 @@ use crate::graph::wire::WireError;
 use crate::graph::wire::devices::{Link, Page};
 use crate::trust::devices::{DeviceRegistry, Difference, ObjectKey};
 
-/// Pages that a round may have, and one more for each [`DEVICES_PER_PAGE`] that are allowed: directories
-/// choose the size of their pages, and Graph's have about a hundred.
+/// Limit on the pages of a round, in addition to one for each [`DEVICES_PER_PAGE`] devices that are
+/// allowed.  Directories choose the size of their pages; Graph's have about a hundred devices.
 const PAGES: usize = 1_000;
 /// See [`PAGES`].
 const DEVICES_PER_PAGE: usize = 50;
-/// Failures after which a round that is not whole is given up: its links may be what is wrong.
-const TRIES: u32 = 8;
+/// Failures after which an incomplete round is discarded, because its links may be the cause.
+const MAX_FAILURES: u32 = 8;
 
-/// One answer of the directory, as far as it was read.
+/// Rules for reading pages.
+#[derive(Debug, Clone)]
+pub(super) struct PageRules {
+    /// Prefix of configuration ids.
+    pub(super) prefix: Option<Arc<str>>,
+    /// Limit on the devices.
+    pub(super) max_devices: usize,
+}
+
+/// A response that has been read up to some page.
 pub(super) struct Round {
-    /// It enumerates everything: what it does not name is not there.
-    pub(super) whole: bool,
+    /// The round enumerates all devices: a device that it does not contain does not exist.
+    pub(super) is_enumeration: bool,
     /// The next page.
     pub(super) url: Url,
+    /// The devices after the pages so far.
     pub(super) registry: DeviceRegistry,
+    /// Number of pages so far.
     pub(super) pages: usize,
-    /// The pages that were asked for, to notice a circle.
-    seen: HashSet<ObjectKey>,
-    /// Objects that are no registered devices.
+    /// Number of objects that are not registered devices.
     pub(super) others: usize,
+    /// Consecutive failures.
     pub(super) failures: u32,
+    /// Keys of the requested URLs, to detect a circle.
+    requested: HashSet<ObjectKey>,
 }
 
 impl Round {
-    /// Begins where `url` says, with the devices that are known there.
-    pub(super) fn new(whole: bool, url: Url, registry: DeviceRegistry) -> Self {
-        let seen = HashSet::from([ObjectKey::of(url.as_str())]);
-        Self { whole, url, registry, pages: 0, seen, others: 0, failures: 0 }
+    /// Starts an enumeration at `url`.
+    pub(super) fn enumeration(url: Url) -> Self {
+        Self { is_enumeration: true, ..Self::delta(url, DeviceRegistry::default()) }
     }
 
-    /// Applies a page to the round.  When it was the last one: the deltaLink, and what is different.
+    /// Starts with the delta link `url`, which stands for the devices of `registry`.
+    pub(super) fn delta(url: Url, registry: DeviceRegistry) -> Self {
+        let requested = HashSet::from([ObjectKey::of(url.as_str())]);
+        Self { is_enumeration: false, url, registry, pages: 0, others: 0, failures: 0, requested }
+    }
+
+    /// Applies a page.  After the last one, returns the delta link and the difference to `in_force`.
     pub(super) async fn read(
         &mut self,
         client: &Client,
-        (body, prefix, most): (Vec<u8>, Option<Arc<str>>, usize),
+        body: Vec<u8>,
+        rules: PageRules,
         in_force: DeviceRegistry,
     ) -> Result<Option<(Url, Difference)>, FetchError> {
-        let registry = self.registry.clone();
-        // Milliseconds of computing, which no request should wait for.
+        let (registry, limit) = (self.registry.clone(), rules.max_devices);
+        // A page takes milliseconds of computation, which must not delay other tasks.
         let read = spawn_blocking(move || {
-            let page = Page::read(&body, prefix.as_deref())?;
-            let (registry, others) = registry.changed(&page.changes, most)?;
+            let page = Page::read(&body, rules.prefix.as_deref())?;
+            let (registry, others) = registry.changed(&page.changes, limit)?;
             let is_last = matches!(page.link, Some(Link::Delta(_)));
             let difference =
                 if is_last { in_force.difference(&registry) } else { Difference::default() };
@@ -60,23 +78,23 @@ impl Round {
         });
         let (registry, others, link, difference) = match read.await {
             Ok(read) => read?,
-            Err(_) => return Err(WireError::Shape("reading it ended early".into()).into()),
+            Err(_) => return Err(WireError::Shape("reading the page was aborted".into()).into()),
         };
         let end = match link {
             Some(Link::Delta(link)) => Some((client.same_origin(&link)?, difference)),
             Some(Link::Next(link)) => {
                 let url = client.same_origin(&link)?;
-                let limit = PAGES.saturating_add(most / DEVICES_PER_PAGE);
+                let limit = PAGES.saturating_add(limit / DEVICES_PER_PAGE);
                 if self.pages + 1 >= limit {
                     return Err(FetchError::TooManyPages { limit });
                 }
-                if !self.seen.insert(ObjectKey::of(url.as_str())) {
+                if !self.requested.insert(ObjectKey::of(url.as_str())) {
                     return Err(FetchError::Circle);
                 }
                 self.url = url;
                 None
             }
-            // Where would its changes be asked for?  It may as well be cut off.
+            // The response may have been cut off, and later changes could not be requested.
             None => {
                 let why = "neither @odata.nextLink nor @odata.deltaLink";
                 return Err(WireError::Shape(why.into()).into());
@@ -88,20 +106,20 @@ impl Round {
         Ok(end)
     }
 
-    /// True for the ways in which a directory says that it does not know a link of its own any more: 410,
-    /// and a client error where a token has expired (Graph's `syncStateNotFound`, `resyncRequired`).
+    /// True if the directory does not know its own link any more: 410, or another client error when a
+    /// token has expired (Graph's `syncStateNotFound`, `resyncRequired`).
     pub(super) fn is_forgotten(&self, error: &FetchError, start: &Url) -> bool {
         self.url != *start && matches!(error, FetchError::Status { status: 400 | 404 | 410, .. })
     }
 
-    /// True where nothing is to be had by asking for the same page again.
+    /// True if repeating the request for the same page cannot succeed.
     pub(super) fn is_hopeless(&self, error: &FetchError) -> bool {
         match error {
             FetchError::Circle
             | FetchError::TooManyPages { .. }
             | FetchError::Foreign(_)
             | FetchError::Registry(_) => true,
-            _ => self.failures >= TRIES,
+            _ => self.failures >= MAX_FAILURES,
         }
     }
 }

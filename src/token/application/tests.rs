@@ -181,9 +181,12 @@ fn reports_all_problems_of_applications() {
     let good = application(AuthMethod::PrivateKeyJwt);
     let problems = policy().with_applications(vec![bad, unidentified, good]).expect_err("refused");
     let texts: Vec<_> = problems.iter().map(ToString::to_string).collect();
-    for why in
-        ["has no subject", "always bound", "neither subjects nor", "several clients have this client_id"]
-    {
+    for why in [
+        "has no subject",
+        "always bound",
+        "neither subjects nor",
+        "several clients have this client_id",
+    ] {
         assert!(texts.iter().any(|t| t.contains(why)), "{why}: {texts:?}");
     }
     assert_eq!(texts.len(), 4, "{texts:?}");

@@ -6,7 +6,6 @@ use aws_lc_rs::signature::{
 };
 use rustls_pki_types::{AlgorithmIdentifier, alg_id};
 
-use crate::token::assertion::AssertionError;
 use crate::x509::certificate::Certificate;
 
 /// Signature algorithm of an assertion.  Symmetric algorithms are not supported, since the public
@@ -23,6 +22,15 @@ pub enum AssertionAlgorithm {
     Es384,
     /// Ed25519.
     EdDsa,
+}
+
+/// Reason why a signature is rejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum VerifyError {
+    /// The key does not fit the algorithm.
+    KeyKind,
+    /// The signature is not valid for the key.
+    Signature,
 }
 
 impl AssertionAlgorithm {
@@ -54,7 +62,7 @@ impl AssertionAlgorithm {
         certificate: &Certificate,
         message: &[u8],
         signature: &[u8],
-    ) -> Result<(), AssertionError> {
+    ) -> Result<(), VerifyError> {
         let (key, algorithm): (AlgorithmIdentifier, &'static dyn VerificationAlgorithm) = match self
         {
             Self::Rs256 => (alg_id::RSA_ENCRYPTION, &RSA_PKCS1_2048_8192_SHA256),
@@ -64,10 +72,10 @@ impl AssertionAlgorithm {
             Self::EdDsa => (alg_id::ED25519, &ED25519),
         };
         if *key != *certificate.key_algorithm {
-            return Err(AssertionError::KeyKind { algorithm: self });
+            return Err(VerifyError::KeyKind);
         }
         UnparsedPublicKey::new(algorithm, &certificate.public_key)
             .verify(message, signature)
-            .map_err(|_| AssertionError::Signature)
+            .map_err(|_| VerifyError::Signature)
     }
 }

@@ -62,9 +62,7 @@ pub enum AssertionError {
         now: Timestamp,
     },
     /// Its lifetime is longer than the limit.
-    #[error(
-        "the assertion expires at {exp}; at most {MAX_LIFETIME} seconds from now are allowed"
-    )]
+    #[error("the assertion expires at {exp}; at most {MAX_LIFETIME} seconds from now are allowed")]
     Lifetime {
         /// Its `exp`.
         exp: Timestamp,
@@ -79,9 +77,7 @@ pub enum AssertionError {
     #[error("the assertion was used before")]
     Replayed,
     /// The client has too many used assertions that have not expired.
-    #[error(
-        "the client has {limit} used assertions that have not expired; wait until one expires"
-    )]
+    #[error("the client has {limit} used assertions that have not expired; wait until one expires")]
     Full {
         /// Assertions that are remembered for one client.
         limit: usize,

@@ -25,6 +25,7 @@ use crate::x509::certificate::{Certificate, Fingerprint};
 use crate::x509::time::Timestamp;
 
 pub use algorithm::AssertionAlgorithm;
+use algorithm::VerifyError;
 pub use error::AssertionError;
 
 /// Bytes of an assertion: ten certificates of 2 KiB in base64 twice, and the claims.
@@ -43,6 +44,7 @@ pub struct Assertion<'a> {
     algorithm: AssertionAlgorithm,
     x5c: Option<Vec<String>>,
     thumbprint: Option<Fingerprint>,
+    kid: Option<String>,
     claims: Claims,
     /// JWS signing input (RFC 7515 section 5.1).
     message: &'a str,
@@ -93,6 +95,7 @@ impl<'a> Assertion<'a> {
         Ok(Self {
             algorithm,
             x5c: header.x5c,
+            kid: header.kid,
             thumbprint: match thumbprint {
                 Some(None) => return Err(Malformed("x5t#S256 is not a SHA-256 in base64url")),
                 Some(known) => known,
@@ -164,7 +167,18 @@ impl<'a> Assertion<'a> {
     /// There is no certificate, it cannot be parsed, or `x5c` and `x5t#S256` disagree.
     pub fn chain(&self, known: &[UnverifiedChain]) -> Result<UnverifiedChain, AssertionError> {
         let chain = match (&self.x5c, self.thumbprint) {
-            (None, None) => return Err(AssertionError::NoCertificate),
+            // Many libraries send `kid`, or nothing at all.
+            (None, None) => {
+                let named = match (&self.kid, known) {
+                    (None, [only]) => Some(only),
+                    (None, _) => return Err(AssertionError::NoCertificate),
+                    (Some(kid), all) => all
+                        .iter()
+                        .find(|chain| is_thumbprint(kid, chain.leaf()))
+                        .or(all.first().filter(|_| all.len() == 1)),
+                };
+                named.cloned().ok_or(AssertionError::UnknownThumbprint)?
+            }
             (None, Some(thumbprint)) => {
                 let named = known.iter().find(|chain| chain.leaf().fingerprint == thumbprint);
                 named.cloned().ok_or(AssertionError::UnknownThumbprint)?
@@ -190,7 +204,13 @@ impl<'a> Assertion<'a> {
     /// # Errors
     /// The key does not fit the algorithm, or the signature is not valid.
     pub fn verify(&self, certificate: &Certificate) -> Result<(), AssertionError> {
-        self.algorithm.verify(certificate, self.message.as_bytes(), &self.signature)
+        let algorithm = self.algorithm;
+        algorithm.verify(certificate, self.message.as_bytes(), &self.signature).map_err(|error| {
+            match error {
+                VerifyError::KeyKind => AssertionError::KeyKind { algorithm },
+                VerifyError::Signature => AssertionError::Signature,
+            }
+        })
     }
 }
 
@@ -199,6 +219,13 @@ impl fmt::Debug for Assertion<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Assertion(..)")
     }
+}
+
+/// Returns true if `kid` is the SHA-256 of the certificate, in base64url or in hexadecimal.
+fn is_thumbprint(kid: &str, certificate: &Certificate) -> bool {
+    let print = certificate.fingerprint;
+    URL_SAFE_NO_PAD.encode(print.0) == kid.trim_end_matches('=')
+        || print.to_string().eq_ignore_ascii_case(kid)
 }
 
 /// Rejects JWTs of other types, independent of their signature (RFC 8725 section 3.11).
@@ -219,6 +246,7 @@ struct Header {
     x5c: Option<Vec<String>>,
     #[serde(rename = "x5t#S256")]
     x5t_s256: Option<String>,
+    kid: Option<String>,
     /// True if `crit` is present.  No critical extension is supported (RFC 7515 section 4.1.11).
     #[serde(default, deserialize_with = "is_present")]
     crit: bool,

@@ -187,6 +187,7 @@ fn finds_the_certificate_by_x5c_or_thumbprint() {
     let (holder, other) =
         (Holder::of(AssertionAlgorithm::Es256), Holder::of(AssertionAlgorithm::Es256));
     let known = UnverifiedChain::from_der(&[holder.certificate.der()]).expect("a chain");
+    let other_known = UnverifiedChain::from_der(&[other.certificate.der()]).expect("a chain");
     let found = |header: Value, known: &[UnverifiedChain]| {
         let text = holder.sign(&header, &claims());
         let chain = Assertion::parse(&text)?.chain(known)?;
@@ -216,10 +217,19 @@ fn finds_the_certificate_by_x5c_or_thumbprint() {
         x5c[0].as_str().expect("text").as_bytes().chunks(64).collect::<Vec<_>>().join(&b'\n');
     let lines = json!([String::from_utf8(lines).expect("text")]);
     assert_eq!(found(with(&lines, &format!("{}=", named(&holder))), &[]), own);
+    // With one configured certificate the assertion need not name it; with several, `kid` may.
+    let two = [other_known, known.clone()];
+    assert_eq!(found(json!({"alg": "ES256"}), std::slice::from_ref(&known)), own);
+    assert_eq!(found(json!({"alg": "ES256"}), &two), Err(AssertionError::NoCertificate));
+    assert_eq!(found(json!({"alg": "ES256", "kid": named(&holder)}), &two), own);
+    let hex = holder.certificate.fingerprint.to_string().to_uppercase();
+    assert_eq!(found(json!({"alg": "ES256", "kid": hex}), &two), own);
+    let strange = json!({"alg": "ES256", "kid": "1"});
+    assert_eq!(found(strange, &two), Err(AssertionError::UnknownThumbprint));
     // A SHA-1 thumbprint and other references to a key are ignored.
     let others =
         json!({"alg": "ES256", "x5t": "AAAA", "kid": "1", "jku": "https://x.example", "jwk": {}});
-    assert_eq!(found(others, std::slice::from_ref(&known)), Err(AssertionError::NoCertificate));
+    assert_eq!(found(others, &[]), Err(AssertionError::UnknownThumbprint));
     let short = found(json!({"alg": "ES256", "x5t#S256": "AAAA"}), &[known]);
     assert!(matches!(short, Err(AssertionError::Malformed(_))));
     for bad in [json!(["*"]), json!([""]), json!([]), json!([named(&holder)])] {

@@ -1,4 +1,4 @@
-//! Whether a configuration admits a subject.
+//! Admission of a subject by a configuration.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,18 +8,18 @@ use crate::trust::devices::{DeviceKey, DeviceRegistry, Standing};
 use crate::trust::refusal::{Code, Refusal};
 use crate::trust::subject::SubjectId;
 
-/// The device registries of all directories that have one, by source.
+/// The device registries of all directories, by source.
 #[derive(Debug, Clone, Default)]
 pub struct Registries {
     by_source: BTreeMap<Arc<str>, Registry>,
 }
 
-/// What is known of one directory's devices.
+/// State of one directory's devices.
 #[derive(Debug, Clone)]
 pub enum Registry {
-    /// These are its devices.
+    /// Its devices are known.
     InForce(DeviceRegistry),
-    /// What there was is not to be used, and why.
+    /// Its devices must not be used, for this reason.
     Withdrawn(Arc<str>),
 }
 
@@ -59,7 +59,7 @@ impl Registries {
         }
     }
 
-    /// Takes the latest word of one source.  False when it is what there was.
+    /// Stores the newest registry of `source`.  Returns false if it equals the current one.
     pub fn set(&mut self, source: Arc<str>, registry: Registry) -> bool {
         let same = match (self.by_source.get(&source), &registry) {
             (Some(Registry::InForce(old)), Registry::InForce(new)) => old.is_same(new),

@@ -1,7 +1,7 @@
-//! A registry as bytes, to be kept between runs.
+//! A registry as bytes, for the state on disk.
 //!
 //! The names (a count, then length and text of each), the number of entries, and the entries in order.
-//! Numbers are big-endian.  Whoever keeps the bytes vouches that they are those that were written.
+//! Numbers are big-endian.  The caller checks the integrity of the bytes.
 
 use crate::trust::configurations::ConfigurationId;
 use crate::trust::devices::{
@@ -28,7 +28,7 @@ impl DeviceRegistry {
         }
     }
 
-    /// Reads what [`DeviceRegistry::write`] wrote, all of it.
+    /// Reads the bytes that [`DeviceRegistry::write`] wrote, all of them.
     ///
     /// # Errors
     /// Anything else, and more than `limit` devices.
@@ -41,13 +41,14 @@ impl DeviceRegistry {
         }
         for _ in 0..count {
             let length = u32::from_be_bytes(take(&mut rest)?) as usize;
-            let name = rest.split_off(..length).ok_or(RegistryError::Damaged("cut in a name"))?;
+            let name =
+                rest.split_off(..length).ok_or(RegistryError::Damaged("truncated in a name"))?;
             let name = std::str::from_utf8(name)
-                .map_err(|_| RegistryError::Damaged("a name is no text"))?;
+                .map_err(|_| RegistryError::Damaged("a name is not UTF-8"))?;
             names.add(name.into());
         }
         if names.tags.len() != count {
-            return Err(RegistryError::Damaged("a name stands twice"));
+            return Err(RegistryError::Damaged("a name appears twice"));
         }
         let devices = u64::from_be_bytes(take(&mut rest)?);
         let devices = usize::try_from(devices).unwrap_or(usize::MAX);
@@ -55,26 +56,26 @@ impl DeviceRegistry {
             return Err(RegistryError::TooManyDevices { devices, limit });
         }
         let (entries, []) = rest.as_chunks::<ENTRY>() else {
-            return Err(RegistryError::Damaged("cut in an entry"));
+            return Err(RegistryError::Damaged("truncated in an entry"));
         };
         if entries.len() != devices {
-            return Err(RegistryError::Damaged("not as many entries as it says"));
+            return Err(RegistryError::Damaged("the number of entries is wrong"));
         }
         let entries: Vec<Entry> = entries.iter().map(entry).collect();
         if entries.iter().any(|entry| (entry.state.tag()) as usize >= NAMES as usize + count) {
-            return Err(RegistryError::Damaged("an entry for a name that is not there"));
+            return Err(RegistryError::Damaged("an entry has an unknown name"));
         }
         let registry = Self::of(&entries, names);
         let twice = |places: &[Place]| places.windows(2).any(|p| p[0].object == p[1].object);
         if registry.counts.devices != devices || registry.by_object.shards().any(twice) {
-            return Err(RegistryError::Damaged("an object stands twice"));
+            return Err(RegistryError::Damaged("an object appears twice"));
         }
         Ok(registry)
     }
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], RegistryError> {
-    let (first, after) = rest.split_first_chunk().ok_or(RegistryError::Damaged("cut short"))?;
+    let (first, after) = rest.split_first_chunk().ok_or(RegistryError::Damaged("truncated"))?;
     *rest = after;
     Ok(*first)
 }

@@ -1,16 +1,16 @@
-//! The device registry: which devices a directory knows, and which of them may come in.
+//! The device registry: the devices that a directory has, and which of them are enabled.
 //!
-//! # Why in this form
-//! A fleet has a million devices, a poll changes a few, and every request asks for one.  So a registry
-//! keeps no text: a device is 128 bits of the SHA-256 of its `externalDeviceId`, a directory's object as
-//! many of its `id`, and both stand in sorted shards that one registry shares with the next (`shards`).
-//! That is 60 bytes a device, 72 with what the allocator adds; a change of k devices copies at most 2k
-//! small shards, whatever the fleet's size; and a look-up is one hash and two binary searches.
+//! # Design notes
+//! A fleet has a million devices, a poll changes a few, and every request looks up one.  A registry
+//! therefore keeps no text: a device is 128 bits of the SHA-256 of its `externalDeviceId`, an object 128
+//! bits of that of its `id`.  Both are in sorted shards that one registry shares with the next
+//! (`shards`).  That is 60 bytes a device, 72 with the allocator's overhead.  A change of k devices copies
+//! at most 2k small shards, whatever the fleet's size; a look-up is one hash and two binary searches.
 //!
-//! # What is matched
-//! The canonical text of a subject ID is the `externalDeviceId` of a device, octet by octet.  A device
-//! belongs to one directory; where the directory says which configuration its template names, to that
-//! configuration alone.  Two objects of one `externalDeviceId` are a mistake in the directory: the
+//! # Matching
+//! The canonical text of a subject ID must equal the `externalDeviceId` of a device, byte by byte.  A
+//! device belongs to one directory; if the directory sends the configuration of its template, to that
+//! configuration alone.  Two objects with one `externalDeviceId` are a mistake in the directory: the
 //! disabled one decides.
 
 mod admission;
@@ -29,10 +29,10 @@ use shards::{Member, Shards};
 
 pub use admission::{Registries, Registry};
 
-/// Different configurations that the devices of one directory name.
+/// Maximum number of configurations that the devices of one directory name.
 pub const MAX_CONFIGURATIONS: usize = 10_000;
 
-/// The devices of one directory.  Copies are cheap and share what they have in common.
+/// The devices of one directory.  Copies are cheap, because they share shards.
 #[derive(Clone, Default)]
 pub struct DeviceRegistry {
     by_device: Shards<Entry>,
@@ -41,45 +41,45 @@ pub struct DeviceRegistry {
     counts: Counts,
 }
 
-/// How many devices a registry has.
+/// Number of devices in a registry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Objects with an `externalDeviceId`.
     pub devices: usize,
-    /// Those of them that are disabled.
+    /// Disabled ones among them.
     pub disabled: usize,
-    /// Those whose `externalDeviceId` another object has too.
+    /// Devices whose `externalDeviceId` another object has too.
     pub twins: usize,
 }
 
-/// How a device stands with a configuration.
+/// Status of a device under a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// Not registered, or for another configuration.
     Unknown,
-    /// Registered and shut out.
+    /// Registered and disabled.
     Disabled,
-    /// Registered and let in.
+    /// Registered and enabled.
     Enabled,
 }
 
-/// What an `externalDeviceId` is known by.
+/// Key of an `externalDeviceId`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceKey([u8; 16]);
 
-/// What the `id` of a directory's object is known by.
+/// Key of the `id` of a directory's object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey([u8; 16]);
 
 impl DeviceKey {
-    /// The key of an `externalDeviceId`.
+    /// Returns the key of an `externalDeviceId`.
     pub fn of(external_device_id: &str) -> Self {
         Self(key(external_device_id))
     }
 }
 
 impl ObjectKey {
-    /// The key of an object's `id`.
+    /// Returns the key of an object's `id`.
     pub fn of(id: &str) -> Self {
         Self(key(id))
     }
@@ -90,27 +90,27 @@ fn key(text: &str) -> [u8; 16] {
     std::array::from_fn(|n| hash[n])
 }
 
-/// One word of a directory about one object.
+/// A change of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The object.
     pub object: ObjectKey,
-    /// What is said of it.
-    pub news: News,
+    /// Its new state.
+    pub state: NewState,
 }
 
-/// What a directory says of an object.  `None` is what it leaves out: that stays as it was.
+/// New state of an object.  `None` means that the directory left the property out: it stays unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
-    /// It is there no longer.
+pub enum NewState {
+    /// The object was removed.
     Removed,
-    /// It is so now.
+    /// The object has these properties.
     Is {
-        /// Its `externalDeviceId`; `Some(None)` when it is no device of the kind that has one.
+        /// Its `externalDeviceId`; `Some(None)` if it is a device without one.
         device: Option<Option<DeviceKey>>,
         /// `accountEnabled`.
         enabled: Option<bool>,
-        /// Whom its template registers it for.
+        /// The configurations that its template registers it for.
         known_to: Option<KnownTo>,
     },
 }
@@ -118,35 +118,35 @@ pub enum News {
 /// The configurations that a device is registered for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KnownTo {
-    /// None: its template names no configuration.
-    Nobody,
-    /// All of its directory, which does not say.
+    /// None, because its template names no configuration.
+    None,
+    /// All of its directory, because the directory does not send them.
     Everybody,
     /// This one.
     Only(ConfigurationId),
 }
 
-/// Why news were not taken in.
+/// A change or a file that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
-    /// More devices than are kept.
+    /// Too many devices.
     #[error("{devices} devices; at most {limit} are kept")]
     TooManyDevices {
-        /// How many there would be.
+        /// Number of devices after the change.
         devices: usize,
         /// The limit.
         limit: usize,
     },
-    /// More configurations than are kept.
+    /// Too many configurations.
     #[error("the devices name more than {MAX_CONFIGURATIONS} configurations")]
     TooManyConfigurations,
-    /// Bytes that are no registry.
-    #[error("no registry: {0}")]
+    /// The bytes do not form a registry.
+    #[error("not a device registry: {0}")]
     Damaged(&'static str),
 }
 
 impl DeviceRegistry {
-    /// How a device stands with a configuration.
+    /// Status of a device under a configuration.
     pub fn standing(&self, device: DeviceKey, configuration: &ConfigurationId) -> Standing {
         let mut standing = Standing::Unknown;
         for entry in self.by_device.beginning(&device.0) {
@@ -160,17 +160,17 @@ impl DeviceRegistry {
         standing
     }
 
-    /// How many there are.
+    /// Returns the number of devices.
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// True when both are the same copy.
+    /// Returns true if both are the same copy.
     pub fn is_same(&self, other: &Self) -> bool {
         self.by_device.is_same(&other.by_device)
     }
 
-    /// The registry after `changes`, one after another; with the number of objects that are no
+    /// Applies `changes` in order.  Returns the new registry and the number of objects that are not
     /// registered devices.
     ///
     /// # Errors
@@ -183,15 +183,15 @@ impl DeviceRegistry {
         let mut names = Arc::clone(&self.names);
         let mut latest: HashMap<ObjectKey, Option<Entry>> = HashMap::new();
         let mut others = 0;
-        for Change { object, news } in changes {
+        for Change { object, state } in changes {
             let before = || latest.get(object).copied().unwrap_or_else(|| self.find(object));
-            let after = match news {
-                News::Removed => None,
-                News::Is { device, enabled, known_to } => {
+            let after = match state {
+                NewState::Removed => None,
+                NewState::Is { device, enabled, known_to } => {
                     let before = before();
                     let device = device.unwrap_or(before.map(|e| DeviceKey(e.device)));
-                    // What the directory does not say of a new device is not to its favour, but for
-                    // the configuration: only an anchorgate tells it.
+                    // A new device without `accountEnabled` counts as disabled.  A missing template does
+                    // not count against it, because only anchorgate's own directory sends one.
                     let enabled = enabled.or(before.map(|e| e.state.enabled())).unwrap_or(false);
                     let tag = match (known_to, before) {
                         (Some(known_to), _) => Names::tag(&mut names, known_to)?,
@@ -229,7 +229,7 @@ impl DeviceRegistry {
         Ok((Self { by_device, by_object, names, counts }, others))
     }
 
-    /// What of the devices differs in `next`.
+    /// Returns the difference to `next`.
     pub fn difference(&self, next: &Self) -> Difference {
         let mut difference = Difference { before: self.counts.devices, ..Difference::default() };
         for (old, new) in self.by_device.unshared(&next.by_device) {
@@ -268,7 +268,7 @@ impl DeviceRegistry {
         entries.iter().find(|entry| entry.object == object.0).copied()
     }
 
-    /// A registry of these entries, no object twice.
+    /// Makes a registry of these entries, which name each object once.
     fn of(entries: &[Entry], names: Names) -> Self {
         let by_device = Shards::of(entries.iter().copied());
         let by_object = Shards::of(entries.iter().map(Entry::place));
@@ -283,30 +283,30 @@ impl fmt::Debug for DeviceRegistry {
     }
 }
 
-/// The entries at the front that are of `device`, and the rest.
+/// Splits off the entries of `device` at the front.
 fn same_device(entries: &[Entry], device: [u8; 16]) -> (&[Entry], &[Entry]) {
     entries.split_at(entries.partition_point(|entry| entry.device == device))
 }
 
-/// What of a registry's devices differs in another, in numbers.
+/// Difference of two registries, in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Devices before.
+    /// Devices in the former registry.
     pub before: usize,
-    /// Devices that were not there.
+    /// New devices.
     pub added: usize,
-    /// Devices that are there no longer.
+    /// Removed devices.
     pub removed: usize,
-    /// Devices that are let in again.
+    /// Devices that are enabled again.
     pub enabled: usize,
-    /// Devices that are shut out.
+    /// Devices that are disabled now.
     pub disabled: usize,
     /// Devices that are registered for another configuration.
     pub moved: usize,
 }
 
 impl Difference {
-    /// True when there is none.
+    /// Returns true if there is no difference.
     pub fn is_empty(&self) -> bool {
         *self == Self { before: self.before, ..Self::default() }
     }
@@ -323,7 +323,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// A device, as one object of the directory has it.
+/// One object of the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     device: [u8; 16],
@@ -343,7 +343,7 @@ impl Member for Entry {
     }
 }
 
-/// Where an object's entry is: half a device's key finds it.
+/// Place of an object's entry: half a device's key finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     object: [u8; 16],
@@ -356,13 +356,13 @@ impl Member for Place {
     }
 }
 
-/// Whether a device is enabled (the lowest bit), and for whom (the rest).
+/// Whether a device is enabled (the lowest bit), and its configuration (the rest).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct State(u32);
 
-const NOBODY: u32 = 0;
+const NO_CONFIGURATION: u32 = 0;
 const EVERYBODY: u32 = 1;
-/// The tag of the first name; the next has the next.
+/// The tag of the first name; the following names have the following tags.
 const NAMES: u32 = 2;
 
 impl State {
@@ -379,7 +379,7 @@ impl State {
     }
 }
 
-/// The configurations that devices name, so that an entry needs a number only.
+/// The configurations that devices name, so that an entry contains only a number.
 #[derive(Debug, Clone, Default)]
 struct Names {
     list: Vec<ConfigurationId>,
@@ -389,22 +389,22 @@ struct Names {
 impl Names {
     fn is_for(&self, state: State, configuration: &ConfigurationId) -> bool {
         match state.tag() {
-            NOBODY => false,
+            NO_CONFIGURATION => false,
             EVERYBODY => true,
             tag => self.list.get((tag - NAMES) as usize) == Some(configuration),
         }
     }
 
-    /// Whom an entry is for, in a form that does not depend on the numbers that names have.
+    /// Returns the configuration of an entry, in a form that does not depend on the numbers of names.
     fn known_to(&self, state: State) -> (u32, Option<&ConfigurationId>) {
         let tag = state.tag();
         (tag.min(NAMES), tag.checked_sub(NAMES).and_then(|n| self.list.get(n as usize)))
     }
 
-    /// The number of a name; the names are copied when it is new.
+    /// Returns the number of a name; copies the names if it is new.
     fn tag(names: &mut Arc<Self>, known_to: &KnownTo) -> Result<u32, RegistryError> {
         let id = match known_to {
-            KnownTo::Nobody => return Ok(NOBODY),
+            KnownTo::None => return Ok(NO_CONFIGURATION),
             KnownTo::Everybody => return Ok(EVERYBODY),
             KnownTo::Only(id) => id,
         };

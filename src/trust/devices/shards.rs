@@ -1,18 +1,18 @@
-//! A sorted set that is cheap to copy and cheap to change: shards that copies share until they differ.
+//! A sorted set that is cheap to copy and to change: copies share shards until they differ.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-/// How many shards a set has: at a million members one has about 250, which is what a change copies.
+/// Shards of a set.  With a million members a shard has about 250, and a change copies one shard.
 pub(super) const SHARDS: usize = 4096;
 
-/// What is kept in [`Shards`].
+/// A member of [`Shards`].
 pub(super) trait Member: Copy + Ord {
-    /// What decides the shard.  It comes first in the order of members, and is evenly spread.
+    /// Determines the shard.  It comes first in the order of members and is evenly distributed.
     fn key(&self) -> [u8; 16];
 }
 
-/// The shard that a key belongs to: its first twelve bits.
+/// Returns the shard of a key: its first twelve bits.
 fn shard_of(first: u8, second: u8) -> usize {
     (usize::from(first) << 4) | usize::from(second >> 4)
 }
@@ -31,7 +31,7 @@ impl<T: Member> Default for Shards<T> {
 }
 
 impl<T: Member> Shards<T> {
-    /// A set of `members`, which may come in any order.
+    /// Makes a set of `members`, in any order.
     pub(super) fn of(members: impl IntoIterator<Item = T>) -> Self {
         let mut shards = vec![Vec::new(); SHARDS];
         for member in members {
@@ -46,7 +46,7 @@ impl<T: Member> Shards<T> {
         Self { shards: shards.into_iter().map(sorted).collect() }
     }
 
-    /// The members whose keys begin with `prefix`, in order.
+    /// Returns the members whose keys begin with `prefix`, in order.
     pub(super) fn beginning<const N: usize>(&self, prefix: &[u8; N]) -> &[T] {
         const { assert!(N >= 2 && N <= 16, "a prefix names its shard") }
         let shard = &self.shards[shard_of(prefix[0], prefix[1])];
@@ -56,8 +56,8 @@ impl<T: Member> Shards<T> {
         &shard[start..start + length]
     }
 
-    /// This set without `removed` and with `added`.  Shards without changes are shared with it;
-    /// `changed` is told the others, as they were and as they are.
+    /// Returns this set without `removed` and with `added`.  Unchanged shards are shared; `changed` gets
+    /// the others, before and after.
     pub(super) fn edited(
         &self,
         mut removed: Vec<T>,
@@ -68,7 +68,7 @@ impl<T: Member> Shards<T> {
         added.sort_unstable();
         let (mut removed, mut added) = (&removed[..], &added[..]);
         let mut shards = self.shards.to_vec();
-        // Members are ordered by key first, so that those of one shard stand together.
+        // Members are ordered by key first, so that those of one shard are adjacent.
         while let Some(key) = removed.first().into_iter().chain(added.first()).map(T::key).min() {
             let at = shard_of(key[0], key[1]);
             let here = |member: &T| shard_of(member.key()[0], member.key()[1]) == at;
@@ -86,17 +86,17 @@ impl<T: Member> Shards<T> {
         Self { shards: shards.into() }
     }
 
-    /// Every member, in order.
+    /// Returns every member, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.shards.iter().flat_map(|shard| shard.iter())
     }
 
-    /// Every shard.
+    /// Returns every shard.
     pub(super) fn shards(&self) -> impl Iterator<Item = &[T]> {
         self.shards.iter().map(|shard| &shard[..])
     }
 
-    /// The shards in which two sets differ.
+    /// Returns the shards in which two sets differ.
     pub(super) fn unshared<'a>(
         &'a self,
         other: &'a Self,
@@ -105,7 +105,7 @@ impl<T: Member> Shards<T> {
         pairs.filter(|(a, b)| !Arc::ptr_eq(a, b)).map(|(a, b)| (&a[..], &b[..]))
     }
 
-    /// True when both are the same copy.
+    /// Returns true if both are the same copy.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shards, &other.shards)
     }
@@ -126,7 +126,7 @@ mod tests {
         }
     }
 
-    /// Few enough different members that edits meet.
+    /// Few different members, so that edits overlap.
     fn one() -> impl Strategy<Value = One> {
         (0u8..4, 0u8..4, 0u8..3).prop_map(|(a, b, c)| {
             let mut key = [0; 16];
@@ -146,7 +146,7 @@ mod tests {
             let mut model: BTreeSet<One> = first.iter().copied().collect();
             let before = Shards::of(first);
             let after = before.edited(removed.clone(), added.clone(), |_, _| {});
-            prop_assert!(before.iter().eq(&model), "the former copy is as it was");
+            prop_assert!(before.iter().eq(&model), "the former copy is unchanged");
             model.retain(|one| !removed.contains(one));
             model.extend(added);
             prop_assert!(after.iter().eq(&model));
@@ -160,9 +160,13 @@ mod tests {
     fn an_edit_copies_the_shards_it_touches() {
         let with = |first: u8| One(std::array::from_fn(|n| if n == 0 { first } else { 7 }));
         let before = Shards::of((0..=255).map(with));
-        let mut told = 0;
-        let after = before.edited(vec![with(1)], vec![with(9)], |_, _| told += 1);
-        assert_eq!((told, before.unshared(&after).count()), (2, 2), "one lost, one given again");
+        let mut calls = 0;
+        let after = before.edited(vec![with(1)], vec![with(9)], |_, _| calls += 1);
+        assert_eq!(
+            (calls, before.unshared(&after).count()),
+            (2, 2),
+            "one member removed, one added"
+        );
         assert!(!before.is_same(&after) && after.is_same(&after.clone()));
     }
 }

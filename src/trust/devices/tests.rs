@@ -8,12 +8,12 @@ const MANY: usize = 1_000_000;
 
 fn is(object: &str, device: &str, enabled: bool, known_to: KnownTo) -> Change {
     let device = Some(Some(DeviceKey::of(device)));
-    let news = News::Is { device, enabled: Some(enabled), known_to: Some(known_to) };
-    Change { object: ObjectKey::of(object), news }
+    let state = NewState::Is { device, enabled: Some(enabled), known_to: Some(known_to) };
+    Change { object: ObjectKey::of(object), state }
 }
 
 fn removed(object: &str) -> Change {
-    Change { object: ObjectKey::of(object), news: News::Removed }
+    Change { object: ObjectKey::of(object), state: NewState::Removed }
 }
 
 fn registry(changes: &[Change]) -> DeviceRegistry {
@@ -24,14 +24,14 @@ fn standing(registry: &DeviceRegistry, device: &str, configuration: &str) -> Sta
     registry.standing(DeviceKey::of(device), &configuration.into())
 }
 
-/// What a registry is, said plainly: by object, the device, whether it is enabled, and for whom.
+/// A plain model of a registry: by object, the device, whether it is enabled, and its configuration.
 type Model = BTreeMap<u8, (u8, bool, KnownTo)>;
 
 fn model_standing(model: &Model, device: u8, configuration: &str) -> Standing {
     let known = model.values().filter(|(d, _, known_to)| {
         *d == device
             && match known_to {
-                KnownTo::Nobody => false,
+                KnownTo::None => false,
                 KnownTo::Everybody => true,
                 KnownTo::Only(id) => id.as_str() == configuration,
             }
@@ -46,7 +46,7 @@ fn model_standing(model: &Model, device: u8, configuration: &str) -> Standing {
 
 fn known_to() -> impl Strategy<Value = KnownTo> {
     prop_oneof![
-        Just(KnownTo::Nobody),
+        Just(KnownTo::None),
         Just(KnownTo::Everybody),
         Just(KnownTo::Only("a".into())),
         Just(KnownTo::Only("b".into())),
@@ -84,15 +84,15 @@ fn tell(model: &mut Model, object: u8, said: &Said) {
 }
 
 fn change((object, said): &(u8, Said)) -> Change {
-    let news = match said {
-        Said::Removed => News::Removed,
-        Said::Is(device, enabled, known_to) => News::Is {
+    let state = match said {
+        Said::Removed => NewState::Removed,
+        Said::Is(device, enabled, known_to) => NewState::Is {
             device: device.map(|device| device.map(|d| DeviceKey::of(&d.to_string()))),
             enabled: *enabled,
             known_to: known_to.clone(),
         },
     };
-    Change { object: ObjectKey::of(&object.to_string()), news }
+    Change { object: ObjectKey::of(&object.to_string()), state }
 }
 
 fn devices(model: &Model) -> BTreeSet<u8> {
@@ -152,7 +152,7 @@ fn a_device_is_for_the_configuration_that_its_template_names() {
     let registry = registry(&[
         is("1", "any", true, KnownTo::Everybody),
         is("2", "one", true, KnownTo::Only("a".into())),
-        is("3", "none", true, KnownTo::Nobody),
+        is("3", "none", true, KnownTo::None),
     ]);
     for (device, in_a, in_b) in [
         ("any", Standing::Enabled, Standing::Enabled),
@@ -181,8 +181,8 @@ fn of_two_objects_for_one_device_the_disabled_one_decides() {
 #[test]
 fn a_device_is_disabled_until_it_is_said_to_be_enabled() {
     let device = Some(Some(DeviceKey::of("d")));
-    let news = News::Is { device, enabled: None, known_to: None };
-    let registry = registry(&[Change { object: ObjectKey::of("1"), news }]);
+    let state = NewState::Is { device, enabled: None, known_to: None };
+    let registry = registry(&[Change { object: ObjectKey::of("1"), state }]);
     assert_eq!(standing(&registry, "d", "a"), Standing::Disabled);
 }
 
@@ -209,6 +209,7 @@ fn limits_are_said_with_their_values() {
 fn refusals_name_the_device_the_configuration_and_the_source() {
     let configuration = |devices| Configuration {
         id: "a".into(),
+        domain: Arc::default(),
         display_name: String::new(),
         kind: Kind::Devices(SubjectField::SanDns),
         devices,

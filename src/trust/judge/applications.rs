@@ -1,12 +1,13 @@
-//! The judge of applications: a chain, under the one application configuration that a client is
-//! assigned to.
+//! The judge of applications: decides on a chain under the one application configuration that a client
+//! is assigned to.
 //!
-//! # Why not the judge of devices
-//! A certificate that is good for an application must never pass for a device, nor the other way
-//! round, though one authority may have signed both.  So the two kinds of configuration are two lists
-//! in a snapshot, the two judges look into one each, and their proofs are two types: what issues a
-//! device's token cannot even be given a [`VerifiedApplication`].  How a path is judged is the same.
+//! # Design notes
+//! A certificate of an application must never be accepted as a device's, or the reverse, although one
+//! authority may have signed both.  The two kinds of configuration are therefore two lists in a
+//! snapshot, each judge uses one, and their proofs are two types: code that issues a device's token does
+//! not accept a [`VerifiedApplication`].  Paths are validated in the same way.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::trust::configurations::{ConfigurationId, Kind};
@@ -17,8 +18,8 @@ use crate::trust::snapshot::Snapshot;
 use crate::x509::certificate::Certificate;
 use crate::x509::time::Timestamp;
 
-/// Proof that one chain was judged good for one application configuration.  Only
-/// [`judge_application`] makes it.  It says nothing of which application it is.
+/// Proof that one chain is valid for one application configuration.  Only [`judge_application`] makes
+/// it.  It does not identify the application.
 #[derive(Debug, Clone)]
 pub struct VerifiedApplication {
     configuration: ConfigurationId,
@@ -44,7 +45,7 @@ impl VerifiedApplication {
 /// Judges `chain` under one application configuration.
 ///
 /// # Errors
-/// The most telling refusal of all paths that were tried; `chain_untrusted` where the configuration is
+/// The most informative refusal of all paths that were tried; `chain_untrusted` if the configuration is
 /// not in force.
 pub fn judge_application(
     chain: &UnverifiedChain,
@@ -69,20 +70,25 @@ pub fn judge_application(
     })
 }
 
-/// Whether to talk to the bearer of `chain` at all: some configuration, of devices or of applications,
-/// accepts it.  What it may have is decided for each request, by the judge of its kind.
+/// Decides whether to continue a handshake: some configuration, of devices or of applications, accepts
+/// `chain`.  The judge of its kind decides on each request.
 ///
 /// # Errors
-/// The most telling refusal of all paths that were tried.
+/// The most informative refusal of all paths that were tried.
 pub fn admit(chain: &UnverifiedChain, snapshot: &Snapshot, now: Timestamp) -> Result<(), Refusal> {
     let Err(mut refusal) = judge(chain, snapshot, now) else { return Ok(()) };
-    let search = Search::among_applications(chain.certificates(), snapshot, now);
+    let mut searches: HashMap<&str, Search<'_>> = HashMap::new();
     let certificates = chain.certificates().iter().map(AsRef::as_ref);
     for place in snapshot.application_index().candidates(&snapshot.applications, certificates) {
-        if snapshot.applications.configurations[place].kind != Kind::Applications {
+        let configuration = &snapshot.applications.configurations[place];
+        if configuration.kind != Kind::Applications {
             continue;
         }
-        match reach(&search, place, chain) {
+        // Each trust domain has a budget of its own.
+        let search = searches
+            .entry(&configuration.domain)
+            .or_insert_with(|| Search::among_applications(chain.certificates(), snapshot, now));
+        match reach(search, place, chain) {
             Ok(()) => return Ok(()),
             Err(other) => refusal = refusal.best(other),
         }
@@ -93,7 +99,7 @@ pub fn admit(chain: &UnverifiedChain, snapshot: &Snapshot, now: Timestamp) -> Re
 fn reach(search: &Search<'_>, place: usize, chain: &UnverifiedChain) -> Result<(), Refusal> {
     match (search.path(place), chain.unreadable()) {
         (Ok(_), _) => Ok(()),
-        // A certificate that could not be read may be what the path lacks.
+        // The path may lack the certificate that is unreadable.
         (Err(refusal), Some(error)) if refusal.code == Code::ChainUntrusted => Err(error.clone()),
         (Err(refusal), _) => Err(refusal),
     }
@@ -106,7 +112,7 @@ pub(crate) mod tests {
     use crate::trust::subject::SubjectField;
     use crate::x509::test_certificates::{Key, NOW, Spec, cn};
 
-    /// A verdict without a judge, for tests of what follows from one.
+    /// A proof made without a judge, for tests of its users.
     pub(crate) fn verified_application(
         configuration: &str,
         leaf: &Arc<Certificate>,
@@ -125,6 +131,7 @@ pub(crate) mod tests {
     fn set(kind: Kind, configurations: &[(&str, &[u8])]) -> AnchorSet {
         let configuration = |(id, root): &(&str, &[u8])| Configuration {
             id: (*id).into(),
+            domain: Arc::default(),
             display_name: String::new(),
             kind,
             devices: Devices::Any,
@@ -150,9 +157,9 @@ pub(crate) mod tests {
         UnverifiedChain::from_der(&[leaf]).expect("readable")
     }
 
-    /// Both kinds with one id: each certificate is good for its own, in both directions.
+    /// With one id for both kinds, each certificate is valid for its own kind only.
     #[test]
-    fn a_certificate_is_good_for_its_kind_only() {
+    fn accepts_a_certificate_for_its_kind_only() {
         let (d, a) = (root("D", 0), root("A", 1));
         let field = Kind::Devices(SubjectField::SubjectDn);
         let trust = snapshot(set(field, &[("x", &d)]), set(Kind::Applications, &[("x", &a)]));
@@ -174,9 +181,9 @@ pub(crate) mod tests {
         assert_eq!(admit(&stranger, &trust, now).map_err(code), Err(Code::ChainUntrusted));
     }
 
-    /// A configuration that stands in the list of the other kind is good for nothing.
+    /// A configuration in the list of the other kind accepts no certificate.
     #[test]
-    fn a_configuration_in_the_wrong_list_accepts_nobody() {
+    fn a_configuration_in_the_wrong_list_accepts_no_certificate() {
         let d = root("D", 0);
         let field = Kind::Devices(SubjectField::SubjectDn);
         let trust = snapshot(set(Kind::Applications, &[("x", &d)]), set(field, &[("x", &d)]));
@@ -189,7 +196,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_configuration_that_is_named_decides() {
+    fn decides_by_the_named_configuration() {
         let (a, b) = (root("A", 0), root("B", 1));
         let applications = set(Kind::Applications, &[("a", &a), ("b", &b)]);
         let trust = snapshot(AnchorSet::default(), applications);
@@ -202,7 +209,7 @@ pub(crate) mod tests {
         assert_eq!(decide(&of_a, "a", NOW), Ok(()));
         assert_eq!(decide(&of_a, "b", NOW), Err(Code::ChainUntrusted));
         assert_eq!(decide(&of_a, "c", NOW), Err(Code::ChainUntrusted));
-        // The name of the authority, and another's signature.
+        // The authority's name with another key's signature.
         assert_eq!(decide(&chain("A", 1), "a", NOW), Err(Code::SignatureInvalid));
         assert_eq!(decide(&of_a, "a", NOW + 100 * year), Err(Code::AuthorityExpired));
     }

@@ -1,21 +1,22 @@
-//! The judge: a presented chain, under one snapshot, at one time.
+//! The judge of devices: decides on a presented chain under one snapshot at one time.
 
 use std::sync::Arc;
 
 use crate::trust::configurations::{ConfigurationId, Kind};
-use crate::trust::path::search::{Attempt, Search};
+use crate::trust::path::search::{Attempt, MAX_ATTEMPTS, Search, misplaced_authority};
 use crate::trust::refusal::{Code, Refusal};
 use crate::trust::snapshot::Snapshot;
 use crate::trust::subject::SubjectId;
 use crate::x509::certificate::{Certificate, CertificateError, Fingerprint};
 use crate::x509::time::Timestamp;
 
-/// Certificates in a presented chain.  A path has fewer; but some peers present all that they know.
+/// Certificates in a presented chain.  A path has fewer, but some peers present every certificate they
+/// have.
 pub const MAX_CHAIN_CERTIFICATES: usize = 48;
 /// Bytes of DER in a presented chain.
 pub const MAX_CHAIN_BYTES: usize = 64 * 1024;
 
-/// What a peer presented, leaf first, parsed once per connection.
+/// The chain that a peer presented, leaf first, parsed once per connection.
 #[derive(Debug, Clone)]
 pub struct UnverifiedChain {
     certificates: Vec<Arc<Certificate>>,
@@ -23,8 +24,8 @@ pub struct UnverifiedChain {
 }
 
 impl UnverifiedChain {
-    /// Parses a chain, leaf first, within the limits.  The leaf must be readable; another certificate
-    /// that is not is left out, since a path may do without it.
+    /// Parses a chain, leaf first, within the limits.  The leaf must be readable.  Any other unreadable
+    /// certificate is left out, because a path may not need it.
     pub fn from_der<B: AsRef<[u8]>>(chain: &[B]) -> Result<Self, Refusal> {
         Self::from_der_with(chain, |der| Certificate::from_der(der).map(Arc::new))
     }
@@ -84,10 +85,11 @@ impl UnverifiedChain {
     }
 }
 
-/// Proof that one chain was judged good for one configuration of devices.  Only [`judge`] makes it.
+/// Proof that one chain is valid for one device configuration.  Only [`judge`] makes it.
 #[derive(Debug, Clone)]
 pub struct Verified {
     configuration: ConfigurationId,
+    domain: Arc<str>,
     subject: SubjectId,
     leaf: Arc<Certificate>,
     path: Vec<Arc<Certificate>>,
@@ -99,7 +101,11 @@ impl Verified {
     pub fn configuration(&self) -> &ConfigurationId {
         &self.configuration
     }
-    /// Whom the leaf speaks for.
+    /// The trust domain of the configuration.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+    /// The identity of the device.
     pub fn subject(&self) -> &SubjectId {
         &self.subject
     }
@@ -121,17 +127,17 @@ impl Verified {
     }
 }
 
-/// Judges `chain` under every configuration of devices that could accept it.  All that do are returned, at least
-/// one; which of several is meant is for the request's `client_id` to settle.
+/// Judges `chain` under every device configuration that could accept it, and returns all that do, at
+/// least one, in the operator's order of trust domains.  The request's `client_id` selects one of several.
 ///
 /// # Errors
-/// The most telling refusal of all paths that were tried.
+/// The most informative refusal of all paths that were tried.
 pub fn judge(
     chain: &UnverifiedChain,
     snapshot: &Snapshot,
     now: Timestamp,
 ) -> Result<Vec<Verified>, Refusal> {
-    decide(chain, snapshot, &Search::new(chain.certificates(), snapshot, now, false))
+    decide(chain, snapshot, &mut Searches::new(chain, snapshot, now, false))
 }
 
 /// Like [`judge`], and also returns the first 64 paths that were tried.
@@ -140,35 +146,75 @@ pub fn explain(
     snapshot: &Snapshot,
     now: Timestamp,
 ) -> (Result<Vec<Verified>, Refusal>, Vec<Attempt>) {
-    let search = Search::new(chain.certificates(), snapshot, now, true);
-    let decision = decide(chain, snapshot, &search);
-    (decision, search.into_attempts())
+    let mut searches = Searches::new(chain, snapshot, now, true);
+    let decision = decide(chain, snapshot, &mut searches);
+    (decision, searches.into_attempts())
 }
 
-fn decide(
-    chain: &UnverifiedChain,
-    snapshot: &Snapshot,
-    search: &Search<'_>,
+/// The searches of one decision: one for each trust domain, with a budget of its own.
+struct Searches<'a> {
+    chain: &'a UnverifiedChain,
+    snapshot: &'a Snapshot,
+    now: Timestamp,
+    explain: bool,
+    by_domain: Vec<(&'a str, Search<'a>)>,
+}
+
+impl<'a> Searches<'a> {
+    fn new(
+        chain: &'a UnverifiedChain,
+        snapshot: &'a Snapshot,
+        now: Timestamp,
+        explain: bool,
+    ) -> Self {
+        Self { chain, snapshot, now, explain, by_domain: Vec::new() }
+    }
+
+    fn of(&mut self, domain: &'a str) -> &Search<'a> {
+        let known = self.by_domain.iter().position(|(of, _)| *of == domain);
+        let place = known.unwrap_or_else(|| {
+            let presented = self.chain.certificates();
+            let search = Search::new(presented, self.snapshot, self.now, self.explain);
+            self.by_domain.push((domain, search));
+            self.by_domain.len() - 1
+        });
+        &self.by_domain[place].1
+    }
+
+    fn into_attempts(self) -> Vec<Attempt> {
+        let searches = self.by_domain.into_iter();
+        searches.flat_map(|(_, search)| search.into_attempts()).take(MAX_ATTEMPTS).collect()
+    }
+}
+
+fn decide<'a>(
+    chain: &'a UnverifiedChain,
+    snapshot: &'a Snapshot,
+    searches: &mut Searches<'a>,
 ) -> Result<Vec<Verified>, Refusal> {
-    let (mut verified, mut refusal) = (Vec::new(), None::<Refusal>);
+    let (mut verified, mut refusal) = (Vec::<(usize, Verified)>::new(), None::<Refusal>);
     let certificates = chain.certificates().iter().map(AsRef::as_ref);
     for index in snapshot.index().candidates(&snapshot.anchors, certificates) {
         let configuration = &snapshot.anchors.configurations[index];
         let Kind::Devices(field) = configuration.kind else { continue };
-        let judged = search.path(index).and_then(|path| {
+        let judged = searches.of(&configuration.domain).path(index).and_then(|path| {
             let subject = SubjectId::of(chain.leaf(), field)?;
-            // Last: whether a device is registered is nobody's to learn without its certificate.
+            // Last, so that only the holder of a valid certificate learns whether a device is registered.
             snapshot.devices.admit(configuration, &subject)?;
             Ok((subject, path))
         });
         match judged {
-            Ok((subject, path)) => verified.push(Verified {
-                configuration: configuration.id.clone(),
-                subject,
-                leaf: Arc::clone(chain.leaf()),
-                path,
-                generation: snapshot.generation,
-            }),
+            Ok((subject, path)) => verified.push((
+                index,
+                Verified {
+                    configuration: configuration.id.clone(),
+                    domain: Arc::clone(&configuration.domain),
+                    subject,
+                    leaf: Arc::clone(chain.leaf()),
+                    path,
+                    generation: snapshot.generation,
+                },
+            )),
             Err(other) => {
                 refusal = Some(match refusal {
                     Some(earlier) => earlier.best(other),
@@ -178,24 +224,46 @@ fn decide(
         }
     }
     if !verified.is_empty() {
-        return Ok(verified);
+        // Configurations are in the operator's order of trust domains.
+        verified.sort_unstable_by_key(|(index, _)| *index);
+        return Ok(verified.into_iter().map(|(_, verified)| verified).collect());
     }
-    let untrusted = || {
-        Refusal::new(
-            Code::ChainUntrusted,
-            format!(
-                "no configuration has an authority that issued `{}` or a certificate presented \
-                 with it",
-                chain.leaf().subject
-            ),
-        )
-    };
-    let refusal = refusal.unwrap_or_else(untrusted);
-    // A certificate that could not be read may be what the path lacks.
+    let refusal =
+        refusal.unwrap_or_else(|| Refusal::new(Code::ChainUntrusted, why_untrusted(chain)));
+    // The path may lack the certificate that is unreadable.
     Err(match chain.unreadable() {
         Some(error) if refusal.code == Code::ChainUntrusted => error.clone(),
         _ => refusal,
     })
+}
+
+/// Names the authority that is missing if no configuration has an issuer of a presented certificate.
+fn why_untrusted(chain: &UnverifiedChain) -> String {
+    let presented = chain.certificates();
+    let mut last = chain.leaf();
+    if last.subject == last.issuer && presented.len() > 1 {
+        return misplaced_authority(presented);
+    }
+    // At most one step for each certificate: names may form a loop.
+    for _ in 0..presented.len() {
+        if last.subject == last.issuer {
+            break;
+        }
+        let Some(issuer) = presented.iter().skip(1).find(|c| c.subject == last.issuer) else {
+            break;
+        };
+        last = issuer;
+    }
+    if last.subject == last.issuer {
+        return format!("root `{}` is not in any configuration", last.subject);
+    }
+    format!(
+        "authority `{}`, which issued `{}`, is neither in a configuration nor among the presented \
+         certificates ({} were sent)",
+        last.issuer,
+        last.subject,
+        presented.len()
+    )
 }
 
 #[cfg(test)]
@@ -205,7 +273,7 @@ pub(crate) mod tests {
     use crate::trust::subject::SubjectField;
     use crate::x509::test_certificates::{Key, NOW, Spec, cn};
 
-    /// A verdict without a judge, for tests of what follows from one.
+    /// A proof made without a judge, for tests of its users.
     pub(crate) fn verified(
         configuration: &str,
         field: SubjectField,
@@ -218,6 +286,7 @@ pub(crate) mod tests {
         leaf.not_after = not_after;
         Verified {
             configuration: configuration.into(),
+            domain: Arc::default(),
             subject: SubjectId::parse(field, subject).expect("a subject"),
             leaf: Arc::new(leaf),
             path: Vec::new(),
@@ -225,8 +294,15 @@ pub(crate) mod tests {
         }
     }
 
+    impl Verified {
+        /// The same proof in another trust domain.
+        pub(crate) fn in_domain(self, domain: &str) -> Self {
+            Self { domain: domain.into(), ..self }
+        }
+    }
+
     #[test]
-    fn a_chain_is_read_within_its_limits() {
+    fn reads_a_chain_within_its_limits() {
         let leaf = Spec::device(cn("d"), cn("R")).sign(Key::number(2), Key::number(0));
         let code = |chain: &[Vec<u8>]| UnverifiedChain::from_der(chain).map_err(|r| r.code).err();
         assert_eq!(code(&[]), Some(Code::CertificateMissing));
@@ -239,13 +315,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_unreadable_certificate_matters_only_where_it_is_missed() {
+    fn ignores_an_unreadable_certificate_that_the_path_does_not_need() {
         let [root, authority, device] = [0, 1, 2].map(Key::number);
         let anchor = Spec::authority(cn("R"), cn("R")).sign(root, root);
         let middle = Spec::authority(cn("A"), cn("R")).sign(authority, root);
         let leaf = Spec::device(cn("d"), cn("A")).sign(device, authority);
         let configuration = Configuration {
             id: "fleet".into(),
+            domain: Arc::default(),
             display_name: String::new(),
             kind: Kind::Devices(SubjectField::SubjectDn),
             devices: Devices::Any,

@@ -1,4 +1,4 @@
-//! The two judges: one for devices, one for applications.
+//! The two judges: [`devices`] and [`applications`].
 
 pub mod applications;
 pub mod devices;

@@ -107,7 +107,9 @@ pub fn constrained_names(certificate: &Certificate) -> Vec<PresentedName<'_>> {
                 PresentedName::Dns(host.ok_or(MalformedName))
             }
             GeneralName::Email(text) => PresentedName::Email(mailbox(&ascii(text))),
-            GeneralName::Uri(text) => PresentedName::Uri(uri_host(&ascii(text)).ok_or(MalformedName)),
+            GeneralName::Uri(text) => {
+                PresentedName::Uri(uri_host(&ascii(text)).ok_or(MalformedName))
+            }
             GeneralName::Ip(bytes) => PresentedName::Ip(match bytes.len() {
                 4 | 16 => Ok(bytes),
                 _ => Err(MalformedName),
@@ -132,6 +134,9 @@ pub fn ascii(bytes: &[u8]) -> String {
 
 /// Returns true if `host` is `base` or a subdomain of it.  Both must be in lower case.
 pub fn is_below(host: &str, base: &str) -> bool {
+    if base.starts_with('.') {
+        return host.ends_with(base) && host.len() > base.len();
+    }
     base.is_empty()
         || host.strip_suffix(base).is_some_and(|labels| labels.is_empty() || labels.ends_with('.'))
 }

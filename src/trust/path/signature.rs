@@ -4,7 +4,7 @@ use quick_cache::sync::Cache;
 use rustls_pki_types::AlgorithmIdentifier;
 
 use crate::trust::refusal::{Code, Refusal};
-use crate::x509::certificate::{Certificate, Fingerprint};
+use crate::x509::certificate::{Certificate, Fingerprint, without_null};
 use crate::x509::der::{self, Reader, tag};
 use crate::x509::name::oid::dotted;
 
@@ -68,9 +68,11 @@ impl Default for SignatureMemo {
 /// Verifies the signature of `certificate` with the key of `issuer`.
 fn verify(certificate: &Certificate, issuer: &Certificate) -> Result<(), Refusal> {
     check_key(issuer)?;
+    let signed_with =
+        without_null(&certificate.signature_algorithm).unwrap_or(&certificate.signature_algorithm);
     let mut known = false;
     for algorithm in webpki::ALL_VERIFICATION_ALGS {
-        if algorithm.signature_alg_id() != identifier(&certificate.signature_algorithm) {
+        if algorithm.signature_alg_id() != identifier(signed_with) {
             continue;
         }
         known = true;
@@ -146,11 +148,48 @@ fn rsa_bits(key: &[u8]) -> Option<usize> {
     Some(digits.len() * 8 - top.leading_zeros() as usize)
 }
 
-/// Formats the OID of AlgorithmIdentifier contents for messages.
+/// OID contents of id-ecPublicKey, secp256k1 and id-RSASSA-PSS.
+const EC_PUBLIC_KEY: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+const SECP256K1: &[u8] = &[0x2b, 0x81, 4, 0, 0x0a];
+const RSASSA_PSS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 10];
+
+/// Returns the hash and the length of the salt in RSASSA-PSS-params (RFC 4055 section 3.1).
+fn pss_parameters(mut reader: Reader<'_>) -> Option<(String, u64)> {
+    let mut fields = reader.sequence().ok()?;
+    let hash = match fields.optional(tag::context_constructed(0)).ok()? {
+        Some(wrapped) => dotted(wrapped.reader().sequence().ok()?.expect(tag::OID).ok()?.value),
+        None => "SHA-1".into(),
+    };
+    fields.optional(tag::context_constructed(1)).ok()?;
+    let salt = match fields.optional(tag::context_constructed(2)).ok()? {
+        Some(wrapped) => der::integer(wrapped.reader().expect(tag::INTEGER).ok()?)
+            .ok()?
+            .iter()
+            .take(8)
+            .fold(0, |length, byte| length << 8 | u64::from(*byte)),
+        None => 20,
+    };
+    Some((hash, salt))
+}
+
+/// Describes the algorithm of AlgorithmIdentifier contents in messages.
 fn algorithm_name(contents: &[u8]) -> String {
-    match Reader::new(contents).expect(tag::OID) {
-        Ok(oid) => format!("algorithm {}", dotted(oid.value)),
-        Err(_) => "an unreadable algorithm".into(),
+    let mut reader = Reader::new(contents);
+    let Ok(oid) = reader.expect(tag::OID) else { return "an unreadable algorithm".into() };
+    match oid.value {
+        EC_PUBLIC_KEY => match reader.expect(tag::OID) {
+            Ok(curve) if curve.value == SECP256K1 => "on the elliptic curve secp256k1".into(),
+            Ok(curve) => format!("on the elliptic curve {}", dotted(curve.value)),
+            Err(_) => "on an elliptic curve without a name".into(),
+        },
+        RSASSA_PSS => match pss_parameters(reader) {
+            Some((hash, salt)) => format!(
+                "RSASSA-PSS of hash {hash} and a salt of {salt} bytes (accepted: SHA-256 with 32, \
+                 SHA-384 with 48, SHA-512 with 64)"
+            ),
+            None => "RSASSA-PSS with unreadable parameters".into(),
+        },
+        other => format!("algorithm {}", dotted(other)),
     }
 }
 
@@ -192,6 +231,26 @@ mod tests {
         let refusal = verify(&certificate(&spec, 2, 0), &issuer).expect_err("SHA-1");
         assert_eq!(refusal.code, Code::SignatureAlgorithm);
         assert!(refusal.detail.contains("1.2.840.10045.4.1"), "{refusal}");
+    }
+
+    #[test]
+    fn an_algorithm_is_named_by_its_parameters() {
+        let curve = |oid: &[u8]| {
+            [test_certificates::tlv(6, EC_PUBLIC_KEY), test_certificates::tlv(6, oid)].concat()
+        };
+        assert_eq!(algorithm_name(&curve(SECP256K1)), "on the elliptic curve secp256k1");
+        assert_eq!(algorithm_name(&curve(&[0x2b, 1])), "on the elliptic curve 1.3.1");
+        let sha256 = [0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1];
+        let hash = test_certificates::seq(&[test_certificates::tlv(6, &sha256)]);
+        let salt = test_certificates::tlv(2, &[0, 222]);
+        let parameters = test_certificates::seq(&[
+            test_certificates::tlv(0xa0, &hash),
+            test_certificates::tlv(0xa2, &salt),
+        ]);
+        let name = algorithm_name(&[test_certificates::tlv(6, RSASSA_PSS), parameters].concat());
+        assert!(name.contains("hash 2.16.840.1.101.3.4.2.1 and a salt of 222 bytes"), "{name}");
+        let unreadable = algorithm_name(&test_certificates::tlv(6, RSASSA_PSS));
+        assert_eq!(unreadable, "RSASSA-PSS with unreadable parameters");
     }
 
     #[test]

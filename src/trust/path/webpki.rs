@@ -10,7 +10,7 @@ use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter};
 
 use crate::trust::path::constraints::NameConstraints;
 use crate::trust::refusal::{Code, Refusal};
-use crate::x509::certificate::{Certificate, Extension, oid};
+use crate::x509::certificate::{Certificate, Extension, oid, without_null};
 use crate::x509::time::Timestamp;
 
 /// Largest number of intermediate certificates that webpki supports.
@@ -47,7 +47,8 @@ pub fn check_with_webpki(path: &[Arc<Certificate>], now: Timestamp) -> Result<()
     let anchor = CertificateDer::from(anchor.der());
     let anchors = [webpki::anchor_from_trusted_cert(&anchor).map_err(disagrees)?];
     let leaf_der = CertificateDer::from(leaf.der());
-    let seconds = u64::try_from(now.0).unwrap_or(0);
+    // A leaf before its notBefore was accepted by the tolerance of the operator.
+    let seconds = u64::try_from(now.max(leaf.not_before).0).unwrap_or(0);
     let verified: Vec<AlreadyVerified> =
         webpki::ALL_VERIFICATION_ALGS.iter().map(|a| AlreadyVerified(*a)).collect();
     let algorithms: Vec<&dyn SignatureVerificationAlgorithm> =
@@ -101,6 +102,8 @@ fn is_supported(certificate: &Certificate) -> bool {
     };
     certificate.version == 3
         && !certificate.has_unique_ids
+        && !certificate.has_empty_extensions
+        && without_null(&certificate.signature_algorithm).is_none()
         && certificate.not_before.0 >= 0
         && small_path_length
         && certificate.extensions.iter().all(supported)
@@ -162,7 +165,7 @@ mod tests {
             path(|[_, authority, _]| {
                 *authority = authority.clone().without(test_certificates::BASIC_CONSTRAINTS);
             }),
-            path(|[leaf, ..]| leaf.not_before = "260601000001Z".into()),
+            path(|[_, authority, _]| authority.not_before = "260601000001Z".into()),
             path(|[leaf, authority, _]| {
                 let only = test_certificates::name_constraints(&[(2, b"a.example".to_vec())], &[]);
                 *authority =
@@ -178,11 +181,17 @@ mod tests {
     }
 
     #[test]
+    fn leaves_not_before_of_the_leaf_to_the_tolerance_of_the_operator() {
+        let early = path(|[leaf, ..]| leaf.not_before = "260601000001Z".into());
+        assert_eq!(check_with_webpki(&early, Timestamp(NOW)), Ok(()));
+    }
+
+    #[test]
     fn skips_paths_with_features_that_webpki_lacks() {
         let mail = || test_certificates::name_constraints(&[(1, b"a.example".to_vec())], &[]);
         for unsupported in [
             path(|[leaf, ..]| {
-                leaf.issuer = test_certificates::name(&[(test_certificates::CN, 0x13, "a")])
+                leaf.issuer = test_certificates::name(&[(test_certificates::CN, 0x13, "a")]);
             }),
             path(|[_, authority, _]| {
                 *authority =

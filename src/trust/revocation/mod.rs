@@ -1,12 +1,13 @@
-//! The revocation sets in force, and the question that path validation asks of them.
+//! The revocation sets in force, and the check that path validation makes against them.
 //!
-//! A complete list and the deltas that amend it form a series: one issuer, one key, one scope.  The
-//! complete list is shared and never copied; a delta is an overlay that is asked first.
+//! A complete list and its deltas form a series: one issuer, one key, one scope.  The complete list is
+//! shared and never copied; a delta is an overlay that is searched first.
 //!
-//! # Why a stale or unfitting delta still counts, but only against a certificate
-//! RFC 5280 section 5.2.4 forbids to combine it, so nothing is good by it and no hold is lifted by it.
-//! But what it lists was revoked after the complete list was issued, and a device must not become good
-//! again because a newer delta failed to arrive.
+//! # Design notes
+//! A stale delta, or one that does not fit the complete list, counts only against a certificate.  RFC
+//! 5280 section 5.2.4 forbids combining it, so it proves no certificate valid and lifts no hold.  But the
+//! certificates that it lists were revoked after the complete list was issued, and a device must not
+//! become valid again because a newer delta did not arrive.
 
 pub mod addresses_seen;
 mod policy;
@@ -16,36 +17,40 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::trust::refusal::{Code, Refusal};
-use crate::x509::certificate::{Certificate, Fingerprint};
+use crate::x509::certificate::{Certificate, Fingerprint, GeneralName};
 use crate::x509::crl::{self, DistributionPoint, Kind, Reason, Reasons, RevocationList};
 use crate::x509::name::Name;
 use crate::x509::time::Timestamp;
 
-pub use policy::{AuthorityPolicy, CrlMode, ListPolicy, ListRules, RevocationPolicy, Selector};
+pub use policy::{
+    AuthorityPolicy, AuthorityRules, CrlMode, ListPolicy, ListRules, RevocationPolicy, Selector,
+};
 
-/// One certificate whose status is asked.
+/// One certificate whose status is checked.
 pub struct Question<'a> {
     /// The certificate.
     pub certificate: &'a Certificate,
-    /// Its issuer's name, as the path has it.
+    /// Its issuer's name in the path.
     pub issuer: &'a Name,
     /// The key that verified the certificate's signature.
     pub issuer_key: Fingerprint,
-    /// What its issuer demands.
+    /// The trust domain of the configuration.
+    pub domain: &'a str,
+    /// The mode of its issuer.
     pub mode: CrlMode,
     /// The time of the decision.
     pub now: Timestamp,
-    /// Asked for a list that another key than `issuer_key` signed: does this CRL signer's certificate
-    /// have a valid path to the same anchor (RFC 5280 section 6.3.3 (f))?
+    /// Returns true if the certificate of a CRL signer has a valid path to the same anchor (RFC 5280
+    /// section 6.3.3 (f)).  Needed for lists that another key than `issuer_key` signed.
     pub signer_is_trusted: &'a dyn Fn(&Certificate) -> bool,
 }
 
-/// A list that was found and cannot be used.
+/// A list that was fetched and cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unusable {
-    /// Whose lists it may have been; none: anybody's.
+    /// Names of the issuers that it may belong to; empty if it may belong to any.
     pub issuers: Vec<Name>,
-    /// Names the list (or its address) and the rule.
+    /// Reason, with the list (or its address) and the rule.
     pub why: String,
 }
 
@@ -80,24 +85,24 @@ impl Revocations {
         Self { by_issuer, ..Self::default() }
     }
 
-    /// With another policy than the strict default.
+    /// Replaces the policy, which is the strict default.
     #[must_use]
     pub fn with_policy(self, policy: RevocationPolicy) -> Self {
         Self { policy, ..self }
     }
 
-    /// With lists that cannot be used, so that a refusal says `crl_invalid` and why.
+    /// Adds lists that cannot be used, so that a refusal is `crl_invalid` with the reason.
     #[must_use]
     pub fn with_unusable(self, unusable: Vec<Unusable>) -> Self {
         Self { unusable, ..self }
     }
 
-    /// What is demanded of lists.
+    /// Returns the rules for lists.
     pub fn policy(&self) -> &RevocationPolicy {
         &self.policy
     }
 
-    /// The lists in force: of each series the latest complete one, and its deltas.
+    /// Returns the lists in force: of each series the latest complete one and its deltas.
     pub fn lists(&self) -> impl Iterator<Item = &Arc<RevocationList>> {
         self.by_issuer
             .values()
@@ -105,14 +110,24 @@ impl Revocations {
             .flat_map(|series| series.base.iter().chain(&series.deltas))
     }
 
-    /// RFC 5280 section 6.3.3 for one certificate: `Ok` when it is not revoked, or when its
-    /// authority's mode lets an unknown status pass.
+    /// Returns one certificate of each key that signed a list of this issuer name.
+    pub(in crate::trust) fn signers_named(
+        &self,
+        issuer: &Name,
+    ) -> impl Iterator<Item = &Arc<Certificate>> {
+        let series = self.by_issuer.get(issuer).into_iter().flatten();
+        series.filter_map(|series| series.any().signers.first())
+    }
+
+    /// Checks one certificate (RFC 5280 section 6.3.3).  Returns `Ok` if it is not revoked, or if its
+    /// authority's mode permits an unknown status.
     ///
-    /// A certificate that any list in scope names is refused in every mode but `Off`, even when that
-    /// list is stale: time does not make a revoked certificate good.
+    /// A certificate that any list has, of its issuer's name and a trusted signer or of a CRL issuer
+    /// that it names, is refused in every mode but `Off`, whatever scope the list states and even if
+    /// it is stale: time does not make a revoked certificate valid.
     ///
     /// # Errors
-    /// `certificate_revoked`, `certificate_on_hold`; or, where a list is required, `crl_missing`,
+    /// `certificate_revoked`, `certificate_on_hold`; if a list is required, `crl_missing`,
     /// `crl_stale`, `crl_invalid`; `certificate_malformed` for unreadable distribution points.
     pub fn check(&self, question: &Question<'_>) -> Result<(), Refusal> {
         if question.mode == CrlMode::Off {
@@ -120,27 +135,20 @@ impl Revocations {
         }
         let mut search = Search {
             question,
-            rules: self.policy.of(question.issuer, question.issuer_key),
+            rules: self.policy.of(question.domain, question.issuer, question.issuer_key),
             points: OnceCell::new(),
             covered: Reasons::NONE,
             problem: None,
         };
-        let own = self.by_issuer.get(question.issuer).map_or(&[][..], Vec::as_slice);
-        let by_key = |series: &&Series| series.any().signer_key() == Some(question.issuer_key);
-        for series in own.iter().filter(by_key) {
-            search.ask(series)?;
-        }
-        // Lists that another key signed: the issuer's own lists go first, so that of two authorities
-        // with one name neither's list decides for the other (section 6.3.3 (f)).
-        if !search.covered.is_all() {
-            for series in own.iter().filter(|series| !by_key(series)) {
-                search.ask_foreign(series)?;
-            }
-        }
-        if !search.covered.is_all() {
-            for name in search.crl_issuers()? {
-                for series in self.by_issuer.get(&name).map_or(&[][..], Vec::as_slice) {
-                    search.ask_foreign(series)?;
+        // Lists of the issuer's name, then lists of the CRL issuers that the certificate names.  Every
+        // one is searched: what one list leaves out does not answer for an entry in another.  Lists of
+        // the issuer's own key come first.
+        let mut names = vec![question.issuer.clone()];
+        names.extend(search.crl_issuers()?);
+        for own_key in [true, false] {
+            for series in names.iter().filter_map(|name| self.by_issuer.get(name)).flatten() {
+                if (series.any().signer_key() == Some(question.issuer_key)) == own_key {
+                    search.ask(series)?;
                 }
             }
         }
@@ -192,14 +200,21 @@ impl Series {
         }
     }
 
-    /// The deltas that say something the complete list cannot know yet, the latest first.
+    /// Returns true if any list of the series has an entry for the certificate.
+    fn lists(&self, question: &Question<'_>) -> bool {
+        let all = self.base.iter().chain(&self.deltas);
+        let serial = &question.certificate.serial;
+        all.into_iter().any(|list| list.listed(question.issuer, serial).is_some())
+    }
+
+    /// Returns the deltas that are newer than the complete list, the latest first.
     fn later_deltas(&self) -> impl Iterator<Item = &RevocationList> {
         let base = self.base.as_deref().and_then(|base| base.number);
         self.deltas.iter().map(|delta| &**delta).filter(move |delta| delta.number > base)
     }
 
-    /// The latest delta that may be combined with the complete list (section 5.2.4): its
-    /// BaseCRLNumber is not above that one's number.
+    /// Returns the latest delta that may be combined with the complete list (section 5.2.4): its
+    /// BaseCRLNumber is not above the list's number.
     fn delta_for(
         &self,
         base: &RevocationList,
@@ -212,96 +227,115 @@ impl Series {
     }
 }
 
+/// Describes why a list does not cover a certificate, with the names of both.
+fn describe_scope(list: &RevocationList, certificate: &Certificate) -> String {
+    let web = |names: Option<&Vec<GeneralName>>| {
+        let names = names.into_iter().flatten().filter_map(addresses_seen::web_address);
+        names.take(4).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    };
+    let of_list = web(list.scope.as_ref().and_then(|scope| scope.names.as_ref()));
+    let points = crl::distribution_points(certificate).unwrap_or_default();
+    let of_certificate: Vec<_> = points
+        .iter()
+        .map(|point| web(point.names.as_ref()))
+        .filter(|names| !names.is_empty())
+        .take(4)
+        .collect();
+    let mut out = format!("the list of `{}` does not cover this certificate", list.issuer);
+    if !of_list.is_empty() {
+        let of_certificate = if of_certificate.is_empty() {
+            "has none with a web address".to_owned()
+        } else {
+            format!("has {}", of_certificate.join(", "))
+        };
+        out += &format!(
+            ": the list is for the distribution point {of_list}, and the certificate \
+             {of_certificate}"
+        );
+    }
+    out
+}
+
 /// The search for one certificate's status.
 struct Search<'q> {
     question: &'q Question<'q>,
-    /// What is demanded of the certificate's issuer.
+    /// Rules for the certificate's issuer.
     rules: &'q ListRules,
     points: OnceCell<Vec<DistributionPoint>>,
-    /// Reasons for which the certificate is known not to be revoked.
+    /// Reasons that lists have excluded.
     covered: Reasons,
-    /// The most telling reason why the rest is not known.
+    /// The most informative reason why the rest is unknown.
     problem: Option<Refusal>,
 }
 
 impl Search<'_> {
+    /// Returns the certificate's distribution points.  Where no list is required, unreadable ones name
+    /// no list.
     fn points(&self) -> Result<&[DistributionPoint], Refusal> {
         if let Some(points) = self.points.get() {
             return Ok(points);
         }
-        let points = crl::distribution_points(self.question.certificate).map_err(|why| {
-            Refusal::new(Code::CertificateMalformed, format!("cRLDistributionPoints: {why}"))
-        })?;
+        let points = match crl::distribution_points(self.question.certificate) {
+            Ok(points) => points,
+            Err(_) if self.question.mode == CrlMode::IfAvailable => Vec::new(),
+            Err(why) => {
+                let detail = format!("cRLDistributionPoints: {why}");
+                return Err(Refusal::new(Code::CertificateMalformed, detail));
+            }
+        };
         Ok(self.points.get_or_init(|| points))
     }
 
-    /// Other names than the issuer's under which lists for this certificate are published.
+    /// Returns the cRLIssuer names of the certificate's distribution points, without the issuer's own.
     fn crl_issuers(&self) -> Result<Vec<Name>, Refusal> {
         let names = self.points()?.iter().flat_map(DistributionPoint::crl_issuer_names);
         Ok(names.filter(|name| *name != self.question.issuer).cloned().collect())
     }
 
-    /// Asks lists that another key than the issuer's signed.
-    fn ask_foreign(&mut self, series: &Series) -> Result<(), Refusal> {
-        let list = series.any();
-        let same_key = list.signer_key() == Some(self.question.issuer_key);
-        if same_key || list.signers.iter().any(|signer| (self.question.signer_is_trusted)(signer)) {
-            return self.ask(series);
-        }
-        self.note(Code::CrlMissing, || {
-            format!(
-                "the list of `{}` is signed by another key than the certificate's issuer, and its \
-                 signer has no path to the same anchor",
-                list.issuer
-            )
-        });
-        Ok(())
-    }
-
-    /// Asks one series: an error if the certificate is listed; else more is covered, or it is noted
-    /// why not.
+    /// Searches one series.  Returns an error if the certificate is listed; else records the reasons
+    /// that the series covers, or why it covers none.
     fn ask(&mut self, series: &Series) -> Result<(), Refusal> {
-        let reasons = self.in_scope(series.any())?;
-        if reasons == Reasons::NONE {
+        let question = self.question;
+        // Of two authorities with one name, neither list decides for the other (section 6.3.3 (f)).
+        // The path of another signer is searched only if its list would change the decision.
+        if series.any().signer_key() != Some(question.issuer_key)
+            && (!self.covered.is_all() || series.lists(question))
+            && !series.any().signers.iter().any(|signer| (question.signer_is_trusted)(signer))
+        {
             self.note(Code::CrlMissing, || {
-                format!("the list of `{}` does not cover this certificate", series.any().issuer)
+                format!(
+                    "the list of `{}` is signed by another key than the certificate's issuer, and \
+                     the status of its signer or its path to the same anchor is unknown",
+                    series.any().issuer
+                )
             });
             return Ok(());
         }
-        let now = self.question.now;
+        // An entry counts against the certificate whatever scope the list states.
+        self.refuse_if_listed(series)?;
+        let reasons = self.in_scope(series.any())?;
+        if reasons == Reasons::NONE {
+            self.note(Code::CrlMissing, || describe_scope(series.any(), question.certificate));
+            return Ok(());
+        }
         let Some(base) = &series.base else {
-            self.refuse_if_listed_in(series.later_deltas())?;
             self.note(Code::CrlMissing, || {
                 format!("a delta list of `{}` without a complete one", series.any().issuer)
             });
             return Ok(());
         };
-        let serial = &self.question.certificate.serial;
-        let listed = base.listed(self.question.issuer, serial);
+        let now = question.now;
         if base.this_update > now {
-            // The clock was set back: that makes nobody good again.
-            self.refuse_if(listed, base)?;
-            self.refuse_if_listed_in(series.later_deltas())?;
             self.note(Code::CrlInvalid, || {
                 let (issuer, update) = (&base.issuer, base.this_update);
-                format!("the list of `{issuer}` is of the future: thisUpdate {update}, now {now}")
+                format!(
+                    "thisUpdate of the list of `{issuer}` is in the future: {update} (now: {now})"
+                )
             });
             return Ok(());
         }
-        let delta = series
-            .delta_for(base, |delta| delta.this_update <= now && self.lateness(delta).is_ok());
-        match delta.and_then(|delta| delta.listed(self.question.issuer, serial)) {
-            // Only a hold can be lifted (section 5.3.1).
-            Some(Reason::RemoveFromCrl) if listed == Some(Reason::CertificateHold) => {}
-            Some(Reason::RemoveFromCrl) | None => self.refuse_if(listed, base)?,
-            changed => self.refuse_if(changed, delta.unwrap_or(base))?,
-        }
-        let number = delta.map(|delta| delta.number);
-        let not_combined = series.later_deltas().filter(|delta| Some(delta.number) > number);
-        self.refuse_if_listed_in(not_combined)?;
-
-        let state = match delta {
-            // A fresh delta brings even an expired complete list up to date (section 6.3.3 (a)).
+        let state = match self.delta_in_force(series, base) {
+            // A fresh delta updates even an expired complete list (section 6.3.3 (a)).
             Some(_) => Ok(()),
             None if self.rules.require_delta => Err(Refusal::new(
                 Code::CrlStale,
@@ -316,18 +350,56 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// The reasons for which a list speaks for the certificate (section 6.3.3 (b), (d)).
+    /// Returns an error if a list of the series has the certificate.
+    fn refuse_if_listed(&self, series: &Series) -> Result<(), Refusal> {
+        let (issuer, serial) = (self.question.issuer, &self.question.certificate.serial);
+        if series.any().is_about_attribute_certificates() {
+            return Ok(());
+        }
+        let Some(base) = &series.base else {
+            return self.refuse_if_listed_in(series.later_deltas());
+        };
+        let listed = base.listed(issuer, serial);
+        // A clock that was set back does not make a revoked certificate valid.
+        let delta = if base.this_update > self.question.now {
+            None
+        } else {
+            self.delta_in_force(series, base)
+        };
+        match delta.and_then(|delta| delta.listed(issuer, serial)) {
+            // Only a hold can be lifted (section 5.3.1).
+            Some(Reason::RemoveFromCrl) if listed == Some(Reason::CertificateHold) => {}
+            Some(Reason::RemoveFromCrl) | None => self.refuse_if(listed, base)?,
+            changed => self.refuse_if(changed, delta.unwrap_or(base))?,
+        }
+        let number = delta.map(|delta| delta.number);
+        let not_combined = series.later_deltas().filter(|delta| Some(delta.number) > number);
+        self.refuse_if_listed_in(not_combined)
+    }
+
+    /// Returns the delta that amends the complete list now.
+    fn delta_in_force<'l>(
+        &self,
+        series: &'l Series,
+        base: &RevocationList,
+    ) -> Option<&'l RevocationList> {
+        let now = self.question.now;
+        series.delta_for(base, |delta| delta.this_update <= now && self.lateness(delta).is_ok())
+    }
+
+    /// Returns the reasons that a list covers for the certificate (section 6.3.3 (b), (d)).
     fn in_scope(&self, list: &RevocationList) -> Result<Reasons, Refusal> {
         if list.scope.is_none() && list.issuer == *self.question.issuer {
             return Ok(Reasons::ALL);
         }
         let scope = list.scope.as_ref();
         let certificate = self.question.certificate;
-        let at = |point: &DistributionPoint| point.covered_reasons(certificate, &list.issuer, scope);
+        let at =
+            |point: &DistributionPoint| point.covered_reasons(certificate, &list.issuer, scope);
         Ok(self.points()?.iter().map(at).fold(Reasons::NONE, Reasons::or))
     }
 
-    /// Past nextUpdate by more than the grace allowed.
+    /// Returns an error if nextUpdate is further in the past than the grace.
     fn lateness(&self, list: &RevocationList) -> Result<(), Refusal> {
         let now = self.question.now;
         let Some(next_update) = list.next_update else {
@@ -335,7 +407,8 @@ impl Search<'_> {
                 Ok(())
             } else {
                 let issuer = &list.issuer;
-                let detail = format!("the list of `{issuer}` has no nextUpdate: it is never fresh");
+                let detail =
+                    format!("the list of `{issuer}` has no nextUpdate, so it is never fresh");
                 Err(Refusal::new(Code::CrlInvalid, detail))
             };
         };

@@ -1,26 +1,26 @@
-//! What the operator demands of lists: of everybody's, and of single authorities'.
+//! Rules for lists that the operator sets: for all authorities, and for single ones.
 //!
-//! An authority is what signs: a name with a key.  What is demanded of it holds for every certificate
-//! that it issued, whoever signs the list that speaks of them, and whichever of its certificates a
-//! path goes through.
+//! An authority is a name with a key.  Its rules apply to every certificate that it issued, independent
+//! of the signer of the list and of the authority's certificate in the path.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::trust::configurations::Authority;
 use crate::x509::certificate::{Certificate, Fingerprint};
 use crate::x509::name::Name;
 
-/// What a certification authority's certificates need.
+/// Requirement for the certificates of one authority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CrlMode {
-    /// A usable, fresh list; none is a refusal.
+    /// A usable, fresh list is required.
     #[default]
     Require,
-    /// A list is used where there is one; none, or a stale one, is no refusal.
+    /// A list is used if there is one.  A missing or stale list does not refuse a certificate.
     IfAvailable,
-    /// Lists are neither fetched nor looked at.
+    /// Lists are neither fetched nor used.
     Off,
 }
 
@@ -28,7 +28,7 @@ impl CrlMode {
     /// Every mode.
     pub const ALL: [Self; 3] = [Self::Require, Self::IfAvailable, Self::Off];
 
-    /// Its name in settings and statuses.
+    /// Returns its name in settings and statuses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Require => "require",
@@ -38,57 +38,78 @@ impl CrlMode {
     }
 }
 
-/// What is demanded of one authority's lists.
+/// Rules for one authority's lists.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ListRules {
-    /// `None`: [`CrlMode::Require`] where an address exists.
+    /// `None`: [`CrlMode::Require`] if an address is known.
     pub mode: Option<CrlMode>,
-    /// How long past nextUpdate a list, complete or delta, still decides.
+    /// Time past nextUpdate during which a list, complete or delta, still decides.
     pub grace: Duration,
-    /// Its complete list decides only together with a fresh delta.
+    /// A complete list decides only together with a fresh delta.
     pub require_delta: bool,
     /// A list without nextUpdate decides; otherwise it never does.
     pub without_next_update: bool,
 }
 
-/// What is demanded, with the authorities in force already found.
+/// Rules with the authorities in force resolved.
 #[derive(Debug, Clone, Default)]
 pub struct RevocationPolicy {
-    /// Of every authority that is not told apart.
+    /// Rules of every authority without an entry of its own.
     pub rules: ListRules,
-    /// Of those that are: by key, and by name since a key may have several.
-    pub by_authority: HashMap<Fingerprint, Vec<(Name, ListRules)>>,
-    /// Entries of the settings that no authority in force fits.
+    /// Rules of the others by key.
+    pub by_authority: HashMap<Fingerprint, Vec<AuthorityRules>>,
+    /// Selectors in the settings that match no authority in force.
     pub unmatched: Vec<String>,
 }
 
+/// Rules of one authority in one trust domain.  A certificate that another domain makes for the same
+/// name and key never changes them.
+#[derive(Debug, Clone)]
+pub struct AuthorityRules {
+    /// The trust domain.
+    pub domain: Arc<str>,
+    /// The authority's name: a key may have several.
+    pub name: Name,
+    /// Its rules.
+    pub rules: ListRules,
+}
+
 impl RevocationPolicy {
-    /// What is demanded of the authority of this name and key.
-    pub fn of(&self, name: &Name, key: Fingerprint) -> &ListRules {
-        let told_apart = self.by_authority.get(&key).into_iter().flatten();
-        let found = told_apart.into_iter().find(|(of, _)| of == name);
-        found.map_or(&self.rules, |(_, rules)| rules)
+    /// Returns the rules of the authority of this name and key in a trust domain.
+    pub fn of(&self, domain: &str, name: &Name, key: Fingerprint) -> &ListRules {
+        let mut configured = self.by_authority.get(&key).into_iter().flatten();
+        configured
+            .find(|of| *of.domain == *domain && of.name == *name)
+            .map_or(&self.rules, |of| &of.rules)
+    }
+
+    /// Returns the rules by which lists of the authority are fetched when its domain is not known:
+    /// they are fetched unless every domain that configures it forbids that.
+    pub fn in_any_domain(&self, name: &Name, key: Fingerprint) -> &ListRules {
+        let configured = self.by_authority.get(&key).into_iter().flatten();
+        let rules = configured.filter(|of| of.name == *name).map(|of| &of.rules);
+        rules.min_by_key(|rules| rules.mode == Some(CrlMode::Off)).unwrap_or(&self.rules)
     }
 }
 
-/// The settings: what is demanded of all, and of some.
+/// The settings: rules for all authorities, and for single ones.
 #[derive(Debug, Clone, Default)]
 pub struct ListPolicy {
-    /// How long past nextUpdate a list still decides.
+    /// Time past nextUpdate during which a list still decides.
     pub grace: Duration,
     /// Authorities with a delta address need a fresh delta; otherwise their complete list decides
     /// until its own nextUpdate.
     pub require_delta: bool,
     /// Lists without nextUpdate decide.
     pub without_next_update: bool,
-    /// Single authorities; the first entry that fits one is its.
+    /// Single authorities.  The first matching entry applies.
     pub authorities: Vec<AuthorityPolicy>,
 }
 
-/// What is demanded of the authorities that a selector fits; what is left out is as for all.
+/// Rules for the authorities that a selector matches.  Absent values are those for all.
 #[derive(Debug, Clone, Default)]
 pub struct AuthorityPolicy {
-    /// Which authorities.
+    /// The authorities.
     pub selector: Selector,
     /// See [`ListRules::mode`].
     pub mode: Option<CrlMode>,
@@ -100,10 +121,11 @@ pub struct AuthorityPolicy {
     pub without_next_update: Option<bool>,
 }
 
-/// Names an authority's certificate in the directory, by one property or several that must all fit.
+/// Selects an authority's certificate in the directory by one or several properties, which must all
+/// match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selector {
-    /// subjectKeyIdentifier, as Graph's `issuerSubjectKeyIdentifier` has it.
+    /// subjectKeyIdentifier, as in Graph's `issuerSubjectKeyIdentifier`.
     pub key_id: Option<Box<[u8]>>,
     /// The subject.
     pub subject: Option<Name>,
@@ -112,7 +134,7 @@ pub struct Selector {
 }
 
 impl Selector {
-    fn fits(&self, certificate: &Certificate) -> bool {
+    fn matches(&self, certificate: &Certificate) -> bool {
         let Self { key_id, subject, sha256 } = self;
         key_id.as_ref().is_none_or(|id| certificate.subject_key_id.as_ref() == Some(id))
             && subject.as_ref().is_none_or(|name| *name == certificate.subject)
@@ -140,15 +162,15 @@ impl fmt::Display for Selector {
 }
 
 impl ListPolicy {
-    /// Finds the authorities that are told apart among those in force.
+    /// Resolves the entries against the authorities in force.
     pub fn resolve<'a>(
         &self,
-        authorities: impl IntoIterator<Item = &'a Authority>,
+        authorities: impl IntoIterator<Item = (&'a Arc<str>, &'a Authority)>,
     ) -> RevocationPolicy {
         let index = Index::of(&self.authorities);
         let mut found: HashMap<Fingerprint, Vec<Found<'_>>> = HashMap::new();
         let mut matched = HashSet::new();
-        for authority in authorities {
+        for (domain, authority) in authorities {
             let certificate = &*authority.certificate;
             let entry = index.first(&self.authorities, certificate);
             let with_delta = self.require_delta && authority.delta_crl_url.is_some();
@@ -156,18 +178,27 @@ impl ListPolicy {
             if entry.is_none() && !with_delta {
                 continue;
             }
-            // One authority may be there in several certificates, and in several configurations.
+            // One authority may appear in several certificates and in several configurations.
             let of_key = found.entry(certificate.key).or_default();
-            match of_key.iter_mut().find(|found| *found.name == certificate.subject) {
-                None => of_key.push(Found { name: &certificate.subject, entry, with_delta }),
+            match of_key
+                .iter_mut()
+                .find(|found| found.domain == domain && *found.name == certificate.subject)
+            {
+                None => {
+                    of_key.push(Found { domain, name: &certificate.subject, entry, with_delta });
+                }
                 Some(found) => {
                     found.entry = found.entry.into_iter().chain(entry).min();
                     found.with_delta |= with_delta;
                 }
             }
         }
-        let told_apart = |found: Vec<Found<'_>>| {
-            let rules = |found: Found<'_>| (found.name.clone(), self.rules(&found));
+        let configured = |found: Vec<Found<'_>>| {
+            let rules = |found: Found<'_>| AuthorityRules {
+                domain: Arc::clone(found.domain),
+                name: found.name.clone(),
+                rules: self.rules(&found),
+            };
             found.into_iter().map(rules).collect()
         };
         RevocationPolicy {
@@ -177,7 +208,7 @@ impl ListPolicy {
                 require_delta: false,
                 without_next_update: self.without_next_update,
             },
-            by_authority: found.into_iter().map(|(key, found)| (key, told_apart(found))).collect(),
+            by_authority: found.into_iter().map(|(key, found)| (key, configured(found))).collect(),
             unmatched: (0..self.authorities.len())
                 .filter(|number| !matched.contains(number))
                 .map(|number| self.authorities[number].selector.to_string())
@@ -198,16 +229,17 @@ impl ListPolicy {
     }
 }
 
-/// An authority in force that is told apart.
+/// An authority in force with rules of its own.
 struct Found<'a> {
+    domain: &'a Arc<str>,
     name: &'a Name,
     /// The number of its entry.
     entry: Option<usize>,
     with_delta: bool,
 }
 
-/// Entries by the most telling property that each names, so that what it costs to find an
-/// authority's does not grow with their number.
+/// Entries by the most specific property that each names, so that the cost of finding one does not grow
+/// with their number.
 #[derive(Default)]
 struct Index<'a> {
     by_sha256: HashMap<Fingerprint, Vec<usize>>,
@@ -223,7 +255,7 @@ impl<'a> Index<'a> {
                 (Some(print), _, _) => index.by_sha256.entry(print).or_default(),
                 (None, Some(key_id), _) => index.by_key_id.entry(key_id).or_default(),
                 (None, None, Some(name)) => index.by_subject.entry(name).or_default(),
-                // Nothing is asked for; it fits nobody.
+                // An empty selector matches nothing.
                 (None, None, None) => continue,
             };
             place.push(number);
@@ -231,7 +263,7 @@ impl<'a> Index<'a> {
         index
     }
 
-    /// The number of the first entry that fits.
+    /// Returns the number of the first entry that matches.
     fn first(&self, entries: &[AuthorityPolicy], certificate: &Certificate) -> Option<usize> {
         let key_id = certificate.subject_key_id.as_deref();
         let candidates = [
@@ -239,7 +271,7 @@ impl<'a> Index<'a> {
             key_id.and_then(|key_id| self.by_key_id.get(key_id)),
             self.by_subject.get(&certificate.subject),
         ];
-        let fits = |number: &usize| entries[*number].selector.fits(certificate);
+        let fits = |number: &usize| entries[*number].selector.matches(certificate);
         candidates.into_iter().flatten().flatten().copied().filter(fits).min()
     }
 }

@@ -75,8 +75,14 @@ impl SubjectId {
                 ),
             ));
         }
+        let has_host = matches!(field, SubjectField::SanDns | SubjectField::SanEmail);
         let text = match (field, std::str::from_utf8(value)) {
             (SubjectField::SanIp, _) => rules::ip_from_bytes(value),
+            // A client may write the dot in its `client_id`; a certificate must not have it (RFC 5280
+            // section 4.2.1.6), or two certificates would have one identity in two spellings.
+            (_, Ok(text)) if has_host && text.ends_with('.') => {
+                Err("ends with a dot, which RFC 5280 section 4.2.1.6 does not allow".to_owned())
+            }
             (_, Ok(text)) => canonical(field, text),
             (_, Err(_)) => Err("is not text".to_owned()),
         };
@@ -103,7 +109,9 @@ impl SubjectId {
     fn of_name(name: &Name) -> Result<Self, String> {
         for attribute in name.rdns().iter().flatten() {
             if !is_plain_oid(attribute.oid) {
-                return Err("has an attribute type that is not a valid object identifier".to_owned());
+                return Err(
+                    "has an attribute type that is not a valid object identifier".to_owned()
+                );
             }
             if name::is_string(attribute.value.tag) {
                 let Some(text) = name::text(attribute.value) else {

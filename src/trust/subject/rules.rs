@@ -7,21 +7,31 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub const MAX_CHARACTERS: usize = 512;
 
 /// Rejects text that no subject ID may contain: more than [`MAX_CHARACTERS`] characters, or a
-/// character that is invisible or changes the display of the text.  These are control characters,
-/// line and paragraph separators, and bidirectional controls.
+/// character that two identities could differ in without a visible difference.
 pub(crate) fn check_printable(text: &str) -> Result<(), String> {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if let Some(c) = text.chars().find(|c| hidden(*c)) {
-        return Err(format!("has the control character U+{:04X}", u32::from(c)));
+    if let Some(c) = text.chars().find(|c| is_hidden(*c)) {
+        let kind = if c.is_control() { "control" } else { "invisible" };
+        return Err(format!("has the {kind} character U+{:04X}", u32::from(c)));
     }
     let characters = text.chars().count();
     if characters > MAX_CHARACTERS {
         return Err(format!("has {characters} characters; at most {MAX_CHARACTERS} are allowed"));
     }
     Ok(())
+}
+
+/// Returns true for characters without a glyph of their own: control characters, line and paragraph
+/// separators, Default_Ignorable_Code_Point (Unicode Standard Annex 44: joiners, bidirectional
+/// controls, fillers, variation selectors, tags), interlinear annotations, and the blank Braille
+/// pattern.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{1806}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fffc}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Canonicalizes a host name in LDH A-labels (RFC 5280 section 4.2.1.6, RFC 1123 section 2.1):
@@ -38,11 +48,13 @@ pub(super) fn dns(text: &str) -> Result<String, String> {
         return Err("is an IPv4 address, not a host name".to_owned());
     }
     for label in name.split('.') {
-        let ldh = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let ldh = label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
         if !ldh || label.is_empty() || label.len() > 63 {
-            return Err("is not a host name: a label has 1 to 63 characters of a-z, 0-9 and `-` \
+            return Err(
+                "is not a host name: a label has 1 to 63 characters of a-z, 0-9, `-` and `_` \
                         (others as xn--)"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         if label.starts_with('-') || label.ends_with('-') {
             return Err("is not a host name: a label begins or ends with `-`".to_owned());
@@ -54,7 +66,8 @@ pub(super) fn dns(text: &str) -> Result<String, String> {
 /// Checks an absolute URI (RFC 3986 section 3).  The text is not changed: no case folding and no
 /// percent-decoding (RFC 3986 section 6.2.1).
 pub(super) fn uri(text: &str) -> Result<String, String> {
-    let (scheme, rest) = text.split_once(':').ok_or("is not an absolute URI: the scheme is missing")?;
+    let (scheme, rest) =
+        text.split_once(':').ok_or("is not an absolute URI: the scheme is missing")?;
     let scheme_is_good = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
     if !scheme_is_good {
@@ -74,7 +87,7 @@ pub(super) fn uri(text: &str) -> Result<String, String> {
     }
     if !has_only_uri_characters(query, b":@/?") || !has_only_uri_characters(fragment, b":@/?") {
         return Err(
-            "is not a URI: a character of the query or fragment must be percent-encoded".to_owned(),
+            "is not a URI: a character of the query or fragment must be percent-encoded".to_owned()
         );
     }
     Ok(text.to_owned())
@@ -135,8 +148,12 @@ pub(super) fn email(text: &str) -> Result<String, String> {
     };
     // RFC 5321 section 4.5.3.1.1 limits the length.
     if local.len() > 64 || !local.split('.').all(atom) {
-        return Err("is not a mailbox: the local part is not a dot-atom of 1 to 64 characters"
-            .to_owned());
+        return Err(
+            "is not a mailbox: the local part is not a dot-atom of 1 to 64 characters".to_owned()
+        );
+    }
+    if host.contains('_') {
+        return Err("is not a mailbox: the host contains `_`".to_owned());
     }
     Ok(format!("{local}@{}", dns(host)?))
 }

@@ -67,27 +67,22 @@ pub(crate) struct Extension {
     /// OBJECT IDENTIFIER contents.
     pub oid: Box<[u8]>,
     pub critical: bool,
+    /// True if `critical` is FALSE and encoded, although DER omits a DEFAULT value.
+    pub encodes_default: bool,
     /// DER inside extnValue.
     pub value: Box<[u8]>,
 }
 
 /// Parses `Extensions ::= SEQUENCE SIZE (1..MAX) OF Extension`.  Each OID may occur once (RFC 5280
-/// section 4.2).
+/// section 4.2).  An empty list and an encoded DEFAULT are tolerated: nothing else can be meant.
 pub(crate) fn read_extensions(der: &[u8]) -> Result<Vec<Extension>, DerError> {
     let mut list = der::single(der, tag::SEQUENCE)?.reader();
     let mut out: Vec<Extension> = Vec::new();
     while !list.is_empty() {
         let mut r = list.sequence()?;
         let oid = r.expect(tag::OID).and_then(der::object_identifier)?;
-        let critical = match r.optional(tag::BOOLEAN)? {
-            None => false,
-            Some(flag) => match der::boolean(flag)? {
-                true => true,
-                false => {
-                    return Err(DerError::Value("critical is FALSE; DER omits a DEFAULT value"));
-                }
-            },
-        };
+        let encoded = r.optional(tag::BOOLEAN)?.map(der::boolean).transpose()?;
+        let (critical, encodes_default) = (encoded == Some(true), encoded == Some(false));
         let value = r.expect(tag::OCTET_STRING)?.value;
         r.end()?;
         if out.len() == MAX_EXTENSIONS {
@@ -96,10 +91,7 @@ pub(crate) fn read_extensions(der: &[u8]) -> Result<Vec<Extension>, DerError> {
         if out.iter().any(|e| &*e.oid == oid) {
             return Err(DerError::Value("an extension occurs twice"));
         }
-        out.push(Extension { oid: oid.into(), critical, value: value.into() });
-    }
-    if out.is_empty() {
-        return Err(DerError::Value("an empty list"));
+        out.push(Extension { oid: oid.into(), critical, encodes_default, value: value.into() });
     }
     Ok(out)
 }
@@ -107,7 +99,7 @@ pub(crate) fn read_extensions(der: &[u8]) -> Result<Vec<Extension>, DerError> {
 pub(super) fn read_basic_constraints(der: &[u8]) -> Result<BasicConstraints, DerError> {
     let mut r = der::single(der, tag::SEQUENCE)?.reader();
     let ca = match r.optional(tag::BOOLEAN)? {
-        // An encoded DEFAULT FALSE is not DER, but it is common and harmless.
+        // An encoded DEFAULT FALSE is tolerated.
         Some(flag) => der::boolean(flag)?,
         None => false,
     };
@@ -137,15 +129,16 @@ pub(crate) fn read_general_names(mut r: Reader<'_>) -> Result<Vec<GeneralName>, 
 }
 
 pub(crate) fn read_general_name(element: Element<'_>) -> Result<GeneralName, DerError> {
-    const NOT_IA5: DerError = DerError::Value("a name is not an IA5String");
-    let ia5 = || if element.value.is_ascii() { Ok(element.value.into()) } else { Err(NOT_IA5) };
+    // Bytes that are not IA5String are kept: subject IDs and name constraints reject them where the name
+    // matters.
+    let text = || element.value.into();
     Ok(match element.tag {
         0xa0 => GeneralName::Other(element.raw.into()),
-        0x81 => GeneralName::Email(ia5()?),
-        0x82 => GeneralName::Dns(ia5()?),
+        0x81 => GeneralName::Email(text()),
+        0x82 => GeneralName::Dns(text()),
         // Name is a CHOICE, so the tag is explicit.
         0xa4 => GeneralName::Directory(Name::from_der(element.value)?),
-        0x86 => GeneralName::Uri(ia5()?),
+        0x86 => GeneralName::Uri(text()),
         0x87 => GeneralName::Ip(element.value.into()),
         0xa3 => GeneralName::Unsupported(3, element.raw.into()),
         0xa5 => GeneralName::Unsupported(5, element.raw.into()),

@@ -14,7 +14,7 @@ use crate::x509::der::{self, DerError, Element, Reader, tag};
 use crate::x509::name::{self, Name};
 use crate::x509::time::Timestamp;
 
-mod extensions;
+pub(crate) mod extensions;
 pub(crate) mod oid;
 
 pub(crate) use extensions::{
@@ -80,6 +80,8 @@ pub struct Certificate {
     pub(crate) public_key: Box<[u8]>,
     /// True if an issuerUniqueID or subjectUniqueID is present.
     pub(crate) has_unique_ids: bool,
+    /// True if the list of extensions is present and empty.
+    pub(crate) has_empty_extensions: bool,
     pub(crate) basic_constraints: Option<BasicConstraints>,
     pub(crate) key_usage: Option<KeyUsage>,
     /// OIDs of extendedKeyUsage.
@@ -145,7 +147,7 @@ impl Certificate {
         let subject = name::read(&mut r).map_err(at("subject"))?;
         let spki = r.expect(tag::SEQUENCE).map_err(at("subjectPublicKeyInfo"))?;
         let (key_algorithm, public_key) = read_spki(spki).map_err(at("subjectPublicKeyInfo"))?;
-        let mut has_unique_ids = false;
+        let (mut has_unique_ids, mut has_empty_extensions) = (false, false);
         for number in [1, 2] {
             // Unique identifiers exist from X.509 v2 on.  Nothing uses them.
             has_unique_ids |= r.optional(tag::context(number)).map_err(at("uniqueID"))?.is_some();
@@ -158,7 +160,11 @@ impl Certificate {
             Some(_) if version != 3 => {
                 return Err(at("extensions")(DerError::Value("present, but not a v3 certificate")));
             }
-            Some(wrapped) => read_extensions(wrapped.value).map_err(at("extensions"))?,
+            Some(wrapped) => {
+                let extensions = read_extensions(wrapped.value).map_err(at("extensions"))?;
+                has_empty_extensions = extensions.is_empty();
+                extensions
+            }
         };
         r.end().map_err(at("tbsCertificate"))?;
 
@@ -179,6 +185,7 @@ impl Certificate {
             key_algorithm: key_algorithm.into(),
             public_key: public_key.into(),
             has_unique_ids,
+            has_empty_extensions,
             basic_constraints: None,
             key_usage: None,
             extended_key_usage: None,
@@ -232,6 +239,35 @@ impl Certificate {
         Ok(())
     }
 
+    /// Returns the names of the tolerated encodings in this certificate: deviations from DER or the
+    /// profile that cannot mean anything else and that the signature covers.  The crate doc lists them.
+    pub fn tolerated(&self) -> Vec<&'static str> {
+        let explicit_ca = || {
+            let constraints = self.extension(oid::BASIC_CONSTRAINTS)?;
+            let contents = der::single(&constraints.value, tag::SEQUENCE).ok()?;
+            let flag = contents.reader().optional(tag::BOOLEAN).ok()??;
+            der::boolean(flag).ok().filter(|ca| !ca)
+        };
+        let names = self.subject_alt_name.iter().flatten();
+        let is_not_ia5 = |name: &GeneralName| match name {
+            GeneralName::Dns(text) | GeneralName::Email(text) | GeneralName::Uri(text) => {
+                !text.is_ascii()
+            }
+            _ => false,
+        };
+        [
+            ("encoded-default", self.extensions.iter().any(|e| e.encodes_default)),
+            ("encoded-default-ca", explicit_ca().is_some()),
+            ("empty-extensions", self.has_empty_extensions),
+            ("ecdsa-null-parameters", without_null(&self.signature_algorithm).is_some()),
+            ("irregular-serial", has_irregular_serial(&self.serial)),
+            ("name-not-ia5", names.into_iter().any(is_not_ia5)),
+        ]
+        .into_iter()
+        .filter_map(|(name, occurs)| occurs.then_some(name))
+        .collect()
+    }
+
     /// Returns the whole DER.
     pub fn der(&self) -> &[u8] {
         &self.der
@@ -270,13 +306,34 @@ impl fmt::Debug for Certificate {
     }
 }
 
+/// Returns true for a serial number that RFC 5280 section 4.1.2.2 forbids to issuers: zero, negative, or
+/// longer than 20 bytes.
+fn has_irregular_serial(serial: &[u8]) -> bool {
+    matches!(serial, [0]) || serial.first().is_some_and(|top| top & 0x80 != 0) || serial.len() > 20
+}
+
+/// Contents of ECDSA AlgorithmIdentifiers: ecdsa-with-SHA256, -SHA384 and -SHA512.
+const ECDSA: [&[u8]; 3] = [
+    &[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2],
+    &[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3],
+    &[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 4],
+];
+
+/// Returns the contents of an ECDSA AlgorithmIdentifier without its NULL parameters, if it has them.
+/// RFC 5758 section 3.2 requires to omit the parameters; they have no other meaning.
+pub(crate) fn without_null(algorithm: &[u8]) -> Option<&'static [u8]> {
+    let bare = algorithm.strip_suffix(&[tag::NULL, 0])?;
+    ECDSA.into_iter().find(|known| *known == bare)
+}
+
 fn read_version(r: &mut Reader<'_>) -> Result<u8, DerError> {
     let Some(wrapped) = r.optional(tag::context_constructed(0))? else { return Ok(1) };
     match der::small_integer(der::single(wrapped.value, tag::INTEGER)?)? {
-        // v1 is the DEFAULT, and DER omits defaults.
+        // An encoded DEFAULT is tolerated.
+        0 => Ok(1),
         1 => Ok(2),
         2 => Ok(3),
-        _ => Err(DerError::Value("neither v1 (absent), v2 nor v3")),
+        _ => Err(DerError::Value("neither v1, v2 nor v3")),
     }
 }
 

@@ -72,7 +72,6 @@ fn rejects_certificates_that_break_rfc_5280() {
         (with(test_certificates::EXTENDED_KEY_USAGE, seq::<Vec<u8>>(&[])), "extendedKeyUsage"),
         (with(test_certificates::SUBJECT_ALT_NAME, seq::<Vec<u8>>(&[])), "subjectAltName"),
         (with(test_certificates::SUBJECT_ALT_NAME, b"device".to_vec()), "subjectAltName"),
-        (with(test_certificates::SUBJECT_ALT_NAME, seq(&[tlv(0x82, &[0xe9])])), "subjectAltName"),
         (with(test_certificates::SUBJECT_KEY_ID, vec![5, 0]), "subjectKeyIdentifier"),
         (
             with(test_certificates::AUTHORITY_KEY_ID, seq(&[tlv(0x83, &[1])])),
@@ -86,6 +85,68 @@ fn rejects_certificates_that_break_rfc_5280() {
     long.push(0);
     assert!(Certificate::from_der(&long).is_err());
     assert!(Certificate::from_der(&[]).is_err());
+}
+
+/// Encodings that cannot mean anything else, as certification authorities in the field make them.
+#[test]
+fn tolerates_encodings_with_one_meaning() {
+    let read = |der: &[u8]| Certificate::from_der(der).expect("tolerated");
+    assert_eq!(read(&sign(&device())).tolerated(), [] as [&str; 0]);
+
+    // The extension is rewritten with `critical FALSE`.
+    let basic = seq(&[
+        tlv(6, test_certificates::BASIC_CONSTRAINTS),
+        tlv(1, &[0]),
+        tlv(4, &seq(&[tlv(1, &[0])])),
+    ]);
+    let list = der_extensions(&[basic]).expect("tolerated");
+    assert!(!list[0].critical && list[0].encodes_default);
+    assert!(der_extensions(&[]).expect("tolerated").is_empty());
+    let not_boolean = seq(&[tlv(6, &[0x2a, 3]), tlv(1, &[1]), tlv(4, &[5, 0])]);
+    assert!(der_extensions(&[not_boolean]).is_err(), "neither TRUE nor FALSE");
+
+    let spec = device().with(test_certificates::BASIC_CONSTRAINTS, false, seq(&[tlv(1, &[0])]));
+    assert_eq!(read(&sign(&spec)).tolerated(), ["encoded-default-ca"]);
+    let spec =
+        device().with(test_certificates::SUBJECT_ALT_NAME, false, seq(&[tlv(0x82, &[0xe9])]));
+    assert_eq!(read(&sign(&spec)).tolerated(), ["name-not-ia5"]);
+    let mut spec = device();
+    spec.algorithm = seq(&[tlv(6, &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2]), vec![5, 0]]);
+    assert_eq!(read(&sign(&spec)).tolerated(), ["ecdsa-null-parameters"]);
+}
+
+#[test]
+fn names_serial_numbers_that_the_profile_forbids() {
+    for (serial, irregular) in [
+        (&[1][..], false),
+        (&[0x7f; 20], false),
+        (&[&[0][..], &[0xff; 19]].concat(), false),
+        (&[0], true),
+        (&[0xff], true),
+        (&[0x7f; 21], true),
+    ] {
+        let certificate =
+            Certificate::from_der(&sign(&device().serial(serial))).expect("tolerated");
+        let wanted: &[&str] = if irregular { &["irregular-serial"] } else { &[] };
+        assert_eq!(certificate.tolerated(), wanted, "{serial:02x?}");
+    }
+}
+
+#[test]
+fn only_null_parameters_of_ecdsa_are_removed() {
+    let ecdsa = [6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
+    assert_eq!(without_null(&[&ecdsa[..], &[5, 0]].concat()), Some(&ecdsa[..]));
+    for other in
+        [&ecdsa[..], &[&ecdsa[..], &[5, 0, 5, 0]].concat(), &[&ecdsa[..], &[4, 0]].concat()]
+    {
+        assert_eq!(without_null(other), None);
+    }
+    // The parameters of another algorithm have a meaning: ecdsa-with-SHA1 stays as it is.
+    assert_eq!(without_null(&[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 1, 5, 0]), None);
+}
+
+fn der_extensions(list: &[Vec<u8>]) -> Result<Vec<Extension>, DerError> {
+    read_extensions(&seq(list))
 }
 
 #[test]

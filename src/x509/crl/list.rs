@@ -9,7 +9,7 @@ use crate::x509::certificate::{
 use crate::x509::crl::entries::Entries;
 use crate::x509::crl::error::Fault;
 use crate::x509::crl::reason::Reason;
-use crate::x509::crl::scope::{self, DistributionPoint, IssuingDistributionPoint};
+use crate::x509::crl::scope::{self, DistributionPoint, IssuingDistributionPoint, OnlyContains};
 use crate::x509::der::{self, DerError, Element, Reader, tag};
 use crate::x509::name::Name;
 use crate::x509::name::oid::dotted;
@@ -94,6 +94,11 @@ impl RevocationList {
         matches!(self.kind, Kind::Delta { .. })
     }
 
+    /// Returns true for a list of attribute certificates, whose serials are another number space.
+    pub(crate) fn is_about_attribute_certificates(&self) -> bool {
+        self.scope.as_ref().is_some_and(|scope| scope.only == OnlyContains::Attribute)
+    }
+
     /// Returns the key that signed the list.
     pub fn signer_key(&self) -> Option<Fingerprint> {
         self.signers.first().map(|signer| signer.key)
@@ -116,7 +121,7 @@ impl RevocationList {
 
 /// cRLNumber: a non-negative integer of at most 20 bytes, big-endian (section 5.2.3).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CrlNumber([u8; 20]);
+pub struct CrlNumber([u8; 21]);
 
 impl CrlNumber {
     fn read(element: Element<'_>) -> Result<Self, DerError> {
@@ -125,9 +130,9 @@ impl CrlNumber {
             [first, ..] if first & 0x80 != 0 => return Err(DerError::Value("is negative")),
             whole => whole,
         };
-        let mut number = [0; 20];
+        let mut number = [0; 21];
         let start =
-            20usize.checked_sub(digits.len()).ok_or(DerError::Value("is longer than 20 bytes"))?;
+            21usize.checked_sub(digits.len()).ok_or(DerError::Value("is longer than 21 bytes"))?;
         number[start..].copy_from_slice(digits);
         Ok(Self(number))
     }
@@ -135,8 +140,8 @@ impl CrlNumber {
 
 impl From<u64> for CrlNumber {
     fn from(value: u64) -> Self {
-        let mut number = [0; 20];
-        number[12..].copy_from_slice(&value.to_be_bytes());
+        let mut number = [0; 21];
+        number[13..].copy_from_slice(&value.to_be_bytes());
         Self(number)
     }
 }

@@ -73,15 +73,9 @@ fn is_authority(certificate: &Certificate) -> bool {
     certificate.basic_constraints.is_some_and(|constraints| constraints.ca)
 }
 
-/// Reads `[number] BOOLEAN DEFAULT FALSE`.
+/// Reads `[number] BOOLEAN DEFAULT FALSE`.  An encoded DEFAULT is tolerated.
 fn flag(r: &mut Reader<'_>, number: u8) -> Result<bool, DerError> {
-    match r.optional(tag::context(number))? {
-        None => Ok(false),
-        Some(element) => match der::boolean(element)? {
-            true => Ok(true),
-            false => Err(DerError::Value("a flag is FALSE; DER omits a DEFAULT value")),
-        },
-    }
+    r.optional(tag::context(number))?.map_or(Ok(false), der::boolean)
 }
 
 /// Parses a DistributionPointName inside its explicit tag.  A relative name is appended to
@@ -182,6 +176,19 @@ fn directory_name(name: &GeneralName) -> Option<&Name> {
     }
 }
 
+/// Compares two names of a distribution point.  In URIs, scheme and host are compared without letter
+/// case (RFC 5280 section 7.4).
+fn is_same_point(a: &GeneralName, b: &GeneralName) -> bool {
+    let (GeneralName::Uri(a), GeneralName::Uri(b)) = (a, b) else { return a == b };
+    let split = |uri: &[u8]| {
+        let scheme = uri.windows(3).position(|part| part == b"://").map_or(0, |at| at + 3);
+        let host = uri[scheme..].iter().position(|byte| b"/?#".contains(byte));
+        host.map_or(uri.len(), |length| scheme + length)
+    };
+    let ((a_host, a_rest), (b_host, b_rest)) = (a.split_at(split(a)), b.split_at(split(b)));
+    a_host.eq_ignore_ascii_case(b_host) && a_rest == b_rest
+}
+
 impl DistributionPoint {
     /// Returns the directory names of cRLIssuer.
     pub(crate) fn crl_issuer_names(&self) -> impl Iterator<Item = &Name> {
@@ -210,7 +217,7 @@ impl DistributionPoint {
         let by_name = match (&scope.names, &self.names, &self.crl_issuer) {
             (None, _, _) => true,
             (Some(scope), Some(names), _) | (Some(scope), None, Some(names)) => {
-                scope.iter().any(|name| names.contains(name))
+                scope.iter().any(|name| names.iter().any(|other| is_same_point(name, other)))
             }
             (Some(_), None, None) => false,
         };

@@ -153,7 +153,8 @@ mod tests {
     fn table(of: u64, mut between: impl FnMut()) -> Table<8> {
         let mut groups = SerialGroups::<8>::default();
         for n in 0..COUNT {
-            groups.add(Slot::new(&serial(n), Reason::Unspecified), || Progress { read: 20 * n, of });
+            groups
+                .add(Slot::new(&serial(n), Reason::Unspecified), || Progress { read: 20 * n, of });
         }
         groups.finish(&mut between)
     }

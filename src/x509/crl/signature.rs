@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{self, Context, Digest};
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use rustls_pki_types::{AlgorithmIdentifier, alg_id};
 
-use crate::x509::certificate::{Certificate, KeyUsage};
+use crate::x509::certificate::{Certificate, KeyUsage, without_null};
 use crate::x509::crl::error::Fault;
 use crate::x509::name::Name;
 
@@ -43,6 +43,7 @@ impl Algorithm {
     /// Returns the algorithm for the contents of an AlgorithmIdentifier.
     pub(super) fn of(identifier: &[u8]) -> Option<Self> {
         use Hash::{Sha256, Sha384, Sha512};
+        let identifier = without_null(identifier).unwrap_or(identifier);
         let known = [
             (alg_id::ECDSA_SHA256, Self::Ecdsa(Sha256)),
             (alg_id::ECDSA_SHA384, Self::Ecdsa(Sha384)),
@@ -145,7 +146,9 @@ impl Message {
     pub(super) fn finish(self) -> Option<SignedData> {
         match self {
             Self::Pending(_) => None,
-            Self::Hashing(algorithm, context) => Some(SignedData::Digest(algorithm, context.finish())),
+            Self::Hashing(algorithm, context) => {
+                Some(SignedData::Digest(algorithm, context.finish()))
+            }
             Self::Whole(algorithm, bytes) => Some(SignedData::Bytes(algorithm, bytes)),
         }
     }

@@ -266,10 +266,11 @@ impl Walker {
     }
 
     fn read_version(&mut self, element: Element<'_>) -> Result<(), Fault> {
-        // v1 is the DEFAULT, which DER omits.  v3 does not exist.
+        // An encoded v1 is tolerated, as an encoded DEFAULT is.  v3 does not exist.
         match der::small_integer(element).map_err(at("version"))? {
+            0 => {}
             1 => self.version = 2,
-            _ => return Err(malformed("version", DerError::Value("neither v1 (absent) nor v2"))),
+            _ => return Err(malformed("version", DerError::Value("neither v1 nor v2"))),
         }
         Ok(())
     }
@@ -289,10 +290,8 @@ impl Walker {
     fn enter_entries(&mut self, input: &[u8]) -> Result<Option<usize>, Fault> {
         let name = "revokedCertificates";
         let Some((header, end)) = self.enter(input, self.tbs_end, name)? else { return Ok(None) };
-        // RFC 5280 section 5.1.2.6: without entries the field "MUST be absent".
-        if end == self.offset + header as u64 {
-            return Err(malformed(name, DerError::Value("empty; omit the field instead")));
-        }
+        // RFC 5280 section 5.1.2.6 requires issuers to omit an empty field.  An empty one is tolerated:
+        // it cannot mean anything but "no entries", and the signature covers it.
         self.entries_start = self.offset + header as u64;
         self.entries_end = end;
         self.part = Part::Entry;
@@ -314,7 +313,10 @@ impl Walker {
             used += size;
             remaining -= size as u64;
             let (version, issuer) = (self.version, self.issuer.as_ref());
-            self.entries.add(contents, version, issuer, || Progress { read: total - remaining, of: total })?;
+            self.entries.add(contents, version, issuer, || Progress {
+                read: total - remaining,
+                of: total,
+            })?;
         }
         Ok(Some(used).filter(|&used| used > 0))
     }

@@ -14,8 +14,12 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use icu_normalizer::ComposingNormalizerBorrowed;
+use stringprep::tables::case_fold_for_nfkc;
 
 use crate::x509::der::{DerError, Element, Reader, single, tag};
+
+/// Longest encoding of a Name in bytes.  No certification authority is known to need a tenth of it.
+pub const MAX_BYTES: usize = 8 * 1024;
 
 /// Distinguished name with its original encoding and its canonical form.
 #[derive(Clone)]
@@ -38,6 +42,10 @@ pub(crate) struct Attribute<'a> {
 impl Name {
     /// Parses the DER of a Name, which must be all of `der`.
     pub fn from_der(der: &[u8]) -> Result<Self, DerError> {
+        // Before the preparation, whose cost grows with the length.
+        if der.len() > MAX_BYTES {
+            return Err(DerError::Value("a name is longer than 8192 bytes"));
+        }
         let canonical = canonical(der)?;
         Ok(Self { der: der.into(), canonical: canonical.into() })
     }
@@ -196,8 +204,9 @@ pub(crate) fn text(value: Element<'_>) -> Option<String> {
 
 /// Prepares a text for `caseIgnoreMatch` (RFC 4518 sections 2.2, 2.3 and 2.6.1).
 ///
-/// Folds letter case, normalizes to NFKC, removes invisible characters, collapses runs of white
-/// space to one space, and removes white space at both ends.
+/// Folds letter case by RFC 3454 table B.2, normalizes to NFKC, removes invisible characters,
+/// collapses runs of white space to one space, and removes white space at both ends.  Table B.2 has no
+/// locale rules: U+0131 (dotless i) does not become `i`.
 pub(crate) fn fold(text: &str) -> String {
     if text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
         return join_words(text.split_ascii_whitespace().map(str::to_ascii_lowercase));
@@ -207,8 +216,8 @@ pub(crate) fn fold(text: &str) -> String {
     // nearly always enough, and with a fixed bound the result still depends on the text alone.
     for _ in 0..4 {
         let visible: String = folded.chars().filter(|&c| !is_invisible(c)).collect();
-        let upper = NFKC.normalize(&visible).to_uppercase();
-        let next = NFKC.normalize(&upper.to_lowercase()).into_owned();
+        let lower: String = visible.chars().flat_map(case_fold_for_nfkc).collect();
+        let next = NFKC.normalize(&lower).into_owned();
         if next == folded {
             break;
         }
@@ -321,6 +330,21 @@ pub(crate) mod tests {
         assert!(below.is_within(&base));
         assert!(!base.is_within(&below));
         assert!(!longer.is_within(&base));
+    }
+
+    #[test]
+    fn folds_letter_case_by_table_b_2() {
+        for (text, folded) in [
+            ("STRASSE", "strasse"),
+            ("stra\u{df}e", "strasse"),
+            ("\u{17f}tock", "stock"),
+            ("\u{212a}elvin", "kelvin"),
+            ("\u{ff21}cme", "acme"),
+            ("\u{3a3}\u{3c2}", "\u{3c3}\u{3c3}"),
+            ("\u{131}nventory", "\u{131}nventory"),
+        ] {
+            assert_eq!(fold(text), folded, "{text}");
+        }
     }
 
     proptest! {

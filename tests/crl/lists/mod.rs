@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anchorgate::trust::refusal::Code;
 use anchorgate::trust::revocation::{CrlMode, Question, Revocations};
 use anchorgate::x509::certificate::Certificate;
-use anchorgate::x509::crl::{Fault, Kind, ListReader, RevocationList};
+use anchorgate::x509::crl::{Fault, Kind, ListReader, Reason, RevocationList};
 use anchorgate::x509::name::Name;
 use anchorgate::x509::time::Timestamp;
 
@@ -101,6 +101,17 @@ fn pieces_of_any_size_make_the_same_list() {
     }
 }
 
+/// RFC 5280 section 5.3.1 does not use number 7.
+#[test]
+fn an_unused_reason_revokes_without_a_reason() {
+    let ca = Ca::root("Root");
+    let reason = extension(&[0x55, 0x1d, 21], false, &[10, 1, 7]);
+    let list = read(&ca, &ca.list().number(1).revoke(&[5], Some(1)).entry(&[6], &reason).sign());
+    assert_eq!(list.listed(&list.issuer, &[6]), Some(Reason::Unspecified));
+    assert_eq!(list.listed(&list.issuer, &[5]), Some(Reason::KeyCompromise));
+    assert_eq!(list.listed(&list.issuer, &[7]), None);
+}
+
 #[test]
 fn rejects_lists_that_break_a_rule() {
     let ca = Ca::root("Root");
@@ -111,7 +122,7 @@ fn rejects_lists_that_break_a_rule() {
         ("entry extension 2.5.29.98", {
             good().entry(&[6], &extension(&[0x55, 0x1d, 98], true, &[5, 0])).sign()
         }),
-        ("not a reason", good().entry(&[6], &reason(&[10, 1, 7])).sign()),
+        ("not a reason", good().entry(&[6], &reason(&[10, 2, 0, 0x80])).sign()),
         ("not a reason", good().entry(&[6], &reason(&[10, 1, 11])).sign()),
         ("cRLNumber must not be", ca.list().extension(&[0x55, 0x1d, 20], true, &[2, 1, 1]).sign()),
         ("deltaCRLIndicator must be", {
@@ -122,7 +133,7 @@ fn rejects_lists_that_break_a_rule() {
         ("occurs twice", good().number(2).sign()),
         ("an empty sequence", good().scope(&[]).sign()),
         ("several of the onlyContains", good().scope(&[0x81, 1, 0xff, 0x82, 1, 0xff]).sign()),
-        ("DER omits a DEFAULT value", good().scope(&[0x81, 1, 0]).sign()),
+        ("BOOLEAN is neither", good().scope(&[0x81, 1, 1]).sign()),
         ("left over", good().scope(&[0x81, 1, 0xff, 5, 0]).sign()),
         ("but the list is not indirect", {
             let issuer = tlv(0x30, &tlv(0xa4, &name("Other")));
@@ -137,7 +148,7 @@ fn rejects_lists_that_break_a_rule() {
             let list = ca.list().revoke(&[5], Some(1));
             crl_maker::List { version: None, ..list }.sign()
         }),
-        ("neither v1", crl_maker::List { version: Some(0), ..good() }.sign()),
+        ("neither v1", crl_maker::List { version: Some(2), ..good() }.sign()),
         ("neither v1", crl_maker::List { version: Some(2), ..good() }.sign()),
         ("in the future", good().this_update(Timestamp(NOW.0 + 1)).sign()),
         ("left over", [good().sign(), vec![0]].concat()),

@@ -9,6 +9,7 @@ fn with(
     trusts: &dyn Fn(&Certificate) -> bool,
 ) -> Option<Code> {
     code(revocations.check(&Question {
+        domain: "",
         certificate,
         issuer: &ca.certificate.subject,
         issuer_key: ca.certificate.key,
@@ -69,7 +70,9 @@ fn distribution_points_select_the_partition() {
         judge(&lists, &ca, &ca.issue("device", &[serial], &[points(&[uri(at)])]))
     };
     assert_eq!(at(1, "http://ca.example/1"), Some(Code::CertificateRevoked));
-    assert_eq!(at(1, "http://ca.example/2"), None, "only its own partition counts");
+    // An entry counts whatever partition it is in: issuer and serial identify one certificate.
+    assert_eq!(at(1, "http://ca.example/2"), Some(Code::CertificateRevoked));
+    assert_eq!(at(3, "http://ca.example/2"), None);
     assert_eq!(at(2, "http://ca.example/2"), Some(Code::CertificateRevoked));
     assert_eq!(at(3, "http://ca.example/3"), Some(Code::CrlMissing));
     // Several points, of which the second has a list; and no point.
@@ -152,13 +155,17 @@ fn distinguishes_authorities_of_one_name_by_key() {
     let of =
         |ca: &Ca, serial| Arc::new(read(ca, &ca.list().number(1).revoke(&[serial], None).sign()));
     let both = Revocations::new([of(&a, 1), of(&b, 2)]);
-    let trusting =
-        |ca: &Ca, serial| with(&both, ca, &ca.issue("device", &[serial], &[]), &|_| true);
-    // Each has its own list, so the other's is not used, even if it is trusted.
-    assert_eq!(trusting(&a, 1), Some(Code::CertificateRevoked));
-    assert_eq!(trusting(&a, 2), None);
-    assert_eq!(trusting(&b, 1), None);
-    assert_eq!(trusting(&b, 2), Some(Code::CertificateRevoked));
+    let ask = |ca: &Ca, serial, trusts: bool| {
+        with(&both, ca, &ca.issue("device", &[serial], &[]), &|_| trusts)
+    };
+    // Each has its own list.  An entry in the other's counts only if the other has a path to the same
+    // anchor: then both are one authority with two keys.
+    for (ca, own, other) in [(&a, 1, 2), (&b, 2, 1)] {
+        assert_eq!(ask(ca, own, false), Some(Code::CertificateRevoked));
+        assert_eq!(ask(ca, other, false), None);
+        assert_eq!(ask(ca, other, true), Some(Code::CertificateRevoked));
+        assert_eq!(ask(ca, 3, true), None);
+    }
     // The other's list alone counts only if its key is trusted under the same anchor, as after a key
     // rollover (RFC 5280 section 6.3.3 (f)).
     let only_b = Revocations::new([of(&b, 2)]);

@@ -35,7 +35,7 @@ default_scopes = ["AppCertTrustConfiguration.ReadWrite.All"]
         let own = own.trim_matches('"').to_owned();
         let issuers = format!(
             "[[directory.issuers]]\nissuer = \"{own}\"\naudiences = [\"https://directory.example\"]\n\
-             jwks_url = \"{own}/jwks.json\"\nca_bundle = \"pki/server-root.pem\"\n\n[[graph]]"
+             jwks_url = \"{own}/jwks.json\"\npermissions_claim = \"scope\"\nca_bundle = \"pki/server-root.pem\"\n\n[[graph]]"
         );
         text.replacen("[[graph]]", &issuers, 1)
     };
@@ -90,8 +90,13 @@ default_scopes = ["AppCertTrustConfiguration.ReadWrite.All"]
     // A token for another audience is rejected by the directory.
     let (_, answer) = world.ask(&world.assertion()).await;
     let other_audience = answer["access_token"].as_str().expect("a token");
-    let answer =
-        world.gateway.http.get(world.gateway.directory("")).bearer_auth(other_audience).send().await;
+    let answer = world
+        .gateway
+        .http
+        .get(world.gateway.directory(""))
+        .bearer_auth(other_audience)
+        .send()
+        .await;
     assert_eq!(answer.expect("an answer").status(), 401);
 }
 

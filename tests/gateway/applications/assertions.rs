@@ -82,7 +82,7 @@ async fn invalid_assertions_are_rejected() {
         let description = answer["error_description"].as_str().expect("a description");
         let generic = "client authentication failed";
         assert!(
-        description.contains(if detail.is_empty() { generic } else { *detail }),
+            description.contains(if detail.is_empty() { generic } else { *detail }),
             "{case}: {answer}"
         );
     }
@@ -120,7 +120,10 @@ async fn invalid_assertions_are_rejected() {
     let log = audit::log();
     assert!(log.contains("the assertion was used before"));
     for part in good.split('.') {
-        assert!(!log.contains(part) && !log.contains(&part[part.len() - 40..]), "a part of the assertion is logged");
+        assert!(
+            !log.contains(part) && !log.contains(&part[part.len() - 40..]),
+            "a part of the assertion is logged"
+        );
     }
     let certificate = script.certificate.fingerprint.to_string();
     let line = log.lines().find(|line| line.contains("issued") && line.contains(&certificate));

@@ -21,7 +21,10 @@ async fn a_failed_collection_does_not_block_the_other() {
     let device = gateway.device_of(&service.chain_pem, &service.key_pem);
     let outcome =
         async { device.connect(gateway.app.addresses.token).await?.token("service").await };
-    assert!(outcome.await.is_err(), "the handshake is rejected while the configurations are unknown");
+    assert!(
+        outcome.await.is_err(),
+        "the handshake is rejected while the configurations are unknown"
+    );
 
     // The reverse: applications are served while the device configurations cannot be read.
     let world = Applications::start().await;
@@ -63,7 +66,7 @@ async fn a_restart_without_the_directory_serves_applications_from_disk() {
     let file = world.gateway.world.dir.join("anchorgate.toml");
     let text = std::fs::read_to_string(&file).expect("written");
     let (head, rest) = text.split_once("[directory]").expect("a directory");
-    let (_, tail) = rest.split_once("# The gateway is a client").expect("a source");
+    let (_, tail) = rest.split_once("# The gateway syncs").expect("a source");
     std::fs::write(&file, format!("{head}#{tail}")).expect("written");
     let Applications { mut gateway, roots, issuers, ids, script, service } = world;
     assert!(gateway.app.stop().await);

@@ -15,14 +15,22 @@ async fn devices_come_into_force_after_a_complete_enumeration() {
         },
         |_| {},
     );
-    let status = rig.until(|status| status.pages == 2 && status.last_error.is_some()).await;
+    let status = rig.until(|status| status.content.pages == 2 && status.last_error.is_some()).await;
     assert!(!status.loaded && rig.in_force().is_none(), "part of it is in force");
     // The sync continues with the page that failed.
     rig.requested();
     rig.ends_with("b", &[device(2, false), device(1, true)], Some(1));
     let status = rig.until(|status| status.loaded).await;
     assert_eq!(rig.requested().first().map(String::as_str), Some("b"));
-    assert_eq!((status.known, status.enabled, status.disabled, status.skipped), (2, 1, 1, 1));
+    assert_eq!(
+        (
+            status.content.known,
+            status.content.enabled,
+            status.content.disabled,
+            status.content.skipped
+        ),
+        (2, 1, 1, 1)
+    );
     assert_eq!(
         (1..4).map(|n| rig.standing(n)).collect::<Vec<_>>(),
         [Standing::Enabled, Standing::Disabled, Standing::Unknown]
@@ -59,7 +67,7 @@ async fn unusable_responses_change_nothing() {
         ("cut", Reply::Plain(200, "", cut), "not JSON"),
         ("a page of HTML", Reply::Plain(200, "", b"<html>".to_vec()), "not JSON"),
         ("empty", Reply::Plain(200, "", vec![]), "not JSON"),
-        ("too large", Reply::Plain(200, "", vec![b' '; 200_001]), "more than 200000 bytes"),
+        ("too large", Reply::Plain(200, "", vec![b' '; 200_001]), "larger than 200000 bytes"),
         ("no end", Reply::json(&json!({ "value": [removed(1)] })), "neither @odata.nextLink"),
         (
             "elsewhere",
@@ -86,7 +94,7 @@ async fn unusable_responses_change_nothing() {
     // The pages form a circle; changes of the first page are not applied without the rest.
     rig.continues_at("1", &[removed(1)], "a");
     rig.continues_at("a", &[], "1");
-    rig.fails("runs in a circle").await;
+    rig.fails("form a circle").await;
     rig.ends_with("1", &[removed(1)], Some(1));
     rig.sync().await;
     assert_eq!(rig.standing(1), Standing::Unknown, "a good response is applied");
@@ -101,12 +109,14 @@ async fn an_expired_delta_token_starts_a_new_enumeration() {
         rig.continues_at("", &[device(1, false)], "more");
         rig.replies("more", Reply::status(500));
         let syncing = rig.devices().clone();
-        let syncing = tokio::spawn(async move { syncing.sync_now().await });
+        let syncing = tokio::spawn(async move { syncing.refresh().await });
         // The enumeration is not complete: the registry in force stays.  The restart of the
         // enumeration is reported as an error before.
         let page_failed = |error: &String| error.contains("500");
-        rig.until(|status| status.pages == 1 && status.last_error.as_ref().is_some_and(page_failed))
-            .await;
+        rig.until(|status| {
+            status.content.pages == 1 && status.last_error.as_ref().is_some_and(page_failed)
+        })
+        .await;
         assert_eq!(rig.standing(2), Standing::Enabled, "{status}");
         rig.ends_with("more", &[device(2, true)], Some(2));
         let result = syncing.await.expect("no panic");
@@ -149,8 +159,8 @@ async fn devices_are_fetched_only_if_they_are_required() {
     let folder = Arc::new(tempfile::tempdir().expect("a folder"));
     let not_required = |config: &mut Config| config.devices = Admission::default();
     let mut rig = Rig::start(Misbehaving::start().await, folder, |_| {}, not_required);
-    rig.handle.sync_now().await.expect("a good poll");
-    assert!(rig.handle.devices().is_none() && rig.handle.status().devices.is_none());
+    rig.handle.refresh().await.expect("a good poll");
+    assert!(rig.handle.devices().is_none() && rig.handle.status().content.devices.is_none());
     assert!(rig.requested().is_empty() && rig.in_force().is_none());
 }
 
@@ -163,7 +173,7 @@ async fn long_polls_only_for_changes() {
     };
     rig.replies("1", Reply::Plain(200, "preference-applied: wait=30\r\n", body(2)));
     rig.replies("2", Reply::Stall(Vec::new()));
-    rig.until(|status| status.known == 0).await;
+    rig.until(|status| status.content.known == 0).await;
     let start = Instant::now();
     while !rig.graph.seen().iter().any(|seen| token(seen).as_deref() == Some("2")) {
         assert!(start.elapsed() < TIME_LIMIT, "no request followed at once");

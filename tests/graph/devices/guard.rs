@@ -36,7 +36,7 @@ async fn an_empty_enumeration_waits_for_approval() {
     // An explicit removal of the last device is applied.
     rig.sync().await;
     assert_eq!((rig.status().held_back, rig.standing(1)), (None, Standing::Unknown));
-    let nothing = rig.devices().approve().await;
+    let nothing = rig.devices().approve("0").await;
     assert!(matches!(nothing, Err(HandleError::NothingHeld)));
 }
 
@@ -51,7 +51,7 @@ async fn more_removals_than_are_allowed_wait_for_approval() {
     rig.sync().await;
     assert!(rig.status().held_back.is_none(), "half may be removed");
     rig.sync().await;
-    assert_eq!((rig.status().held_back, rig.status().known), (None, 100), "one of 101");
+    assert_eq!((rig.status().held_back, rig.status().content.known), (None, 100), "one of 101");
 
     let mut rig = Rig::with(&all, |_| {}).await;
     rig.ends_with("1", &gone(100..202), Some(2));
@@ -59,7 +59,10 @@ async fn more_removals_than_are_allowed_wait_for_approval() {
     rig.sync().await;
     assert_eq!(rig.status().held_back.expect("more than half").changes.removed, 102);
     assert_eq!(rig.standing(150), Standing::Enabled);
-    let difference = rig.devices().approve().await.expect("it was held back");
+    let digest = rig.status().held_back.expect("held back").digest;
+    let other = rig.devices().approve("0").await;
+    assert_eq!(other, Err(HandleError::OtherHeld { held: digest.clone() }));
+    let difference = rig.devices().approve(&digest).await.expect("it was held back");
     assert_eq!(difference.removed, 102);
     assert_eq!((rig.standing(150), rig.standing(9)), (Standing::Unknown, Standing::Enabled));
     rig.sync().await;

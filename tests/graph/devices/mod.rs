@@ -162,13 +162,13 @@ impl Rig {
     }
 
     async fn sync(&self) {
-        self.devices().sync_now().await.expect("a good poll");
+        self.devices().refresh().await.expect("a good poll");
     }
 
     /// Asserts that a poll fails for this reason and changes nothing.
     async fn fails(&mut self, why: &str) {
         let before = self.standings();
-        let error = self.devices().sync_now().await.expect_err(why).to_string();
+        let error = self.devices().refresh().await.expect_err(why).to_string();
         assert!(error.contains(why), "`{error}` does not contain `{why}`");
         let status = self.status();
         assert_eq!(status.last_error.as_deref(), Some(&*error));

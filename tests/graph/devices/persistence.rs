@@ -14,7 +14,7 @@ async fn starts_from_disk_without_the_directory() {
     rig.restart(|rig| rig.replies("1", Reply::Bytes(vec![])), |_| {}).await;
     let status = rig.until(|status| status.failures > 0).await;
     assert!(status.loaded && status.from_disk);
-    assert_eq!((status.known, status.disabled), (2, 1));
+    assert_eq!((status.content.known, status.content.disabled), (2, 1));
     assert_eq!((rig.standing(1), rig.standing(2)), (Standing::Enabled, Standing::Disabled));
     // Only the changes since then are requested.
     rig.requested();
@@ -61,7 +61,11 @@ async fn outdated_devices_are_withdrawn_by_policy() {
     assert!(rig.metric("graph_devices_too_old{source=\"hub\"} 1"));
     rig.ends_with("1", &[], Some(1));
     rig.sync().await;
-    assert_eq!(rig.standing(1), Standing::Enabled, "in force after a successful poll without changes");
+    assert_eq!(
+        rig.standing(1),
+        Standing::Enabled,
+        "in force after a successful poll without changes"
+    );
 
     // Saved devices that are too old do not come into force.
     rig.restart(

@@ -79,7 +79,7 @@ fn logged(parts: &[&str]) -> bool {
 
 /// Waits at most 10 seconds.
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-tokio::time::timeout(Duration::from_secs(10), future).await.expect("within 10 s")
+    tokio::time::timeout(Duration::from_secs(10), future).await.expect("within 10 s")
 }
 
 fn forget_log() {
@@ -160,7 +160,7 @@ impl Rig {
         let (mut rig, good) = (Self::with(change).await, Good::new());
         let list = good.list.clone();
         rig.graph.answer(move |_, _| Reply::json(&list));
-        rig.handle.sync_now().await.expect("a good poll");
+        rig.handle.refresh().await.expect("a good poll");
         assert_eq!(rig.in_force(), Some(good.all.clone()));
         (rig, good)
     }
@@ -208,7 +208,7 @@ impl Rig {
         let (before, polls) = (self.in_force(), self.polls("failed"));
         forget_log();
         self.graph.answer(script);
-        let error = self.handle.sync_now().await.expect_err(name).to_string();
+        let error = self.handle.refresh().await.expect_err(name).to_string();
         assert!(error.contains(why), "{name}: `{error}` does not contain `{why}`");
         let status = self.handle.status();
         assert_eq!(status.last_error.as_deref(), Some(&*error), "{name}");
@@ -224,12 +224,12 @@ impl Rig {
         let answer = answer.clone();
         self.graph.answer(move |_, _| Reply::json(&answer));
         let polls = self.polls("changed") + self.polls("unchanged");
-        let changes = self.handle.sync_now().await.expect(name);
+        let changes = self.handle.refresh().await.expect(name);
         assert_eq!(self.polls("changed") + self.polls("unchanged"), polls + 1, "{name}");
         for line in &changes.lines {
             assert!(logged(&["INFO audit", line]), "{name}: `{line}` is not logged");
         }
-        for skipped in self.handle.status().skipped {
+        for skipped in self.handle.status().content.skipped {
             assert!(logged(&["WARN", "not in force", &skipped.why]), "{name}: {}", skipped.why);
         }
         assert_eq!(self.in_force().as_ref(), Some(want), "{name}");
@@ -242,7 +242,7 @@ impl Rig {
         forget_log();
         let answer = answer.clone();
         self.graph.answer(move |_, _| Reply::json(&answer));
-        self.handle.sync_now().await.expect("the poll itself is good");
+        self.handle.refresh().await.expect("the poll itself is good");
         assert!(self.handle.status().held_back.is_some(), "{name}");
         assert_eq!(self.in_force(), before, "{name}: what is in force changed");
         assert!(self.metric("graph_held_back{source=\"hub\"} 1"), "{name}");
@@ -318,10 +318,10 @@ async fn two_gateways_follow_one_hub_at_once() {
         .expect("a list")
         .push(Ca::root("d").element(true));
     for (handle, _, _) in [&one, &two] {
-        handle.sync_now().await.expect("a good poll");
-        assert!(handle.status().held_back.is_some());
-        handle.approve().await.expect("approved");
-        handle.sync_now().await.expect("a good poll");
+        handle.refresh().await.expect("a good poll");
+        let held = handle.status().held_back.expect("held back");
+        handle.approve(&held.digest).await.expect("approved");
+        handle.refresh().await.expect("a good poll");
     }
     assert_eq!(hub.patch(&format!("{M}/{id}"), &grown).await.0, 200);
     for (_, updates, task) in [&mut one, &mut two] {

@@ -1,6 +1,7 @@
 //! The saved list: restarts, full disks, killed processes and age.
 
 use super::*;
+use anchorgate::sync::StartWithout;
 
 #[tokio::test]
 async fn a_restart_without_the_network_serves_the_last_good_list() {
@@ -10,11 +11,11 @@ async fn a_restart_without_the_network_serves_the_last_good_list() {
     graph.answer(|_, _| Reply::Bytes(vec![]));
     let restart = || Rig::start(graph.clone(), Arc::clone(&folder), |_| {});
     let mut rig = restart();
-    let _ = rig.handle.sync_now().await;
+    let _ = rig.handle.refresh().await;
     assert_eq!(rig.in_force(), Some(good.all.clone()));
     assert!(rig.handle.status().from_disk);
 
-    // The second generation is damaged: the first is used.
+    // The second generation is damaged: the first may have what the second removed, so it is not used.
     let grown = good.but(|list| {
         let list = list["value"][0]["certificateAuthorities"].as_array_mut().expect("a list");
         list.push(Ca::root("one-3").element(true));
@@ -30,18 +31,33 @@ async fn a_restart_without_the_network_serves_the_last_good_list() {
     std::fs::write(&file, bytes).expect("damaged");
     graph.answer(|_, _| Reply::Bytes(vec![]));
     let mut rig = restart();
-    let _ = rig.handle.sync_now().await;
-    assert_eq!(rig.in_force(), Some(good.all));
-    assert!(logged(&["ERROR", "the newest list on disk is not usable", "its header is"]));
+    let _ = rig.handle.refresh().await;
+    assert_eq!(rig.in_force(), None, "not loaded, so not ready");
+    assert!(logged(&["ERROR", "newest saved configurations not usable", "its header is"]));
+    assert!(logged(&["ERROR", "previous configurations not used until the directory is reached"]));
     drop(rig);
+    // The operator prefers availability.
+    let mut rig = Rig::start(graph.clone(), Arc::clone(&folder), |config| {
+        config.start_without = StartWithout::Continue;
+    });
+    let _ = rig.handle.refresh().await;
+    assert_eq!(rig.in_force(), Some(good.all.clone()));
+    drop(rig);
+    // A response of the directory ends the wait.
+    let mut rig = restart();
+    let _ = rig.handle.refresh().await;
+    assert_eq!(rig.in_force(), None, "not loaded, so not ready");
+    rig.accepts("reached", &good.list, &good.all).await;
+    drop(rig);
+    graph.answer(|_, _| Reply::Bytes(vec![]));
     // Both are damaged: nothing is in force.
     for name in ["anchors", "anchors.1"] {
         std::fs::write(folder.path().join(name), b"garbage").expect("damaged");
     }
     let mut rig = restart();
-    let _ = rig.handle.sync_now().await;
+    let _ = rig.handle.refresh().await;
     assert_eq!(rig.in_force(), None);
-    assert!(logged(&["ERROR", "the list of the last run cannot be used", "damaged"]));
+    assert!(logged(&["ERROR", "saved configurations not usable", "damaged"]));
 }
 
 #[tokio::test]
@@ -55,7 +71,7 @@ async fn a_full_disk_does_not_stop_updates() {
         list["value"].as_array_mut().expect("a list").pop();
     });
     rig.accepts("half", &half, &good.only("one")).await;
-    assert!(logged(&["ERROR", "in force, but was not written to disk", "/proc/version"]));
+    assert!(logged(&["ERROR", "in force, but not written to disk", "/proc/version"]));
 }
 
 /// Variables for the child of [`a_killed_process_leaves_a_complete_list`]: its state folder and the URL of
@@ -74,7 +90,7 @@ async fn child_process_that_syncs() {
     let (handle, sync) = follow(config, metrics, sender, clock).expect("usable");
     tokio::spawn(sync.run());
     loop {
-        handle.sync_now().await.expect("a good poll");
+        handle.refresh().await.expect("a good poll");
         while updates.try_recv().is_ok() {}
         println!("applied");
     }
@@ -118,7 +134,7 @@ async fn a_killed_process_leaves_a_complete_list() {
 
         graph.answer(|_, _| Reply::Bytes(vec![]));
         let mut rig = Rig::start(graph.clone(), Arc::clone(&folder), |_| {});
-        rig.handle.sync_now().await.expect_err("a dead directory");
+        rig.handle.refresh().await.expect_err("a dead directory");
         let in_force = rig.in_force().expect("a list");
         assert!(in_force == good.all || in_force == more, "round {round}: {in_force:?}");
         assert!(rig.handle.status().from_disk);
@@ -146,18 +162,18 @@ async fn age_ignores_clock_jumps_and_triggers_the_policy() {
     let Update::Anchors { set, .. } = update else { panic!("not of a directory") };
     assert!(set.configurations.is_empty());
     assert!(set.skipped[0].why.contains("was not reached for"));
-    assert!(logged(&["ERROR", "was not reached for", "in force no longer"]));
+    assert!(logged(&["ERROR", "was not reached for", "no longer in force"]));
     assert!(rig.handle.status().too_old && rig.metric("graph_too_old{source=\"hub\"} 1"));
     drop(rig);
     let mut rig = start(TooOld::Continue, NOW + YEAR);
-    let _ = rig.handle.sync_now().await;
+    let _ = rig.handle.refresh().await;
     assert_eq!(rig.in_force(), Some(good.all.clone()));
     assert!(rig.handle.status().too_old, "in force, with an alarm");
-    assert!(logged(&["ERROR", "was not reached for", "still in force, as the policy says"]));
+    assert!(logged(&["ERROR", "was not reached for", "still in force"]));
     drop(rig);
     // After a successful poll the list is in force again although it has not changed.
     let mut rig = start(TooOld::Refuse, NOW + YEAR);
-    let _ = rig.handle.sync_now().await;
+    let _ = rig.handle.refresh().await;
     assert_eq!(rig.in_force(), Some(InForce::new()));
     rig.accepts("reached again", &good.list, &good.all).await;
     assert!(!rig.handle.status().too_old);

@@ -26,7 +26,7 @@ async fn large_removals_wait_for_approval() {
 
     // A good response ends the hold, and nothing is left to approve.
     rig.accepts("good again", &good.list, &good.all).await;
-    assert_eq!(rig.handle.approve().await, Err(HandleError::NothingHeld));
+    assert_eq!(rig.handle.approve("0").await, Err(HandleError::NothingHeld));
 
     // Half is not more than half; an approved change is applied.
     let half = good.but(|list| {
@@ -36,13 +36,19 @@ async fn large_removals_wait_for_approval() {
     rig.holds("the rest", &empty).await;
     let since = rig.handle.status().held_back.map(|h| h.since);
     rig.clock.fetch_add(60, Ordering::Relaxed);
-    rig.handle.sync_now().await.expect("a good poll");
+    rig.handle.refresh().await.expect("a good poll");
     assert_eq!(
         rig.handle.status().held_back.map(|h| h.since),
         since,
         "the same response does not restart the hold"
     );
-    let changes = rig.handle.approve().await.expect("approved");
+    let digest = rig.handle.status().held_back.expect("held back").digest;
+    // Another response is held back by now: the operator has not read it.
+    rig.holds("others instead", &others).await;
+    let refused = rig.handle.approve(&digest).await;
+    assert!(matches!(refused, Err(HandleError::OtherHeld { .. })), "{refused:?}");
+    rig.holds("the rest again", &empty).await;
+    let changes = rig.handle.approve(&digest).await.expect("approved");
     assert_eq!((changes.anchors_removed, changes.anchors_before), (2, 2));
     assert_eq!(rig.in_force(), Some(InForce::new()));
     rig.accepts("back", &good.list, &good.all).await;
@@ -55,7 +61,7 @@ async fn the_removal_guard_survives_a_restart_and_can_be_disabled() {
     drop(rig);
     let mut rig = Rig::start(graph.clone(), Arc::clone(&folder), |_| {});
     rig.graph.answer(|_, _| Reply::status(500));
-    rig.handle.sync_now().await.expect_err("a dead directory");
+    rig.handle.refresh().await.expect_err("a dead directory");
     assert_eq!(rig.in_force(), Some(good.all.clone()), "from disk");
     rig.holds("empty after the restart", &json!({"value": []})).await;
     assert_eq!(rig.in_force(), Some(good.all));
@@ -71,7 +77,7 @@ async fn a_bad_configuration_is_skipped_alone() {
         list["value"][1]["tlsClientAuthParameter"] = "unknownFutureValue".into();
     });
     rig.accepts("unknown enum", &unknown, &good.only("one")).await;
-    let skipped = rig.handle.status().skipped;
+    let skipped = rig.handle.status().content.skipped;
     assert_eq!(skipped[0].configuration, "two");
     assert!(skipped[0].why.contains("unknownFutureValue"));
     assert!(rig.metric("graph_skipped{source=\"hub\"} 1"));
@@ -82,13 +88,25 @@ async fn a_bad_configuration_is_skipped_alone() {
     rig.accepts("deleted", &deleted, &good.only("one")).await;
     rig.accepts("restored", &good.list, &good.all).await;
 
-    // An unreadable certificate is skipped; the other authorities of its configuration stay.
+    // A certificate that becomes unreadable does not remove its authority.
     let garbage = good.but(|list| {
         list["value"][1]["certificateAuthorities"][0]["certificate"] = "AAAA".into();
     });
-    let mut rest = good.all.clone();
-    rest.remove(&("two".into(), "two-1".into()));
-    rig.accepts("garbage", &garbage, &rest).await;
+    rig.accepts("garbage", &garbage, &good.all).await;
+    let skipped = rig.handle.status().content.skipped;
+    assert!(skipped[0].why.ends_with("the authorities that the response lacks stay"));
+    // The loss of an address is held back; revocation checking continues.
+    let addressed = good.but(|list| {
+        list["value"][0]["certificateAuthorities"][0]["certificateRevocationListUrl"] =
+            "http://pki.example/a.crl".into();
+    });
+    rig.accepts("an address", &addressed, &good.all).await;
+    rig.holds("no address", &good.list).await;
+    assert_eq!(rig.handle.status().content.revocation_at_risk, 1);
+    assert!(rig.metric("graph_revocation_at_risk{source=\"hub\"} 1"));
+    let digest = rig.handle.status().held_back.expect("held back").digest;
+    rig.handle.approve(&digest).await.expect("approved");
+    assert_eq!(rig.handle.status().content.revocation_at_risk, 0);
 
     // An expired authority is kept: the judge rejects it at the time of each decision.
     let mut params = ca_params("old");
@@ -112,7 +130,7 @@ async fn omitted_properties_are_kept_or_fetched() {
     };
     // The GET by id fails too: the authorities in force stay.
     rig.accepts("cut to the type", &good.but(cut), &good.all).await;
-    assert!(rig.handle.status().skipped[0].why.contains("stays as it was"));
+    assert!(rig.handle.status().content.skipped[0].why.contains("stays as it was"));
     for (name, damage) in [
         ("no list", json!(null)),
         ("wrong base64", json!([{"certificate": "MII*", "isRootAuthority": true}])),
@@ -141,11 +159,11 @@ async fn omitted_properties_are_kept_or_fetched() {
         true => Reply::json(&whole),
         false => Reply::json(&shortened),
     });
-    rig.handle.sync_now().await.expect("a good poll");
+    rig.handle.refresh().await.expect("a good poll");
     let mut rest = good.all.clone();
     rest.remove(&("two".into(), "two-2".into()));
     assert_eq!(rig.in_force(), Some(rest.clone()));
-    assert!(rig.handle.status().skipped.is_empty());
+    assert!(rig.handle.status().content.skipped.is_empty());
 
     // A response with another object is not used.
     let (shortened, other) = (good.but(cut), good.list["value"][0].clone());
@@ -153,6 +171,6 @@ async fn omitted_properties_are_kept_or_fetched() {
         true => Reply::json(&other),
         false => Reply::json(&shortened),
     });
-    rig.handle.sync_now().await.expect("a good poll");
+    rig.handle.refresh().await.expect("a good poll");
     assert_eq!(rig.in_force(), Some(rest));
 }

@@ -132,11 +132,7 @@ impl NameConstraints {
                 constrained = true;
             }
         }
-        if constrained {
-            Err(Violation::Name("is not within a permitted subtree"))
-        } else {
-            Ok(())
-        }
+        if constrained { Err(Violation::Name("is not within a permitted subtree")) } else { Ok(()) }
     }
 }
 
@@ -164,7 +160,8 @@ fn read_subtrees(mut r: Reader<'_>, explicit_minimum: &mut bool) -> Result<Vec<S
 #[derive(Debug)]
 enum Subtree {
     Directory(Name),
-    /// The domain and its subdomains.  The empty string means all names.
+    /// The domain and its subdomains.  The empty string means all names.  With a leading period,
+    /// subdomains only.
     Dns(String),
     Email(MailConstraint),
     Uri(HostConstraint),
@@ -219,13 +216,16 @@ impl Subtree {
         Ok(match base {
             GeneralName::Directory(name) if name.is_legible() => Self::Directory(name),
             GeneralName::Directory(_) => {
-                return Err(DerError::Value("a directoryName subtree has an invalid string encoding"));
+                return Err(DerError::Value(
+                    "a directoryName subtree has an invalid string encoding",
+                ));
             }
             GeneralName::Dns(text) => {
                 let host = ascii(&text);
-                // Unlike for URI and e-mail, RFC 5280 allows no leading period here, and no
-                // wildcard.
-                if !host.is_empty() && !is_host(&host, false) {
+                // A leading period is tolerated.  OpenSSL, NSS, Go and webpki read it as "subdomains
+                // only".  RFC 5280 allows no wildcard.
+                let domain = host.strip_prefix('.').unwrap_or(&host);
+                if !host.is_empty() && !is_host(domain, false) {
                     return Err(DerError::Value("a dNSName subtree is not a domain name"));
                 }
                 Self::Dns(host.to_ascii_lowercase())
@@ -243,15 +243,15 @@ impl Subtree {
                     "an rfc822Name subtree is not a mailbox, host or domain",
                 ))?)
             }
-            GeneralName::Uri(text) => {
-                Self::Uri(HostConstraint::read(&ascii(&text)).ok_or(DerError::Value(
-                    "a uniformResourceIdentifier subtree is not a host or domain",
-                ))?)
-            }
+            GeneralName::Uri(text) => Self::Uri(HostConstraint::read(&ascii(&text)).ok_or(
+                DerError::Value("a uniformResourceIdentifier subtree is not a host or domain"),
+            )?),
             GeneralName::Ip(bytes) => {
                 let (base, mask) = bytes.split_at(bytes.len() / 2);
                 if !matches!(bytes.len(), 8 | 32) || !is_cidr(mask) {
-                    return Err(DerError::Value("an iPAddress subtree is not an address with a prefix"));
+                    return Err(DerError::Value(
+                        "an iPAddress subtree is not an address with a prefix",
+                    ));
                 }
                 Self::Ip { base: base.into(), mask: mask.into() }
             }
@@ -296,7 +296,9 @@ impl Subtree {
 
     fn contains(&self, name: &PresentedName<'_>) -> Result<bool, Violation> {
         Ok(match (self, name) {
-            (Self::Directory(base), PresentedName::Directory(name)) => name.as_ref()?.is_within(base),
+            (Self::Directory(base), PresentedName::Directory(name)) => {
+                name.as_ref()?.is_within(base)
+            }
             (Self::Email(mail), PresentedName::Email(address)) => {
                 let (local, host) = address.as_ref()?;
                 match mail {
@@ -311,7 +313,11 @@ impl Subtree {
                 address.len() == base.len()
                     && address.iter().zip(base).zip(mask).all(|((a, b), m)| a & m == b & m)
             }
-            _ => return Err(Violation::Name("has a form that cannot be checked against nameConstraints")),
+            _ => {
+                return Err(Violation::Name(
+                    "has a form that cannot be checked against nameConstraints",
+                ));
+            }
         })
     }
 }

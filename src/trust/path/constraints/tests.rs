@@ -125,7 +125,8 @@ fn refuses_a_malformed_name_if_its_form_is_constrained() {
 fn refuses_every_path_with_a_malformed_constraint() {
     for base in [
         text(DNS, "*.fleet.example"),
-        text(DNS, ".fleet.example"),
+        text(DNS, "..fleet.example"),
+        text(DNS, "."),
         text(DNS, "fleet.example."),
         text(EMAIL, "a@b@c.example"),
         text(EMAIL, "*.example"),
@@ -148,6 +149,33 @@ fn refuses_every_path_with_a_malformed_constraint() {
         check(test_certificates::seq(&[test_certificates::tlv(0xa0, &[])]), cn("d"), &Vec::new())
             .is_err()
     );
+}
+
+/// OpenSSL, NSS, Go and webpki read a leading period in this way.
+#[test]
+fn a_leading_period_in_a_dns_constraint_means_subdomains_only() {
+    let base = || text(DNS, ".fleet.example");
+    for (name, within) in [
+        ("dev1.fleet.example", true),
+        ("a.b.fleet.example", true),
+        ("*.fleet.example", true),
+        ("fleet.example", false),
+        ("devfleet.example", false),
+        ("dev1.fleet.example.org", false),
+        ("*.example", false),
+    ] {
+        assert_eq!(permitted(base(), text(DNS, name)), within, "{name}");
+        assert_eq!(excluded(base(), text(DNS, name)), within, "{name}");
+    }
+}
+
+/// A name that is not IA5String matters only if its form is constrained.
+#[test]
+fn a_name_that_is_not_ia5_is_refused_only_if_its_form_is_constrained() {
+    let name = || (DNS, b"ger\xe4t.example".to_vec());
+    assert!(permitted(text(URI, "x.example"), name()));
+    assert!(!permitted(text(DNS, "example"), name()));
+    assert!(excluded(text(DNS, "x.example"), name()), "it cannot be compared");
 }
 
 #[test]

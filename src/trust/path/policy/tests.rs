@@ -16,7 +16,10 @@ struct PolicySpec {
 }
 
 fn of(numbers: &[u8]) -> PolicySpec {
-    PolicySpec { policies: Some(numbers.iter().map(|n| number(*n)).collect()), ..PolicySpec::default() }
+    PolicySpec {
+        policies: Some(numbers.iter().map(|n| number(*n)).collect()),
+        ..PolicySpec::default()
+    }
 }
 
 /// Returns policy `n`, where 0 is anyPolicy.

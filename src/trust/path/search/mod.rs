@@ -10,7 +10,7 @@ use crate::trust::index::{Index, key_ids_agree};
 use crate::trust::path::checks::{self, Purpose};
 use crate::trust::path::webpki;
 use crate::trust::refusal::{Code, Refusal};
-use crate::trust::revocation::addresses_seen::Look;
+use crate::trust::revocation::addresses_seen::{Named, SeenAddresses};
 use crate::trust::revocation::{CrlMode, Question};
 use crate::trust::snapshot::Snapshot;
 use crate::x509::certificate::{Certificate, Fingerprint};
@@ -18,7 +18,7 @@ use crate::x509::name::Name;
 use crate::x509::time::Timestamp;
 
 /// Largest number of attempts in an explanation.
-const MAX_ATTEMPTS: usize = 64;
+pub const MAX_ATTEMPTS: usize = 64;
 /// Largest nesting of searches for the paths of CRL signers.
 const MAX_SIGNER_DEPTH: usize = 3;
 
@@ -33,7 +33,8 @@ pub struct Attempt {
     pub refusal: Option<Refusal>,
 }
 
-/// Path search for one decision, with its inputs and the budget it has used.
+/// Path search for one decision and trust domain, with its inputs and the budget it has used.  Each
+/// domain has a budget of its own, so that the authorities of one cannot use up another's.
 pub struct Search<'a> {
     snapshot: &'a Snapshot,
     /// Configurations of one kind, from the snapshot.
@@ -56,8 +57,14 @@ struct State {
     /// Results of signature verifications by key and certificate, shared by all paths and
     /// configurations of the decision.
     signatures: Vec<((Fingerprint, Fingerprint), Result<(), Refusal>)>,
+    /// Number of failed verifications that count towards the bound.
+    failed_signatures: usize,
+    /// Certificates for which an authority of the directory failed.
+    failed_by_directory: Vec<Fingerprint>,
     /// CRL signers whose paths are being searched, outermost first.
     signers: Vec<Fingerprint>,
+    /// The bound that ended the search for the path of a CRL signer.
+    undecided_signer: Option<Refusal>,
     attempts: Option<Vec<Attempt>>,
 }
 
@@ -82,6 +89,8 @@ enum Failure {
 struct Candidate {
     certificate: Arc<Certificate>,
     is_anchor: bool,
+    /// From the directory, not from the peer.
+    is_configured: bool,
 }
 
 impl<'a> Search<'a> {
@@ -121,7 +130,10 @@ impl<'a> Search<'a> {
         let (Some(configuration_of), Some(leaf)) =
             (self.anchors.configurations.get(configuration), leaf)
         else {
-            return Err(Refusal::new(Code::ChainUntrusted, "the chain or the configuration is missing"));
+            return Err(Refusal::new(
+                Code::ChainUntrusted,
+                "the chain or the configuration is missing",
+            ));
         };
         let goal = Goal {
             index: configuration,
@@ -178,17 +190,42 @@ impl<'a> Search<'a> {
             path.pop();
         }
         Err(Failure::DeadEnd(best.unwrap_or_else(|| {
-            let refusal = Refusal::new(
-                Code::ChainUntrusted,
-                format!(
-                    "authority `{}`, which issued `{}`, is neither in configuration {} nor among \
-                     the presented certificates",
-                    last.issuer, last.subject, goal.configuration.id
-                ),
-            );
+            let detail = self.why_no_issuer(goal, path, &last);
+            let refusal = Refusal::new(Code::ChainUntrusted, detail);
             self.record(goal, path, Some(&refusal));
             refusal
         })))
+    }
+
+    /// Describes why nothing issued `last`, the end of `path`.
+    fn why_no_issuer(
+        &self,
+        goal: &Goal<'a>,
+        path: &[Arc<Certificate>],
+        last: &Certificate,
+    ) -> String {
+        let (Certificate { subject, issuer, .. }, id) = (last, &goal.configuration.id);
+        let mut same_name = self.authorities(goal, issuer).map(|authority| &authority.certificate);
+        if subject == issuer {
+            return if !same_name.any(|configured| configured.key == last.key) {
+                format!("root `{subject}` is not in configuration {id}")
+            } else if path.len() == 1 {
+                misplaced_authority(self.presented)
+            } else {
+                format!("`{subject}` is in configuration {id} and ends no path")
+            };
+        }
+        if same_name.next().is_some() || self.presented.iter().skip(1).any(|c| c.subject == *issuer)
+        {
+            return format!(
+                "no path leads past `{subject}`: its issuer `{issuer}` is already in it"
+            );
+        }
+        let sent = self.presented.len();
+        format!(
+            "authority `{issuer}`, which issued `{subject}`, is neither in configuration {id} nor \
+             among the presented certificates ({sent} were sent)"
+        )
     }
 
     /// Tries the last certificate of `path` as the issuer of `below`.
@@ -207,7 +244,7 @@ impl<'a> Search<'a> {
             checks::check_authority(issuer, goal.purpose, self.now)
         };
         checked.map_err(|refusal| self.dead_end(goal, path, refusal))?;
-        self.verify_signature(below, issuer).map_err(|failure| match failure {
+        self.verify_signature(below, candidate).map_err(|failure| match failure {
             Failure::DeadEnd(refusal) => self.dead_end(goal, path, refusal),
             exceeded => exceeded,
         })?;
@@ -252,17 +289,19 @@ impl<'a> Search<'a> {
             |signer: &Certificate| self.is_signer_trusted(goal, anchor.fingerprint, signer);
         for pair in path.windows(2).rev() {
             let [certificate, issuer] = pair else { continue };
-            let sightings = self.snapshot.sightings.as_deref();
-            let look = sightings
-                .map_or(Look::None, |sightings| sightings.look(certificate, issuer, self.now));
+            let observer = self.snapshot.address_observer.as_deref();
+            let named = observer.map_or(Named::Nothing, |observer| {
+                Named::by(certificate, issuer, observer, self.now)
+            });
             let by_directory = self.has_crl_url(goal, issuer);
-            let has_address = by_directory || look.has_address();
-            let kind = goal.configuration.kind;
-            let mode = self.snapshot.crl_mode(kind, &issuer.subject, issuer.key, has_address);
+            let has_address = by_directory || named.has_address();
+            let domain = &*goal.configuration.domain;
+            let mode = self.snapshot.crl_mode(domain, &issuer.subject, issuer.key, has_address);
             let checked = self.snapshot.revocations.check(&Question {
                 certificate,
                 issuer: &issuer.subject,
                 issuer_key: issuer.key,
+                domain,
                 mode,
                 now: self.now,
                 signer_is_trusted: &signer_is_trusted,
@@ -270,13 +309,64 @@ impl<'a> Search<'a> {
             // If the directory names a list, lists from certificates are useful only if that one
             // does not decide, for example because the issuer splits its list.
             let is_unknown = || checked.as_ref().is_err_and(Refusal::is_revocation_unknown);
-            if let (Some(sightings), Look::New(new)) = (sightings, &look)
+            if let (Some(observer), Named::New(values)) = (observer, &named)
                 && mode != CrlMode::Off
                 && (!by_directory || mode == CrlMode::IfAvailable || is_unknown())
             {
-                sightings.note(new, issuer, anchor.fingerprint, self.now);
+                let (issuer, now) = (Arc::clone(issuer), self.now);
+                let (points, freshest) = (values.points, values.freshest);
+                let anchor = anchor.fingerprint;
+                // Unreadable values name no address that could be fetched.
+                if let Ok(seen) = SeenAddresses::new(issuer, anchor, points, freshest, now) {
+                    observer.record(seen);
+                }
             }
             checked?;
+            // A peer that uses up the budget must not disable the list of a delegated signer.
+            if let Some(refusal) = self.state.borrow().undecided_signer.clone() {
+                return Err(refusal);
+            }
+        }
+        self.check_anchor_revocation(goal, anchor, &signer_is_trusted)
+    }
+
+    /// Checks an anchor that another authority issued against the lists at hand.  Its issuer's key is
+    /// one that signed such a list and verifies the anchor.
+    fn check_anchor_revocation(
+        &self,
+        goal: &Goal<'a>,
+        anchor: &Arc<Certificate>,
+        signer_is_trusted: &dyn Fn(&Certificate) -> bool,
+    ) -> Result<(), Refusal> {
+        if anchor.issuer == anchor.subject {
+            return Ok(());
+        }
+        let domain = &*goal.configuration.domain;
+        for signer in self.snapshot.revocations.signers_named(&anchor.issuer) {
+            let issuer = Candidate {
+                certificate: Arc::clone(signer),
+                is_anchor: false,
+                is_configured: true,
+            };
+            match self.verify_signature(anchor, &issuer) {
+                Ok(()) => {}
+                Err(Failure::DeadEnd(_)) => continue,
+                Err(Failure::BudgetExceeded(refusal)) => return Err(refusal),
+            }
+            // An anchor needs no list: an unknown status refuses nothing.
+            let mode = match self.snapshot.crl_mode(domain, &anchor.issuer, signer.key, false) {
+                CrlMode::Off => CrlMode::Off,
+                CrlMode::Require | CrlMode::IfAvailable => CrlMode::IfAvailable,
+            };
+            self.snapshot.revocations.check(&Question {
+                certificate: anchor,
+                issuer: &anchor.issuer,
+                issuer_key: signer.key,
+                domain,
+                mode,
+                now: self.now,
+                signer_is_trusted,
+            })?;
         }
         Ok(())
     }
@@ -289,7 +379,12 @@ impl<'a> Search<'a> {
     }
 
     /// Returns true if this CRL signer has a path to the same anchor.
-    fn is_signer_trusted(&self, goal: &Goal<'a>, anchor: Fingerprint, signer: &Certificate) -> bool {
+    fn is_signer_trusted(
+        &self,
+        goal: &Goal<'a>,
+        anchor: Fingerprint,
+        signer: &Certificate,
+    ) -> bool {
         if signer.fingerprint == anchor {
             return true;
         }
@@ -308,9 +403,17 @@ impl<'a> Search<'a> {
             signers.push(signer.fingerprint);
         }
         let goal = Goal { purpose: Purpose::CrlSigning, anchor: Some(anchor), ..*goal };
-        let reached = self.find_path(&goal, &Arc::new(signer.clone())).is_ok();
-        self.state.borrow_mut().signers.pop();
-        reached
+        let reached = self.extend(&goal, &mut vec![Arc::new(signer.clone())]);
+        let mut state = self.state.borrow_mut();
+        state.signers.pop();
+        match reached {
+            Ok(()) => true,
+            Err(Failure::DeadEnd(_)) => false,
+            Err(Failure::BudgetExceeded(refusal)) => {
+                state.undecided_signer = Some(refusal);
+                false
+            }
+        }
     }
 
     /// Returns the certificates that may have issued `last`, the likeliest first.
@@ -327,11 +430,19 @@ impl<'a> Search<'a> {
             let may_end = authority.is_root || self.snapshot.policy.intermediate_anchors;
             let is_anchor =
                 may_end && goal.anchor.is_none_or(|anchor| anchor == certificate.fingerprint);
-            found.push(Candidate { certificate: Arc::clone(certificate), is_anchor });
+            found.push(Candidate {
+                certificate: Arc::clone(certificate),
+                is_anchor,
+                is_configured: true,
+            });
         }
         for certificate in self.presented.iter().skip(1).filter(|c| issuer_is(c)) {
             if !found.iter().any(|c| c.certificate.fingerprint == certificate.fingerprint) {
-                found.push(Candidate { certificate: Arc::clone(certificate), is_anchor: false });
+                found.push(Candidate {
+                    certificate: Arc::clone(certificate),
+                    is_anchor: false,
+                    is_configured: false,
+                });
             }
         }
         // Each (name, key) occurs at most once in a path.  Repeating one only lengthens the path.
@@ -347,7 +458,16 @@ impl<'a> Search<'a> {
                 None => 1,
                 Some(false) => 2,
             };
-            (distance, !candidate.is_anchor, !it.is_valid_at(self.now), Reverse(it.not_after))
+            // The directory's authorities come before presented ones, unless the key identifiers
+            // say that they did not sign.
+            (
+                distance == 2,
+                !candidate.is_configured,
+                distance,
+                !candidate.is_anchor,
+                !it.is_valid_at(self.now),
+                Reverse(it.not_after),
+            )
         });
         found
     }
@@ -362,19 +482,35 @@ impl<'a> Search<'a> {
     fn verify_signature(
         &self,
         certificate: &Certificate,
-        issuer: &Certificate,
+        candidate: &Candidate,
     ) -> Result<(), Failure> {
+        let issuer = &*candidate.certificate;
         let pair = (issuer.key, certificate.fingerprint);
         let mut state = self.state.borrow_mut();
         if let Some((_, result)) = state.signatures.iter().find(|(verified, _)| *verified == pair) {
             return result.clone().map_err(Failure::DeadEnd);
         }
-        let max = self.snapshot.policy.max_signatures;
+        let policy = &self.snapshot.policy;
+        let exceeded =
+            |detail: String| Err(Failure::BudgetExceeded(Refusal::new(Code::PathBudget, detail)));
+        let (max, max_failed) = (policy.max_signatures, policy.max_failed_signatures);
         if state.signatures.len() >= max {
-            let detail = format!("no path was found within {max} signature verifications");
-            return Err(Failure::BudgetExceeded(Refusal::new(Code::PathBudget, detail)));
+            return exceeded(format!("no path was found within {max} signature verifications"));
+        }
+        if state.failed_signatures >= max_failed {
+            return exceeded(format!(
+                "{max_failed} signatures of presented certificates are invalid"
+            ));
         }
         let result = self.snapshot.signatures.verify(certificate, issuer);
+        if result.is_err() {
+            let counted = candidate.is_configured
+                && state.failed_by_directory.contains(&certificate.fingerprint);
+            if candidate.is_configured && !counted {
+                state.failed_by_directory.push(certificate.fingerprint);
+            }
+            state.failed_signatures += usize::from(!counted);
+        }
         state.signatures.push((pair, result.clone()));
         result.map_err(Failure::DeadEnd)
     }
@@ -411,6 +547,21 @@ impl<'a> Search<'a> {
             });
         }
     }
+}
+
+/// Describes a chain whose first certificate is an authority.
+pub fn misplaced_authority(presented: &[Arc<Certificate>]) -> String {
+    let Some((first, rest)) = presented.split_first() else { return String::new() };
+    let what = if rest.iter().any(|other| other.issuer == first.subject) {
+        "the chain is in reverse order: "
+    } else {
+        ""
+    };
+    format!(
+        "{what}the first certificate, `{}`, is the authority itself; the certificate of the client \
+         comes first",
+        first.subject
+    )
 }
 
 #[cfg(test)]

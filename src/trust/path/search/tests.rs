@@ -38,6 +38,7 @@ fn snapshot(roots: &[Vec<u8>], intermediates: &[Vec<u8>], policy: TrustPolicy) -
     };
     let configuration = Configuration {
         id: "fleet".into(),
+        domain: Arc::default(),
         display_name: String::new(),
         kind: Kind::Devices(SubjectField::SubjectDn),
         devices: Devices::Any,

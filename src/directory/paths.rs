@@ -1,12 +1,13 @@
-//! What a path means.
+//! Paths of the API and the resources that they address.
 
 use crate::directory::device::device_id;
 use crate::directory::errors::Fault;
+use crate::directory::odata::percent_decode;
 use crate::runtime::random::is_guid;
 
-/// What is asked for.
+/// Resource that a path addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Resource {
+pub(super) enum Resource {
     /// `mutualTlsOauthConfigurations`.
     Configurations,
     /// `mutualTlsOauthConfigurations/$count`.
@@ -37,9 +38,9 @@ pub enum Resource {
     Instances(String),
     /// `deviceTemplates/{id}/deviceInstances/$count`.
     InstancesCount(String),
-    /// `deviceTemplates/{id}/deviceInstances/{device's id}`.
+    /// `deviceTemplates/{id}/deviceInstances/{id of the device}`.
     Instance(String, String),
-    /// `deviceTemplates/{id}/owners`, and what is below.
+    /// `deviceTemplates/{id}/owners` and the paths below it.
     Owners(String),
     /// `devices`.
     Devices,
@@ -52,8 +53,8 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// True for what is answered as a number, not as JSON.
-    pub fn is_count(&self) -> bool {
+    /// Returns true if the response is a number and not JSON.
+    pub(super) fn is_count(&self) -> bool {
         matches!(
             self,
             Self::ConfigurationsCount
@@ -66,9 +67,9 @@ impl Resource {
     }
 }
 
-/// Reads a path.  Both roots are served, with and without `directory/`; letters may be of any case;
-/// a key may be a segment of its own or in parentheses, as OData has it.
-pub fn resolve(path: &str) -> Result<Resource, Fault> {
+/// Resolves a path.  The prefix `directory/` is optional, and letter case is ignored.  A key is a
+/// segment, or in parentheses as in OData.
+pub(super) fn resolve(path: &str) -> Result<Resource, Fault> {
     let mut segments = Vec::new();
     for segment in path.split('/').filter(|s| !s.is_empty()) {
         let segment = percent_decode(segment).ok_or_else(|| Fault::Segment(segment.into()))?;
@@ -76,7 +77,7 @@ pub fn resolve(path: &str) -> Result<Resource, Fault> {
             Some((name, key)) if key.ends_with(')') => {
                 segments.push(name.to_owned());
                 let key = &key[..key.len() - 1];
-                // A function without arguments has nothing between its parentheses.
+                // The parentheses of a function without arguments are empty.
                 if !key.is_empty() {
                     segments.push(key.trim_matches('\'').to_owned());
                 }
@@ -168,12 +169,12 @@ fn devices(rest: &[String]) -> Result<Resource, Fault> {
     }
 }
 
-/// The name of an action or function, which may be written with its namespace.
+/// Removes the optional namespace of an action or function.
 fn unqualified(segment: &str) -> &str {
     segment.strip_prefix("microsoft.graph.").unwrap_or(segment)
 }
 
-/// A device's object id, also where its alternate key is given: `deviceId='…'`.
+/// Returns the object id of a device from its key or its alternate key `deviceId='…'`.
 fn device_key(segment: &str) -> Result<String, Fault> {
     match segment.split_once('=') {
         Some((name, value)) if name.eq_ignore_ascii_case("deviceId") => {
@@ -187,7 +188,7 @@ fn is_count(segment: &str) -> bool {
     segment.eq_ignore_ascii_case("$count")
 }
 
-/// A key in the one spelling under which objects are stored.
+/// Returns a key in the form in which ids are stored.
 fn key(segment: &str) -> Result<String, Fault> {
     if is_guid(segment) {
         Ok(segment.to_ascii_lowercase())
@@ -198,22 +199,6 @@ fn key(segment: &str) -> Result<String, Fault> {
     }
 }
 
-/// Percent-decoding of a path segment or query part; `None` for what is not UTF-8 afterwards.
-pub fn percent_decode(text: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            out.push(byte);
-            continue;
-        }
-        let mut digit = || bytes.next().and_then(|b| char::from(b).to_digit(16));
-        let value = digit()? * 16 + digit()?;
-        out.push(u8::try_from(value).ok()?);
-    }
-    String::from_utf8(out).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,7 +207,7 @@ mod tests {
     const ID: &str = "3f2a7a5e-8c8b-4a57-9d0e-2d3f8a1b4c5d";
 
     #[test]
-    fn both_roots_any_case_and_both_key_forms_lead_there() {
+    fn accepts_both_roots_any_case_and_both_key_forms() {
         let id = || Resource::Configuration(ID.into());
         for (path, want) in [
             (
@@ -294,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_segment_is_named() {
+    fn errors_name_the_unknown_segment() {
         let segment = |s: &str| Err(Fault::Segment(s.into()));
         for (path, want) in [
             ("/", segment("")),
@@ -331,7 +316,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_path_makes_it_panic(path in "/?(beta|directory|certificateAuthorities|templates|deviceTemplates|devices|delta|[%a-f0-9$()'/]{0,9}|\\PC{0,9}|/){0,8}") {
+        fn resolving_never_panics(path in "/?(beta|directory|certificateAuthorities|templates|deviceTemplates|devices|delta|[%a-f0-9$()'/]{0,9}|\\PC{0,9}|/){0,8}") {
             let _ = resolve(&path);
         }
     }

@@ -1,4 +1,4 @@
-//! Answers and errors as they go over HTTP.
+//! HTTP responses of the directory, and the request headers that select their form.
 
 use std::io::Write;
 
@@ -13,27 +13,27 @@ use serde_json::{Map, Value};
 use crate::directory::errors::Fault;
 use crate::http::reply::Reply;
 
-/// What is answered when all went well.
-pub(super) enum Answer {
-    /// 200 with an object.
+/// Successful result of an operation.
+pub(super) enum Success {
+    /// 200 with an object and its version.
     Object(Map<String, Value>, u64),
-    /// 200 with a list, and its entity tag.
+    /// 200 with a list and its entity tag.
     List(Map<String, Value>, String),
-    /// 200 with changes, which have no version of their own.
+    /// 200 with changes, which have no entity tag.
     Changes(Map<String, Value>),
-    /// 201 with the new object.
+    /// 201 with the new object and its version.
     Created(Map<String, Value>, u64),
-    /// 200 with a number.
+    /// 200 with a number as text.
     Number(u64),
     /// 204.
-    Done,
-    /// 304: the list still has that entity tag.
+    NoContent,
+    /// 304: the list still has this entity tag.
     Unchanged(String),
 }
 
-impl Answer {
-    /// True for what a reader can have waited for.
-    pub(super) fn may_wait(&self) -> bool {
+impl Success {
+    /// Returns true if the request can have waited for a change.
+    pub(super) fn supports_wait(&self) -> bool {
         matches!(self, Self::List(..) | Self::Changes(_) | Self::Unchanged(_))
     }
 }
@@ -47,44 +47,45 @@ pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
         value.split(',').any(|coding| {
             let mut parts = coding.split(';').map(str::trim);
             parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"))
-                && !parts.any(is_never)
+                && !parts.any(is_zero_weight)
         })
     })
 }
 
-/// False for a reader that says what it takes, and takes no JSON.
+/// Returns false if the client sent `Accept` without a range that includes JSON.
 pub(super) fn accepts_json(headers: &HeaderMap) -> bool {
-    let takes = |range: &str| {
+    let includes_json = |range: &str| {
         let mut parts = range.split(';').map(str::trim);
         let range = parts.next().unwrap_or_default().to_ascii_lowercase();
-        matches!(&*range, "application/json" | "application/*" | "*/*" | "") && !parts.any(is_never)
+        matches!(&*range, "application/json" | "application/*" | "*/*" | "")
+            && !parts.any(is_zero_weight)
     };
     let mut lines = headers.get_all(header::ACCEPT).iter().peekable();
     lines.peek().is_none()
-        || lines.any(|line| line.to_str().is_ok_and(|ranges| ranges.split(',').any(takes)))
+        || lines.any(|line| line.to_str().is_ok_and(|ranges| ranges.split(',').any(includes_json)))
 }
 
-/// The weight that excludes (RFC 9110 section 12.4.2).
-fn is_never(parameter: &str) -> bool {
+/// Returns true for a weight of zero, which excludes a range (RFC 9110 section 12.4.2).
+fn is_zero_weight(parameter: &str) -> bool {
     matches!(parameter, "q=0" | "q=0." | "q=0.0" | "q=0.00" | "q=0.000")
 }
 
 const JSON: &str = "application/json;odata.metadata=minimal;odata.streaming=true;\
                     IEEE754Compatible=false;charset=utf-8";
 
-pub(super) fn success(answer: Answer, gzip: bool) -> Reply {
-    let (status, object, tag) = match answer {
-        Answer::Object(object, version) => (StatusCode::OK, object, Some(entity_tag(version))),
-        Answer::List(object, tag) => (StatusCode::OK, object, Some(tag)),
-        Answer::Changes(object) => (StatusCode::OK, object, None),
-        Answer::Created(object, version) => {
+pub(super) fn success_response(success: Success, gzip: bool) -> Reply {
+    let (status, object, tag) = match success {
+        Success::Object(object, version) => (StatusCode::OK, object, Some(entity_tag(version))),
+        Success::List(object, tag) => (StatusCode::OK, object, Some(tag)),
+        Success::Changes(object) => (StatusCode::OK, object, None),
+        Success::Created(object, version) => {
             (StatusCode::CREATED, object, Some(entity_tag(version)))
         }
-        Answer::Number(number) => {
+        Success::Number(number) => {
             return reply(StatusCode::OK, Some("text/plain"), number.to_string().into());
         }
-        Answer::Done => return reply(StatusCode::NO_CONTENT, None, Bytes::new()),
-        Answer::Unchanged(tag) => {
+        Success::NoContent => return reply(StatusCode::NO_CONTENT, None, Bytes::new()),
+        Success::Unchanged(tag) => {
             let mut response = reply(StatusCode::NOT_MODIFIED, None, Bytes::new());
             insert(&mut response, header::ETAG, &tag);
             return response;
@@ -94,10 +95,11 @@ pub(super) fn success(answer: Answer, gzip: bool) -> Reply {
         .then(|| object.get("@odata.id").and_then(Value::as_str).map(str::to_owned))
         .flatten();
     let json = Value::Object(object).to_string();
-    let packed = (gzip && json.len() >= WORTH_PACKING).then(|| pack(json.as_bytes())).flatten();
-    let mut response = match packed {
-        Some(packed) => {
-            let mut response = reply(status, Some(JSON), packed.into());
+    let compressed =
+        (gzip && json.len() >= MIN_COMPRESSED).then(|| compress(json.as_bytes())).flatten();
+    let mut response = match compressed {
+        Some(compressed) => {
+            let mut response = reply(status, Some(JSON), compressed.into());
             insert(&mut response, header::CONTENT_ENCODING, "gzip");
             response
         }
@@ -112,10 +114,10 @@ pub(super) fn success(answer: Answer, gzip: bool) -> Reply {
     response
 }
 
-/// Bytes below which gzip saves less than it costs.
-const WORTH_PACKING: usize = 1024;
+/// Minimum length in bytes of a compressed response: below it, gzip costs more than it saves.
+const MIN_COMPRESSED: usize = 1024;
 
-fn pack(bytes: &[u8]) -> Option<Vec<u8>> {
+fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).ok()?;
     encoder.finish().ok()
@@ -123,17 +125,17 @@ fn pack(bytes: &[u8]) -> Option<Vec<u8>> {
 
 const CHALLENGE: &str = "Bearer realm=\"anchorgate directory\"";
 
-pub(super) fn failure(fault: &Fault, json: String) -> Reply {
+pub(super) fn error_response(fault: &Fault, json: String) -> Reply {
     let mut response = reply(fault.status(), Some(JSON), json.into());
     match fault {
-        // A request without a token has done nothing wrong yet (RFC 6750 section 3.1).
+        // Without a token, the challenge has no error code (RFC 6750 section 3.1).
         Fault::Anonymous => insert(&mut response, header::WWW_AUTHENTICATE, CHALLENGE),
         Fault::Token(_) => {
             let challenge = format!("{CHALLENGE}, error=\"invalid_token\"");
             insert(&mut response, header::WWW_AUTHENTICATE, &challenge);
         }
-        Fault::Method(allow) => insert(&mut response, header::ALLOW, allow),
-        Fault::SyncState(anew) => insert(&mut response, header::LOCATION, anew),
+        Fault::MethodNotAllowed(allow) => insert(&mut response, header::ALLOW, allow),
+        Fault::SyncState(restart) => insert(&mut response, header::LOCATION, restart),
         Fault::Unavailable(_) => insert(&mut response, header::RETRY_AFTER, "5"),
         _ => {}
     }

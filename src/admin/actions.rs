@@ -1,0 +1,265 @@
+//! Actions of operators: `POST` requests with a JSON object, or an empty body.
+
+use std::time::SystemTime;
+
+use futures_util::future::join_all;
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use crate::admin::answer::Answer;
+use crate::admin::{Admin, refused};
+use crate::graph::Collection;
+use crate::http::reply::{self, Reply};
+use crate::sync;
+use crate::trust::judge::devices::{UnverifiedChain, explain};
+use crate::x509::pem;
+use crate::x509::time::Timestamp;
+
+/// Limit in bytes on the body of an action without large data.
+const MAX_BODY: usize = 256 * 1024;
+/// Limit in bytes on a body with a chain.  PEM may have any text between the certificates.
+const MAX_CHAIN: usize = 2 * 1024 * 1024;
+/// Limit in bytes on a body with a directory's whole list.
+const MAX_LIST: usize = 16 * 1024 * 1024;
+
+/// An action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    Verify,
+    SyncTrust,
+    DiffTrust,
+    ApproveTrust,
+    RefreshLists,
+}
+
+impl Action {
+    /// The action with this path.
+    pub(super) fn at(path: &str) -> Option<Self> {
+        match path {
+            "/verify" => Some(Self::Verify),
+            "/trust/sync" => Some(Self::SyncTrust),
+            "/trust/diff" => Some(Self::DiffTrust),
+            "/trust/approve" => Some(Self::ApproveTrust),
+            "/crl/refresh" => Some(Self::RefreshLists),
+            _ => None,
+        }
+    }
+
+    /// Limit in bytes on the request body.
+    pub(super) fn body_limit(self) -> usize {
+        match self {
+            Self::Verify => MAX_CHAIN,
+            Self::DiffTrust => MAX_LIST,
+            Self::SyncTrust | Self::ApproveTrust | Self::RefreshLists => MAX_BODY,
+        }
+    }
+}
+
+/// Body of `/verify`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Verify {
+    /// Certificates, PEM, leaf first.
+    chain_pem: String,
+    /// Time of the decision, RFC 3339; now if absent.
+    at: Option<String>,
+}
+
+/// Body of `/trust/sync`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SyncTrust {}
+
+/// Body of `/trust/diff`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DiffTrust {
+    /// The list response to compare with the configurations in force.
+    answer: Value,
+    source: Option<String>,
+}
+
+/// Body of `/trust/approve`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ApproveTrust {
+    source: Option<String>,
+    /// Digest of the change, as `status.json` shows it.  An operator approves what was read, not what is
+    /// held back by now.
+    digest: Option<String>,
+}
+
+/// Body of `/crl/refresh`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RefreshLists {
+    /// One address; all if absent.
+    address: Option<String>,
+    /// Accept a list that is older than the one in force.
+    #[serde(default)]
+    accept_rollback: bool,
+}
+
+/// A failed action: the status and text of its response.
+#[derive(Debug)]
+struct Failure(StatusCode, String);
+
+impl Failure {
+    fn bad_request(why: impl Into<String>) -> Self {
+        Self(StatusCode::BAD_REQUEST, why.into())
+    }
+}
+
+impl Admin {
+    /// Performs an action and returns its response.
+    pub(super) async fn perform(&self, action: Action, body: &[u8]) -> Reply {
+        match self.try_perform(action, body).await {
+            Ok(result) => reply::json(StatusCode::OK, &result),
+            Err(Failure(status, why)) => refused(status, &why),
+        }
+    }
+
+    async fn try_perform(&self, action: Action, body: &[u8]) -> Result<Value, Failure> {
+        match action {
+            Action::Verify => self.verify(parse(body)?),
+            Action::SyncTrust => {
+                let SyncTrust {} = parse(body)?;
+                Ok(self.sync_trust().await)
+            }
+            Action::DiffTrust => self.diff_trust(&parse(body)?),
+            Action::ApproveTrust => self.approve_trust(parse(body)?).await,
+            Action::RefreshLists => self.refresh_lists(parse(body)?).await,
+        }
+    }
+
+    /// Judges a chain under the snapshot in force, and returns every path that was tried.
+    fn verify(&self, request: Verify) -> Result<Value, Failure> {
+        let now = match request.at {
+            None => SystemTime::now().into(),
+            Some(at) => Timestamp::parse_rfc3339(&at).ok_or_else(|| {
+                let why = format!("`at`: `{at}` is not a time such as 2026-11-21T08:00:00Z");
+                Failure::bad_request(why)
+            })?,
+        };
+        let chain = match request.chain_pem.as_bytes() {
+            [] => Vec::new(),
+            pem => pem::certificates(pem)
+                .map_err(|error| Failure::bad_request(format!("`chainPem`: {error}")))?,
+        };
+        let trust = &self.live.current().trust;
+        let answer = match UnverifiedChain::from_der(&chain) {
+            Ok(chain) => {
+                let (decision, attempts) = explain(&chain, trust, now);
+                Answer::new(decision, attempts, Vec::new(), Vec::new())
+            }
+            Err(refusal) => Answer::refused(refusal, Vec::new()),
+        };
+        Ok(json!({
+            "accept": answer.is_accept(),
+            "generation": trust.generation,
+            "answer": answer.to_json(None),
+            "text": answer.to_text(),
+        }))
+    }
+
+    /// Polls every source now.  They are polled concurrently, so that one directory that does not
+    /// respond delays no other.
+    async fn sync_trust(&self) -> Value {
+        let polls = self
+            .sources
+            .iter()
+            .map(|source| async move { (source.source().to_string(), poll(source).await) });
+        let outcomes: Map<_, _> = join_all(polls).await.into_iter().collect();
+        Value::Object(outcomes)
+    }
+
+    /// Compares a list response with the configurations in force, without applying it.
+    fn diff_trust(&self, request: &DiffTrust) -> Result<Value, Failure> {
+        let source = self.source(request.source.as_deref())?;
+        let preview = source.preview(request.answer.to_string().as_bytes());
+        preview.map(|preview| json!(preview)).map_err(|error| {
+            Failure(StatusCode::UNPROCESSABLE_ENTITY, format!("`answer`: {error}"))
+        })
+    }
+
+    /// Applies what one source holds back, of its configurations and of its devices.
+    async fn approve_trust(&self, request: ApproveTrust) -> Result<Value, Failure> {
+        let source = self.source(request.source.as_deref())?;
+        let Some(digest) = request.digest else {
+            let why = "`digest` is missing: set it to the digest of the change in `held_back`";
+            return Err(Failure::bad_request(why));
+        };
+        // The digest names either a change of configurations or one of devices.
+        if let Some(devices) = source.devices()
+            && let Ok(difference) = devices.approve(&digest).await
+        {
+            return Ok(json!({ "devices": difference }));
+        }
+        let changes = source.approve(&digest).await;
+        changes
+            .map(|changes| json!(changes))
+            .map_err(|error| Failure(StatusCode::CONFLICT, error.to_string()))
+    }
+
+    /// Fetches the lists of one address, or of all.
+    async fn refresh_lists(&self, request: RefreshLists) -> Result<Value, Failure> {
+        let statuses = match (request.address, request.accept_rollback) {
+            (Some(address), true) => self.lists.refresh_accepting_rollback(&address).await,
+            (None, true) => {
+                let why = "`acceptRollback` needs one address: set `address`";
+                return Err(Failure::bad_request(why));
+            }
+            (address, false) => self.lists.refresh(address.as_deref()).await,
+        };
+        statuses
+            .map(|statuses| json!(statuses))
+            .map_err(|error| Failure(StatusCode::NOT_FOUND, error.to_string()))
+    }
+
+    /// The source with this name.  Without a name: the only source of device configurations.
+    fn source(&self, name: Option<&str>) -> Result<&sync::Handle, Failure> {
+        let Some(name) = name else {
+            let is_of_devices = |s: &&sync::Handle| s.collection() == Collection::MutualTlsOauth;
+            let mut of_devices = self.sources.iter().filter(is_of_devices);
+            return match (of_devices.next(), of_devices.next()) {
+                (Some(only), None) => Ok(only),
+                (None, _) => Err(Failure::bad_request("no directory is configured")),
+                _ => Err(Failure::bad_request("there are several sources: set `source` to one")),
+            };
+        };
+        self.sources
+            .iter()
+            .find(|source| **source.source() == *name)
+            .ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("no source is called `{name}`")))
+    }
+}
+
+/// Polls one source for its configurations and, if they are required, its devices.
+async fn poll(source: &sync::Handle) -> Value {
+    let devices = async {
+        match source.devices() {
+            Some(devices) => Some(devices.refresh().await),
+            None => None,
+        }
+    };
+    let (changes, devices) = tokio::join!(source.refresh(), devices);
+    let mut result = match changes {
+        Ok(changes) => json!({ "changes": changes }),
+        Err(error) => json!({ "error": error.to_string() }),
+    };
+    match devices {
+        Some(Ok(difference)) => result["devices"] = json!(difference),
+        Some(Err(error)) => result["devicesError"] = json!(error.to_string()),
+        None => {}
+    }
+    result
+}
+
+/// Reads a request body.  An empty one is an object without members.
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    let body = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body)
+        .map_err(|error| Failure::bad_request(format!("the request body: {error}")))
+}

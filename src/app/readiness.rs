@@ -1,0 +1,40 @@
+//! Readiness of a gateway.
+
+use tokio::sync::watch;
+
+use crate::crl;
+use crate::runtime::health::Ready;
+use crate::runtime::publisher::ConfigurationsInForce;
+use crate::sync;
+
+/// Grants readiness once three conditions hold: a directory has returned its configurations of
+/// devices, each revocation list that they need was fetched or has failed once, and the registries
+/// of devices that they require are loaded.
+pub(super) fn become_ready(
+    ready: &Ready,
+    mut in_force: watch::Receiver<ConfigurationsInForce>,
+    lists: crl::Handle,
+    registries: Vec<sync::devices::Handle>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let (trust, revocation) = (ready.latch("trust"), ready.latch("revocation"));
+    let devices = ready.latch("devices");
+    async move {
+        // An empty directory counts as loaded; one that has not answered does not.  Configurations
+        // of applications are not waited for: devices are served without them.
+        let generation = match in_force.wait_for(|in_force| in_force.devices_loaded).await {
+            Ok(in_force) => in_force.generation,
+            Err(_) => return,
+        };
+        drop(trust);
+        if lists.wait_until_attempted(generation).await.is_err() {
+            return;
+        }
+        drop(revocation);
+        for registry in &registries {
+            if registry.wait_until_loaded().await.is_err() {
+                return;
+            }
+        }
+        drop(devices);
+    }
+}

@@ -1,0 +1,54 @@
+//! Output for people: objects of a directory as lines of text.
+
+use serde_json::{Value, json};
+
+use crate::graph::wire;
+use crate::x509::certificate::Certificate;
+
+/// Reports the deletion of an object.
+pub(super) fn deleted(id: &str, as_json: bool) {
+    if as_json { println!("{}", json!({ "deleted": id })) } else { println!("deleted") }
+}
+
+/// Prints one object or a list: as JSON, or each object with `show`.
+pub(super) fn objects(value: &Value, as_json: bool, show: impl Fn(&Value)) {
+    match value {
+        value if as_json => println!("{value:#}"),
+        Value::Array(list) => list.iter().for_each(show),
+        value => show(value),
+    }
+}
+
+/// The text, or `-` for another value.
+pub(super) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("-")
+}
+
+/// Prints the elements of a list of certification authorities.
+pub(super) fn authorities(list: &Value) {
+    for authority in list.as_array().into_iter().flatten() {
+        let kind = match authority["isRootAuthority"].as_bool() {
+            Some(true) => "root",
+            Some(false) => "intermediate",
+            None => "?",
+        };
+        let der = authority["certificate"].as_str().and_then(wire::binary);
+        match der.as_deref().map(Certificate::from_der) {
+            Some(Ok(c)) => {
+                println!(
+                    "  {kind}  {}  until {}  sha256 {}",
+                    c.subject, c.not_after, c.fingerprint
+                );
+            }
+            _ => println!("  {kind}  unreadable certificate"),
+        }
+        for (name, member) in [
+            ("list", "certificateRevocationListUrl"),
+            ("delta", "deltaCertificateRevocationListUrl"),
+        ] {
+            if let Some(url) = authority[member].as_str() {
+                println!("    {name}  {url}");
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! One authenticated API call, and the parts of a request that all operations read.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flate2::read::MultiGzDecoder;
+use hyper::body::{Body, Bytes};
+use hyper::header::{self, HeaderName};
+use hyper::{HeaderMap, Method};
+use serde_json::{Map, Value};
+use tokio::sync::MutexGuard;
+use tokio::time::timeout;
+
+use crate::directory::errors::Fault;
+use crate::directory::object_locks::ObjectLocks;
+use crate::directory::permissions::Caller;
+use crate::directory::responses::entity_tag;
+use crate::directory::validate;
+use crate::http::body::{self, BodyError};
+use crate::runtime::audit::{Event, Outcome, Record};
+use crate::store::Store;
+use crate::x509::time::Timestamp;
+
+/// Timeout for reading a request body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Request of an authorized caller, with its complete body.
+pub(super) struct Call {
+    pub(super) store: Store,
+    pub(super) locks: Arc<ObjectLocks>,
+    /// Service root for links, without a slash at the end.
+    pub(super) root: Arc<str>,
+    pub(super) page_size: usize,
+    pub(super) body_limit: usize,
+    pub(super) max_wait: Duration,
+    pub(super) caller: Arc<Caller>,
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) query: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) now: Timestamp,
+}
+
+impl Call {
+    /// Parses the body as a JSON object.
+    pub(super) fn object(&self) -> Result<Map<String, Value>, Fault> {
+        let media_type = self.header(&header::CONTENT_TYPE).unwrap_or("application/json");
+        let essence = media_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+        if essence != "application/json" && !essence.ends_with("+json") {
+            return Err(Fault::Payload(format!("its media type is `{essence}`")));
+        }
+        validate::object(&self.body)
+    }
+
+    /// Waits for the lock that serializes changes to the object `id`.
+    pub(super) async fn lock(&self, id: &str) -> MutexGuard<'_, ()> {
+        self.locks.lock(id).await
+    }
+
+    pub(super) fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// Returns how long to wait for a change: the client's preference, up to the configured limit.
+    pub(super) fn wait(&self) -> Duration {
+        preferred_wait(&self.headers).unwrap_or_default().min(self.max_wait)
+    }
+
+    /// Checks `If-Match`, and returns whether the header is present.
+    pub(super) fn check_precondition(&self, version: u64) -> Result<bool, Fault> {
+        if !self.headers.contains_key(header::IF_MATCH) {
+            return Ok(false);
+        }
+        // A line that is not text does not match any version.
+        let mut lines = self.headers.get_all(header::IF_MATCH).iter();
+        let own = entity_tag(version);
+        match lines.any(|line| line.to_str().is_ok_and(|tags| tags_match(tags, &own))) {
+            true => Ok(true),
+            false => Err(Fault::Precondition),
+        }
+    }
+
+    /// Writes an audit record of a change.
+    pub(super) fn audit(&self, action: &'static str, kind: &'static str, id: &str) {
+        Record {
+            action: Some(action),
+            actor: Some(&self.caller.name),
+            actor_issuer: Some(&self.caller.issuer),
+            object_type: Some(kind),
+            object: Some(id),
+            ..Record::new(Event::Directory, Outcome::Changed)
+        }
+        .emit();
+    }
+}
+
+/// Reads the preference `wait` (RFC 7240 section 4.3).
+pub(super) fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    preferences
+        .flat_map(|value| value.split([',', ';']))
+        .find_map(|preference| preference.trim().strip_prefix("wait="))
+        .and_then(|seconds| seconds.trim_matches('"').parse().ok())
+        .map(Duration::from_secs)
+}
+
+/// Returns true if one of the entity tags of `If-Match` or `If-None-Match` is `own`.
+///
+/// The comparison is weak (RFC 9110 section 8.8.3.2): a tag identifies the object, not the bytes.
+pub(super) fn tags_match(tags: &str, own: &str) -> bool {
+    let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"').to_owned();
+    let own = opaque(own);
+    tags.split(',').map(str::trim).any(|tag| tag == "*" || opaque(tag) == own)
+}
+
+/// Returns true for the methods that can change an object.  All resources reject methods that Graph
+/// does not use.
+pub(super) fn is_write(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PATCH | Method::DELETE)
+}
+
+/// Reads a body, plain or gzip.  The Go SDK sends compressed bodies.
+pub(super) async fn read_body<B>(
+    headers: &HeaderMap,
+    body: &mut B,
+    limit: usize,
+) -> Result<Bytes, Fault>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let coding = headers.get(header::CONTENT_ENCODING).map_or("identity", |value| {
+        // A value that is not text is not a known coding.
+        value.to_str().unwrap_or("?")
+    });
+    let coding = coding.trim().to_ascii_lowercase();
+    if !matches!(&*coding, "identity" | "gzip") {
+        return Err(Fault::ContentCoding(format!("Content-Encoding: {coding}")));
+    }
+    let read = timeout(BODY_TIMEOUT, body::read(body, limit)).await;
+    let bytes = read.map_err(|_| Fault::BodyTimeout)?.map_err(|error| match error {
+        BodyError::TooLong { limit } => Fault::BodyTooLong(limit),
+        BodyError::Broken(why) => Fault::Payload(why),
+    })?;
+    if coding == "identity" {
+        return Ok(bytes);
+    }
+    let mut plain = Vec::new();
+    // One byte past the limit distinguishes "exactly full" from "too long".  All members of the stream
+    // are read, and trailing garbage is an error, so that nothing that was sent is ignored.
+    MultiGzDecoder::new(&bytes[..])
+        .take(limit as u64 + 1)
+        .read_to_end(&mut plain)
+        .map_err(|error| Fault::Payload(format!("the gzip stream is damaged: {error}")))?;
+    if plain.len() > limit { Err(Fault::BodyTooLong(limit)) } else { Ok(plain.into()) }
+}

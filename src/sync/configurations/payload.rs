@@ -1,0 +1,250 @@
+//! The configurations of one directory: fetched as complete lists that replace each other.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+use url::Url;
+
+use crate::graph::Collection;
+use crate::graph::client::{Client, FetchError, FetchOptions, Fetched};
+use crate::graph::wire::{self, Entry};
+use crate::sync::config::{Admission, Config};
+use crate::sync::configurations::changes::Changes;
+use crate::sync::configurations::content::{Content, Metrics};
+use crate::sync::configurations::merge::merge;
+use crate::sync::configurations::state;
+use crate::sync::files::Saved;
+use crate::sync::metrics::FollowerMetrics;
+use crate::sync::payload::{Accepted, Payload, Progress};
+use crate::trust::assembly::Update;
+use crate::trust::configurations::{AnchorSet, Configuration, Skipped};
+use crate::x509::certificate::Fingerprint;
+use crate::x509::time::Timestamp;
+
+/// Number of changes that are written to the audit log one by one.
+const MAX_LINES: usize = 100;
+/// Versions of the list that the guard compares with.  The oldest ones are kept.
+const MAX_HISTORY: usize = 64;
+
+/// The configurations of one directory.
+pub struct Configurations {
+    /// Name of the follower.
+    source: Arc<str>,
+    client: Arc<Client>,
+    collection: Collection,
+    /// Prefix of ids.
+    prefix: Option<Arc<str>>,
+    admission: Admission,
+    file: Option<PathBuf>,
+    metrics: Metrics,
+
+    in_force: Arc<AnchorSet>,
+    candidate: Option<Candidate>,
+    /// Versions that were in force within the window of the guard, with the end of their time, oldest
+    /// first.
+    history: VecDeque<(Arc<AnchorSet>, Instant)>,
+    guard_window: Duration,
+    /// The candidate was approved.
+    is_approved: bool,
+    /// ETag of the list in force.
+    etag: Option<String>,
+    supports_wait: bool,
+}
+
+/// The last list that the directory returned.
+struct Candidate {
+    set: AnchorSet,
+    etag: Option<String>,
+    supports_wait: bool,
+}
+
+impl Configurations {
+    pub(crate) fn new(
+        source: Arc<str>,
+        client: Arc<Client>,
+        config: &Config,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            source,
+            client,
+            collection: config.collection,
+            prefix: config.prefix(),
+            admission: config.devices.clone(),
+            file: config.state_file.clone(),
+            metrics,
+            in_force: Arc::default(),
+            candidate: None,
+            history: VecDeque::new(),
+            guard_window: config.guard_window,
+            is_approved: false,
+            etag: None,
+            supports_wait: false,
+        }
+    }
+
+    fn publication(&self, mut set: AnchorSet) -> Update {
+        let source = Arc::clone(&self.source);
+        match self.collection {
+            Collection::MutualTlsOauth => {
+                // Only the settings decide this: neither the directory nor the saved list contains it.
+                self.admission.apply(&source, &mut set);
+                Update::Anchors { source, set }
+            }
+            Collection::CertificateBasedApplication => Update::Applications { source, set },
+        }
+    }
+}
+
+impl Payload for Configurations {
+    type Response = Fetched;
+    type Changes = Changes;
+    type Content = Content;
+
+    const NOUN: &'static str = "configurations";
+    const ACCUMULATES: bool = false;
+
+    fn object_type(&self) -> &'static str {
+        self.collection.object_type()
+    }
+
+    fn metrics(&self) -> &FollowerMetrics {
+        &self.metrics.follower
+    }
+
+    fn url(&self) -> &Url {
+        self.client.url()
+    }
+
+    async fn load(&mut self) -> Result<Option<Saved<usize>>, String> {
+        let Some(path) = self.file.clone() else { return Ok(None) };
+        let saved = state::load(path, self.collection).await?;
+        Ok(saved.map(|saved| {
+            self.in_force = Arc::new(saved.data);
+            Saved {
+                data: self.in_force.configurations.len(),
+                at: saved.at,
+                fell_back: saved.fell_back,
+            }
+        }))
+    }
+
+    async fn save(&mut self, at: Timestamp) -> Result<(), String> {
+        let Some(path) = self.file.clone() else { return Ok(()) };
+        state::save(path, self.collection, Arc::clone(&self.in_force), at).await
+    }
+
+    async fn fetch(&self, wait: Option<Duration>, refresh: bool) -> Result<Fetched, FetchError> {
+        // An operator gets the comparison with the complete list.
+        let etag = self.etag.clone().filter(|_| !refresh);
+        self.client.fetch(&FetchOptions { etag, wait }).await
+    }
+
+    async fn read(&mut self, fetched: Fetched) -> Result<Progress<Changes>, FetchError> {
+        let Fetched::List { entries, etag, supports_wait } = fetched else {
+            return Ok(Progress::Unchanged);
+        };
+        // The ETag of a shortened list is not used, or the rest would never be fetched.
+        let is_whole = entries.iter().all(|entry| !matches!(entry, Entry::Shortened { .. }));
+        let etag = etag.filter(|_| is_whole);
+        let set = merge(&self.in_force, entries, self.prefix.as_deref());
+        let changes = Changes::between(&self.in_force, &set);
+        self.etag = None;
+        self.candidate = Some(Candidate { set, etag, supports_wait });
+        Ok(Progress::Complete(changes))
+    }
+
+    fn supports_wait(&self) -> bool {
+        self.supports_wait && self.etag.is_some()
+    }
+
+    fn digest(&self) -> String {
+        let Some(Candidate { set, .. }) = &self.candidate else { return String::new() };
+        let print = Fingerprint::of(wire::write_anchor_set(set).to_string().as_bytes());
+        print.to_string().chars().take(32).collect()
+    }
+
+    fn approved(&mut self) {
+        // The approved version is the new baseline.
+        self.history.clear();
+        self.is_approved = true;
+    }
+
+    /// Removals are added up over the window of the guard, so that a list that shrinks step by step is
+    /// suspicious too.
+    fn is_suspicious(&self, changes: &Changes, max_removal: f64) -> bool {
+        let Some(Candidate { set, .. }) = &self.candidate else { return false };
+        let is_recent = |(_, end): &&(_, Instant)| end.elapsed() < self.guard_window;
+        let since_stable =
+            self.history.iter().find(is_recent).is_some_and(|(stable, _)| {
+                Changes::between(stable, set).is_suspicious(max_removal)
+            });
+        !changes.is_empty() && (changes.is_suspicious(max_removal) || since_stable)
+    }
+
+    fn accept(&mut self, changes: &Changes, first: bool) -> Accepted {
+        let Some(Candidate { set, etag, supports_wait }) = self.candidate.take() else {
+            return Accepted { changed: false, publish: false };
+        };
+        let changed = first || !changes.is_empty() || set.skipped != self.in_force.skipped;
+        if changed {
+            let source = &self.source;
+            info!(%source, "configurations changed: {changes}");
+            for Skipped { configuration, why } in &set.skipped {
+                warn!(%source, %configuration, "not in force: {why}");
+            }
+        }
+        let old = std::mem::replace(&mut self.in_force, Arc::new(set));
+        self.history.retain(|(_, end)| end.elapsed() < self.guard_window);
+        let is_approved = std::mem::take(&mut self.is_approved);
+        if changed && !first && !is_approved && self.history.len() < MAX_HISTORY {
+            self.history.push_back((old, Instant::now()));
+        }
+        (self.etag, self.supports_wait) = (etag, supports_wait);
+        Accepted { changed, publish: changed }
+    }
+
+    fn describe(changes: &Changes) -> Vec<String> {
+        let mut lines: Vec<_> = changes.lines.iter().take(MAX_LINES).cloned().collect();
+        let more = changes.lines.len().saturating_sub(MAX_LINES);
+        if more > 0 {
+            lines.push(format!("and {more} more changes"));
+        }
+        lines
+    }
+
+    fn update(&self) -> Update {
+        self.publication(AnchorSet::clone(&self.in_force))
+    }
+
+    fn withdrawal(&self, age: Duration) -> Update {
+        let why = format!("the directory `{}` was not reached for {age:?}", self.source);
+        let skip = |c: &Configuration| Skipped { configuration: c.id.clone(), why: why.clone() };
+        let skipped = self.in_force.configurations.iter().map(skip).collect();
+        self.publication(AnchorSet { configurations: vec![], skipped })
+    }
+
+    fn report(&self) -> Content {
+        let set = &self.in_force;
+        let anchors = set.authorities().filter(|authority| authority.is_root).count();
+        let content = Content {
+            source: self.source.to_string(),
+            configurations: set.configurations.len(),
+            anchors,
+            intermediates: set.authorities().count() - anchors,
+            skipped: set.skipped.iter().map(Into::into).collect(),
+            devices: None,
+            revocation_at_risk: self
+                .candidate
+                .as_ref()
+                .map_or(0, |candidate| Changes::between(set, &candidate.set).revocation_lost),
+            in_force: Arc::clone(set),
+        };
+        self.metrics.set(&self.source, &content);
+        content
+    }
+}

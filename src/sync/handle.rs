@@ -1,0 +1,94 @@
+//! Handles of followers: status and operators' commands.
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::sync::payload::Payload;
+use crate::sync::status::Status;
+
+/// An operator's command failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HandleError {
+    /// The fetch failed; the data in force stays.
+    #[error("{0}")]
+    Failed(String),
+    /// No change waits for approval.
+    #[error("nothing is held back")]
+    NothingHeld,
+    /// Another change than the approved one is held back.
+    #[error("the change with digest {held} is held back, not the approved one: read it first")]
+    OtherHeld {
+        /// Digest of the change that is held back.
+        held: String,
+    },
+    /// The process is stopping.
+    #[error("the follower has stopped")]
+    Stopped,
+}
+
+/// Receives the result of a command.
+pub(super) type Reply<C> = oneshot::Sender<Result<C, HandleError>>;
+
+/// An operator's command.
+pub(super) enum Command<C> {
+    /// Fetch now.
+    Refresh(Reply<C>),
+    /// Apply the change that is held back, if it has this digest.
+    Approve(String, Reply<C>),
+}
+
+/// Status of the follower of `P`.
+pub(super) type StatusOf<P> = Status<<P as Payload>::Changes, <P as Payload>::Content>;
+
+/// A handle of the follower of `P`.
+pub struct Handle<P: Payload> {
+    pub(super) commands: mpsc::Sender<Command<P::Changes>>,
+    pub(super) status: watch::Receiver<StatusOf<P>>,
+}
+
+impl<P: Payload> Clone for Handle<P> {
+    fn clone(&self) -> Self {
+        Self { commands: self.commands.clone(), status: self.status.clone() }
+    }
+}
+
+impl<P: Payload> Handle<P> {
+    /// Current status.
+    pub fn status(&self) -> StatusOf<P> {
+        self.status.borrow().clone()
+    }
+
+    /// Waits until data was loaded, from the directory or from disk.
+    ///
+    /// # Errors
+    /// The follower stopped before.
+    pub async fn wait_until_loaded(&self) -> Result<(), HandleError> {
+        let mut status = self.status.clone();
+        let loaded = status.wait_for(|status| status.loaded).await;
+        loaded.map(drop).map_err(|_| HandleError::Stopped)
+    }
+
+    /// Fetches now and returns the changes.  The first enumeration is waited for.
+    ///
+    /// # Errors
+    /// The fetch failed.
+    pub async fn refresh(&self) -> Result<P::Changes, HandleError> {
+        self.send(Command::Refresh).await
+    }
+
+    /// Applies the change that is held back if it has this digest, and returns it.
+    ///
+    /// # Errors
+    /// No change is held back, or another one.
+    pub async fn approve(&self, digest: &str) -> Result<P::Changes, HandleError> {
+        self.send(|reply| Command::Approve(digest.to_owned(), reply)).await
+    }
+
+    async fn send(
+        &self,
+        command: impl FnOnce(Reply<P::Changes>) -> Command<P::Changes>,
+    ) -> Result<P::Changes, HandleError> {
+        let (reply, result) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| HandleError::Stopped)?;
+        result.await.unwrap_or(Err(HandleError::Stopped))
+    }
+}
