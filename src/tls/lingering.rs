@@ -89,7 +89,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_sends_without_end_is_cut_off() {
-        let lingering = Lingering::default();
         let (mut client, server) = pair().await;
         let sender =
             tokio::spawn(async move { while client.write_all(&[0; 64 * 1024]).await.is_ok() {} });
@@ -98,7 +97,6 @@ mod tests {
         discard(server).await;
         sender.await.expect("the client sees the end");
         assert!(before.elapsed() < TIME, "by bytes, not by time");
-        drop(lingering);
     }
 
     #[tokio::test(start_paused = true)]
