@@ -119,6 +119,10 @@
 //! | an empty revokedCertificates | – | RFC 5280 section 5.1.2.6 requires issuers to omit it; it means "no entries" |
 //! | a dNSName constraint with a leading period | – | subdomains only, as OpenSSL, NSS, Go and webpki read it |
 //! | a name in subjectAltName that is not IA5String | `name-not-ia5` | refused if it is the subject ID, or its form is constrained |
+//! | a serial number that is 0, negative, or of 21 to 64 bytes | `irregular-serial` | a number all the same; lists are searched for exactly it |
+//! | `_` in a dNSName that is the subject ID | – | the bytes are compared; Windows hosts and SRV names have it |
+//! | a cRLNumber of 21 bytes | – | compared as a number |
+//! | reasonCode 7 | – | RFC 5280 section 5.3.1 does not use it; the entry revokes, without a reason |
 //! | letter case of scheme and host in URIs of distribution points | – | RFC 5280 section 7.4 |
 //!
 //! # Where to add a thing

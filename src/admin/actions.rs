@@ -4,8 +4,6 @@ use std::time::SystemTime;
 
 use futures_util::future::join_all;
 use hyper::StatusCode;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -16,6 +14,7 @@ use crate::graph::Collection;
 use crate::http::reply::{self, Reply};
 use crate::sync;
 use crate::trust::judge::devices::{UnverifiedChain, explain};
+use crate::x509::pem;
 use crate::x509::time::Timestamp;
 
 /// Limit in bytes on the body of an action without large data.
@@ -144,9 +143,11 @@ impl Admin {
                 Failure::bad_request(why)
             })?,
         };
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(request.chain_pem.as_bytes())
-            .collect::<Result<_, _>>()
-            .map_err(|error| Failure::bad_request(format!("`chainPem` is not PEM: {error}")))?;
+        let chain = match request.chain_pem.as_bytes() {
+            [] => Vec::new(),
+            pem => pem::certificates(pem)
+                .map_err(|error| Failure::bad_request(format!("`chainPem`: {error}")))?,
+        };
         let trust = &self.live.current().trust;
         let answer = match UnverifiedChain::from_der(&chain) {
             Ok(chain) => {

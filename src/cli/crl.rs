@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
 use crate::cli::input::read_input;
@@ -19,6 +17,7 @@ use crate::x509::certificate::{Certificate, GeneralName};
 use crate::x509::crl::{
     CrlError, Fault, Kind, ListReader, OnlyContains, RevocationList, Unverified,
 };
+use crate::x509::pem;
 use crate::x509::time::Timestamp;
 
 /// Limit in bytes on a list: above every limit on fetched lists.
@@ -134,14 +133,10 @@ fn open(path: &Path) -> anyhow::Result<Box<dyn std::io::Read>> {
 fn read_signers(path: &Path) -> anyhow::Result<Vec<Arc<Certificate>>> {
     let text = read_input(path, MAX_SIGNERS)?;
     let mut signers = Vec::new();
-    for der in CertificateDer::pem_slice_iter(&text) {
-        let der = der.with_context(|| format!("{}: not PEM", path.display()))?;
+    for der in pem::certificates(&text).with_context(|| path.display().to_string())? {
         let certificate =
             Certificate::from_der(&der).with_context(|| path.display().to_string())?;
         signers.push(Arc::new(certificate));
-    }
-    if signers.is_empty() {
-        bail!("{}: the file contains no certificate", path.display());
     }
     Ok(signers)
 }

@@ -3,9 +3,6 @@
 
 use std::path::Path;
 
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
-
 use crate::config::clients::{NO_FIELD, fields, required_terms, subjects};
 use crate::config::section::Section;
 use crate::config::values::text;
@@ -16,6 +13,7 @@ use crate::token::policy::TokenPolicy;
 use crate::token::terms::Terms;
 use crate::trust::configurations::ConfigurationId;
 use crate::trust::judge::devices::UnverifiedChain;
+use crate::x509::pem;
 
 /// Reads one client.  Returns `None` only after a problem was noted.
 pub(super) fn read(
@@ -80,9 +78,8 @@ fn certificates(section: &mut Section<'_>, folder: &Path) -> Option<Vec<Unverifi
             good = false;
             continue;
         };
-        let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
-        let chain = chain
-            .map_err(|error| format!("not PEM: {error}"))
+        let chain = pem::certificates(&pem)
+            .map_err(|error| error.to_string())
             .and_then(|chain| UnverifiedChain::from_der(&chain).map_err(|r| r.to_string()));
         match chain {
             Ok(chain) => all.push(chain),

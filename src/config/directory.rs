@@ -10,7 +10,7 @@ use crate::config::section::Section;
 use crate::config::values::url;
 use crate::directory;
 use crate::directory::auth::StaticToken;
-use crate::directory::issuers::{Issuer, KeySource};
+use crate::directory::issuers::{Issuer, KeySource, PermissionsClaim};
 use crate::directory::permissions::Permission;
 use crate::store::Database;
 
@@ -77,7 +77,9 @@ fn issuer(section: &mut Section<'_>, folder: &Path) -> Option<Issuer> {
         }
     };
     let ca_bundle = section.file_contents("ca_bundle", folder);
-    Some(Issuer { issuer: issuer?, audiences, keys: keys?, ca_bundle })
+    let claims = [("roles", PermissionsClaim::Roles), ("scope", PermissionsClaim::Scope)];
+    let permissions_claim = section.choice("permissions_claim", &claims).unwrap_or_default();
+    Some(Issuer { issuer: issuer?, audiences, keys: keys?, permissions_claim, ca_bundle })
 }
 
 const SERVICE_ROOT: &str = "an absolute http or https URL without `/beta`, which is appended to it";

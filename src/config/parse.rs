@@ -201,6 +201,9 @@ fn trust(section: &mut Section<'_>) -> TrustPolicy {
         anchor_validity: section.flag("anchor_validity").unwrap_or(true),
         anchor_constraints: section.flag("anchor_constraints").unwrap_or(true),
         require_client_auth: section.flag("require_client_auth").unwrap_or(false),
+        not_before_tolerance: section
+            .duration("not_before_tolerance", Duration::ZERO..=5 * MINUTE)
+            .map_or(0, |tolerance| i64::try_from(tolerance.as_secs()).unwrap_or(0)),
         max_path: section.size("max_path", 2..=10).unwrap_or(default.max_path),
         ..default
     }

@@ -87,6 +87,7 @@ impl Call {
         Record {
             action: Some(action),
             actor: Some(&self.caller.name),
+            actor_issuer: Some(&self.caller.issuer),
             object_type: Some(kind),
             object: Some(id),
             ..Record::new(Event::Directory, Outcome::Changed)

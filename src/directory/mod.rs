@@ -50,9 +50,11 @@ use tracing::warn;
 
 use crate::directory::auth::{Authenticator, StaticToken};
 use crate::directory::call::{Call, is_write, preferred_wait, read_body};
+use crate::directory::device::Device;
 use crate::directory::errors::Fault;
 use crate::directory::issuers::Issuer;
 use crate::directory::object_locks::ObjectLocks;
+use crate::directory::odata::{AllowedOptions, Query};
 use crate::directory::paths::Resource;
 use crate::directory::permissions::Need;
 use crate::directory::responses::{
@@ -72,6 +74,11 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(28);
 
 /// Request body of any listener.
 type RequestBody = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// Returns true if `query`, the part of a URL after `?`, is supported for a list of devices.
+pub fn is_device_query(query: &str) -> bool {
+    Query::parse::<Device>(query, AllowedOptions::List).is_ok()
+}
 
 /// Settings of the directory.
 #[derive(Debug, Clone)]
@@ -225,7 +232,13 @@ impl Served {
         caller.require(need).inspect_err(|_| {
             let permission = format!("{need:?}");
             let record = Record::new(Event::Directory, Outcome::Refused);
-            Record { actor: Some(&caller.name), permission: Some(&permission), ..record }.emit();
+            Record {
+                actor: Some(&caller.name),
+                actor_issuer: Some(&caller.issuer),
+                permission: Some(&permission),
+                ..record
+            }
+            .emit();
         })?;
         // Checked before the operation: a client that does not accept JSON could not read its result.
         if !(resource.is_count() || head.method == Method::DELETE || accepts_json(&head.headers)) {

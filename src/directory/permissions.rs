@@ -203,20 +203,42 @@ pub(crate) struct Grant {
 pub(crate) struct Caller {
     /// Name in the audit log.
     pub(crate) name: String,
-    /// Issuer and subject; `None` if the token has no subject.
+    /// Issuer of the token.
+    pub(crate) issuer: String,
+    /// Identifies the caller: kind, issuer and subject.  `None` if the token has no subject.
     pub(crate) identity: Option<String>,
+    /// Form of [`Caller::identity`] in templates that an earlier version stored.
+    pub(crate) earlier_identity: Option<String>,
     grant: Grant,
 }
 
 impl Caller {
-    /// Creates the caller that `issuer` identifies by `subject`.  The log shows the first characters of
-    /// `name`, without control characters.
+    /// Creates the caller that `issuer` identifies by `subject` of this kind (`sub`, for example).  The
+    /// log shows the first characters of `name`, without control characters.
+    pub(crate) fn of(
+        issuer: &str,
+        (kind, subject): (&str, Option<&str>),
+        name: &str,
+        grant: Grant,
+    ) -> Self {
+        let identity = subject
+            .filter(|subject| !subject.is_empty())
+            .map(|subject| format!("{kind} {issuer} {subject}"));
+        Self { identity, ..Self::new(issuer, None, name, grant) }
+    }
+
+    /// Creates the caller with a token of the configuration.
     pub(crate) fn new(issuer: &str, subject: Option<&str>, name: &str, grant: Grant) -> Self {
         const MAX_NAME: usize = 128;
         let subject = subject.filter(|subject| !subject.is_empty());
         let identity = subject.map(|subject| format!("{issuer} {subject}"));
         let name = name.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
-        Self { name, identity, grant }
+        Self { name, issuer: issuer.to_owned(), identity, earlier_identity: None, grant }
+    }
+
+    /// True if this caller created an object with this owner.
+    pub(crate) fn is(&self, owner: &str) -> bool {
+        [&self.identity, &self.earlier_identity].into_iter().flatten().any(|own| own == owner)
     }
 
     /// Rejects a request for which the caller lacks the permission or the role.

@@ -92,7 +92,7 @@ pub(super) async fn create_device(call: &Call, id: &str) -> Result<Success, Faul
     Query::parse::<Device>(&call.query, AllowedOptions::None)?;
     let new = validate::devices::create_device(&call.object()?)?;
     let (_, template) = objects::load::<Template>(call, KIND, id).await?;
-    let owns = template.owner.is_some() && template.owner == call.caller.identity;
+    let owns = template.owner.as_deref().is_some_and(|owner| call.caller.is(owner));
     if !owns {
         call.caller.require(Need::WriteDevices)?;
     }

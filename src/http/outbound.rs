@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 use url::Url;
 
+use crate::x509::pem;
 use crate::x509::time::Timestamp;
 
 /// Longest `Retry-After` that is obeyed.  A faulty or malicious server must not stop a client for longer.
@@ -115,9 +116,9 @@ impl ClientSettings {
         let builder = || self.builder().map(&adjust);
         match &self.authorities {
             ServerAuthorities::System => build(builder()?),
-            ServerAuthorities::Only(pem) => build(builder()?.tls_certs_only(bundle(pem)?)),
-            ServerAuthorities::SystemAnd(pem) => {
-                let bundle = bundle(pem)?;
+            ServerAuthorities::Only(file) => build(builder()?.tls_certs_only(bundle(file)?)),
+            ServerAuthorities::SystemAnd(file) => {
+                let bundle = bundle(file)?;
                 // A container image may have no authorities of the system.
                 build(builder()?.tls_certs_merge(bundle.clone()))
                     .or_else(|_| build(builder()?.tls_certs_only(bundle)))
@@ -149,8 +150,16 @@ impl ClientSettings {
     }
 }
 
-fn bundle(pem: &[u8]) -> Result<Vec<Certificate>, ClientError> {
-    Certificate::from_pem_bundle(pem).map_err(|error| failed("CA bundle", &error))
+/// Reads the authorities of a certificate file.  An empty input has none.
+fn bundle(file: &[u8]) -> Result<Vec<Certificate>, ClientError> {
+    if file.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = pem::certificates(file);
+    let found = found.map_err(|error| ClientError(format!("CA bundle: {error}")))?;
+    let certificate = |der: &Vec<u8>| Certificate::from_der(der);
+    let all: Result<_, _> = found.iter().map(certificate).collect();
+    all.map_err(|error| failed("CA bundle", &error))
 }
 
 fn build(builder: ClientBuilder) -> Result<Client, ClientError> {

@@ -22,6 +22,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::Either;
+use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderValue};
@@ -29,6 +30,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -113,7 +115,7 @@ where
             let is_http1 = activity.protocol == Protocol::Http1;
             activity.unread.store(!request.body().is_end_stream(), Ordering::Relaxed);
             let has_fragment = activity.has_fragment.swap(false, Ordering::Relaxed);
-            let body = |body| RequestBody { body, activity: Arc::clone(&activity) };
+            let body = |body| RequestBody { body: Some(body), activity: Arc::clone(&activity) };
             let reply = match admission::refusal(&request, &hosts, has_fragment) {
                 Some(refusal) => Either::Left(ready(Ok(refusal))),
                 // A timeout closes an HTTP/1 connection and resets an HTTP/2 stream.
@@ -266,8 +268,12 @@ impl Activity {
 }
 
 /// The body of a request.
+///
+/// On HTTP/2, the rest of a body that is dropped early is discarded within the bounds of closing.
+/// Otherwise h2 would reset the stream, and clients that are still sending lose the response.
 pub struct RequestBody {
-    body: Incoming,
+    /// `None` only after it was dropped.
+    body: Option<Incoming>,
     activity: Arc<Activity>,
 }
 
@@ -279,19 +285,43 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if frame.is_none() || self.body.is_end_stream() {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = std::task::ready!(Pin::new(body).poll_frame(cx));
+        if frame.is_none() || self.is_end_stream() {
             self.activity.unread.store(false, Ordering::Relaxed);
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if self.activity.protocol == Protocol::Http2
+            && let Some(body) = self.body.take()
+            && !body.is_end_stream()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(timeout(LINGER_TIME, discard(body)));
+        }
+    }
+}
+
+/// Reads and drops at most [`LINGER_BYTES`] of a body.
+async fn discard(mut body: Incoming) {
+    let mut left = LINGER_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+            Some(fewer) => left = fewer,
+            None => return,
+        }
     }
 }
 
@@ -460,7 +490,7 @@ mod tests {
 
     use super::*;
     use crate::http::reply;
-    use http_body_util::{BodyExt, Empty, StreamBody};
+    use http_body_util::{Empty, StreamBody};
     use hyper::StatusCode;
     use hyper::client::conn::http2 as client;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};

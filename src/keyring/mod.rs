@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::runtime::files::{ReadFileError, read_bounded};
 use crate::token::keys::{Algorithm, KeyError, SigningKey, SigningKeys};
+use crate::x509::pem;
 
 pub use validity::{problems, validity};
 pub use watch::{Change, watch};
@@ -104,12 +105,11 @@ pub fn identity(
 ) -> Result<Arc<CertifiedKey>, KeyringError> {
     let contents = |path: &Path, why: String| KeyringError::Contents { path: path.to_owned(), why };
     let pem = read_bounded(&config.certificate, MAX_FILE)?;
-    let chain = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| contents(&config.certificate, e.to_string()))?;
-    if chain.is_empty() {
-        return Err(contents(&config.certificate, "the file contains no PEM certificate".into()));
-    }
+    let chain = pem::certificates(&pem)
+        .map_err(|e| contents(&config.certificate, e.to_string()))?
+        .into_iter()
+        .map(CertificateDer::from)
+        .collect();
     let pem = read_secret(config, &config.key)?;
     let key = PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|e| contents(&config.key, format!("the file contains no private key: {e}")))?;

@@ -126,6 +126,8 @@ pub struct Record<'a> {
     pub detail: Option<&'a str>,
     /// Name of the authenticated caller: of an admin token, or of a caller of the directory.
     pub actor: Option<&'a str>,
+    /// Issuer of that caller's token, or `token` for a token of the configuration.
+    pub actor_issuer: Option<&'a str>,
     /// The permission that the caller lacks.
     pub permission: Option<&'a str>,
     /// Type of the object.
@@ -174,6 +176,7 @@ impl Record<'_> {
             error: None,
             detail: None,
             actor: None,
+            actor_issuer: None,
             permission: None,
             object_type: None,
             object: None,
@@ -209,6 +212,7 @@ impl Record<'_> {
             error = cleaned(self.error).as_deref(),
             detail = cleaned(self.detail).as_deref(),
             actor = cleaned(self.actor).as_deref(),
+            actor_issuer = cleaned(self.actor_issuer).as_deref(),
             permission = cleaned(self.permission).as_deref(),
             object_type = cleaned(self.object_type).as_deref(),
             object = cleaned(self.object).as_deref(),
@@ -297,6 +301,7 @@ mod tests {
             error: text,
             detail: text,
             actor: text,
+            actor_issuer: text,
             permission: text,
             object_type: text,
             object: text,

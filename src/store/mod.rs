@@ -104,8 +104,11 @@ impl Store {
         Ok(versions.of(collection))
     }
 
-    /// Returns a random text that identifies this store.  Versions of different stores cannot be
-    /// compared.
+    /// Returns an unpredictable text that identifies the history of this store.  Versions of different
+    /// histories cannot be compared.
+    ///
+    /// A history begins when a file is opened, and when a database server starts or a dump is
+    /// restored: each may have gone back to an earlier state.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].

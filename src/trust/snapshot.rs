@@ -25,6 +25,9 @@ pub struct TrustPolicy {
     /// Refuse leaves without extendedKeyUsage clientAuth.  Otherwise its absence is allowed, and
     /// anyExtendedKeyUsage in its place.
     pub require_client_auth: bool,
+    /// Seconds before notBefore from which a leaf is accepted, for devices and authorities whose clock
+    /// runs ahead.
+    pub not_before_tolerance: i64,
     /// The mode of every authority in the path.  `None`: the revocation policy's mode for the
     /// authority; without one, `Require` for an authority with a CRL address, else `IfAvailable`.
     pub crl: Option<CrlMode>,
@@ -60,6 +63,7 @@ impl Default for TrustPolicy {
             anchor_validity: true,
             anchor_constraints: true,
             require_client_auth: false,
+            not_before_tolerance: 0,
             crl: None,
             require_crl: false,
             policies: Vec::new(),

@@ -8,6 +8,7 @@ pub mod certificate;
 pub mod crl;
 pub(crate) mod der;
 pub mod name;
+pub(crate) mod pem;
 pub mod time;
 
 #[cfg(test)]

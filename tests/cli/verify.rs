@@ -446,4 +446,21 @@ fn files_are_judged_and_every_path_is_explained() {
     let unusable = run(&path("absent.pem"), &[]);
     assert_eq!(unusable.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&unusable.stderr).contains("absent.pem"));
+
+    // A file that is not a chain is never a device without a certificate.
+    let pem = request["chainPem"].as_str().expect("PEM");
+    for (file, problem) in [
+        ("", "the file is empty"),
+        (&*pem.replace("CERTIFICATE", "PKCS7"), "PKCS#7"),
+        (&*pem.replace("CERTIFICATE", "PRIVATE KEY"), "PRIVATE KEY"),
+        (&*pem.replace("END CERTIFICATE", "END"), "not valid PEM"),
+    ] {
+        fs::write(path("bad.pem"), file).expect("written");
+        let unusable = run(&path("bad.pem"), &[]);
+        assert_eq!(unusable.status.code(), Some(2), "{problem}");
+        let error = String::from_utf8_lossy(&unusable.stderr);
+        assert!(error.contains(problem), "{error} does not contain `{problem}`");
+    }
+    fs::write(path("bom.pem"), format!("\u{feff}{pem}")).expect("written");
+    assert_eq!(run(&path("bom.pem"), &[]).status.code(), Some(0));
 }

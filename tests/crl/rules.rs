@@ -95,16 +95,16 @@ fn reads_utc_time_and_generalized_time() {
 }
 
 #[test]
-fn crl_numbers_have_at_most_20_bytes() {
+fn crl_numbers_have_at_most_21_bytes() {
     let ca = Ca::root("Root");
     let list = |digits: &[u8]| {
         let number = crl_maker::unsigned(digits);
         ca.list().extension(&[0x55, 0x1d, 20], false, &number).sign()
     };
     let number = |digits: &[u8]| read(&ca, &list(digits)).number;
-    let (small, large) = ([&[0x7f][..], &[0xff; 19]].concat(), [0xff; 20]);
+    let (small, large) = ([&[0x7f][..], &[0xff; 19]].concat(), [0xff; 21]);
     assert!(number(&small) < number(&large) && number(&[0xff; 9]) < number(&small));
-    assert!(why_not(&ca, &list(&[1; 21])).contains("longer than 20 bytes"));
+    assert!(why_not(&ca, &list(&[1; 22])).contains("longer than 21 bytes"));
     let negative = ca.list().extension(&[0x55, 0x1d, 20], false, &[2, 1, 0x80]).sign();
     assert!(why_not(&ca, &negative).contains("negative"));
 }

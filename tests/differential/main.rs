@@ -94,8 +94,6 @@ const REFUSED_HERE_ONLY: &[(&str, &str)] = &[
     ("has nameConstraints but is not an authority", "constraints on the leaf"),
     // A wildcard whose expansions reach into an excluded subtree (CVE-2025-61727).
     ("`*.fleet.example`", ""),
-    // 4.1.2.2: "The serial number MUST be a positive integer".
-    ("is not positive", "serial number"),
     // 4.1.2.9: extensions "MUST only appear if the version is 3".
     ("present, but not a v3 certificate", "version"),
     // 6.1.4 (k): "If certificate i is a version 3 certificate, verify that the basicConstraints

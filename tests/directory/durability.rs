@@ -82,7 +82,8 @@ async fn a_change_is_audited_if_the_caller_disconnects() {
     changes.wait_for(|now| now.of(KIND) > 0).await.expect("open");
     let stored = store.list(KIND, None, 1).await.expect("a list");
     let line = format!(
-        "action=\"create\" actor=\"admin\" object_type=\"mutualTlsOauthConfiguration\" object=\"{}\"",
+        "action=\"create\" actor=\"admin\" actor_issuer=\"token\" \
+         object_type=\"mutualTlsOauthConfiguration\" object=\"{}\"",
         stored[0].id
     );
     let logged = async {

@@ -6,17 +6,16 @@ use std::str::FromStr;
 use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use url::Url;
 
 use crate::directory::validate::certificates::{
-    MAX_CERTIFICATE_BYTES, check_authority, is_self_signed,
+    MAX_CERTIFICATE_BYTES, OwnSignature, check_authority, names_itself, own_signature,
 };
 use crate::graph::wire;
 use crate::runtime::files::read_bounded;
 use crate::x509::certificate::{Certificate, Fingerprint};
+use crate::x509::pem;
 use crate::x509::time::Timestamp;
 
 /// Limit in bytes on a file: a certificate in PEM, with the text that tools write before it.
@@ -91,67 +90,43 @@ pub(super) fn named(authority: &str) -> anyhow::Result<Fingerprint> {
 /// Reads a certificate that the judge can use, and returns whether it is a root.
 pub(super) fn usable(path: &Path, now: Timestamp) -> anyhow::Result<(Certificate, bool)> {
     let certificate = read_certificate(path)?;
-    let is_root = is_self_signed(&certificate);
+    let signature = own_signature(&certificate);
+    let is_root = signature != OwnSignature::Absent;
     ensure!(
-        is_root || !names_itself(&certificate),
-        "{}: `{}` names its own key as the issuer's, but has no accepted signature of that key \
-         (SHA-1 is not accepted), so it can be neither a root nor an intermediate",
+        is_root || !certificate.is_self_issued() || !names_itself(&certificate),
+        "{}: `{}` names its own key as the issuer's, but has no valid signature of that key, so it \
+         can be neither a root nor an intermediate",
         path.display(),
         certificate.subject
     );
     if let Err(why) = check_authority(&certificate, is_root, now) {
         bail!("{}: `{}`: {why}", path.display(), certificate.subject);
     }
+    if signature == OwnSignature::Unverifiable {
+        eprintln!(
+            "warning: {}: the root's own signature uses an algorithm that is not accepted and was \
+             not verified; compare its SHA-256 fingerprint, {}, with the one its operator publishes",
+            path.display(),
+            certificate.fingerprint
+        );
+    }
     Ok((certificate, is_root))
 }
 
-/// True if the certificate claims to be self-signed.  A certificate that a CA issued for its next
-/// key does not: it names the previous key (RFC 5280 section 4.2.1.1).
-fn names_itself(certificate: &Certificate) -> bool {
-    let issuer_key = certificate.authority_key_id.as_ref().and_then(|id| id.key_id.as_deref());
-    certificate.is_self_issued()
-        && (issuer_key.is_none() || issuer_key == certificate.subject_key_id.as_deref())
-}
-
-/// The one certificate of a PEM or DER file.
+/// The one certificate of a file.
 fn read_certificate(path: &Path) -> anyhow::Result<Certificate> {
     let name = path.display();
-    let mut bytes = read_bounded(path, MAX_FILE)?;
-    // Editors on Windows write a byte order mark, which a PEM reader does not accept.
-    if bytes.starts_with("\u{feff}".as_bytes()) {
-        bytes.drain(..3);
-    }
-    let der = if bytes.windows(11).any(|w| w == b"-----BEGIN ") {
-        let found = CertificateDer::pem_slice_iter(&bytes)
-            .collect::<Result<Vec<_>, _>>()
-            .with_context(|| format!("{name}: not valid PEM"))?;
-        match &found[..] {
-            [one] => one.to_vec(),
-            [] => {
-                bail!("{name}: the file contains no certificate, but {}", labels(&bytes).join(", "))
-            }
-            several => bail!("{name}: {} certificates; exactly one is required", several.len()),
-        }
-    } else {
-        bytes
+    let found = pem::certificates(&read_bounded(path, MAX_FILE)?);
+    let found = found.with_context(|| name.to_string())?;
+    let [der] = &found[..] else {
+        bail!("{name}: {} certificates; exactly one is required", found.len());
     };
     let length = der.len();
     ensure!(
         length <= MAX_CERTIFICATE_BYTES,
         "{name}: {length} bytes of DER; a directory accepts at most {MAX_CERTIFICATE_BYTES}"
     );
-    Certificate::from_der(&der).with_context(|| name.to_string())
-}
-
-/// The labels of the sections of a PEM file.
-fn labels(pem: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(pem);
-    let label = |line: &str| {
-        let label = line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----")?;
-        Some(label.chars().filter(|c| !c.is_control()).take(40).collect())
-    };
-    let found: Vec<String> = text.lines().filter_map(label).take(4).collect();
-    if found.is_empty() { vec!["PEM without a complete section".into()] } else { found }
+    Certificate::from_der(der).with_context(|| name.to_string())
 }
 
 #[cfg(test)]
@@ -203,6 +178,18 @@ mod tests {
         );
         assert_eq!(check(format!("\u{feff}{pem}").as_bytes()), Ok(true), "with a byte order mark");
 
+        // ecdsa-with-SHA224 in place of ecdsa-with-SHA256: an algorithm that is not accepted.
+        let mut weak = der.clone();
+        let mut names = 0;
+        for at in 0..weak.len() - 8 {
+            if weak[at..at + 8] == [0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2] {
+                weak[at + 7] = 1;
+                names += 1;
+            }
+        }
+        assert_eq!(names, 2);
+        assert_eq!(check(&weak), Ok(true), "path validation never verifies a root's own signature");
+
         let (leaf, _, _) = authority(|params| params.is_ca = IsCa::NoCa);
         let (old, _, _) = authority(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
         let (early, _, _) =
@@ -212,22 +199,22 @@ mod tests {
         let request = request.expect("a request").pem().expect("PEM");
         let mut signed = der.clone();
         *signed.last_mut().expect("bytes") ^= 1;
-        let large = vec![0x30; MAX_CERTIFICATE_BYTES + 1];
+        let large = [&[0x30, 0x82, 0x20, 0, 0x30], &[0; MAX_CERTIFICATE_BYTES - 4][..]].concat();
         for (bytes, why) in [
             (key.as_bytes(), "contains no certificate, but PRIVATE KEY"),
             (request.as_bytes(), "no certificate, but CERTIFICATE REQUEST"),
             (format!("{pem}{pem}").as_bytes(), "2 certificates; exactly one is required"),
             (&pem.as_bytes()[..100], "PEM"),
             (b"-----BEGIN \n", "not valid PEM"),
-            (b"see -----BEGIN there", "no certificate, but PEM without a complete section"),
+            (b"see -----BEGIN there", "neither PEM nor DER"),
             (&[&der[..], b"\n"].concat(), "1 bytes left over"),
             (&der[..der.len() - 1], "not an X.509 certificate"),
-            (b"", "not an X.509 certificate"),
+            (b"", "the file is empty"),
             (b"MIIB", "not an X.509 certificate"),
             (&leaf, "`CN=root`: it is not a certification authority"),
             (&old, "`CN=root`: it expired at 2020-01-01"),
             (&early, "`CN=root`: it is not valid before 2090-01-01"),
-            (&signed, "no accepted signature of that key"),
+            (&signed, "no valid signature of that key"),
             (&large, "8193 bytes of DER; a directory accepts at most 8192"),
             (&vec![b' '; MAX_FILE as usize + 1], "longer than 262144 bytes"),
         ] {

@@ -6,8 +6,6 @@ use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -23,6 +21,7 @@ use crate::trust::revocation::{CrlMode, Revocations, Unusable};
 use crate::trust::snapshot::{Snapshot, TrustPolicy};
 use crate::x509::certificate::Certificate;
 use crate::x509::crl::RevocationList;
+use crate::x509::pem::{self, CertificateFileError};
 use crate::x509::time::Timestamp;
 
 /// Limit in bytes on a directory file.
@@ -75,10 +74,14 @@ impl Request {
             return Err(format!("{} lists; at most {MAX_LISTS} are allowed", args.crl.len()));
         }
         let lists = args.crl.iter().map(|path| read(path, MAX_LIST)).collect::<Result<_, _>>()?;
+        let chain_pem = read(chain, MAX_CHAIN)?;
+        if chain_pem.is_empty() {
+            return Err(format!("{}: {}", chain.display(), CertificateFileError::Empty));
+        }
         Ok(Self {
             directory: read(directory, MAX_DIRECTORY)?,
             devices: args.devices.as_ref().map(|file| read(file, MAX_DEVICES_FILE)).transpose()?,
-            chain_pem: read(chain, MAX_CHAIN)?,
+            chain_pem,
             lists,
             at: args.at.clone(),
             crl_policy: args.crl_policy.clone(),
@@ -188,10 +191,12 @@ impl Request {
         }
     }
 
-    fn chain(&self) -> Result<Vec<CertificateDer<'static>>, String> {
-        CertificateDer::pem_slice_iter(&self.chain_pem)
-            .collect::<Result<_, _>>()
-            .map_err(|error| format!("the chain is not PEM: {error}"))
+    /// The presented certificates.  An empty text of a line stands for a device without one.
+    fn chain(&self) -> Result<Vec<Vec<u8>>, String> {
+        if self.chain_pem.is_empty() {
+            return Ok(Vec::new());
+        }
+        pem::certificates(&self.chain_pem).map_err(|error| format!("the chain: {error}"))
     }
 
     /// The usable lists, and the result of reading each.  Their signers can be authorities and

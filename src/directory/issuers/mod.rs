@@ -1,12 +1,19 @@
 //! Access tokens of trusted issuers: JWTs (RFC 7519), verified with the issuer's published keys.
 //!
-//! Application permissions come from `roles` (Entra) and `scope` (RFC 9068, which anchorgate's token
-//! endpoint uses).  Delegated permissions come from `scp`; they also require a role in `wids` that the
-//! Graph documentation names for the operation.  A token that is bound to a certificate (`cnf`,
+//! Application permissions come from one claim, which the issuer's configuration names: `roles` (Entra),
+//! or `scope` of RFC 9068, which anchorgate's token endpoint uses.  An ordinary OpenID provider puts what
+//! a *person* consented to into `scope`, so that claim counts only if it is configured and nothing in
+//! the token speaks of a person.  Delegated permissions come from `scp`; they also require a role in
+//! `wids` that the Graph documentation names for the operation.
+//!
+//! Only access tokens are accepted: a token with another `typ`, or with a claim of an ID token, a logout
+//! token or a security event, is not one.  A caller is identified by issuer and subject, never by its
+//! client ID, which devices of two trust domains can share.  A token that is bound to a certificate (`cnf`,
 //! RFC 8705) is accepted only on a connection with this certificate.
 
 mod keys;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -37,8 +44,20 @@ pub struct Issuer {
     pub audiences: Vec<String>,
     /// Location of the signing keys.
     pub keys: KeySource,
-    /// PEM of the only certificate authorities that are accepted for the key server.
+    /// Claim with application permissions.
+    pub permissions_claim: PermissionsClaim,
+    /// Certificates of the only authorities that are accepted for the key server.
     pub ca_bundle: Option<Vec<u8>>,
+}
+
+/// Claim from which application permissions are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PermissionsClaim {
+    /// `roles`, as Entra issues it.
+    #[default]
+    Roles,
+    /// `scope` (RFC 9068 section 2.2.3) of `at+jwt` tokens without a person, as anchorgate issues them.
+    Scope,
 }
 
 /// Issuer with its cached keys.
@@ -60,7 +79,15 @@ struct Claims {
     scp: Option<String>,
     wids: Option<Vec<String>>,
     cnf: Option<Value>,
+    /// Every other claim.
+    #[serde(flatten)]
+    others: HashMap<String, Value>,
 }
+
+/// Claims of ID tokens (OpenID Connect Core section 2), logout tokens and security events (RFC 8417).
+const NOT_OF_ACCESS_TOKENS: &[&str] = &["nonce", "at_hash", "c_hash", "s_hash", "events"];
+/// Claims about the authentication of a person (RFC 9068 section 2.2.1, OpenID Connect).
+const OF_PERSONS: &[&str] = &["auth_time", "acr", "amr", "sid"];
 
 const REFUSED: Fault = Fault::Token("Access token is not accepted.");
 const EXPIRED: Fault = Fault::Token("Access token has expired or is not yet valid.");
@@ -101,6 +128,11 @@ impl TrustedIssuer {
         if !known.contains(&header.alg) || header.crit.is_some() {
             return Err(REFUSED);
         }
+        let kind = header.typ.as_deref().map(|typ| typ.to_ascii_lowercase());
+        let is_rfc9068 = matches!(kind.as_deref(), Some("at+jwt" | "application/at+jwt"));
+        if !is_rfc9068 && !matches!(kind.as_deref(), None | Some("jwt")) {
+            return Err(REFUSED);
+        }
         let key = self.keys.find(header.kid.as_deref()).await?.ok_or(REFUSED)?;
         let mut validation = Validation::new(header.alg);
         validation.leeway = LEEWAY;
@@ -122,7 +154,10 @@ impl TrustedIssuer {
         if claims.cnf.as_ref().is_some_and(|cnf| !is_bound_to(cnf, certificate)) {
             return Err(Fault::Token("Access token is bound to another certificate."));
         }
-        Ok(claims.caller(self.name()))
+        if claims.has_any(NOT_OF_ACCESS_TOKENS) {
+            return Err(REFUSED);
+        }
+        Ok(claims.caller(&self.issuer, is_rfc9068))
     }
 }
 
@@ -133,28 +168,69 @@ fn is_bound_to(cnf: &Value, certificate: Option<&Fingerprint>) -> bool {
 }
 
 impl Claims {
-    fn caller(self, issuer: &str) -> Caller {
-        let permissions = |list: &Option<String>| -> Vec<Permission> {
-            list.iter().flat_map(|l| l.split(' ')).filter_map(Permission::parse).collect()
-        };
-        let roles = self.roles.iter().flatten().filter_map(|role| Permission::parse(role));
+    fn has_any(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.others.get(*name).is_some_and(|value| !value.is_null()))
+    }
+
+    /// Permissions of the application itself.
+    fn application_permissions(&self, from: PermissionsClaim, is_rfc9068: bool) -> Vec<Permission> {
+        // A token with `scp` is of a person, and its `roles` are that person's.
+        if self.scp.is_some() {
+            return Vec::new();
+        }
+        match from {
+            PermissionsClaim::Roles => {
+                self.roles.iter().flatten().filter_map(|role| Permission::parse(role)).collect()
+            }
+            PermissionsClaim::Scope if is_rfc9068 && !self.has_any(OF_PERSONS) => {
+                permissions(self.scope.as_deref())
+            }
+            PermissionsClaim::Scope => Vec::new(),
+        }
+    }
+
+    fn caller(self, issuer: &Issuer, is_rfc9068: bool) -> Caller {
         let grant = Grant {
-            application: roles.chain(permissions(&self.scope)).collect(),
-            delegated: permissions(&self.scp),
+            application: self.application_permissions(issuer.permissions_claim, is_rfc9068),
+            delegated: permissions(self.scp.as_deref()),
             roles: self.wids.iter().flatten().filter_map(|id| Role::parse(id)).collect(),
         };
-        let application = self.appid.or(self.azp).or(self.client_id);
-        if self.scp.is_none() {
-            let subject = application.or(self.sub);
-            let name = subject.as_deref().unwrap_or_default();
-            return Caller::new(issuer, subject.as_deref(), name, grant);
-        }
-        // The identity is the user without the application, because many users share an application.
-        let user = self.oid.or(self.sub);
-        let (user, application) = (user.as_deref(), application.as_deref());
-        let name = format!("{} through {}", user.unwrap_or("?"), application.unwrap_or("?"));
-        Caller::new(issuer, user, &name, grant)
+        let issuer = &*issuer.issuer;
+        // Unique in the issuer: Entra assigns them.
+        let assigned = self.appid.or(self.azp);
+        let earlier = |subject: Option<&str>| {
+            subject.filter(|text| !text.is_empty()).map(|subject| format!("{issuer} {subject}"))
+        };
+        let (kind, subject, earlier_identity) = match (&self.scp, self.oid) {
+            // The identity is the user without the application, because many users share an
+            // application.  Entra's `sub` of a user differs between applications; `oid` does not.
+            (Some(_), Some(oid)) => {
+                let earlier = earlier(Some(&oid));
+                ("oid", Some(oid), earlier)
+            }
+            (Some(_), None) => ("sub", self.sub, None),
+            // A client ID is not an identity.  Earlier versions stored it, and it is still read where
+            // the issuer assigns it.
+            (None, _) => ("sub", self.sub, earlier(assigned.as_deref())),
+        };
+        let application = assigned.or(self.client_id);
+        let subject = subject.filter(|subject| !subject.is_empty());
+        let name = match (subject.as_deref(), application.as_deref()) {
+            (Some(subject), Some(application)) if subject != application => {
+                format!("{subject} through {application}")
+            }
+            (Some(subject), _) => subject.to_owned(),
+            (None, application) => format!("? through {}", application.unwrap_or("?")),
+        };
+        let mut caller = Caller::of(issuer, (kind, subject.as_deref()), &name, grant);
+        caller.earlier_identity = earlier_identity;
+        caller
     }
+}
+
+/// The permissions in a list that is separated by blanks.
+fn permissions(list: Option<&str>) -> Vec<Permission> {
+    list.into_iter().flat_map(|list| list.split(' ')).filter_map(Permission::parse).collect()
 }
 
 #[cfg(test)]
@@ -175,6 +251,10 @@ mod tests {
 
     impl Fixture {
         fn new() -> Self {
+            Self::with_permissions_in(PermissionsClaim::Roles)
+        }
+
+        fn with_permissions_in(permissions_claim: PermissionsClaim) -> Self {
             let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
             let point = key.public_key().as_ref();
             let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
@@ -190,6 +270,7 @@ mod tests {
                 issuer: "https://issuer.example".into(),
                 audiences: vec!["https://hub.example".into()],
                 keys: KeySource::File(file),
+                permissions_claim,
                 ca_bundle: None,
             });
             Self { key, issuer, _folder: folder }
@@ -222,13 +303,78 @@ mod tests {
         assert_eq!(caller.name, "s");
         assert_eq!(caller.require(Need::WriteMutualTls), Ok(()));
         assert_eq!(caller.require(Need::ReadApplications), Err(Fault::Forbidden));
-        let scope = |_: &mut Value, claims: &mut Value| {
-            claims["roles"].take();
-            claims["scope"] = "openid MutualTlsOauthConfiguration.Read.All".into();
+    }
+
+    /// A scope that a person consented to is not a permission of an application.
+    #[tokio::test]
+    async fn scope_grants_permissions_only_to_configured_issuers_and_without_a_person() {
+        let scope = |extra: (&'static str, Value)| {
+            move |_: &mut Value, claims: &mut Value| {
+                claims["roles"].take();
+                claims["scope"] = "openid MutualTlsOauthConfiguration.Read.All".into();
+                claims[extra.0] = extra.1;
+            }
         };
-        let caller = fixture.with(scope).await.expect("a caller");
+        let none = || ("jti", json!("1"));
+        let configured = Fixture::with_permissions_in(PermissionsClaim::Scope);
+        let caller = configured.with(scope(none())).await.expect("a caller");
         assert_eq!(caller.require(Need::ReadMutualTls), Ok(()));
         assert_eq!(caller.require(Need::WriteMutualTls), Err(Fault::Forbidden));
+        for (name, value) in [
+            ("auth_time", json!(1)),
+            ("acr", json!("1")),
+            ("amr", json!(["pwd"])),
+            ("sid", json!("s")),
+            ("scp", json!("MutualTlsOauthConfiguration.Read.All")),
+        ] {
+            let caller = configured.with(scope((name, value))).await.expect("a caller");
+            assert_eq!(caller.require(Need::ReadMutualTls), Err(Fault::Forbidden), "{name}");
+        }
+        for typ in [json!("JWT"), Value::Null] {
+            let change = |header: &mut Value, claims: &mut Value| {
+                header["typ"] = typ.clone();
+                scope(none())(header, claims);
+            };
+            let caller = configured.with(change).await.expect("a caller");
+            assert_eq!(caller.require(Need::ReadMutualTls), Err(Fault::Forbidden), "{typ}");
+        }
+        // The claim that is not configured grants nothing.
+        let caller = configured.with(|_, _| {}).await.expect("a caller");
+        assert_eq!(caller.require(Need::ReadMutualTls), Err(Fault::Forbidden));
+        let caller = Fixture::new().with(scope(none())).await.expect("a caller");
+        assert_eq!(caller.require(Need::ReadMutualTls), Err(Fault::Forbidden));
+        // In a token of a person, `roles` are the person's.
+        let both = |_: &mut Value, claims: &mut Value| claims["scp"] = "openid".into();
+        let caller = Fixture::new().with(both).await.expect("a caller");
+        assert_eq!(caller.require(Need::ReadMutualTls), Err(Fault::Forbidden));
+    }
+
+    #[tokio::test]
+    async fn only_access_tokens_are_accepted() {
+        let fixture = Fixture::new();
+        for (name, value) in [
+            ("nonce", json!("n")),
+            ("at_hash", json!("h")),
+            ("c_hash", json!("h")),
+            ("s_hash", json!("h")),
+            ("events", json!({"http://schemas.openid.net/event/backchannel-logout": {}})),
+        ] {
+            let got = fixture.with(|_, claims| claims[name] = value).await.err();
+            assert_eq!(got, Some(REFUSED), "{name}");
+        }
+        for (typ, accepted) in [
+            (json!("at+jwt"), true),
+            (json!("application/AT+JWT"), true),
+            (json!("JWT"), true),
+            (Value::Null, true),
+            (json!("logout+jwt"), false),
+            (json!("secevent+jwt"), false),
+            (json!("dpop+jwt"), false),
+            (json!(""), false),
+        ] {
+            let got = fixture.with(|header, _| header["typ"] = typ.clone()).await;
+            assert_eq!(got.is_ok(), accepted, "{typ}");
+        }
     }
 
     #[tokio::test]
@@ -264,27 +410,49 @@ mod tests {
         };
         let long = "x".repeat(200);
         let callers = [
-            named(json!({"appid": "a"})).await,
-            named(json!({"appid": format!("{long}1")})).await,
-            named(json!({"appid": format!("{long}2")})).await,
-            named(json!({"appid": "a\u{7}"})).await,
-            named(json!({"azp": "b"})).await,
-            named(json!({"sub": "c"})).await,
-            named(json!({"appid": "a", "scp": "x", "oid": "anna"})).await,
-            named(json!({"appid": "a", "scp": "x", "oid": "bert"})).await,
+            named(json!({"sub": "a"})).await,
+            named(json!({"sub": format!("{long}1")})).await,
+            named(json!({"sub": format!("{long}2")})).await,
+            named(json!({"sub": "a\u{7}"})).await,
+            named(json!({"sub": "a", "scp": "x", "oid": "anna"})).await,
+            named(json!({"sub": "a", "scp": "x", "oid": "a"})).await,
         ];
         for (n, one) in callers.iter().enumerate() {
             assert!(one.identity.is_some());
             assert!(callers[..n].iter().all(|other| other.identity != one.identity), "{one:?}");
             assert!(one.name.len() <= 128 && !one.name.contains('\u{7}'), "{one:?}");
+            assert_eq!(one.issuer, "https://issuer.example");
         }
-        assert_eq!(callers[6].name, "anna through a");
-        let another = named(json!({"appid": "d", "scp": "x", "oid": "anna"})).await;
-        assert_eq!(another.identity, callers[6].identity, "the application does not matter");
-        let anonymous = named(json!({"appid": "a", "scp": "x", "sub": null})).await;
-        assert_eq!((anonymous.identity, &*anonymous.name), (None, "? through a"));
-        let anonymous = named(json!({"sub": ""})).await;
-        assert_eq!(anonymous.identity, None);
+        let through = named(json!({"appid": "d", "scp": "x", "oid": "anna"})).await;
+        assert_eq!(through.name, "anna through d");
+        assert_eq!(through.identity, callers[4].identity, "the application does not matter");
+        for anonymous in [json!({"client_id": "a", "sub": null}), json!({"appid": "a", "sub": ""})]
+        {
+            let anonymous = named(anonymous).await;
+            assert_eq!((anonymous.identity, &*anonymous.name), (None, "? through a"));
+        }
+    }
+
+    /// Two trust domains of a gateway can have a device with the same client ID.
+    #[tokio::test]
+    async fn callers_with_one_client_id_and_two_subjects_differ() {
+        let fixture = Fixture::new();
+        let named = async |sub: &str, name: &str| {
+            let (sub, name) = (sub.to_owned(), name.to_owned());
+            let change = |_: &mut Value, claims: &mut Value| {
+                claims["sub"] = sub.into();
+                claims[&*name] = "meter".into();
+            };
+            fixture.with(change).await.expect("a caller")
+        };
+        let (a, b) = (named("a/meter", "client_id").await, named("b/meter", "client_id").await);
+        assert_eq!(a.name, "a/meter through meter");
+        assert!(a.is(a.identity.as_deref().expect("one")));
+        assert!(!b.is(a.identity.as_deref().expect("one")));
+        // An owner that an earlier version stored counts only where the issuer assigns the ID.
+        let earlier = "https://issuer.example meter";
+        assert!(!a.is(earlier) && !b.is(earlier) && !named("meter", "client_id").await.is(earlier));
+        assert!(named("x", "appid").await.is(earlier) && named("x", "azp").await.is(earlier));
     }
 
     #[tokio::test]

@@ -7,7 +7,8 @@ use url::Url;
 use crate::directory::errors::Fault;
 use crate::directory::validate::members::{AUTHORITY_INFORMATION, property};
 use crate::graph::wire::{self, MAX_URL_LENGTH, member};
-use crate::x509::certificate::Certificate;
+use crate::runtime::text::{MAX_CHARACTERS, clean};
+use crate::x509::certificate::{Certificate, without_null};
 use crate::x509::time::Timestamp;
 
 /// Maximum length in bytes of the DER of an authority's certificate (Graph stores at most 8 KiB).
@@ -59,7 +60,15 @@ pub(super) fn check_usable(
     now: Timestamp,
 ) -> Result<(), Fault> {
     check_authority(certificate, is_root, now)
-        .map_err(|why| property("certificate", AUTHORITY_INFORMATION, target, &why))
+        .map_err(|why| property("certificate", AUTHORITY_INFORMATION, target, &why))?;
+    if is_root && own_signature(certificate) == OwnSignature::Unverifiable {
+        tracing::warn!(
+            subject = %clean(&certificate.subject.to_string(), MAX_CHARACTERS),
+            sha256 = %certificate.fingerprint,
+            "root accepted without verifying its own signature: the algorithm is not accepted"
+        );
+    }
+    Ok(())
 }
 
 /// Checks that a judge can use the certificate in the stated role.
@@ -84,33 +93,66 @@ pub(crate) fn check_authority(
     if now < certificate.not_before {
         return bad(&format!("it is not valid before {}", certificate.not_before));
     }
-    match (is_root, is_self_signed(certificate)) {
-        (true, false) => {
-            bad("isRootAuthority is true, but the certificate is not signed with its \
-                              own key and an accepted algorithm")
+    match (is_root, own_signature(certificate)) {
+        (true, OwnSignature::Absent) => {
+            bad("isRootAuthority is true, but the certificate is not signed with its own key")
         }
-        (false, true) => {
+        (false, OwnSignature::Valid) => {
             bad("isRootAuthority is false, but the certificate is signed with its own key")
         }
         _ => Ok(()),
     }
 }
 
-/// Returns true for a self-issued certificate that is signed with its own key (RFC 5280 section 3.2).
-/// The directory requires this of a root.
-pub(crate) fn is_self_signed(certificate: &Certificate) -> bool {
-    certificate.is_self_issued()
-        && webpki::ALL_VERIFICATION_ALGS.iter().any(|algorithm| {
-            algorithm.signature_alg_id().as_ref() == &certificate.signature_algorithm[..]
-                && algorithm.public_key_alg_id().as_ref() == &certificate.key_algorithm[..]
-                && algorithm
-                    .verify_signature(
-                        &certificate.public_key,
-                        certificate.tbs(),
-                        &certificate.signature,
-                    )
-                    .is_ok()
-        })
+/// Signature of a certificate with its own key (RFC 5280 section 3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OwnSignature {
+    /// It verifies.
+    Valid,
+    /// The certificate names its own key as the issuer's, but the algorithm (SHA-1, for example) is
+    /// not accepted.  A root may have it: path validation takes the key of an anchor as given and
+    /// never verifies this signature (RFC 5280 section 6.1.1).
+    Unverifiable,
+    /// Another key signed the certificate, or the signature is wrong.
+    Absent,
+}
+
+/// Verifies the signature of a certificate with its own key.
+pub(crate) fn own_signature(certificate: &Certificate) -> OwnSignature {
+    if !certificate.is_self_issued() {
+        return OwnSignature::Absent;
+    }
+    let identifier =
+        without_null(&certificate.signature_algorithm).unwrap_or(&certificate.signature_algorithm);
+    let mut accepted = webpki::ALL_VERIFICATION_ALGS
+        .iter()
+        .filter(|algorithm| algorithm.signature_alg_id().as_ref() == identifier)
+        .peekable();
+    if accepted.peek().is_none() {
+        return if names_itself(certificate) {
+            OwnSignature::Unverifiable
+        } else {
+            OwnSignature::Absent
+        };
+    }
+    let verifies = accepted.any(|algorithm| {
+        algorithm.public_key_alg_id().as_ref() == &certificate.key_algorithm[..]
+            && algorithm
+                .verify_signature(
+                    &certificate.public_key,
+                    certificate.tbs(),
+                    &certificate.signature,
+                )
+                .is_ok()
+    });
+    if verifies { OwnSignature::Valid } else { OwnSignature::Absent }
+}
+
+/// True if a self-issued certificate names its own key as the issuer's.  A certificate that a CA
+/// issued for its next key does not: it names the previous key (RFC 5280 section 4.2.1.1).
+pub(crate) fn names_itself(certificate: &Certificate) -> bool {
+    let issuer_key = certificate.authority_key_id.as_ref().and_then(|id| id.key_id.as_deref());
+    issuer_key.is_none() || issuer_key == certificate.subject_key_id.as_deref()
 }
 
 /// Returns the subject key identifier.  Without one, it is computed by the first method of RFC 5280

@@ -38,7 +38,7 @@ pub(super) const TEXTS: TableDefinition<'static, &'static str, &'static str> =
 pub(super) const VERSION: &str = "version";
 /// In [`META`]: version up to which the indexes are current.
 pub(super) const INDEXED: &str = "kept";
-/// In [`TEXTS`]: identity of the store.
+/// In [`TEXTS`]: identity of the history that began when the file was opened.
 pub(super) const IDENTITY: &str = "identity";
 
 pub(super) fn objects(collection: Collection) -> Objects {
@@ -89,9 +89,9 @@ pub(super) fn prepare(transaction: &WriteTransaction) -> Result<(), Failure> {
     transaction.open_table(REFERENCES)?;
     transaction.open_table(REFERRERS)?;
     let mut texts = transaction.open_table(TEXTS)?;
-    if texts.get(IDENTITY)?.is_none() {
-        texts.insert(IDENTITY, &*guid())?;
-    }
+    // A file can be an older copy of itself.  Its next changes then get versions that readers have
+    // already seen with other objects, so every opening begins a new history.
+    texts.insert(IDENTITY, &*guid())?;
     let mut meta = transaction.open_table(META)?;
     let version = meta.get(VERSION)?.map_or(0, |v| v.value());
     let indexed = meta.get(INDEXED)?.map(|v| v.value());

@@ -66,7 +66,14 @@ impl Postgres {
 
     pub(super) async fn identity(&self) -> Result<String, StoreError> {
         self.run(async {
-            let query = query_scalar("SELECT identity FROM directory_version");
+            // A restored backup, a failover and a restored dump have the identity of the original
+            // and may reach the same versions with other objects.  The first two begin with a start
+            // of the server, the last one with a new table.
+            let query = query_scalar(
+                "SELECT encode(sha256(convert_to(concat_ws(' ', identity, \
+                 extract(epoch FROM pg_postmaster_start_time()), \
+                 'directory_version'::regclass::oid), 'UTF8')), 'hex') FROM directory_version",
+            );
             Ok(query.fetch_one(&self.pool).await?)
         })
         .await

@@ -14,8 +14,9 @@ use crate::x509::certificate::{Certificate, oid};
 use crate::x509::name::oid::dotted;
 use crate::x509::time::Timestamp;
 
-/// Longest serial number in bytes (RFC 5280 section 4.1.2.2).
-const MAX_SERIAL: usize = 20;
+/// Longest serial number in bytes.  RFC 5280 section 4.1.2.2 allows issuers 20.  The limit bounds what
+/// records and responses repeat.
+const MAX_SERIAL: usize = 64;
 
 /// Extensions that may be critical.  Path validation or revocation enforces their meaning.  Others,
 /// such as the key identifiers, are understood too, but RFC 5280 forbids marking them critical.
@@ -127,8 +128,12 @@ fn check_leaf(
     now: Timestamp,
     policy: &TrustPolicy,
 ) -> Result<(), Refusal> {
-    if now < leaf.not_before {
-        let detail = format!("`{}` is valid from {} (now: {now})", leaf.subject, leaf.not_before);
+    let early = leaf.not_before.0.saturating_sub(now.0);
+    if early > policy.not_before_tolerance.max(0) {
+        let detail = format!(
+            "`{}` is valid from {} (now: {now}), in {early} s; `trust.not_before_tolerance` is {} s",
+            leaf.subject, leaf.not_before, policy.not_before_tolerance
+        );
         return Err(Refusal::new(Code::CertificateNotYetValid, detail));
     }
     if now > leaf.not_after {
@@ -219,17 +224,11 @@ fn check_fields(certificate: &Certificate) -> Result<(), Refusal> {
         let detail = format!("`{}`: {why}", certificate.subject);
         Err(Refusal::new(Code::CertificateMalformed, detail))
     };
-    let serial = &*certificate.serial;
-    // A leading zero that keeps the number positive does not count.
-    let digits = serial.strip_prefix(&[0]).unwrap_or(serial);
-    if digits.is_empty() || serial.first().is_some_and(|top| top & 0x80 != 0) {
-        let serial = certificate.serial_hex();
-        return malformed(format!("serial number {serial} is not positive"));
-    }
-    if digits.len() > MAX_SERIAL {
+    // Zero, negative and long serial numbers are tolerated: lists are searched for the exact number.
+    if certificate.serial.len() > MAX_SERIAL {
         return malformed(format!(
             "serial number of {} bytes; at most {MAX_SERIAL} are allowed",
-            digits.len()
+            certificate.serial.len()
         ));
     }
     if certificate.issuer.is_empty() {
@@ -361,20 +360,43 @@ mod tests {
     }
 
     #[test]
-    fn serial_numbers_are_positive_and_at_most_twenty_bytes() {
+    fn serial_numbers_are_bounded_and_otherwise_of_any_value() {
         for (serial, good) in [
             (&[1][..], true),
             (&[0, 0xff], true),
-            (&[0x7f; 20], true),
-            (&[&[0][..], &[0xff; 20]].concat(), true),
-            (&[0x7f; 21], false),
-            (&[0], false),
-            (&[0xff], false),
+            (&[0x7f; 21], true),
+            (&[0], true),
+            (&[0xff], true),
+            (&[0x7f; 64], true),
+            (&[0x7f; 65], false),
         ] {
             let result =
                 validate(&device().serial(serial), Purpose::ClientAuth, &TrustPolicy::default());
             let wanted = if good { Ok(()) } else { Err(Code::CertificateMalformed) };
             assert_eq!(result, wanted, "{serial:02x?}");
+        }
+    }
+
+    #[test]
+    fn not_before_tolerance_is_inclusive_and_named_in_the_refusal() {
+        let anchor = read(&Spec::authority(cn("Root"), cn("Root")));
+        let mut spec = device();
+        // One minute after NOW.
+        spec.not_before = "260601000100Z".into();
+        let leaf = read(&spec);
+        let check = |tolerance, now| {
+            let policy = TrustPolicy { not_before_tolerance: tolerance, ..TrustPolicy::default() };
+            let path = [Arc::clone(&leaf), Arc::clone(&anchor)];
+            check_path(&path, Purpose::ClientAuth, Timestamp(now), &policy, &mut 10)
+        };
+        assert!(check(60, NOW).is_ok());
+        assert!(check(0, NOW + 60).is_ok());
+        for (tolerance, now, missing) in
+            [(0, NOW, 60), (59, NOW, 60), (60, NOW - 1, 61), (-5, NOW + 59, 1)]
+        {
+            let refusal = check(tolerance, now).expect_err("too early");
+            assert_eq!(refusal.code, Code::CertificateNotYetValid);
+            assert!(refusal.detail.contains(&format!("in {missing} s")), "{}", refusal.detail);
         }
     }
 

@@ -47,7 +47,8 @@ pub fn check_with_webpki(path: &[Arc<Certificate>], now: Timestamp) -> Result<()
     let anchor = CertificateDer::from(anchor.der());
     let anchors = [webpki::anchor_from_trusted_cert(&anchor).map_err(disagrees)?];
     let leaf_der = CertificateDer::from(leaf.der());
-    let seconds = u64::try_from(now.0).unwrap_or(0);
+    // A leaf before its notBefore was accepted by the tolerance of the operator.
+    let seconds = u64::try_from(now.max(leaf.not_before).0).unwrap_or(0);
     let verified: Vec<AlreadyVerified> =
         webpki::ALL_VERIFICATION_ALGS.iter().map(|a| AlreadyVerified(*a)).collect();
     let algorithms: Vec<&dyn SignatureVerificationAlgorithm> =
@@ -164,7 +165,7 @@ mod tests {
             path(|[_, authority, _]| {
                 *authority = authority.clone().without(test_certificates::BASIC_CONSTRAINTS);
             }),
-            path(|[leaf, ..]| leaf.not_before = "260601000001Z".into()),
+            path(|[_, authority, _]| authority.not_before = "260601000001Z".into()),
             path(|[leaf, authority, _]| {
                 let only = test_certificates::name_constraints(&[(2, b"a.example".to_vec())], &[]);
                 *authority =
@@ -177,6 +178,12 @@ mod tests {
             assert_eq!(refusal.code, Code::ChainUntrusted);
             assert!(refusal.detail.contains("rustls-webpki rejects"), "{refusal}");
         }
+    }
+
+    #[test]
+    fn leaves_not_before_of_the_leaf_to_the_tolerance_of_the_operator() {
+        let early = path(|[leaf, ..]| leaf.not_before = "260601000001Z".into());
+        assert_eq!(check_with_webpki(&early, Timestamp(NOW)), Ok(()));
     }
 
     #[test]

@@ -48,11 +48,13 @@ pub(super) fn dns(text: &str) -> Result<String, String> {
         return Err("is an IPv4 address, not a host name".to_owned());
     }
     for label in name.split('.') {
-        let ldh = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let ldh = label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
         if !ldh || label.is_empty() || label.len() > 63 {
-            return Err("is not a host name: a label has 1 to 63 characters of a-z, 0-9 and `-` \
+            return Err(
+                "is not a host name: a label has 1 to 63 characters of a-z, 0-9, `-` and `_` \
                         (others as xn--)"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         if label.starts_with('-') || label.ends_with('-') {
             return Err("is not a host name: a label begins or ends with `-`".to_owned());
@@ -149,6 +151,9 @@ pub(super) fn email(text: &str) -> Result<String, String> {
         return Err(
             "is not a mailbox: the local part is not a dot-atom of 1 to 64 characters".to_owned()
         );
+    }
+    if host.contains('_') {
+        return Err("is not a mailbox: the host contains `_`".to_owned());
     }
     Ok(format!("{local}@{}", dns(host)?))
 }

@@ -260,6 +260,7 @@ impl Certificate {
             ("encoded-default-ca", explicit_ca().is_some()),
             ("empty-extensions", self.has_empty_extensions),
             ("ecdsa-null-parameters", without_null(&self.signature_algorithm).is_some()),
+            ("irregular-serial", has_irregular_serial(&self.serial)),
             ("name-not-ia5", names.into_iter().any(is_not_ia5)),
         ]
         .into_iter()
@@ -303,6 +304,12 @@ impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Certificate(`{}`, serial {})", self.subject, self.serial_hex())
     }
+}
+
+/// Returns true for a serial number that RFC 5280 section 4.1.2.2 forbids to issuers: zero, negative, or
+/// longer than 20 bytes.
+fn has_irregular_serial(serial: &[u8]) -> bool {
+    matches!(serial, [0]) || serial.first().is_some_and(|top| top & 0x80 != 0) || serial.len() > 20
 }
 
 /// Contents of ECDSA AlgorithmIdentifiers: ecdsa-with-SHA256, -SHA384 and -SHA512.

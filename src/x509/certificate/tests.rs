@@ -116,6 +116,23 @@ fn tolerates_encodings_with_one_meaning() {
 }
 
 #[test]
+fn names_serial_numbers_that_the_profile_forbids() {
+    for (serial, irregular) in [
+        (&[1][..], false),
+        (&[0x7f; 20], false),
+        (&[&[0][..], &[0xff; 19]].concat(), false),
+        (&[0], true),
+        (&[0xff], true),
+        (&[0x7f; 21], true),
+    ] {
+        let certificate =
+            Certificate::from_der(&sign(&device().serial(serial))).expect("tolerated");
+        let wanted: &[&str] = if irregular { &["irregular-serial"] } else { &[] };
+        assert_eq!(certificate.tolerated(), wanted, "{serial:02x?}");
+    }
+}
+
+#[test]
 fn only_null_parameters_of_ecdsa_are_removed() {
     let ecdsa = [6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
     assert_eq!(without_null(&[&ecdsa[..], &[5, 0]].concat()), Some(&ecdsa[..]));

@@ -113,6 +113,8 @@ fn read_extensions(der: &[u8], entry: &mut Entry<'_>) -> Result<Option<Name>, Fa
 
 fn read_reason(der: &[u8]) -> Result<Reason, DerError> {
     match der::single(der, tag::ENUMERATED)?.value {
+        // RFC 5280 section 5.3.1 does not use 7.  The entry can only mean that the certificate is revoked.
+        [7] => Ok(Reason::Unspecified),
         [number] => Reason::from_number(*number).ok_or(DerError::Value("not a reason")),
         _ => Err(DerError::Value("not a reason")),
     }

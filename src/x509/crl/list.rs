@@ -121,7 +121,7 @@ impl RevocationList {
 
 /// cRLNumber: a non-negative integer of at most 20 bytes, big-endian (section 5.2.3).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CrlNumber([u8; 20]);
+pub struct CrlNumber([u8; 21]);
 
 impl CrlNumber {
     fn read(element: Element<'_>) -> Result<Self, DerError> {
@@ -130,9 +130,9 @@ impl CrlNumber {
             [first, ..] if first & 0x80 != 0 => return Err(DerError::Value("is negative")),
             whole => whole,
         };
-        let mut number = [0; 20];
+        let mut number = [0; 21];
         let start =
-            20usize.checked_sub(digits.len()).ok_or(DerError::Value("is longer than 20 bytes"))?;
+            21usize.checked_sub(digits.len()).ok_or(DerError::Value("is longer than 21 bytes"))?;
         number[start..].copy_from_slice(digits);
         Ok(Self(number))
     }
@@ -140,8 +140,8 @@ impl CrlNumber {
 
 impl From<u64> for CrlNumber {
     fn from(value: u64) -> Self {
-        let mut number = [0; 20];
-        number[12..].copy_from_slice(&value.to_be_bytes());
+        let mut number = [0; 21];
+        number[13..].copy_from_slice(&value.to_be_bytes());
         Self(number)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anchorgate::trust::refusal::Code;
 use anchorgate::trust::revocation::{CrlMode, Question, Revocations};
 use anchorgate::x509::certificate::Certificate;
-use anchorgate::x509::crl::{Fault, Kind, ListReader, RevocationList};
+use anchorgate::x509::crl::{Fault, Kind, ListReader, Reason, RevocationList};
 use anchorgate::x509::name::Name;
 use anchorgate::x509::time::Timestamp;
 
@@ -101,6 +101,17 @@ fn pieces_of_any_size_make_the_same_list() {
     }
 }
 
+/// RFC 5280 section 5.3.1 does not use number 7.
+#[test]
+fn an_unused_reason_revokes_without_a_reason() {
+    let ca = Ca::root("Root");
+    let reason = extension(&[0x55, 0x1d, 21], false, &[10, 1, 7]);
+    let list = read(&ca, &ca.list().number(1).revoke(&[5], Some(1)).entry(&[6], &reason).sign());
+    assert_eq!(list.listed(&list.issuer, &[6]), Some(Reason::Unspecified));
+    assert_eq!(list.listed(&list.issuer, &[5]), Some(Reason::KeyCompromise));
+    assert_eq!(list.listed(&list.issuer, &[7]), None);
+}
+
 #[test]
 fn rejects_lists_that_break_a_rule() {
     let ca = Ca::root("Root");
@@ -111,7 +122,7 @@ fn rejects_lists_that_break_a_rule() {
         ("entry extension 2.5.29.98", {
             good().entry(&[6], &extension(&[0x55, 0x1d, 98], true, &[5, 0])).sign()
         }),
-        ("not a reason", good().entry(&[6], &reason(&[10, 1, 7])).sign()),
+        ("not a reason", good().entry(&[6], &reason(&[10, 2, 0, 0x80])).sign()),
         ("not a reason", good().entry(&[6], &reason(&[10, 1, 11])).sign()),
         ("cRLNumber must not be", ca.list().extension(&[0x55, 0x1d, 20], true, &[2, 1, 1]).sign()),
         ("deltaCRLIndicator must be", {

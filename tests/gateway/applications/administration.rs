@@ -35,7 +35,7 @@ default_scopes = ["AppCertTrustConfiguration.ReadWrite.All"]
         let own = own.trim_matches('"').to_owned();
         let issuers = format!(
             "[[directory.issuers]]\nissuer = \"{own}\"\naudiences = [\"https://directory.example\"]\n\
-             jwks_url = \"{own}/jwks.json\"\nca_bundle = \"pki/server-root.pem\"\n\n[[graph]]"
+             jwks_url = \"{own}/jwks.json\"\npermissions_claim = \"scope\"\nca_bundle = \"pki/server-root.pem\"\n\n[[graph]]"
         );
         text.replacen("[[graph]]", &issuers, 1)
     };
