@@ -100,7 +100,7 @@ async fn an_action_rejects_a_body_that_is_not_valid() {
     for (path, body, status, expected) in [
         ("/verify", "", 400, "missing field `chainPem`"),
         ("/verify", r#"{"chainPem":"","at":"soon"}"#, 400, "`soon` is not a time"),
-        ("/verify", r#"{"chainPem":"-----BEGIN CERTIFICATE-----"}"#, 400, "is not PEM"),
+        ("/verify", r#"{"chainPem":"-----BEGIN CERTIFICATE-----"}"#, 400, "not valid PEM"),
         ("/verify", r#"{"chainPem":""}"#, 200, "reject"),
         ("/verify", r#"{"chainPem":"","tenant":"x"}"#, 400, "unknown field `tenant`"),
         ("/trust/sync", "{", 400, "the request body"),

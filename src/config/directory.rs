@@ -14,13 +14,18 @@ use crate::directory::issuers::{Issuer, KeySource, PermissionsClaim};
 use crate::directory::permissions::Permission;
 use crate::store::Database;
 
-/// Reads the section.  Returns `None` without one, and after a problem that leaves no settings.
-pub(super) fn read(top: &mut Section<'_>, folder: &Path) -> Option<DirectoryPart> {
+/// Reads the section.  `own_issuer` is the `iss` of this gateway's tokens.  Returns `None` without a
+/// section, and after a problem that leaves no settings.
+pub(super) fn read(
+    top: &mut Section<'_>,
+    folder: &Path,
+    own_issuer: Option<&str>,
+) -> Option<DirectoryPart> {
     let present = top.has("directory");
-    top.section("directory", |section| present.then(|| part(section, folder)))
+    top.section("directory", |section| present.then(|| part(section, folder, own_issuer)))
 }
 
-fn part(section: &mut Section<'_>, folder: &Path) -> DirectoryPart {
+fn part(section: &mut Section<'_>, folder: &Path, own_issuer: Option<&str>) -> DirectoryPart {
     let listen = section.address("listen");
     let listen_http = section.address("listen_http");
     if let Some(address) = listen_http.filter(|address| !address.ip().is_loopback()) {
@@ -39,7 +44,7 @@ fn part(section: &mut Section<'_>, folder: &Path) -> DirectoryPart {
     let mut config = directory::Config::default();
     config.page_size = section.size("page_size", 1..=999).unwrap_or(config.page_size);
     config.tokens = section.sections("tokens", token).into_iter().flatten().collect();
-    let issuers = section.sections("issuers", |section| issuer(section, folder));
+    let issuers = section.sections("issuers", |section| issuer(section, folder, own_issuer));
     config.issuers = issuers.into_iter().flatten().collect();
     if config.tokens.is_empty() && config.issuers.is_empty() {
         let allowed = "missing: without `tokens` and `issuers` every request would be denied";
@@ -59,7 +64,7 @@ fn database(section: &mut Section<'_>, folder: &Path) -> Option<Database> {
         .ok()
 }
 
-fn issuer(section: &mut Section<'_>, folder: &Path) -> Option<Issuer> {
+fn issuer(section: &mut Section<'_>, folder: &Path, own_issuer: Option<&str>) -> Option<Issuer> {
     let issuer = section.text("issuer");
     if issuer.is_none() {
         section.problem("issuer", None, "missing: the `iss` of its tokens");
@@ -78,7 +83,13 @@ fn issuer(section: &mut Section<'_>, folder: &Path) -> Option<Issuer> {
     };
     let ca_bundle = section.file_contents("ca_bundle", folder);
     let claims = [("roles", PermissionsClaim::Roles), ("scope", PermissionsClaim::Scope)];
-    let permissions_claim = section.choice("permissions_claim", &claims).unwrap_or_default();
+    let permissions_claim = section.choice("permissions_claim", &claims);
+    // This gateway's own tokens carry permissions in `scope` and never belong to a person.
+    let default = match issuer.as_deref() {
+        own if own.is_some() && own == own_issuer => PermissionsClaim::Scope,
+        _ => PermissionsClaim::default(),
+    };
+    let permissions_claim = permissions_claim.unwrap_or(default);
     Some(Issuer { issuer: issuer?, audiences, keys: keys?, permissions_claim, ca_bundle })
 }
 
@@ -112,12 +123,12 @@ mod tests {
     fn read_keys(keys: &str, folder: &Path) -> (Option<DirectoryPart>, Vec<String>) {
         let token = format!("sha256 = '{}'\npermissions = []", "0".repeat(64));
         let text = format!("[directory]\n{keys}\n[[directory.tokens]]\n{token}");
-        read_text(&text, |top| read(top, folder))
+        read_text(&text, |top| read(top, folder, None))
     }
 
     #[test]
     fn an_absent_section_is_not_a_problem() {
-        let (part, problems) = read_text("", |top| read(top, Path::new("/etc")));
+        let (part, problems) = read_text("", |top| read(top, Path::new("/etc"), None));
         assert!(part.is_none() && problems.is_empty(), "{problems:?}");
     }
 

@@ -64,7 +64,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     let revocation = revocation::read(top, folder, data_dir.as_deref());
     let trust = top.section("trust", trust);
     let trust = TrustPolicy { require_crl: revocation.require_crl, ..trust };
-    let directory = directory::read(top, folder);
+    let directory = directory::read(top, folder, oauth.as_ref().map(|oauth| oauth.policy.issuer()));
     let graph = graph::read(top, folder, data_dir.as_deref(), &|name| std::env::var(name).ok());
     let applications = oauth.as_ref().zip(graph.as_ref());
     let applications =

@@ -17,6 +17,10 @@ use crate::x509::crl::{CrlNumber, RevocationList};
 use crate::x509::name::Name;
 use crate::x509::time::Timestamp;
 
+/// Stands for a trust domain of addresses that only certificates name.  The name of a directory is never
+/// empty.
+const CERTIFICATES: &str = "";
+
 /// The lists that authorities expect at an address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Expected {
@@ -24,6 +28,8 @@ pub(super) struct Expected {
     pub(super) delta: bool,
     /// The authorities that name the address.
     pub(super) authorities: Vec<Referrer>,
+    /// The trust domains of these authorities; [`CERTIFICATES`] for addresses in certificates.
+    pub(super) domains: Vec<Arc<str>>,
 }
 
 /// An authority that names an address.
@@ -88,11 +94,12 @@ impl Targets {
                 [(&authority.crl_url, false), (&authority.delta_crl_url, true)]
             {
                 if let Some(address) = address {
-                    targets.add(address, referrer.clone(), is_delta);
+                    targets.add(address, domain, referrer.clone(), is_delta);
                 }
             }
         }
         targets.authorities = signers.keys().copied().collect();
+        let from_certificates: Arc<str> = CERTIFICATES.into();
         for addresses_seen in seen {
             let issuer = &addresses_seen.issuer;
             signers.entry(issuer.fingerprint).or_insert_with(|| Arc::clone(issuer));
@@ -102,15 +109,25 @@ impl Targets {
                 [(&addresses_seen.complete, false), (&addresses_seen.delta, true)]
             {
                 for address in addresses {
-                    targets.add(address, referrer.clone(), is_delta);
+                    targets.add(address, &from_certificates, referrer.clone(), is_delta);
                 }
             }
         }
         Self { signers: signers.into_values().collect(), unmatched: policy.unmatched, ..targets }
     }
 
-    pub(super) fn add(&mut self, address: &Arc<str>, referrer: Referrer, is_delta: bool) {
-        self.addresses.entry(Arc::clone(address)).or_default().add(referrer, is_delta);
+    pub(super) fn add(
+        &mut self,
+        address: &Arc<str>,
+        domain: &Arc<str>,
+        referrer: Referrer,
+        is_delta: bool,
+    ) {
+        let expected = self.addresses.entry(Arc::clone(address)).or_default();
+        expected.add(referrer, is_delta);
+        if !expected.domains.contains(domain) {
+            expected.domains.push(Arc::clone(domain));
+        }
     }
 }
 

@@ -94,13 +94,16 @@ impl Source {
             if list.is_delta() {
                 continue;
             }
-            let referrers = expected.authorities.clone();
+            let (referrers, domains) = (expected.authorities.clone(), expected.domains.clone());
             let names = list.freshest.iter().filter_map(|point| {
                 point.names.iter().flatten().find_map(addresses_seen::web_address)
             });
             for delta in names.take(addresses_seen::MAX_ADDRESSES) {
-                for referrer in &referrers {
-                    targets.add(&delta.into(), referrer.clone(), true);
+                let delta = delta.into();
+                for (referrer, domain) in
+                    referrers.iter().flat_map(|r| domains.iter().map(move |d| (r, d)))
+                {
+                    targets.add(&delta, domain, referrer.clone(), true);
                 }
             }
         }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use crate::crl::Clock;
 use crate::crl::address_state::{self, Expected, Rejected};
+use crate::crl::permits::Permits;
 use crate::crl::persistence::{Metadata, PendingFile, Store};
 use crate::crl::transport::{FetchError, Location, Transport, Validators};
 use crate::runtime::pace::Pace;
@@ -29,7 +29,7 @@ pub(super) struct FetchState {
     pub(super) transport: Transport,
     pub(super) store: Option<Store>,
     /// Bounds the fetches that run at the same time.
-    pub(super) permits: Semaphore,
+    pub(super) permits: Permits,
     pub(super) clock: Clock,
 }
 
@@ -95,7 +95,7 @@ pub enum FetchFailure {
 impl FetchState {
     pub(super) async fn load(self: Arc<Self>, fetch: Fetch) -> FetchResult {
         let Some(store) = self.store.clone() else { return FetchResult::Loaded(None) };
-        let Ok(_permit) = self.permits.acquire().await else {
+        let Some(_permit) = self.permits.acquire(&fetch.expected.domains).await else {
             return FetchResult::Failed(FetchFailure::Aborted);
         };
         let limit = self.transport.config().max_bytes;
@@ -109,7 +109,8 @@ impl FetchState {
     }
 
     async fn try_fetch(&self, fetch: Fetch) -> Result<FetchResult, FetchFailure> {
-        let _permit = self.permits.acquire().await.map_err(|_| FetchFailure::Aborted)?;
+        let permit = self.permits.acquire(&fetch.expected.domains).await;
+        let _permit = permit.ok_or(FetchFailure::Aborted)?;
         let (out, pieces) = mpsc::channel(PIECES);
         let (location, known, bypass_caches) =
             (fetch.location.clone(), fetch.known.clone(), fetch.bypass_caches);

@@ -29,6 +29,7 @@ mod address_state;
 mod addresses;
 mod fetch;
 mod filter;
+mod permits;
 mod persistence;
 mod schedule;
 mod seen_addresses;

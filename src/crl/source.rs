@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::crl::address_state::AddressState;
 use crate::crl::fetch::{Fetch, FetchFailure, FetchResult, FetchState};
+use crate::crl::permits::Permits;
 use crate::crl::persistence::Store;
 use crate::crl::seen_addresses::SeenAddresses;
 use crate::crl::status::{Metrics, Outcome, Status, Statuses};
@@ -72,7 +73,7 @@ impl Source {
         let store = config.directory.as_ref().map(Store::open).transpose()?;
         let seen = SeenAddresses::start(config.address_record.clone(), config.directory.as_deref());
         let transport = Transport::new(config.transport.clone())?;
-        let permits = Semaphore::new(config.parallel.max(1));
+        let permits = Permits::new(config.parallel);
         let (sender, commands) = mpsc::channel(16);
         let (progress, watched_progress) = watch::channel(Progress::default());
         let statuses = Statuses::default();

@@ -2,7 +2,7 @@
 //!
 //! # Design notes
 //! A full listener that only waits belongs to the peers that hold its connections.  So a full listener
-//! closes connections that cost nobody a request: first those that have sent nothing, oldest first,
+//! closes connections that cost no request: first those that have sent nothing, oldest first,
 //! then idle ones, first of a holder above its share and least recently used first.  If every
 //! connection is busy, a holder above its share loses the connection that has been busy longest.  A
 //! holder is an IPv4 address, an IPv6 /64, /56 or /48, or a client certificate.
@@ -269,7 +269,7 @@ impl Admission {
     }
 
     /// Closes up to 1/[`BATCH`] of `numbers`, at least one, all of the cheapest kind there is.
-    /// Returns false if there is none.
+    /// Returns false if nothing can be closed.
     fn shed(&self, table: &mut Table, numbers: &[u64], may_cut: bool) -> bool {
         let is_over = |holder: &Holder| {
             table.holders.get(holder).is_some_and(|held| held.len() > self.shares.fair(holder))

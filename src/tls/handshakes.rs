@@ -4,7 +4,7 @@
 //! A handshake has two costs: the answer to the ClientHello (key exchange, our signature), and the
 //! check of the client's certificate, after the client has answered.  If every ClientHello is
 //! answered at once, an overloaded gateway has more handshakes open than it can finish, all of them
-//! end too late, and it serves nobody.
+//! end too late, and it serves no client.
 //!
 //! So the first cost needs a turn.  There are as many turns at a time as processors.  A turn ends
 //! when the task has been scheduled once more, after everything that was ready before it: the

@@ -132,7 +132,7 @@ fn every_refusal_code_of_the_judge_is_reachable() {
     let cases: Vec<(&str, Value)> = vec![
         ("certificate_missing", none),
         ("certificate_malformed", garbage),
-        ("certificate_malformed", World::with(|w| w.device.serial = vec![0x80])),
+        ("certificate_malformed", World::with(|w| w.device.serial = vec![0x7f; 65])),
         ("chain_too_long", long),
         ("chain_untrusted", World::with(|w| w.intermediate.issuer = cn("Unknown"))),
         ("certificate_expired", World::with(|w| w.device.not_after = "260531235959Z".into())),

@@ -266,9 +266,8 @@ impl Walker {
     }
 
     fn read_version(&mut self, element: Element<'_>) -> Result<(), Fault> {
-        // An encoded v1 is tolerated, as an encoded DEFAULT is.  v3 does not exist.
+        // The field is not a DEFAULT: if it is present, it is v2 (RFC 5280 section 5.1.2.1).
         match der::small_integer(element).map_err(at("version"))? {
-            0 => {}
             1 => self.version = 2,
             _ => return Err(malformed("version", DerError::Value("neither v1 nor v2"))),
         }

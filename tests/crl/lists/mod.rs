@@ -148,7 +148,7 @@ fn rejects_lists_that_break_a_rule() {
             let list = ca.list().revoke(&[5], Some(1));
             crl_maker::List { version: None, ..list }.sign()
         }),
-        ("neither v1", crl_maker::List { version: Some(2), ..good() }.sign()),
+        ("neither v1", crl_maker::List { version: Some(0), ..good() }.sign()),
         ("neither v1", crl_maker::List { version: Some(2), ..good() }.sign()),
         ("in the future", good().this_update(Timestamp(NOW.0 + 1)).sign()),
         ("left over", [good().sign(), vec![0]].concat()),

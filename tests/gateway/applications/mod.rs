@@ -337,8 +337,10 @@ async fn an_authority_that_is_removed_stops_the_next_request() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(world.ask(&world.assertion()).await.0, 200);
-    let approve = "trust approve --source quickstart/applications";
-    let (code, text) = world.gateway.program(approve).await;
+    let source = world.gateway.source("quickstart/applications").await;
+    let digest = source["held_back"]["digest"].as_str().expect("a digest");
+    let approve = format!("trust approve --source quickstart/applications --digest {digest}");
+    let (code, text) = world.gateway.program(&approve).await;
     assert_eq!(code, Some(0), "{text}");
     world.in_force(0).await;
     let (status, answer) = world.ask(&world.assertion()).await;
