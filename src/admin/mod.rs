@@ -6,7 +6,7 @@
 //! | `GET /readyz` | 200, or 503 with the parts that are not ready |
 //! | `GET /metrics` | OpenMetrics text |
 //! | `GET /status.json` | the trust in force, its sources and its revocation lists |
-//! | `POST …` | an [action](actions), such as `/trust/sync` |
+//! | `POST …` | an action, such as `/trust/sync` |
 //!
 //! The first two need no token, because probes have none.
 //!

@@ -11,7 +11,7 @@
 //! A client may still be sending a body when the response to its request is ready: 401, 405, 413 and 431
 //! do not need the body.  If the server closed at once, the kernel would reset the connection and the
 //! client might lose the response (RFC 9112 section 9.6).  So the server closes its sending half, and
-//! then discards what arrives, within [`LINGER_TIME`] and [`LINGER_BYTES`].
+//! then discards what arrives, within `LINGER_TIME` and `LINGER_BYTES`.
 
 use std::future::{Future, ready};
 use std::io;

@@ -3,7 +3,7 @@
 //! # Design notes
 //! Log fields can contain foreign text, such as the `displayName` of a configuration.  The writer escapes
 //! hidden characters of each finished line, so that no field of any event can forge a line or move the
-//! cursor of a terminal.  Audit records are also bounded; see [`audit`](crate::runtime::audit).
+//! cursor of a terminal.  Audit records are also bounded; see [`audit`].
 //!
 //! Logging never stops the service: lines pass through a bounded queue to a thread that writes, and lines
 //! that do not fit are dropped and counted.

@@ -128,7 +128,7 @@ impl TrustedIssuer {
         if !known.contains(&header.alg) || header.crit.is_some() {
             return Err(REFUSED);
         }
-        let kind = header.typ.as_deref().map(|typ| typ.to_ascii_lowercase());
+        let kind = header.typ.as_deref().map(str::to_ascii_lowercase);
         let is_rfc9068 = matches!(kind.as_deref(), Some("at+jwt" | "application/at+jwt"));
         if !is_rfc9068 && !matches!(kind.as_deref(), None | Some("jwt")) {
             return Err(REFUSED);

@@ -1,7 +1,7 @@
 //! Certificate parser.  A certificate is parsed once into the fields that path validation,
 //! revocation checks and subject IDs use.
 //!
-//! x509-parser parses the whole certificate first.  The strict reader of [`der`] then parses every
+//! x509-parser parses the whole certificate first.  The strict reader of `der` then parses every
 //! part that a trust decision uses.  A certificate that either of them rejects is malformed.
 
 use std::fmt;
