@@ -4,7 +4,9 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anchorgate::trust::configurations::{AnchorSet, Authority, Configuration, Devices, Kind};
+use anchorgate::trust::configurations::{
+    Authority, Configuration, Configurations, Device, Devices,
+};
 use anchorgate::trust::devices::{
     Change, DeviceKey, DeviceRegistry, KnownTo, NewState, ObjectKey, Registries, Registry,
 };
@@ -65,12 +67,10 @@ fn snapshot(root: &[u8], configurations: usize, signatures: SignatureMemo) -> Sn
         id: format!("configuration-{n}").as_str().into(),
         domain: Arc::default(),
         display_name: String::new(),
-        kind: Kind::Devices(SubjectField::SubjectDn),
-        devices: Devices::Any,
+        kind: Device { subject_field: SubjectField::SubjectDn, devices: Devices::Any },
         authorities: vec![authority(if n == 0 { root.to_vec() } else { other(n) })],
     };
-    let configurations = (0..configurations).map(configuration).collect();
-    let anchors = AnchorSet { configurations, skipped: Vec::new() };
+    let anchors: Configurations<Device> = (0..configurations).map(configuration).collect();
     Snapshot::new(
         1,
         Arc::new(anchors),
@@ -100,9 +100,9 @@ fn registry(devices: usize, one: &str) -> DeviceRegistry {
 
 /// The snapshot with configurations that admit only devices of the registry.
 fn registered(snapshot: &Snapshot, registry: DeviceRegistry) -> Snapshot {
-    let mut anchors = AnchorSet::clone(&snapshot.anchors);
+    let mut anchors = Configurations::clone(&snapshot.anchors);
     for configuration in &mut anchors.configurations {
-        configuration.devices = Devices::Registered("hub".into());
+        Arc::make_mut(configuration).kind.devices = Devices::Registered("hub".into());
     }
     let mut registries = Registries::default();
     registries.set("hub".into(), Registry::InForce(registry));

@@ -9,7 +9,7 @@ use anchorgate::runtime::live::{Active, Live, Writer};
 use anchorgate::tls::{self, metrics::Metrics};
 use anchorgate::token::keys::{Algorithm, SigningKey, SigningKeys};
 use anchorgate::trust::configurations::{
-    AnchorSet, Authority as TrustedAuthority, Configuration, ConfigurationId, Devices, Kind,
+    Authority as TrustedAuthority, Configuration, ConfigurationId, Configurations, Device, Devices,
 };
 use anchorgate::trust::revocation::Revocations;
 use anchorgate::trust::snapshot::Snapshot;
@@ -55,11 +55,10 @@ impl World {
             id: ConfigurationId::from("bench"),
             domain: Arc::default(),
             display_name: "bench".into(),
-            kind: Kind::Devices(SubjectField::SanDns),
-            devices: Devices::Any,
+            kind: Device { subject_field: SubjectField::SanDns, devices: Devices::Any },
             authorities: vec![authority(&self.root, true), authority(&self.issuer, false)],
         };
-        let anchors = AnchorSet { configurations: vec![configuration], skipped: vec![] };
+        let anchors = Configurations::from_iter([configuration]);
         let lists = [self.list(&self.root, 0), self.list(&self.issuer, revoked)];
         Snapshot::new(
             1,

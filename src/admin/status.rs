@@ -5,7 +5,7 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
 use crate::admin::Admin;
-use crate::trust::configurations::{AnchorSet, Authority, Configuration, Devices, Kind};
+use crate::trust::configurations::{Authority, Configuration, Device, Devices, Skipped};
 use crate::trust::snapshot::Snapshot;
 
 /// Gauges of the snapshot in force.  They are updated when the metrics are read.
@@ -55,42 +55,39 @@ impl Admin {
 }
 
 fn trust(trust: &Snapshot) -> Value {
-    let skipped = |set: &AnchorSet| -> Vec<Value> {
-        let skipped = set.skipped.iter();
+    let skipped = |skipped: &[Skipped]| -> Vec<Value> {
+        let skipped = skipped.iter();
         skipped.map(|s| json!({ "id": s.configuration.as_str(), "why": s.why })).collect()
     };
+    let device = |configuration: &Configuration<Device>| {
+        let mut out = self::configuration(trust, configuration);
+        let Device { subject_field, devices } = &configuration.kind;
+        out["subjectField"] = subject_field.as_str().into();
+        out["devices"] = match devices {
+            Devices::Any => "any".into(),
+            Devices::Registered(_) => "registered".into(),
+        };
+        out
+    };
+    let of_devices = trust.anchors.configurations.iter().map(|c| device(c.as_ref()));
+    let of_applications = trust.applications.configurations.iter().map(|c| configuration(trust, c));
     json!({
         "generation": trust.generation,
-        "configurations": configurations(trust, &trust.anchors),
-        "skipped": skipped(&trust.anchors),
-        "applicationConfigurations": configurations(trust, &trust.applications),
-        "skippedApplications": skipped(&trust.applications),
+        "configurations": of_devices.collect::<Value>(),
+        "skipped": skipped(&trust.anchors.skipped),
+        "applicationConfigurations": of_applications.collect::<Value>(),
+        "skippedApplications": skipped(&trust.applications.skipped),
         "unmatchedRevocationEntries": trust.revocations.policy().unmatched,
     })
 }
 
-fn configurations(trust: &Snapshot, set: &AnchorSet) -> Vec<Value> {
-    set.configurations
-        .iter()
-        .map(|configuration| self::configuration(trust, configuration))
-        .collect()
-}
-
-fn configuration(trust: &Snapshot, configuration: &Configuration) -> Value {
+fn configuration<K>(trust: &Snapshot, configuration: &Configuration<K>) -> Value {
     let authorities = configuration.authorities.iter();
-    let mut out = json!({
+    json!({
         "id": configuration.id.as_str(),
         "displayName": configuration.display_name,
         "authorities": authorities.map(|a| authority(trust, &configuration.domain, a)).collect::<Value>(),
-    });
-    if let Kind::Devices(field) = configuration.kind {
-        out["subjectField"] = field.as_str().into();
-        out["devices"] = match configuration.devices {
-            Devices::Any => "any".into(),
-            Devices::Registered(_) => "registered".into(),
-        };
-    }
-    out
+    })
 }
 
 fn authority(trust: &Snapshot, domain: &str, authority: &Authority) -> Value {

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::crl::schedule::{self, FetchSummary, Times, Timing};
 use crate::crl::transport::{Location, Validators};
-use crate::trust::configurations::AnchorSet;
+use crate::trust::configurations::AllConfigurations;
 use crate::trust::revocation::addresses_seen::SeenAddresses as Seen;
 use crate::trust::revocation::{CrlMode, ListPolicy, ListRules};
 use crate::x509::certificate::{Certificate, Fingerprint};
@@ -76,8 +76,12 @@ pub(super) struct Targets {
 
 impl Targets {
     /// Collects the addresses that the configurations and the seen certificates name.
-    pub(super) fn of(anchors: &AnchorSet, policy: &ListPolicy, seen: &[Seen]) -> Self {
-        let policy = policy.resolve(anchors.authorities_by_domain());
+    pub(super) fn of(
+        configurations: &AllConfigurations,
+        policy: &ListPolicy,
+        seen: &[Seen],
+    ) -> Self {
+        let policy = policy.resolve(configurations.authorities_by_domain());
         let mut targets = Self::default();
         let mut signers: BTreeMap<Fingerprint, Arc<Certificate>> = BTreeMap::new();
         let referrer = |certificate: &Certificate, rules: &ListRules| {
@@ -85,7 +89,7 @@ impl Targets {
             let referrer = Referrer { name, key: certificate.key, rules: rules.clone() };
             (rules.mode != Some(CrlMode::Off)).then_some(referrer)
         };
-        for (domain, authority) in anchors.authorities_by_domain() {
+        for (domain, authority) in configurations.authorities_by_domain() {
             let certificate = &authority.certificate;
             signers.entry(certificate.fingerprint).or_insert_with(|| Arc::clone(certificate));
             let rules = policy.of(domain, &certificate.subject, certificate.key);

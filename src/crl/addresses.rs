@@ -10,26 +10,26 @@ use crate::crl::source::Source;
 use crate::crl::status::Status;
 use crate::crl::transport::Location;
 use crate::trust::assembly::ListState;
-use crate::trust::configurations::AnchorSet;
+use crate::trust::configurations::AllConfigurations;
 use crate::trust::revocation::addresses_seen;
 
 impl Source {
     /// Adds the addresses that are named now and removes the others.
     pub(super) async fn reconcile(&mut self) {
-        let (generation, anchors) = {
+        let (generation, configurations) = {
             let in_force = self.in_force.borrow_and_update();
-            (in_force.generation, Arc::clone(&in_force.configurations))
+            (in_force.generation, in_force.configurations.clone())
         };
         let seen = match &mut self.seen {
-            Some(seen) => seen.under(&anchors),
+            Some(seen) => seen.under(&configurations),
             None => Vec::new(),
         };
-        let mut targets = Targets::of(&anchors, &self.config.policy, &seen);
+        let mut targets = Targets::of(&configurations, &self.config.policy, &seen);
         if self.seen.is_some() {
             self.add_deltas(&mut targets);
         }
         let Targets { addresses: expected, signers, authorities, unmatched } = targets;
-        self.warn_about_unmatched(&anchors, unmatched);
+        self.warn_about_unmatched(&configurations, unmatched);
         let same_signers = self.authorities == authorities;
         self.authorities = authorities;
         self.signers = Arc::new(signers);
@@ -111,9 +111,9 @@ impl Source {
 
     /// Warns once about settings that match no authority.  A typing error would otherwise leave an
     /// authority under rules that the operator did not intend.
-    fn warn_about_unmatched(&mut self, anchors: &AnchorSet, unmatched: Vec<String>) {
+    fn warn_about_unmatched(&mut self, configurations: &AllConfigurations, unmatched: Vec<String>) {
         // Before the first response of the directory there is nothing to match.
-        if anchors.configurations.is_empty() || self.unmatched == unmatched {
+        if configurations.is_empty() || self.unmatched == unmatched {
             return;
         }
         for entry in &unmatched {

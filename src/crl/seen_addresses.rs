@@ -14,7 +14,7 @@ use tracing::warn;
 
 use crate::crl::address_record::AddressRecord;
 use crate::runtime::atomic::{self, AtomicError};
-use crate::trust::configurations::AnchorSet;
+use crate::trust::configurations::AllConfigurations;
 use crate::trust::revocation::addresses_seen::SeenAddresses as Seen;
 use crate::x509::certificate::{Certificate, Fingerprint};
 use crate::x509::time::Timestamp;
@@ -87,14 +87,15 @@ impl SeenAddresses {
     }
 
     /// Returns the addresses that certificates name under the anchors in force, and drops the others.
-    pub(super) fn under(&mut self, anchors: &AnchorSet) -> Vec<Seen> {
+    pub(super) fn under(&mut self, configurations: &AllConfigurations) -> Vec<Seen> {
         // Before the first response of the directory, keep the addresses of the previous run.
-        if anchors.configurations.is_empty() {
+        if configurations.is_empty() {
             return Vec::new();
         }
-        let authorities = anchors.configurations.iter().flat_map(|c| &c.authorities);
-        let in_force: HashSet<Fingerprint> =
-            authorities.map(|authority| authority.certificate.fingerprint).collect();
+        let in_force: HashSet<Fingerprint> = configurations
+            .authorities_by_domain()
+            .map(|(_, authority)| authority.certificate.fingerprint)
+            .collect();
         self.record.retain(&in_force);
         let now = Instant::now();
         self.next_batch = now + BATCH_INTERVAL;

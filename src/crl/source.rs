@@ -145,7 +145,7 @@ impl Source {
     async fn sweep(&mut self) {
         let now = self.now();
         // Before the first response of the directory, keep the copies of the previous run.
-        let nothing_known = self.in_force.borrow().configurations.configurations.is_empty();
+        let nothing_known = self.in_force.borrow().configurations.is_empty();
         let is_due = self.swept.is_none_or(|at| now.since(at) >= SWEEP_INTERVAL || now < at);
         let Some(store) = self.fetch_state.store.clone().filter(|_| is_due && !nothing_known)
         else {

@@ -19,7 +19,7 @@ use tracing::{error, info};
 use crate::runtime::live::{Active, ListenerTls, Writer};
 use crate::token::keys::SigningKeys;
 use crate::trust::assembly::{Assembly, Update};
-use crate::trust::configurations::AnchorSet;
+use crate::trust::configurations::AllConfigurations;
 
 /// A change that does not concern trust.
 pub enum OwnChange {
@@ -36,8 +36,8 @@ pub struct ConfigurationsInForce {
     pub generation: u64,
     /// At least one directory has returned its configurations of devices, possibly none.
     pub devices_loaded: bool,
-    /// Device and application configurations together.
-    pub configurations: Arc<AnchorSet>,
+    /// The configurations of both kinds.
+    pub configurations: AllConfigurations,
 }
 
 /// The task that publishes.
@@ -140,6 +140,7 @@ mod tests {
     use super::*;
     use crate::runtime::live::Live;
     use crate::token::keys::{Algorithm, SigningKey};
+    use crate::trust::configurations::Configurations;
     use crate::trust::snapshot::Snapshot;
 
     fn empty() -> Active {
@@ -180,8 +181,8 @@ mod tests {
         };
         let reader = live.current();
         let old = Arc::downgrade(&reader.trust);
-        let set = AnchorSet::default();
-        assert!(publisher.assembly.apply(Update::Anchors { source: "a".into(), set }));
+        let update = Update::Anchors { source: "a".into(), set: Configurations::default() };
+        assert!(publisher.assembly.apply(update));
         publisher.publish(true, None).await;
         assert!(!std::ptr::eq(old.as_ptr(), Arc::as_ptr(&live.current().trust)), "replaced");
         sleep(READERS * 10).await;

@@ -10,7 +10,7 @@ use url::Url;
 use crate::graph::Collection;
 use crate::graph::auth::Credential;
 use crate::graph::client::Limits;
-use crate::trust::configurations::{AnchorSet, ConfigurationId, Devices};
+use crate::trust::configurations::{ConfigurationId, Devices};
 use crate::x509::time::Timestamp;
 
 /// Returns the time of day.  Tests replace it.
@@ -128,13 +128,13 @@ impl Admission {
         self.registered || self.by_configuration.values().any(|registered| *registered)
     }
 
-    /// Sets the devices that each configuration of `source` admits.
-    pub(super) fn apply(&self, source: &Arc<str>, set: &mut AnchorSet) {
-        for configuration in &mut set.configurations {
-            let exception = self.by_configuration.get(&configuration.id);
-            if *exception.unwrap_or(&self.registered) {
-                configuration.devices = Devices::Registered(Arc::clone(source));
-            }
+    /// Returns the devices that a configuration of `source` admits.
+    pub(super) fn devices(&self, source: &Arc<str>, configuration: &ConfigurationId) -> Devices {
+        let exception = self.by_configuration.get(configuration);
+        if *exception.unwrap_or(&self.registered) {
+            Devices::Registered(Arc::clone(source))
+        } else {
+            Devices::Any
         }
     }
 }
@@ -142,7 +142,6 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::configurations::changes::tests::set;
 
     #[test]
     fn exceptions_take_precedence_over_the_default() {
@@ -152,13 +151,9 @@ mod tests {
             let by_configuration = [named("2", true), named("3", false)].into();
             let admission = Admission { registered, by_configuration };
             assert!(admission.needs_registry());
-            let mut set = set(&[("1", &[]), ("2", &[]), ("3", &[])]);
-            admission.apply(&source, &mut set);
-            let marked = |c: &crate::trust::configurations::Configuration| {
-                c.devices == Devices::Registered(Arc::clone(&source))
-            };
-            let got: Vec<_> = set.configurations.iter().map(marked).collect();
-            assert_eq!(got, expected);
+            let registered = Devices::Registered(Arc::clone(&source));
+            let got = ["1", "2", "3"].map(|id| admission.devices(&source, &id.into()));
+            assert_eq!(got.map(|devices| devices == registered), expected);
         }
         assert!(!Admission::default().needs_registry());
     }

@@ -17,7 +17,7 @@ use crate::graph::client::FetchError;
 use crate::runtime::audit::{Event, Outcome, Record};
 use crate::sync::config::{Clock, Config, StartWithout};
 use crate::sync::freshness::{Expiry, Freshness};
-use crate::sync::handle::{Command, Handle, HandleError, Reply, StatusOf};
+use crate::sync::handle::{Command, Handle, HandleError, Reply};
 use crate::sync::pauses::{LONG_POLL_PAUSE, poll_pause, retry_pause};
 use crate::sync::payload::{Accepted, Payload, Progress, Recovery};
 use crate::sync::status::{HeldBack, Status};
@@ -39,6 +39,11 @@ pub(super) struct Context {
     pub(super) updates: mpsc::Sender<Update>,
     pub(super) clock: Clock,
 }
+
+/// Status of the follower of `P`.
+type StatusOf<P> = Status<<P as Payload>::Changes, <P as Payload>::Content>;
+/// Handle of the follower of `P`.
+type HandleOf<P> = Handle<<P as Payload>::Changes, <P as Payload>::Content>;
 
 /// Follows one kind of data of one directory.
 pub(super) struct Follower<P: Payload> {
@@ -65,7 +70,7 @@ pub(super) struct Follower<P: Payload> {
 
 impl<P: Payload> Follower<P> {
     /// Sets up a follower.  It does nothing until [`Follower::run`].
-    pub(super) fn new(source: Arc<str>, context: Context, payload: P) -> (Handle<P>, Self) {
+    pub(super) fn new(source: Arc<str>, context: Context, payload: P) -> (HandleOf<P>, Self) {
         let (sender, commands) = mpsc::channel(8);
         let status = Status { url: payload.url().to_string(), ..Status::default() };
         let (status, receiver) = watch::channel(status);

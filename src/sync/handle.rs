@@ -2,7 +2,6 @@
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::sync::payload::Payload;
 use crate::sync::status::Status;
 
 /// An operator's command failed.
@@ -36,24 +35,21 @@ pub(super) enum Command<C> {
     Approve(String, Reply<C>),
 }
 
-/// Status of the follower of `P`.
-pub(super) type StatusOf<P> = Status<<P as Payload>::Changes, <P as Payload>::Content>;
-
-/// A handle of the follower of `P`.
-pub struct Handle<P: Payload> {
-    pub(super) commands: mpsc::Sender<Command<P::Changes>>,
-    pub(super) status: watch::Receiver<StatusOf<P>>,
+/// A handle of a follower whose data changes by `C` and is described by `D`.
+pub struct Handle<C, D> {
+    pub(super) commands: mpsc::Sender<Command<C>>,
+    pub(super) status: watch::Receiver<Status<C, D>>,
 }
 
-impl<P: Payload> Clone for Handle<P> {
+impl<C, D> Clone for Handle<C, D> {
     fn clone(&self) -> Self {
         Self { commands: self.commands.clone(), status: self.status.clone() }
     }
 }
 
-impl<P: Payload> Handle<P> {
+impl<C: Clone, D: Clone> Handle<C, D> {
     /// Current status.
-    pub fn status(&self) -> StatusOf<P> {
+    pub fn status(&self) -> Status<C, D> {
         self.status.borrow().clone()
     }
 
@@ -71,7 +67,7 @@ impl<P: Payload> Handle<P> {
     ///
     /// # Errors
     /// The fetch failed.
-    pub async fn refresh(&self) -> Result<P::Changes, HandleError> {
+    pub async fn refresh(&self) -> Result<C, HandleError> {
         self.send(Command::Refresh).await
     }
 
@@ -79,14 +75,11 @@ impl<P: Payload> Handle<P> {
     ///
     /// # Errors
     /// No change is held back, or another one.
-    pub async fn approve(&self, digest: &str) -> Result<P::Changes, HandleError> {
+    pub async fn approve(&self, digest: &str) -> Result<C, HandleError> {
         self.send(|reply| Command::Approve(digest.to_owned(), reply)).await
     }
 
-    async fn send(
-        &self,
-        command: impl FnOnce(Reply<P::Changes>) -> Command<P::Changes>,
-    ) -> Result<P::Changes, HandleError> {
+    async fn send(&self, command: impl FnOnce(Reply<C>) -> Command<C>) -> Result<C, HandleError> {
         let (reply, result) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| HandleError::Stopped)?;
         result.await.unwrap_or(Err(HandleError::Stopped))

@@ -32,17 +32,19 @@ mod status;
 
 use std::sync::Arc;
 
-use futures_util::future::OptionFuture;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, OptionFuture};
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 
 use crate::graph::Collection;
 use crate::graph::auth::AuthError;
 use crate::graph::client::Client;
-use crate::sync::configurations::Configurations;
+use crate::sync::configurations::{FollowedKind, Payload};
 use crate::sync::devices::Devices;
 use crate::sync::follower::Context;
 use crate::trust::assembly::Update;
+use crate::trust::configurations::{Application, Device};
 
 pub use config::{Admission, Clock, Config, StartWithout, TooOld};
 pub use configurations::Handle;
@@ -67,17 +69,13 @@ impl Metrics {
 }
 
 /// Follows one collection of a directory and, if its configurations require them, its devices.
-pub struct Follower {
-    configurations: follower::Follower<Configurations>,
-    devices: Option<follower::Follower<Devices>>,
-}
+pub struct Follower(BoxFuture<'static, ()>);
 
 impl Follower {
     /// Publishes the saved data, then follows the directory until the publisher stops.  The future can
     /// be dropped at any time.
     pub async fn run(self) {
-        let devices = OptionFuture::from(self.devices.map(follower::Follower::run));
-        tokio::join!(self.configurations.run(), devices);
+        self.0.await;
     }
 }
 
@@ -91,16 +89,26 @@ pub fn follow(
     updates: mpsc::Sender<Update>,
     clock: Clock,
 ) -> Result<(Handle, Follower), AuthError> {
+    let context = Context { config, updates, clock };
+    match context.config.collection {
+        Collection::MutualTlsOauth => follow_kind::<Device>(&context, metrics),
+        Collection::CertificateBasedApplication => follow_kind::<Application>(&context, metrics),
+    }
+}
+
+fn follow_kind<K: FollowedKind>(
+    context: &Context,
+    metrics: Metrics,
+) -> Result<(Handle, Follower), AuthError> {
+    let config = &context.config;
     let client = Client::new(
         &config.base,
         config.credential.clone(),
         config.ca_bundle.clone(),
         config.limits.clone(),
     )?;
-    let collection = config.collection;
+    let collection = K::COLLECTION;
     let client = Arc::new(client.with_collection(collection));
-    let context = Context { config, updates, clock };
-    let config = &context.config;
 
     let has_devices = collection == Collection::MutualTlsOauth && config.devices.needs_registry();
     let devices = has_devices.then(|| {
@@ -110,7 +118,7 @@ pub fn follow(
     let (devices_handle, devices) = devices.unzip();
 
     let source = collection.follower_name(&config.source);
-    let payload = Configurations::new(Arc::clone(&source), client, config, metrics.configurations);
+    let payload = Payload::<K>::new(Arc::clone(&source), client, config, metrics.configurations);
     let (configurations_handle, configurations) =
         follower::Follower::new(Arc::clone(&source), context.clone(), payload);
     let handle = Handle {
@@ -121,5 +129,9 @@ pub fn follow(
         configurations: configurations_handle,
         devices: devices_handle,
     };
-    Ok((handle, Follower { configurations, devices }))
+    let devices = OptionFuture::from(devices.map(follower::Follower::run));
+    let run = async move {
+        tokio::join!(configurations.run(), devices);
+    };
+    Ok((handle, Follower(run.boxed())))
 }

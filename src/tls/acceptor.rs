@@ -65,7 +65,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             handshake: Duration::from_secs(10),
-            handshake_queue: Duration::from_secs(1),
+            handshake_queue: Duration::from_secs(3),
             shares: Shares::new(20_000),
             handshakes: 1_024,
             handshakes_per_address: 256,

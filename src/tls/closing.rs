@@ -139,7 +139,9 @@ pub(super) mod tests {
     use crate::runtime::live::Active;
     use crate::tls::{self, metrics::Metrics};
     use crate::token::keys::{Algorithm, SigningKey, SigningKeys};
-    use crate::trust::configurations::{AnchorSet, Authority, Configuration, Devices, Kind};
+    use crate::trust::configurations::{
+        Application, Authority, Configuration, Configurations, Device, Devices,
+    };
     use crate::trust::snapshot::Snapshot;
     use crate::trust::subject::SubjectField;
     use crate::x509::certificate::Certificate;
@@ -189,11 +191,10 @@ pub(super) mod tests {
             id: "1".into(),
             domain: Arc::default(),
             display_name: String::new(),
-            kind: Kind::Devices(SubjectField::SanDns),
-            devices: Devices::Any,
+            kind: Device { subject_field: SubjectField::SanDns, devices: Devices::Any },
             authorities: vec![authority],
         };
-        let anchors = AnchorSet { configurations: vec![configuration], skipped: Vec::new() };
+        let anchors = Configurations::from_iter([configuration]);
         let (none, policy, memo) = Default::default();
         (Snapshot::new(1, Arc::new(anchors), none, policy, memo), root)
     }
@@ -210,11 +211,10 @@ pub(super) mod tests {
             id: "1".into(),
             domain: Arc::default(),
             display_name: String::new(),
-            kind: Kind::Applications,
-            devices: Devices::Any,
+            kind: Application,
             authorities: vec![authority],
         };
-        let applications = AnchorSet { configurations: vec![configuration], skipped: Vec::new() };
+        let applications = Configurations::from_iter([configuration]);
         Snapshot::default().with_applications(applications)
     }
 

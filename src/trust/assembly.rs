@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::trust::configurations::{AnchorSet, Authority, Configuration, Skipped};
+use crate::trust::configurations::{
+    Application, Authority, Configuration, Configurations, Device, Kind, Skipped,
+};
 use crate::trust::devices::{Registries, Registry};
 use crate::trust::revocation::{ListPolicy, Revocations, Unusable};
 use crate::trust::snapshot::Snapshot;
@@ -20,14 +22,14 @@ pub enum Update {
         /// The directory.
         source: Arc<str>,
         /// Its current state.
-        set: AnchorSet,
+        set: Configurations<Device>,
     },
     /// All application configurations of a directory.
     Applications {
         /// The directory.
         source: Arc<str>,
         /// Its current state.
-        set: AnchorSet,
+        set: Configurations<Application>,
     },
     /// The devices of a directory.
     Devices {
@@ -67,8 +69,8 @@ pub struct Assembly {
     policy: ListPolicy,
     /// Trust domains in the operator's order.  Others follow, ordered by name.
     domains: Vec<Arc<str>>,
-    anchors: BTreeMap<Arc<str>, AnchorSet>,
-    applications: BTreeMap<Arc<str>, AnchorSet>,
+    anchors: BTreeMap<Arc<str>, Configurations<Device>>,
+    applications: BTreeMap<Arc<str>, Configurations<Application>>,
     devices: Arc<Registries>,
     lists: BTreeMap<Arc<str>, ListState>,
     /// Device configurations changed since the last snapshot.
@@ -127,11 +129,10 @@ impl Assembly {
             std::mem::take(&mut self.anchors_changed).then(|| merged(&self.domains, &self.anchors));
         let applications = std::mem::take(&mut self.applications_changed)
             .then(|| merged(&self.domains, &self.applications));
-        let both = [
-            devices.as_ref().unwrap_or(&previous.anchors),
-            applications.as_ref().unwrap_or(&previous.applications),
-        ];
-        let authorities = both.into_iter().flat_map(AnchorSet::authorities_by_domain);
+        let of_devices = devices.as_ref().unwrap_or(&previous.anchors);
+        let of_applications = applications.as_ref().unwrap_or(&previous.applications);
+        let authorities =
+            of_devices.authorities_by_domain().chain(of_applications.authorities_by_domain());
         let lists = self.lists.values().filter_map(|state| match state {
             ListState::InForce(list) => Some(Arc::clone(list)),
             _ => None,
@@ -155,8 +156,12 @@ impl Assembly {
 }
 
 /// Stores the newest set from `source`.  Returns false if it equals the current one.
-fn replace(sets: &mut BTreeMap<Arc<str>, AnchorSet>, source: Arc<str>, set: AnchorSet) -> bool {
-    let changed = sets.get(&source).is_none_or(|old| !same_anchors(old, &set));
+fn replace<K: Kind>(
+    sets: &mut BTreeMap<Arc<str>, Configurations<K>>,
+    source: Arc<str>,
+    set: Configurations<K>,
+) -> bool {
+    let changed = sets.get(&source).is_none_or(|old| !same_lists(old, &set));
     // Stored even if equal: the reasons for skipped parts may differ.
     sets.insert(source, set);
     changed
@@ -164,21 +169,23 @@ fn replace(sets: &mut BTreeMap<Arc<str>, AnchorSet>, source: Arc<str>, set: Anch
 
 /// Merges the configurations of all sources in the order of `domains`.  If two sources use one id, the
 /// first source keeps it, so that an id never means two configurations.
-fn merged(domains: &[Arc<str>], sets: &BTreeMap<Arc<str>, AnchorSet>) -> AnchorSet {
+fn merged<K: Kind>(
+    domains: &[Arc<str>],
+    sets: &BTreeMap<Arc<str>, Configurations<K>>,
+) -> Configurations<K> {
     let mut sets: Vec<_> = sets.iter().collect();
     // Stable: sources without a place keep the order of their names.
     sets.sort_by_key(|(source, _)| {
         domains.iter().position(|domain| domain == *source).unwrap_or(domains.len())
     });
-    let mut out = AnchorSet::default();
+    let mut out = Configurations::default();
     let mut seen = HashMap::new();
     for (source, set) in sets {
         out.skipped.extend(set.skipped.iter().cloned());
         for configuration in &set.configurations {
             let first = seen.entry(&configuration.id).or_insert(source);
             if *first == source {
-                let domain = Arc::clone(source);
-                out.configurations.push(Configuration { domain, ..configuration.clone() });
+                out.configurations.push(in_domain(configuration, source));
             } else {
                 out.skipped.push(Skipped {
                     configuration: configuration.id.clone(),
@@ -192,6 +199,18 @@ fn merged(domains: &[Arc<str>], sets: &BTreeMap<Arc<str>, AnchorSet>) -> AnchorS
     out
 }
 
+/// Returns `configuration` with the trust domain `domain`: the same pointer if it has it already.
+fn in_domain<K: Kind>(
+    configuration: &Arc<Configuration<K>>,
+    domain: &Arc<str>,
+) -> Arc<Configuration<K>> {
+    if configuration.domain == *domain {
+        return Arc::clone(configuration);
+    }
+    let domain = Arc::clone(domain);
+    Arc::new(Configuration { domain, ..Configuration::clone(configuration) })
+}
+
 fn same_state(a: &ListState, b: &ListState) -> bool {
     match (a, b) {
         (ListState::InForce(a), ListState::InForce(b)) => Arc::ptr_eq(a, b),
@@ -203,17 +222,16 @@ fn same_state(a: &ListState, b: &ListState) -> bool {
     }
 }
 
-/// Returns true if decisions under both sets are the same.
-fn same_anchors(a: &AnchorSet, b: &AnchorSet) -> bool {
+/// Returns true if decisions under both lists are the same.
+fn same_lists<K: Kind>(a: &Configurations<K>, b: &Configurations<K>) -> bool {
     a.configurations.len() == b.configurations.len()
         && a.configurations.iter().zip(&b.configurations).all(|(a, b)| same_configuration(a, b))
 }
 
-fn same_configuration(a: &Configuration, b: &Configuration) -> bool {
+fn same_configuration<K: Kind>(a: &Configuration<K>, b: &Configuration<K>) -> bool {
     a.id == b.id
         && a.display_name == b.display_name
         && a.kind == b.kind
-        && a.devices == b.devices
         && a.authorities.len() == b.authorities.len()
         && a.authorities.iter().zip(&b.authorities).all(|(a, b)| same_authority(a, b))
 }
@@ -228,25 +246,25 @@ fn same_authority(a: &Authority, b: &Authority) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trust::configurations::{ConfigurationId, Devices, Kind};
+    use crate::trust::configurations::{ConfigurationId, Devices};
     use crate::trust::revocation::{AuthorityPolicy, CrlMode, Selector};
     use crate::trust::subject::SubjectField;
     use crate::x509::certificate::Certificate;
     use crate::x509::test_certificates::{Key, Spec, cn};
 
-    fn anchors(ids: &[&str]) -> AnchorSet {
-        let configurations = ids
-            .iter()
-            .map(|id| Configuration {
-                id: ConfigurationId::from(*id),
-                domain: Arc::default(),
-                display_name: "name".to_owned(),
-                kind: Kind::Devices(SubjectField::SanDns),
-                devices: Devices::Any,
-                authorities: Vec::new(),
-            })
-            .collect();
-        AnchorSet { configurations, skipped: Vec::new() }
+    fn of_kind<K: Kind>(kind: &K, ids: &[&str]) -> Configurations<K> {
+        let configuration = |id: &&str| Configuration {
+            id: ConfigurationId::from(*id),
+            domain: Arc::default(),
+            display_name: "name".to_owned(),
+            kind: kind.clone(),
+            authorities: Vec::new(),
+        };
+        ids.iter().map(configuration).collect()
+    }
+
+    fn anchors(ids: &[&str]) -> Configurations<Device> {
+        of_kind(&Device { subject_field: SubjectField::SanDns, devices: Devices::Any }, ids)
     }
 
     fn from(source: &str, ids: &[&str]) -> Update {
@@ -284,6 +302,20 @@ mod tests {
     }
 
     #[test]
+    fn shares_a_configuration_that_has_its_domain() {
+        let mut set = anchors(&["1", "2"]);
+        Arc::make_mut(&mut set.configurations[0]).domain = "a".into();
+        Arc::make_mut(&mut set.configurations[1]).domain = "b".into();
+        let mut assembly = Assembly::default();
+        assembly.apply(Update::Anchors { source: "a".into(), set: set.clone() });
+        let in_force = assembly.build(&Snapshot::default()).anchors;
+        let (sent, built) = (&set.configurations, &in_force.configurations);
+        assert!(Arc::ptr_eq(&sent[0], &built[0]));
+        assert!(!Arc::ptr_eq(&sent[1], &built[1]));
+        assert!(built.iter().all(|c| &*c.domain == "a"), "a source cannot name another domain");
+    }
+
+    #[test]
     fn removes_an_address_completely() {
         let mut assembly = Assembly::default();
         let gone =
@@ -298,15 +330,15 @@ mod tests {
     #[test]
     fn applications_are_kept_apart_from_devices() {
         let mut assembly = Assembly::default();
-        let mut set = anchors(&["1"]);
-        set.configurations[0].kind = Kind::Applications;
+        let set = of_kind(&Application, &["1"]);
         let applications = || Update::Applications { source: "a".into(), set: set.clone() };
         assert!(assembly.apply(from("a", &["1"])));
         assert!(assembly.apply(applications()));
         assert!(!assembly.apply(applications()), "the same again");
         let both = assembly.build(&Snapshot::default());
-        assert_eq!(both.anchors.configurations[0].kind, Kind::Devices(SubjectField::SanDns));
-        assert_eq!(both.applications.configurations[0].kind, Kind::Applications);
+        let counts =
+            |s: &Snapshot| (s.anchors.configurations.len(), s.applications.configurations.len());
+        assert_eq!(counts(&both), (1, 1));
         assert!(both.applications.skipped.is_empty() && both.anchors.skipped.is_empty());
         assembly.apply(from("a", &[]));
         let one = assembly.build(&both);
@@ -337,9 +369,8 @@ mod tests {
         assembly.apply(from("a", &["1"]));
         let before = assembly.build(&Snapshot::default());
         assert_eq!(before.revocations.policy().unmatched.len(), 1);
-        let mut set = anchors(&["1"]);
-        set.configurations[0].kind = Kind::Applications;
-        set.configurations[0].authorities.push(authority);
+        let mut set = of_kind(&Application, &["1"]);
+        Arc::make_mut(&mut set.configurations[0]).authorities.push(authority);
         assembly.apply(Update::Applications { source: "a".into(), set });
         let after = assembly.build(&before);
         assert_eq!(after.revocations.policy().unmatched, [] as [String; 0]);
@@ -348,7 +379,7 @@ mod tests {
         assert_eq!(mode("b"), CrlMode::IfAvailable, "another domain");
         // The CRL source sees it too.
         let all = after.every_configuration();
-        assert!(all.authorities().any(|a| a.certificate.key == certificate.key));
+        assert!(all.authorities_by_domain().any(|(_, a)| a.certificate.key == certificate.key));
     }
 
     #[test]

@@ -52,42 +52,51 @@ pub struct Authority {
     pub delta_crl_url: Option<Arc<str>>,
 }
 
-/// The kind of client that a configuration trusts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Devices (`mutualTlsOauthConfiguration`), identified by the field that `tlsClientAuthParameter`
-    /// names.
-    Devices(SubjectField),
-    /// Applications (`certificateBasedApplicationConfiguration`).  The client that is assigned to the
-    /// configuration, not the configuration, decides which application a certificate identifies.
-    Applications,
+/// The kind of client that a configuration trusts: [`Device`] or [`Application`].
+pub trait Kind: fmt::Debug + Clone + PartialEq + Send + Sync + 'static {
+    /// Returns the name of the identifying field, or `applications`.
+    fn as_str(&self) -> &'static str;
 }
 
-impl Kind {
-    /// Returns the name of the identifying field, or `applications`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Devices(field) => field.as_str(),
-            Self::Applications => "applications",
-        }
+/// Devices (`mutualTlsOauthConfiguration`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// The field that `tlsClientAuthParameter` names: it identifies the device.
+    pub subject_field: SubjectField,
+    /// Devices that are admitted.
+    pub devices: Devices,
+}
+
+/// Applications (`certificateBasedApplicationConfiguration`).  The client that is assigned to the
+/// configuration, not the configuration, decides which application a certificate identifies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Application;
+
+impl Kind for Device {
+    fn as_str(&self) -> &'static str {
+        self.subject_field.as_str()
     }
 }
 
-/// One `mutualTlsOauthConfiguration` or `certificateBasedApplicationConfiguration`.  A chain that is
-/// valid for one configuration means nothing for another, least of all for one of the other kind.
+impl Kind for Application {
+    fn as_str(&self) -> &'static str {
+        "applications"
+    }
+}
+
+/// One configuration.  A chain that is valid for one configuration means nothing for another, least of
+/// all for one of the other kind.
 #[derive(Debug, Clone)]
-pub struct Configuration {
+pub struct Configuration<K> {
     /// Graph's `id`.
     pub id: ConfigurationId,
-    /// The trust domain: the directory that sends it, by its name in the settings.  The assembly sets
-    /// it.
+    /// The trust domain: the directory that sends it, by its name in the settings.  The assembly makes
+    /// sure of it.
     pub domain: Arc<str>,
     /// Graph's `displayName`.
     pub display_name: String,
     /// The kind of client that it trusts.
-    pub kind: Kind,
-    /// Devices that it admits.
-    pub devices: Devices,
+    pub kind: K,
     /// Roots and intermediates, in the directory's order.
     pub authorities: Vec<Authority>,
 }
@@ -101,16 +110,29 @@ pub struct Skipped {
     pub why: String,
 }
 
-/// All configurations of one kind from one source.
-#[derive(Debug, Clone, Default)]
-pub struct AnchorSet {
+/// Configurations of one kind.  Copies share the configurations.
+#[derive(Debug, Clone)]
+pub struct Configurations<K> {
     /// The configurations in force.
-    pub configurations: Vec<Configuration>,
+    pub configurations: Vec<Arc<Configuration<K>>>,
     /// Parts that are not in force.
     pub skipped: Vec<Skipped>,
 }
 
-impl AnchorSet {
+impl<K> Default for Configurations<K> {
+    fn default() -> Self {
+        Self { configurations: Vec::new(), skipped: Vec::new() }
+    }
+}
+
+impl<K> FromIterator<Configuration<K>> for Configurations<K> {
+    fn from_iter<I: IntoIterator<Item = Configuration<K>>>(configurations: I) -> Self {
+        let configurations = configurations.into_iter().map(Arc::new).collect();
+        Self { configurations, skipped: Vec::new() }
+    }
+}
+
+impl<K> Configurations<K> {
     /// Returns every authority of every configuration.
     pub fn authorities(&self) -> impl Iterator<Item = &Authority> {
         self.configurations.iter().flat_map(|configuration| &configuration.authorities)
@@ -121,5 +143,38 @@ impl AnchorSet {
         self.configurations.iter().flat_map(|configuration| {
             configuration.authorities.iter().map(|authority| (&configuration.domain, authority))
         })
+    }
+}
+
+/// The configurations of both kinds.  The CRL source needs both and does not distinguish them.
+#[derive(Debug, Clone, Default)]
+pub struct AllConfigurations {
+    /// Those of devices.
+    pub devices: Arc<Configurations<Device>>,
+    /// Those of applications.
+    pub applications: Arc<Configurations<Application>>,
+}
+
+impl AllConfigurations {
+    /// Returns true if there are no configurations.
+    pub fn is_empty(&self) -> bool {
+        self.devices.configurations.is_empty() && self.applications.configurations.is_empty()
+    }
+
+    /// Returns every authority with its trust domain.
+    pub fn authorities_by_domain(&self) -> impl Iterator<Item = (&Arc<str>, &Authority)> {
+        self.devices.authorities_by_domain().chain(self.applications.authorities_by_domain())
+    }
+}
+
+impl From<Arc<Configurations<Device>>> for AllConfigurations {
+    fn from(devices: Arc<Configurations<Device>>) -> Self {
+        Self { devices, ..Self::default() }
+    }
+}
+
+impl From<Arc<Configurations<Application>>> for AllConfigurations {
+    fn from(applications: Arc<Configurations<Application>>) -> Self {
+        Self { applications, ..Self::default() }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use crate::trust::configurations::AnchorSet;
+use crate::trust::configurations::Configurations;
 use crate::x509::certificate::Certificate;
 use crate::x509::name::Name;
 
-/// Position of an authority in an [`AnchorSet`].
+/// Position of an authority in [`Configurations`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AuthorityPosition {
     /// Index of the configuration.
@@ -17,7 +17,7 @@ pub(crate) struct AuthorityPosition {
 
 /// Authorities by subject name.
 ///
-/// The index is built once for an anchor set.  The cost of a decision depends on the number of
+/// The index is built once for a list of configurations.  The cost of a decision depends on the number of
 /// authorities with the name of an issuer, not on the number of configurations.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
@@ -25,10 +25,10 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Builds the index of `anchors`.
-    pub(crate) fn of(anchors: &AnchorSet) -> Self {
+    /// Builds the index of a list.
+    pub(crate) fn of<K>(list: &Configurations<K>) -> Self {
         let mut by_subject: HashMap<Box<[u8]>, Vec<AuthorityPosition>> = HashMap::new();
-        for (configuration, it) in anchors.configurations.iter().enumerate() {
+        for (configuration, it) in list.configurations.iter().enumerate() {
             for (authority, certificate) in
                 it.authorities.iter().map(|a| &a.certificate).enumerate()
             {
@@ -61,16 +61,16 @@ impl Index {
     /// Returns the configurations with an authority that may have issued one of `certificates`.
     /// Configurations where the key identifiers agree or are absent come first.  Those where only
     /// the name agrees follow.
-    pub(crate) fn candidates<'a>(
+    pub(crate) fn candidates<'a, K>(
         &self,
-        anchors: &AnchorSet,
+        list: &Configurations<K>,
         certificates: impl Iterator<Item = &'a Certificate>,
     ) -> Vec<usize> {
         let (mut likely, mut unlikely) = (Vec::new(), Vec::new());
         for certificate in certificates {
             for position in self.by_name(&certificate.issuer) {
                 let authority =
-                    &anchors.configurations[position.configuration].authorities[position.authority];
+                    &list.configurations[position.configuration].authorities[position.authority];
                 match key_ids_agree(certificate, &authority.certificate) {
                     Some(false) => unlikely.push(position.configuration),
                     _ => likely.push(position.configuration),
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    use crate::trust::configurations::{Authority, Configuration, Devices, Kind};
+    use crate::trust::configurations::{Authority, Configuration, Device, Devices};
     use crate::trust::subject::SubjectField;
     use crate::x509::test_certificates::{Key, Spec, cn};
 
@@ -108,7 +108,7 @@ mod tests {
         Certificate::from_der(der).expect("a certificate")
     }
 
-    fn configuration(roots: &[(&str, usize)]) -> Configuration {
+    fn configuration(roots: &[(&str, usize)]) -> Configuration<Device> {
         let authority = |(name, own): &(&str, usize)| {
             let key = Key::number(*own);
             let der = Spec::authority(cn(name), cn(name)).key_ids(key, key).sign(key, key);
@@ -119,20 +119,19 @@ mod tests {
             id: "c".into(),
             domain: Arc::default(),
             display_name: String::new(),
-            kind: Kind::Devices(SubjectField::SubjectDn),
-            devices: Devices::Any,
+            kind: Device { subject_field: SubjectField::SubjectDn, devices: Devices::Any },
             authorities: roots.iter().map(authority).collect(),
         }
     }
 
     #[test]
     fn key_identifiers_order_the_configurations() {
-        let configurations = vec![
+        let configurations = [
             configuration(&[("Root", 1), ("Else", 4)]),
             configuration(&[("Other", 2)]),
             configuration(&[("Other", 2), ("ROOT ", 3)]),
         ];
-        let anchors = AnchorSet { configurations, skipped: Vec::new() };
+        let anchors = Configurations::from_iter(configurations);
         let index = Index::of(&anchors);
         let candidates = |leaf: &Spec| {
             let leaf = read(&leaf.sign(Key::number(9), Key::number(3)));

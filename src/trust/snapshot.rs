@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::trust::configurations::AnchorSet;
+use crate::trust::configurations::{AllConfigurations, Application, Configurations, Device};
 use crate::trust::devices::Registries;
 use crate::trust::index::Index;
 use crate::trust::path::signature::SignatureMemo;
@@ -87,10 +87,9 @@ pub struct Snapshot {
     /// Grows with every publication.
     pub generation: u64,
     /// The configurations of devices in force, of all sources.
-    pub anchors: Arc<AnchorSet>,
-    /// The configurations of applications in force, of all sources.  A list of its own, so that a
-    /// search among one kind never finds the other, whatever their ids.
-    pub applications: Arc<AnchorSet>,
+    pub anchors: Arc<Configurations<Device>>,
+    /// The configurations of applications in force, of all sources.
+    pub applications: Arc<Configurations<Application>>,
     /// The revocation sets in force.
     pub revocations: Arc<Revocations>,
     /// The device registries in force.
@@ -110,7 +109,7 @@ impl Snapshot {
     /// Makes a snapshot.  `signatures` passes from one generation to the next.
     pub fn new(
         generation: u64,
-        anchors: Arc<AnchorSet>,
+        anchors: Arc<Configurations<Device>>,
         revocations: Arc<Revocations>,
         policy: Arc<TrustPolicy>,
         signatures: Arc<SignatureMemo>,
@@ -135,7 +134,11 @@ impl Snapshot {
 
     /// Makes the following snapshot.  `None` keeps the configurations and their index.
     #[must_use]
-    pub fn next(&self, anchors: Option<AnchorSet>, revocations: Arc<Revocations>) -> Self {
+    pub fn next(
+        &self,
+        anchors: Option<Configurations<Device>>,
+        revocations: Arc<Revocations>,
+    ) -> Self {
         let kept = (Arc::clone(&self.anchors), Arc::clone(&self.index));
         let (anchors, index) = anchors.map_or(kept, |anchors| {
             let index = Index::of(&anchors);
@@ -157,20 +160,17 @@ impl Snapshot {
 
     /// Replaces the configurations of applications.
     #[must_use]
-    pub fn with_applications(self, applications: AnchorSet) -> Self {
+    pub fn with_applications(self, applications: Configurations<Application>) -> Self {
         let application_index = Arc::new(Index::of(&applications));
         Self { applications: Arc::new(applications), application_index, ..self }
     }
 
-    /// Returns device and application configurations together.  The CRL source needs both and does not
-    /// distinguish them.
-    pub fn every_configuration(&self) -> Arc<AnchorSet> {
-        if self.applications.configurations.is_empty() {
-            return Arc::clone(&self.anchors);
+    /// Returns device and application configurations together.
+    pub fn every_configuration(&self) -> AllConfigurations {
+        AllConfigurations {
+            devices: Arc::clone(&self.anchors),
+            applications: Arc::clone(&self.applications),
         }
-        let mut all = AnchorSet::clone(&self.anchors);
-        all.configurations.extend(self.applications.configurations.iter().cloned());
-        Arc::new(all)
     }
 
     /// Returns the mode for the authority of this name and key in a trust domain.  `has_address` is

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anchorgate::crl::{self, Config};
 use anchorgate::trust::assembly::ListState;
-use anchorgate::trust::configurations::AnchorSet;
+use anchorgate::trust::configurations::Configurations;
 use anchorgate::x509::time::Timestamp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -62,9 +62,9 @@ async fn an_older_list_is_rejected_after_lists_of_other_keys_and_scopes() {
     let (old_key, new_key, web) = (Ca::root("Root"), Ca::root("Root"), Web::start().await);
     let url = web.url("/1.crl");
     // Two keys of one name share the address, as during a key rollover.
-    let mut set = AnchorSet::clone(&anchors(&new_key, Some(&url), None));
+    let mut set = Configurations::clone(&anchors(&new_key, Some(&url), None));
     let other = anchors(&old_key, Some(&url), None).configurations[0].authorities[0].clone();
-    set.configurations[0].authorities.push(other);
+    Arc::make_mut(&mut set.configurations[0]).authorities.push(other);
     let list = |ca: &Ca, number, age| ca.list().number(number).this_update(ago(age)).sign();
     web.put("/1.crl", list(&new_key, 9, 30 * MINUTE));
     let mut running = start(Config::default(), Arc::new(set));
@@ -98,9 +98,9 @@ async fn an_operator_can_accept_the_rollback_of_a_restored_issuer() {
     let config = || Config { directory: Some(directory.path().into()), ..Config::default() };
     let (ca, web) = (Ca::root("Root"), Web::start().await);
     let (url, other) = (web.url("/1.crl"), web.url("/2.crl"));
-    let mut set = AnchorSet::clone(&anchors(&ca, Some(&url), None));
+    let mut set = Configurations::clone(&anchors(&ca, Some(&url), None));
     let also = anchors(&ca, Some(&other), None).configurations[0].authorities[0].clone();
-    set.configurations[0].authorities.push(also);
+    Arc::make_mut(&mut set.configurations[0]).authorities.push(also);
     let set = Arc::new(set);
     for path in ["/1.crl", "/2.crl"] {
         let headers = vec!["ETag: \"9\"".to_owned()];

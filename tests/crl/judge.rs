@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use anchorgate::trust::configurations::{AnchorSet, Authority, Configuration, Devices, Kind};
+use anchorgate::trust::configurations::{
+    Application, Authority, Configuration, Configurations, Device, Devices,
+};
 use anchorgate::trust::judge::applications::judge_application;
 use anchorgate::trust::judge::devices::{UnverifiedChain, judge};
 use anchorgate::trust::refusal::Code;
@@ -17,7 +19,7 @@ use crate::support::crl_maker::{self, Ca, HOUR, KEY_USAGE_CA, KEY_USAGE_LISTS, N
 
 /// A snapshot with a device and an application configuration, both with these roots as anchors.
 fn snapshot(roots: &[&Ca], lists: &[Arc<RevocationList>], mode: CrlMode) -> Snapshot {
-    let set = |kind| {
+    fn set<K>(kind: K, roots: &[&Ca]) -> Configurations<K> {
         let authority = |ca: &&Ca| Authority {
             certificate: Arc::clone(&ca.certificate),
             is_root: true,
@@ -29,16 +31,15 @@ fn snapshot(roots: &[&Ca], lists: &[Arc<RevocationList>], mode: CrlMode) -> Snap
             domain: Arc::default(),
             display_name: String::new(),
             kind,
-            devices: Devices::Any,
             authorities: roots.iter().map(authority).collect(),
         };
-        AnchorSet { configurations: vec![configuration], skipped: Vec::new() }
-    };
+        Configurations::from_iter([configuration])
+    }
     let policy = TrustPolicy { crl: Some(mode), ..TrustPolicy::default() };
     let revocations = Arc::new(Revocations::new(lists.iter().cloned()));
-    let devices = Arc::new(set(Kind::Devices(SubjectField::SubjectDn)));
-    Snapshot::new(1, devices, revocations, Arc::new(policy), Arc::default())
-        .with_applications(set(Kind::Applications))
+    let kind = Device { subject_field: SubjectField::SubjectDn, devices: Devices::Any };
+    Snapshot::new(1, Arc::new(set(kind, roots)), revocations, Arc::new(policy), Arc::default())
+        .with_applications(set(Application, roots))
 }
 
 /// The decision about a chain, which must be the same for a device and for an application.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anchorgate::trust::configurations::{
-    AnchorSet, Authority, Configuration, ConfigurationId, Devices, Kind as Trusts,
+    Authority, Configuration, ConfigurationId, Configurations, Device, Devices,
 };
 use anchorgate::trust::refusal::Code;
 use anchorgate::trust::revocation::{
@@ -74,16 +74,15 @@ fn authority(certificate: &Arc<Certificate>, delta: bool) -> Authority {
     }
 }
 
-fn in_force(authorities: Vec<Authority>) -> AnchorSet {
+fn in_force(authorities: Vec<Authority>) -> Configurations<Device> {
     let configuration = Configuration {
         id: ConfigurationId::from("1"),
         domain: Arc::default(),
         display_name: String::new(),
-        kind: Trusts::Devices(SubjectField::SanDns),
-        devices: Devices::Any,
+        kind: Device { subject_field: SubjectField::SanDns, devices: Devices::Any },
         authorities,
     };
-    AnchorSet { configurations: vec![configuration], skipped: Vec::new() }
+    Configurations::from_iter([configuration])
 }
 
 #[test]

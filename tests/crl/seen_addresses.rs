@@ -8,7 +8,7 @@ use anchorgate::crl::{self, AddressRecord, Config, Metrics, Source};
 use anchorgate::runtime::publisher::ConfigurationsInForce;
 use anchorgate::trust::assembly::{Assembly, Update};
 use anchorgate::trust::configurations::{
-    AnchorSet, Authority, Configuration, ConfigurationId, Devices, Kind,
+    Authority, Configuration, ConfigurationId, Configurations, Device, Devices,
 };
 use anchorgate::trust::judge::devices::{UnverifiedChain, judge};
 use anchorgate::trust::refusal::Code;
@@ -49,7 +49,7 @@ fn device_with(ca: &Ca, serial: u8, extensions: &[Vec<u8>]) -> Arc<Certificate> 
     ca.issue("device", &[serial], &[&[alt], extensions].concat())
 }
 
-fn anchors(cas: &[&Ca], crl: Option<&str>) -> AnchorSet {
+fn anchors(cas: &[&Ca], crl: Option<&str>) -> Configurations<Device> {
     let authority = |ca: &&Ca| Authority {
         certificate: Arc::clone(&ca.certificate),
         is_root: true,
@@ -60,15 +60,15 @@ fn anchors(cas: &[&Ca], crl: Option<&str>) -> AnchorSet {
         id: ConfigurationId::from("1"),
         domain: Arc::default(),
         display_name: String::new(),
-        kind: Kind::Devices(SubjectField::SanDns),
-        devices: Devices::Any,
+        kind: Device { subject_field: SubjectField::SanDns, devices: Devices::Any },
         authorities: cas.iter().map(authority).collect(),
     };
-    AnchorSet { configurations: vec![configuration], skipped: Vec::new() }
+    Configurations::from_iter([configuration])
 }
 
-fn in_force(set: AnchorSet) -> ConfigurationsInForce {
-    ConfigurationsInForce { generation: 1, devices_loaded: true, configurations: Arc::new(set) }
+fn in_force(set: Configurations<Device>) -> ConfigurationsInForce {
+    let configurations = Arc::new(set).into();
+    ConfigurationsInForce { generation: 1, devices_loaded: true, configurations }
 }
 
 /// The parts of a gateway that matter here: the judge, the CRL source and the snapshot in force.
@@ -84,7 +84,7 @@ struct World {
 }
 
 impl World {
-    fn start(set: AnchorSet, directory: Option<&Path>, policy: ListPolicy) -> Self {
+    fn start(set: Configurations<Device>, directory: Option<&Path>, policy: ListPolicy) -> Self {
         let record = Arc::new(AddressRecord::default());
         let config = Config {
             directory: directory.map(Into::into),

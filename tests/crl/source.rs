@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use anchorgate::crl::{self, Config, RefreshError};
 use anchorgate::trust::assembly::ListState;
-use anchorgate::trust::configurations::AnchorSet;
+use anchorgate::trust::configurations::Configurations;
 use anchorgate::trust::revocation::{AuthorityPolicy, CrlMode, ListPolicy, Selector};
 use anchorgate::x509::time::Timestamp;
 use tokio::net::TcpListener;
@@ -210,9 +210,9 @@ async fn does_not_fetch_for_authorities_with_mode_off() {
     let (off, on, web) = (Ca::root("Off"), Ca::root("On"), Web::start().await);
     web.put("/shared", on.list().number(1).sign());
     let both = |shared: &str| {
-        let mut set = AnchorSet::clone(&anchors(&off, Some(&web.url("/off")), None));
+        let mut set = Configurations::clone(&anchors(&off, Some(&web.url("/off")), None));
         let on = anchors(&on, Some(shared), None).configurations[0].authorities[0].clone();
-        set.configurations[0].authorities.push(on);
+        Arc::make_mut(&mut set.configurations[0]).authorities.push(on);
         Arc::new(set)
     };
     let entry = |subject: &Ca, mode| AuthorityPolicy {

@@ -27,7 +27,6 @@ use anchorgate::cli::quickstart::pki::{Authority, Subject};
 use anchorgate::cli::quickstart::serve_lists;
 use anchorgate::cli::quickstart::world::{Domain, Ports, World};
 use anchorgate::config;
-use anchorgate::trust::configurations::Kind;
 use anchorgate::trust::subject::SubjectField;
 use anchorgate::x509::time::Timestamp;
 use serde_json::{Value, json};
@@ -253,7 +252,7 @@ async fn an_anchor_that_is_removed_stops_the_next_request() {
         .anchors
         .configurations
         .iter()
-        .find(|c| c.kind == Kind::Devices(SubjectField::SanUri))
+        .find(|c| c.kind.subject_field == SubjectField::SanUri)
         .map(|c| c.id.to_string())
         .expect("in force");
     let mut open = gateway.connect(&gateway.device(domain, 0)).await;

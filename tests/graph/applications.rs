@@ -10,7 +10,6 @@ use anchorgate::graph::client::Limits;
 use anchorgate::runtime::log::Secret;
 use anchorgate::sync::{Config, Handle, Metrics, follow};
 use anchorgate::trust::assembly::Update;
-use anchorgate::trust::configurations::Kind;
 use anchorgate::x509::time::Timestamp;
 use prometheus_client::registry::Registry;
 use reqwest::Url;
@@ -56,7 +55,6 @@ impl Rig {
                 panic!("not of applications")
             };
             assert_eq!(&*source, "hub/applications");
-            assert!(set.configurations.iter().all(|c| c.kind == Kind::Applications));
             let pairs = set.configurations.iter().flat_map(|c| {
                 c.authorities.iter().map(|a| {
                     (c.id.to_string(), a.certificate.subject.to_string().replace("CN=", ""))
@@ -134,7 +132,7 @@ async fn a_shortened_expansion_is_completed() {
     let whole = pairs(&[("hub/1", "a"), ("hub/2", "b"), ("hub/2", "c")]);
     assert_eq!(rig.in_force(), whole);
     assert!(rig.handle.status().content.skipped.is_empty());
-    assert_eq!(rig.handle.in_force().configurations[0].display_name, "scripts");
+    assert_eq!(rig.handle.in_force().applications.configurations[0].display_name, "scripts");
 
     // From now on fetching the rest fails in different ways: the list in force stays.
     let elsewhere = "https://evil.example/x";
@@ -158,6 +156,7 @@ async fn a_shortened_expansion_is_completed() {
         rig.handle.refresh().await.expect("the rest of the response is good");
         let in_force = rig.handle.in_force();
         let names: Vec<_> = in_force
+            .applications
             .configurations
             .iter()
             .flat_map(|c| &c.authorities)
@@ -186,7 +185,7 @@ async fn a_failed_response_changes_nothing_and_the_last_good_list_is_on_disk() {
         graph.answer(move |_, _| bad.clone());
         rig.handle.refresh().await.expect_err("a failed poll");
         assert_eq!(rig.in_force(), [], "no update");
-        assert_eq!(rig.handle.in_force().configurations.len(), 1);
+        assert_eq!(rig.handle.in_force().applications.configurations.len(), 1);
     }
     // An empty list would remove every anchor: it is held back.
     graph.answer(|_, _| Reply::json(&json!({"value": []})));

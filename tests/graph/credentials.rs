@@ -10,6 +10,7 @@ use anchorgate::graph::auth::{
 use anchorgate::graph::client::{Client, FetchOptions, Fetched, Limits};
 use anchorgate::http::outbound::{ClientSettings, ProxyChoice, ServerAuthorities};
 use anchorgate::runtime::log::Secret;
+use anchorgate::trust::configurations::Device;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use base64::Engine;
@@ -238,7 +239,7 @@ async fn a_hub_accepts_a_client_certificate() {
     let base = Url::parse(&format!("https://localhost:{port}")).expect("a URL");
     let bundle = Some(ca_pem.pem().into_bytes());
     let client = Client::new(&base, credential, bundle, Limits::default()).expect("a client");
-    let fetched = client.fetch(&FetchOptions::default()).await.expect("a list");
+    let fetched = client.fetch::<Device>(&FetchOptions::default()).await.expect("a list");
     assert!(matches!(fetched, Fetched::List { entries, .. } if entries.is_empty()));
 }
 

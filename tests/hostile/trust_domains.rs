@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anchorgate::trust::assembly::{Assembly, ListState, Update};
-use anchorgate::trust::configurations::{AnchorSet, Authority, Configuration, Devices, Kind};
+use anchorgate::trust::configurations::{
+    Authority, Configuration, Configurations, Device, Devices,
+};
 use anchorgate::trust::judge::devices::{UnverifiedChain, Verified, judge};
 use anchorgate::trust::refusal::Code;
 use anchorgate::trust::revocation::{AuthorityPolicy, CrlMode, ListPolicy, Selector};
@@ -41,11 +43,10 @@ fn domain(source: &str, authorities: Vec<Authority>) -> Update {
         id: source.into(),
         domain: Arc::default(),
         display_name: String::new(),
-        kind: Kind::Devices(SubjectField::SubjectDn),
-        devices: Devices::Any,
+        kind: Device { subject_field: SubjectField::SubjectDn, devices: Devices::Any },
         authorities,
     };
-    let set = AnchorSet { configurations: vec![configuration], skipped: Vec::new() };
+    let set = Configurations::from_iter([configuration]);
     Update::Anchors { source: source.into(), set }
 }
 

@@ -6,7 +6,7 @@ use anchorgate::crl::{self, Config, Handle, Metrics, Source, Status};
 use anchorgate::runtime::publisher::ConfigurationsInForce;
 use anchorgate::trust::assembly::{ListState, Update};
 use anchorgate::trust::configurations::{
-    AnchorSet, Authority, Configuration, ConfigurationId, Devices, Kind,
+    Authority, Configuration, ConfigurationId, Configurations, Device, Devices,
 };
 use anchorgate::trust::subject::SubjectField;
 use anchorgate::x509::crl::RevocationList;
@@ -15,23 +15,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::crl_maker::{Ca, NOW};
 
-pub fn anchors(ca: &Ca, crl: Option<&str>, delta: Option<&str>) -> Arc<AnchorSet> {
-    Arc::new(AnchorSet {
-        configurations: vec![Configuration {
-            id: ConfigurationId::from("1"),
-            domain: Arc::default(),
-            display_name: "fleet".to_owned(),
-            kind: Kind::Devices(SubjectField::SanDns),
-            devices: Devices::Any,
-            authorities: vec![Authority {
-                certificate: Arc::clone(&ca.certificate),
-                is_root: true,
-                crl_url: crl.map(Into::into),
-                delta_crl_url: delta.map(Into::into),
-            }],
+pub fn anchors(ca: &Ca, crl: Option<&str>, delta: Option<&str>) -> Arc<Configurations<Device>> {
+    Arc::new(Configurations::from_iter([Configuration {
+        id: ConfigurationId::from("1"),
+        domain: Arc::default(),
+        display_name: "fleet".to_owned(),
+        kind: Device { subject_field: SubjectField::SanDns, devices: Devices::Any },
+        authorities: vec![Authority {
+            certificate: Arc::clone(&ca.certificate),
+            is_root: true,
+            crl_url: crl.map(Into::into),
+            delta_crl_url: delta.map(Into::into),
         }],
-        skipped: Vec::new(),
-    })
+    }]))
 }
 
 /// A running source and the updates that it sends.
@@ -48,15 +44,19 @@ impl Drop for Running {
     }
 }
 
-fn in_force(generation: u64, configurations: Arc<AnchorSet>) -> ConfigurationsInForce {
-    ConfigurationsInForce { generation, devices_loaded: true, configurations }
+fn in_force(generation: u64, configurations: Arc<Configurations<Device>>) -> ConfigurationsInForce {
+    ConfigurationsInForce {
+        generation,
+        devices_loaded: true,
+        configurations: configurations.into(),
+    }
 }
 
-pub fn start(config: Config, set: Arc<AnchorSet>) -> Running {
+pub fn start(config: Config, set: Arc<Configurations<Device>>) -> Running {
     start_at(config, set, Arc::new(|| NOW))
 }
 
-pub fn start_at(config: Config, set: Arc<AnchorSet>, clock: crl::Clock) -> Running {
+pub fn start_at(config: Config, set: Arc<Configurations<Device>>, clock: crl::Clock) -> Running {
     let (in_force, watched) = watch::channel(in_force(1, set));
     let (sender, updates) = mpsc::channel(100);
     let (source, handle) =
@@ -68,7 +68,7 @@ pub fn start_at(config: Config, set: Arc<AnchorSet>, clock: crl::Clock) -> Runni
 
 impl Running {
     /// Replaces the configurations in force.
-    pub fn put_in_force(&self, set: Arc<AnchorSet>) {
+    pub fn put_in_force(&self, set: Arc<Configurations<Device>>) {
         let generation = self.in_force.borrow().generation + 1;
         self.in_force.send_replace(in_force(generation, set));
     }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use anchorgate::trust::configurations::{AnchorSet, Authority, Configuration, Devices, Kind};
+use anchorgate::trust::configurations::{
+    Authority, Configuration, Configurations, Device, Devices,
+};
 use anchorgate::trust::judge::devices::{UnverifiedChain, judge};
 use anchorgate::trust::refusal::Refusal;
 use anchorgate::trust::snapshot::Snapshot;
@@ -26,11 +28,10 @@ pub fn ours(mutant: &Mutant) -> Result<(), Refusal> {
         id: "fleet".into(),
         domain: Arc::default(),
         display_name: String::new(),
-        kind: Kind::Devices(SubjectField::SubjectDn),
-        devices: Devices::Any,
+        kind: Device { subject_field: SubjectField::SubjectDn, devices: Devices::Any },
         authorities: vec![authority],
     };
-    let anchors = AnchorSet { configurations: vec![configuration], skipped: Vec::new() };
+    let anchors = Configurations::from_iter([configuration]);
     let (anchors, none) = (Arc::new(anchors), Arc::default());
     let snapshot = Snapshot::new(1, anchors, none, Arc::default(), Arc::default());
     let chain = UnverifiedChain::from_der(&mutant.chain)?;

@@ -13,7 +13,7 @@ use crate::admin::answer::{Answer, List};
 use crate::cli::input::read_input;
 use crate::cli::verify::Args;
 use crate::graph::wire;
-use crate::trust::configurations::{AnchorSet, ConfigurationId, Devices};
+use crate::trust::configurations::{ConfigurationId, Configurations, Device, Devices};
 use crate::trust::devices::{Registries, Registry};
 use crate::trust::judge::devices::{self, UnverifiedChain};
 use crate::trust::path::signature::SignatureMemo;
@@ -126,7 +126,7 @@ impl Request {
         explain: bool,
     ) -> Result<Answer, String> {
         let now = self.time()?;
-        let mut anchors = wire::read_anchor_set(&self.directory)
+        let mut anchors = wire::read_configurations(&self.directory)
             .map_err(|error| format!("the directory: {error}"))?;
         if let Some(wanted) = &self.configuration {
             let wanted = ConfigurationId::from(wanted.as_str());
@@ -157,14 +157,15 @@ impl Request {
 
     /// The registry of the given devices.  If there is one, all configurations require
     /// registration.
-    fn registries(&self, anchors: &mut AnchorSet) -> Result<Registries, String> {
+    fn registries(&self, anchors: &mut Configurations<Device>) -> Result<Registries, String> {
         let mut registries = Registries::default();
         if let Some(json) = &self.devices {
             let registry = wire::devices::read_registry(json, MAX_DEVICES)
                 .map_err(|error| format!("the devices: {error}"))?;
             let source: Arc<str> = DEVICES_SOURCE.into();
             for configuration in &mut anchors.configurations {
-                configuration.devices = Devices::Registered(Arc::clone(&source));
+                Arc::make_mut(configuration).kind.devices =
+                    Devices::Registered(Arc::clone(&source));
             }
             registries.set(source, Registry::InForce(registry));
         }
@@ -203,12 +204,12 @@ impl Request {
     /// certificates of the chain.
     fn revocations(
         &self,
-        anchors: &AnchorSet,
+        anchors: &Configurations<Device>,
         chain: &UnverifiedChain,
         now: Timestamp,
     ) -> (Revocations, Vec<List>) {
-        let authorities = anchors.configurations.iter().flat_map(|c| &c.authorities);
-        let signers: Vec<Arc<Certificate>> = authorities
+        let signers: Vec<Arc<Certificate>> = anchors
+            .authorities()
             .map(|authority| &authority.certificate)
             .chain(chain.certificates())
             .cloned()

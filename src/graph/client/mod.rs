@@ -6,6 +6,7 @@ mod pages;
 mod session;
 mod settings;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode, header};
@@ -18,9 +19,9 @@ use crate::graph::auth::{AuthError, Credential, TokenSource};
 use crate::graph::client::base_url::{check_base, is_loopback};
 use crate::graph::client::pages::Pages;
 use crate::graph::client::session::Session;
-use crate::graph::wire::{self, Entries, Entry, Page, WireError};
+use crate::graph::wire::{self, Entries, Entry, JsonKind, Page, WireError};
 use crate::http::outbound::{ClientSettings, ProxyChoice, ServerAuthorities, header_text};
-use crate::trust::configurations::ConfigurationId;
+use crate::trust::configurations::{Configuration, ConfigurationId};
 
 pub(crate) use base_url::below;
 pub use error::FetchError;
@@ -28,13 +29,13 @@ pub use settings::{FetchOptions, Limits};
 
 /// The result of a fetch.
 #[derive(Debug)]
-pub enum Fetched {
+pub enum Fetched<K> {
     /// The list still has the ETag of the request.
     Unchanged,
     /// The complete list.
     List {
         /// The objects, each id once.
-        entries: Vec<Entry>,
+        entries: Vec<Entry<K>>,
         /// ETag of this state, if the directory supports them.
         etag: Option<String>,
         /// The directory supports long polls.
@@ -98,11 +99,15 @@ impl Client {
         &self.list
     }
 
-    /// Fetches the complete list.  Objects that the list shortens are fetched one by one.
+    /// Fetches the complete list, whose objects are of kind `K`.  Objects that the list shortens are
+    /// fetched one by one.
     ///
     /// # Errors
     /// A page was not received, or is not usable.
-    pub async fn fetch(&self, options: &FetchOptions) -> Result<Fetched, FetchError> {
+    pub async fn fetch<K: JsonKind>(
+        &self,
+        options: &FetchOptions,
+    ) -> Result<Fetched<K>, FetchError> {
         let session = self.session().await?;
         let mut entries = Entries::default();
         let mut list = self.list.clone();
@@ -120,7 +125,7 @@ impl Client {
                 supports_wait = response.supports_wait();
             }
             pages.add_bytes(response.body.len(), &self.limits)?;
-            let page = Page::read(self.collection, &response.body)?;
+            let page = Page::<K>::read(&response.body)?;
             page.entries.into_iter().for_each(|entry| entries.add(entry));
             pages.next = page.next.map(|link| self.same_origin(&link)).transpose()?;
         }
@@ -224,14 +229,12 @@ impl Client {
 
     /// Fetches the objects that the list shortened one by one.  An object that is still shortened
     /// afterwards stays so in `entries`; the caller keeps its version in force.
-    async fn complete(&self, session: &Session<'_>, entries: &mut [Entry]) {
+    async fn complete<K: JsonKind>(&self, session: &Session<'_>, entries: &mut [Entry<K>]) {
         let shortened = entries.iter_mut().filter(|e| matches!(e, Entry::Shortened { .. }));
         for entry in shortened.take(self.limits.single_gets) {
-            let fetched = match self.collection {
-                Collection::MutualTlsOauth => self.fetch_one(session, entry.id()).await,
-                Collection::CertificateBasedApplication => {
-                    self.fetch_authorities(session, entry).await
-                }
+            let fetched = match K::WITH_SEPARATE_AUTHORITIES {
+                None => self.fetch_one(session, entry.id()).await,
+                Some(kind) => self.fetch_authorities(session, entry, kind).await,
             };
             match fetched {
                 // A response that contains another object says nothing about this one.
@@ -248,22 +251,23 @@ impl Client {
         }
     }
 
-    async fn fetch_one(
+    async fn fetch_one<K: JsonKind>(
         &self,
         session: &Session<'_>,
         id: &ConfigurationId,
-    ) -> Result<Entry, FetchError> {
+    ) -> Result<Entry<K>, FetchError> {
         let response = session.get(&self.list_url(&[id.as_str()]), None).await?;
         Ok(wire::read_entry(&response.body)?)
     }
 
-    /// Fetches the authorities of an application configuration, page by page.
-    async fn fetch_authorities(
+    /// Fetches the authorities of a configuration, page by page.
+    async fn fetch_authorities<K: JsonKind>(
         &self,
         session: &Session<'_>,
-        entry: &Entry,
-    ) -> Result<Entry, FetchError> {
-        let url = self.list_url(&[entry.id().as_str(), "trustedCertificateAuthorities"]);
+        entry: &Entry<K>,
+        kind: K,
+    ) -> Result<Entry<K>, FetchError> {
+        let url = self.list_url(&[entry.id().as_str(), K::AUTHORITIES]);
         let (mut authorities, mut pages) = (Vec::new(), Pages::starting_at(url));
         while let Some(url) = pages.advance(&self.limits)? {
             let response = session.get(&url, None).await?;
@@ -276,7 +280,14 @@ impl Client {
             Entry::Shortened { readable: Some(readable), .. } => &*readable.display_name,
             _ => "",
         };
-        Ok(wire::application(entry.id(), name, &authorities))
+        let skeleton = Configuration {
+            id: entry.id().clone(),
+            domain: Arc::default(),
+            display_name: name.to_owned(),
+            kind,
+            authorities: Vec::with_capacity(authorities.len()),
+        };
+        Ok(wire::with_authorities(skeleton, &authorities))
     }
 
     /// URL below the list.

@@ -14,7 +14,7 @@ const MAX_CERTIFICATE_BYTES: usize = 64 * 1024;
 pub(crate) const MAX_URL_LENGTH: usize = 2048;
 
 /// An element could not be read.
-pub(super) enum Unreadable {
+pub enum Unreadable {
     /// A member that complete responses have is absent or garbled.
     Missing(&'static str),
     /// The members are present, but the authority cannot be used.

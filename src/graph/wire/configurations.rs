@@ -11,34 +11,88 @@ use crate::graph::Collection;
 use crate::graph::wire::authority::{Unreadable, authority};
 use crate::graph::wire::json::{WireError, id, link, list, member, object, parse};
 use crate::trust::configurations::{
-    AnchorSet, Authority, Configuration, ConfigurationId, Devices, Kind, Skipped,
+    Application, Authority, Configuration, ConfigurationId, Configurations, Device, Devices, Kind,
+    Skipped,
 };
 use crate::trust::subject::SubjectField;
 
 /// Characters of a display name that are kept.  No decision depends on it.
 const MAX_DISPLAY_NAME: usize = 256;
-/// Member of a device configuration that contains its authorities.
-const DEVICE_AUTHORITIES: &str = "certificateAuthorities";
-/// Member of an application configuration that contains its authorities.  It is a navigation property:
-/// lists contain it if it is expanded.
-const APPLICATION_AUTHORITIES: &str = "trustedCertificateAuthorities";
+
+/// JSON of the configurations of one kind.
+pub trait JsonKind: Kind {
+    /// Their collection.
+    const COLLECTION: Collection;
+    /// Member that contains the authorities.
+    const AUTHORITIES: &'static str;
+    /// Another spelling of that member.
+    const OTHER_SPELLING: Option<&'static str>;
+    /// The kind, if no member determines it and [`JsonKind::AUTHORITIES`] is a navigation property:
+    /// lists contain it if it is expanded, and it can be fetched separately.
+    const WITH_SEPARATE_AUTHORITIES: Option<Self>;
+
+    /// Reads the members that the kind has.
+    fn read(object: &Map<String, Value>) -> Result<Self, Unreadable>;
+
+    /// Adds them to an object.
+    fn write(&self, object: &mut Value);
+}
+
+impl JsonKind for Device {
+    const COLLECTION: Collection = Collection::MutualTlsOauth;
+    const AUTHORITIES: &'static str = "certificateAuthorities";
+    // A published example has the singular.
+    const OTHER_SPELLING: Option<&'static str> = Some("certificateAuthority");
+    const WITH_SEPARATE_AUTHORITIES: Option<Self> = None;
+
+    fn read(object: &Map<String, Value>) -> Result<Self, Unreadable> {
+        let value = match member(object, "tlsClientAuthParameter") {
+            None | Some(Value::Null) => {
+                return Err(Unreadable::Missing("no tlsClientAuthParameter"));
+            }
+            Some(value) => value,
+        };
+        let Some(subject_field) = subject_field(value) else {
+            let why = format!("tlsClientAuthParameter {value} is unknown");
+            return Err(Unreadable::Unusable(why));
+        };
+        Ok(Self { subject_field, devices: Devices::default() })
+    }
+
+    fn write(&self, object: &mut Value) {
+        object["tlsClientAuthParameter"] = self.subject_field.as_str().into();
+    }
+}
+
+impl JsonKind for Application {
+    const COLLECTION: Collection = Collection::CertificateBasedApplication;
+    const AUTHORITIES: &'static str = "trustedCertificateAuthorities";
+    const OTHER_SPELLING: Option<&'static str> = None;
+    const WITH_SEPARATE_AUTHORITIES: Option<Self> = Some(Self);
+
+    fn read(_: &Map<String, Value>) -> Result<Self, Unreadable> {
+        Ok(Self)
+    }
+
+    fn write(&self, _: &mut Value) {}
+}
 
 /// One page of a list of configurations.
 #[derive(Debug)]
-pub(crate) struct Page {
+pub(crate) struct Page<K> {
     /// The objects, in the response's order.
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Vec<Entry<K>>,
     /// `@odata.nextLink`, as sent.
     pub(crate) next: Option<String>,
 }
 
 /// One configuration in a response.
 #[derive(Debug, Clone)]
-pub enum Entry {
+pub enum Entry<K> {
     /// The configuration is complete, except for authorities that cannot be used.
     Complete {
         /// The configuration with its usable authorities.
-        configuration: Configuration,
+        configuration: Configuration<K>,
         /// The authorities that cannot be used.
         skipped: Vec<Skipped>,
     },
@@ -50,13 +104,13 @@ pub enum Entry {
         /// Names the missing member.
         why: String,
         /// The readable part, for use if no complete version is known.
-        readable: Option<Configuration>,
+        readable: Option<Configuration<K>>,
     },
     /// The configuration is not used: it is deleted, or of an unknown kind.
     Skipped(Skipped),
 }
 
-impl Entry {
+impl<K> Entry<K> {
     /// Id of the configuration.
     pub fn id(&self) -> &ConfigurationId {
         match self {
@@ -68,16 +122,22 @@ impl Entry {
 }
 
 /// The objects of a list, each id once.
-#[derive(Debug, Default)]
-pub(crate) struct Entries {
-    pub(crate) list: Vec<Entry>,
+#[derive(Debug)]
+pub(crate) struct Entries<K> {
+    pub(crate) list: Vec<Entry<K>>,
     positions: HashMap<ConfigurationId, usize>,
 }
 
-impl Entries {
+impl<K> Default for Entries<K> {
+    fn default() -> Self {
+        Self { list: Vec::new(), positions: HashMap::new() }
+    }
+}
+
+impl<K> Entries<K> {
     /// Adds an object.  A list that changes between two pages can contain an object twice; only a GET
     /// by id can tell which version is newer, so the object counts as shortened.
-    pub(crate) fn add(&mut self, entry: Entry) {
+    pub(crate) fn add(&mut self, entry: Entry<K>) {
         let id = entry.id().clone();
         match self.positions.get(&id) {
             Some(&position) => {
@@ -92,24 +152,23 @@ impl Entries {
     }
 }
 
-impl Page {
+impl<K: JsonKind> Page<K> {
     /// Reads a list response, `{"value": […], "@odata.nextLink": …}`.
     ///
     /// # Errors
     /// The response is not usable as a whole.  An object without an `id` makes it so, because it may
     /// stand for any configuration.
-    pub(crate) fn read(collection: Collection, json: &[u8]) -> Result<Self, WireError> {
+    pub(crate) fn read(json: &[u8]) -> Result<Self, WireError> {
         let response = parse(json)?;
         let response = object(&response, "the response")?;
         let (list, next) = (list(response)?, link(response, "@odata.nextLink")?);
-        let entries =
-            list.iter().map(|value| read_value(collection, value)).collect::<Result<_, _>>()?;
+        let entries = list.iter().map(read_value).collect::<Result<_, _>>()?;
         Ok(Self { entries, next })
     }
 }
 
-/// Reads one page of an application configuration's authorities, with the link to the next page.  The
-/// authorities of all pages are passed to [`application`].
+/// Reads one page of the authorities of a configuration, with the link to the next page.  The
+/// authorities of all pages are passed to [`with_authorities`].
 ///
 /// # Errors
 /// The response is not a list.
@@ -119,61 +178,36 @@ pub(crate) fn read_authorities(json: &[u8]) -> Result<(Vec<Value>, Option<String
     Ok((list(response)?.to_vec(), link(response, "@odata.nextLink")?))
 }
 
-/// Builds an application configuration from its authorities, which were fetched separately.
-pub(crate) fn application(
-    id: &ConfigurationId,
-    display_name: &str,
-    authorities: &[Value],
-) -> Entry {
-    let skeleton = Configuration {
-        id: id.clone(),
-        domain: Arc::default(),
-        display_name: display_name.to_owned(),
-        kind: Kind::Applications,
-        devices: Devices::default(),
-        authorities: Vec::with_capacity(authorities.len()),
-    };
-    with_authorities(skeleton, authorities, APPLICATION_AUTHORITIES)
-}
-
-/// Reads the response to a GET of one device configuration.
+/// Reads the response to a GET of one configuration.
 ///
 /// # Errors
 /// The response is not usable as a whole.
-pub(crate) fn read_entry(json: &[u8]) -> Result<Entry, WireError> {
-    read_value(Collection::MutualTlsOauth, &parse(json)?)
+pub(crate) fn read_entry<K: JsonKind>(json: &[u8]) -> Result<Entry<K>, WireError> {
+    read_value(&parse(json)?)
 }
 
-/// Reads one list response of device configurations as the complete list, for the offline judge.  For a
+/// Reads one list response as the complete list, for the offline judge and the saved list.  For a
 /// shortened object, its readable part is used.
 ///
 /// # Errors
 /// The response is not a complete list.
-pub fn read_anchor_set(json: &[u8]) -> Result<AnchorSet, WireError> {
-    read_set(Collection::MutualTlsOauth, json)
-}
-
-/// Like [`read_anchor_set`], for either collection.
-///
-/// # Errors
-/// As for [`read_anchor_set`].
-pub(crate) fn read_set(collection: Collection, json: &[u8]) -> Result<AnchorSet, WireError> {
-    let mut set = AnchorSet::default();
-    let page = Page::read(collection, json)?;
+pub fn read_configurations<K: JsonKind>(json: &[u8]) -> Result<Configurations<K>, WireError> {
+    let mut set = Configurations::default();
+    let page = Page::<K>::read(json)?;
     if page.next.is_some() {
         return Err(WireError::Shape("the list continues at its @odata.nextLink".into()));
     }
     for entry in page.entries {
-        if set.configurations.iter().any(|c| c.id == *entry.id()) {
+        if set.configurations.iter().any(|c: &Arc<Configuration<K>>| c.id == *entry.id()) {
             return Err(WireError::Shape(format!("`{}` is listed twice", entry.id())));
         }
         match entry {
             Entry::Complete { configuration, skipped } => {
-                set.configurations.push(configuration);
+                set.configurations.push(Arc::new(configuration));
                 set.skipped.extend(skipped);
             }
             Entry::Shortened { id, why, readable } => {
-                set.configurations.extend(readable);
+                set.configurations.extend(readable.map(Arc::new));
                 set.skipped.push(Skipped { configuration: id, why });
             }
             Entry::Skipped(skipped) => set.skipped.push(skipped),
@@ -182,8 +216,8 @@ pub(crate) fn read_set(collection: Collection, json: &[u8]) -> Result<AnchorSet,
     Ok(set)
 }
 
-/// Writes a list in the format of Graph, which [`read_set`] reads.
-pub(crate) fn write_anchor_set(set: &AnchorSet) -> Value {
+/// Writes a list in the format of Graph, which [`read_configurations`] reads.
+pub(crate) fn write_configurations<K: JsonKind>(set: &Configurations<K>) -> Value {
     let authority = |a: &Authority| {
         json!({
             "certificate": STANDARD.encode(a.certificate.der()),
@@ -192,20 +226,14 @@ pub(crate) fn write_anchor_set(set: &AnchorSet) -> Value {
             "isRootAuthority": a.is_root,
         })
     };
-    let configuration = |c: &Configuration| {
+    let configuration = |c: &Arc<Configuration<K>>| {
         let mut object = json!({
             "id": c.id.as_str(),
             "deletedDateTime": null,
             "displayName": c.display_name,
         });
-        let list = match c.kind {
-            Kind::Devices(field) => {
-                object["tlsClientAuthParameter"] = field.as_str().into();
-                DEVICE_AUTHORITIES
-            }
-            Kind::Applications => APPLICATION_AUTHORITIES,
-        };
-        object[list] = c.authorities.iter().map(authority).collect();
+        c.kind.write(&mut object);
+        object[K::AUTHORITIES] = c.authorities.iter().map(authority).collect();
         object
     };
     json!({ "value": set.configurations.iter().map(configuration).collect::<Vec<_>>() })
@@ -221,7 +249,7 @@ pub(crate) fn subject_field(value: &Value) -> Option<SubjectField> {
 }
 
 /// Reads one object of a list.
-fn read_value(collection: Collection, value: &Value) -> Result<Entry, WireError> {
+fn read_value<K: JsonKind>(value: &Value) -> Result<Entry<K>, WireError> {
     let object = object(value, "an entry of the list")?;
     let id = ConfigurationId::from(id(object, "an entry of the list")?);
     let skipped = |why: String| Ok(Entry::Skipped(Skipped { configuration: id.clone(), why }));
@@ -229,17 +257,10 @@ fn read_value(collection: Collection, value: &Value) -> Result<Entry, WireError>
         None | Some(Value::Null) => {}
         Some(when) => return skipped(format!("deleted: deletedDateTime is {when}")),
     }
-    let kind = match collection {
-        Collection::CertificateBasedApplication => Kind::Applications,
-        Collection::MutualTlsOauth => match member(object, "tlsClientAuthParameter") {
-            None | Some(Value::Null) => {
-                return Ok(shortened(&id, "no tlsClientAuthParameter", None));
-            }
-            Some(value) => match subject_field(value) {
-                Some(field) => Kind::Devices(field),
-                None => return skipped(format!("tlsClientAuthParameter {value} is unknown")),
-            },
-        },
+    let kind = match K::read(object) {
+        Ok(kind) => kind,
+        Err(Unreadable::Missing(why)) => return Ok(shortened(id, why, None)),
+        Err(Unreadable::Unusable(why)) => return skipped(why),
     };
     let display_name = member(object, "displayName").and_then(Value::as_str).unwrap_or_default();
     let skeleton = Configuration {
@@ -247,50 +268,36 @@ fn read_value(collection: Collection, value: &Value) -> Result<Entry, WireError>
         domain: Arc::default(),
         display_name: display_name.chars().take(MAX_DISPLAY_NAME).collect(),
         kind,
-        devices: Devices::default(),
         authorities: Vec::new(),
     };
-    let (name, list) = authorities_of(object, collection);
-    let Some(Value::Array(list)) = list else {
-        // The display name of an application configuration is used when its authorities are fetched.
-        let readable = (kind == Kind::Applications).then_some(skeleton);
-        return Ok(shortened(&id, &format!("no list of {name}"), readable));
+    let name = K::AUTHORITIES;
+    let other_spelling = || K::OTHER_SPELLING.and_then(|name| member(object, name));
+    let Some(Value::Array(list)) = member(object, name).or_else(other_spelling) else {
+        // The display name is used when the authorities are fetched separately.
+        let readable = K::WITH_SEPARATE_AUTHORITIES.map(|_| skeleton);
+        return Ok(shortened(id, &format!("no list of {name}"), readable));
     };
     let continues = member(object, &format!("{name}@odata.nextLink")).is_some();
-    match with_authorities(skeleton, list, name) {
+    match with_authorities(skeleton, list) {
         Entry::Complete { configuration, .. } if continues => {
             let why = format!("{name} continues at its @odata.nextLink");
-            Ok(shortened(&id, &why, Some(configuration)))
+            Ok(shortened(id, &why, Some(configuration)))
         }
         entry => Ok(entry),
     }
 }
 
-/// Returns the name and the value of the member that contains the authorities.
-fn authorities_of(
-    object: &Map<String, Value>,
-    collection: Collection,
-) -> (&'static str, Option<&Value>) {
-    match collection {
-        // A published example has the singular.
-        Collection::MutualTlsOauth => {
-            let list = member(object, DEVICE_AUTHORITIES);
-            (DEVICE_AUTHORITIES, list.or_else(|| member(object, "certificateAuthority")))
-        }
-        Collection::CertificateBasedApplication => {
-            (APPLICATION_AUTHORITIES, member(object, APPLICATION_AUTHORITIES))
-        }
-    }
-}
-
-fn shortened(id: &ConfigurationId, why: &str, readable: Option<Configuration>) -> Entry {
+fn shortened<K>(id: ConfigurationId, why: &str, readable: Option<Configuration<K>>) -> Entry<K> {
     let why = format!("the response is shortened: {why}");
-    Entry::Shortened { id: id.clone(), why, readable }
+    Entry::Shortened { id, why, readable }
 }
 
-/// Adds the authorities of `list`, which is the member `name`, to a configuration.
-fn with_authorities(mut configuration: Configuration, list: &[Value], name: &str) -> Entry {
-    let id = configuration.id.clone();
+/// Adds authorities to a configuration.
+pub(crate) fn with_authorities<K: JsonKind>(
+    mut configuration: Configuration<K>,
+    list: &[Value],
+) -> Entry<K> {
+    let (id, name) = (configuration.id.clone(), K::AUTHORITIES);
     let (mut skipped, mut missing) = (Vec::new(), None);
     for (index, value) in list.iter().enumerate() {
         match authority(value) {
@@ -305,7 +312,7 @@ fn with_authorities(mut configuration: Configuration, list: &[Value], name: &str
         }
     }
     match missing {
-        Some(why) => shortened(&id, &why, Some(configuration)),
+        Some(why) => shortened(id, &why, Some(configuration)),
         None => Entry::Complete { configuration, skipped },
     }
 }

@@ -15,10 +15,10 @@ mod json;
 
 pub(crate) use authority::MAX_URL_LENGTH;
 pub(crate) use configurations::{
-    Entries, Page, application, read_authorities, read_entry, read_set, subject_field,
-    write_anchor_set,
+    Entries, Page, read_authorities, read_entry, subject_field, with_authorities,
+    write_configurations,
 };
-pub use configurations::{Entry, read_anchor_set};
+pub use configurations::{Entry, JsonKind, read_configurations};
 pub use json::{MAX_ID_LENGTH, MAX_JSON_DEPTH, WireError, parse};
 pub(crate) use json::{binary, member};
 

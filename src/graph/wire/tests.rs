@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
@@ -5,12 +7,8 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::graph::Collection;
-use crate::trust::configurations::{Configuration, Kind, Skipped};
+use crate::trust::configurations::{Application, Configuration, Configurations, Device, Skipped};
 use crate::trust::subject::SubjectField;
-
-const DEVICES: Collection = Collection::MutualTlsOauth;
-const APPLICATIONS: Collection = Collection::CertificateBasedApplication;
 
 fn ca(name: &str) -> String {
     let mut params = CertificateParams::default();
@@ -28,11 +26,11 @@ fn configuration(id: &str, authorities: Value) -> Value {
     })
 }
 
-fn one(value: &Value) -> Entry {
+fn one(value: &Value) -> Entry<Device> {
     read_entry(value.to_string().as_bytes()).expect("an entry")
 }
 
-fn complete(value: &Value) -> (Configuration, Vec<Skipped>) {
+fn complete(value: &Value) -> (Configuration<Device>, Vec<Skipped>) {
     match one(value) {
         Entry::Complete { configuration, skipped } => (configuration, skipped),
         other => panic!("not complete: {other:?}"),
@@ -51,12 +49,12 @@ fn reads_a_list_response() {
         }]))],
         "@odata.nextLink": "https://graph.example/beta/next",
     });
-    let page = Page::read(DEVICES, answer.to_string().as_bytes()).expect("a page");
+    let page = Page::<Device>::read(answer.to_string().as_bytes()).expect("a page");
     assert_eq!(page.next.as_deref(), Some("https://graph.example/beta/next"));
     let [Entry::Complete { configuration, skipped }] = &page.entries[..] else {
         panic!("{page:?}")
     };
-    assert_eq!(configuration.kind, Kind::Devices(SubjectField::SanUri));
+    assert_eq!(configuration.kind.subject_field, SubjectField::SanUri);
     let authority = &configuration.authorities[0];
     assert!(authority.is_root && skipped.is_empty());
     assert_eq!(authority.crl_url.as_deref(), Some("http://pki.example/root.crl"));
@@ -74,7 +72,7 @@ fn accepts_published_misspellings() {
                     list: [{"certificate": der, "isRootAuthority": true, ski: "AA"}],
                 });
                 let (configuration, skipped) = complete(&value);
-                assert_eq!(configuration.kind, Kind::Devices(SubjectField::SanIp));
+                assert_eq!(configuration.kind.subject_field, SubjectField::SanIp);
                 assert_eq!((configuration.authorities.len(), skipped.len()), (1, 0));
             }
         }
@@ -113,7 +111,8 @@ fn skips_only_the_configurations_that_are_not_usable() {
     let mut deleted = configuration("deleted", root.clone());
     deleted["deletedDateTime"] = json!("2026-11-20T00:00:00Z");
     let answer = json!({"value": [unknown, configuration("good", root), deleted]});
-    let set = read_anchor_set(answer.to_string().as_bytes()).expect("a set");
+    let set: Configurations<Device> =
+        read_configurations(answer.to_string().as_bytes()).expect("a set");
     assert_eq!(set.configurations.len(), 1);
     assert_eq!(set.configurations[0].id.as_str(), "good");
     let out: Vec<_> = set.skipped.iter().map(|s| s.configuration.as_str()).collect();
@@ -152,13 +151,12 @@ fn reads_the_members_of_an_application_configuration() {
     let root = json!([{"certificate": ca("root"), "isRootAuthority": true}]);
     let read = |value: &Value| {
         let list = json!({"value": [value]}).to_string();
-        let page = Page::read(APPLICATIONS, list.as_bytes()).expect("a page");
+        let page = Page::<Application>::read(list.as_bytes()).expect("a page");
         page.entries.into_iter().next().expect("an entry")
     };
     let complete = json!({"id": "a", "displayName": "x", "trustedCertificateAuthorities ": root});
     match read(&complete) {
         Entry::Complete { configuration, skipped } => {
-            assert_eq!(configuration.kind, Kind::Applications);
             assert_eq!((configuration.authorities.len(), skipped.len()), (1, 0));
         }
         other => panic!("{other:?}"),
@@ -191,12 +189,14 @@ fn rejects_unusable_responses() {
         (r#"{"value":[],"@odata.nextLink":7}"#, "nextLink is 7"),
         (&deep, "deeper than 32"),
     ] {
-        let got = Page::read(DEVICES, json.as_bytes()).expect_err(json).to_string();
+        let got = Page::<Device>::read(json.as_bytes()).expect_err(json).to_string();
         assert!(got.contains(error), "{got}");
     }
-    assert!(read_anchor_set(br#"{"value":[],"@odata.nextLink":"https://x/"}"#).is_err());
+    assert!(
+        read_configurations::<Device>(br#"{"value":[],"@odata.nextLink":"https://x/"}"#).is_err()
+    );
     let twice = json!({"value": [configuration("a", json!([])), configuration("a", json!([]))]});
-    assert!(read_anchor_set(twice.to_string().as_bytes()).is_err());
+    assert!(read_configurations::<Device>(twice.to_string().as_bytes()).is_err());
 }
 
 /// Arbitrary JSON, whose keys include the names of known members.
@@ -236,19 +236,26 @@ proptest! {
     fn does_not_panic_on_any_json(value in any_json()) {
         let text = value.to_string();
         let list = json!({"value": [value]}).to_string();
-        for collection in [DEVICES, APPLICATIONS] {
-            let _ = Page::read(collection, text.as_bytes());
-            let _ = read_set(collection, list.as_bytes());
-        }
-        let _ = read_entry(text.as_bytes());
+        let _ = Page::<Device>::read(text.as_bytes());
+        let _ = Page::<Application>::read(text.as_bytes());
+        let _ = read_configurations::<Device>(list.as_bytes());
+        let _ = read_configurations::<Application>(list.as_bytes());
+        let _ = read_entry::<Device>(text.as_bytes());
         let _ = read_authorities(text.as_bytes());
         let values = value.as_array().cloned().unwrap_or_default();
-        let _ = application(&"a".into(), "", &values);
+        let skeleton = Configuration {
+            id: "a".into(),
+            domain: Arc::default(),
+            display_name: String::new(),
+            kind: Application,
+            authorities: Vec::new(),
+        };
+        let _ = with_authorities(skeleton, &values);
     }
 
     #[test]
     fn does_not_panic_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = Page::read(DEVICES, &bytes);
+        let _ = Page::<Device>::read(&bytes);
     }
 
     #[test]
@@ -256,6 +263,6 @@ proptest! {
         let list = json!({"value": [configuration("a", json!([])), configuration("b", json!([]))]});
         let text = list.to_string();
         let cut = text.len().saturating_sub(cut).max(1);
-        prop_assert!(Page::read(DEVICES, &text.as_bytes()[..cut]).is_err());
+        prop_assert!(Page::<Device>::read(&text.as_bytes()[..cut]).is_err());
     }
 }

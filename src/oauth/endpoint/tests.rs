@@ -11,7 +11,7 @@ use crate::runtime::live::{Active, ListenerTls};
 use crate::runtime::text::MAX_CHARACTERS;
 use crate::token::keys::tests::signing_key;
 use crate::token::{Algorithm, Resource, Terms};
-use crate::trust::configurations::{AnchorSet, Authority, Configuration, Devices, Kind};
+use crate::trust::configurations::{Authority, Configuration, Configurations, Device, Devices};
 use crate::trust::judge::devices::UnverifiedChain;
 use crate::trust::judge::devices::tests::verified;
 use crate::trust::refusal::Code;
@@ -352,14 +352,13 @@ impl World {
         peer(UnverifiedChain::from_der(&[leaf.der()]).map(Arc::new))
     }
 
-    fn configuration(&self, id: &str, subject_field: SubjectField) -> Configuration {
+    fn configuration(&self, id: &str, subject_field: SubjectField) -> Configuration<Device> {
         let certificate = Certificate::from_der(self.root.der()).expect("readable");
         Configuration {
             id: id.into(),
             domain: Arc::default(),
             display_name: id.to_owned(),
-            kind: Kind::Devices(subject_field),
-            devices: Devices::Any,
+            kind: Device { subject_field, devices: Devices::Any },
             authorities: vec![Authority {
                 certificate: Arc::new(certificate),
                 is_root: true,
@@ -370,8 +369,8 @@ impl World {
     }
 }
 
-fn snapshot(generation: u64, configurations: Vec<Configuration>) -> Snapshot {
-    let anchors = Arc::new(AnchorSet { configurations, skipped: Vec::new() });
+fn snapshot(generation: u64, configurations: Vec<Configuration<Device>>) -> Snapshot {
+    let anchors = Arc::new(Configurations::from_iter(configurations));
     let empty = Snapshot::default();
     Snapshot::new(generation, anchors, empty.revocations, empty.policy, empty.signatures)
 }

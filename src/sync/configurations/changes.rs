@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::trust::configurations::{AnchorSet, Authority, Configuration, ConfigurationId};
+use crate::trust::configurations::{
+    Authority, Configuration, ConfigurationId, Configurations, Kind,
+};
 use crate::x509::certificate::Fingerprint;
 
 /// The differences between two lists, for people.
@@ -26,7 +29,7 @@ pub struct Changes {
 
 impl Changes {
     /// Compares `old` with `new`.
-    pub fn between(old: &AnchorSet, new: &AnchorSet) -> Self {
+    pub fn between<K: Kind>(old: &Configurations<K>, new: &Configurations<K>) -> Self {
         let (before, after) = (anchors(old), anchors(new));
         Self {
             lines: lines(old, new),
@@ -68,10 +71,10 @@ impl fmt::Display for Changes {
 
 /// Counts the authorities that have an address of a list in `old` and not in `new`, in the same
 /// configuration, or in any.
-fn revocation_lost(old: &AnchorSet, new: &AnchorSet) -> usize {
+fn revocation_lost<K>(old: &Configurations<K>, new: &Configurations<K>) -> usize {
     type Key<'a> = (Option<&'a ConfigurationId>, Fingerprint, bool);
     /// Authorities with an address (`true`) or without, in their configuration and in any.
-    fn keys(set: &AnchorSet) -> (BTreeSet<Key<'_>>, BTreeSet<Key<'_>>) {
+    fn keys<K>(set: &Configurations<K>) -> (BTreeSet<Key<'_>>, BTreeSet<Key<'_>>) {
         let (mut with, mut all) = (BTreeSet::new(), BTreeSet::new());
         for configuration in &set.configurations {
             for authority in &configuration.authorities {
@@ -95,8 +98,8 @@ fn revocation_lost(old: &AnchorSet, new: &AnchorSet) -> usize {
 }
 
 /// The anchors: each root with its configuration.
-fn anchors(set: &AnchorSet) -> BTreeSet<(&ConfigurationId, Fingerprint)> {
-    let roots = |c: &'_ Configuration| -> Vec<Fingerprint> {
+fn anchors<K>(set: &Configurations<K>) -> BTreeSet<(&ConfigurationId, Fingerprint)> {
+    let roots = |c: &Arc<Configuration<K>>| -> Vec<Fingerprint> {
         c.authorities.iter().filter(|a| a.is_root).map(|a| a.certificate.fingerprint).collect()
     };
     set.configurations
@@ -105,12 +108,12 @@ fn anchors(set: &AnchorSet) -> BTreeSet<(&ConfigurationId, Fingerprint)> {
         .collect()
 }
 
-fn lines(old: &AnchorSet, new: &AnchorSet) -> Vec<String> {
-    let by_id = |set: &'_ AnchorSet| -> BTreeMap<ConfigurationId, Configuration> {
-        set.configurations.iter().map(|c| (c.id.clone(), c.clone())).collect()
-    };
+fn lines<K: Kind>(old: &Configurations<K>, new: &Configurations<K>) -> Vec<String> {
+    fn by_id<K>(set: &Configurations<K>) -> BTreeMap<&ConfigurationId, &Configuration<K>> {
+        set.configurations.iter().map(|c| (&c.id, &**c)).collect()
+    }
     let (old, new) = (by_id(old), by_id(new));
-    let ids: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    let ids: BTreeSet<_> = old.keys().chain(new.keys()).copied().collect();
     let mut out = Vec::new();
     for id in ids {
         match (old.get(id), new.get(id)) {
@@ -130,14 +133,15 @@ fn lines(old: &AnchorSet, new: &AnchorSet) -> Vec<String> {
     out
 }
 
-fn compare(old: &Configuration, new: &Configuration, out: &mut Vec<String>) {
+fn compare<K: Kind>(old: &Configuration<K>, new: &Configuration<K>, out: &mut Vec<String>) {
     let id = &new.id;
     if old.display_name != new.display_name {
         let (from, to) = (&old.display_name, &new.display_name);
         out.push(format!("configuration {id} renamed from `{from}` to `{to}`"));
     }
-    if old.kind != new.kind {
-        let (from, to) = (old.kind.as_str(), new.kind.as_str());
+    // Which devices are admitted is a setting of this process, not a change of the directory.
+    let (from, to) = (old.kind.as_str(), new.kind.as_str());
+    if from != to {
         out.push(format!("configuration {id} changed from {from} to {to}"));
     }
     let same = |list: &'_ [Authority], one: &Authority| -> Option<Authority> {
@@ -182,11 +186,10 @@ fn line(id: &ConfigurationId, authority: &Authority, change: &str) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::trust::configurations::{Devices, Kind};
+    use crate::trust::configurations::{Device, Devices};
     use crate::trust::subject::SubjectField;
     use crate::x509::certificate::Certificate;
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
-    use std::sync::Arc;
 
     pub(crate) fn authority(name: &str, is_root: bool) -> Authority {
         let mut params = CertificateParams::default();
@@ -198,19 +201,15 @@ pub(crate) mod tests {
         Authority { certificate, is_root, crl_url: None, delta_crl_url: None }
     }
 
-    pub(crate) fn set(configurations: &[(&str, &[Authority])]) -> AnchorSet {
+    pub(crate) fn set(configurations: &[(&str, &[Authority])]) -> Configurations<Device> {
         let configuration = |(id, authorities): &(&str, &[Authority])| Configuration {
             id: ConfigurationId::from(*id),
             domain: Arc::default(),
             display_name: format!("the {id}"),
-            kind: Kind::Devices(SubjectField::SanDns),
-            devices: Devices::Any,
+            kind: Device { subject_field: SubjectField::SanDns, devices: Devices::Any },
             authorities: authorities.to_vec(),
         };
-        AnchorSet {
-            configurations: configurations.iter().map(configuration).collect(),
-            skipped: vec![],
-        }
+        configurations.iter().map(configuration).collect()
     }
 
     #[test]
@@ -218,8 +217,9 @@ pub(crate) mod tests {
         let (a, b, i) = (authority("a", true), authority("b", true), authority("i", false));
         let old = set(&[("1", &[a.clone(), i.clone()]), ("2", std::slice::from_ref(&b))]);
         let mut new = set(&[("1", &[a.clone(), b.clone()]), ("3", std::slice::from_ref(&a))]);
-        new.configurations[0].authorities[0].crl_url = Some("http://x/".into());
-        new.configurations[0].kind = Kind::Devices(SubjectField::SanUri);
+        let changed = Arc::make_mut(&mut new.configurations[0]);
+        changed.authorities[0].crl_url = Some("http://x/".into());
+        changed.kind.subject_field = SubjectField::SanUri;
         let changes = Changes::between(&old, &new);
         let (fa, fb, fi) =
             (a.certificate.fingerprint, b.certificate.fingerprint, i.certificate.fingerprint);
@@ -250,7 +250,9 @@ pub(crate) mod tests {
             ..bare.clone()
         };
         let one = |id: &str, authority: Authority| set(&[(id, &[authority])]);
-        let lost = |old: &AnchorSet, new: &AnchorSet| Changes::between(old, new).revocation_lost;
+        let lost = |old: &Configurations<Device>, new: &Configurations<Device>| {
+            Changes::between(old, new).revocation_lost
+        };
         let (full, none) = (one("1", with(true, true)), one("1", with(false, false)));
         assert_eq!(lost(&full, &none), 1, "counted once for both addresses");
         assert_eq!(lost(&full, &one("1", with(true, false))), 1);
@@ -258,7 +260,7 @@ pub(crate) mod tests {
         let moved = one("2", with(false, false));
         assert_eq!(lost(&full, &moved), 1, "lost on the way to another configuration");
         assert_eq!(lost(&full, &one("2", with(true, true))), 0);
-        assert_eq!(lost(&full, &AnchorSet::default()), 0, "a removed authority needs no list");
+        assert_eq!(lost(&full, &Configurations::default()), 0, "a removed authority needs no list");
         let changes = Changes::between(&full, &none);
         assert!(changes.is_suspicious(1.0));
         assert!(

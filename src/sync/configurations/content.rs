@@ -1,13 +1,11 @@
 //! Description and metrics of the configurations in force.
 
-use std::sync::Arc;
-
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 
 use crate::sync::devices;
 use crate::sync::metrics::{FollowerMetrics, SourceGauge};
-use crate::trust::configurations::{AnchorSet, Skipped};
+use crate::trust::configurations::{AllConfigurations, Skipped};
 
 /// Description of the configurations of one directory.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -28,7 +26,7 @@ pub struct Content {
     /// Authorities that would lose revocation checking by the change that waits for approval.
     pub revocation_at_risk: usize,
     #[serde(skip)]
-    pub(super) in_force: Arc<AnchorSet>,
+    pub(super) in_force: AllConfigurations,
 }
 
 /// A part of a response that is not in force.

@@ -9,11 +9,11 @@ use crate::graph::wire::{Entries, Page, WireError};
 use crate::sync::configurations::changes::Changes;
 use crate::sync::configurations::content::{Content, SkippedStatus};
 use crate::sync::configurations::merge::merge;
-use crate::sync::configurations::payload::Configurations;
+use crate::sync::configurations::payload::FollowedKind;
 use crate::sync::devices;
 use crate::sync::handle::{self, HandleError};
 use crate::sync::status::Status;
-use crate::trust::configurations::AnchorSet;
+use crate::trust::configurations::{AllConfigurations, Application, Device};
 
 /// Handle of the follower of one directory's configurations and, if they are required, its devices.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ pub struct Handle {
     pub(crate) prefix: Option<Arc<str>>,
     /// Part of the anchors that one response may remove; `None` if nothing is held back.
     pub(crate) max_removal: Option<f64>,
-    pub(crate) configurations: handle::Handle<Configurations>,
+    pub(crate) configurations: handle::Handle<Changes, Content>,
     pub(crate) devices: Option<devices::Handle>,
 }
 
@@ -65,7 +65,7 @@ impl Handle {
     }
 
     /// The configurations of this source, as last accepted.
-    pub fn in_force(&self) -> Arc<AnchorSet> {
+    pub fn in_force(&self) -> AllConfigurations {
         self.configurations.status().content.in_force
     }
 
@@ -91,16 +91,24 @@ impl Handle {
     /// # Errors
     /// The response is not a list, or is only one page of it.
     pub fn preview(&self, json: &[u8]) -> Result<Preview, WireError> {
-        let page = Page::read(self.collection, json)?;
+        match self.collection {
+            Collection::MutualTlsOauth => self.preview_kind::<Device>(json),
+            Collection::CertificateBasedApplication => self.preview_kind::<Application>(json),
+        }
+    }
+
+    fn preview_kind<K: FollowedKind>(&self, json: &[u8]) -> Result<Preview, WireError> {
+        let page = Page::<K>::read(json)?;
         if page.next.is_some() {
             let why = "the list continues at its @odata.nextLink, all pages are needed";
             return Err(WireError::Shape(why.into()));
         }
         let mut entries = Entries::default();
         page.entries.into_iter().for_each(|entry| entries.add(entry));
-        let in_force = self.in_force();
-        let next = merge(&in_force, entries.list, self.prefix.as_deref());
-        let changes = Changes::between(&in_force, &next);
+        let all = self.in_force();
+        let in_force = K::of(&all);
+        let next = merge(in_force, entries.list, self.prefix.as_deref());
+        let changes = Changes::between(in_force, &next);
         Ok(Preview {
             source: self.source.to_string(),
             held_back: self.max_removal.is_some_and(|most| changes.is_suspicious(most)),

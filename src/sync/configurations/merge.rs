@@ -1,9 +1,12 @@
 //! Merges a list response into the configurations in force.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::graph::wire::Entry;
-use crate::trust::configurations::{AnchorSet, Authority, Configuration, ConfigurationId, Skipped};
+use crate::trust::configurations::{
+    Authority, Configuration, ConfigurationId, Configurations, Kind, Skipped,
+};
 
 /// Ending of the reason of an authority that stays because its certificate became unreadable.
 const STAYS: &str = "; the authorities that the response lacks stay";
@@ -14,14 +17,18 @@ const STAYS: &str = "; the authorities that the response lacks stay";
 /// A certificate that is unreadable where it was readable before counts as shortened too: its authority
 /// stays.  The response does not tell which one it is, so every authority that the configuration lacks
 /// stays.
-pub(super) fn merge(in_force: &AnchorSet, entries: Vec<Entry>, prefix: Option<&str>) -> AnchorSet {
-    let before: HashMap<&ConfigurationId, &Configuration> =
+pub(super) fn merge<K: Kind>(
+    in_force: &Configurations<K>,
+    entries: Vec<Entry<K>>,
+    prefix: Option<&str>,
+) -> Configurations<K> {
+    let before: HashMap<&ConfigurationId, &Arc<Configuration<K>>> =
         in_force.configurations.iter().map(|c| (&c.id, c)).collect();
     let with_prefix = |id: ConfigurationId| match prefix {
         Some(source) => ConfigurationId(format!("{source}/{id}").into()),
         None => id,
     };
-    let mut merged = AnchorSet::default();
+    let mut merged = Configurations::default();
     for entry in entries {
         match entry {
             Entry::Complete { mut configuration, skipped } => {
@@ -35,16 +42,17 @@ pub(super) fn merge(in_force: &AnchorSet, entries: Vec<Entry>, prefix: Option<&s
                     Skipped { configuration: id.clone(), why: s.why }
                 };
                 merged.skipped.extend(skipped.into_iter().map(skip));
-                merged.configurations.push(configuration);
+                merged.configurations.push(Arc::new(configuration));
             }
             Entry::Shortened { id, why, readable } => {
                 let id = with_prefix(id);
-                let kept = before.get(&id).map(|&kept| kept.clone());
+                let kept = before.get(&id).map(|&kept| Arc::clone(kept));
                 let why = match &kept {
                     Some(_) => format!("{why}; it stays as it was"),
                     None => why,
                 };
-                let rest = || readable.map(|rest| Configuration { id: id.clone(), ..rest });
+                let rest =
+                    || readable.map(|rest| Arc::new(Configuration { id: id.clone(), ..rest }));
                 merged.configurations.extend(kept.or_else(rest));
                 merged.skipped.push(Skipped { configuration: id, why });
             }
@@ -59,10 +67,10 @@ pub(super) fn merge(in_force: &AnchorSet, entries: Vec<Entry>, prefix: Option<&s
 
 /// Adds the authorities that `configuration` lacks if more of its certificates are unreadable than
 /// before.  Returns true if it did.
-fn keep_damaged(
-    in_force: &AnchorSet,
-    before: &HashMap<&ConfigurationId, &Configuration>,
-    configuration: &mut Configuration,
+fn keep_damaged<K>(
+    in_force: &Configurations<K>,
+    before: &HashMap<&ConfigurationId, &Arc<Configuration<K>>>,
+    configuration: &mut Configuration<K>,
     unreadable: usize,
 ) -> bool {
     let Some(old) = before.get(&configuration.id) else { return false };
@@ -85,6 +93,7 @@ fn keep_damaged(
 mod tests {
     use super::*;
     use crate::sync::configurations::changes::tests::{authority, set};
+    use crate::trust::configurations::Device;
 
     #[test]
     fn keeps_what_the_response_shortens() {
@@ -93,7 +102,10 @@ mod tests {
         let shortened = |id: &str| Entry::Shortened {
             id: id.into(),
             why: "cut".into(),
-            readable: set(&[(id, std::slice::from_ref(&a))]).configurations.pop(),
+            readable: set(&[(id, std::slice::from_ref(&a))])
+                .configurations
+                .pop()
+                .map(Arc::unwrap_or_clone),
         };
         let next = merge(&in_force, vec![shortened("1"), shortened("2")], None);
         assert_eq!(next.configurations[0].authorities.len(), 2, "kept");
@@ -105,13 +117,13 @@ mod tests {
     #[test]
     fn keeps_an_authority_whose_certificate_became_unreadable() {
         let (a, b) = (authority("a", true), authority("b", true));
-        let damaged = |known: &AnchorSet, left: &[Authority], unreadable: usize| {
-            let configuration = set(&[("1", left)]).configurations.remove(0);
+        let damaged = |known: &Configurations<Device>, left: &[Authority], unreadable: usize| {
+            let configuration = Arc::unwrap_or_clone(set(&[("1", left)]).configurations.remove(0));
             let why = || Skipped { configuration: "1".into(), why: "not a certificate".into() };
             let skipped = (0..unreadable).map(|_| why()).collect();
             merge(known, vec![Entry::Complete { configuration, skipped }], None)
         };
-        let count = |set: &AnchorSet| set.configurations[0].authorities.len();
+        let count = |set: &Configurations<Device>| set.configurations[0].authorities.len();
         let good = set(&[("1", &[a.clone(), b.clone()])]);
         let once = damaged(&good, std::slice::from_ref(&a), 1);
         assert_eq!(count(&once), 2, "b stays");
@@ -129,9 +141,10 @@ mod tests {
 
     #[test]
     fn prefixes_ids_with_their_source() {
-        let complete = |c: Configuration| Entry::Complete { configuration: c, skipped: vec![] };
+        let complete =
+            |c| Entry::Complete { configuration: Arc::unwrap_or_clone(c), skipped: vec![] };
         let list = set(&[("1", &[])]).configurations.into_iter().map(complete).collect();
-        let next = merge(&AnchorSet::default(), list, Some("contoso"));
+        let next = merge(&Configurations::default(), list, Some("contoso"));
         assert_eq!(next.configurations[0].id.as_str(), "contoso/1");
     }
 }

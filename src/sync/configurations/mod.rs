@@ -12,7 +12,7 @@ use crate::sync::configurations::changes::Changes;
 pub(super) use content::Metrics;
 pub use content::{Content, SkippedStatus};
 pub use handle::{Handle, Preview};
-pub(super) use payload::Configurations;
+pub(super) use payload::{FollowedKind, Payload};
 
 /// Status of the follower of one directory's configurations.
 pub type Status = crate::sync::status::Status<Changes, Content>;

@@ -9,9 +9,8 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 use url::Url;
 
-use crate::graph::Collection;
 use crate::graph::client::{Client, FetchError, FetchOptions, Fetched};
-use crate::graph::wire::{self, Entry};
+use crate::graph::wire::{self, Entry, JsonKind};
 use crate::sync::config::{Admission, Config};
 use crate::sync::configurations::changes::Changes;
 use crate::sync::configurations::content::{Content, Metrics};
@@ -19,9 +18,11 @@ use crate::sync::configurations::merge::merge;
 use crate::sync::configurations::state;
 use crate::sync::files::Saved;
 use crate::sync::metrics::FollowerMetrics;
-use crate::sync::payload::{Accepted, Payload, Progress};
+use crate::sync::payload::{self, Accepted, Progress};
 use crate::trust::assembly::Update;
-use crate::trust::configurations::{AnchorSet, Configuration, Skipped};
+use crate::trust::configurations::{
+    AllConfigurations, Application, Configuration, ConfigurationId, Configurations, Device, Skipped,
+};
 use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
 
@@ -30,23 +31,74 @@ const MAX_LINES: usize = 100;
 /// Versions of the list that the guard compares with.  The oldest ones are kept.
 const MAX_HISTORY: usize = 64;
 
+/// A kind of configuration that is followed.
+pub trait FollowedKind: JsonKind {
+    /// Sets what only the settings determine: neither the directory nor the saved list contains it.
+    #[must_use]
+    fn with_settings(self, admission: &Admission, source: &Arc<str>, id: &ConfigurationId) -> Self;
+
+    /// Returns the list of this kind.
+    fn of(all: &AllConfigurations) -> &Arc<Configurations<Self>>;
+
+    /// Wraps the list of this kind; the other one is empty.
+    fn only(list: Arc<Configurations<Self>>) -> AllConfigurations;
+
+    /// Returns the update that publishes the list of `source`.
+    fn update(source: Arc<str>, set: Configurations<Self>) -> Update;
+}
+
+impl FollowedKind for Device {
+    fn with_settings(self, admission: &Admission, source: &Arc<str>, id: &ConfigurationId) -> Self {
+        Self { devices: admission.devices(source, id), ..self }
+    }
+
+    fn of(all: &AllConfigurations) -> &Arc<Configurations<Self>> {
+        &all.devices
+    }
+
+    fn only(list: Arc<Configurations<Self>>) -> AllConfigurations {
+        list.into()
+    }
+
+    fn update(source: Arc<str>, set: Configurations<Self>) -> Update {
+        Update::Anchors { source, set }
+    }
+}
+
+impl FollowedKind for Application {
+    fn with_settings(self, _: &Admission, _: &Arc<str>, _: &ConfigurationId) -> Self {
+        self
+    }
+
+    fn of(all: &AllConfigurations) -> &Arc<Configurations<Self>> {
+        &all.applications
+    }
+
+    fn only(list: Arc<Configurations<Self>>) -> AllConfigurations {
+        list.into()
+    }
+
+    fn update(source: Arc<str>, set: Configurations<Self>) -> Update {
+        Update::Applications { source, set }
+    }
+}
+
 /// The configurations of one directory.
-pub struct Configurations {
+pub struct Payload<K> {
     /// Name of the follower.
     source: Arc<str>,
     client: Arc<Client>,
-    collection: Collection,
     /// Prefix of ids.
     prefix: Option<Arc<str>>,
     admission: Admission,
     file: Option<PathBuf>,
     metrics: Metrics,
 
-    in_force: Arc<AnchorSet>,
-    candidate: Option<Candidate>,
+    in_force: Arc<Configurations<K>>,
+    candidate: Option<Candidate<K>>,
     /// Versions that were in force within the window of the guard, with the end of their time, oldest
     /// first.
-    history: VecDeque<(Arc<AnchorSet>, Instant)>,
+    history: VecDeque<(Arc<Configurations<K>>, Instant)>,
     guard_window: Duration,
     /// The candidate was approved.
     is_approved: bool,
@@ -56,13 +108,13 @@ pub struct Configurations {
 }
 
 /// The last list that the directory returned.
-struct Candidate {
-    set: AnchorSet,
+struct Candidate<K> {
+    set: Configurations<K>,
     etag: Option<String>,
     supports_wait: bool,
 }
 
-impl Configurations {
+impl<K: FollowedKind> Payload<K> {
     pub(crate) fn new(
         source: Arc<str>,
         client: Arc<Client>,
@@ -72,7 +124,6 @@ impl Configurations {
         Self {
             source,
             client,
-            collection: config.collection,
             prefix: config.prefix(),
             admission: config.devices.clone(),
             file: config.state_file.clone(),
@@ -87,21 +138,24 @@ impl Configurations {
         }
     }
 
-    fn publication(&self, mut set: AnchorSet) -> Update {
-        let source = Arc::clone(&self.source);
-        match self.collection {
-            Collection::MutualTlsOauth => {
-                // Only the settings decide this: neither the directory nor the saved list contains it.
-                self.admission.apply(&source, &mut set);
-                Update::Anchors { source, set }
+    /// Sets the trust domain, and what the settings determine.  Configurations that have both already
+    /// stay shared.
+    fn with_settings(&self, mut set: Configurations<K>) -> Configurations<K> {
+        for shared in &mut set.configurations {
+            let kind = shared.kind.clone();
+            let kind = kind.with_settings(&self.admission, &self.source, &shared.id);
+            if shared.domain != self.source || shared.kind != kind {
+                let configuration = Arc::make_mut(shared);
+                configuration.domain = Arc::clone(&self.source);
+                configuration.kind = kind;
             }
-            Collection::CertificateBasedApplication => Update::Applications { source, set },
         }
+        set
     }
 }
 
-impl Payload for Configurations {
-    type Response = Fetched;
+impl<K: FollowedKind> payload::Payload for Payload<K> {
+    type Response = Fetched<K>;
     type Changes = Changes;
     type Content = Content;
 
@@ -109,7 +163,7 @@ impl Payload for Configurations {
     const ACCUMULATES: bool = false;
 
     fn object_type(&self) -> &'static str {
-        self.collection.object_type()
+        K::COLLECTION.object_type()
     }
 
     fn metrics(&self) -> &FollowerMetrics {
@@ -122,9 +176,9 @@ impl Payload for Configurations {
 
     async fn load(&mut self) -> Result<Option<Saved<usize>>, String> {
         let Some(path) = self.file.clone() else { return Ok(None) };
-        let saved = state::load(path, self.collection).await?;
+        let saved = state::load(path).await?;
         Ok(saved.map(|saved| {
-            self.in_force = Arc::new(saved.data);
+            self.in_force = Arc::new(self.with_settings(saved.data));
             Saved {
                 data: self.in_force.configurations.len(),
                 at: saved.at,
@@ -135,23 +189,23 @@ impl Payload for Configurations {
 
     async fn save(&mut self, at: Timestamp) -> Result<(), String> {
         let Some(path) = self.file.clone() else { return Ok(()) };
-        state::save(path, self.collection, Arc::clone(&self.in_force), at).await
+        state::save(path, Arc::clone(&self.in_force), at).await
     }
 
-    async fn fetch(&self, wait: Option<Duration>, refresh: bool) -> Result<Fetched, FetchError> {
+    async fn fetch(&self, wait: Option<Duration>, refresh: bool) -> Result<Fetched<K>, FetchError> {
         // An operator gets the comparison with the complete list.
         let etag = self.etag.clone().filter(|_| !refresh);
         self.client.fetch(&FetchOptions { etag, wait }).await
     }
 
-    async fn read(&mut self, fetched: Fetched) -> Result<Progress<Changes>, FetchError> {
+    async fn read(&mut self, fetched: Fetched<K>) -> Result<Progress<Changes>, FetchError> {
         let Fetched::List { entries, etag, supports_wait } = fetched else {
             return Ok(Progress::Unchanged);
         };
         // The ETag of a shortened list is not used, or the rest would never be fetched.
         let is_whole = entries.iter().all(|entry| !matches!(entry, Entry::Shortened { .. }));
         let etag = etag.filter(|_| is_whole);
-        let set = merge(&self.in_force, entries, self.prefix.as_deref());
+        let set = self.with_settings(merge(&self.in_force, entries, self.prefix.as_deref()));
         let changes = Changes::between(&self.in_force, &set);
         self.etag = None;
         self.candidate = Some(Candidate { set, etag, supports_wait });
@@ -164,7 +218,7 @@ impl Payload for Configurations {
 
     fn digest(&self) -> String {
         let Some(Candidate { set, .. }) = &self.candidate else { return String::new() };
-        let print = Fingerprint::of(wire::write_anchor_set(set).to_string().as_bytes());
+        let print = Fingerprint::of(wire::write_configurations(set).to_string().as_bytes());
         print.to_string().chars().take(32).collect()
     }
 
@@ -218,14 +272,16 @@ impl Payload for Configurations {
     }
 
     fn update(&self) -> Update {
-        self.publication(AnchorSet::clone(&self.in_force))
+        K::update(Arc::clone(&self.source), Configurations::clone(&self.in_force))
     }
 
     fn withdrawal(&self, age: Duration) -> Update {
         let why = format!("the directory `{}` was not reached for {age:?}", self.source);
-        let skip = |c: &Configuration| Skipped { configuration: c.id.clone(), why: why.clone() };
+        let skip =
+            |c: &Arc<Configuration<K>>| Skipped { configuration: c.id.clone(), why: why.clone() };
         let skipped = self.in_force.configurations.iter().map(skip).collect();
-        self.publication(AnchorSet { configurations: vec![], skipped })
+        let set = Configurations { configurations: vec![], skipped };
+        K::update(Arc::clone(&self.source), set)
     }
 
     fn report(&self) -> Content {
@@ -242,7 +298,7 @@ impl Payload for Configurations {
                 .candidate
                 .as_ref()
                 .map_or(0, |candidate| Changes::between(set, &candidate.set).revocation_lost),
-            in_force: Arc::clone(set),
+            in_force: K::only(Arc::clone(set)),
         };
         self.metrics.set(&self.source, &content);
         content

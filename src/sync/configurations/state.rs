@@ -6,48 +6,46 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::graph::Collection;
-use crate::graph::wire;
+use crate::graph::wire::{self, JsonKind};
 use crate::sync::files::{self, Saved};
-use crate::trust::configurations::AnchorSet;
+use crate::trust::configurations::Configurations;
 use crate::x509::time::Timestamp;
 
 /// Largest file, in bytes.
 const MAX_FILE: u64 = 512 * 1024 * 1024;
 
 /// Kind and version of the file.
-const fn kind(collection: Collection) -> &'static str {
-    match collection {
+const fn kind<K: JsonKind>() -> &'static str {
+    match K::COLLECTION {
         Collection::MutualTlsOauth => "anchors/1",
         Collection::CertificateBasedApplication => "applications/1",
     }
 }
 
 /// Saves a list that the directory confirmed at `at`.
-pub(super) async fn save(
+pub(super) async fn save<K: JsonKind>(
     path: PathBuf,
-    collection: Collection,
-    set: Arc<AnchorSet>,
+    set: Arc<Configurations<K>>,
     at: Timestamp,
 ) -> Result<(), String> {
     let encode = move || {
-        let mut list = wire::write_anchor_set(&set);
+        let mut list = wire::write_configurations(&set);
         list["fetchedAt"] = json!(at.0);
         Ok(list.to_string().into_bytes())
     };
-    files::write(path, kind(collection), encode).await
+    files::write(path, kind::<K>(), encode).await
 }
 
 /// Reads the saved list.  Returns `None` if no file exists.
-pub(super) async fn load(
+pub(super) async fn load<K: JsonKind>(
     path: PathBuf,
-    collection: Collection,
-) -> Result<Option<Saved<AnchorSet>>, String> {
-    let decode = move |payload: &[u8]| decode(collection, payload).map(Some);
-    files::read(path, kind(collection), MAX_FILE, decode).await
+) -> Result<Option<Saved<Configurations<K>>>, String> {
+    let decode = |payload: &[u8]| decode(payload).map(Some);
+    files::read(path, kind::<K>(), MAX_FILE, decode).await
 }
 
-fn decode(collection: Collection, payload: &[u8]) -> Result<(AnchorSet, Timestamp), String> {
-    let set = wire::read_set(collection, payload).map_err(|error| error.to_string())?;
+fn decode<K: JsonKind>(payload: &[u8]) -> Result<(Configurations<K>, Timestamp), String> {
+    let set = wire::read_configurations(payload).map_err(|error| error.to_string())?;
     let json = wire::parse(payload).map_err(|error| error.to_string())?;
     let at = json["fetchedAt"].as_i64().ok_or("fetchedAt is missing")?;
     Ok((set, Timestamp(at)))
@@ -58,50 +56,40 @@ mod tests {
     use super::*;
     use crate::sync::configurations::changes::Changes;
     use crate::sync::configurations::changes::tests::{authority, set};
-    use crate::trust::configurations::Kind;
+    use crate::trust::configurations::{Application, Configuration, Device};
 
     #[tokio::test]
     async fn loads_the_saved_list() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("anchors");
-        assert!(load(path.clone(), Collection::MutualTlsOauth).await.expect("no error").is_none());
+        assert!(load::<Device>(path.clone()).await.expect("no error").is_none());
         let mut a = authority("a", true);
         a.crl_url = Some("http://pki.example/a.crl".into());
         a.delta_crl_url = Some("http://pki.example/a-delta.crl".into());
         let list = set(&[("1", &[a, authority("i", false)]), ("2", &[])]);
-        save(path.clone(), Collection::MutualTlsOauth, Arc::new(list.clone()), Timestamp(77))
-            .await
-            .expect("saved");
-        let loaded = load(path.clone(), Collection::MutualTlsOauth)
-            .await
-            .expect("no error")
-            .expect("a list");
+        save(path.clone(), Arc::new(list.clone()), Timestamp(77)).await.expect("saved");
+        let loaded = load(path.clone()).await.expect("no error").expect("a list");
         assert_eq!(loaded.at, Timestamp(77));
         assert!(Changes::between(&list, &loaded.data).is_empty());
         assert_eq!(loaded.data.configurations.len(), 2);
         // The file of one collection cannot be loaded as the other.
-        assert!(load(path, Collection::CertificateBasedApplication).await.is_err());
+        assert!(load::<Application>(path).await.is_err());
     }
 
     #[tokio::test]
     async fn loads_application_configurations() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("applications");
-        let mut list = set(&[("1", &[authority("a", true), authority("i", false)])]);
-        list.configurations[0].kind = Kind::Applications;
-        save(
-            path.clone(),
-            Collection::CertificateBasedApplication,
-            Arc::new(list.clone()),
-            Timestamp(78),
-        )
-        .await
-        .expect("saved");
-        let loaded = load(path, Collection::CertificateBasedApplication)
-            .await
-            .expect("no error")
-            .expect("a list");
+        let list = Configurations::from_iter([Configuration {
+            id: "1".into(),
+            domain: Arc::default(),
+            display_name: "scripts".to_owned(),
+            kind: Application,
+            authorities: vec![authority("a", true), authority("i", false)],
+        }]);
+        save(path.clone(), Arc::new(list.clone()), Timestamp(78)).await.expect("saved");
+        let loaded = load(path).await.expect("no error").expect("a list");
         assert!(Changes::between(&list, &loaded.data).is_empty());
-        assert_eq!(loaded.data.configurations[0].kind, Kind::Applications);
+        assert_eq!(loaded.data.configurations[0].authorities.len(), 2);
     }
 }

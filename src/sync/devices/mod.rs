@@ -30,4 +30,4 @@ pub use payload::Devices;
 /// Status of the follower of one directory's devices.
 pub type Status = crate::sync::status::Status<Difference, Content>;
 /// Handle of the follower of one directory's devices.
-pub type Handle = handle::Handle<Devices>;
+pub type Handle = handle::Handle<Difference, Content>;

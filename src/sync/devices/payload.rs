@@ -201,11 +201,11 @@ impl Payload for Devices {
     }
 
     fn accept(&mut self, changes: &Difference, first: bool) -> Accepted {
-        let twins = self.candidate.counts().twins;
-        if twins > self.in_force.counts().twins {
+        let duplicates = self.candidate.counts().duplicates;
+        if duplicates > self.in_force.counts().duplicates {
             warn!(
                 source = %self.source,
-                "{twins} devices have an externalDeviceId that another object has too: if one of them \
+                "{duplicates} devices have an externalDeviceId that another object has too: if one of them \
                  is disabled, the device is not admitted"
             );
         }
@@ -237,7 +237,7 @@ impl Payload for Devices {
             known: counts.devices,
             enabled: counts.devices - counts.disabled,
             disabled: counts.disabled,
-            duplicates: counts.twins,
+            duplicates: counts.duplicates,
             skipped: self.others,
             pages: self.round.pages,
         };

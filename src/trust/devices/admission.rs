@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::trust::configurations::{Configuration, Devices};
+use crate::trust::configurations::{Configuration, Device, Devices};
 use crate::trust::devices::{DeviceKey, DeviceRegistry, Standing};
 use crate::trust::refusal::{Code, Refusal};
 use crate::trust::subject::SubjectId;
@@ -28,8 +28,12 @@ impl Registries {
     ///
     /// # Errors
     /// `device_unknown` or `device_disabled`.
-    pub fn admit(&self, configuration: &Configuration, subject: &SubjectId) -> Result<(), Refusal> {
-        let Devices::Registered(source) = &configuration.devices else { return Ok(()) };
+    pub fn admit(
+        &self,
+        configuration: &Configuration<Device>,
+        subject: &SubjectId,
+    ) -> Result<(), Refusal> {
+        let Devices::Registered(source) = &configuration.kind.devices else { return Ok(()) };
         let id = &configuration.id;
         let refused = |code, what: &str| {
             let detail = format!("`{subject}` of configuration {id}: {what}");

@@ -49,7 +49,7 @@ pub struct Counts {
     /// Disabled ones among them.
     pub disabled: usize,
     /// Devices whose `externalDeviceId` another object has too.
-    pub twins: usize,
+    pub duplicates: usize,
 }
 
 /// Status of a device under a configuration.
@@ -121,7 +121,7 @@ pub enum KnownTo {
     /// None, because its template names no configuration.
     None,
     /// All of its directory, because the directory does not send them.
-    Everybody,
+    All,
     /// This one.
     Only(ConfigurationId),
 }
@@ -196,7 +196,7 @@ impl DeviceRegistry {
                     let tag = match (known_to, before) {
                         (Some(known_to), _) => Names::tag(&mut names, known_to)?,
                         (None, Some(before)) => before.state.tag(),
-                        (None, None) => EVERYBODY,
+                        (None, None) => EVERY_CONFIGURATION,
                     };
                     let state = State::new(tag, enabled);
                     others += usize::from(device.is_none());
@@ -361,7 +361,7 @@ impl Member for Place {
 struct State(u32);
 
 const NO_CONFIGURATION: u32 = 0;
-const EVERYBODY: u32 = 1;
+const EVERY_CONFIGURATION: u32 = 1;
 /// The tag of the first name; the following names have the following tags.
 const NAMES: u32 = 2;
 
@@ -390,7 +390,7 @@ impl Names {
     fn is_for(&self, state: State, configuration: &ConfigurationId) -> bool {
         match state.tag() {
             NO_CONFIGURATION => false,
-            EVERYBODY => true,
+            EVERY_CONFIGURATION => true,
             tag => self.list.get((tag - NAMES) as usize) == Some(configuration),
         }
     }
@@ -405,7 +405,7 @@ impl Names {
     fn tag(names: &mut Arc<Self>, known_to: &KnownTo) -> Result<u32, RegistryError> {
         let id = match known_to {
             KnownTo::None => return Ok(NO_CONFIGURATION),
-            KnownTo::Everybody => return Ok(EVERYBODY),
+            KnownTo::All => return Ok(EVERY_CONFIGURATION),
             KnownTo::Only(id) => id,
         };
         if let Some(&tag) = names.tags.get(id) {
@@ -430,7 +430,7 @@ impl Counts {
         Self {
             devices: shard.len(),
             disabled: shard.iter().filter(|entry| !entry.state.enabled()).count(),
-            twins: shard.windows(2).filter(|pair| pair[0].device == pair[1].device).count(),
+            duplicates: shard.windows(2).filter(|pair| pair[0].device == pair[1].device).count(),
         }
     }
 
@@ -438,7 +438,7 @@ impl Counts {
         Self {
             devices: self.devices + other.devices,
             disabled: self.disabled + other.disabled,
-            twins: self.twins + other.twins,
+            duplicates: self.duplicates + other.duplicates,
         }
     }
 
@@ -446,7 +446,7 @@ impl Counts {
         Self {
             devices: self.devices - part.devices,
             disabled: self.disabled - part.disabled,
-            twins: self.twins - part.twins,
+            duplicates: self.duplicates - part.duplicates,
         }
     }
 }

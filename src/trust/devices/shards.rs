@@ -137,7 +137,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn edits_do_what_they_do_to_a_set(
+        fn agrees_with_a_plain_set(
             first in prop::collection::vec(one(), 0..40),
             removed in prop::collection::vec(one(), 0..40),
             added in prop::collection::vec(one(), 0..40),

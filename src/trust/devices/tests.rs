@@ -1,5 +1,5 @@
 use super::*;
-use crate::trust::configurations::{Configuration, Devices, Kind};
+use crate::trust::configurations::{Configuration, Device, Devices};
 use crate::trust::subject::{SubjectField, SubjectId};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +32,7 @@ fn model_standing(model: &Model, device: u8, configuration: &str) -> Standing {
         *d == device
             && match known_to {
                 KnownTo::None => false,
-                KnownTo::Everybody => true,
+                KnownTo::All => true,
                 KnownTo::Only(id) => id.as_str() == configuration,
             }
     });
@@ -47,46 +47,45 @@ fn model_standing(model: &Model, device: u8, configuration: &str) -> Standing {
 fn known_to() -> impl Strategy<Value = KnownTo> {
     prop_oneof![
         Just(KnownTo::None),
-        Just(KnownTo::Everybody),
+        Just(KnownTo::All),
         Just(KnownTo::Only("a".into())),
         Just(KnownTo::Only("b".into())),
     ]
 }
 
-/// An object and what is said of it, in the model's words.
+/// A change of one object, in terms of the model.
 #[derive(Debug, Clone)]
-enum Said {
+enum ModelChange {
     Removed,
     Is(Option<Option<u8>>, Option<bool>, Option<KnownTo>),
 }
 
-fn said() -> impl Strategy<Value = (u8, Said)> {
+fn model_change() -> impl Strategy<Value = (u8, ModelChange)> {
     let device = prop::option::weighted(0.7, prop::option::weighted(0.9, 0u8..8));
     let is = (device, prop::option::of(any::<bool>()), prop::option::of(known_to()));
-    let said = prop_oneof![
-        1 => Just(Said::Removed),
-        3 => is.prop_map(|(device, enabled, known_to)| Said::Is(device, enabled, known_to)),
+    let change = prop_oneof![
+        1 => Just(ModelChange::Removed),
+        3 => is.prop_map(|(device, enabled, known_to)| ModelChange::Is(device, enabled, known_to)),
     ];
-    (0u8..12, said)
+    (0u8..12, change)
 }
 
-fn tell(model: &mut Model, object: u8, said: &Said) {
+fn apply(model: &mut Model, object: u8, change: &ModelChange) {
     let before = model.remove(&object);
-    if let Said::Is(device, enabled, known_to) = said {
+    if let ModelChange::Is(device, enabled, known_to) = change {
         let was = before.clone().map(|(device, ..)| device);
         if let Some(device) = device.unwrap_or(was) {
             let enabled = enabled.or(before.clone().map(|(_, e, _)| e)).unwrap_or(false);
-            let known_to =
-                known_to.clone().or(before.map(|(.., k)| k)).unwrap_or(KnownTo::Everybody);
+            let known_to = known_to.clone().or(before.map(|(.., k)| k)).unwrap_or(KnownTo::All);
             model.insert(object, (device, enabled, known_to));
         }
     }
 }
 
-fn change((object, said): &(u8, Said)) -> Change {
-    let state = match said {
-        Said::Removed => NewState::Removed,
-        Said::Is(device, enabled, known_to) => NewState::Is {
+fn change((object, change): &(u8, ModelChange)) -> Change {
+    let state = match change {
+        ModelChange::Removed => NewState::Removed,
+        ModelChange::Is(device, enabled, known_to) => NewState::Is {
             device: device.map(|device| device.map(|d| DeviceKey::of(&d.to_string()))),
             enabled: *enabled,
             known_to: known_to.clone(),
@@ -102,13 +101,13 @@ fn devices(model: &Model) -> BTreeSet<u8> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn it_is_what_the_plain_model_is(
-        pages in prop::collection::vec(prop::collection::vec(said(), 0..10), 0..8)
+    fn agrees_with_a_plain_model(
+        pages in prop::collection::vec(prop::collection::vec(model_change(), 0..10), 0..8)
     ) {
         let (mut registry, mut model) = (DeviceRegistry::default(), Model::new());
         for page in pages {
             let before = (registry.clone(), model.clone());
-            page.iter().for_each(|(object, said)| tell(&mut model, *object, said));
+            page.iter().for_each(|(object, change)| apply(&mut model, *object, change));
             let changes: Vec<_> = page.iter().map(change).collect();
             registry = registry.changed(&changes, MANY).expect("within the limits").0;
             for device in 0..8u8 {
@@ -122,7 +121,7 @@ proptest! {
             let counts = registry.counts();
             prop_assert_eq!(counts.devices, model.len());
             prop_assert_eq!(counts.disabled, model.values().filter(|d| !d.1).count());
-            prop_assert_eq!(counts.twins, model.len() - devices(&model).len());
+            prop_assert_eq!(counts.duplicates, model.len() - devices(&model).len());
             let difference = before.0.difference(&registry);
             let (was, is) = (devices(&before.1), devices(&model));
             prop_assert_eq!(difference.before, before.1.len());
@@ -142,15 +141,15 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn does_not_panic_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = DeviceRegistry::read(&bytes, 4);
     }
 }
 
 #[test]
-fn a_device_is_for_the_configuration_that_its_template_names() {
+fn a_device_is_registered_for_the_configuration_of_its_template() {
     let registry = registry(&[
-        is("1", "any", true, KnownTo::Everybody),
+        is("1", "any", true, KnownTo::All),
         is("2", "one", true, KnownTo::Only("a".into())),
         is("3", "none", true, KnownTo::None),
     ]);
@@ -166,20 +165,20 @@ fn a_device_is_for_the_configuration_that_its_template_names() {
 }
 
 #[test]
-fn of_two_objects_for_one_device_the_disabled_one_decides() {
+fn a_disabled_object_takes_precedence_over_an_enabled_one() {
     let registry = registry(&[
-        is("1", "d", true, KnownTo::Everybody),
+        is("1", "d", true, KnownTo::All),
         is("2", "d", false, KnownTo::Only("a".into())),
     ]);
     assert_eq!(standing(&registry, "d", "a"), Standing::Disabled);
     assert_eq!(standing(&registry, "d", "b"), Standing::Enabled, "the other is not for it");
-    assert_eq!(registry.counts(), Counts { devices: 2, disabled: 1, twins: 1 });
+    assert_eq!(registry.counts(), Counts { devices: 2, disabled: 1, duplicates: 1 });
     let (alone, _) = registry.changed(&[removed("2")], MANY).expect("within the limits");
     assert_eq!(standing(&alone, "d", "a"), Standing::Enabled);
 }
 
 #[test]
-fn a_device_is_disabled_until_it_is_said_to_be_enabled() {
+fn a_device_without_account_enabled_is_disabled() {
     let device = Some(Some(DeviceKey::of("d")));
     let state = NewState::Is { device, enabled: None, known_to: None };
     let registry = registry(&[Change { object: ObjectKey::of("1"), state }]);
@@ -187,8 +186,8 @@ fn a_device_is_disabled_until_it_is_said_to_be_enabled() {
 }
 
 #[test]
-fn limits_are_said_with_their_values() {
-    let two = [is("1", "a", true, KnownTo::Everybody), is("2", "b", true, KnownTo::Everybody)];
+fn errors_name_the_limit() {
+    let two = [is("1", "a", true, KnownTo::All), is("2", "b", true, KnownTo::All)];
     let error = DeviceRegistry::default().changed(&two, 1).expect_err("too many");
     assert_eq!(error.to_string(), "2 devices; at most 1 are kept");
     assert!(DeviceRegistry::default().changed(&two, 2).is_ok());
@@ -211,8 +210,7 @@ fn refusals_name_the_device_the_configuration_and_the_source() {
         id: "a".into(),
         domain: Arc::default(),
         display_name: String::new(),
-        kind: Kind::Devices(SubjectField::SanDns),
-        devices,
+        kind: Device { subject_field: SubjectField::SanDns, devices },
         authorities: Vec::new(),
     };
     let registered = configuration(Devices::Registered("hub".into()));
@@ -228,8 +226,8 @@ fn refusals_name_the_device_the_configuration_and_the_source() {
          loaded"
     );
     let devices = registry(&[
-        is("1", "d.example", true, KnownTo::Everybody),
-        is("2", "e.example", false, KnownTo::Everybody),
+        is("1", "d.example", true, KnownTo::All),
+        is("2", "e.example", false, KnownTo::All),
     ]);
     assert!(registries.set("other".into(), Registry::InForce(devices.clone())));
     assert!(admit(&registries, "d.example").is_err(), "another directory's device");

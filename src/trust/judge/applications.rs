@@ -3,14 +3,14 @@
 //!
 //! # Design notes
 //! A certificate of an application must never be accepted as a device's, or the reverse, although one
-//! authority may have signed both.  The two kinds of configuration are therefore two lists in a
-//! snapshot, each judge uses one, and their proofs are two types: code that issues a device's token does
+//! authority may have signed both.  The two kinds of configuration are therefore two types in two
+//! lists of a snapshot, each judge uses one, and their proofs are two types: code that issues a device's token does
 //! not accept a [`VerifiedApplication`].  Paths are validated in the same way.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::trust::configurations::{ConfigurationId, Kind};
+use crate::trust::configurations::{Application, Configuration, ConfigurationId};
 use crate::trust::judge::devices::{UnverifiedChain, judge};
 use crate::trust::path::search::Search;
 use crate::trust::refusal::{Code, Refusal};
@@ -54,15 +54,12 @@ pub fn judge_application(
     now: Timestamp,
 ) -> Result<VerifiedApplication, Refusal> {
     let configurations = &snapshot.applications.configurations;
-    let place = configurations
-        .iter()
-        .position(|c| c.id == *configuration && c.kind == Kind::Applications)
-        .ok_or_else(|| {
-            let detail = format!("application configuration `{configuration}` is not in force");
-            Refusal::new(Code::ChainUntrusted, detail)
-        })?;
+    let place = configurations.iter().position(|c| c.id == *configuration).ok_or_else(|| {
+        let detail = format!("application configuration `{configuration}` is not in force");
+        Refusal::new(Code::ChainUntrusted, detail)
+    })?;
     let search = Search::among_applications(chain.certificates(), snapshot, now);
-    reach(&search, place, chain)?;
+    reach(&search, place, &configurations[place], chain)?;
     Ok(VerifiedApplication {
         configuration: configuration.clone(),
         leaf: Arc::clone(chain.leaf()),
@@ -81,14 +78,11 @@ pub fn admit(chain: &UnverifiedChain, snapshot: &Snapshot, now: Timestamp) -> Re
     let certificates = chain.certificates().iter().map(AsRef::as_ref);
     for place in snapshot.application_index().candidates(&snapshot.applications, certificates) {
         let configuration = &snapshot.applications.configurations[place];
-        if configuration.kind != Kind::Applications {
-            continue;
-        }
         // Each trust domain has a budget of its own.
         let search = searches
             .entry(&configuration.domain)
             .or_insert_with(|| Search::among_applications(chain.certificates(), snapshot, now));
-        match reach(search, place, chain) {
+        match reach(search, place, configuration, chain) {
             Ok(()) => return Ok(()),
             Err(other) => refusal = refusal.best(other),
         }
@@ -96,8 +90,13 @@ pub fn admit(chain: &UnverifiedChain, snapshot: &Snapshot, now: Timestamp) -> Re
     Err(refusal)
 }
 
-fn reach(search: &Search<'_>, place: usize, chain: &UnverifiedChain) -> Result<(), Refusal> {
-    match (search.path(place), chain.unreadable()) {
+fn reach<'a>(
+    search: &Search<'a>,
+    place: usize,
+    configuration: &'a Configuration<Application>,
+    chain: &UnverifiedChain,
+) -> Result<(), Refusal> {
+    match (search.path(place, configuration), chain.unreadable()) {
         (Ok(_), _) => Ok(()),
         // The path may lack the certificate that is unreadable.
         (Err(refusal), Some(error)) if refusal.code == Code::ChainUntrusted => Err(error.clone()),
@@ -108,7 +107,7 @@ fn reach(search: &Search<'_>, place: usize, chain: &UnverifiedChain) -> Result<(
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::trust::configurations::{AnchorSet, Authority, Configuration, Devices};
+    use crate::trust::configurations::{Authority, Configurations, Device, Devices, Kind};
     use crate::trust::subject::SubjectField;
     use crate::x509::test_certificates::{Key, NOW, Spec, cn};
 
@@ -128,13 +127,12 @@ pub(crate) mod tests {
         Spec::authority(cn(name), cn(name)).sign(Key::number(key), Key::number(key))
     }
 
-    fn set(kind: Kind, configurations: &[(&str, &[u8])]) -> AnchorSet {
+    fn set<K: Kind>(kind: &K, configurations: &[(&str, &[u8])]) -> Configurations<K> {
         let configuration = |(id, root): &(&str, &[u8])| Configuration {
             id: (*id).into(),
             domain: Arc::default(),
             display_name: String::new(),
-            kind,
-            devices: Devices::Any,
+            kind: kind.clone(),
             authorities: vec![Authority {
                 certificate: Arc::new(Certificate::from_der(root).expect("a certificate")),
                 is_root: true,
@@ -142,11 +140,13 @@ pub(crate) mod tests {
                 delta_crl_url: None,
             }],
         };
-        let configurations = configurations.iter().map(configuration).collect();
-        AnchorSet { configurations, skipped: Vec::new() }
+        configurations.iter().map(configuration).collect()
     }
 
-    fn snapshot(devices: AnchorSet, applications: AnchorSet) -> Snapshot {
+    fn snapshot(
+        devices: Configurations<Device>,
+        applications: Configurations<Application>,
+    ) -> Snapshot {
         let none = Arc::default();
         Snapshot::new(3, Arc::new(devices), none, Arc::default(), Arc::default())
             .with_applications(applications)
@@ -161,8 +161,8 @@ pub(crate) mod tests {
     #[test]
     fn accepts_a_certificate_for_its_kind_only() {
         let (d, a) = (root("D", 0), root("A", 1));
-        let field = Kind::Devices(SubjectField::SubjectDn);
-        let trust = snapshot(set(field, &[("x", &d)]), set(Kind::Applications, &[("x", &a)]));
+        let kind = Device { subject_field: SubjectField::SubjectDn, devices: Devices::Any };
+        let trust = snapshot(set(&kind, &[("x", &d)]), set(&Application, &[("x", &a)]));
         let now = Timestamp(NOW);
         let application =
             |chain: &UnverifiedChain| judge_application(chain, &"x".into(), &trust, now);
@@ -181,25 +181,11 @@ pub(crate) mod tests {
         assert_eq!(admit(&stranger, &trust, now).map_err(code), Err(Code::ChainUntrusted));
     }
 
-    /// A configuration in the list of the other kind accepts no certificate.
-    #[test]
-    fn a_configuration_in_the_wrong_list_accepts_no_certificate() {
-        let d = root("D", 0);
-        let field = Kind::Devices(SubjectField::SubjectDn);
-        let trust = snapshot(set(Kind::Applications, &[("x", &d)]), set(field, &[("x", &d)]));
-        let device = chain("D", 0);
-        let code = |refused: Refusal| refused.code;
-        let now = Timestamp(NOW);
-        assert_eq!(judge(&device, &trust, now).map(drop).map_err(code), Err(Code::ChainUntrusted));
-        let judged = judge_application(&device, &"x".into(), &trust, now);
-        assert_eq!(judged.map(drop).map_err(code), Err(Code::ChainUntrusted));
-    }
-
     #[test]
     fn decides_by_the_named_configuration() {
         let (a, b) = (root("A", 0), root("B", 1));
-        let applications = set(Kind::Applications, &[("a", &a), ("b", &b)]);
-        let trust = snapshot(AnchorSet::default(), applications);
+        let applications = set(&Application, &[("a", &a), ("b", &b)]);
+        let trust = snapshot(Configurations::default(), applications);
         let decide = |chain: &UnverifiedChain, id: &str, at: i64| {
             judge_application(chain, &id.into(), &trust, Timestamp(at))
                 .map(drop)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::trust::configurations::{ConfigurationId, Kind};
+use crate::trust::configurations::ConfigurationId;
 use crate::trust::path::search::{Attempt, MAX_ATTEMPTS, Search, misplaced_authority};
 use crate::trust::refusal::{Code, Refusal};
 use crate::trust::snapshot::Snapshot;
@@ -196,9 +196,9 @@ fn decide<'a>(
     let certificates = chain.certificates().iter().map(AsRef::as_ref);
     for index in snapshot.index().candidates(&snapshot.anchors, certificates) {
         let configuration = &snapshot.anchors.configurations[index];
-        let Kind::Devices(field) = configuration.kind else { continue };
-        let judged = searches.of(&configuration.domain).path(index).and_then(|path| {
-            let subject = SubjectId::of(chain.leaf(), field)?;
+        let search = searches.of(&configuration.domain);
+        let judged = search.path(index, configuration).and_then(|path| {
+            let subject = SubjectId::of(chain.leaf(), configuration.kind.subject_field)?;
             // Last, so that only the holder of a valid certificate learns whether a device is registered.
             snapshot.devices.admit(configuration, &subject)?;
             Ok((subject, path))
@@ -269,7 +269,7 @@ fn why_untrusted(chain: &UnverifiedChain) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::trust::configurations::{AnchorSet, Authority, Configuration, Devices, Kind};
+    use crate::trust::configurations::{Authority, Configuration, Configurations, Device, Devices};
     use crate::trust::subject::SubjectField;
     use crate::x509::test_certificates::{Key, NOW, Spec, cn};
 
@@ -324,8 +324,7 @@ pub(crate) mod tests {
             id: "fleet".into(),
             domain: Arc::default(),
             display_name: String::new(),
-            kind: Kind::Devices(SubjectField::SubjectDn),
-            devices: Devices::Any,
+            kind: Device { subject_field: SubjectField::SubjectDn, devices: Devices::Any },
             authorities: vec![Authority {
                 certificate: Arc::new(Certificate::from_der(&anchor).expect("a certificate")),
                 is_root: true,
@@ -333,7 +332,7 @@ pub(crate) mod tests {
                 delta_crl_url: None,
             }],
         };
-        let anchors = AnchorSet { configurations: vec![configuration], skipped: Vec::new() };
+        let anchors = Configurations::from_iter([configuration]);
         let (anchors, none) = (Arc::new(anchors), Arc::default());
         let snapshot = Snapshot::new(7, anchors, none, Arc::default(), Arc::default());
         let garbage = vec![0x30, 3, 2, 1, 0];

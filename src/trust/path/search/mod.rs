@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use crate::trust::configurations::{AnchorSet, Authority, Configuration, ConfigurationId};
+use crate::trust::configurations::{Authority, Configuration, ConfigurationId};
 use crate::trust::index::{Index, key_ids_agree};
 use crate::trust::path::checks::{self, Purpose};
 use crate::trust::path::webpki;
@@ -37,8 +37,7 @@ pub struct Attempt {
 /// domain has a budget of its own, so that the authorities of one cannot use up another's.
 pub struct Search<'a> {
     snapshot: &'a Snapshot,
-    /// Configurations of one kind, from the snapshot.
-    anchors: &'a AnchorSet,
+    /// Index of the configurations of one kind, from the snapshot.
     index: &'a Index,
     presented: &'a [Arc<Certificate>],
     now: Timestamp,
@@ -71,8 +70,11 @@ struct State {
 /// Target of one search.
 #[derive(Clone, Copy)]
 struct Goal<'g> {
-    index: usize,
-    configuration: &'g Configuration,
+    /// Position of the configuration in its list.
+    position: usize,
+    configuration: &'g ConfigurationId,
+    domain: &'g str,
+    authorities: &'g [Authority],
     purpose: Purpose,
     /// If set, the path must end at this anchor.
     anchor: Option<Fingerprint>,
@@ -107,8 +109,7 @@ impl<'a> Search<'a> {
             attempts: explain.then(Vec::new),
             ..State::default()
         });
-        let (anchors, index) = (&*snapshot.anchors, snapshot.index());
-        Self { snapshot, anchors, index, presented, now, state }
+        Self { snapshot, index: snapshot.index(), presented, now, state }
     }
 
     /// Like [`Search::new`], under the application configurations of `snapshot`.
@@ -117,27 +118,28 @@ impl<'a> Search<'a> {
         snapshot: &'a Snapshot,
         now: Timestamp,
     ) -> Self {
-        let (anchors, index) = (&*snapshot.applications, snapshot.application_index());
-        Self { anchors, index, ..Self::new(presented, snapshot, now, false) }
+        let index = snapshot.application_index();
+        Self { index, ..Self::new(presented, snapshot, now, false) }
     }
 
-    /// Returns a path, leaf first, from the leaf to an anchor of the configuration with this index.
+    /// Returns a path, leaf first, from the leaf to an anchor of `configuration`, which has this
+    /// position in the list of its kind.
     ///
     /// # Errors
     /// Returns the most informative refusal of all paths that were tried.
-    pub fn path(&self, configuration: usize) -> Result<Vec<Arc<Certificate>>, Refusal> {
-        let leaf = self.presented.first();
-        let (Some(configuration_of), Some(leaf)) =
-            (self.anchors.configurations.get(configuration), leaf)
-        else {
-            return Err(Refusal::new(
-                Code::ChainUntrusted,
-                "the chain or the configuration is missing",
-            ));
+    pub fn path<K>(
+        &self,
+        position: usize,
+        configuration: &'a Configuration<K>,
+    ) -> Result<Vec<Arc<Certificate>>, Refusal> {
+        let Some(leaf) = self.presented.first() else {
+            return Err(Refusal::new(Code::ChainUntrusted, "the chain is missing"));
         };
         let goal = Goal {
-            index: configuration,
-            configuration: configuration_of,
+            position,
+            configuration: &configuration.id,
+            domain: &configuration.domain,
+            authorities: &configuration.authorities,
             purpose: Purpose::ClientAuth,
             anchor: None,
         };
@@ -204,7 +206,7 @@ impl<'a> Search<'a> {
         path: &[Arc<Certificate>],
         last: &Certificate,
     ) -> String {
-        let (Certificate { subject, issuer, .. }, id) = (last, &goal.configuration.id);
+        let (Certificate { subject, issuer, .. }, id) = (last, goal.configuration);
         let mut same_name = self.authorities(goal, issuer).map(|authority| &authority.certificate);
         if subject == issuer {
             return if !same_name.any(|configured| configured.key == last.key) {
@@ -295,7 +297,7 @@ impl<'a> Search<'a> {
             });
             let by_directory = self.has_crl_url(goal, issuer);
             let has_address = by_directory || named.has_address();
-            let domain = &*goal.configuration.domain;
+            let domain = goal.domain;
             let mode = self.snapshot.crl_mode(domain, &issuer.subject, issuer.key, has_address);
             let checked = self.snapshot.revocations.check(&Question {
                 certificate,
@@ -341,7 +343,7 @@ impl<'a> Search<'a> {
         if anchor.issuer == anchor.subject {
             return Ok(());
         }
-        let domain = &*goal.configuration.domain;
+        let domain = goal.domain;
         for signer in self.snapshot.revocations.signers_named(&anchor.issuer) {
             let issuer = Candidate {
                 certificate: Arc::clone(signer),
@@ -474,8 +476,8 @@ impl<'a> Search<'a> {
 
     /// Returns the authorities of the configuration with this name.
     fn authorities(&self, goal: &Goal<'a>, name: &Name) -> impl Iterator<Item = &'a Authority> {
-        let authorities = &goal.configuration.authorities;
-        let positions = self.index.by_name_in(goal.index, name);
+        let authorities = goal.authorities;
+        let positions = self.index.by_name_in(goal.position, name);
         positions.iter().filter_map(|position| authorities.get(position.authority))
     }
 
@@ -541,7 +543,7 @@ impl<'a> Search<'a> {
             && attempts.len() < MAX_ATTEMPTS
         {
             attempts.push(Attempt {
-                configuration: goal.configuration.id.clone(),
+                configuration: goal.configuration.clone(),
                 path: path.to_vec(),
                 refusal: refusal.cloned(),
             });

@@ -1,7 +1,7 @@
 //! Tests of the path search: meshes, loops, duplicates and authorities with the same name.
 
 use super::*;
-use crate::trust::configurations::{AnchorSet, Devices, Kind};
+use crate::trust::configurations::{Configurations, Device, Devices};
 use crate::trust::revocation::Revocations;
 use crate::trust::snapshot::TrustPolicy;
 use crate::trust::subject::SubjectField;
@@ -40,15 +40,14 @@ fn snapshot(roots: &[Vec<u8>], intermediates: &[Vec<u8>], policy: TrustPolicy) -
         id: "fleet".into(),
         domain: Arc::default(),
         display_name: String::new(),
-        kind: Kind::Devices(SubjectField::SubjectDn),
-        devices: Devices::Any,
+        kind: Device { subject_field: SubjectField::SubjectDn, devices: Devices::Any },
         authorities: roots
             .iter()
             .map(|der| authority(der, true))
             .chain(intermediates.iter().map(|der| authority(der, false)))
             .collect(),
     };
-    let anchors = AnchorSet { configurations: vec![configuration], skipped: Vec::new() };
+    let anchors = Configurations::from_iter([configuration]);
     Snapshot::new(
         1,
         Arc::new(anchors),
@@ -63,7 +62,7 @@ fn search(snapshot: &Snapshot, chain: &[Vec<u8>]) -> Result<Vec<String>, Code> {
     let presented: Vec<_> = chain.iter().map(|der| read(der)).collect();
     let search = Search::new(&presented, snapshot, Timestamp(NOW), false);
     let names = |path: Vec<Arc<Certificate>>| path.iter().map(|c| c.subject.to_string()).collect();
-    search.path(0).map(names).map_err(|refusal| refusal.code)
+    search.path(0, &snapshot.anchors.configurations[0]).map(names).map_err(|refusal| refusal.code)
 }
 
 fn found(snapshot: &Snapshot, chain: &[Vec<u8>]) -> bool {
@@ -271,7 +270,7 @@ fn an_explanation_contains_every_path() {
     let chain = [device("A", 1), authority("A", 1, "X", 5), authority("A", 1, "R", 0)];
     let presented: Vec<_> = chain.iter().map(|der| read(der)).collect();
     let search = Search::new(&presented, &of, Timestamp(NOW), true);
-    assert!(search.path(0).is_ok());
+    assert!(search.path(0, &of.anchors.configurations[0]).is_ok());
     let ends: Vec<_> = search
         .into_attempts()
         .into_iter()
