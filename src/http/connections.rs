@@ -8,7 +8,7 @@
 //! holder is an IPv4 address, an IPv6 /64, /56 or /48, or a client certificate.
 //!
 //! Connections leave the table when they are told to close, so that the next one need not wait for
-//! them.  They end within [`CLOSE`].
+//! them.  They end within one second.
 //!
 //! A full listener usually stays full.  Each search for room examines all connections, so it closes
 //! up to 1/64 of them.
