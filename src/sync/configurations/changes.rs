@@ -55,6 +55,24 @@ impl Changes {
             removed > 0 && (removed == before || removed as f64 > max_removal * before as f64);
         too_many || self.revocation_lost > 0
     }
+
+    /// True if these changes, which lead to `new`, are suspicious alone or together with earlier ones.
+    /// `earlier` are lists that were in force before.
+    ///
+    /// Each part is one of the larger list: the list in force, if it has grown since the earlier one.
+    pub fn is_suspicious_since<'a, K: Kind>(
+        &self,
+        earlier: impl IntoIterator<Item = &'a Configurations<K>>,
+        new: &Configurations<K>,
+        max_removal: f64,
+    ) -> bool {
+        self.is_suspicious(max_removal)
+            || earlier.into_iter().any(|earlier| {
+                let total = Self::between(earlier, new);
+                let anchors_before = total.anchors_before.max(self.anchors_before);
+                Self { anchors_before, ..total }.is_suspicious(max_removal)
+            })
+    }
 }
 
 impl fmt::Display for Changes {
@@ -292,5 +310,30 @@ pub(crate) mod tests {
             Changes::between(&with(4), &moved).is_suspicious(0.5),
             "moved to another configuration"
         );
+    }
+
+    #[test]
+    fn removals_in_small_steps_are_suspicious_together() {
+        let all: Vec<Authority> = (0..10).map(|n| authority(&n.to_string(), true)).collect();
+        let with = |part: std::ops::Range<usize>| set(&[("1", &all[part])]);
+        // Lists that were in force, the last one of them still is; then the new one.
+        for (lists, new, held) in [
+            (vec![0..10], 0..6, false),
+            (vec![0..10, 0..6], 0..4, true),
+            (vec![0..10, 0..6], 0..5, false),
+            (vec![0..1, 0..10, 0..6], 0..4, true), // the list has grown before it shrank
+            (vec![0..1, 0..2], 1..2, false),       // one of two, although it was the only one
+            (vec![0..1, 0..4], 1..4, false),
+            (vec![0..10, 0..6], 0..10, false), // what was removed comes back
+        ] {
+            let mut sets: Vec<_> = lists.iter().cloned().map(with).collect();
+            let (in_force, new_set) = (sets.pop().expect("one"), with(new.clone()));
+            let changes = Changes::between(&in_force, &new_set);
+            assert_eq!(
+                changes.is_suspicious_since(&sets, &new_set, 0.5),
+                held,
+                "{lists:?} then {new:?}"
+            );
+        }
     }
 }

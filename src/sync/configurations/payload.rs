@@ -233,13 +233,8 @@ impl<K: FollowedKind> payload::Payload for Payload<K> {
     fn is_suspicious(&self, changes: &Changes, max_removal: f64) -> bool {
         let Some(Candidate { set, .. }) = &self.candidate else { return false };
         let is_recent = |(_, end): &&(_, Instant)| end.elapsed() < self.guard_window;
-        // A list that has grown meanwhile may lose as much as its larger form.
-        let since_stable = self.history.iter().find(is_recent).is_some_and(|(stable, _)| {
-            let total = Changes::between(stable, set);
-            let anchors_before = total.anchors_before.max(changes.anchors_before);
-            Changes { anchors_before, ..total }.is_suspicious(max_removal)
-        });
-        !changes.is_empty() && (changes.is_suspicious(max_removal) || since_stable)
+        let earlier = self.history.iter().filter(is_recent).map(|(earlier, _)| &**earlier);
+        !changes.is_empty() && changes.is_suspicious_since(earlier, set, max_removal)
     }
 
     fn accept(&mut self, changes: &Changes, first: bool) -> Accepted {
