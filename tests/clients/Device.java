@@ -1,5 +1,5 @@
 // A device with Java's own TLS and HttpClient: two handshakes each over TLS 1.2 and 1.3.
-//   java Device.java CA URL CLIENT_ID CHAIN.P12
+//   java Device.java CA URL CLIENT_ID CHAIN.P12 EXPECTED: each result contains EXPECTED
 import java.io.FileInputStream;
 import java.net.URI;
 import java.net.URLEncoder;
@@ -17,13 +17,13 @@ import javax.net.ssl.TrustManagerFactory;
 
 class Device {
     public static void main(String[] args) throws Exception {
-        String ca = args[0], url = args[1], id = args[2], store = args[3];
+        String ca = args[0], url = args[1], id = args[2], store = args[3], expected = args[4];
         for (String version : new String[] {"TLSv1.2", "TLSv1.3"}) {
             SSLContext context = context(ca, store, version);
             // A client of its own for each request, so that each makes a handshake.
             for (int i = 0; i < 2; i++) {
                 String result = request(context, version, url, id);
-                if (!result.startsWith("200 ")) {
+                if (!result.contains(expected)) {
                     System.err.println("Device.java: " + version + ", request " + (i + 1) + ": " + result);
                     System.exit(1);
                 }
