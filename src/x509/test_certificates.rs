@@ -113,6 +113,15 @@ pub fn name_constraints(permitted: &[(u8, Vec<u8>)], excluded: &[(u8, Vec<u8>)])
 }
 
 /// Encodes keyUsage from bit numbers.
+/// cRLDistributionPoints: one point for each list of addresses.
+pub fn distribution_points(of: &[&[&str]]) -> Vec<u8> {
+    let point = |uris: &&[&str]| {
+        let names: Vec<Vec<u8>> = uris.iter().map(|uri| tlv(0x86, uri.as_bytes())).collect();
+        tlv(0x30, &tlv(0xa0, &tlv(0xa0, &names.concat())))
+    };
+    seq(&of.iter().map(point).collect::<Vec<_>>())
+}
+
 pub fn key_usage(bits: &[u8]) -> Vec<u8> {
     let (mut bytes, mut top) = ([0u8; 2], 0);
     for &bit in bits {

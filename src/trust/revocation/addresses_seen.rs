@@ -152,35 +152,17 @@ pub fn web_address(name: &GeneralName) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::x509::test_certificates::{Key, Spec, cn};
+    use crate::x509::test_certificates::{Key, Spec, cn, distribution_points};
 
     fn issuer() -> Arc<Certificate> {
         let der = Spec::authority(cn("A"), cn("A")).sign(Key::number(1), Key::number(1));
         Arc::new(Certificate::from_der(&der).expect("a certificate"))
     }
 
-    fn tlv(tag: u8, value: &[u8]) -> Vec<u8> {
-        let length = match value.len() {
-            short @ 0..=0x7f => vec![short as u8],
-            long => vec![0x82, (long >> 8) as u8, long as u8],
-        };
-        [&[tag], &length[..], value].concat()
-    }
-
-    /// cRLDistributionPoints: one point for each list of addresses.
-    fn points(of: &[&[&str]]) -> Vec<u8> {
-        let uri = |uri: &&str| tlv(0x86, uri.as_bytes());
-        let point = |uris: &&[&str]| {
-            let names: Vec<u8> = uris.iter().flat_map(uri).collect();
-            tlv(0x30, &tlv(0xa0, &tlv(0xa0, &names)))
-        };
-        tlv(0x30, &of.iter().flat_map(point).collect::<Vec<u8>>())
-    }
-
     #[test]
     fn reads_one_web_address_of_each_point() {
         let read = |of: &[&[&str]]| -> Vec<String> {
-            let found = addresses(&points(of), &issuer()).expect("readable");
+            let found = addresses(&distribution_points(of), &issuer()).expect("readable");
             found.iter().map(ToString::to_string).collect()
         };
         let (one, two) = ("http://ca.example/1", "HTTPS://ca.example/2");

@@ -1,0 +1,223 @@
+//! Serves one connection, HTTP/1.1 or HTTP/2, and enforces time limits.
+//!
+//! # Design notes
+//! hyper limits the header time of HTTP/1 only, with the same value as the idle time of a kept-alive
+//! connection.  HTTP/2 has neither limit.  Here a watchdog tracks two facts, "a request is being handled"
+//! and "bytes arrived since the last response", and closes connections that exceed a limit.  On HTTP/2
+//! arriving bytes do not imply a request, because SETTINGS and PING frames are not requests.  There, an
+//! unfinished header counts as idle time.
+//!
+//! # Closing
+//! A client may still be sending a body when the response to its request is ready: 401, 405, 413 and 431
+//! do not need the body.  If the server closed at once, the kernel would reset the connection and the
+//! client might lose the response (RFC 9112 section 9.6).  So the server closes its sending half, and
+//! then discards what arrives, within `LINGER_TIME` and `LINGER_BYTES`.
+
+mod activity;
+mod observed_io;
+mod request_body;
+
+use std::future::{Future, ready};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::Either;
+use hyper::Request;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::http::admission::{self, Hosts};
+use crate::http::reply::Reply;
+use crate::http::serve::activity::{Activity, RequestGuard};
+use crate::http::serve::observed_io::ObservedIo;
+pub use crate::http::serve::request_body::RequestBody;
+
+/// Time for discarding what a client still sends after its last response.
+const LINGER_TIME: Duration = Duration::from_secs(5);
+/// Bytes that are discarded after the last response.
+const LINGER_BYTES: usize = 8 * 1024 * 1024;
+
+/// Limits of one connection.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Time from the first byte of an HTTP/1 request to the end of its header, and from the start of a
+    /// connection to its first request.
+    pub header_read: Duration,
+    /// Time from the end of a response to the next request.
+    pub idle: Duration,
+    /// Time from the end of a request's header until its response is ready.
+    pub request: Duration,
+    /// Largest header of a request, in bytes.
+    pub header_bytes: usize,
+    /// Concurrent requests on an HTTP/2 connection.
+    pub streams: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_read: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            request: Duration::from_secs(30),
+            header_bytes: 16 * 1024,
+            streams: 64,
+        }
+    }
+}
+
+/// The negotiated protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// Reasons why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Either side closed it, or an error of the protocol ended it.
+    Closed,
+    /// A time limit passed, or the process stops.
+    TimedOut,
+    /// The peer sent HTTP/2 control frames in place of requests.
+    Flooded,
+}
+
+/// Serves `io` until one end closes it or a limit is exceeded.  After `stop` is signalled, requests that
+/// are being handled are answered first.
+pub async fn connection<IO, H, F>(
+    io: IO,
+    protocol: Protocol,
+    hosts: Hosts,
+    limits: &Limits,
+    stop: CancellationToken,
+    handler: H,
+) -> Ended
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(Request<RequestBody>) -> F + Clone + Send + 'static,
+    F: Future<Output = Reply> + Send + 'static,
+{
+    let activity = Arc::new(Activity::new(protocol));
+    let mut io = ObservedIo::new(io, Arc::clone(&activity));
+    let service = {
+        let (activity, limit) = (Arc::clone(&activity), limits.request);
+        service_fn(move |request: Request<Incoming>| {
+            let guard = RequestGuard::begin(&activity);
+            let is_http1 = activity.protocol == Protocol::Http1;
+            activity.unread.store(!request.body().is_end_stream(), Ordering::Relaxed);
+            let has_fragment = activity.has_fragment.swap(false, Ordering::Relaxed);
+            let body = |body| RequestBody::new(body, &activity);
+            let reply = match admission::refusal(&request, &hosts, has_fragment) {
+                Some(refusal) => Either::Left(ready(Ok(refusal))),
+                // A timeout closes an HTTP/1 connection and resets an HTTP/2 stream.
+                // Boxed: hyper keeps the space of this future for as long as the connection is open.
+                None => Either::Right(timeout(limit, Box::pin(handler(request.map(body))))),
+            };
+            let activity = Arc::clone(&activity);
+            async move {
+                let mut reply = reply.await;
+                if let Ok(reply) = &mut reply
+                    && is_http1
+                    && activity.unread.load(Ordering::Relaxed)
+                {
+                    reply
+                        .headers_mut()
+                        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                drop(guard);
+                reply
+            }
+        })
+    };
+    let ended = match protocol {
+        Protocol::Http1 => {
+            let mut connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                // The watchdog limits the header time; hyper's own limit would apply to idle time too.
+                .header_read_timeout(None)
+                .max_buf_size(limits.header_bytes.max(8 * 1024))
+                .serve_connection(TokioIo::new(&mut io), service);
+            watch(
+                Pin::new(&mut connection),
+                http1::Connection::graceful_shutdown,
+                &activity,
+                limits,
+                stop,
+            )
+            .await
+        }
+        Protocol::Http2 => {
+            let mut connection = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(limits.streams)
+                .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+                .max_send_buf_size(64 * 1024)
+                .serve_connection(TokioIo::new(&mut io), service);
+            watch(
+                Pin::new(&mut connection),
+                http2::Connection::graceful_shutdown,
+                &activity,
+                limits,
+                stop,
+            )
+            .await
+        }
+    };
+    io.finish(ended).await
+}
+
+/// Drives a connection, and closes it when it exceeds a limit or the process stops.
+async fn watch<C>(
+    mut connection: Pin<&mut C>,
+    close: fn(Pin<&mut C>),
+    activity: &Activity,
+    limits: &Limits,
+    stop: CancellationToken,
+) -> Ended
+where
+    C: Future,
+{
+    let mut closing = false;
+    // At most one header time ahead: a request that begins in the meantime has an earlier deadline, and no
+    // event wakes this task then.
+    let next = || activity.deadline(limits).min(Instant::now() + limits.header_read);
+    let mut alarm = pin!(sleep_until(next()));
+    loop {
+        tokio::select! {
+            // The result is not used: each request on the connection was answered and logged.
+            _ = connection.as_mut() => {
+                return if closing { Ended::TimedOut } else { Ended::Closed };
+            }
+            () = stop.cancelled(), if !closing => {
+                closing = true;
+                close(connection.as_mut());
+            }
+            () = alarm.as_mut() => {
+                if activity.deadline(limits) > Instant::now() {
+                    alarm.as_mut().reset(next());
+                } else if closing || activity.is_reading() {
+                    return Ended::TimedOut;
+                } else {
+                    closing = true;
+                    close(connection.as_mut());
+                    // If the graceful shutdown takes longer than this, drop the connection.
+                    alarm.as_mut().reset(Instant::now() + limits.header_read);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! The stream below hyper: sees what arrives, and closes so that the peer can read the last response.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, timeout};
+
+use crate::http::admission::RequestLine;
+use crate::http::frames::{Flood, FrameBudget};
+use crate::http::serve::activity::Activity;
+use crate::http::serve::{Ended, LINGER_BYTES, LINGER_TIME, Protocol};
+
+/// An I/O stream that records when bytes arrive, and counts the frames of HTTP/2.
+pub(super) struct ObservedIo<IO> {
+    io: IO,
+    activity: Arc<Activity>,
+    /// Budget of control frames, on HTTP/2.
+    budget: Option<Box<FrameBudget>>,
+    /// On HTTP/1.
+    request_line: RequestLine,
+    flooded: bool,
+    /// The peer sends nothing more.
+    at_end: bool,
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> ObservedIo<IO> {
+    pub(super) fn new(io: IO, activity: Arc<Activity>) -> Self {
+        let budget = match activity.protocol {
+            Protocol::Http1 => None,
+            Protocol::Http2 => Some(Box::new(FrameBudget::new(Instant::now()))),
+        };
+        Self {
+            io,
+            activity,
+            budget,
+            flooded: false,
+            at_end: false,
+            request_line: RequestLine::default(),
+        }
+    }
+
+    /// Closes the connection so that the peer can read the last response or GOAWAY frame.
+    pub(super) async fn finish(mut self, ended: Ended) -> Ended {
+        let ended = if self.flooded { Ended::Flooded } else { ended };
+        // After a time limit, the peer has had its time.
+        if ended != Ended::TimedOut && !self.at_end {
+            // Boxed: most connections never need the space.
+            Box::pin(timeout(LINGER_TIME, self.linger())).await.ok();
+        }
+        ended
+    }
+
+    async fn linger(&mut self) -> io::Result<()> {
+        if self.flooded
+            && let Some(frame) = self.budget.as_ref().and_then(|budget| budget.go_away())
+        {
+            self.io.write_all(&frame).await?;
+        }
+        self.io.shutdown().await?;
+        let mut buffer = vec![0; 16 * 1024];
+        let mut left = LINGER_BYTES;
+        loop {
+            let read = self.io.read(&mut buffer).await?;
+            match left.checked_sub(read) {
+                Some(fewer) if read > 0 => left = fewer,
+                _ => return Ok(()),
+            }
+        }
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for ObservedIo<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        std::task::ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        let bytes = &buf.filled()[before..];
+        if bytes.is_empty() {
+            this.at_end |= buf.remaining() > 0;
+            return Poll::Ready(Ok(()));
+        }
+        match &mut this.budget {
+            Some(budget) => {
+                if let Err(Flood) = budget.received(bytes, Instant::now) {
+                    this.flooded = true;
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                }
+            }
+            None if this.activity.handling.load(Ordering::Relaxed) == 0 => {
+                if !this.activity.reading.swap(true, Ordering::Relaxed) {
+                    this.activity.mark();
+                    this.request_line = RequestLine::default();
+                }
+                if this.request_line.has_fragment(bytes) {
+                    this.activity.has_fragment.store(true, Ordering::Relaxed);
+                }
+            }
+            None => {}
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for ObservedIo<IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = std::task::ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+        if let Some(budget) = &mut self.budget {
+            budget.sent(&buf[..written]);
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = std::task::ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs))?;
+        if let Some(budget) = &mut self.budget {
+            let mut left = written;
+            for buf in bufs {
+                let part = left.min(buf.len());
+                budget.sent(&buf[..part]);
+                left -= part;
+            }
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
