@@ -20,6 +20,9 @@ use crate::http::serve::{Limits, Protocol as Http, RequestBody};
 
 /// Connections that the kernel queues while there is no room, as after a mass reconnect.
 const BACKLOG: i32 = 4096;
+/// Largest future of a connection, in bytes.  Every connection keeps one, also while it waits or is
+/// idle, and a storm of connections pays for the first use of that memory.
+const MAX_FUTURE: usize = 6 * 1024;
 
 /// Binds a listening socket.
 ///
@@ -50,6 +53,8 @@ pub async fn accept<H, F>(
     H: Fn(TcpStream, SocketAddr, Connection) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
+    // Box the parts that a waiting connection does not need.
+    const { assert!(size_of::<F>() <= MAX_FUTURE, "the future of a connection is too large") };
     let admit = |stream: TcpStream, address: SocketAddr| {
         // Responses are small and written at once: Nagle's algorithm would only delay them.
         let _ = stream.set_nodelay(true);

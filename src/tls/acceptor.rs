@@ -17,7 +17,7 @@ use rustls::{Error as TlsError, HandshakeKind, ServerConfig};
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::yield_now;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -32,13 +32,16 @@ use crate::http::serve::{Ended, Limits, Protocol, RequestBody};
 use crate::runtime::audit;
 use crate::runtime::live::{ListenerTls, Live};
 use crate::tls::closing::OpenConnections;
-use crate::tls::handshakes::{Handshakes, Limits as HandshakeLimits};
+use crate::tls::handshakes::{Handshake, Handshakes, Limits as HandshakeLimits};
 use crate::tls::lingering::Lingering;
 use crate::tls::metrics::Metrics;
 use crate::tls::peer_chain::{self, Intermediates};
 use crate::tls::verifier::refused;
 use crate::trust::judge::devices::UnverifiedChain;
 use crate::trust::refusal::{Code, Refusal};
+
+/// Age from which a handshake makes room for another one if no more may begin.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// Bounds of one TLS listener.
 #[derive(Debug, Clone)]
@@ -65,7 +68,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             handshake: Duration::from_secs(10),
-            handshake_queue: Duration::from_secs(3),
+            handshake_queue: Duration::from_secs(8),
             shares: Shares::new(20_000),
             handshakes: 1_024,
             handshakes_per_address: 256,
@@ -112,6 +115,7 @@ pub async fn serve<H, F>(
         open: edge.bounds.handshakes,
         per_address: edge.bounds.handshakes_per_address,
         wait: edge.bounds.handshake_queue,
+        slow: SLOW,
     };
     let edge = Arc::new(Edge {
         listener: edge,
@@ -127,10 +131,10 @@ pub async fn serve<H, F>(
             let _open = edge.listener.metrics.open(edge.listener.name);
             // The verifier audits refusals without knowing the connection.
             let connection_of_task = audit::Connection { number, address };
-            let handshake = edge.handshake(stream, &connection, address, number);
-            // Boxed, so that an idle connection does not keep the space that a handshake needs.
-            let handshake = Box::pin(audit::CONNECTION.scope(connection_of_task, handshake));
-            let (stream, peer, hosts) = match handshake.await {
+            let completed = audit::CONNECTION
+                .scope(connection_of_task, edge.handshake(stream, &connection, address, number))
+                .await;
+            let (stream, peer, hosts) = match completed {
                 Ok(completed) => completed,
                 Err(Some(refused)) => {
                     connection.linger();
@@ -274,15 +278,39 @@ impl Edge {
         connection: &Connection,
         address: SocketAddr,
     ) -> Result<(TlsStream<TcpStream>, Hosts), Incomplete> {
-        let turn = || async {
-            let turn = self.handshakes.turn(address.ip(), connection.closing()).await;
-            turn.ok_or(Incomplete::Dropped("queue"))
+        let handshake = tokio::select! {
+            biased;
+            handshake = self.turn(connection, address) => handshake?,
+            ended = given_up(&stream) => {
+                ended?;
+                return Err(Incomplete::Dropped("gone"));
+            }
         };
-        let mut handshake = turn().await?;
         // A client that has given up meanwhile costs no cryptography.
-        if handshake.has_waited() && stream.ready(Interest::READABLE).await?.is_read_closed() {
+        if handshake.has_waited() && is_closed(&stream).await? {
             return Err(Incomplete::Dropped("gone"));
         }
+        // Boxed, so that a connection that waits or is idle does not keep the space that this needs.
+        Box::pin(self.answer(stream, connection, address, handshake)).await
+    }
+
+    async fn turn(
+        &self,
+        connection: &Connection,
+        address: SocketAddr,
+    ) -> Result<Handshake, Incomplete> {
+        let turn = self.handshakes.turn(address.ip(), connection.closing()).await;
+        turn.ok_or(Incomplete::Dropped("queue"))
+    }
+
+    /// Completes the handshake of a connection whose turn it is.
+    async fn answer(
+        &self,
+        stream: TcpStream,
+        connection: &Connection,
+        address: SocketAddr,
+        mut handshake: Handshake,
+    ) -> Result<(TlsStream<TcpStream>, Hosts), Incomplete> {
         let mut hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
         let start = match poll_once(&mut hello).await {
             Poll::Ready(start) => start,
@@ -290,7 +318,7 @@ impl Edge {
             Poll::Pending => {
                 drop(handshake);
                 let start = (&mut hello).await;
-                handshake = turn().await?;
+                handshake = self.turn(connection, address).await?;
                 start
             }
         };
@@ -313,6 +341,22 @@ impl Edge {
             Err((error, stream)) => Err(Incomplete::Failed(error, Some(stream))),
         }
     }
+}
+
+/// Returns when a client that waits for its turn has closed the connection.  This is noticed up to
+/// [`SLOW`] later.
+async fn given_up(stream: &TcpStream) -> io::Result<()> {
+    loop {
+        sleep(SLOW).await;
+        if is_closed(stream).await? {
+            return Ok(());
+        }
+    }
+}
+
+/// Returns true if the peer has closed a connection on which data has arrived.
+async fn is_closed(stream: &TcpStream) -> io::Result<bool> {
+    Ok(stream.ready(Interest::READABLE).await?.is_read_closed())
 }
 
 /// Polls `future` once, so that it does what it can do now.

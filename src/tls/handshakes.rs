@@ -16,9 +16,9 @@
 //! time left; those that have waited too long are closed before any cryptography.
 //!
 //! A peer that answers no more after our part holds no turn, only one of the handshakes that may be
-//! open.  When these are used up, one that is older than [`Limits::wait`] makes room for another.
+//! open.  When these are used up, one that is older than [`Limits::slow`] makes room for another.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -32,13 +32,15 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Limits {
     /// Handshakes whose ClientHello is being answered.
     pub starting: usize,
-    /// Handshakes that have begun; as many connections may wait for a turn.
+    /// Handshakes that have begun.
     pub open: usize,
     /// Handshakes of one address that have begun.  An IPv6 /64 counts as one address: a host that
     /// has one address of a /64 usually has all of them.
     pub per_address: usize,
     /// Longest wait for a turn.
     pub wait: Duration,
+    /// Age from which a handshake that has begun makes room for another.
+    pub slow: Duration,
 }
 
 /// The handshakes of one listener.
@@ -55,7 +57,10 @@ struct State {
     open: BTreeMap<u64, Open>,
     addresses: HashMap<IpAddr, BTreeSet<u64>>,
     /// Connections that wait, in the order of their arrival.
-    waiting: VecDeque<Waiting>,
+    waiting: BTreeMap<u64, Waiting>,
+    /// Connections that wait for another one of their address to end.  Looking at each of them at
+    /// every turn would cost more than the handshakes of others.
+    held: HashMap<IpAddr, BTreeMap<u64, Waiting>>,
 }
 
 struct Open {
@@ -75,8 +80,8 @@ impl Handshakes {
         Arc::new(Self { limits, state: Mutex::default() })
     }
 
-    /// Waits for a turn.  Returns `None` after [`Limits::wait`], or when too many newer connections
-    /// wait.  `close` is signalled when the handshake has begun and must make room for another.
+    /// Waits for a turn.  Returns `None` after [`Limits::wait`].  `close` is signalled when the
+    /// handshake has begun and must make room for another.
     pub(super) async fn turn(
         self: &Arc<Self>,
         address: IpAddr,
@@ -85,22 +90,25 @@ impl Handshakes {
         let address = network(address);
         let waiting = {
             let mut state = self.lock();
-            if let Some(handshake) = self.start(&mut state, address, close) {
-                return Some(handshake);
-            }
+            let room = match self.start(&mut state, address, close) {
+                Ok(handshake) => return Some(handshake),
+                Err(full) => full,
+            };
             let (turn, waiting) = oneshot::channel();
-            while state.waiting.front().is_some_and(|oldest| oldest.turn.is_closed())
-                || state.waiting.len() >= self.limits.open
-            {
-                state.waiting.pop_front();
-            }
-            state.waiting.push_back(Waiting { address, close: close.clone(), turn });
+            let number = state.next;
+            state.next += 1;
+            let queue = match room {
+                Full::Address => state.held.entry(address).or_default(),
+                Full::Listener => &mut state.waiting,
+            };
+            queue.insert(number, Waiting { address, close: close.clone(), turn });
+            state.forget_ended();
             waiting
         };
         match timeout(self.limits.wait, waiting).await {
             Ok(handshake) => handshake.ok(),
             // All that had begun before this connection arrived may make room for it now.
-            Err(_) => self.start(&mut self.lock(), address, close),
+            Err(_) => self.start(&mut self.lock(), address, close).ok(),
         }
     }
 
@@ -109,55 +117,54 @@ impl Handshakes {
         state: &mut State,
         address: IpAddr,
         close: &CancellationToken,
-    ) -> Option<Handshake> {
-        if state.starting >= self.limits.starting || !self.make_room(state, address) {
-            return None;
+    ) -> Result<Handshake, Full> {
+        if state.starting >= self.limits.starting {
+            return Err(Full::Listener);
         }
+        self.make_room(state, address)?;
         let number = state.next;
         state.next += 1;
         state.starting += 1;
         state.addresses.entry(address).or_default().insert(number);
         state.open.insert(number, Open { address, since: Instant::now(), close: close.clone() });
-        Some(Handshake { handshakes: Arc::clone(self), number, is_starting: true, waited: false })
+        Ok(Handshake { handshakes: Arc::clone(self), number, is_starting: true, waited: false })
     }
 
-    /// Returns true if one more handshake of `address` may begin.  Ends a slow one if it must.
-    fn make_room(&self, state: &mut State, address: IpAddr) -> bool {
+    /// Makes sure that one more handshake of `address` may begin.  Ends a slow one if it must.
+    fn make_room(&self, state: &mut State, address: IpAddr) -> Result<(), Full> {
         let of_address = state.addresses.get(&address);
-        let oldest = if of_address.is_some_and(|open| open.len() >= self.limits.per_address) {
-            of_address.and_then(|open| open.first().copied())
+        let (oldest, full) = if of_address.is_some_and(|all| all.len() >= self.limits.per_address) {
+            (of_address.and_then(|all| all.first().copied()), Full::Address)
         } else if state.open.len() >= self.limits.open {
-            state.open.first_key_value().map(|(number, _)| *number)
+            (state.open.first_key_value().map(|(number, _)| *number), Full::Listener)
         } else {
-            return true;
+            return Ok(());
         };
-        let is_slow = |open: &Open| open.since.elapsed() >= self.limits.wait;
-        match oldest.filter(|number| state.open.get(number).is_some_and(is_slow)) {
-            Some(number) => {
-                if let Some(open) = state.remove(number) {
-                    open.close.cancel();
-                }
-                true
-            }
-            None => false,
-        }
+        let is_slow = |open: &Open| open.since.elapsed() >= self.limits.slow;
+        let slow = oldest.filter(|number| state.open.get(number).is_some_and(is_slow));
+        let open = slow.and_then(|number| state.remove(number)).ok_or(full)?;
+        open.close.cancel();
+        Ok(())
     }
 
     /// Gives free turns to the newest connections that may begin.
     fn continue_with_newest(self: &Arc<Self>) {
         let mut given = Vec::new();
         let mut state = self.lock();
-        let mut place = state.waiting.len();
-        while place > 0 && state.starting < self.limits.starting {
-            place -= 1;
-            let waiting = &state.waiting[place];
-            let (address, close) = (waiting.address, waiting.close.clone());
+        while let Some((number, waiting)) = state.waiting.pop_last() {
             if waiting.turn.is_closed() {
-                state.waiting.remove(place);
-            } else if let Some(handshake) = self.start(&mut state, address, &close)
-                && let Some(waiting) = state.waiting.remove(place)
-            {
-                given.push((waiting.turn, handshake));
+                state.release_newest(waiting.address);
+                continue;
+            }
+            match self.start(&mut state, waiting.address, &waiting.close) {
+                Ok(handshake) => given.push((waiting.turn, handshake)),
+                Err(Full::Address) => {
+                    state.held.entry(waiting.address).or_default().insert(number, waiting);
+                }
+                Err(Full::Listener) => {
+                    state.waiting.insert(number, waiting);
+                    break;
+                }
             }
         }
         drop(state);
@@ -184,8 +191,39 @@ impl State {
                 self.addresses.remove(&open.address);
             }
         }
+        self.release_newest(open.address);
         Some(open)
     }
+
+    /// Removes connections that have waited too long.  They are the oldest.
+    fn forget_ended(&mut self) {
+        while let Some(oldest) = self.waiting.first_entry().filter(|w| w.get().turn.is_closed()) {
+            let address = oldest.remove().address;
+            self.release_newest(address);
+        }
+    }
+
+    /// Lets the newest connection that waits for this address wait for its turn.  Called whenever a
+    /// handshake of the address ends or a connection of it gives up its turn, so that there is always
+    /// another one that will call it while some are held.
+    fn release_newest(&mut self, address: IpAddr) {
+        let Some(held) = self.held.get_mut(&address) else { return };
+        while let Some((number, waiting)) = held.pop_last() {
+            if !waiting.turn.is_closed() {
+                self.waiting.insert(number, waiting);
+                break;
+            }
+        }
+        if held.is_empty() {
+            self.held.remove(&address);
+        }
+    }
+}
+
+/// The limit that a further handshake would exceed.
+enum Full {
+    Address,
+    Listener,
 }
 
 /// Returns the address that the limit applies to: an IPv4 address, or the first one of an IPv6 /64.
@@ -240,8 +278,13 @@ mod tests {
     use std::pin::Pin;
     use tokio::time::advance;
 
-    const LIMITS: Limits =
-        Limits { starting: 1, open: 4, per_address: 4, wait: Duration::from_secs(1) };
+    const LIMITS: Limits = Limits {
+        starting: 1,
+        open: 4,
+        per_address: 4,
+        wait: Duration::from_secs(2),
+        slow: Duration::from_secs(1),
+    };
 
     type Turn = Pin<Box<dyn Future<Output = Option<Handshake>>>>;
 
@@ -284,18 +327,45 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_oldest_of_too_many_that_wait_is_refused() {
-        let handshakes = Handshakes::new(LIMITS);
-        let _first = begun(&mut turn(&handshakes, "192.0.2.1")).expect("free");
-        let mut waiting: Vec<_> = (0..5).map(|_| turn(&handshakes, "192.0.2.2")).collect();
-        let mut refused = Vec::new();
-        for turn in &mut waiting {
-            assert!(turn.as_mut().now_or_never().is_none());
+    async fn connections_that_have_ended_are_forgotten() {
+        let handshakes = Handshakes::new(Limits { per_address: 1, ..LIMITS });
+        let mut first = begun(&mut turn(&handshakes, "192.0.2.1")).expect("free");
+        first.answered();
+        let _second = begun(&mut turn(&handshakes, "192.0.2.2")).expect("free");
+        for n in 0..9 {
+            assert!(begun(&mut turn(&handshakes, &format!("192.0.2.{n}"))).is_none());
         }
+        let mut waiting = turn(&handshakes, "198.51.100.1");
+        assert!(begun(&mut waiting).is_none());
+        assert_eq!(handshakes.lock().waiting.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_connections_of_an_address_at_its_limit_have_their_turn() {
+        let handshakes = Handshakes::new(Limits { per_address: 1, ..LIMITS });
+        let mut open = begun(&mut turn(&handshakes, "192.0.2.1")).expect("free");
+        open.answered();
+        let mut waiting: Vec<_> = (0..9).map(|_| turn(&handshakes, "192.0.2.1")).collect();
         for turn in &mut waiting {
-            refused.push(turn.as_mut().now_or_never().is_some());
+            assert!(begun(turn).is_none());
         }
-        assert_eq!(refused, [true, false, false, false, false]);
+        assert_eq!(handshakes.lock().held.values().map(BTreeMap::len).sum::<usize>(), 9);
+        // One gives up while it is held, and one after it was released.
+        drop(waiting.remove(4));
+        while let Some(mut newest) = waiting.pop() {
+            let mut other = begun(&mut turn(&handshakes, "192.0.2.2")).expect("a turn is free");
+            drop(open);
+            if waiting.len() == 6 {
+                drop(newest);
+                newest = waiting.pop().expect("more");
+            }
+            other.answered();
+            open = begun(&mut newest).expect("its turn");
+            open.answered();
+        }
+        drop(open);
+        let state = handshakes.lock();
+        assert!(state.held.is_empty() && state.waiting.is_empty() && state.open.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

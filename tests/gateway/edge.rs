@@ -152,8 +152,7 @@ async fn silent_connections_are_closed_at_the_handshake_limit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_that_stop_delay_nobody() {
     let few = |text: String| {
-        let bounds =
-            "[token]\nhandshake = \"60s\"\nhandshakes = 2\nhandshake_queue = \"50ms\"\nlisten";
+        let bounds = "[token]\nhandshake = \"60s\"\nhandshakes = 2\nlisten";
         text.replace("[token]\nlisten", bounds)
     };
     let gateway = Gateway::start(&[SubjectField::SanDns], few).await;

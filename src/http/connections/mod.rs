@@ -15,7 +15,7 @@
 
 mod shares;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -90,7 +90,7 @@ struct Table {
     next: u64,
     open: HashMap<u64, Open>,
     silent: BTreeSet<u64>,
-    holders: HashMap<Holder, Vec<u64>>,
+    holders: HashMap<Holder, HashSet<u64>>,
 }
 
 struct Open {
@@ -188,7 +188,7 @@ impl Admission {
             is_cut: AtomicBool::new(false),
         });
         for holder in &holders {
-            table.holders.entry(*holder).or_default().push(number);
+            table.holders.entry(*holder).or_default().insert(number);
         }
         table.silent.insert(number);
         table.open.insert(number, Open { state: Arc::clone(&state), holders });
@@ -201,7 +201,7 @@ impl Admission {
         for holder in holders {
             let Some(held) = table.holders.get(holder) else { continue };
             if held.len() >= self.shares.limit(holder) {
-                let held = held.clone();
+                let held: Vec<u64> = held.iter().copied().collect();
                 if !self.shed(table, &held, false) {
                     return false;
                 }
@@ -266,9 +266,7 @@ impl Table {
         self.silent.remove(&number);
         for holder in &open.holders {
             if let Some(held) = self.holders.get_mut(holder) {
-                if let Some(place) = held.iter().position(|n| *n == number) {
-                    held.swap_remove(place);
-                }
+                held.remove(&number);
                 if held.is_empty() {
                     self.holders.remove(holder);
                 }
@@ -317,7 +315,7 @@ impl Connection {
         // A connection that was told to close is not in the table.
         if let Some(open) = table.open.get_mut(&self.number) {
             open.holders.push(holder);
-            table.holders.entry(holder).or_default().push(self.number);
+            table.holders.entry(holder).or_default().insert(self.number);
         }
         Ok(())
     }

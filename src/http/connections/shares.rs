@@ -1,4 +1,4 @@
-//! How many connections a listener and each holder may have.
+//! Limits of connections for a listener and for each holder.
 
 use std::net::{IpAddr, Ipv4Addr};
 

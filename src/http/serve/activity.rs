@@ -1,4 +1,4 @@
-//! What happens on a connection, as its watchdog sees it.
+//! Activity on a connection, as its watchdog sees it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -315,19 +315,19 @@ pub(crate) mod tests {
     #[test]
     fn removals_in_small_steps_are_suspicious_together() {
         let all: Vec<Authority> = (0..10).map(|n| authority(&n.to_string(), true)).collect();
-        let with = |part: std::ops::Range<usize>| set(&[("1", &all[part])]);
+        let with = |[from, to]: [usize; 2]| set(&[("1", &all[from..to])]);
         // Lists that were in force, the last one of them still is; then the new one.
         for (lists, new, held) in [
-            (vec![0..10], 0..6, false),
-            (vec![0..10, 0..6], 0..4, true),
-            (vec![0..10, 0..6], 0..5, false),
-            (vec![0..1, 0..10, 0..6], 0..4, true), // the list has grown before it shrank
-            (vec![0..1, 0..2], 1..2, false),       // one of two, although it was the only one
-            (vec![0..1, 0..4], 1..4, false),
-            (vec![0..10, 0..6], 0..10, false), // what was removed comes back
+            (&[[0, 10]][..], [0, 6], false),
+            (&[[0, 10], [0, 6]][..], [0, 4], true),
+            (&[[0, 10], [0, 6]][..], [0, 5], false),
+            (&[[0, 1], [0, 10], [0, 6]][..], [0, 4], true), // the list has grown before it shrank
+            (&[[0, 1], [0, 2]][..], [1, 2], false), // one of two, although it was the only one
+            (&[[0, 1], [0, 4]][..], [1, 4], false),
+            (&[[0, 10], [0, 6]][..], [0, 10], false), // what was removed comes back
         ] {
-            let mut sets: Vec<_> = lists.iter().cloned().map(with).collect();
-            let (in_force, new_set) = (sets.pop().expect("one"), with(new.clone()));
+            let mut sets: Vec<_> = lists.iter().copied().map(with).collect();
+            let (in_force, new_set) = (sets.pop().expect("one"), with(new));
             let changes = Changes::between(&in_force, &new_set);
             assert_eq!(
                 changes.is_suspicious_since(&sets, &new_set, 0.5),
