@@ -20,6 +20,7 @@ use crate::oauth as oauth_plane;
 use crate::runtime::hosts::ServedHosts;
 use crate::runtime::log::{AuditWhenFull, Format, is_filter};
 use crate::tls::acceptor::Bounds;
+use crate::tls::algorithms::Algorithms;
 use crate::tls::{self, ClientAuth};
 use crate::trust::snapshot::TrustPolicy;
 
@@ -144,6 +145,7 @@ fn tls(section: &mut Section<'_>, folder: &Path) -> TlsSettings {
     let key = section.require("key", "a PEM file with the server's private key", file);
     let tls13_only =
         section.choice("minimum_version", &[("1.2", false), ("1.3", true)]).unwrap_or(false);
+    let algorithms = algorithms(section, tls13_only);
     let resumption = section.flag("resumption").unwrap_or(true);
     let ticket_keys = section.texts("ticket_keys").unwrap_or_default();
     let ticket_keys: Vec<_> = ticket_keys.into_iter().map(|path| folder.join(path)).collect();
@@ -157,8 +159,27 @@ fn tls(section: &mut Section<'_>, folder: &Path) -> TlsSettings {
             section.problem("names", Some(format!("`{name}`")), allowed);
         }
     }
-    let config = tls::Config { tls13_only, resumption, hosts, ..tls::Config::default() };
+    let config =
+        tls::Config { tls13_only, algorithms, resumption, hosts, ..tls::Config::default() };
     TlsSettings { config, certificate, key, ticket_keys }
+}
+
+fn algorithms(section: &mut Section<'_>, tls13_only: bool) -> Algorithms {
+    let mut algorithms = Algorithms::default();
+    let suites = section.texts("cipher_suites");
+    let groups = section.texts("groups");
+    let suites = suites.map(|names| {
+        algorithms.set_suites(&names).and_then(|()| algorithms.check_suites(tls13_only))
+    });
+    let groups = groups.map(|names| {
+        algorithms.set_groups(&names).and_then(|()| algorithms.check_groups(tls13_only))
+    });
+    for (key, checked) in [("cipher_suites", suites), ("groups", groups)] {
+        if let Some(Err(error)) = checked {
+            section.problem(key, None, error.to_string());
+        }
+    }
+    algorithms
 }
 
 fn token(section: &mut Section<'_>) -> (Listener, ClientAuth, bool) {
@@ -274,6 +295,22 @@ mod tests {
             assert!(found.iter().any(|p| p.starts_with(key)), "{key} is not in {found:#?}");
         }
         assert_eq!(found.len(), 9, "{found:#?}");
+    }
+
+    #[test]
+    fn checks_the_algorithms_of_tls_against_the_versions() {
+        let tls = |lines: &str| problems(&MINIMAL.replace("[tls]", &format!("[tls]\n{lines}")));
+        let suite = "cipher_suites = ['TLS_AES_128_GCM_SHA256']";
+        let tls13 = format!("minimum_version = '1.3'\n{suite}\ngroups = ['X25519MLKEM768']");
+        assert!(tls(&tls13).is_empty());
+        let without_tls12 = "none of them is usable with TLS 1.2, which `minimum_version` allows";
+        assert_eq!(
+            tls(&format!("{suite}\ngroups = ['X25519MLKEM768']")),
+            [format!("tls.cipher_suites: {without_tls12}"), format!("tls.groups: {without_tls12}")]
+        );
+        let unknown = tls("groups = ['x448']");
+        assert!(unknown[0].starts_with("tls.groups: `x448` is not supported; supported: X25519"));
+        assert_eq!(tls("groups = []")[0], "tls.groups: none of them is usable with TLS 1.3");
     }
 
     /// The issuer is missing, and the rest of the policy is checked.

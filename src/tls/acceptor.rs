@@ -393,7 +393,7 @@ mod tests {
     use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
     use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
     use rustls::pki_types::{ServerName, UnixTime};
-    use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+    use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, SignatureScheme};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::sync::mpsc;
     use tokio_rustls::TlsConnector;
@@ -454,15 +454,18 @@ mod tests {
         TlsConnector::from(Arc::new(config))
     }
 
-    async fn request(device: &TlsConnector, address: SocketAddr) {
+    /// Sends a request on a new connection and returns the cipher suite of the connection.
+    async fn request(device: &TlsConnector, address: SocketAddr) -> CipherSuite {
         let stream = TcpStream::connect(address).await.expect("connected");
         let name = ServerName::try_from("localhost").expect("a name");
         let mut stream = device.connect(name, stream).await.expect("a handshake");
+        let suite = stream.get_ref().1.negotiated_cipher_suite().expect("negotiated").suite();
         let request = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         stream.write_all(request).await.expect("sent");
         let mut response = Vec::new();
         stream.read_to_end(&mut response).await.expect("a response");
         assert!(response.starts_with(b"HTTP/1.1 200"));
+        suite
     }
 
     #[tokio::test]
@@ -492,7 +495,9 @@ mod tests {
         let (first, second) = (device(&issuer), device(&issuer));
         let mut chains = Vec::new();
         for (device, resumed) in [(&first, false), (&second, false), (&first, true)] {
-            request(device, address).await;
+            // The client prefers AES-256 with SHA-384.
+            let suite = request(device, address).await;
+            assert_eq!(suite, CipherSuite::TLS13_AES_128_GCM_SHA256);
             let peer: Arc<Peer> = served.recv().await.expect("a request");
             assert_eq!(peer.resumed, resumed);
             chains.push(peer.chain.clone().expect("a chain"));

@@ -1,6 +1,7 @@
 //! TLS of the listeners.  All server-side rustls types are used here.
 
 pub mod acceptor;
+pub mod algorithms;
 pub mod closing;
 mod handshakes;
 mod lingering;
@@ -20,6 +21,7 @@ use rustls::version::{TLS12, TLS13};
 
 use crate::runtime::hosts::ServedHosts;
 use crate::runtime::live::{ListenerTls, WeakLive};
+use crate::tls::algorithms::Algorithms;
 use crate::tls::metrics::Metrics;
 use crate::tls::tickets::Secrets;
 use crate::tls::verifier::Verifier;
@@ -44,6 +46,8 @@ pub struct Config {
     /// Accept TLS 1.3 only.  Otherwise TLS 1.2 is accepted with ECDHE, AEAD and extended master
     /// secret.
     pub tls13_only: bool,
+    /// Cipher suites, in the order of preference, and key exchange groups.
+    pub algorithms: Algorithms,
     /// Issue session tickets.
     pub resumption: bool,
     /// Secrets that seal tickets, so that sessions resume on every replica.  With no secret,
@@ -58,6 +62,7 @@ impl Default for Config {
         Self {
             client_auth: ClientAuth::default(),
             tls13_only: false,
+            algorithms: Algorithms::default(),
             resumption: true,
             tickets: Secrets::default(),
             hosts: ServedHosts::default(),
@@ -88,7 +93,7 @@ pub fn build(
     live: &WeakLive,
     metrics: &Metrics,
 ) -> Result<ListenerTls, TlsError> {
-    let provider = provider();
+    let provider = Arc::new(config.algorithms.apply(&aws_lc_rs::default_provider()));
     let verifier: Arc<dyn ClientCertVerifier> = match config.client_auth {
         ClientAuth::Required => {
             Arc::new(Verifier::required(live.clone(), metrics.clone(), &provider))
@@ -108,6 +113,7 @@ pub fn build(
     let listeners = [("token", &mut token), ("directory", &mut directory), ("public", &mut public)];
     for (name, server) in listeners {
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];
+        server.ignore_client_order = true;
         // Without extended master secret a TLS 1.2 session can be spliced (RFC 7627).
         server.require_ems = true;
         // Otherwise rustls resumes TLS 1.2 sessions by session ID from memory, independent of
