@@ -12,6 +12,7 @@ use anyhow::Context;
 use hyper::Request;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
@@ -20,6 +21,7 @@ use crate::crl;
 use crate::directory::{Directory, Served};
 use crate::http::connections::Shares;
 use crate::http::listen::serve_plain;
+use crate::http::load_system_authorities;
 use crate::http::peer::Peer;
 use crate::http::serve::{Limits, RequestBody};
 use crate::keyring;
@@ -144,6 +146,10 @@ impl App {
             Some(part) => open_directory(part, &config.data_dir, &addresses, &tasks).await?,
             None => (None, None),
         };
+        let needs_system_authorities = config
+            .graph
+            .iter()
+            .any(|source| source.base.scheme() == "https" && source.ca_bundle.is_none());
         let mut sources = Vec::new();
         let graph_metrics = sync::Metrics::register(&mut registry);
         for source in config.graph {
@@ -198,6 +204,9 @@ impl App {
             admin: config.admin.tls.then(|| edge("admin", |tls| &tls.public, admin_bounds())),
         };
         planes.listen(sockets, listeners, &tasks);
+        if needs_system_authorities {
+            spawn_blocking(load_system_authorities);
+        }
         info!(?addresses, "listening");
         Ok(Self { addresses, live, tasks, drain: config.drain, check_keys, _lock: lock })
     }

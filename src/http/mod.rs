@@ -9,6 +9,8 @@ pub mod outbound;
 pub mod peer;
 pub mod reply;
 pub mod serve;
+mod server_authorities;
 
 pub use admission::Hosts;
 pub use peer::Peer;
+pub use server_authorities::load_system_authorities;

@@ -3,14 +3,19 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{self, HeaderMap, HeaderName};
-use reqwest::{Certificate, Client, ClientBuilder, Identity, Proxy, Response, redirect};
+use reqwest::{Client, ClientBuilder, Proxy, Response, redirect};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 use url::Url;
 
+use crate::http::server_authorities::SystemAnd;
 use crate::x509::pem;
 use crate::x509::time::Timestamp;
 
@@ -20,7 +25,7 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// Certification authorities that a server's certificate may chain to.
 #[derive(Debug, Clone, Default)]
 pub enum ServerAuthorities {
-    /// Those of the system.
+    /// Those of the system.  They are read when a TLS handshake first needs them.
     #[default]
     System,
     /// Those of the system, if it has any, and those in this PEM bundle.
@@ -97,12 +102,16 @@ impl ClientSettings {
         self.client_with(|builder| builder)
     }
 
-    /// Builds a client that presents `identity`.
+    /// Builds a client that presents `chain`, leaf first, and proves possession of `key`.
     ///
     /// # Errors
-    /// As for [`ClientSettings::client`], or the identity is not usable.
-    pub fn client_as(&self, identity: &Identity) -> Result<Client, ClientError> {
-        self.client_with(|builder| builder.identity(identity.clone()))
+    /// As for [`ClientSettings::client`], or the key does not match the certificate.
+    pub fn client_as(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Client, ClientError> {
+        build(self.builder()?, self.tls(Some((chain, key)))?)
     }
 
     /// Builds a client with a builder that `adjust` has modified.
@@ -113,17 +122,30 @@ impl ClientSettings {
         &self,
         adjust: impl Fn(ClientBuilder) -> ClientBuilder,
     ) -> Result<Client, ClientError> {
-        let builder = || self.builder().map(&adjust);
-        match &self.authorities {
-            ServerAuthorities::System => build(builder()?),
-            ServerAuthorities::Only(file) => build(builder()?.tls_certs_only(bundle(file)?)),
-            ServerAuthorities::SystemAnd(file) => {
-                let bundle = bundle(file)?;
-                // A container image may have no authorities of the system.
-                build(builder()?.tls_certs_merge(bundle.clone()))
-                    .or_else(|_| build(builder()?.tls_certs_only(bundle)))
-            }
-        }
+        build(adjust(self.builder()?), self.tls(None)?)
+    }
+
+    fn tls(&self, identity: Option<ClientIdentity>) -> Result<ClientConfig, ClientError> {
+        let failed = |error: rustls::Error| ClientError(format!("HTTP client: {error}"));
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(failed)?;
+        let with_system = |others| {
+            let verifier = Arc::new(SystemAnd::new(others, provider));
+            builder.clone().dangerous().with_custom_certificate_verifier(verifier)
+        };
+        let builder = match &self.authorities {
+            ServerAuthorities::System => with_system(RootCertStore::empty()),
+            ServerAuthorities::SystemAnd(file) => with_system(bundle(file)?),
+            ServerAuthorities::Only(file) => builder.with_root_certificates(bundle(file)?),
+        };
+        let mut tls = match identity {
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(failed)?,
+            None => builder.with_no_client_auth(),
+        };
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(tls)
     }
 
     fn builder(&self) -> Result<ClientBuilder, ClientError> {
@@ -150,20 +172,26 @@ impl ClientSettings {
     }
 }
 
+/// A certificate chain and the key of its leaf.
+type ClientIdentity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
 /// Reads the authorities of a certificate file.  An empty input has none.
-fn bundle(file: &[u8]) -> Result<Vec<Certificate>, ClientError> {
+fn bundle(file: &[u8]) -> Result<RootCertStore, ClientError> {
+    let mut authorities = RootCertStore::empty();
     if file.is_empty() {
-        return Ok(Vec::new());
+        return Ok(authorities);
     }
     let found = pem::certificates(file);
-    let found = found.map_err(|error| ClientError(format!("CA bundle: {error}")))?;
-    let certificate = |der: &Vec<u8>| Certificate::from_der(der);
-    let all: Result<_, _> = found.iter().map(certificate).collect();
-    all.map_err(|error| failed("CA bundle", &error))
+    for der in found.map_err(|error| ClientError(format!("CA bundle: {error}")))? {
+        let added = authorities.add(CertificateDer::from(der));
+        added.map_err(|error| ClientError(format!("CA bundle: {error}")))?;
+    }
+    Ok(authorities)
 }
 
-fn build(builder: ClientBuilder) -> Result<Client, ClientError> {
-    builder.build().map_err(|error| failed("HTTP client", &error))
+fn build(builder: ClientBuilder, tls: ClientConfig) -> Result<Client, ClientError> {
+    let client = builder.tls_backend_preconfigured(tls).build();
+    client.map_err(|error| failed("HTTP client", &error))
 }
 
 fn failed(what: &str, error: &reqwest::Error) -> ClientError {

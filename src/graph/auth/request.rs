@@ -3,14 +3,16 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use reqwest::{Client, Identity, RequestBuilder};
+use reqwest::{Client, RequestBuilder};
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use url::Url;
 
 use crate::graph::auth::assertion::client_assertion;
 use crate::graph::auth::credential::{AssertionStyle, Credential, ManagedIdentity, TokenEndpoint};
 use crate::graph::auth::error::AuthError;
 use crate::graph::auth::response::{IssuedToken, send};
-use crate::http::outbound::{ClientSettings, ProxyChoice, explain};
+use crate::http::outbound::{ClientSettings, ProxyChoice};
 use crate::runtime::files::read_bounded_async;
 use crate::runtime::log::Secret;
 use crate::x509::time::Timestamp;
@@ -60,13 +62,15 @@ pub(super) async fn certificate_client(
     certificate: &Path,
     key: &Path,
 ) -> Result<Client, AuthError> {
-    let mut pem = read_file(certificate).await?;
-    pem.push(b'\n');
-    pem.extend(read_file(key).await?);
-    let identity = Identity::from_pem(&pem).map_err(|error| {
-        AuthError::Credential(format!("{}: {}", certificate.display(), explain(&error)))
-    })?;
-    Ok(http.client_as(&identity)?)
+    let unreadable = |path: &Path, error: pem::Error| {
+        AuthError::Credential(format!("{}: {error}", path.display()))
+    };
+    let chain = CertificateDer::pem_slice_iter(&read_file(certificate).await?)
+        .collect::<Result<_, _>>()
+        .map_err(|error| unreadable(certificate, error))?;
+    let private = PrivateKeyDer::from_pem_slice(&read_file(key).await?)
+        .map_err(|error| unreadable(key, error))?;
+    Ok(http.client_as(chain, private)?)
 }
 
 /// Builds token requests.
