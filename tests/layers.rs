@@ -112,7 +112,6 @@ const IMPURE: &[&str] = &[
     "tokio",
     "hyper",
     "reqwest",
-    "axum",
     "arc_swap",
     "redb",
     "sqlx",

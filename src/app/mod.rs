@@ -133,12 +133,9 @@ impl App {
         tasks.spawn(lists.run(tasks.stopping()));
 
         tasks.spawn_until_stop(key_files);
-        let rebuild = Rebuild {
-            config: tls_config,
-            identity,
-            live: live.clone(),
-            metrics: edge_metrics.clone(),
-        };
+        let (reader, metrics) = (live.downgrade(), edge_metrics.clone());
+        let build = move |config: &_, identity: &_| tls::build(config, identity, &reader, &metrics);
+        let rebuild = Rebuild { config: tls_config, identity, build };
         tasks.spawn_until_stop(rebuild.run(changed_keys, own));
 
         // The directory is served before it is polled: a gateway can sync from its own directory.

@@ -9,10 +9,10 @@ use tokio::time::sleep;
 use tracing::error;
 
 use crate::keyring;
-use crate::runtime::live::Live;
+use crate::runtime::live::ListenerTls;
 use crate::runtime::publisher::OwnChange;
-use crate::tls;
 use crate::tls::tickets::Secrets;
+use crate::tls::{self, TlsError};
 
 /// Pause after the first failed build of the TLS configurations.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
@@ -21,14 +21,17 @@ const LONGEST_RETRY: Duration = Duration::from_secs(300);
 
 /// Turns a changed key into a change for the publisher.  A new server certificate or new ticket
 /// keys require new TLS configurations, which depend on parts that the keyring does not know.
-pub(super) struct Rebuild {
+pub(super) struct Rebuild<B> {
     pub(super) config: tls::Config,
     pub(super) identity: Arc<CertifiedKey>,
-    pub(super) live: Live,
-    pub(super) metrics: tls::metrics::Metrics,
+    /// Builds the TLS configurations.
+    pub(super) build: B,
 }
 
-impl Rebuild {
+impl<B> Rebuild<B>
+where
+    B: Fn(&tls::Config, &Arc<CertifiedKey>) -> Result<ListenerTls, TlsError>,
+{
     pub(super) async fn run(
         mut self,
         mut changed: mpsc::Receiver<keyring::Change>,
@@ -63,8 +66,7 @@ impl Rebuild {
     /// Builds the TLS configurations.  After a failure, `retry` is the time to wait before the next
     /// attempt: it doubles with each failure, from [`FIRST_RETRY`] to [`LONGEST_RETRY`].
     fn edge(&self, retry: &mut Option<Duration>) -> Option<OwnChange> {
-        let live = self.live.downgrade();
-        match tls::build(&self.config, &self.identity, &live, &self.metrics) {
+        match (self.build)(&self.config, &self.identity) {
             Ok(tls) => {
                 *retry = None;
                 Some(OwnChange::Tls(Arc::new(tls)))
@@ -80,5 +82,59 @@ impl Rebuild {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::live::{Live, WeakLive};
+    use rcgen::KeyPair;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::time::Instant;
+
+    fn identity() -> Arc<CertifiedKey> {
+        let key = KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("a name");
+        let chain = vec![params.self_signed(&key).expect("a certificate").der().clone()];
+        let private = key.serialize_der().try_into().expect("a key");
+        Arc::new(CertifiedKey::from_der(chain, private, &tls::provider()).expect("they fit"))
+    }
+
+    fn no_state() -> WeakLive {
+        let mut reader = None;
+        let _ = Live::start(|live| {
+            reader = Some(live.clone());
+            Err::<_, ()>(())
+        });
+        reader.expect("a reader")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_build_is_tried_again_after_doubled_pauses() {
+        const FAILURES: usize = 8;
+        let attempts = Arc::new(AtomicUsize::new(0));
+        let (counted, live) = (Arc::clone(&attempts), no_state());
+        let build = move |config: &tls::Config, identity: &Arc<CertifiedKey>| match counted
+            .fetch_add(1, Ordering::Relaxed)
+            < FAILURES
+        {
+            true => Err(rustls::Error::FailedToGetRandomBytes.into()),
+            false => tls::build(config, identity, &live, &Default::default()),
+        };
+        let rebuild = Rebuild { config: tls::Config::default(), identity: identity(), build };
+        let (keyring, changed) = mpsc::channel(1);
+        let (own, mut changes) = mpsc::channel(1);
+        let task = tokio::spawn(rebuild.run(changed, own));
+        let start = Instant::now();
+        keyring.send(keyring::Change::Identity(identity())).await.expect("received");
+        assert!(matches!(changes.recv().await, Some(OwnChange::Tls(_))));
+        let pauses = [5, 10, 20, 40, 80, 160, 300, 300];
+        assert_eq!(start.elapsed().as_secs(), pauses.iter().sum::<u64>());
+        assert_eq!(attempts.load(Ordering::Relaxed), FAILURES + 1);
+        // A build that succeeded is not repeated.
+        drop(keyring);
+        task.await.expect("ended");
+        assert_eq!(attempts.load(Ordering::Relaxed), FAILURES + 1);
     }
 }
