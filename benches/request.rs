@@ -36,7 +36,11 @@ fn start(runtime: &Runtime, world: &World) -> SocketAddr {
         scopes: vec!["telemetry:write".into()],
         default_scope: vec!["telemetry:write".into()],
     };
-    let terms = Terms { resources: vec![resource], lifetime: Duration::from_secs(300) };
+    let terms = Terms {
+        resources: vec![resource],
+        lifetime: Duration::from_secs(300),
+        signing_algorithm: None,
+    };
     let policy = TokenPolicy::new("https://gw.example", Some(terms)).expect("a policy");
     let origin: url::Url = "https://gw.example".parse().expect("a URL");
     let config = oauth::Config::new(origin.clone(), origin);

@@ -12,6 +12,7 @@ use crate::admin::answer::Answer;
 use crate::admin::{Admin, refused};
 use crate::graph::Collection;
 use crate::http::reply::{self, Reply};
+use crate::keyring::{KeyStatus, RotationError};
 use crate::sync;
 use crate::trust::judge::devices::{UnverifiedChain, explain};
 use crate::x509::pem;
@@ -32,6 +33,8 @@ pub(super) enum Action {
     DiffTrust,
     ApproveTrust,
     RefreshLists,
+    RotateKeys,
+    RevokeKey,
 }
 
 impl Action {
@@ -43,6 +46,8 @@ impl Action {
             "/trust/diff" => Some(Self::DiffTrust),
             "/trust/approve" => Some(Self::ApproveTrust),
             "/crl/refresh" => Some(Self::RefreshLists),
+            "/keys/rotate" => Some(Self::RotateKeys),
+            "/keys/revoke" => Some(Self::RevokeKey),
             _ => None,
         }
     }
@@ -52,7 +57,11 @@ impl Action {
         match self {
             Self::Verify => MAX_CHAIN,
             Self::DiffTrust => MAX_LIST,
-            Self::SyncTrust | Self::ApproveTrust | Self::RefreshLists => MAX_BODY,
+            Self::SyncTrust
+            | Self::ApproveTrust
+            | Self::RefreshLists
+            | Self::RotateKeys
+            | Self::RevokeKey => MAX_BODY,
         }
     }
 }
@@ -102,6 +111,19 @@ struct RefreshLists {
     accept_rollback: bool,
 }
 
+/// Body of `/keys/rotate`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RotateKeys {}
+
+/// Body of `/keys/revoke`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RevokeKey {
+    /// ID of the key.
+    kid: String,
+}
+
 /// A failed action: the status and text of its response.
 #[derive(Debug)]
 struct Failure(StatusCode, String);
@@ -131,6 +153,14 @@ impl Admin {
             Action::DiffTrust => self.diff_trust(&parse(body)?),
             Action::ApproveTrust => self.approve_trust(parse(body)?).await,
             Action::RefreshLists => self.refresh_lists(parse(body)?).await,
+            Action::RotateKeys => {
+                let RotateKeys {} = parse(body)?;
+                keys(self.keys.rotate().await)
+            }
+            Action::RevokeKey => {
+                let RevokeKey { kid } = parse(body)?;
+                keys(self.keys.revoke(&kid).await)
+            }
         }
     }
 
@@ -234,6 +264,17 @@ impl Admin {
             .find(|source| **source.source() == *name)
             .ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("no source is called `{name}`")))
     }
+}
+
+/// The keys after an action on them.
+fn keys(result: Result<Vec<KeyStatus>, RotationError>) -> Result<Value, Failure> {
+    let status = |error: &RotationError| match error {
+        RotationError::Unknown(_) => StatusCode::NOT_FOUND,
+        RotationError::Off | RotationError::Announced { .. } => StatusCode::CONFLICT,
+        RotationError::Directory(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        RotationError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    result.map(|keys| json!(keys)).map_err(|error| Failure(status(&error), error.to_string()))
 }
 
 /// Polls one source for its configurations and, if they are required, its devices.

@@ -37,6 +37,7 @@ use crate::crl;
 use crate::http::body::{self, BodyError};
 use crate::http::reply::{self, Reply};
 use crate::http::serve::RequestBody;
+use crate::keyring;
 use crate::runtime::audit::{Event, Outcome, Record};
 use crate::runtime::health::Ready;
 use crate::runtime::live::Live;
@@ -68,6 +69,8 @@ pub struct Parts {
     pub lists: crl::Handle,
     /// The followed directories.
     pub sources: Vec<sync::Handle>,
+    /// The rotation of the signing keys.
+    pub keys: keyring::Handle,
 }
 
 /// The admin plane.
@@ -79,16 +82,18 @@ pub struct Admin {
     live: Live,
     lists: crl::Handle,
     sources: Vec<sync::Handle>,
+    keys: keyring::Handle,
     started: Timestamp,
 }
 
 impl Admin {
     /// An admin plane over `parts`, for the callers that `config` permits.
     pub fn new(config: &Config, parts: Parts) -> Self {
-        let Parts { ready, mut registry, live, lists, sources } = parts;
+        let Parts { ready, mut registry, live, lists, sources, keys } = parts;
         let gauges = Gauges::register(&mut registry);
         let started = SystemTime::now().into();
-        Self { gate: Gate::new(config), ready, registry, gauges, live, lists, sources, started }
+        let gate = Gate::new(config);
+        Self { gate, ready, registry, gauges, live, lists, sources, keys, started }
     }
 
     /// Answers one request.

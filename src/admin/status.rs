@@ -50,7 +50,18 @@ impl Admin {
             "trust": trust(&self.live.current().trust),
             "sources": self.sources.iter().map(|source| json!(source.status())).collect::<Value>(),
             "revocation": self.lists.status(),
+            "signingKeys": self.signing_keys(),
         })
+    }
+}
+
+impl Admin {
+    /// The published keys, with their times if they rotate.
+    pub(super) fn signing_keys(&self) -> Value {
+        match self.keys.keys() {
+            Some(keys) => json!(keys),
+            None => self.live.current().keys.list().collect(),
+        }
     }
 }
 

@@ -54,6 +54,7 @@ fn admin(ready: &Ready) -> Admin {
         live: live(),
         lists,
         sources: Vec::new(),
+        keys: keyring::Handle::default(),
     };
     Admin::new(&self::config("127.0.0.1:0", &[]), parts)
 }
@@ -110,6 +111,9 @@ async fn an_action_rejects_a_body_that_is_not_valid() {
         ("/trust/approve", r#"{"source":7}"#, 400, "expected a string"),
         ("/trust/approve", r#"{"source":"x","digest":7}"#, 400, "expected a string"),
         ("/crl/refresh", r#"{"acceptRollback":true}"#, 400, "needs one address"),
+        ("/keys/rotate", "", 409, "the signing keys do not rotate"),
+        ("/keys/revoke", "", 400, "missing field `kid`"),
+        ("/keys/revoke", r#"{"kid":"x"}"#, 409, "the signing keys do not rotate"),
     ] {
         let (got, text) = send(&admin, Method::POST, path, body).await;
         assert!(got == status && text.contains(expected), "{path} {body}: {got} {text}");

@@ -38,6 +38,7 @@ use crate::tls;
 use crate::tls::acceptor::{Bounds, TlsListener, serve};
 use crate::tls::closing::OpenConnections;
 use crate::tls::tickets::Secrets;
+use crate::token::keys::SigningKeys;
 use crate::trust::assembly::Assembly;
 use crate::trust::snapshot::Snapshot;
 
@@ -88,7 +89,7 @@ impl App {
             KEY_FILES,
             Arc::clone(&check_keys),
             ready.clone(),
-            key_changes,
+            key_changes.clone(),
         );
         let identity = keyring::identity(&config.keyring, &provider)?;
         let hosts = [&config.oauth.token_origin, &config.oauth.public_origin];
@@ -96,14 +97,15 @@ impl App {
         for problem in keyring::problems(&identity, &hosts, SystemTime::now().into()) {
             warn!(file = %config.keyring.certificate.display(), "server certificate: {problem}");
         }
-        let keys = Arc::new(keyring::signing_keys(&config.keyring)?);
+        let clock = crl::system_clock();
+        let (signing, keys, rotator) = signing_keys(&config.keyring, &clock, &ready, key_changes)?;
         let tickets = Secrets::new(keyring::ticket_secrets(&config.keyring)?);
         let tls_config = tls::Config { tickets, ..config.tls };
         let trust = Snapshot::nothing(Arc::new(config.trust))
             .with_address_observer(config.crl.address_record.clone().map(|record| record as _));
         let (live, writer) = Live::start(|live| {
             let tls = Arc::new(tls::build(&tls_config, &identity, live, &edge_metrics)?);
-            Ok::<_, tls::TlsError>(Active { trust: Arc::new(trust), keys, tls })
+            Ok::<_, tls::TlsError>(Active { trust: Arc::new(trust), keys: Arc::new(signing), tls })
         })?;
 
         // The inboxes of the publisher, which is the one writer, and its notifications.
@@ -120,7 +122,6 @@ impl App {
         };
         tasks.spawn_until_stop(publisher.run());
 
-        let clock = crl::system_clock();
         let crl_metrics = crl::Metrics::default();
         crl_metrics.register(&mut registry);
         let (lists, crl_handle) = crl::Source::new(
@@ -133,6 +134,9 @@ impl App {
         tasks.spawn(lists.run(tasks.stopping()));
 
         tasks.spawn_until_stop(key_files);
+        if let Some(rotator) = rotator {
+            tasks.spawn_until_stop(rotator.run());
+        }
         let (reader, metrics) = (live.downgrade(), edge_metrics.clone());
         let build = move |config: &_, identity: &_| tls::build(config, identity, &reader, &metrics);
         let rebuild = Rebuild { config: tls_config, identity, build };
@@ -173,7 +177,7 @@ impl App {
             sources.iter().filter_map(sync::Handle::devices).cloned().collect(),
         ));
         let parts =
-            admin::Parts { ready, registry, live: live.clone(), lists: crl_handle, sources };
+            admin::Parts { ready, registry, live: live.clone(), lists: crl_handle, sources, keys };
         let admin = Arc::new(Admin::new(&config.admin, parts));
 
         let planes = Planes { endpoint, public, directory, directory_http, admin };
@@ -223,6 +227,21 @@ impl App {
     pub async fn stop(self) -> bool {
         self.tasks.drain(self.drain).await
     }
+}
+
+/// Reads the signing keys, and prepares their rotation if it is configured.
+fn signing_keys(
+    config: &keyring::Config,
+    clock: &keyring::Clock,
+    ready: &Ready,
+    changes: mpsc::Sender<keyring::Change>,
+) -> Result<(SigningKeys, keyring::Handle, Option<keyring::Rotator>), keyring::KeyringError> {
+    let Some(rotation) = &config.rotation else {
+        return Ok((keyring::signing_keys(config)?, keyring::Handle::default(), None));
+    };
+    let (clock, ready) = (Arc::clone(clock), ready.clone());
+    let (keys, rotator, handle) = keyring::Rotator::start(config, rotation, clock, ready, changes)?;
+    Ok((keys, handle, Some(rotator)))
 }
 
 /// Opens the embedded directory.  Returns its services over TLS and over plain HTTP.

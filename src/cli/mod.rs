@@ -14,6 +14,7 @@ mod crl;
 mod directory;
 mod gateway;
 mod input;
+mod keys;
 mod operator;
 pub mod quickstart;
 mod verify;
@@ -30,6 +31,7 @@ use tracing::{error, info};
 
 use crate::app::App;
 use crate::cli::directory::DirectoryArgs;
+use crate::cli::keys::KeysCommand;
 use crate::cli::operator::{CrlCommand, ReadyArgs, TrustCommand};
 use crate::cli::quickstart::QuickstartArgs;
 use crate::config::reference::{self, Entry};
@@ -106,6 +108,9 @@ enum Command {
     /// Show or refresh the revocation lists of the running gateway, or inspect a list
     #[command(subcommand)]
     Crl(CrlCommand),
+    /// Show, rotate or revoke the signing keys of the running gateway
+    #[command(subcommand)]
+    Keys(KeysCommand),
     Directory(Box<DirectoryArgs>),
     /// Print the JSON Schema of audit records, as the JSON log format writes them
     AuditSchema,
@@ -147,6 +152,7 @@ pub fn main() -> ExitCode {
             block_on(async move { exit_code(operator::trust(&command).await) })
         }
         Command::Crl(command) => block_on(async move { exit_code(operator::crl(&command).await) }),
+        Command::Keys(command) => block_on(async move { exit_code(keys::keys(&command).await) }),
         Command::Directory(args) => {
             block_on(async move { exit_code(directory::directory(&args).await) })
         }
@@ -203,6 +209,7 @@ fn check_keys(config: &Config) -> ExitCode {
         }
         keyring::ticket_secrets(keyring)?;
         match is_generated_at_start {
+            _ if keyring.rotation.is_some() => keyring::check_directory(keyring),
             true => Ok(()),
             false => keyring::signing_keys(keyring).map(|_| ()),
         }

@@ -29,7 +29,7 @@ pub(super) struct AdminArgs {
     gateway: Gateway,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// Arguments of `ready`.
@@ -314,7 +314,8 @@ impl DiffArgs {
     }
 }
 
-async fn request(
+/// Sends a request to the gateway, and returns the JSON of the response.
+pub(super) async fn request(
     args: &AdminArgs,
     method: Method,
     path: &str,
@@ -323,9 +324,8 @@ async fn request(
     args.gateway.request(method, path, body).await
 }
 
-/// The text, or `-` for another value.
 /// A text for a terminal, or `-`.  It may come from a directory, so it is bounded and escaped.
-fn text(value: &Value) -> Cow<'_, str> {
+pub(super) fn text(value: &Value) -> Cow<'_, str> {
     clean(value.as_str().unwrap_or("-"), MAX_CHARACTERS)
 }
 

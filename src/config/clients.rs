@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::section::Section;
 use crate::config::values::text;
+use crate::token::keys::Algorithm;
 use crate::token::policy::{Client, Subjects};
 use crate::token::terms::{MAX_LIFETIME, Resource, Terms};
 use crate::trust::configurations::ConfigurationId;
@@ -62,13 +63,19 @@ pub(super) fn subjects(
     good.then_some(all)
 }
 
-/// Like [`terms`]; their absence is a problem.
+/// Like [`terms`], with the algorithm of one client; their absence is a problem.
 pub(super) fn required_terms(section: &mut Section<'_>, default: Option<&Terms>) -> Option<Terms> {
     let terms = terms(section, default);
+    let signing_algorithm = section.choice("signing_algorithm", &algorithms());
     if terms.is_none() {
         section.problem("audience", None, "missing: set it here or in [oauth]");
     }
-    terms
+    Some(Terms { signing_algorithm, ..terms? })
+}
+
+/// The signature algorithms by their names.
+pub(super) fn algorithms() -> [(&'static str, Algorithm); 4] {
+    Algorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm))
 }
 
 /// Reads `audience`, `scopes`, `default_scopes`, `[[resources]]` and `token_lifetime`.  Keys that
@@ -84,7 +91,7 @@ pub(super) fn terms(section: &mut Section<'_>, default: Option<&Terms>) -> Optio
         resources.clone_from(&default?.resources);
     }
     let lifetime = lifetime.or(default.map(|d| d.lifetime)).unwrap_or(5 * minute);
-    Some(Terms { resources, lifetime })
+    Some(Terms { resources, lifetime, signing_algorithm: None })
 }
 
 fn resource(section: &mut Section<'_>) -> Option<Resource> {

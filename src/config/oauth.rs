@@ -1,6 +1,7 @@
 //! `[oauth]` and `[[client]]`: the token policy, signing keys and URLs.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::Value;
 use url::Url;
@@ -9,10 +10,15 @@ use crate::config::applications;
 use crate::config::clients;
 use crate::config::section::Section;
 use crate::config::values::{text, url};
+use crate::keyring::SPREAD;
 use crate::token::application::Application;
 use crate::token::keys::Algorithm;
 use crate::token::policy::{Client, TokenPolicy};
+use crate::token::rotation::Rotation;
 use crate::token::terms::Terms;
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Settings of `[oauth]` and `[[client]]`.
 pub(super) struct OauthSettings {
@@ -33,6 +39,18 @@ pub(super) struct KeySettings {
     pub(super) signing_key: Option<PathBuf>,
     /// Files of keys that are published but do not sign.
     pub(super) published_keys: Vec<PathBuf>,
+    /// Schedule and directory of rotating keys; the directory is `None` to use one in `data_dir`.
+    pub(super) rotation: Option<(Rotation, Option<PathBuf>)>,
+    /// Time for which verifiers may cache the key set.
+    pub(super) jwks_max_age: Duration,
+}
+
+/// The table `[oauth.rotation]`, before it is checked with the clients.
+struct RotationTable {
+    every: Duration,
+    publish_ahead: Duration,
+    retire_after: Option<Duration>,
+    directory: Option<PathBuf>,
 }
 
 /// The table `[oauth]`, before it is combined with the clients.
@@ -41,6 +59,7 @@ struct OauthTable {
     token_url: Option<Url>,
     public_url: Option<Url>,
     keys: KeySettings,
+    rotation: Option<RotationTable>,
     optional_client_id: bool,
     /// Terms of devices as their own clients.
     own: Option<Terms>,
@@ -52,13 +71,15 @@ pub(super) fn read(top: &mut Section<'_>, folder: &Path) -> Option<OauthSettings
     let table = top.section("oauth", |section| oauth_table(section, has_clients));
     let (devices, applications) = clients(top, table.own.as_ref(), folder);
     let policy = policy(top, table.issuer.as_deref(), table.own, devices, applications)?;
+    let mut keys = table.keys;
+    keys.rotation = rotation(top, table.rotation, &policy, &keys);
     table.issuer?;
     let policy = if table.optional_client_id { policy.with_optional_client_id() } else { policy };
     let public_url = match table.public_url {
         Some(url) => url,
         None => Url::parse(policy.issuer()).ok()?.join("/").ok()?,
     };
-    Some(OauthSettings { policy, token_url: table.token_url?, public_url, keys: table.keys })
+    Some(OauthSettings { policy, token_url: table.token_url?, public_url, keys })
 }
 
 fn oauth_table(section: &mut Section<'_>, has_clients: bool) -> OauthTable {
@@ -70,8 +91,8 @@ fn oauth_table(section: &mut Section<'_>, has_clients: bool) -> OauthTable {
         https_origin,
     );
     let public_url = section.take("public_url", "an https origin", https_origin);
-    let algorithms = Algorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm));
-    let algorithm = section.choice("signing_algorithm", &algorithms).unwrap_or(Algorithm::Es256);
+    let algorithm = section.choice("signing_algorithm", &clients::algorithms());
+    let algorithm = algorithm.unwrap_or(Algorithm::Es256);
     let signing_key = section.file("signing_key");
     let published_keys = section.texts("published_keys").unwrap_or_default();
     let optional_client_id = section.flag("optional_client_id").unwrap_or(false);
@@ -80,9 +101,57 @@ fn oauth_table(section: &mut Section<'_>, has_clients: bool) -> OauthTable {
         let allowed = "missing: without it and without [[client]], no token could be issued";
         section.problem("audience", None, allowed);
     }
-    let published_keys = published_keys.into_iter().map(PathBuf::from).collect();
-    let keys = KeySettings { algorithm, signing_key, published_keys };
-    OauthTable { issuer, token_url, public_url, keys, optional_client_id, own }
+    let published_keys: Vec<_> = published_keys.into_iter().map(PathBuf::from).collect();
+    let has_rotation = section.has("rotation");
+    let rotation = section.section("rotation", rotation_table);
+    let rotation = has_rotation.then_some(rotation);
+    if has_rotation && !published_keys.is_empty() {
+        let allowed =
+            "not used with `oauth.rotation`, whose directory contains every published key";
+        section.problem("published_keys", None, allowed);
+    }
+    let jwks_max_age = section.duration("jwks_max_age", SECOND..=DAY).unwrap_or(300 * SECOND);
+    let keys = KeySettings { algorithm, signing_key, published_keys, rotation: None, jwks_max_age };
+    OauthTable { issuer, token_url, public_url, keys, rotation, optional_client_id, own }
+}
+
+fn rotation_table(section: &mut Section<'_>) -> RotationTable {
+    RotationTable {
+        every: section.duration("every", SECOND..=3_650 * DAY).unwrap_or(30 * DAY),
+        publish_ahead: section.duration("publish_ahead", SECOND..=365 * DAY).unwrap_or(DAY),
+        retire_after: section.duration("retire_after", SECOND..=365 * DAY),
+        directory: section.file("directory"),
+    }
+}
+
+/// Checks the schedule against the clients' tokens and the caches of verifiers.
+fn rotation(
+    top: &Section<'_>,
+    table: Option<RotationTable>,
+    policy: &TokenPolicy,
+    keys: &KeySettings,
+) -> Option<(Rotation, Option<PathBuf>)> {
+    let Some(table) = table else {
+        let other = policy.signing_algorithms().into_iter().find(|a| *a != keys.algorithm);
+        if let Some(other) = other {
+            let value = Some(format!("{:?}", other.as_str()));
+            let allowed = "a client can have another algorithm than oauth.signing_algorithm only with \
+                           [oauth.rotation], whose directory contains keys of every algorithm";
+            top.problem("client.signing_algorithm", value, allowed);
+        }
+        return None;
+    };
+    let life = policy.longest_life();
+    // Clocks of verifiers may be late.
+    let retire_after = table.retire_after.unwrap_or(life + 300 * SECOND);
+    let ahead = table.publish_ahead;
+    match Rotation::new(table.every, ahead, retire_after, life, keys.jwks_max_age, SPREAD) {
+        Ok(rotation) => Some((rotation, table.directory)),
+        Err(error) => {
+            top.problem(&format!("oauth.rotation.{}", error.setting), None, error.why);
+            None
+        }
+    }
 }
 
 /// Reads every `[[client]]`: those of devices, and those that are applications.

@@ -15,7 +15,7 @@ use crate::config::{
     Config, Listener, Problem, admin, applications, directory, graph, oauth, revocation,
 };
 use crate::http::connections::Shares;
-use crate::keyring;
+use crate::keyring::{self, RotationConfig};
 use crate::oauth as oauth_plane;
 use crate::runtime::hosts::ServedHosts;
 use crate::runtime::log::{AuditWhenFull, Format, is_filter};
@@ -85,6 +85,15 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     let mut plane = oauth_plane::Config::new(oauth.token_url, oauth.public_url);
     plane.report = client_auth == ClientAuth::Report;
     let keys = oauth.keys;
+    plane.jwks_max_age = keys.jwks_max_age;
+    let rotation = keys.rotation.map(|(schedule, directory)| RotationConfig {
+        schedule,
+        directory: match directory {
+            Some(directory) => folder.join(directory),
+            None => data_dir.join("signing-keys"),
+        },
+        further: oauth.policy.signing_algorithms(),
+    });
     Some(Config {
         keyring: keyring::Config {
             certificate: tls.certificate?,
@@ -95,6 +104,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
                 None => data_dir.join("signing-key.pem"),
             },
             algorithm: keys.algorithm,
+            rotation,
             published_keys: keys.published_keys.iter().map(|file| folder.join(file)).collect(),
             ticket_keys: tls.ticket_keys,
             allow_insecure_modes: false,
@@ -325,6 +335,33 @@ mod tests {
             ["oauth.issuer: missing", "`a b` is not a scope token", "`x:y z` is neither"]
         {
             assert!(found.iter().any(|p| p.contains(expected)), "{expected} is not in {found:#?}");
+        }
+    }
+
+    #[test]
+    fn checks_the_rotation_against_token_life_and_caches() {
+        let with = |keys: &str| problems(&format!("{MINIMAL}\n{keys}"));
+        assert_eq!(with("[oauth.rotation]"), [""; 0], "the defaults fit together");
+        assert_eq!(with("[oauth.rotation]\npublish_ahead = '305s'\nretire_after = '5m'"), [""; 0]);
+        for (keys, expected) in [
+            ("[oauth.rotation]\npublish_ahead = '304s'", "oauth.rotation.publish_ahead: 304s"),
+            ("[oauth.rotation]\nretire_after = '299s'", "oauth.rotation.retire_after: 299s"),
+            ("[oauth.rotation]\nevery = '1d'", "oauth.rotation.every: 86400s is not longer"),
+            (
+                "[oauth.rotation]\nretire_after = '365d'\nevery = '10d'",
+                "oauth.rotation.every: 864000s would publish 38 keys",
+            ),
+            (
+                "published_keys = ['a']\n[oauth.rotation]",
+                "oauth.published_keys: not used with `oauth.rotation`",
+            ),
+            (
+                "[[client]]\nid = 'c'\nconfigurations = ['c']\nsigning_algorithm = 'RS256'",
+                "client.signing_algorithm: \"RS256\" is not allowed; a client can have another",
+            ),
+        ] {
+            let found = with(keys);
+            assert!(found.len() == 1 && found[0].starts_with(expected), "{expected}: {found:#?}");
         }
     }
 

@@ -2,30 +2,31 @@
 //!
 //! They are read from files, and read again when a file changes.  A signing key can be generated.
 
+mod generate;
+mod key_directory;
+mod rotation;
 mod validity;
 mod watch;
 
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
-use base64::Engine as _;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
+use crate::keyring::generate::generate_signing_key;
 use crate::runtime::files::{ReadFileError, read_bounded};
 use crate::token::keys::{Algorithm, KeyError, SigningKey, SigningKeys};
 use crate::x509::pem;
 
+pub use rotation::{
+    Clock, Handle, KeyStatus, RotationConfig, RotationError, Rotator, SPREAD, check_directory,
+};
 pub use validity::{problems, validity};
 pub use watch::{Change, watch};
 
@@ -43,8 +44,10 @@ pub struct Config {
     pub key: PathBuf,
     /// Key that signs tokens, PKCS#8 PEM.
     pub signing_key: PathBuf,
-    /// Algorithm of all signing keys.
+    /// Algorithm of the signing keys, except those of clients with an algorithm of their own.
     pub algorithm: Algorithm,
+    /// Rotate the signing keys, in a directory.  `signing_key` is then the first of them.
+    pub rotation: Option<RotationConfig>,
     /// Generate the signing key if its file does not exist.
     pub generate_signing_key: bool,
     /// Further keys that are published but do not sign: the next one before a rotation, and the
@@ -110,7 +113,7 @@ pub fn identity(
         .into_iter()
         .map(CertificateDer::from)
         .collect();
-    let pem = read_secret(config, &config.key)?;
+    let pem = read_secret(&config.key, config.allow_insecure_modes)?;
     let key = PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|e| contents(&config.key, format!("the file contains no private key: {e}")))?;
     CertifiedKey::from_der(chain, key, provider).map(Arc::new).map_err(|e| {
@@ -164,7 +167,7 @@ fn read_signing_keys(config: &Config) -> Result<KeyFiles, KeyringError> {
 /// A file cannot be read or is too short.
 pub fn ticket_secrets(config: &Config) -> Result<Vec<Zeroizing<Vec<u8>>>, KeyringError> {
     let secret = |path: &PathBuf| {
-        let secret = read_secret(config, path)?;
+        let secret = read_secret(path, config.allow_insecure_modes)?;
         if secret.len() < MIN_SECRET {
             let why = format!(
                 "the ticket secret has {} bytes; at least {MIN_SECRET} are required",
@@ -178,10 +181,13 @@ pub fn ticket_secrets(config: &Config) -> Result<Vec<Zeroizing<Vec<u8>>>, Keyrin
 }
 
 /// Reads a file with a secret.
-fn read_secret(config: &Config, path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
+fn read_secret(
+    path: &Path,
+    allow_insecure_modes: bool,
+) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
     let secret = Zeroizing::new(read_bounded(path, MAX_FILE)?);
     let mode = fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
-    if mode & 0o002 != 0 && !config.allow_insecure_modes {
+    if mode & 0o002 != 0 && !allow_insecure_modes {
         return Err(KeyringError::Mode { path: path.to_owned(), mode });
     }
     Ok(secret)
@@ -189,63 +195,20 @@ fn read_secret(config: &Config, path: &Path) -> Result<Zeroizing<Vec<u8>>, Keyri
 
 fn signing_key(config: &Config, path: &Path) -> Result<SigningKey, KeyringError> {
     let algorithm = config.algorithm;
-    let contents = |why: String| KeyringError::Contents { path: path.to_owned(), why };
-    let pem = read_secret(config, path)?;
-    let key = PrivatePkcs8KeyDer::from_pem_slice(&pem)
-        .map_err(|e| contents(format!("the file contains no PKCS#8 private key: {e}")))?;
-    SigningKey::from_pkcs8(algorithm, key.secret_pkcs8_der()).map_err(|e| contents(e.to_string()))
+    let pem = read_secret(path, config.allow_insecure_modes)?;
+    parse_signing_key(algorithm, path, &pem)
 }
 
-/// Generates a key and writes it to a file that only the owner can read.  Never replaces a file.
-fn generate_signing_key(path: &Path, algorithm: Algorithm) -> Result<(), KeyringError> {
-    let failed = |error| KeyringError::Write { path: path.to_owned(), error };
-    let refused = || KeyringError::Contents {
-        path: path.to_owned(),
-        why: format!("cannot generate a signing key for {}", algorithm.as_str()),
-    };
-    let random = SystemRandom::new();
-    let der: Zeroizing<Vec<u8>> = match algorithm {
-        Algorithm::Es256 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
-            .map(|document| document.as_ref().to_vec()),
-        Algorithm::EdDsa => {
-            Ed25519KeyPair::generate_pkcs8(&random).map(|document| document.as_ref().to_vec())
-        }
-        Algorithm::Ps256 | Algorithm::Rs256 => RsaKeyPair::generate(KeySize::Rsa3072)
-            .and_then(|pair| AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).map(|d| d.as_ref().to_vec())),
-    }
-    .map(Zeroizing::new)
-    .map_err(|_| refused())?;
-    let text = Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(&*der));
-    let mut pem = Zeroizing::new(String::from("-----BEGIN PRIVATE KEY-----\n"));
-    for line in text.as_bytes().chunks(64) {
-        pem.extend(line.iter().map(|&b| char::from(b)));
-        pem.push('\n');
-    }
-    pem.push_str("-----END PRIVATE KEY-----\n");
-
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(failed)?;
-    }
-    // The key is written to a temporary file and linked into place.  A crash leaves no partial key,
-    // and of two processes that start at once, the second one finds the key of the first.
-    let temporary = path.with_extension(format!("{}.new", std::process::id()));
-    let write = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(pem.as_bytes())?;
-        file.sync_all()?;
-        match fs::hard_link(&temporary, path) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-            linked => linked,
-        }
-    };
-    let written = write();
-    let _ = fs::remove_file(&temporary);
-    written.map_err(failed)
+/// Parses the PEM of a signing key, which was read from `path`.
+fn parse_signing_key(
+    algorithm: Algorithm,
+    path: &Path,
+    pem: &[u8],
+) -> Result<SigningKey, KeyringError> {
+    let contents = |why: String| KeyringError::Contents { path: path.to_owned(), why };
+    let key = PrivatePkcs8KeyDer::from_pem_slice(pem)
+        .map_err(|e| contents(format!("the file contains no PKCS#8 private key: {e}")))?;
+    SigningKey::from_pkcs8(algorithm, key.secret_pkcs8_der()).map_err(|e| contents(e.to_string()))
 }
 
 #[cfg(test)]
@@ -260,6 +223,7 @@ mod tests {
             signing_key: dir.join("state/signing.pem"),
             algorithm: Algorithm::Es256,
             generate_signing_key: true,
+            rotation: None,
             published_keys: Vec::new(),
             ticket_keys: Vec::new(),
             allow_insecure_modes: false,

@@ -38,7 +38,8 @@ pub enum Change {
 }
 
 /// Checks the key files at the interval `every`, and when `check_now` is notified, and sends
-/// changes.  If a changed file cannot be used, the earlier key stays in use; the error is logged once
+/// changes.  Rotating signing keys are not checked here ([`Rotator`](crate::keyring::Rotator)).  If a
+/// changed file cannot be used, the earlier key stays in use; the error is logged once
 /// and shown as a warning in `ready`.
 ///
 /// Changes after this call are seen.  Call it before reading the keys so that no change is missed.
@@ -86,7 +87,8 @@ impl Watcher {
         loop {
             // The files are checked after the interval and after a notification alike.
             let _ = tokio::time::timeout(every, check_now.notified()).await;
-            if self.config.generate_signing_key {
+            let is_static = self.config.rotation.is_none();
+            if is_static && self.config.generate_signing_key {
                 self.restore_signing_key();
             }
             let now = FileHashes::read(&self.config);
@@ -95,7 +97,7 @@ impl Watcher {
                 self.check_identity().await;
             }
             let expired = self.retired.iter().any(|(_, end)| *end <= Instant::now());
-            if now.signing != before.signing || expired {
+            if is_static && (now.signing != before.signing || expired) {
                 self.check_signing_keys().await;
             }
             if now.tickets != before.tickets {

@@ -196,7 +196,11 @@ mod tests {
             scopes: scopes.iter().map(ToString::to_string).collect(),
             default_scope: Vec::new(),
         };
-        let terms = Terms { resources: vec![resource], lifetime: Duration::from_secs(60) };
+        let terms = Terms {
+            resources: vec![resource],
+            lifetime: Duration::from_secs(60),
+            signing_algorithm: None,
+        };
         let policy = TokenPolicy::new(issuer, Some(terms)).expect("a policy");
         let url = |text: &str| Url::parse(text).expect("a URL");
         let config = Config::new(url("https://mtls.example:8443"), url("https://as.example:8444"));

@@ -7,6 +7,7 @@ use crate::token::application::Authenticated;
 use crate::token::claims::{Claims, Confirmation, application_claim, subject_claim};
 use crate::token::denied::Denied;
 use crate::token::grants::TokenRequest;
+use crate::token::keys::Algorithm;
 use crate::token::policy::TokenPolicy;
 use crate::token::terms::Terms;
 use crate::trust::judge::devices::Verified;
@@ -22,6 +23,8 @@ pub struct Authorized<'a> {
     pub claims: Claims,
     /// The certificate, under the configuration that `client_id` selected.
     pub verified: &'a Verified,
+    /// Algorithm of the key that signs the token; `None` for the one of all clients.
+    pub algorithm: Option<Algorithm>,
 }
 
 /// Decides a client credentials request (RFC 6749 section 4.4) of a device.
@@ -53,7 +56,7 @@ pub fn authorize<'a>(
         scope: scope_claim(resource.scope(&request.scope)?),
         cnf: Some(Confirmation::certificate(leaf.fingerprint)),
     };
-    Ok(Authorized { claims, verified })
+    Ok(Authorized { claims, verified, algorithm: terms.signing_algorithm })
 }
 
 /// Decides a client credentials request of an application (RFC 6749 section 4.4).
@@ -202,7 +205,7 @@ mod tests {
             resource("https://b.example", &["read", "admin"], &[]),
             resource("plain", &[], &[]),
         ];
-        Terms { resources, lifetime: Duration::from_secs(600) }
+        Terms { resources, lifetime: Duration::from_secs(600), signing_algorithm: None }
     }
 
     fn policy() -> TokenPolicy {

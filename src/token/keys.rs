@@ -21,7 +21,7 @@ use crate::x509::der::{self, tag};
 
 /// Signature algorithm of tokens (RFC 7518 section 3.1, RFC 8037 section 3.1).  A key is used with
 /// one algorithm only (RFC 8725 section 3.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Algorithm {
     /// ECDSA on P-256 with SHA-256.
     #[default]
@@ -68,6 +68,9 @@ pub enum KeyError {
     /// A set contains the same key more than once.
     #[error("the signing keys contain the key {0} more than once")]
     Duplicate(String),
+    /// No key signs with the algorithm.
+    #[error("no key signs with {0}")]
+    Missing(&'static str),
     /// The crypto library cannot sign.
     #[error("cannot sign with the key {0}")]
     Sign(String),
@@ -253,11 +256,15 @@ impl KeyMaterial {
     }
 }
 
-/// The signing key, and the other published keys: the next ones, and earlier ones whose tokens are
+/// The signing keys, and the other published keys: the next ones, and earlier ones whose tokens are
 /// still valid.
 #[derive(Debug, Clone)]
 pub struct SigningKeys {
     current: Arc<SigningKey>,
+    /// Keys that sign for clients with another algorithm, at most one of each.
+    further: Vec<Arc<SigningKey>>,
+    /// Every key.
+    published: Vec<Arc<SigningKey>>,
     jwks: Arc<str>,
 }
 
@@ -268,7 +275,20 @@ impl SigningKeys {
     /// [`KeyError::Duplicate`] if a key occurs twice, even with two algorithms (RFC 8725
     /// section 3.1).
     pub fn new(current: Arc<SigningKey>, others: &[Arc<SigningKey>]) -> Result<Self, KeyError> {
-        let keys: Vec<&Arc<SigningKey>> = std::iter::once(&current).chain(others).collect();
+        Self::with_further(current, Vec::new(), others)
+    }
+
+    /// Like [`SigningKeys::new`], with keys that sign for clients with another algorithm.
+    ///
+    /// # Errors
+    /// As [`SigningKeys::new`].
+    pub fn with_further(
+        current: Arc<SigningKey>,
+        further: Vec<Arc<SigningKey>>,
+        others: &[Arc<SigningKey>],
+    ) -> Result<Self, KeyError> {
+        let keys: Vec<&Arc<SigningKey>> =
+            std::iter::once(&current).chain(&further).chain(others).collect();
         for (i, key) in keys.iter().enumerate() {
             if keys[..i].iter().any(|earlier| earlier.kid() == key.kid()) {
                 return Err(KeyError::Duplicate(key.kid().to_owned()));
@@ -277,12 +297,37 @@ impl SigningKeys {
         let set = Set { keys: keys.iter().map(|key| &key.jwk).collect() };
         let jwks =
             serde_json::to_string(&set).map_err(|_| KeyError::Sign(current.kid().to_owned()))?;
-        Ok(Self { jwks: jwks.into(), current })
+        let published = keys.into_iter().cloned().collect();
+        Ok(Self { jwks: jwks.into(), published, current, further })
     }
 
-    /// Returns the key that signs.
+    /// Returns the key that signs for clients without an algorithm of their own.
     pub fn current(&self) -> &SigningKey {
         &self.current
+    }
+
+    /// Returns the key that signs with `algorithm`, or [`SigningKeys::current`] for `None`.
+    ///
+    /// # Errors
+    /// [`KeyError::Missing`] if no key signs with the algorithm.
+    pub fn of(&self, algorithm: Option<Algorithm>) -> Result<&SigningKey, KeyError> {
+        let Some(algorithm) = algorithm else { return Ok(&self.current) };
+        std::iter::once(&self.current)
+            .chain(&self.further)
+            .find(|key| key.algorithm() == algorithm.as_str())
+            .map(AsRef::as_ref)
+            .ok_or(KeyError::Missing(algorithm.as_str()))
+    }
+
+    /// Returns each published key, for operators.
+    pub fn list(&self) -> impl Iterator<Item = serde_json::Value> {
+        let signs = |key: &SigningKey| {
+            std::iter::once(&self.current).chain(&self.further).any(|k| k.kid() == key.kid())
+        };
+        self.published.iter().map(move |key| {
+            let state = if signs(key) { "signs" } else { "published" };
+            serde_json::json!({ "kid": key.kid(), "algorithm": key.algorithm(), "state": state })
+        })
     }
 
     /// Returns the JWK set (RFC 7517 section 5), which contains public members only.

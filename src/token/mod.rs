@@ -11,6 +11,7 @@ pub mod grants;
 pub mod keys;
 pub mod policy;
 pub mod replay;
+pub mod rotation;
 pub mod terms;
 
 mod authorize;

@@ -1,11 +1,12 @@
 //! The clients and their terms.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::token::application::{Application, AuthMethod};
 use crate::token::grants::is_scope_token;
+use crate::token::keys::Algorithm;
 use crate::token::terms::{MAX_LIFETIME, Resource, Terms, is_resource};
 use crate::trust::configurations::ConfigurationId;
 use crate::trust::judge::devices::Verified;
@@ -205,13 +206,27 @@ impl TokenPolicy {
         self.own_of.get(configuration).or(self.own.as_ref())
     }
 
-    /// Returns every scope of any client, sorted, each once.
-    pub fn scopes(&self) -> Vec<&str> {
+    /// Returns the terms of every client.
+    fn every_terms(&self) -> impl Iterator<Item = &Terms> {
         let terms = self.clients.values().map(|c| &c.terms);
         let terms = terms.chain(&self.own).chain(self.own_of.values());
-        let terms = terms.chain(self.applications.values().map(|a| &a.terms));
-        let mut scopes: Vec<&str> =
-            terms.flat_map(|t| &t.resources).flat_map(|r| &r.scopes).map(String::as_str).collect();
+        terms.chain(self.applications.values().map(|a| &a.terms))
+    }
+
+    /// Returns the longest life of a token of any client.
+    pub fn longest_life(&self) -> Duration {
+        self.every_terms().map(|terms| terms.lifetime).max().unwrap_or_default()
+    }
+
+    /// Returns the signature algorithms that clients have of their own, each once.
+    pub fn signing_algorithms(&self) -> BTreeSet<Algorithm> {
+        self.every_terms().filter_map(|terms| terms.signing_algorithm).collect()
+    }
+
+    /// Returns every scope of any client, sorted, each once.
+    pub fn scopes(&self) -> Vec<&str> {
+        let resources = self.every_terms().flat_map(|terms| &terms.resources);
+        let mut scopes: Vec<&str> = resources.flat_map(|r| &r.scopes).map(String::as_str).collect();
         scopes.sort_unstable();
         scopes.dedup();
         scopes
@@ -340,7 +355,11 @@ mod tests {
             scopes: vec!["read".to_owned(), "write".to_owned()],
             default_scope: vec!["read".to_owned()],
         };
-        Terms { resources: vec![resource], lifetime: Duration::from_secs(600) }
+        Terms {
+            resources: vec![resource],
+            lifetime: Duration::from_secs(600),
+            signing_algorithm: None,
+        }
     }
 
     fn client(id: &str) -> Client {

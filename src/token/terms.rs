@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::token::denied::Denied;
 use crate::token::grants::TokenRequest;
+use crate::token::keys::Algorithm;
 
 /// Longest lifetime of a token.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -27,6 +28,8 @@ pub struct Terms {
     pub resources: Vec<Resource>,
     /// Lifetime of a token, unless the certificate expires earlier.
     pub lifetime: Duration,
+    /// Algorithm of the key that signs the tokens; `None` for the one of all clients.
+    pub signing_algorithm: Option<Algorithm>,
 }
 
 impl Terms {

@@ -22,13 +22,13 @@ impl Gateway {
         stream.get_ref().1.peer_certificates().expect("a chain")[0].clone().into_owned()
     }
 
-    async fn jwks(&self) -> JwkSet {
+    pub(super) async fn jwks(&self) -> JwkSet {
         let url = format!("https://localhost:{}/jwks.json", self.app.addresses.public.port());
         let answer = self.http.get(url).send().await.expect("an answer");
         answer.json().await.expect("a key set")
     }
 
-    async fn issue_token(&self, field: SubjectField) -> String {
+    pub(super) async fn issue_token(&self, field: SubjectField) -> String {
         let domain = self.domain(field);
         let mut connection = self.connect(&self.device(domain, 0)).await;
         let answer = connection.token(&domain.devices[0].subject_id).await.expect("an answer");

@@ -2,7 +2,9 @@
 
 use hyper::http::request::Parts;
 
-use crate::oauth::endpoint::{Inputs, Issued, Listener, Origin, Outcome, Party, TokenService};
+use crate::oauth::endpoint::{
+    Inputs, Issued, Listener, Origin, Outcome, Party, TokenService, signing_key,
+};
 use crate::oauth::error::OauthError;
 use crate::oauth::request::{TokenForm, TokenType};
 use crate::oauth::{TOKEN_PATH, address};
@@ -66,7 +68,9 @@ impl TokenService {
             )?;
             // `mtls_pop` means a bound token.
             let token_type = if claims.cnf.is_some() { form.token_type } else { TokenType::Bearer };
-            Issued::sign(keys, claims, token_type, inputs.random)
+            let algorithm = authenticated.application().terms.signing_algorithm;
+            let key = signing_key(keys, algorithm)?;
+            Issued::sign(key, claims, token_type, inputs.random)
         });
         Some(requester.outcome(issued, trust.generation))
     }

@@ -28,7 +28,9 @@ use crate::oauth::{Config, Metrics, TOKEN_PATH};
 use crate::runtime::audit::{self, Event, Record};
 use crate::runtime::live::Live;
 use crate::token::keys::AccessToken;
-use crate::token::{Authorized, Claims, SigningKeys, TokenPolicy, authorize};
+use crate::token::{
+    Algorithm, Authorized, Claims, SigningKey, SigningKeys, TokenPolicy, authorize,
+};
 use crate::trust::configurations::ConfigurationId;
 use crate::trust::judge::devices::{Verified, judge};
 use crate::trust::refusal::Refusal;
@@ -238,8 +240,9 @@ impl TokenService {
         };
         let decision = authorize(&candidates, &form.request, &self.policy, inputs.time, inputs.jti)
             .map_err(OauthError::from)
-            .and_then(|Authorized { claims, verified }| {
-                let issued = Issued::sign(keys, claims, form.token_type, inputs.random)?;
+            .and_then(|Authorized { claims, verified, algorithm }| {
+                let key = signing_key(keys, algorithm)?;
+                let issued = Issued::sign(key, claims, form.token_type, inputs.random)?;
                 Ok((issued, Party::device(verified)))
             });
         match decision {
@@ -261,6 +264,14 @@ impl TokenService {
     }
 }
 
+/// Returns the key that signs with the algorithm of a client.
+fn signing_key(
+    keys: &SigningKeys,
+    algorithm: Option<Algorithm>,
+) -> Result<&SigningKey, OauthError> {
+    keys.of(algorithm).map_err(|error| OauthError::Server(error.to_string()))
+}
+
 /// A token, and its claims for the response and the audit record.
 struct Issued {
     token: AccessToken,
@@ -270,12 +281,12 @@ struct Issued {
 
 impl Issued {
     fn sign(
-        keys: &SigningKeys,
+        key: &SigningKey,
         claims: Claims,
         token_type: TokenType,
         random: &dyn SecureRandom,
     ) -> Result<Box<Self>, OauthError> {
-        let signed = keys.current().sign(&claims, random);
+        let signed = key.sign(&claims, random);
         let token = signed.map_err(|error| OauthError::Server(error.to_string()))?;
         Ok(Box::new(Self { token, token_type, claims }))
     }

@@ -27,7 +27,11 @@ fn policy() -> Arc<TokenPolicy> {
         scopes: vec!["read".to_owned(), "write".to_owned()],
         default_scope: vec!["read".to_owned()],
     };
-    let terms = Terms { resources: vec![resource], lifetime: Duration::from_secs(600) };
+    let terms = Terms {
+        resources: vec![resource],
+        lifetime: Duration::from_secs(600),
+        signing_algorithm: None,
+    };
     Arc::new(TokenPolicy::new("https://as.example", Some(terms)).expect("a policy"))
 }
 

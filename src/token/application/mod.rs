@@ -86,6 +86,11 @@ impl Authenticated<'_> {
         &self.verified
     }
 
+    /// Returns the application.
+    pub fn application(&self) -> &Application {
+        self.application
+    }
+
     /// Returns the name in the certificate if names identify the application.
     pub fn subject(&self) -> Option<&SubjectId> {
         self.subject.as_ref()

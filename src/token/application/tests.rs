@@ -23,7 +23,7 @@ fn terms() -> Terms {
         scopes: vec!["read".to_owned(), "write".to_owned()],
         default_scope: vec!["read".to_owned()],
     };
-    Terms { resources: vec![resource], lifetime: Duration::from_secs(600) }
+    Terms { resources: vec![resource], lifetime: Duration::from_secs(600), signing_algorithm: None }
 }
 
 fn application(method: AuthMethod) -> Application {

@@ -1,0 +1,67 @@
+//! Commands for the signing keys of a running gateway: `keys list|rotate|revoke`.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::cli::operator::{AdminArgs, request, text};
+
+/// Actions on the signing keys.
+#[derive(Debug, Subcommand)]
+pub(super) enum KeysCommand {
+    /// Show the published signing keys: ID, algorithm, state and times
+    List(AdminArgs),
+    /// Create the next signing key now; it signs after `oauth.rotation.publish_ahead`
+    Rotate(AdminArgs),
+    /// Stop using and publishing a signing key at once, on every replica
+    ///
+    /// Its tokens fail as soon as verifiers fetch the key set again, at the latest after
+    /// `oauth.jwks_max_age`.  If the key signed, the previous or the next key signs in its place.
+    /// The private key is deleted.
+    Revoke {
+        /// ID of the key, as `keys list` prints it
+        #[arg(value_name = "KID")]
+        kid: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+}
+
+/// Runs `keys …`.
+///
+/// # Errors
+/// The gateway does not respond, or rejects the request.
+pub(super) async fn keys(command: &KeysCommand) -> anyhow::Result<ExitCode> {
+    let (args, keys) = match command {
+        KeysCommand::List(args) => {
+            let status = request(args, Method::GET, "status.json", None).await?;
+            (args, status["signingKeys"].clone())
+        }
+        KeysCommand::Rotate(args) => {
+            (args, request(args, Method::POST, "keys/rotate", None).await?)
+        }
+        KeysCommand::Revoke { kid, admin } => {
+            let body = json!({ "kid": kid });
+            (admin, request(admin, Method::POST, "keys/revoke", Some(body)).await?)
+        }
+    };
+    if args.json {
+        println!("{keys:#}");
+    } else {
+        keys.as_array().into_iter().flatten().for_each(show);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(key: &Value) {
+    println!(
+        "{}  {}  {}  signs from {}  published until {}",
+        text(&key["kid"]),
+        text(&key["algorithm"]),
+        text(&key["state"]),
+        text(&key["signsFrom"]),
+        text(&key["publishedUntil"])
+    );
+}
