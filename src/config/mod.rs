@@ -9,6 +9,7 @@ mod directory;
 mod graph;
 mod oauth;
 mod parse;
+mod rate_limits;
 pub mod reference;
 mod revocation;
 mod section;

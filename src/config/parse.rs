@@ -12,7 +12,8 @@ use url::Url;
 use crate::config::section::{Report, Section};
 use crate::config::values::text;
 use crate::config::{
-    Config, Listener, Problem, admin, applications, directory, graph, oauth, revocation,
+    Config, Listener, Problem, admin, applications, directory, graph, oauth, rate_limits,
+    revocation,
 };
 use crate::http::connections::Shares;
 use crate::keyring::{self, RotationConfig};
@@ -71,6 +72,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     let applications =
         applications.map(|(oauth, graph)| applications::sources(top, &oauth.policy, graph));
     let admin = admin::read(top);
+    let rate_limits = rate_limits::read(top);
 
     let data_dir = data_dir?;
     let oauth = oauth?;
@@ -84,6 +86,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     }
     let mut plane = oauth_plane::Config::new(oauth.token_url, oauth.public_url);
     plane.report = client_auth == ClientAuth::Report;
+    plane.rate_limits = rate_limits;
     let keys = oauth.keys;
     plane.jwks_max_age = keys.jwks_max_age;
     let rotation = keys.rotation.map(|(schedule, directory)| RotationConfig {

@@ -42,6 +42,14 @@ pub enum OauthError {
     /// The client may not have tokens for the resource.
     #[error("{0}")]
     InvalidTarget(Cow<'static, str>),
+    /// A rate limit refuses the request for now.
+    #[error("{refusal}")]
+    RateLimited {
+        /// The refusal, with the limit.
+        refusal: Refusal,
+        /// Seconds after which the client may try again.
+        retry_after: u64,
+    },
     /// An internal error.
     #[error("{0}")]
     Server(String),
@@ -78,7 +86,16 @@ impl OauthError {
             Self::UnsupportedGrantType => "unsupported_grant_type",
             Self::InvalidScope(_) => "invalid_scope",
             Self::InvalidTarget(_) => "invalid_target",
+            Self::RateLimited { .. } => "temporarily_unavailable",
             Self::Server(_) => "server_error",
+        }
+    }
+
+    /// Returns the refusal with its stable code, if the error is one.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::InvalidClient(refusal) | Self::RateLimited { refusal, .. } => Some(refusal),
+            _ => None,
         }
     }
 
@@ -88,6 +105,7 @@ impl OauthError {
             Self::InvalidClient(_) | Self::InvalidAssertion(_) | Self::AuthorizationHeader => {
                 StatusCode::UNAUTHORIZED
             }
+            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Server(_) => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -96,13 +114,11 @@ impl OauthError {
     /// Creates the response.  It contains the refusal of a certificate only if `report` is set,
     /// because the refusal discloses details of the trust configuration.
     pub fn reply(&self, report: bool) -> Reply {
-        let refusal = match self {
-            Self::InvalidClient(refusal) => Some(refusal),
-            _ => None,
-        };
+        let refusal = self.refusal();
         let description = match self {
             Self::InvalidClient(_) => Cow::from("client authentication failed"),
             Self::Server(_) => Cow::from("internal error; the token was not issued"),
+            Self::RateLimited { refusal, .. } => Cow::from(&refusal.detail[..]),
             other => Cow::from(other.to_string()),
         };
         let reported = refusal.filter(|_| report);
@@ -128,6 +144,9 @@ impl OauthError {
         if let Some(challenge) = challenge {
             let challenge = HeaderValue::from_static(challenge);
             reply.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if let Self::RateLimited { retry_after, .. } = self {
+            reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(*retry_after));
         }
         no_store(&mut reply);
         reply

@@ -8,11 +8,14 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-/// Requests by result, and their duration.
+use crate::oauth::rates::metrics::RateMetrics;
+
+/// Requests by result, their duration, and what rate limits refuse.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     tokens: Family<Labels, Counter>,
     seconds: Histogram,
+    rates: RateMetrics,
 }
 
 /// Result of a request.  Both labels have a fixed set of values, so clients cannot add time series.
@@ -32,7 +35,11 @@ const BUCKETS: [f64; 11] =
 impl Metrics {
     /// Creates the metrics in `registry`.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self { tokens: Family::default(), seconds: Histogram::new(BUCKETS) };
+        let metrics = Self {
+            tokens: Family::default(),
+            seconds: Histogram::new(BUCKETS),
+            rates: RateMetrics::register(registry),
+        };
         registry.register(
             "token_requests",
             "Decisions of the token endpoint by result and refusal code",
@@ -45,6 +52,11 @@ impl Metrics {
             metrics.seconds.clone(),
         );
         metrics
+    }
+
+    /// Returns the counters of the rate limits.
+    pub(super) fn rates(&self) -> RateMetrics {
+        self.rates.clone()
     }
 
     pub(super) fn count(

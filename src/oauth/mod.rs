@@ -9,6 +9,7 @@ pub mod endpoint;
 pub mod error;
 pub mod metadata;
 pub mod metrics;
+pub mod rates;
 pub mod request;
 
 mod replay;
@@ -20,6 +21,8 @@ pub use metrics::Metrics;
 use std::time::Duration;
 
 use url::Url;
+
+use crate::oauth::rates::RateLimits;
 
 /// Path of the token endpoint.
 pub const TOKEN_PATH: &str = "/oauth2/token";
@@ -38,6 +41,8 @@ pub struct Config {
     pub report: bool,
     /// Time for which verifiers may cache the key set.
     pub jwks_max_age: Duration,
+    /// Rate limits of token requests.
+    pub rate_limits: RateLimits,
 }
 
 /// Returns the URL of `path` at `origin`.
@@ -56,6 +61,7 @@ impl Config {
             tenant: None,
             report: false,
             jwks_max_age: Duration::from_secs(300),
+            rate_limits: RateLimits::default(),
         }
     }
 }

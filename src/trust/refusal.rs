@@ -88,6 +88,8 @@ codes! {
     DeviceUnknown = "device_unknown",
     /// The device is registered and disabled.
     DeviceDisabled = "device_disabled",
+    /// A rate limit refuses the request.
+    RateLimited = "rate_limited",
 }
 
 impl fmt::Display for Code {
@@ -140,7 +142,7 @@ mod tests {
             assert!(seen.insert(code.as_str()));
             assert!(code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
         }
-        assert_eq!(seen.len(), 30);
+        assert_eq!(seen.len(), 31);
     }
 
     #[test]

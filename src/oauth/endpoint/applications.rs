@@ -6,6 +6,7 @@ use crate::oauth::endpoint::{
     Inputs, Issued, Listener, Origin, Outcome, Party, TokenService, signing_key,
 };
 use crate::oauth::error::OauthError;
+use crate::oauth::rates::Holder;
 use crate::oauth::request::{TokenForm, TokenType};
 use crate::oauth::{TOKEN_PATH, address};
 use crate::token::application::{Application, AuthMethod, Authenticated};
@@ -66,6 +67,12 @@ impl TokenService {
                 inputs.time,
                 inputs.jti,
             )?;
+            let holder = Holder {
+                configuration: authenticated.verified().configuration(),
+                subject: authenticated.subject(),
+                client_id: &claims.client_id,
+            };
+            self.count_token(holder, inputs.random)?;
             // `mtls_pop` means a bound token.
             let token_type = if claims.cnf.is_some() { form.token_type } else { TokenType::Bearer };
             let algorithm = authenticated.application().terms.signing_algorithm;

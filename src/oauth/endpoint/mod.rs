@@ -9,6 +9,7 @@
 
 mod applications;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -22,6 +23,8 @@ use crate::http::Peer;
 use crate::http::body::{self, BodyError};
 use crate::http::reply::{self, Reply};
 use crate::oauth::error::{OauthError, no_store};
+use crate::oauth::rates::metrics::RateMetrics;
+use crate::oauth::rates::{Holder, Limited, Rates};
 use crate::oauth::replay::ReplayCache;
 use crate::oauth::request::{self, TokenForm, TokenType};
 use crate::oauth::{Config, Metrics, TOKEN_PATH};
@@ -33,7 +36,7 @@ use crate::token::{
 };
 use crate::trust::configurations::ConfigurationId;
 use crate::trust::judge::devices::{Verified, judge};
-use crate::trust::refusal::Refusal;
+use crate::trust::refusal::{Code, Refusal};
 use crate::trust::snapshot::Snapshot;
 use crate::trust::subject::SubjectId;
 use crate::x509::certificate::Fingerprint;
@@ -58,7 +61,8 @@ pub struct TokenEndpoint {
 impl TokenEndpoint {
     /// Creates an endpoint that decides by `policy` and the published state in `live`.
     pub fn new(live: Live, policy: Arc<TokenPolicy>, config: &Config, metrics: Metrics) -> Self {
-        Self { live, service: TokenService::new(policy, config), metrics }
+        let service = TokenService::new(policy, config, metrics.rates());
+        Self { live, service, metrics }
     }
 
     /// Returns true if the endpoint serves `path`.
@@ -93,10 +97,12 @@ impl TokenEndpoint {
         if let Some(reply) = self.service.reject_misrouted(&head) {
             return reply;
         }
+        let random = SystemRandom::new();
+        let limited = self.service.count_address(origin.peer.address.ip(), &random);
+        // The body is read in any case, so that the connection can be used again.
         let body = body::read(body, self.service.max_body()).await;
         let started = Instant::now();
-        let random = SystemRandom::new();
-        let outcome = match (body, random_jti(&random)) {
+        let outcome = match (limited.and(body.map_err(OauthError::from)), random_jti(&random)) {
             (Ok(body), Ok(jti)) => {
                 // The state is loaded once, after the body has arrived, so that a slow request is
                 // judged under the current snapshot.
@@ -104,7 +110,7 @@ impl TokenEndpoint {
                 let inputs = Inputs { time: SystemTime::now().into(), jti, random: &random };
                 self.service.decide(&head, &body, origin, &active.trust, &active.keys, inputs)
             }
-            (Err(error), _) => Outcome::refused(error.into()),
+            (Err(error), _) => Outcome::refused(error),
             (_, Err(error)) => Outcome::refused(error),
         };
         let reply = outcome.reply(self.service.config.report);
@@ -124,6 +130,15 @@ fn random_jti(random: &dyn SecureRandom) -> Result<[u8; 16], OauthError> {
     }
 }
 
+fn rate_limited(limited: Limited, random: &dyn SecureRandom) -> OauthError {
+    let mut bits = [0; 4];
+    // Without random bits the client waits for the shortest time that helps.
+    let _ = random.fill(&mut bits);
+    let retry_after = limited.retry_after(u32::from_ne_bytes(bits));
+    let detail = format!("too many requests of this {}; try again later", limited.limit.phrase());
+    OauthError::RateLimited { refusal: Refusal::new(Code::RateLimited, detail), retry_after }
+}
+
 impl From<BodyError> for OauthError {
     fn from(error: BodyError) -> Self {
         match error {
@@ -138,6 +153,7 @@ struct TokenService {
     policy: Arc<TokenPolicy>,
     config: Config,
     replays: ReplayCache,
+    rates: Rates,
 }
 
 /// Connection and listener that a request arrived on.
@@ -167,10 +183,11 @@ struct Inputs<'a> {
 }
 
 impl TokenService {
-    fn new(policy: Arc<TokenPolicy>, config: &Config) -> Self {
+    fn new(policy: Arc<TokenPolicy>, config: &Config, metrics: RateMetrics) -> Self {
         let clients = policy.assertion_clients().map(|application| &application.id[..]);
         let replays = ReplayCache::new(clients);
-        Self { policy, config: config.clone(), replays }
+        let rates = Rates::new(&config.rate_limits, metrics);
+        Self { policy, config: config.clone(), replays, rates }
     }
 
     fn accepts_assertions(&self) -> bool {
@@ -221,6 +238,18 @@ impl TokenService {
         self.decide_device(form, judged, keys, inputs)
     }
 
+    /// Counts a request from `address`.
+    fn count_address(&self, address: IpAddr, random: &dyn SecureRandom) -> Result<(), OauthError> {
+        let counted = self.rates.count_address(address, self.rates.now());
+        counted.map_err(|limited| rate_limited(limited, random))
+    }
+
+    /// Counts a token that is about to be signed.
+    fn count_token(&self, holder: Holder<'_>, random: &dyn SecureRandom) -> Result<(), OauthError> {
+        let counted = self.rates.count_token(holder, self.rates.now());
+        counted.map_err(|limited| rate_limited(limited, random))
+    }
+
     /// Decides a request of a device after the judge's verdict.
     fn decide_device(
         &self,
@@ -241,6 +270,12 @@ impl TokenService {
         let decision = authorize(&candidates, &form.request, &self.policy, inputs.time, inputs.jti)
             .map_err(OauthError::from)
             .and_then(|Authorized { claims, verified, algorithm }| {
+                let holder = Holder {
+                    configuration: verified.configuration(),
+                    subject: Some(verified.subject()),
+                    client_id: &claims.client_id,
+                };
+                self.count_token(holder, inputs.random)?;
                 let key = signing_key(keys, algorithm)?;
                 let issued = Issued::sign(key, claims, form.token_type, inputs.random)?;
                 Ok((issued, Party::device(verified)))
@@ -332,10 +367,7 @@ impl Outcome {
     }
 
     fn refusal(&self) -> Option<&Refusal> {
-        match &self.decision {
-            Err(OauthError::InvalidClient(refusal)) => Some(refusal),
-            _ => None,
-        }
+        self.decision.as_ref().err().and_then(OauthError::refusal)
     }
 
     fn reply(&self, report: bool) -> Reply {

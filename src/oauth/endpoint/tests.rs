@@ -7,6 +7,7 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 
 use super::*;
+use crate::oauth::rates::{Rate, RateLimits};
 use crate::runtime::live::{Active, ListenerTls};
 use crate::runtime::text::MAX_CHARACTERS;
 use crate::token::keys::tests::signing_key;
@@ -14,7 +15,6 @@ use crate::token::{Algorithm, Resource, Terms};
 use crate::trust::configurations::{Authority, Configuration, Configurations, Device, Devices};
 use crate::trust::judge::devices::UnverifiedChain;
 use crate::trust::judge::devices::tests::verified;
-use crate::trust::refusal::Code;
 use crate::trust::subject::SubjectField;
 use crate::x509::certificate::Certificate;
 
@@ -36,7 +36,7 @@ fn policy() -> Arc<TokenPolicy> {
 }
 
 fn service(report: bool) -> TokenService {
-    TokenService::new(policy(), &Config { report, ..config() })
+    TokenService::new(policy(), &Config { report, ..config() }, RateMetrics::default())
 }
 
 fn inputs(time: Timestamp, jti: u8) -> Inputs<'static> {
@@ -117,7 +117,7 @@ fn accepts_any_tenant_unless_one_is_configured() {
     assert_eq!(open.reject_misrouted(&path("a/b")).expect("refused").status(), 404);
     assert_eq!(open.reject_misrouted(&path("")).expect("refused").status(), 404);
     let config = Config { tenant: Some("contoso.example".to_owned()), ..config() };
-    let fixed = TokenService::new(policy(), &config);
+    let fixed = TokenService::new(policy(), &config, RateMetrics::default());
     assert!(fixed.reject_misrouted(&path("contoso.example")).is_none());
     assert_eq!(fixed.reject_misrouted(&path("other")).expect("refused").status(), 404);
 }
@@ -182,6 +182,29 @@ async fn a_refused_certificate_is_an_invalid_client() {
             assert_eq!(answer.get("detail"), report.then(|| Value::from(refusal.detail)).as_ref());
         }
     }
+}
+
+/// The limit of an address applies to every request, and before the certificate is judged.
+#[tokio::test]
+async fn an_address_above_its_rate_gets_429_with_retry_after() {
+    let rate = Rate { tokens: 1, per: Duration::from_secs(3_600) };
+    let rate_limits = RateLimits { address: Some(rate), ..RateLimits::default() };
+    let config = Config { rate_limits, ..config() };
+    let service = TokenService::new(policy(), &config, RateMetrics::default());
+    let count = |address: [u8; 4]| service.count_address(address.into(), &SystemRandom::new());
+    assert_eq!(count([192, 0, 2, 1]), Ok(()));
+    assert_eq!(count([192, 0, 2, 2]), Ok(()));
+    let outcome = Outcome::refused(count([192, 0, 2, 1]).expect_err("the second one"));
+    assert_eq!(outcome.refusal().map(|refusal| refusal.code), Some(Code::RateLimited));
+    let reply = outcome.reply(false);
+    assert_eq!(reply.status(), 429);
+    assert_eq!(reply.headers()["cache-control"], "no-store");
+    let after = reply.headers()["retry-after"].to_str().expect("visible").parse::<u64>();
+    assert!((3_600..=5_400).contains(&after.expect("seconds")));
+    let answer = body(reply).await;
+    assert_eq!(answer["error"], "temporarily_unavailable");
+    assert_eq!(answer["error_description"], "too many requests of this address; try again later");
+    assert_eq!(answer.get("refusal"), None);
 }
 
 #[tokio::test]
