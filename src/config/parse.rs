@@ -16,6 +16,7 @@ use crate::config::{
     revocation,
 };
 use crate::http::connections::Shares;
+use crate::http::proxy_protocol::Proxies;
 use crate::keyring::{self, RotationConfig};
 use crate::oauth as oauth_plane;
 use crate::runtime::hosts::ServedHosts;
@@ -220,6 +221,7 @@ fn listener(section: &mut Section<'_>, port: u16) -> Listener {
     shares.per_address = per_address.unwrap_or(shares.per_address);
     let per_device = section.size("connections_per_device", 1..=1_000_000);
     shares.per_certificate = per_device.unwrap_or(shares.per_certificate);
+    shares.proxies = proxies(section);
     bounds.shares = shares;
     let queue = section.duration("handshake_queue", Duration::from_millis(50)..=MINUTE);
     bounds.handshake_queue = queue.unwrap_or(bounds.handshake_queue);
@@ -234,6 +236,21 @@ fn listener(section: &mut Section<'_>, port: u16) -> Listener {
     let header_bytes = section.size("header_bytes", 8 * 1024..=1024 * 1024);
     http.header_bytes = header_bytes.unwrap_or(http.header_bytes);
     Listener { listen, bounds }
+}
+
+fn proxies(section: &mut Section<'_>) -> Proxies {
+    let mut networks = Vec::new();
+    for text in section.texts("proxy_protocol_from").unwrap_or_default() {
+        match Proxies::network(&text) {
+            Some(network) => networks.push(network),
+            None => {
+                let allowed = "it must be a network such as 10.0.0.0/8 or 2001:db8::/32, without \
+                               bits after the prefix, or an address";
+                section.problem("proxy_protocol_from", Some(format!("`{text}`")), allowed);
+            }
+        }
+    }
+    Proxies::new(networks)
 }
 
 fn trust(section: &mut Section<'_>) -> TrustPolicy {
@@ -308,6 +325,16 @@ mod tests {
             assert!(found.iter().any(|p| p.starts_with(key)), "{key} is not in {found:#?}");
         }
         assert_eq!(found.len(), 9, "{found:#?}");
+    }
+
+    #[test]
+    fn a_load_balancer_is_a_network_or_an_address() {
+        let token =
+            |value: &str| problems(&format!("{MINIMAL}\n[token]\nproxy_protocol_from = {value}"));
+        assert!(token("['10.0.0.0/8', '2001:db8::1']").is_empty());
+        let found = token("['10.0.0.1/8', 'balancer']");
+        assert_eq!(found.len(), 2, "{found:#?}");
+        assert!(found[0].starts_with("token.proxy_protocol_from: `10.0.0.1/8` is not allowed"));
     }
 
     #[test]

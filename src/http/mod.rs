@@ -7,6 +7,7 @@ mod frames;
 pub mod listen;
 pub mod outbound;
 pub mod peer;
+pub mod proxy_protocol;
 pub mod reply;
 pub mod serve;
 mod server_authorities;

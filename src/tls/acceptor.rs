@@ -27,6 +27,7 @@ use crate::http::Hosts;
 use crate::http::connections::{Admission, Connection, Shares};
 use crate::http::listen;
 use crate::http::peer::Peer;
+use crate::http::proxy_protocol::Addresses;
 use crate::http::reply::Reply;
 use crate::http::serve::{Ended, Limits, Protocol, RequestBody};
 use crate::runtime::audit;
@@ -36,6 +37,7 @@ use crate::tls::handshakes::{Handshake, Handshakes, Limits as HandshakeLimits};
 use crate::tls::lingering::Lingering;
 use crate::tls::metrics::Metrics;
 use crate::tls::peer_chain::{self, Intermediates};
+use crate::tls::proxied;
 use crate::tls::verifier::refused;
 use crate::trust::judge::devices::UnverifiedChain;
 use crate::trust::refusal::{Code, Refusal};
@@ -124,15 +126,29 @@ pub async fn serve<H, F>(
         lingering: Lingering::default(),
         stop: stop.clone(),
     });
-    listen::accept(listener, admission, stop, |stream, address, connection| {
+    listen::accept(listener, admission, stop, |mut stream, address, connection| {
         let (edge, handler) = (Arc::clone(&edge), handler.clone());
         let number = NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed);
         async move {
             let _open = edge.listener.metrics.open(edge.listener.name);
+            let Edge { listener, stop, .. } = &*edge;
+            let (name, bounds) = (listener.name, &listener.bounds);
+            let (proxies, limit) = (&bounds.shares.proxies, bounds.handshake);
+            let addresses =
+                proxied::addresses(&mut stream, address, &connection, proxies, limit, stop);
+            let addresses = match addresses.await {
+                Ok(addresses) => addresses,
+                Err(reason) => {
+                    listener.metrics.failed(name, reason);
+                    debug!(connection = number, %address, reason, "connection not served");
+                    return;
+                }
+            };
+            let address = addresses.client;
             // The verifier audits refusals without knowing the connection.
             let connection_of_task = audit::Connection { number, address };
             let completed = audit::CONNECTION
-                .scope(connection_of_task, edge.handshake(stream, &connection, address, number))
+                .scope(connection_of_task, edge.handshake(stream, &connection, addresses, number))
                 .await;
             let (stream, peer, hosts) = match completed {
                 Ok(completed) => completed,
@@ -149,13 +165,12 @@ pub async fn serve<H, F>(
                 Some(b"h2") => Protocol::Http2,
                 _ => Protocol::Http1,
             };
-            let Edge { listener: TlsListener { open, bounds, .. }, stop, .. } = &*edge;
             if let Ok(chain) = &peer.chain
                 && connection.assign(&chain.leaf().fingerprint.0).is_err()
             {
                 return;
             }
-            let _registration = match (open, &peer.chain) {
+            let _registration = match (&listener.open, &peer.chain) {
                 (Some(open), Ok(chain)) => Some(open.register(number, chain, connection.closing())),
                 _ => None,
             };
@@ -165,7 +180,7 @@ pub async fn serve<H, F>(
             let served =
                 connection.serve(stream, protocol, hosts, limits, stop, unfinished, handle);
             if served.await == Ended::Flooded {
-                edge.listener.metrics.flooded(edge.listener.name);
+                listener.metrics.flooded(name);
                 debug!(connection = number, %address, "closed: too many HTTP/2 control frames");
             }
         }
@@ -203,12 +218,12 @@ impl Edge {
         &self,
         stream: TcpStream,
         connection: &Connection,
-        address: SocketAddr,
+        addresses: Addresses,
         number: u64,
     ) -> Result<(TlsStream<TcpStream>, Peer, Hosts), Option<TcpStream>> {
         let Self { listener, intermediates, .. } = self;
-        let started = Instant::now();
-        let accepted = self.accept(stream, connection, address, started);
+        let (started, address) = (Instant::now(), addresses.client);
+        let accepted = self.accept(stream, connection, addresses, started);
         let (accepted, verified) = peer_chain::collect(intermediates, accepted).await;
         let (error, stream) = match accepted {
             Ok((stream, hosts)) => {
@@ -249,7 +264,7 @@ impl Edge {
         &self,
         stream: TcpStream,
         connection: &Connection,
-        address: SocketAddr,
+        addresses: Addresses,
         started: Instant,
     ) -> Result<(TlsStream<TcpStream>, Hosts), Incomplete> {
         // The time runs from accept, so that all silent peers time out together.
@@ -264,7 +279,7 @@ impl Edge {
             }
             let _work = connection.begin();
             tokio::select! {
-                accepted = self.negotiate(stream, connection, address) => accepted,
+                accepted = self.negotiate(stream, connection, addresses) => accepted,
                 () = connection.until_overdue(&self.stop) => Err(Incomplete::Dropped("slow")),
             }
         };
@@ -276,8 +291,9 @@ impl Edge {
         &self,
         stream: TcpStream,
         connection: &Connection,
-        address: SocketAddr,
+        addresses: Addresses,
     ) -> Result<(TlsStream<TcpStream>, Hosts), Incomplete> {
+        let address = addresses.client;
         let handshake = tokio::select! {
             biased;
             handshake = self.turn(connection, address) => handshake?,
@@ -291,7 +307,7 @@ impl Edge {
             return Err(Incomplete::Dropped("gone"));
         }
         // Boxed, so that a connection that waits or is idle does not keep the space that this needs.
-        Box::pin(self.answer(stream, connection, address, handshake)).await
+        Box::pin(self.answer(stream, connection, addresses, handshake)).await
     }
 
     async fn turn(
@@ -308,7 +324,7 @@ impl Edge {
         &self,
         stream: TcpStream,
         connection: &Connection,
-        address: SocketAddr,
+        addresses: Addresses,
         mut handshake: Handshake,
     ) -> Result<(TlsStream<TcpStream>, Hosts), Incomplete> {
         let mut hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
@@ -318,7 +334,7 @@ impl Edge {
             Poll::Pending => {
                 drop(handshake);
                 let start = (&mut hello).await;
-                handshake = self.turn(connection, address).await?;
+                handshake = self.turn(connection, addresses.client).await?;
                 start
             }
         };
@@ -327,7 +343,7 @@ impl Edge {
             Err(error) => return Err(Incomplete::Failed(error, hello.take_io())),
         };
         let tls = Arc::clone(&self.listener.live.current().tls);
-        let hosts = Hosts::Of(Arc::clone(&tls.hosts), start.io.local_addr()?.ip());
+        let hosts = Hosts::Of(Arc::clone(&tls.hosts), addresses.server.ip());
         let mut accept = start.into_stream(Arc::clone((self.listener.tls)(&tls))).into_fallible();
         let answered = poll_once(&mut accept).await;
         yield_now().await;

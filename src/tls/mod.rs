@@ -7,6 +7,7 @@ mod handshakes;
 mod lingering;
 pub mod metrics;
 mod peer_chain;
+mod proxied;
 pub mod tickets;
 pub mod verifier;
 

@@ -16,6 +16,7 @@ mod keys;
 mod metrics_reference;
 mod operators;
 mod peer;
+mod proxy;
 mod rates;
 mod rotation;
 mod trust;

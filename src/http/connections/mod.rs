@@ -166,7 +166,11 @@ impl Admission {
     /// The address has as many connections as one may have, and none is silent or idle.
     pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Connection, Reason> {
         let mut table = self.lock();
-        let holders = holders(address);
+        // The address that a load balancer tells is counted when it is known.
+        let holders = match self.shares.proxies.contains(address) {
+            true => Vec::new(),
+            false => holders(address),
+        };
         if !self.make_room_among(&mut table, &holders) {
             (self.observer)(Reason::Address);
             return Err(Reason::Address);
@@ -306,16 +310,29 @@ impl Connection {
     pub fn assign(&self, certificate: &[u8; 32]) -> Result<(), Reason> {
         let mut half = [0; 16];
         half.copy_from_slice(&certificate[..16]);
-        let holder = Holder::Certificate(half);
+        self.hold(&[Holder::Certificate(half)], Reason::Certificate)
+    }
+
+    /// Counts a connection through a load balancer for the address of the client.
+    ///
+    /// # Errors
+    /// The address has as many connections as one may have, and none is idle.
+    pub fn assign_address(&self, client: IpAddr) -> Result<(), Reason> {
+        self.hold(&holders(client), Reason::Address)
+    }
+
+    fn hold(&self, holders: &[Holder], reason: Reason) -> Result<(), Reason> {
         let mut table = self.admission.lock();
-        if !self.admission.make_room_among(&mut table, &[holder]) {
-            (self.admission.observer)(Reason::Certificate);
-            return Err(Reason::Certificate);
+        if !self.admission.make_room_among(&mut table, holders) {
+            (self.admission.observer)(reason);
+            return Err(reason);
         }
         // A connection that was told to close is not in the table.
         if let Some(open) = table.open.get_mut(&self.number) {
-            open.holders.push(holder);
-            table.holders.entry(holder).or_default().insert(self.number);
+            open.holders.extend(holders);
+            for holder in holders {
+                table.holders.entry(*holder).or_default().insert(self.number);
+            }
         }
         Ok(())
     }

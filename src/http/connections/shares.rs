@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::http::proxy_protocol::Proxies;
+
 /// Numbers of connections that one listener allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shares {
@@ -14,13 +16,16 @@ pub struct Shares {
     pub per_certificate: usize,
     /// Connections that have sent nothing.
     pub silent: usize,
+    /// Load balancers.  The limit of an address applies to the client's, which they tell.
+    pub proxies: Proxies,
 }
 
 impl Shares {
     /// Limits only the sum, and the silent ones to a quarter of it, at least 64.
     pub fn new(connections: usize) -> Self {
         let silent = (connections / 4).max(64);
-        Self { connections, per_address: connections, per_certificate: connections, silent }
+        let (per_address, per_certificate) = (connections, connections);
+        Self { connections, per_address, per_certificate, silent, proxies: Proxies::default() }
     }
 
     /// Most connections of `holder` at any time.

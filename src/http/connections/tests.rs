@@ -1,4 +1,5 @@
 use super::*;
+use crate::http::proxy_protocol::Proxies;
 use futures_util::FutureExt as _;
 use tokio::time::advance;
 
@@ -124,6 +125,22 @@ async fn an_address_at_its_limit_loses_an_idle_connection_or_is_refused() {
     assert_eq!(refused, Err(Reason::Address));
     assert!(admission.admit(address(ELSEWHERE)).is_ok());
     assert_eq!(taken(&log), [Reason::Idle, Reason::Address]);
+}
+
+#[tokio::test]
+async fn connections_of_a_balancer_count_for_the_clients_that_it_tells() {
+    let network = Proxies::network("192.0.2.1").expect("an address");
+    let proxies = Proxies::new(vec![network]);
+    let (admission, log) = admission(Shares { per_address: 1, proxies, ..Shares::new(100) });
+    let [first, second, third] = [(); 3].map(|()| idle(&admission, SOMEWHERE));
+    assert_eq!(first.assign_address(address("198.51.100.1")), Ok(()));
+    assert_eq!(second.assign_address(address("198.51.100.2")), Ok(()));
+    assert!(!is_closed(&first) && taken(&log).is_empty());
+    let _work = first.begin();
+    assert_eq!(third.assign_address(address("198.51.100.1")), Err(Reason::Address));
+    drop((first, second, third));
+    let table = admission.lock();
+    assert!(table.holders.is_empty() && table.open.is_empty());
 }
 
 #[tokio::test]
