@@ -15,6 +15,7 @@ use anchorgate::http::listen::bind;
 use anchorgate::http::peer::Peer;
 use anchorgate::http::serve::RequestBody;
 use anchorgate::oauth::{self, TokenEndpoint};
+use anchorgate::runtime::live::Active;
 use anchorgate::tls::acceptor::{Bounds, TlsListener, serve};
 use anchorgate::tls::{self, metrics::Metrics};
 use anchorgate::token::policy::TokenPolicy;
@@ -28,9 +29,7 @@ use support::World;
 
 /// Starts only the token listener and returns its address.
 fn start(runtime: &Runtime, world: &World) -> SocketAddr {
-    let (live, writer) = world.live(world.snapshot(1_000), &tls::Config::default());
-    // The cell keeps the last published value without its writer.
-    drop(writer);
+    let (live, mut writer) = world.live(world.snapshot(1_000), &tls::Config::default());
     let resource = Resource {
         audience: "https://api.example".into(),
         scopes: vec!["telemetry:write".into()],
@@ -42,11 +41,13 @@ fn start(runtime: &Runtime, world: &World) -> SocketAddr {
         signing_algorithm: None,
     };
     let policy = TokenPolicy::new("https://gw.example", Some(terms)).expect("a policy");
+    // The cell keeps the last published value without its writer.
+    writer.publish(Active { policy: Arc::new(policy), ..Active::clone(&live.current()) });
+    drop(writer);
     let origin: url::Url = "https://gw.example".parse().expect("a URL");
     let config = oauth::Config::new(origin.clone(), origin);
     let endpoint = TokenEndpoint::new(
         live.clone(),
-        Arc::new(policy),
         &config,
         oauth::Metrics::register(&mut prometheus_client::registry::Registry::default()),
     );

@@ -96,8 +96,9 @@ impl World {
         let identity = certified(&self.server);
         Live::start(|live| {
             let tls = tls::build(config, &identity, live, &Metrics::default())?;
-            let keys = Arc::new(keys());
-            Ok::<_, tls::TlsError>(Active { trust: Arc::new(snapshot), keys, tls: Arc::new(tls) })
+            let (trust, keys) = (Arc::new(snapshot), Arc::new(keys()));
+            let policy = Arc::default();
+            Ok::<_, tls::TlsError>(Active { trust, keys, policy, tls: Arc::new(tls) })
         })
         .expect("a cell")
     }

@@ -13,6 +13,7 @@ use crate::admin::{Admin, refused};
 use crate::graph::Collection;
 use crate::http::reply::{self, Reply};
 use crate::keyring::{KeyStatus, RotationError};
+use crate::runtime::reload::{Rejected, Report, Request};
 use crate::sync;
 use crate::trust::judge::devices::{UnverifiedChain, explain};
 use crate::x509::pem;
@@ -35,6 +36,8 @@ pub(super) enum Action {
     RefreshLists,
     RotateKeys,
     RevokeKey,
+    Reload,
+    DiffConfiguration,
 }
 
 impl Action {
@@ -48,6 +51,8 @@ impl Action {
             "/crl/refresh" => Some(Self::RefreshLists),
             "/keys/rotate" => Some(Self::RotateKeys),
             "/keys/revoke" => Some(Self::RevokeKey),
+            "/config/reload" => Some(Self::Reload),
+            "/config/diff" => Some(Self::DiffConfiguration),
             _ => None,
         }
     }
@@ -56,12 +61,13 @@ impl Action {
     pub(super) fn body_limit(self) -> usize {
         match self {
             Self::Verify => MAX_CHAIN,
-            Self::DiffTrust => MAX_LIST,
+            Self::DiffTrust | Self::DiffConfiguration => MAX_LIST,
             Self::SyncTrust
             | Self::ApproveTrust
             | Self::RefreshLists
             | Self::RotateKeys
-            | Self::RevokeKey => MAX_BODY,
+            | Self::RevokeKey
+            | Self::Reload => MAX_BODY,
         }
     }
 }
@@ -124,6 +130,19 @@ struct RevokeKey {
     kid: String,
 }
 
+/// Body of `/config/reload`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reload {}
+
+/// Body of `/config/diff`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DiffConfiguration {
+    /// Text of a configuration file; the gateway's own file if absent.
+    toml: Option<String>,
+}
+
 /// A failed action: the status and text of its response.
 #[derive(Debug)]
 struct Failure(StatusCode, String);
@@ -161,6 +180,14 @@ impl Admin {
                 let RevokeKey { kid } = parse(body)?;
                 keys(self.keys.revoke(&kid).await)
             }
+            Action::Reload => {
+                let Reload {} = parse(body)?;
+                configuration(self.configuration.send(Request::Reload).await)
+            }
+            Action::DiffConfiguration => {
+                let DiffConfiguration { toml } = parse(body)?;
+                configuration(self.configuration.send(Request::Compare(toml)).await)
+            }
         }
     }
 
@@ -197,8 +224,8 @@ impl Admin {
     /// Polls every source now.  They are polled concurrently, so that one directory that does not
     /// respond delays no other.
     async fn sync_trust(&self) -> Value {
-        let polls = self
-            .sources
+        let sources = self.sources.borrow().clone();
+        let polls = sources
             .iter()
             .map(|source| async move { (source.source().to_string(), poll(source).await) });
         let outcomes: Map<_, _> = join_all(polls).await.into_iter().collect();
@@ -249,21 +276,28 @@ impl Admin {
     }
 
     /// The source with this name.  Without a name: the only source of device configurations.
-    fn source(&self, name: Option<&str>) -> Result<&sync::Handle, Failure> {
+    fn source(&self, name: Option<&str>) -> Result<sync::Handle, Failure> {
+        let sources = self.sources.borrow();
         let Some(name) = name else {
             let is_of_devices = |s: &&sync::Handle| s.collection() == Collection::MutualTlsOauth;
-            let mut of_devices = self.sources.iter().filter(is_of_devices);
+            let mut of_devices = sources.iter().filter(is_of_devices);
             return match (of_devices.next(), of_devices.next()) {
-                (Some(only), None) => Ok(only),
+                (Some(only), None) => Ok(only.clone()),
                 (None, _) => Err(Failure::bad_request("no directory is configured")),
                 _ => Err(Failure::bad_request("there are several sources: set `source` to one")),
             };
         };
-        self.sources
+        sources
             .iter()
             .find(|source| **source.source() == *name)
+            .cloned()
             .ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("no source is called `{name}`")))
     }
+}
+
+fn configuration(result: Result<Report, Rejected>) -> Result<Value, Failure> {
+    let rejected = |error: Rejected| Failure(StatusCode::CONFLICT, error.to_string());
+    result.map(|report| json!(report)).map_err(rejected)
 }
 
 /// The keys after an action on them.

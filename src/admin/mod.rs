@@ -21,7 +21,7 @@ pub mod answer;
 mod status;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use hyper::body::Bytes;
@@ -29,6 +29,7 @@ use hyper::{HeaderMap, Method, Request, StatusCode, header};
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 use serde_json::json;
+use tokio::sync::watch;
 
 use crate::admin::access::{Access, Denied, Permission, Token};
 use crate::admin::actions::Action;
@@ -41,6 +42,7 @@ use crate::keyring;
 use crate::runtime::audit::{Event, Outcome, Record};
 use crate::runtime::health::Ready;
 use crate::runtime::live::Live;
+use crate::runtime::reload;
 use crate::sync;
 use crate::x509::time::Timestamp;
 
@@ -68,39 +70,49 @@ pub struct Parts {
     /// The CRL source.
     pub lists: crl::Handle,
     /// The followed directories.
-    pub sources: Vec<sync::Handle>,
+    pub sources: watch::Receiver<Vec<sync::Handle>>,
     /// The rotation of the signing keys.
     pub keys: keyring::Handle,
+    /// The configuration.
+    pub configuration: reload::Handle,
 }
 
 /// The admin plane.
 pub struct Admin {
-    gate: Gate,
+    gate: RwLock<Arc<Gate>>,
     ready: Ready,
     registry: Registry,
     gauges: Gauges,
     live: Live,
     lists: crl::Handle,
-    sources: Vec<sync::Handle>,
+    sources: watch::Receiver<Vec<sync::Handle>>,
     keys: keyring::Handle,
+    configuration: reload::Handle,
     started: Timestamp,
 }
 
 impl Admin {
     /// An admin plane over `parts`, for the callers that `config` permits.
     pub fn new(config: &Config, parts: Parts) -> Self {
-        let Parts { ready, mut registry, live, lists, sources, keys } = parts;
+        let Parts { ready, mut registry, live, lists, sources, keys, configuration } = parts;
         let gauges = Gauges::register(&mut registry);
         let started = SystemTime::now().into();
-        let gate = Gate::new(config);
-        Self { gate, ready, registry, gauges, live, lists, sources, keys, started }
+        let gate = RwLock::new(Arc::new(Gate::new(config)));
+        Self { gate, ready, registry, gauges, live, lists, sources, keys, configuration, started }
+    }
+
+    /// Permits the callers of `config` from now on.
+    pub fn permit(&self, config: &Config) {
+        let gate = Arc::new(Gate::new(config));
+        *self.gate.write().unwrap_or_else(PoisonError::into_inner) = gate;
     }
 
     /// Answers one request.
     pub async fn handle(self: Arc<Self>, request: Request<RequestBody>) -> Reply {
         let (head, incoming) = request.into_parts();
         let (method, path) = (&head.method, head.uri.path());
-        if let Err(reply) = self.gate.admit(method, path, &head.headers) {
+        let gate = Arc::clone(&self.gate.read().unwrap_or_else(PoisonError::into_inner));
+        if let Err(reply) = gate.admit(method, path, &head.headers) {
             return *reply;
         }
         let limit = Action::at(path).map_or(0, Action::body_limit);

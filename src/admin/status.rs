@@ -48,9 +48,10 @@ impl Admin {
             "missing": self.ready.missing(),
             "started": self.started.to_string(),
             "trust": trust(&self.live.current().trust),
-            "sources": self.sources.iter().map(|source| json!(source.status())).collect::<Value>(),
+            "sources": self.sources.borrow().iter().map(|source| json!(source.status())).collect::<Value>(),
             "revocation": self.lists.status(),
             "signingKeys": self.signing_keys(),
+            "configuration": self.configuration.status(),
         })
     }
 }

@@ -36,6 +36,7 @@ fn live() -> Live {
     let active = Active {
         trust: Arc::new(Snapshot::default()),
         keys: Arc::new(keys),
+        policy: Arc::default(),
         tls: Arc::new(ListenerTls { token, directory, public, hosts: Arc::default() }),
     };
     Live::start(|_| Ok::<_, ()>(active)).expect("a cell").0
@@ -53,8 +54,9 @@ fn admin(ready: &Ready) -> Admin {
         registry: Registry::default(),
         live: live(),
         lists,
-        sources: Vec::new(),
+        sources: watch::channel(Vec::new()).1,
         keys: keyring::Handle::default(),
+        configuration: reload::Handle::new(reload::Status::default()).0,
     };
     Admin::new(&self::config("127.0.0.1:0", &[]), parts)
 }
@@ -111,6 +113,9 @@ async fn an_action_rejects_a_body_that_is_not_valid() {
         ("/trust/approve", r#"{"source":7}"#, 400, "expected a string"),
         ("/trust/approve", r#"{"source":"x","digest":7}"#, 400, "expected a string"),
         ("/crl/refresh", r#"{"acceptRollback":true}"#, 400, "needs one address"),
+        ("/config/reload", r#"{"force":true}"#, 400, "unknown field `force`"),
+        ("/config/reload", "", 409, "the gateway is stopping"),
+        ("/config/diff", r#"{"toml":7}"#, 400, "expected a string"),
         ("/keys/rotate", "", 409, "the signing keys do not rotate"),
         ("/keys/revoke", "", 400, "missing field `kid`"),
         ("/keys/revoke", r#"{"kid":"x"}"#, 409, "the signing keys do not rotate"),

@@ -1,7 +1,9 @@
 //! The composition root.  All parts are built, connected and started here.
 
+mod followers;
 mod readiness;
 mod rebuild;
+mod reload;
 mod sockets;
 
 use std::path::Path;
@@ -31,6 +33,7 @@ use crate::runtime::live::{Active, Live};
 use crate::runtime::lock_file::DirectoryLock;
 use crate::runtime::log;
 use crate::runtime::publisher::{ConfigurationsInForce, Publisher};
+use crate::runtime::reload::Handle;
 use crate::runtime::tasks::Tasks;
 use crate::store::Store;
 use crate::sync;
@@ -42,7 +45,9 @@ use crate::token::keys::SigningKeys;
 use crate::trust::assembly::Assembly;
 use crate::trust::snapshot::Snapshot;
 
+use followers::Followers;
 use rebuild::Rebuild;
+use reload::Reloader;
 use sockets::Sockets;
 
 pub use sockets::Addresses;
@@ -59,6 +64,7 @@ pub struct App {
     tasks: Tasks,
     drain: Duration,
     check_keys: Arc<Notify>,
+    reload: Arc<Notify>,
     _lock: DirectoryLock,
 }
 
@@ -100,25 +106,28 @@ impl App {
         let clock = crl::system_clock();
         let (signing, keys, rotator) = signing_keys(&config.keyring, &clock, &ready, key_changes)?;
         let tickets = Secrets::new(keyring::ticket_secrets(&config.keyring)?);
+        let rules = followers::rules(&config);
         let tls_config = tls::Config { tickets, ..config.tls };
-        let trust = Snapshot::nothing(Arc::new(config.trust))
+        let trust = Snapshot::nothing(Arc::new(config.trust.clone()))
             .with_address_observer(config.crl.address_record.clone().map(|record| record as _));
         let (live, writer) = Live::start(|live| {
             let tls = Arc::new(tls::build(&tls_config, &identity, live, &edge_metrics)?);
-            Ok::<_, tls::TlsError>(Active { trust: Arc::new(trust), keys: Arc::new(signing), tls })
+            let policy = Arc::clone(&config.policy);
+            let (trust, keys) = (Arc::new(trust), Arc::new(signing));
+            Ok::<_, tls::TlsError>(Active { trust, keys, policy, tls })
         })?;
 
         // The inboxes of the publisher, which is the one writer, and its notifications.
         let (updates, inbox) = mpsc::channel(256);
         let (own, own_inbox) = mpsc::channel(16);
         let (in_force, watched) = watch::channel(ConfigurationsInForce::default());
-        let domains = config.graph.iter().map(|source| Arc::clone(&source.source)).collect();
         let publisher = Publisher {
-            assembly: Assembly::new(config.lists).with_domain_order(domains),
+            assembly: Assembly::new(rules.lists).with_domain_order(rules.domains),
             writer,
             updates: inbox,
             own: own_inbox,
             in_force,
+            lists: None,
         };
         tasks.spawn_until_stop(publisher.run());
 
@@ -140,7 +149,7 @@ impl App {
         let (reader, metrics) = (live.downgrade(), edge_metrics.clone());
         let build = move |config: &_, identity: &_| tls::build(config, identity, &reader, &metrics);
         let rebuild = Rebuild { config: tls_config, identity, build };
-        tasks.spawn_until_stop(rebuild.run(changed_keys, own));
+        tasks.spawn_until_stop(rebuild.run(changed_keys, own.clone()));
 
         // The directory is served before it is polled: a gateway can sync from its own directory.
         let (directory, directory_http) = match config.directory {
@@ -151,34 +160,49 @@ impl App {
             .graph
             .iter()
             .any(|source| source.base.scheme() == "https" && source.ca_bundle.is_none());
-        let mut sources = Vec::new();
         let graph_metrics = sync::Metrics::register(&mut registry);
-        for source in config.graph {
-            let (metrics, clock) = (graph_metrics.clone(), Arc::clone(&clock));
-            let (handle, sync) = sync::follow(source, metrics, updates.clone(), clock)?;
-            tasks.spawn_until_stop(sync.run());
-            sources.push(handle);
-        }
-        drop(updates);
+        let mut followers = Followers::new(graph_metrics, updates, clock, tasks.clone());
+        let prepared = followers.prepare(&config.graph, &config.origin)?;
+        followers.start(prepared);
+        let sources = followers.handles.subscribe();
 
         let oauth_metrics = oauth::Metrics::register(&mut registry);
-        let endpoint = Arc::new(TokenEndpoint::new(
-            live.clone(),
-            Arc::clone(&config.policy),
-            &config.oauth,
-            oauth_metrics,
-        ));
-        let public = PublicPlane::new(live.clone(), &config.policy, &config.oauth, &endpoint);
+        let endpoint = Arc::new(TokenEndpoint::new(live.clone(), &config.oauth, oauth_metrics));
+        let public = PublicPlane::new(live.clone(), &config.oauth, Arc::clone(&endpoint));
         let public = Arc::new(public);
         tasks.spawn_until_stop(readiness::become_ready(
             &ready,
             watched,
             crl_handle.clone(),
-            sources.iter().filter_map(sync::Handle::devices).cloned().collect(),
+            sources.borrow().iter().filter_map(sync::Handle::devices).cloned().collect(),
         ));
-        let parts =
-            admin::Parts { ready, registry, live: live.clone(), lists: crl_handle, sources, keys };
+        let metrics = reload::Metrics::register(&mut registry);
+        let (configuration, inbox) = Handle::new(reload::status(&config.origin));
+        let parts = admin::Parts {
+            ready: ready.clone(),
+            registry,
+            live: live.clone(),
+            lists: crl_handle,
+            sources,
+            keys: keys.clone(),
+            configuration,
+        };
         let admin = Arc::new(Admin::new(&config.admin, parts));
+        let reload = Arc::<Notify>::default();
+        let reloader = Reloader {
+            origin: config.origin,
+            rotation: config.keyring.rotation,
+            keys,
+            own,
+            followers,
+            admin: Arc::clone(&admin),
+            live: live.clone(),
+            ready,
+            metrics,
+            inbox,
+            now: Arc::clone(&reload),
+        };
+        tasks.spawn_until_stop(reloader.run());
 
         let planes = Planes { endpoint, public, directory, directory_http, admin };
         let edge = |name, tls, bounds| TlsListener {
@@ -209,12 +233,13 @@ impl App {
             spawn_blocking(load_system_authorities);
         }
         info!(?addresses, "listening");
-        Ok(Self { addresses, live, tasks, drain: config.drain, check_keys, _lock: lock })
+        Ok(Self { addresses, live, tasks, drain: config.drain, check_keys, reload, _lock: lock })
     }
 
-    /// Checks the gateway's own key files now.
+    /// Reads the configuration file and the gateway's own key files again.
     pub fn reload(&self) {
         self.check_keys.notify_one();
+        self.reload.notify_one();
     }
 
     /// Waits until a part that must run has ended, after which the gateway cannot work.

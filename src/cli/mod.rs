@@ -10,6 +10,7 @@ macro_rules! print {
     ($($text:tt)*) => { $crate::cli::print(format_args!($($text)*)) };
 }
 
+mod config;
 mod crl;
 mod directory;
 mod gateway;
@@ -30,12 +31,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 use crate::app::App;
+use crate::cli::config::ConfigCommand;
 use crate::cli::directory::DirectoryArgs;
 use crate::cli::keys::KeysCommand;
 use crate::cli::operator::{CrlCommand, ReadyArgs, TrustCommand};
 use crate::cli::quickstart::QuickstartArgs;
 use crate::config::reference::{self, Entry};
-use crate::config::{self, Config};
+use crate::config::{Config, load};
 use crate::keyring;
 use crate::runtime::{audit, log};
 use crate::tls;
@@ -69,8 +71,9 @@ struct Cli {
 enum Command {
     /// Run the gateway until SIGTERM or Ctrl-C, then finish the requests in progress
     ///
-    /// On SIGHUP it checks the files of its certificate and keys at once, instead of at the next
-    /// interval of a few seconds.
+    /// On SIGHUP it reads the configuration and the files of its certificate and keys at once,
+    /// instead of at the next interval of a few seconds.  `config diff` shows what a file would
+    /// change, and what needs a restart.
     Run {
         /// Configuration file (TOML); `config-reference` prints its keys
         #[arg(long, short, value_name = "FILE", env = "ANCHORGATE_CONFIG")]
@@ -108,6 +111,9 @@ enum Command {
     /// Show or refresh the revocation lists of the running gateway, or inspect a list
     #[command(subcommand)]
     Crl(CrlCommand),
+    /// Compare or apply the configuration of the running gateway
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Show, rotate or revoke the signing keys of the running gateway
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -152,6 +158,9 @@ pub fn main() -> ExitCode {
             block_on(async move { exit_code(operator::trust(&command).await) })
         }
         Command::Crl(command) => block_on(async move { exit_code(operator::crl(&command).await) }),
+        Command::Config(command) => {
+            block_on(async move { exit_code(config::config(&command).await) })
+        }
         Command::Keys(command) => block_on(async move { exit_code(keys::keys(&command).await) }),
         Command::Directory(args) => {
             block_on(async move { exit_code(directory::directory(&args).await) })
@@ -168,7 +177,7 @@ pub fn main() -> ExitCode {
 }
 
 fn with_config(path: &Path, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
-    match config::load(path) {
+    match load(path) {
         Ok(config) => then(config),
         Err(error) => {
             eprintln!("{error}");

@@ -3,11 +3,14 @@
 
 mod admin;
 mod applications;
+mod changes;
 mod clients;
 mod credential;
 mod directory;
 mod graph;
 mod oauth;
+mod origin;
+mod overrides;
 mod parse;
 mod rate_limits;
 pub mod reference;
@@ -21,14 +24,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use toml::Table;
-
 use crate::admin as admin_plane;
 use crate::crl;
 use crate::directory as directory_plane;
 use crate::keyring;
 use crate::oauth as oauth_plane;
-use crate::runtime::files::{ReadFileError, read_bounded};
+use crate::runtime::files::ReadFileError;
 use crate::runtime::log::{AuditWhenFull, Format};
 use crate::store::Database;
 use crate::sync;
@@ -38,10 +39,13 @@ use crate::token::policy::TokenPolicy;
 use crate::trust::revocation::ListPolicy;
 use crate::trust::snapshot::TrustPolicy;
 
+pub use origin::{Candidate, Origin};
 pub use section::Problem;
 
 /// All settings of one gateway.
 pub struct Config {
+    /// The file, and its values.
+    pub origin: Origin,
     /// Directory that contains the state.
     pub data_dir: PathBuf,
     /// Filter of log records, in tracing's directive syntax.
@@ -111,6 +115,8 @@ pub enum LoadError {
     Syntax(PathBuf, String),
     /// Settings are missing or not valid: all of them.
     Problems(PathBuf, Vec<Problem>),
+    /// Settings are valid only together with others that need a restart.
+    NeedsRestart(PathBuf, Vec<Problem>),
 }
 
 /// Reads a configuration file.  Relative paths in it are relative to its folder.
@@ -118,17 +124,7 @@ pub enum LoadError {
 /// # Errors
 /// The file cannot be read or is not TOML, or some of its settings are not valid.
 pub fn load(path: &Path) -> Result<Config, LoadError> {
-    let (table, folder) = read_table(path)?;
-    parse::parse(table, &folder).map_err(|problems| LoadError::Problems(path.to_owned(), problems))
-}
-
-/// Reads the TOML of a file, and returns it with the folder that paths in it are relative to.
-fn read_table(path: &Path) -> Result<(Table, PathBuf), LoadError> {
-    let syntax = |why: String| LoadError::Syntax(path.to_owned(), why);
-    let bytes = read_bounded(path, section::MAX_FILE).map_err(LoadError::File)?;
-    let text = String::from_utf8(bytes).map_err(|_| syntax("not UTF-8".to_owned()))?;
-    let table = text.parse().map_err(|e: toml::de::Error| syntax(e.to_string()))?;
-    Ok((table, path.parent().unwrap_or(Path::new("")).to_owned()))
+    Origin::new(path).load()
 }
 
 impl fmt::Display for LoadError {
@@ -136,6 +132,15 @@ impl fmt::Display for LoadError {
         match self {
             Self::File(error) => error.fmt(f),
             Self::Syntax(path, why) => write!(f, "{}: {}", path.display(), why.trim_end()),
+            Self::NeedsRestart(path, problems) => {
+                write!(
+                    f,
+                    "{}: {} problem(s) without a restart, which other changes of the file need",
+                    path.display(),
+                    problems.len()
+                )?;
+                problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+            }
             Self::Problems(path, problems) => {
                 write!(f, "{}: {} problem(s)", path.display(), problems.len())?;
                 problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))

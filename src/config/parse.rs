@@ -99,6 +99,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
         further: oauth.policy.signing_algorithms(),
     });
     Some(Config {
+        origin: Default::default(),
         keyring: keyring::Config {
             certificate: tls.certificate?,
             key: tls.key?,

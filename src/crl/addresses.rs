@@ -11,13 +11,16 @@ use crate::crl::status::Status;
 use crate::crl::transport::Location;
 use crate::trust::assembly::ListState;
 use crate::trust::configurations::AllConfigurations;
-use crate::trust::revocation::addresses_seen;
+use crate::trust::revocation::{ListPolicy, addresses_seen};
 
 impl Source {
     /// Adds the addresses that are named now and removes the others.
     pub(super) async fn reconcile(&mut self) {
         let (generation, configurations) = {
             let in_force = self.in_force.borrow_and_update();
+            if let Some(lists) = &in_force.lists {
+                self.config.policy = ListPolicy::clone(lists);
+            }
             (in_force.generation, in_force.configurations.clone())
         };
         let seen = match &mut self.seen {

@@ -1,7 +1,7 @@
 //! The public listener: authorization server metadata (RFC 8414), the key set (RFC 7517) and the
 //! token endpoint for clients without a certificate.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use hyper::body::Body;
 use hyper::header::{self, HeaderValue};
@@ -24,21 +24,29 @@ pub const JWKS_PATH: &str = "/jwks.json";
 /// header of a request changes it, in particular not `Host`.
 pub struct PublicPlane {
     live: Live,
-    documents: Documents,
-    /// The token endpoint, if there are clients that need no certificate.
-    tokens: Option<Arc<TokenEndpoint>>,
+    config: Config,
+    /// The documents of the policy that was in force last.
+    documents: RwLock<Arc<Documents>>,
+    tokens: Arc<TokenEndpoint>,
 }
 
 impl PublicPlane {
     /// Creates the handler of the public listener.
-    pub fn new(
-        live: Live,
-        policy: &TokenPolicy,
-        config: &Config,
-        tokens: &Arc<TokenEndpoint>,
-    ) -> Self {
-        let tokens = policy.serves_without_certificate().then(|| Arc::clone(tokens));
-        Self { live, documents: Documents::new(policy, config), tokens }
+    pub fn new(live: Live, config: &Config, tokens: Arc<TokenEndpoint>) -> Self {
+        let documents = Documents::new(&live.current().policy, config);
+        let documents = RwLock::new(Arc::new(documents));
+        Self { live, config: config.clone(), documents, tokens }
+    }
+
+    /// Returns the documents of `policy`.
+    fn documents(&self, policy: &Arc<TokenPolicy>) -> Arc<Documents> {
+        let documents = Arc::clone(&self.documents.read().unwrap_or_else(PoisonError::into_inner));
+        if Arc::ptr_eq(&documents.policy, policy) {
+            return documents;
+        }
+        let documents = Arc::new(Documents::new(policy, &self.config));
+        *self.documents.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&documents);
+        documents
     }
 
     /// Answers one request.  The body of a request for a document is ignored.
@@ -47,17 +55,20 @@ impl PublicPlane {
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        match &self.tokens {
-            Some(tokens) if tokens.is_at(request.uri().path()) => {
-                tokens.handle_public(request, peer).await
-            }
-            _ => self.documents.answer(&request.into_parts().0, &self.live.current().keys),
+        let active = self.live.current();
+        let documents = self.documents(&active.policy);
+        if documents.has_token_endpoint && self.tokens.is_at(request.uri().path()) {
+            return self.tokens.handle_public(request, peer).await;
         }
+        documents.answer(&request.into_parts().0, &active.keys)
     }
 }
 
-/// Responses that do not change while the process runs.
+/// Responses that follow from the policy and the settings.
 struct Documents {
+    policy: Arc<TokenPolicy>,
+    /// There are clients that need no certificate.
+    has_token_endpoint: bool,
     /// Paths of the metadata.
     paths: Vec<String>,
     metadata: String,
@@ -65,7 +76,7 @@ struct Documents {
 }
 
 impl Documents {
-    fn new(policy: &TokenPolicy, config: &Config) -> Self {
+    fn new(policy: &Arc<TokenPolicy>, config: &Config) -> Self {
         let mutual = address(&config.token_origin, TOKEN_PATH);
         let public = address(&config.public_origin, TOKEN_PATH);
         let mut methods = vec![AuthMethod::TlsClientAuth.as_str()];
@@ -88,6 +99,8 @@ impl Documents {
         };
         let max_age = format!("public, max-age={}", config.jwks_max_age.as_secs());
         Self {
+            policy: Arc::clone(policy),
+            has_token_endpoint: policy.serves_without_certificate(),
             paths: metadata_paths(policy.issuer()),
             metadata: serde_json::to_string(&metadata).unwrap_or_default(),
             cache_control: HeaderValue::from_str(&max_age)
@@ -204,7 +217,7 @@ mod tests {
         let policy = TokenPolicy::new(issuer, Some(terms)).expect("a policy");
         let url = |text: &str| Url::parse(text).expect("a URL");
         let config = Config::new(url("https://mtls.example:8443"), url("https://as.example:8444"));
-        Documents::new(&policy, &config)
+        Documents::new(&Arc::new(policy), &config)
     }
 
     async fn request(

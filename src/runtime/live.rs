@@ -10,6 +10,7 @@ use rustls::ServerConfig;
 
 use crate::runtime::hosts::ServedHosts;
 use crate::token::keys::SigningKeys;
+use crate::token::policy::TokenPolicy;
 use crate::trust::snapshot::Snapshot;
 
 /// The state in force.
@@ -19,6 +20,8 @@ pub struct Active {
     pub trust: Arc<Snapshot>,
     /// The keys that sign tokens, and the keys published to verify them.
     pub keys: Arc<SigningKeys>,
+    /// The issuer, and the clients with their terms.
+    pub policy: Arc<TokenPolicy>,
     /// TLS configurations of the listeners.
     pub tls: Arc<ListenerTls>,
 }

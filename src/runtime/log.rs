@@ -55,6 +55,11 @@ pub const AUDIT_PATIENCE: Duration = Duration::from_secs(1);
 /// Longest wait for the queue at the end of the process.
 const FLUSH: Duration = Duration::from_secs(1);
 
+type ReplaceFilter =
+    Box<dyn Fn(EnvFilter) -> Result<(), tracing_subscriber::reload::Error> + Send + Sync>;
+
+static REPLACE_FILTER: OnceLock<ReplaceFilter> = OnceLock::new();
+
 static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -97,11 +102,20 @@ pub fn start(filter: &str, format: Format, audit_when_full: AuditWhenFull) -> Re
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(writer);
     // Tests start several gateways in one process; the first call wins.
-    let is_first = match format {
-        Format::Text => builder.try_init(),
-        Format::Json => builder.json().flatten_event(true).try_init(),
+    let (is_first, replace): (_, ReplaceFilter) = match format {
+        Format::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            (builder.try_init(), Box::new(move |filter| handle.reload(filter)))
+        }
+        Format::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (builder.try_init(), Box::new(move |filter| handle.reload(filter)))
+        }
     };
     if is_first.is_ok() {
+        let _ = REPLACE_FILTER.set(replace);
         let started = queue.start(io::stderr(), move |dropped| report(dropped, format));
         started.map_err(|error| format!("cannot start the log thread: {error}"))?;
         let _ = QUEUE.set(queue);
@@ -112,6 +126,18 @@ pub fn start(filter: &str, format: Format, audit_when_full: AuditWhenFull) -> Re
         }));
     }
     Ok(())
+}
+
+/// Replaces the filter.  Has no effect before [`start`].
+///
+/// # Errors
+/// `filter` is not valid.
+pub fn set_filter(filter: &str) -> Result<(), String> {
+    let filter = parse_filter(filter).map_err(|error| error.to_string())?;
+    match REPLACE_FILTER.get() {
+        Some(replace) => replace(filter).map_err(|error| error.to_string()),
+        None => Ok(()),
+    }
 }
 
 /// True for tracing directives that [`start`] accepts.

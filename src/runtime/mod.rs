@@ -12,5 +12,6 @@ mod log_queue;
 pub mod pace;
 pub mod publisher;
 pub mod random;
+pub mod reload;
 pub mod tasks;
 pub mod text;

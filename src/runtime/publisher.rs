@@ -18,8 +18,11 @@ use tracing::{error, info};
 
 use crate::runtime::live::{Active, ListenerTls, Writer};
 use crate::token::keys::SigningKeys;
+use crate::token::policy::TokenPolicy;
 use crate::trust::assembly::{Assembly, Update};
 use crate::trust::configurations::AllConfigurations;
+use crate::trust::revocation::ListPolicy;
+use crate::trust::snapshot::TrustPolicy;
 
 /// A change that does not concern trust.
 pub enum OwnChange {
@@ -27,6 +30,23 @@ pub enum OwnChange {
     Keys(Arc<SigningKeys>),
     /// New TLS configurations.
     Tls(Arc<ListenerTls>),
+    /// New rules of the operator.
+    Rules(Box<Rules>),
+}
+
+/// Rules of the operator that change while the process runs.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// The issuer, and the clients with their terms.
+    pub policy: Arc<TokenPolicy>,
+    /// Rules for paths.
+    pub trust: Arc<TrustPolicy>,
+    /// Rules for revocation lists.
+    pub lists: ListPolicy,
+    /// The followed directories in the operator's order.  The state of others is dropped.
+    pub domains: Vec<Arc<str>>,
+    /// The directories whose application configurations are followed.
+    pub application_domains: Vec<Arc<str>>,
 }
 
 /// The configurations in force, sent to the tasks that depend on them.
@@ -38,6 +58,8 @@ pub struct ConfigurationsInForce {
     pub devices_loaded: bool,
     /// The configurations of both kinds.
     pub configurations: AllConfigurations,
+    /// Rules for revocation lists; `None` for those of the start.
+    pub lists: Option<Arc<ListPolicy>>,
 }
 
 /// The task that publishes.
@@ -52,6 +74,8 @@ pub struct Publisher {
     pub own: mpsc::Receiver<OwnChange>,
     /// Receives the configurations after each publication that changes them.
     pub in_force: watch::Sender<ConfigurationsInForce>,
+    /// Rules for revocation lists, if they changed since the start.
+    pub lists: Option<Arc<ListPolicy>>,
 }
 
 impl Publisher {
@@ -78,13 +102,27 @@ impl Publisher {
 
     async fn publish(&mut self, trust_changed: bool, own: Option<OwnChange>) {
         let mut active = Active::clone(&self.writer.current());
+        let mut rules = None;
         match own {
             Some(OwnChange::Keys(keys)) => active.keys = keys,
             Some(OwnChange::Tls(tls)) => active.tls = tls,
+            Some(OwnChange::Rules(new)) => {
+                active.policy = Arc::clone(&new.policy);
+                self.assembly.follow(new.lists.clone(), &new.domains, &new.application_domains);
+                rules = Some(new);
+            }
             None => {}
         }
-        if trust_changed {
-            active.trust = Arc::new(self.assembly.build(&active.trust));
+        if trust_changed || rules.is_some() {
+            let mut next = self.assembly.build(&active.trust);
+            if let Some(rules) = &rules {
+                next.policy = Arc::clone(&rules.trust);
+            }
+            active.trust = Arc::new(next);
+        }
+        if let Some(rules) = rules {
+            self.lists = Some(Arc::new(rules.lists));
+            self.in_force.send_modify(|in_force| in_force.lists.clone_from(&self.lists));
         }
         let trust = Arc::clone(&active.trust);
         let old = self.writer.publish(active);
@@ -104,6 +142,7 @@ impl Publisher {
                 generation: trust.generation,
                 devices_loaded: self.assembly.has_device_configurations(),
                 configurations: trust.every_configuration(),
+                lists: self.lists.clone(),
             });
         }
         if let Some(old) = old {
@@ -157,6 +196,7 @@ mod tests {
         Active {
             trust: Arc::new(Snapshot::default()),
             keys: Arc::new(SigningKeys::new(signing, &[]).expect("keys")),
+            policy: Arc::default(),
             tls: Arc::new(ListenerTls {
                 hosts: Arc::default(),
                 token: Arc::clone(&tls),
@@ -178,6 +218,7 @@ mod tests {
             updates: inbox,
             own: own_inbox,
             in_force,
+            lists: None,
         };
         let reader = live.current();
         let old = Arc::downgrade(&reader.trust);

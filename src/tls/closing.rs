@@ -164,6 +164,7 @@ pub(super) mod tests {
             Ok::<_, tls::TlsError>(Active {
                 trust: Arc::new(trust),
                 keys: Arc::new(keys),
+                policy: Arc::default(),
                 tls: Arc::new(tls),
             })
         })

@@ -55,8 +55,9 @@ pub struct Problem {
     pub why: String,
 }
 
-/// The issuer and all clients.  Every rule is checked when a part is added.
-#[derive(Debug, Clone)]
+/// The issuer and all clients.  Every rule is checked when a part is added.  The default policy has
+/// no client and issues nothing.
+#[derive(Debug, Clone, Default)]
 pub struct TokenPolicy {
     issuer: Arc<str>,
     clients: HashMap<String, Client>,

@@ -91,6 +91,26 @@ impl Assembly {
         Self { domains, ..self }
     }
 
+    /// Follows other rules, and drops the state of directories that are not in `domains`, and of
+    /// application configurations that are not in `application_domains`.
+    pub fn follow(
+        &mut self,
+        policy: ListPolicy,
+        domains: &[Arc<str>],
+        application_domains: &[Arc<str>],
+    ) {
+        self.policy = policy;
+        self.anchors_changed |= self.domains != domains;
+        self.applications_changed |= self.domains != domains;
+        self.domains = domains.to_vec();
+        let before = (self.anchors.len(), self.applications.len());
+        self.anchors.retain(|source, _| domains.contains(source));
+        self.applications.retain(|source, _| application_domains.contains(source));
+        self.anchors_changed |= self.anchors.len() != before.0;
+        self.applications_changed |= self.applications.len() != before.1;
+        Arc::make_mut(&mut self.devices).retain(|source| domains.contains(source));
+    }
+
     /// Stores an update.  Returns false if it changes nothing.
     pub fn apply(&mut self, update: Update) -> bool {
         match update {

@@ -68,7 +68,7 @@ fn anchors(cas: &[&Ca], crl: Option<&str>) -> Configurations<Device> {
 
 fn in_force(set: Configurations<Device>) -> ConfigurationsInForce {
     let configurations = Arc::new(set).into();
-    ConfigurationsInForce { generation: 1, devices_loaded: true, configurations }
+    ConfigurationsInForce { generation: 1, devices_loaded: true, configurations, lists: None }
 }
 
 /// The parts of a gateway that matter here: the judge, the CRL source and the snapshot in force.

@@ -18,6 +18,7 @@ mod operators;
 mod peer;
 mod proxy;
 mod rates;
+mod reload;
 mod rotation;
 mod trust;
 

@@ -49,6 +49,7 @@ fn in_force(generation: u64, configurations: Arc<Configurations<Device>>) -> Con
         generation,
         devices_loaded: true,
         configurations: configurations.into(),
+        lists: None,
     }
 }
 

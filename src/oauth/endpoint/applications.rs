@@ -3,7 +3,7 @@
 use hyper::http::request::Parts;
 
 use crate::oauth::endpoint::{
-    Inputs, Issued, Listener, Origin, Outcome, Party, TokenService, signing_key,
+    Inputs, Issued, Listener, Origin, Outcome, Party, TokenService, accepts_assertions, signing_key,
 };
 use crate::oauth::error::OauthError;
 use crate::oauth::rates::Holder;
@@ -11,12 +11,11 @@ use crate::oauth::request::{TokenForm, TokenType};
 use crate::oauth::{TOKEN_PATH, address};
 use crate::token::application::{Application, AuthMethod, Authenticated};
 use crate::token::assertion::{Assertion, AssertionError};
-use crate::token::{SigningKeys, authorize_application};
+use crate::token::{SigningKeys, TokenPolicy, authorize_application};
 use crate::trust::refusal::{Code, Refusal};
 use crate::trust::snapshot::Snapshot;
 use crate::trust::subject::SubjectId;
 use crate::x509::certificate::Fingerprint;
-use crate::x509::time::Timestamp;
 
 impl TokenService {
     /// Decides a request of an application.  Returns `None` for a request of a device, which only
@@ -39,12 +38,12 @@ impl TokenService {
                 text.expose(),
                 origin,
                 trust,
-                inputs.time,
+                inputs,
                 &mut requester,
             ),
             None => {
                 let client_id = form.request.client_id.as_deref();
-                let application = client_id.and_then(|id| self.policy.application(id));
+                let application = client_id.and_then(|id| inputs.policy.application(id));
                 requester.application = application;
                 match (application, origin.listener) {
                     (None, Listener::Token) => return None,
@@ -63,7 +62,7 @@ impl TokenService {
             let claims = authorize_application(
                 &authenticated,
                 &form.request,
-                &self.policy,
+                inputs.policy,
                 inputs.time,
                 inputs.jti,
             )?;
@@ -88,19 +87,19 @@ impl TokenService {
         reason = "the request, the inputs of the decision and the facts for the audit record"
     )]
     fn authenticate_assertion<'a>(
-        &'a self,
+        &self,
         head: &Parts,
         form: &TokenForm,
         text: &'a str,
         origin: Origin<'_>,
         trust: &Snapshot,
-        now: Timestamp,
+        inputs: Inputs<'a>,
         requester: &mut Requester<'a>,
     ) -> Result<Authenticated<'a>, OauthError> {
         let connection = match origin.listener {
             Listener::Public => None,
             // If no client uses assertions, the certificate is the only authentication method.
-            Listener::Token if !self.accepts_assertions() => return Err(second_method()),
+            Listener::Token if !accepts_assertions(inputs.policy) => return Err(second_method()),
             Listener::Token => Some(origin.peer.chain.as_ref().map_err(Clone::clone)?),
         };
         let assertion = Assertion::parse(text)?;
@@ -110,7 +109,8 @@ impl TokenService {
             return Err(AssertionError::Issuer.into());
         }
         requester.client_id = Some(client_id.to_owned());
-        let application = self.policy.application(client_id).ok_or_else(|| {
+        let now = inputs.time;
+        let application = inputs.policy.application(client_id).ok_or_else(|| {
             let detail = format!("no client `{client_id}` authenticates with an assertion");
             Refusal::new(Code::ClientUnknown, detail)
         })?;
@@ -118,7 +118,7 @@ impl TokenService {
         if application.method != AuthMethod::PrivateKeyJwt && origin.listener == Listener::Token {
             return Err(second_method());
         }
-        let audiences = self.audiences(head, origin.listener);
+        let audiences = self.audiences(inputs.policy, head, origin.listener);
         let audiences = audiences.each_ref().map(|audience| &audience[..]);
         let checked = application.check(assertion, &audiences, now)?;
         let jti = checked.assertion().jti();
@@ -135,13 +135,13 @@ impl TokenService {
     /// Returns the accepted audiences of an assertion: the issuer, both addresses of the token
     /// endpoint, and the address of this request.  They derive from settings and a path that is
     /// served, never from the `Host` header.
-    fn audiences(&self, head: &Parts, listener: Listener) -> [String; 4] {
+    fn audiences(&self, policy: &TokenPolicy, head: &Parts, listener: Listener) -> [String; 4] {
         let origin = match listener {
             Listener::Token => &self.config.token_origin,
             Listener::Public => &self.config.public_origin,
         };
         [
-            self.policy.issuer().to_owned(),
+            policy.issuer().to_owned(),
             address(&self.config.public_origin, TOKEN_PATH),
             address(&self.config.token_origin, TOKEN_PATH),
             address(origin, head.uri.path()),

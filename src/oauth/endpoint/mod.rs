@@ -10,7 +10,6 @@
 mod applications;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -59,9 +58,9 @@ pub struct TokenEndpoint {
 }
 
 impl TokenEndpoint {
-    /// Creates an endpoint that decides by `policy` and the published state in `live`.
-    pub fn new(live: Live, policy: Arc<TokenPolicy>, config: &Config, metrics: Metrics) -> Self {
-        let service = TokenService::new(policy, config, metrics.rates());
+    /// Creates an endpoint that decides by the published state in `live`.
+    pub fn new(live: Live, config: &Config, metrics: Metrics) -> Self {
+        let service = TokenService::new(config, metrics.rates());
         Self { live, service, metrics }
     }
 
@@ -100,14 +99,15 @@ impl TokenEndpoint {
         let random = SystemRandom::new();
         let limited = self.service.count_address(origin.peer.address.ip(), &random);
         // The body is read in any case, so that the connection can be used again.
-        let body = body::read(body, self.service.max_body()).await;
+        let body = body::read(body, max_body(&self.live.current().policy)).await;
         let started = Instant::now();
         let outcome = match (limited.and(body.map_err(OauthError::from)), random_jti(&random)) {
             (Ok(body), Ok(jti)) => {
                 // The state is loaded once, after the body has arrived, so that a slow request is
                 // judged under the current snapshot.
                 let active = self.live.current();
-                let inputs = Inputs { time: SystemTime::now().into(), jti, random: &random };
+                let time = SystemTime::now().into();
+                let inputs = Inputs { policy: &active.policy, time, jti, random: &random };
                 self.service.decide(&head, &body, origin, &active.trust, &active.keys, inputs)
             }
             (Err(error), _) => Outcome::refused(error),
@@ -139,6 +139,15 @@ fn rate_limited(limited: Limited, random: &dyn SecureRandom) -> OauthError {
     OauthError::RateLimited { refusal: Refusal::new(Code::RateLimited, detail), retry_after }
 }
 
+fn accepts_assertions(policy: &TokenPolicy) -> bool {
+    policy.assertion_clients().next().is_some()
+}
+
+/// Returns the limit in bytes of a request body.
+fn max_body(policy: &TokenPolicy) -> usize {
+    if accepts_assertions(policy) { MAX_ASSERTION_BODY } else { MAX_BODY }
+}
+
 impl From<BodyError> for OauthError {
     fn from(error: BodyError) -> Self {
         match error {
@@ -150,7 +159,6 @@ impl From<BodyError> for OauthError {
 
 /// Logic of the endpoint without clock, random numbers and published state: these are arguments.
 struct TokenService {
-    policy: Arc<TokenPolicy>,
     config: Config,
     replays: ReplayCache,
     rates: Rates,
@@ -175,6 +183,8 @@ enum Listener {
 /// Inputs of one decision that differ for each request.
 #[derive(Clone, Copy)]
 struct Inputs<'a> {
+    /// The policy in force.
+    policy: &'a TokenPolicy,
     time: Timestamp,
     /// 128 bits that were never used before.
     jti: [u8; 16],
@@ -183,19 +193,9 @@ struct Inputs<'a> {
 }
 
 impl TokenService {
-    fn new(policy: Arc<TokenPolicy>, config: &Config, metrics: RateMetrics) -> Self {
-        let clients = policy.assertion_clients().map(|application| &application.id[..]);
-        let replays = ReplayCache::new(clients);
+    fn new(config: &Config, metrics: RateMetrics) -> Self {
         let rates = Rates::new(&config.rate_limits, metrics);
-        Self { policy, config: config.clone(), replays, rates }
-    }
-
-    fn accepts_assertions(&self) -> bool {
-        self.policy.assertion_clients().next().is_some()
-    }
-
-    fn max_body(&self) -> usize {
-        if self.accepts_assertions() { MAX_ASSERTION_BODY } else { MAX_BODY }
+        Self { config: config.clone(), replays: ReplayCache::default(), rates }
     }
 
     fn is_at(&self, path: &str) -> bool {
@@ -267,19 +267,20 @@ impl TokenService {
                 };
             }
         };
-        let decision = authorize(&candidates, &form.request, &self.policy, inputs.time, inputs.jti)
-            .map_err(OauthError::from)
-            .and_then(|Authorized { claims, verified, algorithm }| {
-                let holder = Holder {
-                    configuration: verified.configuration(),
-                    subject: Some(verified.subject()),
-                    client_id: &claims.client_id,
-                };
-                self.count_token(holder, inputs.random)?;
-                let key = signing_key(keys, algorithm)?;
-                let issued = Issued::sign(key, claims, form.token_type, inputs.random)?;
-                Ok((issued, Party::device(verified)))
-            });
+        let decision =
+            authorize(&candidates, &form.request, inputs.policy, inputs.time, inputs.jti)
+                .map_err(OauthError::from)
+                .and_then(|Authorized { claims, verified, algorithm }| {
+                    let holder = Holder {
+                        configuration: verified.configuration(),
+                        subject: Some(verified.subject()),
+                        client_id: &claims.client_id,
+                    };
+                    self.count_token(holder, inputs.random)?;
+                    let key = signing_key(keys, algorithm)?;
+                    let issued = Issued::sign(key, claims, form.token_type, inputs.random)?;
+                    Ok((issued, Party::device(verified)))
+                });
         match decision {
             Ok((issued, party)) => Outcome {
                 client_id: Some(issued.claims.client_id.clone()),

@@ -1,5 +1,5 @@
 use std::io;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -36,12 +36,13 @@ fn policy() -> Arc<TokenPolicy> {
 }
 
 fn service(report: bool) -> TokenService {
-    TokenService::new(policy(), &Config { report, ..config() }, RateMetrics::default())
+    TokenService::new(&Config { report, ..config() }, RateMetrics::default())
 }
 
 fn inputs(time: Timestamp, jti: u8) -> Inputs<'static> {
     static RANDOM: std::sync::LazyLock<SystemRandom> = std::sync::LazyLock::new(SystemRandom::new);
-    Inputs { time, jti: [jti; 16], random: &*RANDOM }
+    static POLICY: std::sync::LazyLock<Arc<TokenPolicy>> = std::sync::LazyLock::new(policy);
+    Inputs { policy: &POLICY, time, jti: [jti; 16], random: &*RANDOM }
 }
 
 fn on_token_listener(peer: &Peer) -> Origin<'_> {
@@ -117,7 +118,7 @@ fn accepts_any_tenant_unless_one_is_configured() {
     assert_eq!(open.reject_misrouted(&path("a/b")).expect("refused").status(), 404);
     assert_eq!(open.reject_misrouted(&path("")).expect("refused").status(), 404);
     let config = Config { tenant: Some("contoso.example".to_owned()), ..config() };
-    let fixed = TokenService::new(policy(), &config, RateMetrics::default());
+    let fixed = TokenService::new(&config, RateMetrics::default());
     assert!(fixed.reject_misrouted(&path("contoso.example")).is_none());
     assert_eq!(fixed.reject_misrouted(&path("other")).expect("refused").status(), 404);
 }
@@ -190,7 +191,7 @@ async fn an_address_above_its_rate_gets_429_with_retry_after() {
     let rate = Rate { tokens: 1, per: Duration::from_secs(3_600) };
     let rate_limits = RateLimits { address: Some(rate), ..RateLimits::default() };
     let config = Config { rate_limits, ..config() };
-    let service = TokenService::new(policy(), &config, RateMetrics::default());
+    let service = TokenService::new(&config, RateMetrics::default());
     let count = |address: [u8; 4]| service.count_address(address.into(), &SystemRandom::new());
     assert_eq!(count([192, 0, 2, 1]), Ok(()));
     assert_eq!(count([192, 0, 2, 2]), Ok(()));
@@ -299,6 +300,7 @@ fn live() -> Live {
         Ok::<_, ()>(Active {
             trust: Arc::new(Snapshot::default()),
             keys: Arc::new(keys()),
+            policy: policy(),
             tls: Arc::new(ListenerTls {
                 hosts: Arc::default(),
                 token: Arc::clone(&tls),
@@ -315,7 +317,7 @@ async fn requests_are_bounded_and_counted() {
     let mut registry = Registry::default();
     let config = config();
     let metrics = Metrics::register(&mut registry);
-    let endpoint = TokenEndpoint::new(live(), policy(), &config, metrics);
+    let endpoint = TokenEndpoint::new(live(), &config, metrics);
     let ask = async |body: String| {
         let head = head("POST", TOKEN_PATH);
         let reply = endpoint

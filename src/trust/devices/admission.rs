@@ -73,4 +73,9 @@ impl Registries {
         self.by_source.insert(source, registry);
         !same
     }
+
+    /// Drops the devices of directories for which `keep` is false.
+    pub fn retain(&mut self, keep: impl Fn(&Arc<str>) -> bool) {
+        self.by_source.retain(|source, _| keep(source));
+    }
 }

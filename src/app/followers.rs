@@ -1,0 +1,139 @@
+//! The followers of directories, which a new configuration starts and stops.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::config::{Config, Origin};
+use crate::graph::Collection;
+use crate::graph::auth::AuthError;
+use crate::runtime::publisher::Rules;
+use crate::runtime::tasks::Tasks;
+use crate::sync::{self, Clock, Follower, Handle};
+use crate::trust::assembly::Update;
+
+/// The running followers.
+pub(super) struct Followers {
+    running: Vec<Running>,
+    /// Their handles, for operators.
+    pub(super) handles: watch::Sender<Vec<Handle>>,
+    pub(super) metrics: sync::Metrics,
+    pub(super) updates: mpsc::Sender<Update>,
+    pub(super) clock: Clock,
+    pub(super) tasks: Tasks,
+}
+
+struct Running {
+    settings: Settings,
+    handle: Handle,
+    stop: CancellationToken,
+    /// Closed when the follower has ended.
+    ended: oneshot::Receiver<()>,
+}
+
+/// A follower is kept while its settings are equal.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Settings {
+    source: Arc<str>,
+    collection: Collection,
+    text: String,
+}
+
+/// Followers that were set up and do not run yet.
+pub(super) struct Prepared(Vec<(Settings, Option<(Handle, Follower)>)>);
+
+impl Prepared {
+    /// Settings of the running followers that stay.
+    pub(super) fn kept(&self) -> Vec<Settings> {
+        let kept = self.0.iter().filter(|(_, new)| new.is_none());
+        kept.map(|(settings, _)| settings.clone()).collect()
+    }
+}
+
+impl Followers {
+    pub(super) fn new(
+        metrics: sync::Metrics,
+        updates: mpsc::Sender<Update>,
+        clock: Clock,
+        tasks: Tasks,
+    ) -> Self {
+        let (handles, _) = watch::channel(Vec::new());
+        Self { running: Vec::new(), handles, metrics, updates, clock, tasks }
+    }
+
+    /// Sets up the followers of `sources`, whose settings are in `origin`, that do not run.
+    ///
+    /// # Errors
+    /// The URL or the credential of a directory is not usable.
+    pub(super) fn prepare(
+        &self,
+        sources: &[sync::Config],
+        origin: &Origin,
+    ) -> Result<Prepared, AuthError> {
+        let mut prepared = Vec::new();
+        for source in sources {
+            let settings = Settings {
+                source: Arc::clone(&source.source),
+                collection: source.collection,
+                text: origin.source_text(&source.source),
+            };
+            let is_running = self.running.iter().any(|running| running.settings == settings);
+            let new = match is_running {
+                true => None,
+                false => {
+                    let (metrics, clock) = (self.metrics.clone(), Arc::clone(&self.clock));
+                    Some(sync::follow(source.clone(), metrics, self.updates.clone(), clock)?)
+                }
+            };
+            prepared.push((settings, new));
+        }
+        Ok(Prepared(prepared))
+    }
+
+    /// Stops all followers except `kept`.  None of their updates arrives after this returns.
+    pub(super) async fn stop_others(&mut self, kept: &[Settings]) {
+        let is_kept = |running: &Running| kept.contains(&running.settings);
+        let (kept, others): (Vec<_>, Vec<_>) = self.running.drain(..).partition(is_kept);
+        self.running = kept;
+        for running in others {
+            running.stop.cancel();
+            let _ = running.ended.await;
+            info!(source = &*running.settings.source, "directory no longer followed as before");
+        }
+    }
+
+    /// Starts the new followers.
+    pub(super) fn start(&mut self, prepared: Prepared) {
+        for (settings, new) in prepared.0 {
+            let Some((handle, follower)) = new else { continue };
+            let (stop, (sender, ended)) = (CancellationToken::new(), oneshot::channel());
+            let stopped = stop.clone();
+            self.tasks.spawn_until_stop(async move {
+                tokio::select! {
+                    () = stopped.cancelled() => {}
+                    () = follower.run() => {}
+                }
+                drop::<oneshot::Sender<()>>(sender);
+            });
+            self.running.push(Running { settings, handle, stop, ended });
+        }
+        self.handles.send_replace(self.running.iter().map(|r| r.handle.clone()).collect());
+    }
+}
+
+/// The rules of `config` for the publisher.
+pub(super) fn rules(config: &Config) -> Rules {
+    let of = |collection: Collection| {
+        let sources = config.graph.iter().filter(move |source| source.collection == collection);
+        sources.map(|source| Arc::clone(&source.source)).collect()
+    };
+    Rules {
+        policy: Arc::clone(&config.policy),
+        trust: Arc::new(config.trust.clone()),
+        lists: config.lists.clone(),
+        domains: of(Collection::MutualTlsOauth),
+        application_domains: of(Collection::CertificateBasedApplication),
+    }
+}

@@ -1,0 +1,273 @@
+//! A new configuration while the gateway runs.
+//!
+//! The file is read again on SIGHUP, when an operator asks for it, and when its content changes.  It
+//! is checked as a whole.  Then every value that needs no restart is applied; the others are reported
+//! and wait for the restart.  A file with a problem changes nothing.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{error, info, warn};
+
+use crate::admin::Admin;
+use crate::app::followers::{Followers, rules};
+use crate::config::{Candidate, Config, LoadError, Origin};
+use crate::keyring;
+use crate::runtime::health::Ready;
+use crate::runtime::live::Live;
+use crate::runtime::log;
+use crate::runtime::publisher::OwnChange;
+use crate::runtime::reload::{Inbox, Rejected, Reply, Report, Request, Status};
+use crate::x509::certificate::Fingerprint;
+use crate::x509::time::Timestamp;
+
+/// Interval between two readings of the file.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// Shortest time between two reloads.  Requests in between share one.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Longest wait for a change to come into force.
+const IN_FORCE: Duration = Duration::from_secs(10);
+/// Part that a warning is about.
+const PART: &str = "configuration";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadResult {
+    result: &'static str,
+}
+
+/// Metrics of reloads.
+pub(super) struct Metrics {
+    reloads: Family<ReloadResult, Counter>,
+    successful: Gauge,
+    last_success: Gauge,
+}
+
+impl Metrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let reloads = Family::default();
+        registry.register(
+            "config_reloads",
+            "Reloads of the configuration, by result: applied, rejected",
+            reloads.clone(),
+        );
+        for result in ["applied", "rejected"] {
+            let _ = reloads.get_or_create(&ReloadResult { result });
+        }
+        let mut gauge = |name, help| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        Self {
+            reloads,
+            successful: gauge(
+                "config_last_reload_successful",
+                "1 if the newest configuration file is in force, else 0",
+            ),
+            last_success: gauge(
+                "config_last_reload_success_timestamp_seconds",
+                "Time at which a configuration was applied last, seconds since 1970",
+            ),
+        }
+    }
+
+    fn succeeded(&self, now: Timestamp) {
+        self.successful.set(1);
+        self.last_success.set(now.0);
+    }
+}
+
+/// The task that reloads.
+pub(super) struct Reloader {
+    pub(super) origin: Origin,
+    pub(super) rotation: Option<keyring::RotationConfig>,
+    pub(super) keys: keyring::Handle,
+    pub(super) own: mpsc::Sender<OwnChange>,
+    pub(super) followers: Followers,
+    pub(super) admin: Arc<Admin>,
+    pub(super) live: Live,
+    pub(super) ready: Ready,
+    pub(super) metrics: Metrics,
+    pub(super) inbox: Inbox,
+    /// Signals a reload.
+    pub(super) now: Arc<Notify>,
+}
+
+/// The state of a configuration that was read now.
+pub(super) fn status(origin: &Origin) -> Status {
+    let (file, loaded) = (origin.path.display().to_string(), now().to_string());
+    Status { file, loaded, ..Status::default() }
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+impl Reloader {
+    pub(super) async fn run(mut self) {
+        self.metrics.succeeded(now());
+        let mut seen = self.origin.content;
+        let mut next = Instant::now();
+        loop {
+            let mut waiting: Vec<Reply> = Vec::new();
+            let mut is_wanted = false;
+            tokio::select! {
+                request = self.inbox.requests.recv() => match request {
+                    Some((Request::Compare(text), reply)) => {
+                        let _ = reply.send(self.compare(text).await);
+                        continue;
+                    }
+                    Some((Request::Reload, reply)) => waiting.push(reply),
+                    None => return,
+                },
+                () = self.now.notified() => is_wanted = true,
+                () = sleep(INTERVAL) => {}
+            }
+            let content = self.content().await;
+            if waiting.is_empty() && !is_wanted && content == seen {
+                continue;
+            }
+            sleep_until(next).await;
+            self.collect(&mut waiting).await;
+            seen = self.content().await;
+            let result = self.reload().await;
+            next = Instant::now() + PAUSE;
+            for reply in waiting {
+                let _ = reply.send(result.clone());
+            }
+        }
+    }
+
+    /// Adds the requests that arrived meanwhile.
+    async fn collect(&mut self, waiting: &mut Vec<Reply>) {
+        while let Ok((request, reply)) = self.inbox.requests.try_recv() {
+            match request {
+                Request::Reload => waiting.push(reply),
+                Request::Compare(text) => drop(reply.send(self.compare(text).await)),
+            }
+        }
+    }
+
+    /// Hash of the file; `None` if it cannot be read.
+    async fn content(&self) -> Option<Fingerprint> {
+        let origin = self.origin.clone();
+        let read = spawn_blocking(move || origin.read().ok().map(|text| Fingerprint::of(&text)));
+        read.await.ok().flatten()
+    }
+
+    async fn candidate(&self, text: Option<String>) -> Result<Candidate, LoadError> {
+        let origin = self.origin.clone();
+        let read = spawn_blocking(move || match text {
+            Some(text) => origin.compare(text.as_bytes()),
+            None => origin.compare(&origin.read()?),
+        });
+        match read.await {
+            Ok(candidate) => candidate,
+            // The runtime is shutting down.
+            Err(error) => Err(LoadError::Syntax(self.origin.path.clone(), error.to_string())),
+        }
+    }
+
+    async fn compare(&self, text: Option<String>) -> Result<Report, Rejected> {
+        match self.candidate(text).await {
+            Ok(candidate) => Ok(Report { changes: candidate.changes }),
+            Err(error) => Err(Rejected(error.to_string().into())),
+        }
+    }
+
+    async fn reload(&mut self) -> Result<Report, Rejected> {
+        let result = match self.candidate(None).await {
+            Ok(Candidate { config, changes }) => {
+                let applied = self.apply(config).await;
+                applied.map(|()| Report { changes }).map_err(|why| Rejected(why.into()))
+            }
+            Err(error) => Err(Rejected(error.to_string().into())),
+        };
+        let label = if result.is_ok() { "applied" } else { "rejected" };
+        self.metrics.reloads.get_or_create(&ReloadResult { result: label }).inc();
+        match &result {
+            Ok(report) => self.succeeded(report),
+            Err(Rejected(why)) => {
+                error!("configuration rejected; the earlier one stays in use: {why}");
+                self.metrics.successful.set(0);
+                let warning = format!("{why}; the earlier configuration stays in use");
+                self.ready.warn(PART, Some(warning));
+                self.inbox.status.send_modify(|status| status.last_error = Some(why.to_string()));
+            }
+        }
+        result
+    }
+
+    fn succeeded(&self, report: &Report) {
+        let keys = |needs_restart: bool| -> Vec<String> {
+            let changes = report.changes.iter().filter(|c| c.needs_restart == needs_restart);
+            changes.map(|change| change.key.clone()).collect()
+        };
+        let (applied, waiting) = (keys(false), keys(true));
+        info!(applied = applied.join(", "), "configuration applied");
+        self.ready.warn(
+            PART,
+            (!waiting.is_empty())
+                .then(|| format!("a restart is needed for {}", waiting.join(", "))),
+        );
+        if !waiting.is_empty() {
+            warn!(keys = waiting.join(", "), "configuration partly applied; a restart is needed");
+        }
+        self.metrics.succeeded(now());
+        let status = Status { restart_needed: waiting, ..status(&self.origin) };
+        self.inbox.status.send_replace(status);
+    }
+
+    /// Applies a checked configuration.  Whatever can fail comes first and changes nothing.
+    async fn apply(&mut self, config: Config) -> Result<(), String> {
+        let prepared = self.followers.prepare(&config.graph, &config.origin);
+        let prepared = prepared.map_err(|error| error.to_string())?;
+        if let Some(rotation) = &config.keyring.rotation
+            && self.rotation.as_ref() != Some(rotation)
+        {
+            let followed = self.keys.follow(rotation.clone()).await;
+            followed.map_err(|error| format!("oauth.rotation: {error}"))?;
+            self.rotation = Some(rotation.clone());
+        }
+        let policy = Arc::clone(&config.policy);
+        self.until(|live| {
+            let keys = &live.current().keys;
+            policy
+                .signing_algorithms()
+                .into_iter()
+                .all(|algorithm| keys.of(Some(algorithm)).is_ok())
+        })
+        .await
+        .map_err(|()| "no signing key of a client's algorithm came into force".to_owned())?;
+        log::set_filter(&config.log_filter).map_err(|error| format!("log.filter: {error}"))?;
+        let kept = prepared.kept();
+        self.followers.stop_others(&kept).await;
+        let rules = OwnChange::Rules(Box::new(rules(&config)));
+        if self.own.send(rules).await.is_err() {
+            return Err("the gateway is stopping".to_owned());
+        }
+        self.followers.start(prepared);
+        self.admin.permit(&config.admin);
+        self.origin = config.origin;
+        let is_in_force = |live: &Live| Arc::ptr_eq(&live.current().policy, &policy);
+        self.until(is_in_force).await.map_err(|()| "the publisher does not answer".to_owned())
+    }
+
+    /// Waits until the state in force fulfils a condition.
+    async fn until(&self, is_fulfilled: impl Fn(&Live) -> bool) -> Result<(), ()> {
+        let wait = async {
+            while !is_fulfilled(&self.live) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(IN_FORCE, wait).await.map_err(|_| ())
+    }
+}

@@ -1,0 +1,102 @@
+//! The configuration file, for reading it again while the gateway runs.
+
+use std::path::{Path, PathBuf};
+
+use toml::Table;
+
+use crate::config::{Config, LoadError, changes, overrides, parse, section};
+use crate::runtime::files::read_bounded;
+use crate::runtime::reload::KeyChange;
+use crate::x509::certificate::Fingerprint;
+
+/// A configuration file, and its values that are in force.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// Path of the file.
+    pub path: PathBuf,
+    /// The values, with those of the environment.
+    table: Table,
+    /// Hash of the file's content, to detect a change.
+    pub content: Option<Fingerprint>,
+}
+
+/// A newer file, compared with the values in force.
+pub struct Candidate {
+    /// The values in force, with those of the newer file that need no restart.
+    pub config: Config,
+    /// The keys that differ.
+    pub changes: Vec<KeyChange>,
+}
+
+impl Origin {
+    /// The file at `path`, without values.
+    pub(super) fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), ..Self::default() }
+    }
+
+    /// Reads the file.
+    pub(super) fn load(&self) -> Result<Config, LoadError> {
+        let text = self.read()?;
+        let mut config = self.config(self.table_of(&text)?)?;
+        config.origin.content = Some(Fingerprint::of(&text));
+        Ok(config)
+    }
+
+    /// Returns the bytes of the file.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read(&self) -> Result<Vec<u8>, LoadError> {
+        read_bounded(&self.path, section::MAX_FILE).map_err(LoadError::File)
+    }
+
+    /// Compares the text of a newer file with the values in force.
+    ///
+    /// # Errors
+    /// The text is not TOML or has problems, alone or together with the values in force that only a
+    /// restart changes.
+    pub fn compare(&self, text: &[u8]) -> Result<Candidate, LoadError> {
+        let after = self.table_of(text)?;
+        self.config(after.clone())?;
+        let changes = changes::changes(&self.table, &after);
+        let live = changes::live_part(&self.table, &after);
+        let config = self.config(live).map_err(|error| match error {
+            LoadError::Problems(path, problems) => LoadError::NeedsRestart(path, problems),
+            other => other,
+        })?;
+        Ok(Candidate { config, changes })
+    }
+
+    /// Values of the directory with this name, as text that is equal if nothing changed.
+    pub fn source_text(&self, name: &str) -> String {
+        let sources = self.table.get("graph").and_then(toml::Value::as_array);
+        let sources = sources.map(Vec::as_slice).unwrap_or_default();
+        let of = |source: &&toml::Value| {
+            source.get("name").and_then(toml::Value::as_str).unwrap_or("directory") == name
+        };
+        let source = sources.iter().find(of).map(ToString::to_string);
+        let single = self.table.get("configuration").map(ToString::to_string);
+        format!("{source:?} {single:?} {}", sources.len() > 1)
+    }
+
+    fn table_of(&self, text: &[u8]) -> Result<Table, LoadError> {
+        let syntax = |why: String| LoadError::Syntax(self.path.clone(), why);
+        let text = std::str::from_utf8(text).map_err(|_| syntax("not UTF-8".to_owned()))?;
+        let mut table: Table = text.parse().map_err(|e: toml::de::Error| syntax(e.to_string()))?;
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        overrides::apply(&mut table, variables)
+            .map_err(|problems| LoadError::Problems(self.path.clone(), problems))?;
+        Ok(table)
+    }
+
+    /// Paths in the values are relative to the folder of the file.
+    fn config(&self, table: Table) -> Result<Config, LoadError> {
+        let folder = self.path.parent().unwrap_or(Path::new(""));
+        let mut config = parse::parse(table.clone(), folder)
+            .map_err(|problems| LoadError::Problems(self.path.clone(), problems))?;
+        config.origin = Self { path: self.path.clone(), table, content: self.content };
+        Ok(config)
+    }
+}

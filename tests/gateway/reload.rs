@@ -1,0 +1,180 @@
+//! New configurations while the gateway runs.
+
+use std::time::{Duration, Instant};
+
+use anchorgate::trust::subject::SubjectField;
+use serde_json::{Value, json};
+
+use super::{Gateway, IN_FORCE};
+
+impl Gateway {
+    fn edit(&self, edit: impl Fn(String) -> String) {
+        let file = self.world.dir.join("anchorgate.toml");
+        let text = std::fs::read_to_string(&file).expect("written");
+        std::fs::write(&file, edit(text)).expect("written");
+    }
+
+    async fn act(&self, path: &str, body: &Value) -> (u16, Value) {
+        let url = format!("http://{}{path}", self.app.addresses.admin);
+        let answer = self.http.post(url).json(body).send().await.expect("an answer");
+        (answer.status().as_u16(), answer.json().await.expect("JSON"))
+    }
+
+    async fn public(&self, path: &str) -> Value {
+        let url = format!("https://localhost:{}{path}", self.app.addresses.public.port());
+        self.http.get(url).send().await.expect("an answer").json().await.expect("JSON")
+    }
+
+    fn configuration_id(&self) -> String {
+        self.app.live.current().trust.anchors.configurations[0].id.to_string()
+    }
+}
+
+fn alg(body: &Value) -> jsonwebtoken::Algorithm {
+    let token = body["access_token"].as_str().expect("a token");
+    jsonwebtoken::decode_header(token).expect("a header").alg
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_with_another_algorithm_is_added_to_an_open_connection() {
+    let gateway = Gateway::start(&[SubjectField::SanDns], |text| {
+        text.replace("[oauth]\n", "[oauth.rotation]\n[oauth]\n")
+    })
+    .await;
+    let domain = gateway.domain(SubjectField::SanDns);
+    let mut open = gateway.connect(&gateway.device(domain, 0)).await;
+    let own = &domain.devices[0].subject_id;
+    let before = open.token(own).await.expect("an answer");
+    assert_eq!(alg(&before.body), jsonwebtoken::Algorithm::ES256);
+    assert_eq!(open.token("cloud").await.expect("an answer").status, 401);
+
+    let id = gateway.configuration_id();
+    gateway.edit(|text| {
+        format!(
+            "drain = \"31s\"\n{text}\n[[client]]\nid = \"cloud\"\nconfigurations = [\"{id}\"]\n\
+             scopes = [\"cloud:write\"]\ndefault_scopes = [\"cloud:write\"]\n\
+             audience = \"https://cloud.example\"\nsigning_algorithm = \"RS256\"\n"
+        )
+    });
+    let (code, text) = gateway.program("config diff").await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("client[cloud].signing_algorithm: - -> `\"RS256\"`\n"), "{text}");
+    assert!(text.contains("drain: - -> `\"31s\"`  (needs a restart)\n"), "{text}");
+    assert_eq!(open.token("cloud").await.expect("an answer").status, 401, "a diff changes nothing");
+
+    let (code, text) = gateway.program("config reload").await;
+    assert!(code == Some(0) && text.contains("(needs a restart)"), "{text}");
+    let after = open.token("cloud").await.expect("the connection stays open");
+    assert_eq!(after.status, 200, "{after:?}");
+    assert_eq!(alg(&after.body), jsonwebtoken::Algorithm::RS256);
+    assert_eq!(alg(&open.token(own).await.expect("an answer").body), alg(&before.body));
+    let metadata = gateway.public("/.well-known/oauth-authorization-server").await;
+    let scopes = metadata["scopes_supported"].as_array().expect("scopes");
+    assert!(scopes.contains(&json!("cloud:write")), "{scopes:?}");
+    let status: Value = serde_json::from_str(&gateway.admin("/status.json").await.1).expect("JSON");
+    assert_eq!(status["configuration"]["restartNeeded"], json!(["drain"]));
+    let ready = gateway.admin("/readyz").await.1;
+    assert!(ready.contains("a restart is needed for drain"), "{ready}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_file_changes_nothing_and_says_why() {
+    let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
+    gateway.until_ready().await;
+    let domain = gateway.domain(SubjectField::SanDns);
+    for (edit, why) in [
+        ("token_lifetime = \"5m\"", "token_lifetime = \"5 minutes\""),
+        ("[oauth]", "[oauth"),
+        ("[oauth]\n", "[[client]]\nid = \"x\"\nconfigurations = [\"x\"]\nspelt = 1\n[oauth]\n"),
+    ] {
+        let file = gateway.world.dir.join("anchorgate.toml");
+        let good = std::fs::read_to_string(&file).expect("written");
+        gateway.edit(|text| text.replace(edit, why).replace("\"config:read\"", "\"new:scope\""));
+        let (code, text) = gateway.program("config diff").await;
+        assert!(code == Some(1) && text.contains("anchorgate.toml"), "{text}");
+        let (code, text) = gateway.program("config reload").await;
+        assert!(code == Some(1) && text.contains("anchorgate.toml"), "{text}");
+        let ready = gateway.admin("/readyz").await;
+        assert_eq!(ready.0, 200, "a warning does not change readiness");
+        assert!(ready.1.contains("the earlier configuration stays in use"), "{}", ready.1);
+        let metrics = gateway.admin("/metrics").await.1;
+        assert!(metrics.contains("anchorgate_config_last_reload_successful 0"));
+        let metadata = gateway.public("/.well-known/oauth-authorization-server").await;
+        assert!(metadata.to_string().contains("config:read"), "{metadata}");
+        gateway.wait_until_served(domain).await;
+        std::fs::write(&file, good).expect("written");
+        let (code, text) = gateway.program("config reload").await;
+        assert_eq!((code, text.as_str()), (Some(0), "no change\n"));
+        assert!(!gateway.admin("/readyz").await.1.contains("warnings"));
+    }
+}
+
+/// Kubernetes replaces a mounted file by swapping a link, without any signal.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_content_of_the_file_is_watched() {
+    let gateway = Gateway::start(&[], |text| text).await;
+    let new = gateway.world.dir.join("new.toml");
+    let file = gateway.world.dir.join("anchorgate.toml");
+    let text = std::fs::read_to_string(&file).expect("written");
+    std::fs::write(&new, text.replace("config:read", "swapped:scope")).expect("written");
+    std::fs::remove_file(&file).expect("removed");
+    std::os::unix::fs::symlink(&new, &file).expect("a link");
+    let start = Instant::now();
+    loop {
+        let metadata = gateway.public("/.well-known/oauth-authorization-server").await;
+        if metadata.to_string().contains("swapped:scope") {
+            return;
+        }
+        assert!(start.elapsed() < IN_FORCE, "not applied: {metadata}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_and_the_admin_tokens_change_without_a_restart() {
+    let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
+    let domain = gateway.domain(SubjectField::SanDns);
+    let mut open = gateway.connect(&gateway.device(domain, 0)).await;
+    let id = &domain.devices[0].subject_id;
+    assert_eq!(open.token(id).await.expect("an answer").status, 200);
+    let file = gateway.world.dir.join("anchorgate.toml");
+    let good = std::fs::read_to_string(&file).expect("written");
+    let (head, rest) = good.split_once("[[graph]]").expect("a source");
+    let (_, tail) = rest.split_once("[revocation]").expect("revocation");
+    std::fs::write(&file, format!("{head}[revocation]{tail}")).expect("written");
+    assert_eq!(gateway.act("/config/reload", &json!({})).await.0, 200);
+    assert_eq!(open.token(id).await.expect("an answer").status, 401, "its anchors are gone");
+    let status: Value = serde_json::from_str(&gateway.admin("/status.json").await.1).expect("JSON");
+    assert_eq!(status["sources"], json!([]));
+
+    // SHA-256 of `operator`.
+    let token = "[admin]\ntoken_sha256 = \
+         \"06e55b633481f7bb072957eabcf110c972e86691c3cfedabe088024bffe42f23\"\n";
+    std::fs::write(&file, good.replace("[admin]\n", token)).expect("written");
+    assert_eq!(gateway.act("/config/reload", &json!({})).await.0, 200);
+    assert_eq!(gateway.act("/config/reload", &json!({})).await.0, 401, "a token is needed now");
+    gateway.until(&mut open, id, 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_requests_share_a_few_reloads() {
+    let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
+    let domain = gateway.domain(SubjectField::SanDns);
+    let mut open = gateway.connect(&gateway.device(domain, 0)).await;
+    let id = &domain.devices[0].subject_id;
+    let url = format!("http://{}/config/reload", gateway.app.addresses.admin);
+    let mut requests = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        gateway.app.reload();
+        let request = gateway.http.post(&url).json(&json!({}));
+        requests.spawn(async move { request.send().await.expect("an answer").status().as_u16() });
+    }
+    while let Some(status) = requests.join_next().await {
+        assert_eq!(status.expect("no panic"), 200);
+        assert_eq!(open.token(id).await.expect("an answer").status, 200);
+    }
+    let metrics = gateway.admin("/metrics").await.1;
+    let name = "anchorgate_config_reloads_total{result=\"applied\"} ";
+    let count = metrics.lines().find_map(|line| line.strip_prefix(name)).expect("a count");
+    assert!(count.parse::<u32>().expect("a number") <= 10, "{count} reloads");
+}
