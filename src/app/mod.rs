@@ -11,10 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
+use futures_util::FutureExt as _;
 use hyper::Request;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
@@ -55,6 +57,9 @@ pub use sockets::Addresses;
 /// Interval between two checks of the gateway's own key files.
 const KEY_FILES: Duration = Duration::from_secs(10);
 
+/// Longest time after the start in which connections of clients wait for the saved state.
+const SAVED_STATE: Duration = Duration::from_secs(2);
+
 /// A running gateway.
 pub struct App {
     /// Addresses of its listeners.
@@ -62,6 +67,9 @@ pub struct App {
     /// The state in force.
     pub live: Live,
     tasks: Tasks,
+    ready: Ready,
+    connections: tls::metrics::Metrics,
+    drain_delay: Duration,
     drain: Duration,
     check_keys: Arc<Notify>,
     reload: Arc<Notify>,
@@ -77,10 +85,11 @@ impl App {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let lock = DirectoryLock::acquire(&config.data_dir).context("data_dir")?;
         Sockets::warn_about_descriptors(&config);
-        let sockets = Sockets::bind(&config)?;
+        let sockets = Sockets::open(&config)?;
         let addresses = sockets.addresses()?;
         let tasks = Tasks::default();
         let ready = Ready::default();
+        let readiness = ready.clone();
         let mut registry = Registry::with_prefix("anchorgate");
 
         let provider = tls::provider();
@@ -153,7 +162,10 @@ impl App {
 
         // The directory is served before it is polled: a gateway can sync from its own directory.
         let (directory, directory_http) = match config.directory {
-            Some(part) => open_directory(part, &config.data_dir, &addresses, &tasks).await?,
+            Some(part) => {
+                let waiters = config.public.bounds.shares.connections / 2;
+                open_directory(part, &config.data_dir, &addresses, waiters, &tasks).await?
+            }
             None => (None, None),
         };
         let needs_system_authorities = config
@@ -175,6 +187,7 @@ impl App {
             watched,
             crl_handle.clone(),
             sources.borrow().iter().filter_map(sync::Handle::devices).cloned().collect(),
+            own.clone(),
         ));
         let metrics = reload::Metrics::register(&mut registry);
         let (configuration, inbox) = Handle::new(reload::status(&config.origin));
@@ -228,12 +241,23 @@ impl App {
             ),
             admin: config.admin.tls.then(|| edge("admin", |tls| &tls.public, admin_bounds())),
         };
-        planes.listen(sockets, listeners, &tasks);
+        planes.listen(sockets, listeners, &readiness, &tasks);
         if needs_system_authorities {
             spawn_blocking(load_system_authorities);
         }
         info!(?addresses, "listening");
-        Ok(Self { addresses, live, tasks, drain: config.drain, check_keys, reload, _lock: lock })
+        Ok(Self {
+            addresses,
+            live,
+            tasks,
+            ready: readiness,
+            connections: edge_metrics,
+            drain_delay: config.drain_delay,
+            drain: config.drain,
+            check_keys,
+            reload,
+            _lock: lock,
+        })
     }
 
     /// Reads the configuration file and the gateway's own key files again.
@@ -247,10 +271,20 @@ impl App {
         self.tasks.stopping().cancelled().await;
     }
 
-    /// Stops accepting connections, finishes the requests in progress, and ends all tasks.  Returns
-    /// false if some did not finish in time, or a part had failed.
+    /// Stops.  From now on the gateway is not ready, and clients are told to use another connection.
+    /// After `drain_delay` it accepts no connection, finishes the requests in progress, and ends all
+    /// tasks.  Returns false if some did not end within `drain`, or a part had failed.
     pub async fn stop(self) -> bool {
-        self.tasks.drain(self.drain).await
+        let _not_ready = self.ready.latch("stopping");
+        self.tasks.stop().announce();
+        let failed = self.tasks.stopping();
+        let _ = timeout(self.drain_delay, failed.cancelled()).await;
+        let is_clean = self.tasks.drain(self.drain).await;
+        let cut = self.connections.cut();
+        if cut > 0 {
+            warn!(cut, "connections closed before their requests were answered");
+        }
+        is_clean
     }
 }
 
@@ -269,11 +303,13 @@ fn signing_keys(
     Ok((keys, handle, Some(rotator)))
 }
 
-/// Opens the embedded directory.  Returns its services over TLS and over plain HTTP.
+/// Opens the embedded directory.  Returns its services over TLS, with at most `waiters` requests that
+/// wait for a change, and over plain HTTP.
 async fn open_directory(
     part: DirectoryPart,
     data_dir: &Path,
     addresses: &Addresses,
+    waiters: usize,
     tasks: &Tasks,
 ) -> anyhow::Result<(Option<Served>, Option<Served>)> {
     let store = match &part.database {
@@ -284,8 +320,8 @@ async fn open_directory(
         }
         None => Store::open(&data_dir.join("directory.redb")).await?,
     };
-    let directory = Directory::new(part.config, store);
-    let https = part.public_url.map(|url| directory.at(&url));
+    let directory = Directory::until(part.config, store, tasks.stopping());
+    let https = part.public_url.map(|url| directory.at(&url).with_waiters(waiters));
     let http = addresses.directory_http.map(|at| directory.at(&format!("http://{at}")));
     Ok((https, http))
 }
@@ -315,20 +351,32 @@ struct Listeners {
 }
 
 impl Planes {
-    /// Starts every listener.
-    fn listen(self, sockets: Sockets, listeners: Listeners, tasks: &Tasks) {
+    /// Starts every listener.  Those of clients wait until the saved state is in force: with a shared
+    /// or a passed socket, clients could be served elsewhere or later, and must not be refused.
+    fn listen(self, sockets: Sockets, listeners: Listeners, ready: &Ready, tasks: &Tasks) {
         let Self { endpoint, public, directory, directory_http, admin } = self;
-        let stop = || tasks.stopping();
+        let stop = || tasks.stop();
+        let when_ready = || {
+            let (ready, stop) = (ready.clone(), tasks.stopping());
+            async move {
+                tokio::select! {
+                    _ = timeout(SAVED_STATE, ready.reached()) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+        };
         let token = move |peer: Arc<Peer>, request: Request<RequestBody>| {
             let endpoint = Arc::clone(&endpoint);
             async move { endpoint.handle(request, &peer).await }
         };
-        tasks.spawn(serve(listeners.token, sockets.token, stop(), token));
+        let token = serve(listeners.token, sockets.token, stop(), token);
+        tasks.spawn(when_ready().then(|()| token));
         let public = move |peer: Arc<Peer>, request: Request<RequestBody>| {
             let public = Arc::clone(&public);
             async move { public.handle(request, &peer).await }
         };
-        tasks.spawn(serve(listeners.public, sockets.public, stop(), public));
+        let public = serve(listeners.public, sockets.public, stop(), public);
+        tasks.spawn(when_ready().then(|()| public));
         if let (Some(socket), Some(served)) = (sockets.directory, directory) {
             let directory = move |peer: Arc<Peer>, mut request: Request<RequestBody>| {
                 let served = served.clone();

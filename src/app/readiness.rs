@@ -1,10 +1,10 @@
 //! Readiness of a gateway.
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::crl;
 use crate::runtime::health::Ready;
-use crate::runtime::publisher::ConfigurationsInForce;
+use crate::runtime::publisher::{ConfigurationsInForce, OwnChange};
 use crate::sync;
 
 /// Grants readiness once three conditions hold: a directory has returned its configurations of
@@ -15,6 +15,7 @@ pub(super) fn become_ready(
     mut in_force: watch::Receiver<ConfigurationsInForce>,
     lists: crl::Handle,
     registries: Vec<sync::devices::Handle>,
+    own: mpsc::Sender<OwnChange>,
 ) -> impl Future<Output = ()> + Send + 'static {
     let (trust, revocation) = (ready.latch("trust"), ready.latch("revocation"));
     let devices = ready.latch("devices");
@@ -27,6 +28,11 @@ pub(super) fn become_ready(
         };
         drop(trust);
         if lists.wait_until_attempted(generation).await.is_err() {
+            return;
+        }
+        // The lists were read and may not be in force yet.
+        let (flush, flushed) = oneshot::channel();
+        if own.send(OwnChange::Flush(flush)).await.is_err() || flushed.await.is_err() {
             return;
         }
         drop(revocation);

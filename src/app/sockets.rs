@@ -1,13 +1,14 @@
-//! The listening sockets, bound before anything runs.
+//! The listening sockets, opened before anything runs.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdListener};
 
+use listenfd::ListenFd;
 use tokio::net::TcpListener;
 use tracing::warn;
 
 use crate::config::Config;
-use crate::http::listen::bind;
+use crate::http::listen::{bind, bind_shared};
 
 /// Every listening socket.
 pub(super) struct Sockets {
@@ -34,15 +35,31 @@ pub struct Addresses {
 }
 
 impl Sockets {
-    pub(super) fn bind(config: &Config) -> io::Result<Self> {
-        let directory = config.directory.as_ref();
-        Ok(Self {
-            token: bind(config.token.listen)?,
-            public: bind(config.public.listen)?,
-            directory: directory.and_then(|d| d.listen).map(bind).transpose()?,
-            directory_http: directory.and_then(|d| d.listen_http).map(bind).transpose()?,
-            admin: bind(config.admin.listen)?,
-        })
+    /// Takes the sockets that a service manager passed (sd_listen_fds(3)), and binds the others.
+    ///
+    /// # Errors
+    /// An address is in use, or a passed socket does not belong to a listener.
+    pub(super) fn open(config: &Config) -> io::Result<Self> {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut passed = Passed::take(&mut ListenFd::from_env(), &names)?;
+        let mut open = |name, address, is_shared| match passed.find(name, address) {
+            Some(socket) => TcpListener::from_std(socket),
+            None if is_shared => bind_shared(address),
+            None => bind(address),
+        };
+        let (directory, is_shared) = (config.directory.as_ref(), config.reuse_port);
+        let https = directory.and_then(|part| part.listen);
+        let http = directory.and_then(|part| part.listen_http);
+        let sockets = Self {
+            token: open("token", config.token.listen, is_shared)?,
+            public: open("public", config.public.listen, is_shared)?,
+            directory: https.map(|at| open("directory", at, is_shared)).transpose()?,
+            directory_http: http.map(|at| open("directory_http", at, is_shared)).transpose()?,
+            // Each process has its own: commands must reach the process that they are for.
+            admin: open("admin", config.admin.listen, false)?,
+        };
+        passed.check_empty()?;
+        Ok(sockets)
     }
 
     /// Warns if the process may open fewer files than its listeners may hold connections.
@@ -74,6 +91,50 @@ impl Sockets {
     }
 }
 
+/// The sockets that a service manager passed, with their names.
+struct Passed(Vec<(String, StdListener)>);
+
+impl Passed {
+    /// `names` is the value of `LISTEN_FDNAMES`: names separated by colons, in the order of the
+    /// sockets.
+    fn take(sockets: &mut ListenFd, names: &str) -> io::Result<Self> {
+        let mut names = names.split(':');
+        let mut passed = Vec::new();
+        for number in 0..sockets.len() {
+            let name = names.next().unwrap_or_default().to_owned();
+            if let Some(socket) = sockets.take_tcp_listener(number)? {
+                socket.set_nonblocking(true)?;
+                passed.push((name, socket));
+            }
+        }
+        Ok(Self(passed))
+    }
+
+    /// Returns the socket of a listener: the one with its name, else the one on its port whose name
+    /// is not that of a listener.
+    fn find(&mut self, listener: &str, address: SocketAddr) -> Option<StdListener> {
+        const NAMES: [&str; 5] = ["token", "public", "directory", "directory_http", "admin"];
+        let is_on_port = |(name, socket): &(String, StdListener)| {
+            !NAMES.contains(&name.as_str())
+                && socket.local_addr().is_ok_and(|local| local.port() == address.port())
+        };
+        let named = self.0.iter().position(|(name, _)| name == listener);
+        let place = named.or_else(|| self.0.iter().position(is_on_port))?;
+        Some(self.0.remove(place).1)
+    }
+
+    fn check_empty(&self) -> io::Result<()> {
+        let Some((name, socket)) = self.0.first() else { return Ok(()) };
+        let at = socket.local_addr().map_or_else(|error| error.to_string(), |at| at.to_string());
+        Err(io::Error::other(format!(
+            "socket activation: the socket `{}` on {at} does not belong to a listener: set \
+             FileDescriptorName= to token, public, directory, directory_http or admin, once each, \
+             or use the port of a listener",
+            name.escape_debug()
+        )))
+    }
+}
+
 /// The soft limit on open files in the text of `/proc/self/limits`; `None` for no limit.
 fn open_files(limits: &str) -> Option<usize> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
@@ -83,6 +144,36 @@ fn open_files(limits: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn passed(names: &[&str]) -> Passed {
+        let socket = |name: &&str| {
+            let socket = StdListener::bind("127.0.0.1:0").expect("a port");
+            ((*name).to_owned(), socket)
+        };
+        Passed(names.iter().map(socket).collect())
+    }
+
+    #[test]
+    fn passed_sockets_are_found_by_name_and_then_by_port() {
+        let mut passed = passed(&["anchorgate.socket", "token", "public"]);
+        let at = |n: usize| passed.0[n].1.local_addr().expect("bound");
+        let (unnamed, token, public) = (at(0), at(1), at(2));
+        let other = SocketAddr::from(([127, 0, 0, 1], 1));
+        let port = |socket: Option<StdListener>| socket.map(|s| s.local_addr().expect("bound"));
+        assert_eq!(port(passed.find("token", other)), Some(token));
+        assert_eq!(port(passed.find("admin", public)), None, "the socket has another name");
+        assert!(passed.check_empty().is_err());
+        assert_eq!(port(passed.find("admin", unnamed)), Some(unnamed));
+        assert_eq!(port(passed.find("public", other)), Some(public));
+        assert!(passed.check_empty().is_ok());
+    }
+
+    #[test]
+    fn names_a_passed_socket_without_a_listener() {
+        let passed = passed(&["tokens"]);
+        let error = passed.check_empty().expect_err("not taken").to_string();
+        assert!(error.contains("`tokens`") && error.contains("FileDescriptorName"), "{error}");
+    }
 
     #[test]
     fn reads_the_limit_on_open_files() {

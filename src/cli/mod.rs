@@ -18,19 +18,18 @@ mod input;
 mod keys;
 mod operator;
 pub mod quickstart;
+mod run;
 mod verify;
 
 use std::fmt;
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
 
-use crate::app::App;
 use crate::cli::config::ConfigCommand;
 use crate::cli::directory::DirectoryArgs;
 use crate::cli::keys::KeysCommand;
@@ -39,7 +38,7 @@ use crate::cli::quickstart::QuickstartArgs;
 use crate::config::reference::{self, Entry};
 use crate::config::{Config, load};
 use crate::keyring;
-use crate::runtime::{audit, log};
+use crate::runtime::audit;
 use crate::tls;
 
 /// Exit codes besides 0 and those of `verify` (sysexits.h).
@@ -47,6 +46,10 @@ mod exit {
     pub(super) const FAILURE: u8 = 1;
     pub(super) const USAGE: u8 = 64;
     pub(super) const CONFIG: u8 = 78;
+    /// The code that a shell reports for a process that `signal` ended.
+    pub(super) fn signalled(signal: tokio::signal::unix::SignalKind) -> u8 {
+        128_u8.saturating_add(u8::try_from(signal.as_raw_value()).unwrap_or(u8::MAX))
+    }
     /// The code that a shell reports for a process that SIGPIPE ended.
     pub(super) const NO_READER: u8 = 141;
 }
@@ -60,7 +63,7 @@ mod exit {
 #[command(name = "anchorgate", version, arg_required_else_help = true)]
 #[command(
     after_help = "Exit status: 0 done; 1 failed (verify: refused); 2 verify: unusable input; \
-    64 wrong usage; 78 wrong configuration."
+    64 wrong usage; 78 wrong configuration; 130, 143 run: ended at once by a second Ctrl-C or SIGTERM."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -71,9 +74,9 @@ struct Cli {
 enum Command {
     /// Run the gateway until SIGTERM or Ctrl-C, then finish the requests in progress
     ///
-    /// On SIGHUP it reads the configuration and the files of its certificate and keys at once,
-    /// instead of at the next interval of a few seconds.  `config diff` shows what a file would
-    /// change, and what needs a restart.
+    /// A second SIGTERM or Ctrl-C ends it at once.  On SIGHUP it reads the configuration and the files
+    /// of its certificate and keys at once, instead of at the next interval of a few seconds.
+    /// `config diff` shows what a file would change, and what needs a restart.
     Run {
         /// Configuration file (TOML); `config-reference` prints its keys
         #[arg(long, short, value_name = "FILE", env = "ANCHORGATE_CONFIG")]
@@ -136,7 +139,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Run { config, allow_insecure_file_modes } => with_config(&config, |mut config| {
             config.keyring.allow_insecure_modes = allow_insecure_file_modes;
-            block_on(serve(config))
+            block_on(run::run(config))
         }),
         Command::CheckConfig { config, allow_insecure_file_modes } => {
             with_config(&config, |mut config| {
@@ -235,39 +238,6 @@ fn check_keys(config: &Config) -> ExitCode {
     }
 }
 
-async fn serve(config: Config) -> ExitCode {
-    if let Err(error) = log::start(&config.log_filter, config.log_format, config.audit_when_full) {
-        eprintln!("log.filter: {error}");
-        return exit::CONFIG.into();
-    }
-    // Before anything runs: without a handler, SIGHUP ends the process.
-    let mut hangups = match signal(SignalKind::hangup()) {
-        Ok(hangups) => hangups,
-        Err(error) => return failed(&error.into()),
-    };
-    match App::start(config).await {
-        Ok(app) => {
-            let mut interrupted = std::pin::pin!(interrupted());
-            loop {
-                tokio::select! {
-                    () = interrupted.as_mut() => break,
-                    () = app.failed() => break,
-                    _ = hangups.recv() => app.reload(),
-                }
-            }
-            info!("stopping: finishing requests in progress");
-            let is_clean = app.stop().await;
-            log::flush();
-            if is_clean { ExitCode::SUCCESS } else { exit::FAILURE.into() }
-        }
-        Err(error) => {
-            error!("{error:#}");
-            log::flush();
-            failed(&error)
-        }
-    }
-}
-
 /// Waits for SIGTERM or Ctrl-C.
 pub(crate) async fn interrupted() {
     match signal(SignalKind::terminate()) {
@@ -281,9 +251,17 @@ pub(crate) async fn interrupted() {
     }
 }
 
+/// Time at the end of the process for threads that are blocked: a silent name server can hold one for
+/// many seconds.
+const BLOCKED: Duration = Duration::from_millis(100);
+
 pub(crate) fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(work),
+        Ok(runtime) => {
+            let code = runtime.block_on(work);
+            runtime.shutdown_timeout(BLOCKED);
+            code
+        }
         Err(error) => failed(&error.into()),
     }
 }

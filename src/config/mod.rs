@@ -80,6 +80,10 @@ pub struct Config {
     pub graph: Vec<sync::Config>,
     /// The admin plane.
     pub admin: admin_plane::Config,
+    /// Time between the announcement of a stop and the stop.
+    pub drain_delay: Duration,
+    /// Let other processes listen on the same addresses.
+    pub reuse_port: bool,
     /// Time limit for requests in progress when the gateway stops.
     pub drain: Duration,
 }

@@ -58,6 +58,9 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
         text(value).map(PathBuf::from)
     });
     let data_dir = data_dir.map(|dir| folder.join(dir));
+    let drain_delay = top.duration("drain_delay", Duration::ZERO..=10 * MINUTE);
+    let drain_delay = drain_delay.unwrap_or(Duration::from_millis(500));
+    let reuse_port = top.flag("reuse_port").unwrap_or(false);
     let drain = top.duration("drain", SECOND..=HOUR).unwrap_or(30 * SECOND);
     let (log_filter, log_format, audit_when_full) = top.section("log", log);
     let tls = top.section("tls", |section| tls(section, folder));
@@ -130,6 +133,8 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
         directory,
         graph,
         admin: admin?,
+        drain_delay,
+        reuse_port,
         drain,
     })
 }

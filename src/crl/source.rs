@@ -259,7 +259,6 @@ impl Source {
             waiting = std::mem::take(&mut state.waiting);
         }
         self.statuses.put(&address, Status::of(&address, state));
-        self.report_progress();
         let names_deltas = |state: &ListState| match state {
             ListState::InForce(list) => !list.freshest.is_empty(),
             _ => false,
@@ -268,6 +267,8 @@ impl Source {
         if let Some(update) = update {
             self.send(address, update).await;
         }
+        // After the update: readiness means that the lists are with the publisher.
+        self.report_progress();
         // Callers are answered after the list was sent to the publisher.
         for done in waiting {
             // An error means that the caller is gone.

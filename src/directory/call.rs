@@ -11,6 +11,7 @@ use hyper::{HeaderMap, Method};
 use serde_json::{Map, Value};
 use tokio::sync::MutexGuard;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::directory::errors::Fault;
 use crate::directory::object_locks::ObjectLocks;
@@ -34,6 +35,8 @@ pub(super) struct Call {
     pub(super) page_size: usize,
     pub(super) body_limit: usize,
     pub(super) max_wait: Duration,
+    /// Ends the wait for a change.
+    pub(super) stop: CancellationToken,
     pub(super) caller: Arc<Caller>,
     pub(super) method: Method,
     pub(super) path: String,
@@ -66,6 +69,15 @@ impl Call {
     /// Returns how long to wait for a change: the client's preference, up to the configured limit.
     pub(super) fn wait(&self) -> Duration {
         preferred_wait(&self.headers).unwrap_or_default().min(self.max_wait)
+    }
+
+    /// Waits for `change` for at most [`Call::wait`], and not while the process stops.  Returns true
+    /// if the change occurred.
+    pub(super) async fn wait_for(&self, change: impl Future) -> bool {
+        tokio::select! {
+            changed = timeout(self.wait(), change) => changed.is_ok(),
+            () = self.stop.cancelled() => false,
+        }
     }
 
     /// Checks `If-Match`, and returns whether the header is present.

@@ -84,7 +84,7 @@ pub(super) async fn delta(call: &Call) -> Result<Success, Fault> {
         let seen = token.since.seen;
         let change = changes.wait_for(|now| now.changed_since(&before, KIND, seen));
         // After a timeout, the store must confirm that there are no changes.
-        let _ = tokio::time::timeout(wait, change).await;
+        let _ = call.wait_for(change).await;
         found = read().await.map_err(convert)?;
     }
     page(call, &token, found)

@@ -115,7 +115,7 @@ async fn wait_for_change(call: &Call, collection: Collection) -> Result<Waited, 
     }
     let wait = call.wait();
     let change = changes.wait_for(|now| now.changed_since(&before, collection, version));
-    let changed = tokio::time::timeout(wait, change).await.is_ok();
+    let changed = call.wait_for(change).await;
     // Read again: if the store became unavailable meanwhile, it does not report changes.
     let tag = if wait.is_zero() { tag } else { read().await?.1 };
     Ok(if changed { Waited::Changed(tag) } else { Waited::Unchanged(tag) })

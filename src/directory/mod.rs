@@ -45,7 +45,9 @@ use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::http::Extensions;
 use hyper::{Method, Request};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::directory::auth::{Authenticator, StaticToken};
@@ -60,6 +62,7 @@ use crate::directory::permissions::Need;
 use crate::directory::responses::{
     Success, accepts_gzip, accepts_json, error_response, insert, success_response,
 };
+use crate::http::listen::MAX_CONNECTIONS;
 use crate::http::peer::Peer;
 use crate::http::reply::Reply;
 use crate::runtime::audit::{Event, Outcome, Record};
@@ -119,6 +122,7 @@ struct Inner {
     authenticator: Authenticator,
     store: Store,
     locks: Arc<ObjectLocks>,
+    stop: CancellationToken,
 }
 
 /// Directory as served by one listener.
@@ -127,25 +131,41 @@ pub struct Served {
     directory: Directory,
     /// Service root for links, without a slash at the end.
     root: Arc<str>,
+    /// Places for requests that wait for a change.  A request without a place does not wait.
+    waiters: Arc<Semaphore>,
 }
 
 impl Directory {
     /// Creates a directory on `store`.
     pub fn new(config: Config, store: Store) -> Self {
+        Self::until(config, store, CancellationToken::new())
+    }
+
+    /// Like [`Directory::new`].  After `stop` is signalled, no request waits for a change.
+    pub fn until(config: Config, store: Store, stop: CancellationToken) -> Self {
         let authenticator = Authenticator::new(config.tokens.clone(), config.issuers.clone());
         let locks = Arc::new(ObjectLocks::new());
-        Self { inner: Arc::new(Inner { config, authenticator, store, locks }) }
+        Self { inner: Arc::new(Inner { config, authenticator, store, locks, stop }) }
     }
 
     /// Returns the API for a listener that clients reach at `public_url` (such as
     /// `https://hub.example:8445`).  Links start with this URL and never with the request's host.
     pub fn at(&self, public_url: &str) -> Served {
         let root = format!("{}/beta", public_url.trim_end_matches('/')).into();
-        Served { directory: self.clone(), root }
+        let waiters = Arc::new(Semaphore::new(MAX_CONNECTIONS / 2));
+        Served { directory: self.clone(), root, waiters }
     }
 }
 
 impl Served {
+    /// Sets the number of requests that may wait for a change at a time.  It is less than the number
+    /// of connections, so that waiting requests leave room for others.  The default is for a listener
+    /// of plain HTTP.
+    #[must_use]
+    pub fn with_waiters(self, most: usize) -> Self {
+        Self { waiters: Arc::new(Semaphore::new(most)), ..self }
+    }
+
     /// Handles one request.
     ///
     /// A token that is bound to a certificate is accepted if the request's extensions have an
@@ -167,11 +187,10 @@ impl Served {
             .unwrap_or(&request_id)
             .to_owned();
         let gzip = accepts_gzip(request.headers());
-        let prefers_wait = preferred_wait(request.headers()).is_some();
         let request = request.map(|body| body.map_err(std::io::Error::other).boxed_unsync());
         let mut response = match self.process_in_time(request, now).await {
-            Ok(success) => {
-                let wait_applied = prefers_wait && success.supports_wait();
+            Ok((success, may_wait)) => {
+                let wait_applied = may_wait && success.supports_wait();
                 let mut response = success_response(success, gzip);
                 if wait_applied {
                     insert(&mut response, HeaderName::from_static("preference-applied"), "wait");
@@ -199,12 +218,12 @@ impl Served {
     }
 
     /// Processes a request with a timeout.  A change is completed and audited even if the client
-    /// disconnects or the timeout expires.
+    /// disconnects or the timeout expires.  Also returns whether the request might wait for a change.
     async fn process_in_time(
         &self,
         request: Request<RequestBody>,
         now: Timestamp,
-    ) -> Result<Success, Fault> {
+    ) -> Result<(Success, bool), Fault> {
         let timed_out =
             |_| Fault::Unavailable(format!("the request took longer than {REQUEST_TIMEOUT:?}"));
         if !is_write(request.method()) {
@@ -221,9 +240,9 @@ impl Served {
         &self,
         request: Request<RequestBody>,
         now: Timestamp,
-    ) -> Result<Success, Fault> {
+    ) -> Result<(Success, bool), Fault> {
         let (head, mut body) = request.into_parts();
-        let Inner { config, authenticator, store, locks } = &*self.directory.inner;
+        let Inner { config, authenticator, store, locks, stop } = &*self.directory.inner;
         let authorization = head.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
         let certificate = client_certificate(&head.extensions);
         let caller = authenticator.caller(authorization, certificate.as_ref()).await?;
@@ -250,13 +269,17 @@ impl Served {
         } else {
             Bytes::new()
         };
+        // Taken after the authorization, so that strangers use no place.
+        let prefers_wait = preferred_wait(&head.headers).is_some();
+        let place = if prefers_wait { self.waiters.try_acquire().ok() } else { None };
         let call = Call {
             store: store.clone(),
             locks: Arc::clone(locks),
             root: Arc::clone(&self.root),
             page_size: config.page_size.clamp(1, odata::MAX_TOP),
             body_limit: config.body_limit,
-            max_wait: config.max_wait,
+            max_wait: if place.is_some() { config.max_wait } else { Duration::ZERO },
+            stop: stop.clone(),
             caller,
             method: head.method,
             path: head.uri.path().to_owned(),
@@ -265,7 +288,7 @@ impl Served {
             body,
             now,
         };
-        run(&call, resource).await
+        Ok((run(&call, resource).await?, place.is_some()))
     }
 }
 

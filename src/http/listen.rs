@@ -6,17 +6,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use hyper::Request;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::http::admission::Hosts;
 use crate::http::connections::{Admission, Connection, Shares};
 use crate::http::reply::Reply;
 use crate::http::serve::{Limits, Protocol as Http, RequestBody};
+use crate::runtime::tasks::Stop;
 
 /// Connections that the kernel queues while there is no room, as after a mass reconnect.
 const BACKLOG: i32 = 4096;
@@ -24,16 +23,33 @@ const BACKLOG: i32 = 4096;
 /// idle, and a storm of connections pays for the first use of that memory.
 const MAX_FUTURE: usize = 6 * 1024;
 
+/// Connections of a listener of plain HTTP.
+pub const MAX_CONNECTIONS: usize = 1_024;
+
 /// Binds a listening socket.
 ///
 /// # Errors
 /// An error of the operating system, with the address.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    open(address, false)
+}
+
+/// Like [`bind`].  Other sockets of the same user can listen on the same address, if all of them are
+/// bound in this way.
+///
+/// # Errors
+/// As for [`bind`].
+pub fn bind_shared(address: SocketAddr) -> io::Result<TcpListener> {
+    open(address, true)
+}
+
+fn open(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
     let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot listen on {address}: {e}"));
     let open = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // A restart does not wait for old connections to time out.
         socket.set_reuse_address(true)?;
+        socket.set_reuse_port(is_shared)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
@@ -44,12 +60,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Accepts connections until `stop`, as `admission` allows, and spawns `handle` for each.  Returns when
 /// all of them have ended.
-pub async fn accept<H, F>(
-    listener: TcpListener,
-    admission: Arc<Admission>,
-    stop: CancellationToken,
-    handle: H,
-) where
+pub async fn accept<H, F>(listener: TcpListener, admission: Arc<Admission>, stop: Stop, handle: H)
+where
     H: Fn(TcpStream, SocketAddr, Connection) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
@@ -86,27 +98,44 @@ pub async fn accept<H, F>(
             }
         }
     }
-    // The kernel would reset the connections in its queue.
-    for _ in 0..BACKLOG {
-        let Some(Ok((stream, address))) = listener.accept().now_or_never() else { break };
-        admit(stream, address);
+    accept_queued(listener, admit);
+    admission.ended().await;
+}
+
+/// Accepts the connections in the kernel's queue, which the kernel would reset, and closes the socket.
+///
+/// The blocking interface closes at once after the queue was seen empty.  A connection that arrives
+/// between the two is lost, unless the socket is shared or `net.ipv4.tcp_migrate_req` is set.
+fn accept_queued(listener: TcpListener, admit: impl Fn(TcpStream, SocketAddr)) {
+    let Ok(listener) = listener.into_std() else { return };
+    let mut queued = Vec::new();
+    while queued.len() < BACKLOG as usize
+        && let Ok(accepted) = listener.accept()
+    {
+        queued.push(accepted);
     }
     drop(listener);
-    admission.ended().await;
+    for (stream, address) in queued {
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            admit(stream, address);
+        }
+    }
 }
 
 /// Serves HTTP without TLS, for listeners on loopback and for CRLs.
 pub async fn serve_plain<H, F>(
     listener: TcpListener,
     limits: Limits,
-    stop: CancellationToken,
+    stop: impl Into<Stop>,
     handler: H,
 ) where
     H: Fn(Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Reply> + Send + 'static,
 {
-    const MAX_CONNECTIONS: usize = 1_024;
     let admission = Admission::new(Shares::new(MAX_CONNECTIONS), |_| {});
+    let stop = stop.into();
     let stopping = stop.clone();
     accept(listener, admission, stop, |stream, _, connection| {
         let (limits, handler, stop) = (limits.clone(), handler.clone(), stopping.clone());

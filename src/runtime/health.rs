@@ -5,13 +5,17 @@
 //! works and needs attention.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
 
 /// The parts that the process waits for, and warnings.
 #[derive(Clone, Default)]
 pub struct Ready {
     waiting: Arc<Mutex<BTreeMap<&'static str, usize>>>,
     warnings: Arc<Mutex<BTreeMap<&'static str, String>>>,
+    reached: Arc<Notify>,
 }
 
 /// Delays readiness until it is dropped.
@@ -31,6 +35,18 @@ impl Ready {
     /// The parts that are not ready.  Empty if the process is ready.
     pub fn missing(&self) -> Vec<&'static str> {
         self.lock().keys().copied().collect()
+    }
+
+    /// Waits until the process is ready.
+    pub async fn reached(&self) {
+        loop {
+            let mut reached = pin!(self.reached.notified());
+            reached.as_mut().enable();
+            if self.lock().is_empty() {
+                return;
+            }
+            reached.await;
+        }
     }
 
     /// Sets the warning of a part, or removes it.
@@ -61,6 +77,9 @@ impl Drop for Latch {
             if *count == 0 {
                 waiting.remove(self.part);
             }
+            if waiting.is_empty() {
+                self.ready.reached.notify_waiters();
+            }
         }
     }
 }
@@ -77,6 +96,19 @@ mod tests {
         assert_eq!(ready.warnings()["server_certificate"], "expired");
         ready.warn("server_certificate", None);
         assert!(ready.warnings().is_empty());
+    }
+
+    #[tokio::test]
+    async fn waits_until_every_latch_is_dropped() {
+        let ready = Ready::default();
+        ready.reached().await;
+        let (a, b) = (ready.latch("trust"), ready.latch("listeners"));
+        let waiting = tokio::spawn(async move { ready.reached().await });
+        drop(a);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(b);
+        waiting.await.expect("no panic");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{error, info};
@@ -32,6 +32,8 @@ pub enum OwnChange {
     Tls(Arc<ListenerTls>),
     /// New rules of the operator.
     Rules(Box<Rules>),
+    /// No change.  It is answered when every update sent before is in force.
+    Flush(oneshot::Sender<()>),
 }
 
 /// Rules of the operator that change while the process runs.
@@ -94,8 +96,15 @@ impl Publisher {
             while let Ok(update) = self.updates.try_recv() {
                 changed |= self.assembly.apply(update);
             }
+            let (own, flush) = match own {
+                Some(OwnChange::Flush(flush)) => (None, Some(flush)),
+                own => (own, None),
+            };
             if changed || own.is_some() {
                 self.publish(changed, own).await;
+            }
+            if let Some(flush) = flush {
+                let _ = flush.send(());
             }
         }
     }
@@ -111,7 +120,7 @@ impl Publisher {
                 self.assembly.follow(new.lists.clone(), &new.domains, &new.application_domains);
                 rules = Some(new);
             }
-            None => {}
+            Some(OwnChange::Flush(_)) | None => {}
         }
         if trust_changed || rules.is_some() {
             let mut next = self.assembly.build(&active.trust);

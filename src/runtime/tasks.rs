@@ -13,10 +13,47 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
+/// The end of a process, in two steps.  First it is announced: everything is served, and clients are
+/// told to use another connection.  Then the process stops.
+#[derive(Clone, Default)]
+pub struct Stop {
+    announced: CancellationToken,
+    now: CancellationToken,
+}
+
+impl Stop {
+    /// Announces the stop.
+    pub fn announce(&self) {
+        self.announced.cancel();
+    }
+
+    /// Returns true once the stop is announced or signalled.
+    pub fn is_announced(&self) -> bool {
+        self.announced.is_cancelled() || self.is_cancelled()
+    }
+
+    /// Returns true once the stop is signalled.
+    pub fn is_cancelled(&self) -> bool {
+        self.now.is_cancelled()
+    }
+
+    /// Waits for the stop.
+    pub async fn cancelled(&self) {
+        self.now.cancelled().await;
+    }
+}
+
+/// A stop without an announcement.
+impl From<CancellationToken> for Stop {
+    fn from(now: CancellationToken) -> Self {
+        Self { announced: CancellationToken::new(), now }
+    }
+}
+
 /// The running tasks of one process, and their stop signal.
 #[derive(Clone, Default)]
 pub struct Tasks {
-    stop: CancellationToken,
+    stop: Stop,
     tracker: TaskTracker,
     panicked: Arc<AtomicBool>,
 }
@@ -24,7 +61,7 @@ pub struct Tasks {
 impl Tasks {
     /// Starts a task.  The task must end soon after [`Tasks::stopping`] is signalled.  A panic signals it.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let (stop, panicked) = (self.stop.clone(), Arc::clone(&self.panicked));
+        let (stop, panicked) = (self.stopping(), Arc::clone(&self.panicked));
         let running = tokio::spawn(task);
         self.tracker.spawn(async move {
             if let Err(error) = running.await {
@@ -38,7 +75,7 @@ impl Tasks {
 
     /// Starts a task that is dropped at the stop signal, at whichever await it waits.
     pub fn spawn_until_stop(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
+        let stop = self.stopping();
         self.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -49,13 +86,18 @@ impl Tasks {
 
     /// The stop signal.
     pub fn stopping(&self) -> CancellationToken {
+        self.stop.now.clone()
+    }
+
+    /// Both steps of the stop.
+    pub fn stop(&self) -> Stop {
         self.stop.clone()
     }
 
     /// Signals the stop and waits for the tasks.  Returns true if all of them ended within `grace` and
     /// none panicked.
     pub async fn drain(&self, grace: Duration) -> bool {
-        self.stop.cancel();
+        self.stop.now.cancel();
         self.tracker.close();
         let ended = tokio::time::timeout(grace, self.tracker.wait()).await.is_ok();
         ended && !self.panicked.load(Ordering::Relaxed)

@@ -20,7 +20,6 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::http::Hosts;
@@ -32,6 +31,7 @@ use crate::http::reply::Reply;
 use crate::http::serve::{Ended, Limits, Protocol, RequestBody};
 use crate::runtime::audit;
 use crate::runtime::live::{ListenerTls, Live};
+use crate::runtime::tasks::Stop;
 use crate::tls::closing::OpenConnections;
 use crate::tls::handshakes::{Handshake, Handshakes, Limits as HandshakeLimits};
 use crate::tls::lingering::Lingering;
@@ -103,12 +103,13 @@ static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
 pub async fn serve<H, F>(
     edge: TlsListener,
     listener: TcpListener,
-    stop: CancellationToken,
+    stop: impl Into<Stop>,
     handler: H,
 ) where
     H: Fn(Arc<Peer>, Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Reply> + Send + 'static,
 {
+    let stop = stop.into();
     edge.metrics.start(edge.name);
     let shed = edge.metrics.not_kept(edge.name);
     let admission = Admission::new(edge.bounds.shares.clone(), shed);
@@ -194,7 +195,7 @@ struct Edge {
     handshakes: Arc<Handshakes>,
     intermediates: Arc<Intermediates>,
     lingering: Lingering,
-    stop: CancellationToken,
+    stop: Stop,
 }
 
 /// A handshake that did not complete.
@@ -413,6 +414,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::sync::mpsc;
     use tokio_rustls::TlsConnector;
+    use tokio_util::sync::CancellationToken;
 
     /// Accepts every server certificate.
     #[derive(Debug)]

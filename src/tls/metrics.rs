@@ -51,7 +51,7 @@ impl Metrics {
         registry.register(
             "connections_not_kept",
             "Connections that were refused or closed in favour of others, by listener and reason \
-             (silent, idle, busy, address, certificate)",
+             (silent, idle, busy, address, certificate, stopping)",
             metrics.not_kept.clone(),
         );
         registry.register(
@@ -96,12 +96,26 @@ impl Metrics {
     /// Returns an observer that counts the connections that `listener` does not keep.
     pub(super) fn not_kept(&self, listener: &'static str) -> impl Fn(Reason) + use<> {
         let not_kept = self.not_kept.clone();
-        // Exposes the counter from the start.
-        let reason = Reason::Silent.as_str();
-        let _ = not_kept.get_or_create(&NotKept { listener, reason });
+        // Exposes the counters from the start.
+        for reason in [Reason::Silent, Reason::Stopping].map(Reason::as_str) {
+            let _ = not_kept.get_or_create(&NotKept { listener, reason });
+        }
         move |reason| {
             not_kept.get_or_create(&NotKept { listener, reason: reason.as_str() }).inc();
         }
+    }
+
+    /// Returns the number of connections that the stop of the process cut: those that ended before
+    /// their request was answered, and those that are still open.
+    pub fn cut(&self) -> u64 {
+        let listeners = ["token", "public", "directory", "admin"];
+        let of = |listener| {
+            let reason = Reason::Stopping.as_str();
+            let cut = self.not_kept.get(&NotKept { listener, reason }).map_or(0, |cut| cut.get());
+            let open = self.connections.get(&Listener { listener }).map_or(0, |open| open.get());
+            cut + u64::try_from(open).unwrap_or(0)
+        };
+        listeners.into_iter().map(of).sum()
     }
 
     /// Counts a connection as open until the guard is dropped.

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::http::connections::Connection;
 use crate::http::proxy_protocol::{self, Addresses, Proxies};
+use crate::runtime::tasks::Stop;
 
 /// Returns the addresses of a connection that `peer` has made.  On a connection of a listed load
 /// balancer, reads its header within `limit` and counts the connection for the client's address.
@@ -22,7 +22,7 @@ pub(super) async fn addresses(
     connection: &Connection,
     proxies: &Proxies,
     limit: Duration,
-    stop: &CancellationToken,
+    stop: &Stop,
 ) -> Result<Addresses, &'static str> {
     let of_socket = Addresses { client: peer, server: stream.local_addr().map_err(|_| "io")? };
     if !proxies.contains(peer.ip()) {

@@ -4,7 +4,8 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use anchorgate::directory::shapes::{Binary, CertificateAuthority, MutualTlsOauthConfiguration};
-use anchorgate::directory::{Config, Directory};
+use anchorgate::directory::{Config, Directory, Served};
+use anchorgate::http::reply::Reply;
 use anchorgate::store::{Collection, Store};
 use anchorgate::trust::subject::SubjectField;
 use base64::Engine as _;
@@ -19,6 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::directory::{
     ADMIN, Ca, M, READER, Server, answer, ca_params, config, configuration,
@@ -112,6 +114,52 @@ async fn a_slow_body_is_408() {
     let body = response.into_body().collect().await.expect("a body").to_bytes();
     let error: Value = serde_json::from_slice(&body).expect("JSON");
     assert_eq!(error["error"]["code"], "RequestTimeout");
+}
+
+/// Asks for the list of configurations, and waits for another than that of `tag`.
+async fn long_poll(served: &Served, tag: &str) -> Reply {
+    let request = Request::get(M).header("authorization", format!("Bearer {ADMIN}"));
+    let request = request.header("if-none-match", tag).header("prefer", "wait=20");
+    served.handle(request.body(Empty::<Bytes>::new()).expect("a request")).await
+}
+
+#[tokio::test]
+async fn a_stop_answers_requests_that_wait_for_a_change() {
+    let (store, _folder) = store().await;
+    let stop = CancellationToken::new();
+    let served = Directory::until(config(), store, stop.clone()).at("http://hub.example");
+    let tag = long_poll(&served, "").await.headers()["etag"].to_str().expect("text").to_owned();
+    tokio::time::pause();
+    let waiting = tokio::spawn(async move { long_poll(&served, &tag).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!waiting.is_finished());
+    let before = Instant::now();
+    stop.cancel();
+    assert_eq!(waiting.await.expect("no panic").status(), 304);
+    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
+}
+
+/// Otherwise followers could use up the connections that administrators need.
+#[tokio::test]
+async fn a_request_without_a_place_does_not_wait_for_a_change() {
+    let (store, _folder) = store().await;
+    let served = Directory::new(config(), store).at("http://hub.example").with_waiters(1);
+    let tag = long_poll(&served, "").await.headers()["etag"].to_str().expect("text").to_owned();
+    tokio::time::pause();
+    let first = tokio::spawn({
+        let (served, tag) = (served.clone(), tag.clone());
+        async move { long_poll(&served, &tag).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = Instant::now();
+    let second = long_poll(&served, &tag).await;
+    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
+    assert_eq!(second.status(), 304);
+    // So that a follower polls at its interval instead.
+    assert!(!second.headers().contains_key("preference-applied"));
+    let first = first.await.expect("no panic");
+    assert_eq!(first.headers()["preference-applied"], "wait");
+    assert_eq!(long_poll(&served, "").await.headers()["preference-applied"], "wait");
 }
 
 /// Connections are cut after 30 s, so a slower request gets its error before that.

@@ -19,6 +19,7 @@ mod peer;
 mod proxy;
 mod rates;
 mod reload;
+mod restart;
 mod rotation;
 mod trust;
 

@@ -34,6 +34,7 @@ pub use crate::http::connections::shares::Shares;
 use crate::http::connections::shares::{Holder, holders};
 use crate::http::reply::Reply;
 use crate::http::serve::{Ended, Limits, Protocol, RequestBody, connection};
+use crate::runtime::tasks::Stop;
 
 /// Time in which an idle connection ends gracefully before it is dropped.
 const CLOSE: Duration = Duration::from_secs(1);
@@ -56,6 +57,8 @@ pub enum Reason {
     Address,
     /// Its certificate has the most connections that one may have, and none is idle.
     Certificate,
+    /// The process stopped before its request was answered.
+    Stopping,
 }
 
 impl Reason {
@@ -67,6 +70,7 @@ impl Reason {
             Self::Busy => "busy",
             Self::Address => "address",
             Self::Certificate => "certificate",
+            Self::Stopping => "stopping",
         }
     }
 }
@@ -347,8 +351,8 @@ impl Connection {
     }
 
     /// Serves HTTP on `io`.  After `stop` is signalled, an idle connection closes at once, and
-    /// requests have `unfinished` to end.  A connection that has just been made may send its first
-    /// request.
+    /// requests have `unfinished` to end, less if they have not arrived completely.  A connection
+    /// that has just been made may send its first request.
     #[allow(clippy::too_many_arguments)] // Each is of another type.
     pub async fn serve<IO, H, F>(
         &self,
@@ -356,7 +360,7 @@ impl Connection {
         protocol: Protocol,
         hosts: Hosts,
         limits: &Limits,
-        stop: &CancellationToken,
+        stop: &Stop,
         unfinished: Duration,
         handler: H,
     ) -> Ended
@@ -383,31 +387,38 @@ impl Connection {
             }
         };
         let graceful = CancellationToken::new();
-        tokio::select! {
-            ended = connection(io, protocol, hosts, limits, graceful.clone(), counted) => ended,
-            () = self.until_cut(stop, unfinished, &graceful) => Ended::TimedOut,
+        let served =
+            connection(io, protocol, hosts, limits, graceful.clone(), stop.clone(), counted);
+        let ended = tokio::select! {
+            ended = served => ended,
+            ended = self.until_cut(stop, unfinished, &graceful) => ended,
+        };
+        if ended == Ended::Cut {
+            (self.admission.observer)(Reason::Stopping);
         }
+        ended
     }
 
     /// Returns when the connection must be dropped.  Signals `graceful` before, unless there is
     /// nothing to end gracefully.
     async fn until_cut(
         &self,
-        stop: &CancellationToken,
+        stop: &Stop,
         unfinished: Duration,
         graceful: &CancellationToken,
-    ) {
+    ) -> Ended {
         let state = &self.state;
         tokio::select! {
             () = state.close.cancelled() => {
                 if state.is_cut.load(Ordering::Relaxed) {
-                    return;
+                    return Ended::TimedOut;
                 }
                 graceful.cancel();
                 sleep(CLOSE).await;
                 while state.work.load(Ordering::Relaxed) > 0 {
                     sleep(CLOSE).await;
                 }
+                Ended::TimedOut
             }
             () = stop.cancelled() => {
                 if !state.has_request.load(Ordering::Relaxed) {
@@ -419,13 +430,17 @@ impl Connection {
                 }
                 graceful.cancel();
                 sleep(unfinished).await;
+                match state.work.load(Ordering::Relaxed) {
+                    0 => Ended::TimedOut,
+                    _ => Ended::Cut,
+                }
             }
         }
     }
 
     /// Returns when a silent connection must be dropped: others need its place, or the process stops
     /// and the connection is not new.
-    pub async fn until_unwanted(&self, stop: &CancellationToken) {
+    pub async fn until_unwanted(&self, stop: &Stop) {
         tokio::select! {
             () = self.state.close.cancelled() => {}
             () = stop.cancelled() => sleep_until(self.established + FRESH).await,
@@ -434,7 +449,7 @@ impl Connection {
 
     /// Returns when a handshake must be dropped: others need its place, or the process stops and the
     /// handshake does not end soon.
-    pub async fn until_overdue(&self, stop: &CancellationToken) {
+    pub async fn until_overdue(&self, stop: &Stop) {
         tokio::select! {
             () = self.state.close.cancelled() => {}
             () = stop.cancelled() => sleep(FRESH).await,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::http::serve::{Limits, Protocol};
@@ -14,6 +15,10 @@ pub(super) struct Activity {
     pub(super) protocol: Protocol,
     /// Requests whose header was read and whose response is not ready.
     pub(super) handling: AtomicUsize,
+    /// Requests that are handled and whose body has not arrived completely.
+    pub(super) receiving: AtomicUsize,
+    /// Signalled when the connection should not receive further requests.
+    pub(super) last_request: Notify,
     /// Bytes arrived while no request was handled: a request has begun.
     pub(super) reading: AtomicBool,
     /// Time of the last change of `handling` or `reading`, in milliseconds since `start`.
@@ -30,6 +35,8 @@ impl Activity {
             start: Instant::now(),
             protocol,
             handling: AtomicUsize::new(0),
+            receiving: AtomicUsize::new(0),
+            last_request: Notify::new(),
             // The header limit also applies to the first request of a connection.
             reading: AtomicBool::new(true),
             since: AtomicU64::new(0),
@@ -50,6 +57,11 @@ impl Activity {
         }
         let since = self.start + Duration::from_millis(self.since.load(Ordering::Relaxed));
         since + if self.is_reading() { limits.header_read } else { limits.idle }
+    }
+
+    /// True if no response depends on this side: each unfinished request waits for the peer.
+    pub(super) fn waits_for_peer(&self) -> bool {
+        self.receiving.load(Ordering::Relaxed) >= self.handling.load(Ordering::Relaxed)
     }
 
     /// True if a request has begun.  There is nothing to finish gracefully then.

@@ -39,9 +39,12 @@ use crate::http::reply::Reply;
 use crate::http::serve::activity::{Activity, RequestGuard};
 use crate::http::serve::observed_io::ObservedIo;
 pub use crate::http::serve::request_body::RequestBody;
+use crate::runtime::tasks::Stop;
 
 /// Time for discarding what a client still sends after its last response.
 const LINGER_TIME: Duration = Duration::from_secs(5);
+/// Time in which a peer must send the rest of its request when the process stops.
+const RECEIVE_TIME: Duration = Duration::from_secs(2);
 /// Bytes that are discarded after the last response.
 const LINGER_BYTES: usize = 8 * 1024 * 1024;
 
@@ -89,18 +92,22 @@ pub enum Ended {
     Closed,
     /// A time limit passed, or the process stops.
     TimedOut,
+    /// The process stops, and a request was not answered.
+    Cut,
     /// The peer sent HTTP/2 control frames in place of requests.
     Flooded,
 }
 
-/// Serves `io` until one end closes it or a limit is exceeded.  After `stop` is signalled, requests that
-/// are being handled are answered first.
+/// Serves `io` until one end closes it or a limit is exceeded.  After `graceful` is signalled, requests
+/// that are being handled are answered first.  Once `stop` is announced, the next response is the last
+/// one of the connection.
 pub async fn connection<IO, H, F>(
     io: IO,
     protocol: Protocol,
     hosts: Hosts,
     limits: &Limits,
-    stop: CancellationToken,
+    graceful: CancellationToken,
+    stop: Stop,
     handler: H,
 ) -> Ended
 where
@@ -111,7 +118,7 @@ where
     let activity = Arc::new(Activity::new(protocol));
     let mut io = ObservedIo::new(io, Arc::clone(&activity));
     let service = {
-        let (activity, limit) = (Arc::clone(&activity), limits.request);
+        let (activity, limit, stop) = (Arc::clone(&activity), limits.request, stop.clone());
         service_fn(move |request: Request<Incoming>| {
             let guard = RequestGuard::begin(&activity);
             let is_http1 = activity.protocol == Protocol::Http1;
@@ -124,16 +131,20 @@ where
                 // Boxed: hyper keeps the space of this future for as long as the connection is open.
                 None => Either::Right(timeout(limit, Box::pin(handler(request.map(body))))),
             };
-            let activity = Arc::clone(&activity);
+            let (activity, stop) = (Arc::clone(&activity), stop.clone());
             async move {
                 let mut reply = reply.await;
+                let is_last = stop.is_announced();
                 if let Ok(reply) = &mut reply
                     && is_http1
-                    && activity.unread.load(Ordering::Relaxed)
+                    && (is_last || activity.unread.load(Ordering::Relaxed))
                 {
                     reply
                         .headers_mut()
                         .insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                if is_last && !is_http1 {
+                    activity.last_request.notify_one();
                 }
                 drop(guard);
                 reply
@@ -153,7 +164,8 @@ where
                 http1::Connection::graceful_shutdown,
                 &activity,
                 limits,
-                stop,
+                graceful,
+                &stop,
             )
             .await
         }
@@ -169,7 +181,8 @@ where
                 http2::Connection::graceful_shutdown,
                 &activity,
                 limits,
-                stop,
+                graceful,
+                &stop,
             )
             .await
         }
@@ -183,12 +196,13 @@ async fn watch<C>(
     close: fn(Pin<&mut C>),
     activity: &Activity,
     limits: &Limits,
-    stop: CancellationToken,
+    graceful: CancellationToken,
+    stop: &Stop,
 ) -> Ended
 where
     C: Future,
 {
-    let mut closing = false;
+    let (mut closing, mut stopping) = (false, false);
     // At most one header time ahead: a request that begins in the meantime has an earlier deadline, and no
     // event wakes this task then.
     let next = || activity.deadline(limits).min(Instant::now() + limits.header_read);
@@ -199,11 +213,21 @@ where
             _ = connection.as_mut() => {
                 return if closing { Ended::TimedOut } else { Ended::Closed };
             }
-            () = stop.cancelled(), if !closing => {
+            () = graceful.cancelled(), if !stopping => {
+                (closing, stopping) = (true, true);
+                close(connection.as_mut());
+                if stop.is_cancelled() {
+                    alarm.as_mut().reset(Instant::now() + RECEIVE_TIME);
+                }
+            }
+            () = activity.last_request.notified(), if !closing => {
                 closing = true;
                 close(connection.as_mut());
             }
             () = alarm.as_mut() => {
+                if stop.is_cancelled() && stopping && activity.waits_for_peer() {
+                    return Ended::Cut;
+                }
                 if activity.deadline(limits) > Instant::now() {
                     alarm.as_mut().reset(next());
                 } else if closing || activity.is_reading() {

@@ -47,7 +47,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ObservedIo<IO> {
     pub(super) async fn finish(mut self, ended: Ended) -> Ended {
         let ended = if self.flooded { Ended::Flooded } else { ended };
         // After a time limit, the peer has had its time.
-        if ended != Ended::TimedOut && !self.at_end {
+        if !matches!(ended, Ended::TimedOut | Ended::Cut) && !self.at_end {
             // Boxed: most connections never need the space.
             Box::pin(timeout(LINGER_TIME, self.linger())).await.ok();
         }

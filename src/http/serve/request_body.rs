@@ -21,11 +21,23 @@ pub struct RequestBody {
     /// `None` only after it was dropped.
     body: Option<Incoming>,
     activity: Arc<Activity>,
+    /// It has not arrived completely, and is counted as such.
+    is_receiving: bool,
 }
 
 impl RequestBody {
     pub(super) fn new(body: Incoming, activity: &Arc<Activity>) -> Self {
-        Self { body: Some(body), activity: Arc::clone(activity) }
+        let is_receiving = !body.is_end_stream();
+        if is_receiving {
+            activity.receiving.fetch_add(1, Ordering::Relaxed);
+        }
+        Self { body: Some(body), activity: Arc::clone(activity), is_receiving }
+    }
+
+    fn end(&mut self) {
+        if std::mem::take(&mut self.is_receiving) {
+            self.activity.receiving.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -41,6 +53,7 @@ impl Body for RequestBody {
         let frame = std::task::ready!(Pin::new(body).poll_frame(cx));
         if frame.is_none() || self.is_end_stream() {
             self.activity.unread.store(false, Ordering::Relaxed);
+            self.end();
         }
         Poll::Ready(frame)
     }
@@ -56,6 +69,7 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
+        self.end();
         if self.activity.protocol == Protocol::Http2
             && let Some(body) = self.body.take()
             && !body.is_end_stream()

@@ -8,10 +8,11 @@ use hyper::body::{Bytes, Frame};
 use hyper::client::conn::http2 as client;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-fn start(limits: Limits, stop: CancellationToken) -> DuplexStream {
+fn start(limits: Limits, graceful: CancellationToken) -> DuplexStream {
+    let stop = Stop::default();
     let (client, server) = duplex(4096);
     tokio::spawn(async move {
-        connection(server, Protocol::Http1, Hosts::Any, &limits, stop, |_| async {
+        connection(server, Protocol::Http1, Hosts::Any, &limits, graceful, stop, |_| async {
             reply::empty(StatusCode::NO_CONTENT)
         })
         .await;
@@ -24,6 +25,63 @@ async fn request(client: &mut DuplexStream) -> String {
     let mut buf = [0; 256];
     let n = client.read(&mut buf).await.expect("read");
     String::from_utf8_lossy(&buf[..n]).into_owned()
+}
+
+/// Serves a handler that reads the body and then takes `work`, and returns how the connection ended.
+fn stoppable(
+    stop: Stop,
+    signal: CancellationToken,
+    work: Duration,
+) -> (DuplexStream, tokio::task::JoinHandle<Ended>) {
+    let (client, server) = duplex(4096);
+    let handler = move |request: Request<RequestBody>| async move {
+        let _ = request.into_body().collect().await;
+        tokio::time::sleep(work).await;
+        reply::empty(StatusCode::NO_CONTENT)
+    };
+    let served = tokio::spawn(async move {
+        let limits = Limits::default();
+        connection(server, Protocol::Http1, Hosts::Any, &limits, signal, stop, handler).await
+    });
+    (client, served)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_response_after_the_announcement_of_a_stop_is_the_last() {
+    let stop = Stop::default();
+    let (mut client, _served) = stoppable(stop.clone(), CancellationToken::new(), Duration::ZERO);
+    assert!(!request(&mut client).await.contains("connection: close"));
+    stop.announce();
+    let last = request(&mut client).await;
+    assert!(last.starts_with("HTTP/1.1 204") && last.contains("connection: close"), "{last}");
+    assert_eq!(closes_after(&mut client).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_arrive_holds_a_stop_for_a_short_time_only() {
+    let signal = CancellationToken::new();
+    let (mut client, served) = stoppable(signal.clone().into(), signal.clone(), Duration::ZERO);
+    let post = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nabc";
+    client.write_all(post).await.expect("sent");
+    tokio::time::advance(Duration::from_millis(1)).await;
+    signal.cancel();
+    assert_eq!(closes_after(&mut client).await, RECEIVE_TIME.as_secs());
+    assert_eq!(served.await.expect("no panic"), Ended::Cut);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_processed_during_a_stop_is_answered() {
+    let signal = CancellationToken::new();
+    let work = RECEIVE_TIME * 5;
+    let (mut client, served) = stoppable(signal.clone().into(), signal.clone(), work);
+    let post = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc";
+    client.write_all(post).await.expect("sent");
+    tokio::time::advance(Duration::from_millis(1)).await;
+    signal.cancel();
+    let mut response = String::new();
+    client.read_to_string(&mut response).await.expect("a response");
+    assert!(response.starts_with("HTTP/1.1 204"), "{response}");
+    assert_ne!(served.await.expect("no panic"), Ended::Cut);
 }
 
 /// Returns the seconds until the server closes.
@@ -74,7 +132,8 @@ async fn a_connection_stays_open_after_a_body_that_was_read() {
             let _ = request.into_body().collect().await;
             reply::empty(StatusCode::NO_CONTENT)
         };
-        connection(server, Protocol::Http1, Hosts::Any, &limits, stop, handler).await
+        connection(server, Protocol::Http1, Hosts::Any, &limits, stop, Stop::default(), handler)
+            .await
     });
     for framing in
         ["content-length: 3\r\n\r\nabc", "transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"]
@@ -172,7 +231,7 @@ async fn flood(frame: &[u8]) -> (Vec<(u8, Vec<u8>)>, Ended) {
     let server = tokio::spawn(async move {
         let (limits, stop) = (Limits::default(), CancellationToken::new());
         let handler = |_| async { reply::empty(StatusCode::NO_CONTENT) };
-        connection(far, Protocol::Http2, Hosts::Any, &limits, stop, handler).await
+        connection(far, Protocol::Http2, Hosts::Any, &limits, stop, Stop::default(), handler).await
     });
     let (mut read, mut write) = tokio::io::split(client);
     let received = tokio::spawn(async move {
@@ -232,6 +291,7 @@ async fn start_http2() -> (client::SendRequest<Sent>, tokio::task::JoinHandle<()
             Hosts::Any,
             &limits,
             stop,
+            Stop::default(),
             |request: Request<RequestBody>| async {
                 let _ = request.into_body().collect().await;
                 reply::empty(StatusCode::NO_CONTENT)

@@ -1,0 +1,104 @@
+//! `anchorgate run`: a gateway from its start to its stop.
+
+use std::process::ExitCode;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::interval;
+use tracing::{error, info, warn};
+
+use crate::app::App;
+use crate::cli::{exit, failed};
+use crate::config::Config;
+use crate::runtime::log;
+
+/// Runs a gateway until SIGTERM or Ctrl-C.  A second signal ends it at once.
+pub(super) async fn run(config: Config) -> ExitCode {
+    if let Err(error) = log::start(&config.log_filter, config.log_format, config.audit_when_full) {
+        eprintln!("log.filter: {error}");
+        return exit::CONFIG.into();
+    }
+    // Before anything runs.  Without a handler, SIGHUP ends the process, and a process with the number
+    // 1 ignores the others.
+    let handlers = Signals::new().and_then(|stops| Ok((stops, signal(SignalKind::hangup())?)));
+    let (mut signals, mut hangups) = match handlers {
+        Ok(handlers) => handlers,
+        Err(error) => return failed(&error.into()),
+    };
+    let app = tokio::select! {
+        app = App::start(config) => match app {
+            Ok(app) => app,
+            Err(error) => {
+                error!("{error:#}");
+                log::flush();
+                return failed(&error);
+            }
+        },
+        _ = signals.stop() => {
+            info!("stopped before the start was complete");
+            log::flush();
+            return ExitCode::SUCCESS;
+        }
+    };
+    notify(&[NotifyState::Ready]);
+    let watchdog = tokio::spawn(watchdog());
+    loop {
+        tokio::select! {
+            _ = signals.stop() => break,
+            () = app.failed() => break,
+            _ = hangups.recv() => app.reload(),
+        }
+    }
+    notify(&[NotifyState::Stopping]);
+    info!("stopping: finishing requests in progress; a second signal ends the process at once");
+    let code = tokio::select! {
+        is_clean = app.stop() => if is_clean { ExitCode::SUCCESS } else { exit::FAILURE.into() },
+        signal = signals.stop() => {
+            warn!("second signal: requests in progress are cut");
+            exit::signalled(signal).into()
+        }
+    };
+    watchdog.abort();
+    log::flush();
+    code
+}
+
+/// Signals that stop the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for SIGTERM or Ctrl-C.
+    async fn stop(&mut self) -> SignalKind {
+        tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+        }
+    }
+}
+
+/// Tells the service manager about the state of the process, if there is one (sd_notify(3)).
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!(%error, "service manager not notified");
+    }
+}
+
+/// Reports to the watchdog of the service manager, if it has one, for as long as tasks are run.
+async fn watchdog() {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    let mut ticks = interval(limit / 2);
+    loop {
+        ticks.tick().await;
+        notify(&[NotifyState::Watchdog]);
+    }
+}
