@@ -52,7 +52,7 @@ use rebuild::Rebuild;
 use reload::Reloader;
 use sockets::Sockets;
 
-pub use sockets::Addresses;
+pub use sockets::{Addresses, missing_descriptors};
 
 /// Interval between two checks of the gateway's own key files.
 const KEY_FILES: Duration = Duration::from_secs(10);

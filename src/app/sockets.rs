@@ -64,17 +64,8 @@ impl Sockets {
 
     /// Warns if the process may open fewer files than its listeners may hold connections.
     pub(super) fn warn_about_descriptors(config: &Config) {
-        // Files for lists, directories, stores and logs.
-        const OTHERS: usize = 256;
-        let needed = config.token.bounds.shares.connections
-            + config.public.bounds.shares.connections
-            + OTHERS;
-        let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-        if let Some(limit) = open_files(&limits).filter(|limit| *limit < needed) {
-            warn!(
-                "limit of {limit} open files is below the {needed} that the listeners may need: raise \
-                 LimitNOFILE (ulimit -n), or lower token.connections and public.connections"
-            );
+        if let Some(why) = missing_descriptors(config) {
+            warn!("{why}");
         }
     }
 
@@ -133,6 +124,20 @@ impl Passed {
             name.escape_debug()
         )))
     }
+}
+
+/// Returns the problem if the process may open fewer files than its listeners may hold connections.
+pub fn missing_descriptors(config: &Config) -> Option<String> {
+    // Files for lists, directories, stores and logs.
+    const OTHERS: usize = 256;
+    let needed =
+        config.token.bounds.shares.connections + config.public.bounds.shares.connections + OTHERS;
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let limit = open_files(&limits).filter(|limit| *limit < needed)?;
+    Some(format!(
+        "limit of {limit} open files is below the {needed} that the listeners may need: raise \
+         LimitNOFILE (ulimit -n), or lower token.connections and public.connections"
+    ))
 }
 
 /// The soft limit on open files in the text of `/proc/self/limits`; `None` for no limit.

@@ -54,8 +54,7 @@ pub(super) async fn config(command: &ConfigCommand) -> anyhow::Result<ExitCode> 
             (args, request(args, Method::POST, "config/reload", None).await?)
         }
     };
-    if args.json {
-        println!("{report:#}");
+    if args.output().print(&report) {
         return Ok(ExitCode::SUCCESS);
     }
     let changes = report["changes"].as_array().map(Vec::as_slice).unwrap_or_default();

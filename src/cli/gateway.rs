@@ -44,6 +44,33 @@ impl Gateway {
         path: &str,
         body: Option<Value>,
     ) -> anyhow::Result<Value> {
+        let (url, response) = self.send(method, path, body).await?;
+        let status = response.status();
+        let body: Value =
+            response.json().await.with_context(|| format!("{url}: the response is not JSON"))?;
+        let is_not_ready = path == "readyz" && status == 503;
+        if !status.is_success() && !is_not_ready {
+            bail!("{url}: {status}: {}", body["error"].as_str().unwrap_or("-"));
+        }
+        Ok(body)
+    }
+
+    /// Fetches a text, such as the metrics.
+    ///
+    /// # Errors
+    /// There is no response, or its status is an error.
+    pub(super) async fn text(&self, path: &str) -> anyhow::Result<String> {
+        let (url, response) = self.send(Method::GET, path, None).await?;
+        let response = response.error_for_status().with_context(|| url.to_string())?;
+        response.text().await.with_context(|| url.to_string())
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> anyhow::Result<(Url, reqwest::Response)> {
         let url = self.admin.join(path)?;
         let mut client =
             ClientSettings { request: Some(Duration::from_secs(120)), ..ClientSettings::default() };
@@ -59,14 +86,7 @@ impl Gateway {
         }
         let response =
             request.send().await.with_context(|| format!("no response from a gateway at {url}"))?;
-        let status = response.status();
-        let body: Value =
-            response.json().await.with_context(|| format!("{url}: the response is not JSON"))?;
-        let is_not_ready = path == "readyz" && status == 503;
-        if !status.is_success() && !is_not_ready {
-            bail!("{url}: {status}: {}", body["error"].as_str().unwrap_or("-"));
-        }
-        Ok(body)
+        Ok((url, response))
     }
 
     /// The token.  It is not an argument, because other users can read a process's arguments.

@@ -47,9 +47,7 @@ pub(super) async fn keys(command: &KeysCommand) -> anyhow::Result<ExitCode> {
             (admin, request(admin, Method::POST, "keys/revoke", Some(body)).await?)
         }
     };
-    if args.json {
-        println!("{keys:#}");
-    } else {
+    if !args.output().print(&keys) {
         keys.as_array().into_iter().flatten().for_each(show);
     }
     Ok(ExitCode::SUCCESS)

@@ -10,15 +10,19 @@ macro_rules! print {
     ($($text:tt)*) => { $crate::cli::print(format_args!($($text)*)) };
 }
 
+mod about;
 mod config;
 mod crl;
 mod directory;
+mod doctor;
 mod gateway;
 mod input;
 mod keys;
 mod operator;
+mod output;
 pub mod quickstart;
 mod run;
+mod support;
 mod verify;
 
 use std::fmt;
@@ -30,11 +34,14 @@ use std::time::{Duration, SystemTime};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::cli::about::{CompletionsArgs, ManArgs, VersionArgs};
 use crate::cli::config::ConfigCommand;
 use crate::cli::directory::DirectoryArgs;
+use crate::cli::doctor::DoctorArgs;
 use crate::cli::keys::KeysCommand;
 use crate::cli::operator::{CrlCommand, ReadyArgs, TrustCommand};
 use crate::cli::quickstart::QuickstartArgs;
+use crate::cli::support::SupportArgs;
 use crate::config::reference::{self, Entry};
 use crate::config::{Config, load};
 use crate::keyring;
@@ -105,6 +112,7 @@ enum Command {
     /// acts as administrator and device: tokens for each subject field, a revocation that takes
     /// effect on an open connection, an anchor that is removed and added again.
     Quickstart(QuickstartArgs),
+    #[command(visible_alias = "explain")]
     Verify(verify::Args),
     /// Check whether the running gateway is ready: exit status 0 if it is
     Ready(ReadyArgs),
@@ -123,8 +131,16 @@ enum Command {
     Directory(Box<DirectoryArgs>),
     /// Print the JSON Schema of audit records, as the JSON log format writes them
     AuditSchema,
+    /// Check what a gateway needs: clock, directories and permissions, lists, keys, ports, limits
+    Doctor(DoctorArgs),
+    /// Write status, metrics and configuration of the running gateway to one file, without secrets
+    SupportBundle(SupportArgs),
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    Man(ManArgs),
     /// Print the version
-    Version,
+    Version(VersionArgs),
 }
 
 /// Runs the program with the process's arguments.
@@ -172,10 +188,13 @@ pub fn main() -> ExitCode {
             print!("{}", audit::SCHEMA);
             ExitCode::SUCCESS
         }
-        Command::Version => {
-            println!("anchorgate {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
+        Command::Doctor(args) => block_on(async move { doctor::doctor(&args).await }),
+        Command::SupportBundle(args) => {
+            block_on(async move { exit_code(support::bundle(&args).await) })
         }
+        Command::Completions(args) => about::completions(&args),
+        Command::Man(args) => exit_code(about::man(&args)),
+        Command::Version(args) => about::version(&args),
     }
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::cli::crl::{InspectArgs, inspect, show_status};
 use crate::cli::gateway::Gateway;
 use crate::cli::input::{read_ca_bundle, read_input, read_secret};
+use crate::cli::output::Output;
 use crate::graph::wire;
 use crate::http::outbound::{ClientSettings, ProxyChoice, ServerAuthorities, read_limited};
 use crate::runtime::text::{MAX_CHARACTERS, clean};
@@ -27,9 +28,19 @@ const MAX_LIST_RESPONSE: usize = 15 * 1024 * 1024;
 pub(super) struct AdminArgs {
     #[command(flatten)]
     gateway: Gateway,
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
+    /// Print JSON; the same as `--output json`
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
+    /// Format of the output
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl AdminArgs {
+    /// Format of the output.
+    pub(super) fn output(&self) -> Output {
+        if self.json { Output::Json } else { self.output }
+    }
 }
 
 /// Arguments of `ready`.
@@ -136,10 +147,12 @@ pub(super) async fn trust(command: &TrustCommand) -> anyhow::Result<ExitCode> {
             (admin, request(admin, Method::POST, "trust/approve", Some(body)).await?)
         }
     };
-    match command {
-        TrustCommand::Show(_) if !args.json => show_trust(&response),
-        TrustCommand::Diff(_) if !args.json => show_diff(&response),
-        _ => println!("{response:#}"),
+    if !args.output().print(&response) {
+        match command {
+            TrustCommand::Show(_) => show_trust(&response),
+            TrustCommand::Diff(_) => show_diff(&response),
+            _ => println!("{response:#}"),
+        }
     }
     let failed = |source: &Value| source["error"].is_string() || source["devicesError"].is_string();
     let sources = response.as_object().into_iter().flatten();
@@ -166,9 +179,7 @@ pub(super) async fn crl(command: &CrlCommand) -> anyhow::Result<ExitCode> {
         }
     };
     let all = lists.as_array().map(Vec::as_slice).unwrap_or_default();
-    if args.json {
-        println!("{lists:#}");
-    } else {
+    if !args.output().print(&lists) {
         let now = Timestamp::from(SystemTime::now());
         all.iter().for_each(|list| show_status(list, now));
     }

@@ -56,6 +56,15 @@ pub(super) fn changes(before: &Table, after: &Table) -> Vec<KeyChange> {
         .collect()
 }
 
+/// Returns every value by its key.  Secrets are not shown.
+pub(super) fn redacted(table: &Table) -> BTreeMap<String, String> {
+    let shown = |(key, value): (String, Value)| {
+        let text = shown(&without_items(&key), &value);
+        (key, text)
+    };
+    flat(table).into_iter().map(shown).collect()
+}
+
 /// Returns `before` with those values of `after` that need no restart.
 pub(super) fn live_part(before: &Table, after: &Table) -> Table {
     let mut mixed = before.clone();

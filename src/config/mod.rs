@@ -18,6 +18,7 @@ mod revocation;
 mod section;
 mod values;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -129,6 +130,14 @@ pub enum LoadError {
 /// The file cannot be read or is not TOML, or some of its settings are not valid.
 pub fn load(path: &Path) -> Result<Config, LoadError> {
     Origin::new(path).load()
+}
+
+/// Returns every value of a configuration file by its key.  Secrets are not shown.
+///
+/// # Errors
+/// The file cannot be read or is not TOML.
+pub fn redacted(path: &Path) -> Result<BTreeMap<String, String>, LoadError> {
+    Origin::new(path).redacted()
 }
 
 impl fmt::Display for LoadError {

@@ -1,5 +1,6 @@
 //! The configuration file, for reading it again while the gateway runs.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use toml::Table;
@@ -77,6 +78,11 @@ impl Origin {
         let source = sources.iter().find(of).map(ToString::to_string);
         let single = self.table.get("configuration").map(ToString::to_string);
         format!("{source:?} {single:?} {}", sources.len() > 1)
+    }
+
+    /// Every value of the file by its key, without secrets.
+    pub(super) fn redacted(&self) -> Result<BTreeMap<String, String>, LoadError> {
+        Ok(changes::redacted(&self.table_of(&self.read()?)?))
     }
 
     fn table_of(&self, text: &[u8]) -> Result<Table, LoadError> {

@@ -95,8 +95,9 @@ pub fn flush() {
 /// `filter` is not valid.
 pub fn start(filter: &str, format: Format, audit_when_full: AuditWhenFull) -> Result<(), String> {
     let filter = parse_filter(filter).map_err(|e| e.to_string())?;
-    // A file or a collector has no use for colour codes.
-    let colours = format == Format::Text && io::stderr().is_terminal();
+    // A file or a collector has no use for colour codes, and NO_COLOR turns them off.
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colours = format == Format::Text && io::stderr().is_terminal() && !is_plain;
     let queue = Arc::new(LogQueue::new(MAX_BYTES));
     let writer = Lines { queue: Arc::clone(&queue), format, colours, audit_when_full };
     let builder =

@@ -7,6 +7,7 @@ mod applications;
 mod audit;
 mod database;
 mod devices;
+mod diagnosis;
 mod directory_faults;
 mod edge;
 mod full_disk;
