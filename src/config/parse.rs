@@ -23,6 +23,7 @@ use crate::runtime::hosts::ServedHosts;
 use crate::runtime::log::{AuditWhenFull, Format, is_filter};
 use crate::tls::acceptor::Bounds;
 use crate::tls::algorithms::Algorithms;
+use crate::tls::small_tickets::KnownCertificates;
 use crate::tls::{self, ClientAuth};
 use crate::trust::snapshot::TrustPolicy;
 
@@ -172,6 +173,9 @@ fn tls(section: &mut Section<'_>, folder: &Path) -> TlsSettings {
     if !resumption && !ticket_keys.is_empty() {
         section.problem("ticket_keys", None, "not used while `resumption` is false; remove one");
     }
+    let default = if ticket_keys.is_empty() { tls::DEFAULT_LEAVES } else { 0 };
+    let leaves = section.size("ticket_certificates", 0..=10_000_000).unwrap_or(default);
+    let known_certificates = KnownCertificates::new(leaves);
     let mut hosts = ServedHosts::default();
     for name in section.texts("names").unwrap_or_default() {
         if !hosts.add(&name) {
@@ -179,8 +183,14 @@ fn tls(section: &mut Section<'_>, folder: &Path) -> TlsSettings {
             section.problem("names", Some(format!("`{name}`")), allowed);
         }
     }
-    let config =
-        tls::Config { tls13_only, algorithms, resumption, hosts, ..tls::Config::default() };
+    let config = tls::Config {
+        tls13_only,
+        algorithms,
+        resumption,
+        known_certificates,
+        hosts,
+        ..tls::Config::default()
+    };
     TlsSettings { config, certificate, key, ticket_keys }
 }
 

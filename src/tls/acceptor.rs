@@ -402,12 +402,14 @@ fn no_certificate() -> Refusal {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::http::reply;
     use crate::tls::closing::tests::{Issuer, authority_params, live, snapshot};
     use hyper::StatusCode;
-    use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
+    use rcgen::{
+        CertificateParams, CertifiedIssuer, KeyPair, PKCS_ECDSA_P256_SHA256, SignatureAlgorithm,
+    };
     use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
     use rustls::pki_types::{ServerName, UnixTime};
     use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, SignatureScheme};
@@ -455,21 +457,27 @@ mod tests {
         }
     }
 
-    /// Returns a connector that presents a new certificate below `issuer`.
-    fn device(issuer: &Issuer) -> TlsConnector {
+    /// Returns a client that presents a new certificate below `issuer`, with a key for `algorithm`.
+    pub(in crate::tls) fn client(
+        issuer: &Issuer,
+        algorithm: &'static SignatureAlgorithm,
+    ) -> ClientConfig {
         let params = CertificateParams::new(["device.example".to_owned()]).expect("a name");
-        let key = KeyPair::generate().expect("a key");
+        let key = KeyPair::generate_for(algorithm).expect("a key");
         let leaf = params.signed_by(&key, issuer).expect("a leaf").der().clone();
         let chain = vec![leaf, issuer.der().clone()];
         let key = key.serialize_der().try_into().expect("a key");
-        let config = ClientConfig::builder_with_provider(crate::tls::provider())
+        ClientConfig::builder_with_provider(crate::tls::provider())
             .with_safe_default_protocol_versions()
             .expect("versions")
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AnyServer))
             .with_client_auth_cert(chain, key)
-            .expect("a configuration");
-        TlsConnector::from(Arc::new(config))
+            .expect("a configuration")
+    }
+
+    fn device(issuer: &Issuer) -> TlsConnector {
+        TlsConnector::from(Arc::new(client(issuer, &PKCS_ECDSA_P256_SHA256)))
     }
 
     /// Sends a request on a new connection and returns the cipher suite of the connection.

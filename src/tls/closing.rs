@@ -180,7 +180,11 @@ pub(super) mod tests {
 
     /// Returns a snapshot with one authority, and the authority.
     pub(in crate::tls) fn snapshot(crl_url: Option<&str>) -> (Snapshot, Issuer) {
-        let key = KeyPair::generate().expect("a key");
+        snapshot_of(KeyPair::generate().expect("a key"), crl_url)
+    }
+
+    /// Like [`snapshot`], with the key of the authority.
+    pub(in crate::tls) fn snapshot_of(key: KeyPair, crl_url: Option<&str>) -> (Snapshot, Issuer) {
         let root = CertifiedIssuer::self_signed(authority_params("root"), key).expect("a root");
         let authority = Authority {
             certificate: Arc::new(Certificate::from_der(root.der()).expect("readable")),

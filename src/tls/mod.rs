@@ -8,6 +8,7 @@ mod lingering;
 pub mod metrics;
 mod peer_chain;
 mod proxied;
+pub mod small_tickets;
 pub mod tickets;
 pub mod verifier;
 
@@ -24,9 +25,13 @@ use crate::runtime::hosts::ServedHosts;
 use crate::runtime::live::{ListenerTls, WeakLive};
 use crate::tls::algorithms::Algorithms;
 use crate::tls::metrics::Metrics;
+use crate::tls::small_tickets::{KnownCertificates, SmallTickets};
 use crate::tls::tickets::Secrets;
 use crate::tls::verifier::Verifier;
 use crate::x509::certificate::Certificate;
+
+/// Certificates that a process keeps for its tickets, unless replicas share its ticket keys.
+pub const DEFAULT_LEAVES: usize = 100_000;
 
 /// Handling of a refused client certificate on the token listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,6 +59,8 @@ pub struct Config {
     /// Secrets that seal tickets, so that sessions resume on every replica.  With no secret,
     /// each process generates its own keys.
     pub tickets: Secrets,
+    /// Certificates that tickets name.
+    pub known_certificates: KnownCertificates,
     /// Hosts that requests may be for, besides the names of the certificate.
     pub hosts: ServedHosts,
 }
@@ -66,6 +73,7 @@ impl Default for Config {
             algorithms: Algorithms::default(),
             resumption: true,
             tickets: Secrets::default(),
+            known_certificates: KnownCertificates::new(DEFAULT_LEAVES),
             hosts: ServedHosts::default(),
         }
     }
@@ -124,10 +132,12 @@ pub fn build(
         if config.resumption {
             // Each listener has its own ticketer.  rustls does not bind a ticket to the verifier,
             // and a session of the public listener has no certificate.
-            server.ticketer = match config.tickets.is_empty() {
+            let sealer = match config.tickets.is_empty() {
                 true => aws_lc_rs::Ticketer::new()?,
                 false => config.tickets.ticketer(name)?,
             };
+            let known = config.known_certificates.clone();
+            server.ticketer = Arc::new(SmallTickets::new(sealer, known));
         }
     }
     let mut hosts = config.hosts.clone();

@@ -24,6 +24,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::trust::judge::devices::UnverifiedChain;
 use crate::trust::refusal::Refusal;
 use crate::x509::certificate::{Certificate, Fingerprint};
+use crate::x509::time::Timestamp;
 
 /// Certificates in one table.  A full table is emptied and filled again; connections keep what they
 /// hold.
@@ -39,6 +40,7 @@ tokio::task_local! {
 struct Slot {
     intermediates: Arc<Intermediates>,
     chain: Cell<Option<Arc<UnverifiedChain>>>,
+    resumed: Cell<Option<PresentedChain>>,
 }
 
 /// Runs `handshake` and returns its output with the chain that the verifier parsed meanwhile.
@@ -47,7 +49,8 @@ pub(super) async fn collect<T>(
     intermediates: &Arc<Intermediates>,
     handshake: impl Future<Output = T>,
 ) -> (T, Option<Arc<UnverifiedChain>>) {
-    let slot = Slot { intermediates: Arc::clone(intermediates), chain: Cell::default() };
+    let (chain, resumed) = Default::default();
+    let slot = Slot { intermediates: Arc::clone(intermediates), chain, resumed };
     let handshake = async {
         let output = handshake.await;
         (output, HANDSHAKE.with(|slot| slot.chain.take()))
@@ -72,6 +75,78 @@ pub(super) fn parsed_leaf() -> Option<Arc<Certificate>> {
         let leaf = Arc::clone(chain.leaf());
         slot.chain.set(Some(chain));
         Some(leaf)
+    });
+    in_handshake.ok().flatten()
+}
+
+/// A certificate of the peer of the current handshake.
+#[derive(Debug, Clone)]
+pub(super) struct Presented {
+    /// The first eight bytes of its SHA-256.
+    pub name: u64,
+    pub der: Arc<[u8]>,
+}
+
+impl Presented {
+    pub(super) fn new(der: &[u8]) -> Self {
+        Self::named(Fingerprint::of(der), der.into())
+    }
+
+    fn named(fingerprint: Fingerprint, der: Arc<[u8]>) -> Self {
+        let name = fingerprint.0.first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
+        Self { name, der }
+    }
+}
+
+/// The chain of the peer of the current handshake, leaf first.
+#[derive(Debug, Clone)]
+pub(super) struct PresentedChain {
+    pub certificates: Vec<Presented>,
+    pub not_after: Timestamp,
+}
+
+impl PresentedChain {
+    fn of(chain: &UnverifiedChain) -> Self {
+        let presented = |certificate: &Arc<Certificate>| {
+            Presented::named(certificate.fingerprint, certificate.shared_der())
+        };
+        let certificates = chain.certificates().iter().map(presented).collect();
+        Self { certificates, not_after: chain.leaf().not_after }
+    }
+}
+
+/// Returns the chain of the current handshake's peer: the verifier has parsed it, or it was in the
+/// ticket.
+pub(super) fn presented() -> Option<PresentedChain> {
+    with_presented(|parsed| parsed.map_or_else(PresentedChain::clone, PresentedChain::of))
+}
+
+/// Returns the end of the leaf's validity.
+pub(super) fn presented_until() -> Option<Timestamp> {
+    with_presented(|parsed| {
+        parsed.map_or_else(|resumed| resumed.not_after, |chain| chain.leaf().not_after)
+    })
+}
+
+/// Leaves the chain of a ticket to the ticket that follows it.
+pub(super) fn resume(chain: PresentedChain) {
+    let _ = HANDSHAKE.try_with(|slot| slot.resumed.set(Some(chain)));
+}
+
+/// A parsed chain counts first: a ticket can be opened and then not be used.
+fn with_presented<T>(
+    read: impl FnOnce(Result<&UnverifiedChain, &PresentedChain>) -> T,
+) -> Option<T> {
+    let in_handshake = HANDSHAKE.try_with(|slot| {
+        if let Some(chain) = slot.chain.take() {
+            let value = read(Ok(&chain));
+            slot.chain.set(Some(chain));
+            return Some(value);
+        }
+        let resumed = slot.resumed.take()?;
+        let value = read(Err(&resumed));
+        slot.resumed.set(Some(resumed));
+        Some(value)
     });
     in_handshake.ok().flatten()
 }

@@ -273,6 +273,11 @@ impl Certificate {
         &self.der
     }
 
+    /// Returns the DER, without copying it.
+    pub(crate) fn shared_der(&self) -> Arc<[u8]> {
+        Arc::clone(&self.der)
+    }
+
     /// Returns the signed part, tbsCertificate.
     pub fn tbs(&self) -> &[u8] {
         &self.der[self.tbs.clone()]
