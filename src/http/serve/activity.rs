@@ -27,6 +27,8 @@ pub(super) struct Activity {
     pub(super) has_fragment: AtomicBool,
     /// On HTTP/1: the body of the current request has not been read to its end.
     pub(super) unread: AtomicBool,
+    /// A part of a response could not be written yet.
+    unsent: AtomicBool,
 }
 
 impl Activity {
@@ -42,6 +44,7 @@ impl Activity {
             since: AtomicU64::new(0),
             has_fragment: AtomicBool::new(false),
             unread: AtomicBool::new(false),
+            unsent: AtomicBool::new(false),
         }
     }
 
@@ -62,6 +65,22 @@ impl Activity {
     /// True if no response depends on this side: each unfinished request waits for the peer.
     pub(super) fn waits_for_peer(&self) -> bool {
         self.receiving.load(Ordering::Relaxed) >= self.handling.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether a response waits for the peer to read it.
+    pub(super) fn note_unsent(&self, is_unsent: bool) {
+        if self.unsent.load(Ordering::Relaxed) != is_unsent {
+            self.unsent.store(is_unsent, Ordering::Relaxed);
+        }
+    }
+
+    /// True if no request was read, handled or answered for `time`.
+    pub(super) fn is_idle_for(&self, time: Duration) -> bool {
+        let since = self.start + Duration::from_millis(self.since.load(Ordering::Relaxed));
+        self.handling.load(Ordering::Relaxed) == 0
+            && !self.is_reading()
+            && !self.unsent.load(Ordering::Relaxed)
+            && since.elapsed() >= time
     }
 
     /// True if a request has begun.  There is nothing to finish gracefully then.

@@ -7,6 +7,11 @@
 //! arriving bytes do not imply a request, because SETTINGS and PING frames are not requests.  There, an
 //! unfinished header counts as idle time.
 //!
+//! # Idle connections
+//! hyper's buffers and state are half of the memory of an idle connection.  An HTTP/1 connection that
+//! has been idle for `REST` gives them back: the hyper connection ends without closing the stream, and a
+//! new one begins with the next bytes.  Bytes that it has read and not used are read again.
+//!
 //! # Closing
 //! A client may still be sending a body when the response to its request is ready: 401, 405, 413 and 431
 //! do not need the body.  If the server closed at once, the kernel would reset the connection and the
@@ -17,20 +22,22 @@ mod activity;
 mod observed_io;
 mod request_body;
 
-use std::future::{Future, ready};
+use std::future::{Future, poll_fn, ready};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::Either;
+use http_body_util::Full;
 use hyper::Request;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +54,9 @@ const LINGER_TIME: Duration = Duration::from_secs(5);
 const RECEIVE_TIME: Duration = Duration::from_secs(2);
 /// Bytes that are discarded after the last response.
 const LINGER_BYTES: usize = 8 * 1024 * 1024;
+
+/// Idle time after which an HTTP/1 connection gives its buffers back.
+const REST: Duration = Duration::from_secs(2);
 
 /// Limits of one connection.
 #[derive(Debug, Clone)]
@@ -98,6 +108,12 @@ pub enum Ended {
     Flooded,
 }
 
+/// Signals that end a connection: after the requests in progress, and with the process.
+struct Signals {
+    graceful: CancellationToken,
+    stop: Stop,
+}
+
 /// Serves `io` until one end closes it or a limit is exceeded.  After `graceful` is signalled, requests
 /// that are being handled are answered first.  Once `stop` is announced, the next response is the last
 /// one of the connection.
@@ -117,6 +133,8 @@ where
 {
     let activity = Arc::new(Activity::new(protocol));
     let mut io = ObservedIo::new(io, Arc::clone(&activity));
+    // Boxed, because hyper gives the stream back only if the service can be moved.
+    let handler = Box::new(handler);
     let service = {
         let (activity, limit, stop) = (Arc::clone(&activity), limits.request, stop.clone());
         service_fn(move |request: Request<Incoming>| {
@@ -128,11 +146,11 @@ where
             let reply = match admission::refusal(&request, &hosts, has_fragment) {
                 Some(refusal) => Either::Left(ready(Ok(refusal))),
                 // A timeout closes an HTTP/1 connection and resets an HTTP/2 stream.
-                // Boxed: hyper keeps the space of this future for as long as the connection is open.
-                None => Either::Right(timeout(limit, Box::pin(handler(request.map(body))))),
+                None => Either::Right(timeout(limit, handler(request.map(body)))),
             };
             let (activity, stop) = (Arc::clone(&activity), stop.clone());
-            async move {
+            // Boxed: hyper keeps the space of this future for as long as the connection is open.
+            Box::pin(async move {
                 let mut reply = reply.await;
                 let is_last = stop.is_announced();
                 if let Ok(reply) = &mut reply
@@ -148,27 +166,21 @@ where
                 }
                 drop(guard);
                 reply
-            }
+            })
         })
     };
+    let signals = Signals { graceful, stop };
     let ended = match protocol {
-        Protocol::Http1 => {
-            let mut connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                // The watchdog limits the header time; hyper's own limit would apply to idle time too.
-                .header_read_timeout(None)
-                .max_buf_size(limits.header_bytes.max(8 * 1024))
-                .serve_connection(TokioIo::new(&mut io), service);
-            watch(
-                Pin::new(&mut connection),
-                http1::Connection::graceful_shutdown,
-                &activity,
-                limits,
-                graceful,
-                &stop,
-            )
-            .await
-        }
+        Protocol::Http1 => loop {
+            // Boxed, so that an idle connection does not keep the space.
+            let busy = Box::pin(until_idle(&mut io, &service, &activity, limits, &signals));
+            if let Some(ended) = busy.await {
+                break ended;
+            }
+            if let Some(ended) = until_bytes_arrive(&mut io, &activity, limits, &signals).await {
+                break ended;
+            }
+        },
         Protocol::Http2 => {
             let mut connection = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -181,37 +193,104 @@ where
                 http2::Connection::graceful_shutdown,
                 &activity,
                 limits,
-                graceful,
-                &stop,
+                &signals,
+                false,
             )
             .await
+            .unwrap_or(Ended::Closed)
         }
     };
     io.finish(ended).await
 }
 
-/// Drives a connection, and closes it when it exceeds a limit or the process stops.
+/// Serves HTTP/1 until the connection has been idle for [`REST`], and returns `None` then.
+async fn until_idle<IO, S>(
+    io: &mut ObservedIo<IO>,
+    service: &S,
+    activity: &Activity,
+    limits: &Limits,
+    signals: &Signals,
+) -> Option<Ended>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send,
+    S: HttpService<Incoming, ResBody = Full<Bytes>> + Clone + Unpin,
+    S::Future: Unpin,
+    S::Error: std::error::Error + Send + Sync + 'static,
+{
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // The watchdog limits the header time; hyper's own limit would apply to idle time too.
+        .header_read_timeout(None)
+        .max_buf_size(limits.header_bytes.max(8 * 1024))
+        .serve_connection(TokioIo::new(&mut *io), service.clone());
+    let close = http1::Connection::graceful_shutdown;
+    let watched = watch(Pin::new(&mut connection), close, activity, limits, signals, true);
+    if let Some(ended) = watched.await {
+        return Some(ended);
+    }
+    Pin::new(&mut connection).graceful_shutdown();
+    match poll_fn(|context| Poll::Ready(connection.poll_without_shutdown(context))).await {
+        Poll::Ready(Ok(())) => {
+            let unused = connection.into_parts().read_buf;
+            io.read_again(&unused);
+            None
+        }
+        Poll::Ready(Err(_)) => Some(Ended::Closed),
+        // It is not idle for hyper, and closes after what it is doing.
+        Poll::Pending => {
+            watch(Pin::new(&mut connection), close, activity, limits, signals, false).await
+        }
+    }
+}
+
+/// Waits for the next bytes of an idle connection.  Returns `None` when they have arrived.
+async fn until_bytes_arrive<IO>(
+    io: &mut ObservedIo<IO>,
+    activity: &Activity,
+    limits: &Limits,
+    signals: &Signals,
+) -> Option<Ended>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let ended = tokio::select! {
+        biased;
+        arrived = io.arrival() => match arrived {
+            Ok(true) => return None,
+            Ok(false) | Err(_) => Ended::Closed,
+        },
+        () = signals.graceful.cancelled() => Ended::TimedOut,
+        () = sleep_until(activity.deadline(limits)) => Ended::TimedOut,
+    };
+    Box::pin(timeout(limits.header_read, io.shutdown())).await.ok();
+    Some(ended)
+}
+
+/// Drives a connection, and closes it when it exceeds a limit or the process stops.  If it `rests`,
+/// returns `None` when it has been idle for [`REST`], at most as long again later.
 async fn watch<C>(
     mut connection: Pin<&mut C>,
     close: fn(Pin<&mut C>),
     activity: &Activity,
     limits: &Limits,
-    graceful: CancellationToken,
-    stop: &Stop,
-) -> Ended
+    signals: &Signals,
+    rests: bool,
+) -> Option<Ended>
 where
     C: Future,
 {
+    let Signals { graceful, stop } = signals;
     let (mut closing, mut stopping) = (false, false);
     // At most one header time ahead: a request that begins in the meantime has an earlier deadline, and no
     // event wakes this task then.
-    let next = || activity.deadline(limits).min(Instant::now() + limits.header_read);
+    let ahead = if rests { limits.header_read.min(REST) } else { limits.header_read };
+    let next = || activity.deadline(limits).min(Instant::now() + ahead);
     let mut alarm = pin!(sleep_until(next()));
     loop {
         tokio::select! {
             // The result is not used: each request on the connection was answered and logged.
             _ = connection.as_mut() => {
-                return if closing { Ended::TimedOut } else { Ended::Closed };
+                return Some(if closing { Ended::TimedOut } else { Ended::Closed });
             }
             () = graceful.cancelled(), if !stopping => {
                 (closing, stopping) = (true, true);
@@ -226,12 +305,15 @@ where
             }
             () = alarm.as_mut() => {
                 if stop.is_cancelled() && stopping && activity.waits_for_peer() {
-                    return Ended::Cut;
+                    return Some(Ended::Cut);
+                }
+                if rests && !closing && activity.is_idle_for(REST) {
+                    return None;
                 }
                 if activity.deadline(limits) > Instant::now() {
                     alarm.as_mut().reset(next());
                 } else if closing || activity.is_reading() {
-                    return Ended::TimedOut;
+                    return Some(Ended::TimedOut);
                 } else {
                     closing = true;
                     close(connection.as_mut());

@@ -1,10 +1,11 @@
 //! The stream below hyper: sees what arrives, and closes so that the peer can read the last response.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
@@ -23,6 +24,8 @@ pub(super) struct ObservedIo<IO> {
     /// On HTTP/1.
     request_line: RequestLine,
     flooded: bool,
+    /// Bytes that were read and are to be read again.
+    again: Vec<u8>,
     /// The peer sends nothing more.
     at_end: bool,
 }
@@ -38,9 +41,34 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ObservedIo<IO> {
             activity,
             budget,
             flooded: false,
+            again: Vec::new(),
             at_end: false,
             request_line: RequestLine::default(),
         }
+    }
+
+    /// Returns `bytes` in front of those that arrive.  They were read while a request was handled, and
+    /// are the beginning of the next one.
+    pub(super) fn read_again(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.observe_request(bytes);
+            self.again.splice(..0, bytes.iter().copied());
+        }
+    }
+
+    /// Waits until there are bytes to read.  Returns false at the end of the stream.
+    pub(super) async fn arrival(&mut self) -> io::Result<bool> {
+        if self.again.is_empty() {
+            let arrived = poll_fn(|context| {
+                // On the stack of this function, so that the wait needs no buffer.
+                let mut space = [0; 2048];
+                let mut buffer = ReadBuf::new(&mut space);
+                ready!(Pin::new(&mut *self).poll_read(context, &mut buffer))?;
+                Poll::Ready(Ok::<_, io::Error>(buffer.filled().to_vec()))
+            });
+            self.again = arrived.await?;
+        }
+        Ok(!self.again.is_empty())
     }
 
     /// Closes the connection so that the peer can read the last response or GOAWAY frame.
@@ -73,6 +101,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ObservedIo<IO> {
     }
 }
 
+impl<IO> ObservedIo<IO> {
+    fn observe_request(&mut self, bytes: &[u8]) {
+        if !self.activity.reading.swap(true, Ordering::Relaxed) {
+            self.activity.mark();
+            self.request_line = RequestLine::default();
+        }
+        if self.request_line.has_fragment(bytes) {
+            self.activity.has_fragment.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 impl<IO: AsyncRead + Unpin> AsyncRead for ObservedIo<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -80,8 +120,17 @@ impl<IO: AsyncRead + Unpin> AsyncRead for ObservedIo<IO> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if !this.again.is_empty() {
+            let part = this.again.len().min(buf.remaining());
+            buf.put_slice(&this.again[..part]);
+            this.again.drain(..part);
+            if this.again.is_empty() {
+                this.again = Vec::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
-        std::task::ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         let bytes = &buf.filled()[before..];
         if bytes.is_empty() {
             this.at_end |= buf.remaining() > 0;
@@ -95,13 +144,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for ObservedIo<IO> {
                 }
             }
             None if this.activity.handling.load(Ordering::Relaxed) == 0 => {
-                if !this.activity.reading.swap(true, Ordering::Relaxed) {
-                    this.activity.mark();
-                    this.request_line = RequestLine::default();
-                }
-                if this.request_line.has_fragment(bytes) {
-                    this.activity.has_fragment.store(true, Ordering::Relaxed);
-                }
+                this.observe_request(bytes);
             }
             None => {}
         }
@@ -115,7 +158,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for ObservedIo<IO> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = std::task::ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.activity.note_unsent(written.is_pending());
+        let written = ready!(written)?;
         if let Some(budget) = &mut self.budget {
             budget.sent(&buf[..written]);
         }
@@ -123,7 +168,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for ObservedIo<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.activity.note_unsent(flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -135,7 +182,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for ObservedIo<IO> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = std::task::ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs))?;
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.activity.note_unsent(written.is_pending());
+        let written = ready!(written)?;
         if let Some(budget) = &mut self.budget {
             let mut left = written;
             for buf in bufs {
