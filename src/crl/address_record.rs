@@ -196,7 +196,7 @@ mod tests {
         records.restore([record("http://x/32", NOW)]);
         // A sixteenth of 32 is dropped, and one is added.
         assert_eq!((records.all().len(), records.dropped()), (31, 2));
-        let left: Vec<_> = records.all().iter().map(|s| s.complete[0].to_string()).collect();
+        let left: Vec<_> = records.all().iter().map(|s| s.complete[0].first.to_string()).collect();
         for (address, is_left) in [("/0", false), ("/1", false), ("/2", true), ("/32", true)] {
             assert_eq!(left.contains(&format!("http://x{address}")), is_left, "{address}");
         }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::crl::schedule::{self, FetchSummary, Times, Timing};
 use crate::crl::transport::{Location, Validators};
 use crate::trust::configurations::AllConfigurations;
-use crate::trust::revocation::addresses_seen::SeenAddresses as Seen;
+use crate::trust::revocation::addresses_seen::{self, PointAddresses, SeenAddresses as Seen};
 use crate::trust::revocation::{CrlMode, ListPolicy, ListRules};
 use crate::x509::certificate::{Certificate, Fingerprint};
 use crate::x509::crl::{CrlNumber, RevocationList};
@@ -26,6 +26,8 @@ const CERTIFICATES: &str = "";
 pub(super) struct Expected {
     pub(super) complete: bool,
     pub(super) delta: bool,
+    /// Other addresses of the same list, for when the first one returns none.
+    pub(super) alternatives: Vec<Arc<str>>,
     /// The authorities that name the address.
     pub(super) authorities: Vec<Referrer>,
     /// The trust domains of these authorities; [`CERTIFICATES`] for addresses in certificates.
@@ -112,26 +114,45 @@ impl Targets {
             for (addresses, is_delta) in
                 [(&addresses_seen.complete, false), (&addresses_seen.delta, true)]
             {
-                for address in addresses {
-                    targets.add(address, &from_certificates, referrer.clone(), is_delta);
+                for point in addresses {
+                    targets.add_point(point, &from_certificates, referrer.clone(), is_delta);
                 }
             }
         }
         Self { signers: signers.into_values().collect(), unmatched: policy.unmatched, ..targets }
     }
 
-    pub(super) fn add(
+    /// Adds the list of a distribution point.
+    pub(super) fn add_point(
+        &mut self,
+        point: &PointAddresses,
+        domain: &Arc<str>,
+        referrer: Referrer,
+        is_delta: bool,
+    ) {
+        let alternatives = &mut self.add(&point.first, domain, referrer, is_delta).alternatives;
+        for other in &point.others {
+            if alternatives.len() < addresses_seen::MAX_ALTERNATIVES
+                && !alternatives.contains(other)
+            {
+                alternatives.push(Arc::clone(other));
+            }
+        }
+    }
+
+    fn add(
         &mut self,
         address: &Arc<str>,
         domain: &Arc<str>,
         referrer: Referrer,
         is_delta: bool,
-    ) {
+    ) -> &mut Expected {
         let expected = self.addresses.entry(Arc::clone(address)).or_default();
         expected.add(referrer, is_delta);
         if !expected.domains.contains(domain) {
             expected.domains.push(Arc::clone(domain));
         }
+        expected
     }
 }
 
@@ -209,6 +230,7 @@ pub(super) fn accept(
 
 /// An address and its state.
 pub(super) struct AddressState {
+    /// The address that returned a list last; before that, the address itself.
     pub(super) location: Location,
     pub(super) expected: Expected,
     /// Distinguishes this state from an earlier one of the same address.
@@ -276,6 +298,19 @@ impl AddressState {
             fetches: 0,
             seed: seed ^ own_seed,
         }
+    }
+
+    /// Where to fetch from, in this order: the location that returned a list last, then the others.
+    pub(super) fn locations(&self, address: &str, files: bool) -> Vec<Location> {
+        let others =
+            std::iter::once(address).chain(self.expected.alternatives.iter().map(|a| &**a));
+        let mut locations = vec![self.location.clone()];
+        for location in others.filter_map(|address| Location::parse(address, files).ok()) {
+            if !locations.contains(&location) {
+                locations.push(location);
+            }
+        }
+        locations
     }
 
     /// True if the next fetch is due.  After the clock was set back, waiting for `next_fetch` would take

@@ -11,7 +11,8 @@ use crate::crl::status::Status;
 use crate::crl::transport::Location;
 use crate::trust::assembly::ListState;
 use crate::trust::configurations::AllConfigurations;
-use crate::trust::revocation::{ListPolicy, addresses_seen};
+use crate::trust::revocation::ListPolicy;
+use crate::trust::revocation::addresses_seen::{self, PointAddresses};
 
 impl Source {
     /// Adds the addresses that are named now and removes the others.
@@ -98,15 +99,12 @@ impl Source {
                 continue;
             }
             let (referrers, domains) = (expected.authorities.clone(), expected.domains.clone());
-            let names = list.freshest.iter().filter_map(|point| {
-                point.names.iter().flatten().find_map(addresses_seen::web_address)
-            });
-            for delta in names.take(addresses_seen::MAX_ADDRESSES) {
-                let delta = delta.into();
+            let points = list.freshest.iter().filter_map(PointAddresses::of);
+            for point in points.take(addresses_seen::MAX_ADDRESSES) {
                 for (referrer, domain) in
                     referrers.iter().flat_map(|r| domains.iter().map(move |d| (r, d)))
                 {
-                    targets.add(&delta, domain, referrer.clone(), true);
+                    targets.add_point(&point, domain, referrer.clone(), true);
                 }
             }
         }

@@ -34,9 +34,11 @@ pub(super) struct FetchState {
 }
 
 /// Parameters of one fetch.
+#[derive(Clone)]
 pub(super) struct Fetch {
     pub(super) address: Arc<str>,
-    pub(super) location: Location,
+    /// Where to fetch from, in this order, until one returns a list.
+    pub(super) locations: Vec<Location>,
     pub(super) expected: Expected,
     pub(super) signers: Arc<Vec<Arc<Certificate>>>,
     pub(super) in_force: Option<Arc<RevocationList>>,
@@ -60,6 +62,8 @@ pub(super) enum FetchResult {
     /// The disk was read, which happens once for each address.
     Loaded(Option<(Arc<RevocationList>, Metadata)>),
     Unchanged {
+        /// Where the list was fetched from.
+        location: Location,
         validators: Validators,
         max_age: Option<Duration>,
         /// A copy was written to disk.
@@ -67,6 +71,8 @@ pub(super) enum FetchResult {
     },
     New {
         list: Arc<RevocationList>,
+        /// Where the list was fetched from.
+        location: Location,
         validators: Validators,
         max_age: Option<Duration>,
         /// A copy was written to disk.
@@ -104,16 +110,31 @@ impl FetchState {
             .unwrap_or(FetchResult::Failed(FetchFailure::Aborted))
     }
 
-    pub(super) async fn fetch(self: Arc<Self>, fetch: Fetch) -> FetchResult {
-        self.try_fetch(fetch).await.unwrap_or_else(FetchResult::Failed)
+    pub(super) async fn fetch(self: Arc<Self>, mut fetch: Fetch) -> FetchResult {
+        let mut first = None;
+        for location in fetch.locations.clone() {
+            match self.try_fetch(fetch.clone(), location).await {
+                Ok(result) => return result,
+                // Another address may have the list.  The first failure is the one that is reported.
+                Err(failure) => {
+                    first.get_or_insert(failure);
+                }
+            }
+            // The version belongs to the first location.
+            fetch.known = None;
+        }
+        FetchResult::Failed(first.unwrap_or(FetchFailure::Aborted))
     }
 
-    async fn try_fetch(&self, fetch: Fetch) -> Result<FetchResult, FetchFailure> {
+    async fn try_fetch(
+        &self,
+        fetch: Fetch,
+        location: Location,
+    ) -> Result<FetchResult, FetchFailure> {
         let permit = self.permits.acquire(&fetch.expected.domains).await;
         let _permit = permit.ok_or(FetchFailure::Aborted)?;
         let (out, pieces) = mpsc::channel(PIECES);
-        let (location, known, bypass_caches) =
-            (fetch.location.clone(), fetch.known.clone(), fetch.bypass_caches);
+        let (known, bypass_caches) = (fetch.known.clone(), fetch.bypass_caches);
         let (limit, timeout) = (self.transport.config().max_bytes, self.transport.config().timeout);
         let store = self.store.clone();
         let received = spawn_blocking(move || {
@@ -136,6 +157,7 @@ impl FetchState {
             }
             Ok(fetched) if fetched.unchanged => {
                 return Ok(FetchResult::Unchanged {
+                    location,
                     validators: fetched.validators,
                     max_age: fetched.max_age,
                     copied: false,
@@ -155,8 +177,8 @@ impl FetchState {
         let (list, copied) = finished.map_err(|_| FetchFailure::Aborted)??;
         let (validators, max_age) = (fetched.validators, fetched.max_age);
         Ok(match list {
-            None => FetchResult::Unchanged { validators, max_age, copied },
-            Some(list) => FetchResult::New { list, validators, max_age, copied },
+            None => FetchResult::Unchanged { location, validators, max_age, copied },
+            Some(list) => FetchResult::New { list, location, validators, max_age, copied },
         })
     }
 }

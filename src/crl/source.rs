@@ -215,7 +215,7 @@ impl Source {
                 self.fetch_state.store.is_some() && state.needs_copy(now, &self.config.timing);
             let fetch = Fetch {
                 address: Arc::clone(address),
-                location: state.location.clone(),
+                locations: state.locations(address, self.config.transport.files),
                 expected: state.expected.clone(),
                 signers: Arc::clone(&self.signers),
                 in_force: state.list.clone().filter(|_| !accept_rollback),
@@ -314,16 +314,18 @@ fn apply(
             state.list = Some(Arc::clone(&list));
             Some(ListState::InForce(list))
         }
-        FetchResult::Unchanged { validators, max_age, copied } => {
+        FetchResult::Unchanged { location, validators, max_age, copied } => {
             metrics.fetched(address, Outcome::Unchanged);
             state.has_copy |= copied;
+            state.location = location;
             state.validators = validators;
             state.succeeded(now, max_age, &config.timing);
             None
         }
-        FetchResult::New { list, validators, max_age, copied } => {
+        FetchResult::New { list, location, validators, max_age, copied } => {
             metrics.fetched(address, Outcome::New);
             state.has_copy = copied;
+            state.location = location;
             info!(
                 crl.address = address,
                 crl.number = list.number.map(tracing::field::display),

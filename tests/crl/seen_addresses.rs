@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::crl_maker::{Ca, NOW, extension, tlv};
-use crate::support::web::Web;
+use crate::support::web::{Page, Web};
 
 const POINTS: &[u8] = &[0x55, 0x1d, 31];
 const FRESHEST: &[u8] = &[0x55, 0x1d, 46];
@@ -203,6 +203,40 @@ async fn addresses_of_untrusted_certificates_are_not_fetched() {
     let addresses: Vec<_> = world.handle.status().into_iter().map(|s| s.address).collect();
     assert_eq!(addresses, [good]);
     assert_eq!(web.asked(), 1);
+}
+
+#[tokio::test]
+async fn the_addresses_of_one_point_are_alternatives() {
+    let (ca, web) = (Ca::root("Root"), Web::start().await);
+    let [dead, not_a_list, live] = ["/dead", "/html", "/live"].map(|path| web.url(path));
+    web.put("/html", b"<html>".to_vec());
+    let version = |tag: &str, list| Page {
+        status: 200,
+        headers: vec![format!("ETag: \"{tag}\"")],
+        body: list,
+    };
+    web.put_page("/live", version("1", ca.list().number(1).scope(&full_name(&[&live])).sign()));
+    let addresses = ["ldap://ca.example/x", &*dead, &*not_a_list, &*live];
+    let mut world = World::start(anchors(&[&ca], None), None, ListPolicy::default());
+    let [good, revoked] = [4, 7].map(|serial| device(&ca, serial, &addresses));
+    assert_eq!(world.judge(&good), Some(Code::CrlMissing));
+    world.publish().await;
+    assert_eq!(world.judge(&good), None);
+    // The next fetch begins with the address that returned the list, and with its version of it.
+    web.put_page("/live", version("2", ca.list().number(2).revoke(&[7], None).sign()));
+    world.handle.refresh(None).await.expect("a refresh");
+    world.publish().await;
+    assert_eq!([world.judge(&good), world.judge(&revoked)], [None, Some(Code::CertificateRevoked)]);
+    let asked = ["/dead", "/html", "/live"].map(|path| requests_for(&web, path));
+    assert_eq!(asked, [1, 1, 2]);
+    let last = web.asked.lock().expect("no panic").last().cloned().expect("a request");
+    assert!(last.contains("if-none-match: \"1\""), "{last}");
+    // The other addresses are asked when it has no list any more.
+    web.pages.lock().expect("no panic").remove("/live");
+    web.put("/dead", ca.list().number(3).sign());
+    world.handle.refresh(None).await.expect("a refresh");
+    world.publish().await;
+    assert_eq!(world.judge(&revoked), None);
 }
 
 #[tokio::test]

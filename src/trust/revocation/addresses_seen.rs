@@ -15,14 +15,40 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::x509::certificate::{Certificate, Fingerprint, GeneralName, oid};
-use crate::x509::crl::read_points;
+use crate::x509::crl::{DistributionPoint, read_points};
 use crate::x509::der::DerError;
 use crate::x509::time::Timestamp;
 
-/// Addresses that are read from one extension.
+/// Points that are read from one extension.
 pub const MAX_ADDRESSES: usize = 16;
+/// Addresses of one point that are kept.
+pub const MAX_ALTERNATIVES: usize = 4;
 /// Bytes of an address.
 pub const MAX_ADDRESS: usize = 2_048;
+
+/// The web addresses of one distribution point, in its order.  They are alternatives: each of them leads
+/// to the same list (RFC 5280 section 4.2.1.13).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PointAddresses {
+    /// The first address.  It names the list.
+    pub first: Arc<str>,
+    /// The other addresses, for when the first one returns no list.
+    pub others: Vec<Arc<str>>,
+}
+
+impl PointAddresses {
+    /// Reads the http and https addresses of a point.  Returns `None` if it has none.
+    pub(crate) fn of(point: &DistributionPoint) -> Option<Self> {
+        let mut all: Vec<Arc<str>> = Vec::new();
+        for address in point.names.iter().flatten().filter_map(web_address) {
+            if all.len() < MAX_ALTERNATIVES && !all.iter().any(|known| **known == *address) {
+                all.push(address.into());
+            }
+        }
+        let mut all = all.into_iter();
+        Some(Self { first: all.next()?, others: all.collect() })
+    }
+}
 
 /// Addresses that certificates of one issuer name, in one spelling of the extensions.
 #[derive(Debug, Clone)]
@@ -36,9 +62,9 @@ pub struct SeenAddresses {
     /// Value of freshestCRL, if the certificate has one.
     pub freshest: Option<Box<[u8]>>,
     /// Addresses of complete lists.
-    pub complete: Vec<Arc<str>>,
+    pub complete: Vec<PointAddresses>,
     /// Addresses of deltas.
-    pub delta: Vec<Arc<str>>,
+    pub delta: Vec<PointAddresses>,
     /// Time of the last decision about such a certificate.
     pub seen: Timestamp,
 }
@@ -124,17 +150,15 @@ impl<'c> Named<'c> {
     }
 }
 
-/// Returns the first http or https address of each point: several addresses of one point lead to the
-/// same list.
-fn addresses(points: &[u8], issuer: &Certificate) -> Result<Vec<Arc<str>>, DerError> {
-    let mut out: Vec<Arc<str>> = Vec::new();
+/// Returns the http and https addresses of the points.
+fn addresses(points: &[u8], issuer: &Certificate) -> Result<Vec<PointAddresses>, DerError> {
+    let mut out: Vec<PointAddresses> = Vec::new();
     for point in read_points(points, &issuer.subject)? {
-        let address = point.names.iter().flatten().find_map(web_address);
-        if let Some(address) =
-            address.filter(|address| !out.iter().any(|known| **known == **address))
+        if let Some(addresses) = PointAddresses::of(&point)
+            && !out.contains(&addresses)
             && out.len() < MAX_ADDRESSES
         {
-            out.push(address.into());
+            out.push(addresses);
         }
     }
     Ok(out)
@@ -160,24 +184,30 @@ mod tests {
     }
 
     #[test]
-    fn reads_one_web_address_of_each_point() {
-        let read = |of: &[&[&str]]| -> Vec<String> {
+    fn reads_the_web_addresses_of_each_point() {
+        let read = |of: &[&[&str]]| -> Vec<Vec<String>> {
             let found = addresses(&distribution_points(of), &issuer()).expect("readable");
-            found.iter().map(ToString::to_string).collect()
+            let all = |point: &PointAddresses| {
+                let all = std::iter::once(&point.first).chain(&point.others);
+                all.map(ToString::to_string).collect()
+            };
+            found.iter().map(all).collect()
         };
         let (one, two) = ("http://ca.example/1", "HTTPS://ca.example/2");
-        assert_eq!(read(&[&["ldap://ca.example/x", one, two], &[two], &[one]]), [one, two]);
+        let none = [] as [[&str; 1]; 0];
         assert_eq!(
-            read(&[&["ldap://ca.example/x", "file:///etc/passwd", "http:/x"]]),
-            [] as [&str; 0]
+            read(&[&["ldap://ca.example/x", one, two, one], &[two], &[two]]),
+            [vec![one, two], vec![two]]
         );
+        assert_eq!(read(&[&["ldap://ca.example/x", "file:///etc/passwd", "http:/x"]]), none);
         let long = format!("http://ca.example/{}", "x".repeat(MAX_ADDRESS - 18));
         assert_eq!(read(&[&[&long]]).len(), 1);
-        assert_eq!(read(&[&[&format!("{long}x")]]), [] as [&str; 0]);
+        assert_eq!(read(&[&[&format!("{long}x")]]), none);
         let many: Vec<String> = (0..=MAX_ADDRESSES).map(|n| format!("http://x/{n}")).collect();
-        let many: Vec<Vec<&str>> = many.iter().map(|one| vec![&**one]).collect();
-        let many: Vec<&[&str]> = many.iter().map(Vec::as_slice).collect();
-        assert_eq!(read(&many).len(), MAX_ADDRESSES);
+        let one_point: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(read(&[&one_point])[0].len(), MAX_ALTERNATIVES);
+        let points: Vec<&[&str]> = one_point.chunks(1).collect();
+        assert_eq!(read(&points).len(), MAX_ADDRESSES);
         assert!(addresses(&[0x30, 0], &issuer()).is_err());
     }
 }
