@@ -24,7 +24,7 @@ use crate::runtime::log::{AuditWhenFull, Format, is_filter};
 use crate::tls::acceptor::Bounds;
 use crate::tls::algorithms::Algorithms;
 use crate::tls::small_tickets::KnownCertificates;
-use crate::tls::{self, ClientAuth};
+use crate::tls::{self, ClientAuth, Resumption};
 use crate::trust::snapshot::TrustPolicy;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -167,11 +167,11 @@ fn tls(section: &mut Section<'_>, folder: &Path) -> TlsSettings {
     let tls13_only =
         section.choice("minimum_version", &[("1.2", false), ("1.3", true)]).unwrap_or(false);
     let algorithms = algorithms(section, tls13_only);
-    let resumption = section.flag("resumption").unwrap_or(true);
+    let resumption = section.choice("resumption", &Resumption::ALL).unwrap_or_default();
     let ticket_keys = section.texts("ticket_keys").unwrap_or_default();
     let ticket_keys: Vec<_> = ticket_keys.into_iter().map(|path| folder.join(path)).collect();
-    if !resumption && !ticket_keys.is_empty() {
-        section.problem("ticket_keys", None, "not used while `resumption` is false; remove one");
+    if resumption == Resumption::Off && !ticket_keys.is_empty() {
+        section.problem("ticket_keys", None, "not used while `resumption` is \"off\"; remove one");
     }
     let default = if ticket_keys.is_empty() { tls::DEFAULT_LEAVES } else { 0 };
     let leaves = section.size("ticket_certificates", 0..=10_000_000).unwrap_or(default);

@@ -93,7 +93,9 @@ fn fetching(section: &mut Section<'_>, folder: &Path, data_dir: Option<&Path>) -
     };
     let timing = &mut config.timing;
     timing.min = section.duration("min_interval", SECOND..=DAY).unwrap_or(timing.min);
-    timing.max = section.duration("max_interval", SECOND..=DAY).unwrap_or(timing.max);
+    if let Some(max) = section.duration("max_interval", SECOND..=DAY) {
+        (timing.max, timing.max_unconditional) = (max, max);
+    }
     timing.file = section.duration("file_interval", SECOND..=HOUR).unwrap_or(timing.file);
     if timing.min > timing.max {
         let (min, max) = (ShortDuration(timing.min), ShortDuration(timing.max));

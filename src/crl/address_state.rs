@@ -300,7 +300,7 @@ impl AddressState {
         }
     }
 
-    /// Where to fetch from, in this order: the location that returned a list last, then the others.
+    /// Locations to fetch from, in this order: the one that returned a list last, then the others.
     pub(super) fn locations(&self, address: &str, files: bool) -> Vec<Location> {
         let others =
             std::iter::once(address).chain(self.expected.alternatives.iter().map(|a| &**a));
@@ -336,9 +336,11 @@ impl AddressState {
     }
 
     /// True if the next fetch must return the list in force again, to write a copy to disk.  A list can
-    /// be large and a disk full for a long time, so this is limited to one attempt per `timing.max`.
+    /// be large and a disk full for a long time, so this is limited to one attempt per
+    /// `timing.max_unconditional`.
     pub(super) fn needs_copy(&mut self, now: Timestamp, timing: &Timing) -> bool {
-        let is_time = self.bypass_caches || now.since(self.copy_attempted) >= timing.max;
+        let is_time =
+            self.bypass_caches || now.since(self.copy_attempted) >= timing.max_unconditional;
         let needs_copy = self.list.is_some() && !self.has_copy && is_time;
         if needs_copy {
             self.copy_attempted = now;
@@ -385,6 +387,7 @@ impl AddressState {
             fruitless: self.fruitless,
             retry_after,
             is_file: matches!(self.location, Location::File(_)),
+            is_conditional: !self.validators.is_empty(),
             seed: self.seed.wrapping_add(self.fetches),
         };
         self.next_fetch = schedule::next_fetch(timing, &summary);

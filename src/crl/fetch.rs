@@ -37,7 +37,7 @@ pub(super) struct FetchState {
 #[derive(Clone)]
 pub(super) struct Fetch {
     pub(super) address: Arc<str>,
-    /// Where to fetch from, in this order, until one returns a list.
+    /// Locations to fetch from, in this order, until one returns a list.
     pub(super) locations: Vec<Location>,
     pub(super) expected: Expected,
     pub(super) signers: Arc<Vec<Arc<Certificate>>>,
@@ -62,7 +62,7 @@ pub(super) enum FetchResult {
     /// The disk was read, which happens once for each address.
     Loaded(Option<(Arc<RevocationList>, Metadata)>),
     Unchanged {
-        /// Where the list was fetched from.
+        /// Location that the list was fetched from.
         location: Location,
         validators: Validators,
         max_age: Option<Duration>,
@@ -71,7 +71,7 @@ pub(super) enum FetchResult {
     },
     New {
         list: Arc<RevocationList>,
-        /// Where the list was fetched from.
+        /// Location that the list was fetched from.
         location: Location,
         validators: Validators,
         max_age: Option<Duration>,

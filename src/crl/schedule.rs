@@ -12,6 +12,9 @@ pub struct Timing {
     pub min: Duration,
     /// Longest interval: an unscheduled list is noticed within it.
     pub max: Duration,
+    /// Longest interval for servers that send neither ETag nor Last-Modified, so that each fetch
+    /// transfers the whole list.
+    pub max_unconditional: Duration,
     /// Interval for files, which cost next to nothing to check.
     pub file: Duration,
 }
@@ -23,9 +26,16 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             min: Duration::from_secs(30),
-            max: Duration::from_secs(3600),
+            max: Duration::from_secs(300),
+            max_unconditional: Duration::from_secs(3600),
             file: Duration::from_secs(10),
         }
+    }
+}
+
+impl Timing {
+    fn longest(&self, last: &FetchSummary) -> Duration {
+        if last.is_conditional { self.max } else { self.max_unconditional }
     }
 }
 
@@ -66,6 +76,8 @@ pub(super) struct FetchSummary {
     pub(super) retry_after: Option<Duration>,
     /// The address is a file, which has no cache and no server to spare.
     pub(super) is_file: bool,
+    /// The list can be asked for with a conditional request (RFC 9110 section 13).
+    pub(super) is_conditional: bool,
     /// Spreads replicas and addresses.  Any number, different for each fetch.
     pub(super) seed: u64,
 }
@@ -81,25 +93,28 @@ pub(super) fn next_fetch(timing: &Timing, last: &FetchSummary) -> Timestamp {
     if last.is_file {
         return last.now.after(timing.file.max(Duration::from_secs(1)));
     }
-    let backed_off = back_off(timing, last.fruitless)
+    let max = timing.longest(last);
+    let backed_off = back_off(timing.min, max, last.fruitless)
         .max(last.retry_after.unwrap_or_default())
         .min(longest_fruitless(timing, last))
         .max(timing.min);
     let expected = last.times.and_then(|times| expected(&times)).filter(|at| *at > last.now);
     let wait = match (last.fruitless, expected) {
         (0, Some(at)) => {
-            let regular = last.max_age.unwrap_or(timing.max).clamp(timing.min, timing.max);
+            let regular = last.max_age.unwrap_or(max).clamp(timing.min, max);
             regular.min(at.since(last.now).max(timing.min))
         }
         (0, None) if last.times.is_some_and(|times| times.next_update.is_none()) => {
-            last.max_age.unwrap_or(timing.max).clamp(timing.min, timing.max)
+            last.max_age.unwrap_or(max).clamp(timing.min, max)
         }
         _ => backed_off,
     };
-    // Up to a tenth later, never earlier: a list does not exist before it is published.
+    // Up to a tenth later, never earlier: a list does not exist before it is published.  The longest
+    // interval includes this spread.
+    let wait = wait.min(max * 10 / 11).max(timing.min);
     let spread = wait.as_millis().saturating_mul(u128::from(mix(last.seed) % 1000)) / 10_000;
     let spread = Duration::from_millis(u64::try_from(spread).unwrap_or(u64::MAX));
-    last.now.after((wait + spread).max(Duration::from_secs(1)))
+    last.now.after((wait + spread).min(max).max(Duration::from_secs(1)))
 }
 
 /// True if a newer list was due.  After an unchanged one, the next fetch follows soon.
@@ -117,20 +132,21 @@ fn expected(times: &Times) -> Option<Timestamp> {
     })
 }
 
-fn back_off(timing: &Timing, fruitless: u32) -> Duration {
+fn back_off(min: Duration, max: Duration, fruitless: u32) -> Duration {
     let factor = 1u32.checked_shl(fruitless.saturating_sub(1)).unwrap_or(u32::MAX);
-    timing.min.saturating_mul(factor).clamp(timing.min, timing.max.max(timing.min))
+    min.saturating_mul(factor).clamp(min, max.max(min))
 }
 
 /// Longest pause after a fruitless fetch, by the distance to nextUpdate.  While no list is fresh,
 /// devices are refused because their revocation status is unknown.
 fn longest_fruitless(timing: &Timing, last: &FetchSummary) -> Duration {
-    let urgent = timing.min.saturating_mul(URGENT).min(timing.max);
+    let max = timing.longest(last);
+    let urgent = timing.min.saturating_mul(URGENT).min(max);
     match last.times.map(|times| times.next_update) {
         None => urgent,
-        Some(None) => timing.max,
+        Some(None) => max,
         Some(Some(end)) if end < last.now => last.now.since(end).min(urgent),
-        Some(Some(end)) => (end.since(last.now) / 2).min(timing.max),
+        Some(Some(end)) => (end.since(last.now) / 2).min(max),
     }
 }
 
@@ -162,6 +178,7 @@ mod tests {
             fruitless: 0,
             retry_after: None,
             is_file: false,
+            is_conditional: false,
             seed: 0,
         }
     }
@@ -170,9 +187,25 @@ mod tests {
         next_fetch(&Timing::default(), summary).0 - NOW.0
     }
 
-    /// `at_least`, and at most a tenth later.
+    /// `at_least`, and at most a tenth later.  The longest interval includes that tenth.
     fn assert_about(got: i64, at_least: i64) {
+        let at_least = if at_least == 3600 { 3600 * 10 / 11 } else { at_least };
         assert!((at_least..=at_least + at_least / 10 + 1).contains(&got), "{got}, not {at_least}");
+    }
+
+    #[test]
+    fn a_list_that_is_cheap_to_ask_for_is_asked_for_often() {
+        for seed in 0..100 {
+            for (is_conditional, longest) in [(true, 300), (false, 3600)] {
+                let fresh = FetchSummary { is_conditional, seed, ..summary(30 * DAY, None) };
+                let failing = FetchSummary { fruitless: 99, ..fresh };
+                let patient = FetchSummary { max_age: Some(Duration::from_secs(1 << 40)), ..fresh };
+                for last in [fresh, failing, patient] {
+                    let waits = (longest * 10 / 11)..=longest;
+                    assert!(waits.contains(&wait(&last)), "{last:?}: {}", wait(&last));
+                }
+            }
+        }
     }
 
     #[test]
@@ -250,7 +283,7 @@ mod tests {
             let retry_after = asked.map(Duration::from_secs);
             let summary = summary(next_update, publish);
             let got = wait(&FetchSummary { max_age, fruitless, retry_after, seed, ..summary });
-            prop_assert!((30..=3960).contains(&got), "{}", got);
+            prop_assert!((30..=3600).contains(&got), "{}", got);
         }
     }
 }

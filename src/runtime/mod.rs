@@ -8,6 +8,7 @@ pub mod hosts;
 pub mod live;
 pub mod lock_file;
 pub mod log;
+pub mod log_limit;
 mod log_queue;
 pub mod pace;
 pub mod publisher;

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use std::time::Duration;
 use hyper::Request;
 use rustls::pki_types::CertificateDer;
 use rustls::server::Acceptor;
-use rustls::{Error as TlsError, HandshakeKind, ServerConfig};
+use rustls::{Error as TlsError, HandshakeKind, ProtocolVersion, ServerConfig};
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::http::Hosts;
 use crate::http::connections::{Admission, Connection, Shares};
@@ -29,8 +29,9 @@ use crate::http::peer::Peer;
 use crate::http::proxy_protocol::Addresses;
 use crate::http::reply::Reply;
 use crate::http::serve::{Ended, Limits, Protocol, RequestBody};
-use crate::runtime::audit;
+use crate::runtime::audit::{self, Event, Outcome, Record};
 use crate::runtime::live::{ListenerTls, Live};
+use crate::runtime::log_limit::LogLimit;
 use crate::runtime::tasks::Stop;
 use crate::tls::closing::OpenConnections;
 use crate::tls::handshakes::{Handshake, Handshakes, Limits as HandshakeLimits};
@@ -44,6 +45,11 @@ use crate::trust::refusal::{Code, Refusal};
 
 /// Age from which a handshake makes room for another one if no more may begin.
 const SLOW: Duration = Duration::from_secs(1);
+/// A client that cannot read a ticket closes the connection within this time.
+const AFTER_TICKET: Duration = Duration::from_secs(5);
+/// Shortest interval between two log lines about failed handshakes, and between two hints about tickets.
+const FAILURES: Duration = Duration::from_secs(1);
+const HINTS: Duration = Duration::from_secs(3600);
 
 /// Bounds of one TLS listener.
 #[derive(Debug, Clone)]
@@ -125,6 +131,8 @@ pub async fn serve<H, F>(
         handshakes: Handshakes::new(limits),
         intermediates: Arc::default(),
         lingering: Lingering::default(),
+        failures: LogLimit::new(FAILURES),
+        ticket_hints: LogLimit::new(HINTS),
         stop: stop.clone(),
     });
     listen::accept(listener, admission, stop, |mut stream, address, connection| {
@@ -176,11 +184,20 @@ pub async fn serve<H, F>(
                 _ => None,
             };
             let peer = Arc::new(peer);
-            let handle = move |request| handler(Arc::clone(&peer), request);
+            let ticket = Ticket::of(&stream, &edge.listener);
+            let asked = Arc::clone(&ticket.has_request);
+            let handle = move |request| {
+                asked.store(true, Ordering::Relaxed);
+                handler(Arc::clone(&peer), request)
+            };
             let (limits, unfinished) = (&bounds.http, bounds.unfinished);
             let served =
                 connection.serve(stream, protocol, hosts, limits, stop, unfinished, handle);
-            if served.await == Ended::Flooded {
+            let ended = served.await;
+            if ended == Ended::Closed && ticket.was_last() {
+                edge.closed_after_ticket(number, address);
+            }
+            if ended == Ended::Flooded {
                 listener.metrics.flooded(name);
                 debug!(connection = number, %address, "closed: too many HTTP/2 control frames");
             }
@@ -195,6 +212,8 @@ struct Edge {
     handshakes: Arc<Handshakes>,
     intermediates: Arc<Intermediates>,
     lingering: Lingering,
+    failures: LogLimit,
+    ticket_hints: LogLimit,
     stop: Stop,
 }
 
@@ -251,6 +270,7 @@ impl Edge {
             Some(error) => {
                 listener.metrics.failed(listener.name, "tls");
                 debug!(connection = number, %address, %error, "handshake failed");
+                self.audit_failure(error);
             }
             None => {
                 listener.metrics.failed(listener.name, "io");
@@ -259,6 +279,34 @@ impl Edge {
             }
         }
         Err(stream)
+    }
+
+    /// Audits a handshake that failed before a certificate was judged.  Strangers can cause any number of
+    /// these, so one in each [`FAILURES`] is written.
+    fn audit_failure(&self, error: &TlsError) {
+        let Some(suppressed) = self.failures.permit() else { return };
+        let mut detail =
+            format!("the TLS handshake with the {} listener failed: {error}", self.listener.name);
+        if suppressed > 0 {
+            detail += &format!("; {suppressed} failures before it are not in the log");
+        }
+        Record { detail: Some(&detail), ..Record::new(Event::Handshake, Outcome::Refused) }.emit();
+    }
+
+    /// Counts a client that closed the connection after its session ticket, and tells the operator about
+    /// clients that cannot read tickets.
+    fn closed_after_ticket(&self, connection: u64, address: SocketAddr) {
+        self.listener.metrics.closed_after_ticket(self.listener.name);
+        if self.ticket_hints.permit().is_some() {
+            warn!(
+                connection,
+                %address,
+                listener = self.listener.name,
+                "client closed the connection after its TLS 1.3 session ticket, without a request. wolfSSL \
+                 as built by default cannot read these tickets: if such clients get no token, set \
+                 `tls.resumption = \"1.2\"`. anchorgate_closed_after_ticket_total counts these connections"
+            );
+        }
     }
 
     async fn accept(
@@ -360,6 +408,31 @@ impl Edge {
     }
 }
 
+/// Facts about a connection and its session ticket.
+struct Ticket {
+    /// A TLS 1.3 ticket was sent.
+    is_sent: bool,
+    completed: Instant,
+    has_request: Arc<AtomicBool>,
+}
+
+impl Ticket {
+    fn of(stream: &TlsStream<TcpStream>, listener: &TlsListener) -> Self {
+        let is_tls13 = stream.get_ref().1.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        let tls = &listener.live.current().tls;
+        let is_sent = is_tls13 && (listener.tls)(tls).send_tls13_tickets > 0;
+        Self { is_sent, completed: Instant::now(), has_request: Arc::default() }
+    }
+
+    /// Returns true if the connection has just ended and the ticket was the last message that its client
+    /// read.
+    fn was_last(&self) -> bool {
+        self.is_sent
+            && !self.has_request.load(Ordering::Relaxed)
+            && self.completed.elapsed() < AFTER_TICKET
+    }
+}
+
 /// Returns when a client that waits for its turn has closed the connection.  This is noticed up to
 /// [`SLOW`] later.
 async fn given_up(stream: &TcpStream) -> io::Result<()> {
@@ -405,7 +478,8 @@ fn no_certificate() -> Refusal {
 pub(super) mod tests {
     use super::*;
     use crate::http::reply;
-    use crate::tls::closing::tests::{Issuer, authority_params, live, snapshot};
+    use crate::tls::Resumption;
+    use crate::tls::closing::tests::{Issuer, authority_params, live, live_with, snapshot};
     use hyper::StatusCode;
     use rcgen::{
         CertificateParams, CertifiedIssuer, KeyPair, PKCS_ECDSA_P256_SHA256, SignatureAlgorithm,
@@ -536,6 +610,46 @@ pub(super) mod tests {
         }
         stop.cancel();
         server.await.expect("ended");
+    }
+
+    #[tokio::test]
+    async fn clients_that_close_after_their_ticket_are_counted() {
+        let (trust, root) = snapshot(None);
+        for (resumption, is_silent, expected) in [
+            (Resumption::Both, true, 1),
+            (Resumption::Both, false, 0),
+            (Resumption::Tls12, true, 0),
+        ] {
+            let config = crate::tls::Config { resumption, ..crate::tls::Config::default() };
+            let (live, _writer) = live_with(trust.clone(), &config);
+            let metrics = Metrics::default();
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address");
+            let edge = TlsListener {
+                name: "token",
+                tls: |tls| &tls.token,
+                bounds: Bounds::default(),
+                live,
+                metrics: metrics.clone(),
+                open: None,
+            };
+            let stop = CancellationToken::new();
+            let handler = |_, _| async { reply::empty(StatusCode::OK) };
+            let server = tokio::spawn(serve(edge, listener, stop.clone(), handler));
+            let device = device(&root);
+            if is_silent {
+                let stream = TcpStream::connect(address).await.expect("connected");
+                let name = ServerName::try_from("localhost").expect("a name");
+                let mut stream = device.connect(name, stream).await.expect("a handshake");
+                stream.shutdown().await.expect("closed");
+                assert_eq!(stream.read_to_end(&mut Vec::new()).await.expect("the end"), 0);
+            } else {
+                request(&device, address).await;
+            }
+            stop.cancel();
+            server.await.expect("ended");
+            assert_eq!(metrics.count_closed_after_ticket("token"), expected, "{resumption:?}");
+        }
     }
 
     #[test]

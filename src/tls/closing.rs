@@ -151,6 +151,13 @@ pub(super) mod tests {
     pub(in crate::tls) type Issuer = CertifiedIssuer<'static, KeyPair>;
 
     pub(in crate::tls) fn live(trust: Snapshot) -> (Live, crate::runtime::live::Writer) {
+        live_with(trust, &tls::Config::default())
+    }
+
+    pub(in crate::tls) fn live_with(
+        trust: Snapshot,
+        config: &tls::Config,
+    ) -> (Live, crate::runtime::live::Writer) {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
         let chain = vec![params.self_signed(&key).expect("a certificate").der().clone()];
@@ -159,8 +166,7 @@ pub(super) mod tests {
         let signing = SigningKey::from_pkcs8(Algorithm::Es256, key.serialized_der());
         let keys = SigningKeys::new(Arc::new(signing.expect("a key")), &[]).expect("a set");
         Live::start(|live| {
-            let config = tls::Config::default();
-            let tls = tls::build(&config, &Arc::new(identity), live, &Metrics::default())?;
+            let tls = tls::build(config, &Arc::new(identity), live, &Metrics::default())?;
             Ok::<_, tls::TlsError>(Active {
                 trust: Arc::new(trust),
                 keys: Arc::new(keys),

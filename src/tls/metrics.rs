@@ -36,6 +36,7 @@ pub struct Metrics {
     not_kept: Family<NotKept, Counter>,
     connections: Family<Listener, Gauge<i64, AtomicI64>>,
     floods: Family<Listener, Counter>,
+    closed_after_ticket: Family<Listener, Counter>,
 }
 
 impl Metrics {
@@ -64,6 +65,12 @@ impl Metrics {
             "Connections closed because the peer sent HTTP/2 control frames in place of requests, by listener",
             metrics.floods.clone(),
         );
+        registry.register(
+            "closed_after_ticket",
+            "Connections that the client closed within five seconds after a TLS 1.3 session ticket, without \
+             a request, by listener",
+            metrics.closed_after_ticket.clone(),
+        );
         metrics
     }
 
@@ -83,10 +90,20 @@ impl Metrics {
     /// Exposes the counters of a listener from its start.
     pub(super) fn start(&self, listener: &'static str) {
         let _ = self.floods.get_or_create(&Listener { listener });
+        let _ = self.closed_after_ticket.get_or_create(&Listener { listener });
     }
 
     pub(super) fn flooded(&self, listener: &'static str) {
         self.floods.get_or_create(&Listener { listener }).inc();
+    }
+
+    pub(super) fn closed_after_ticket(&self, listener: &'static str) {
+        self.closed_after_ticket.get_or_create(&Listener { listener }).inc();
+    }
+
+    #[cfg(test)]
+    pub(super) fn count_closed_after_ticket(&self, listener: &'static str) -> u64 {
+        self.closed_after_ticket.get_or_create(&Listener { listener }).get()
     }
 
     fn handshake(&self, listener: &'static str, result: &'static str, code: &'static str) {

@@ -44,6 +44,29 @@ pub enum ClientAuth {
     Report,
 }
 
+/// Session tickets that the listeners issue.
+///
+/// # Design notes
+/// rustls gives a TLS 1.3 ticket a nonce of 32 bytes, and its length cannot be set.  RFC 8446 section
+/// 4.6.1 allows up to 255, but wolfSSL as built by default reads at most 8 and then ends the connection,
+/// before its first request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Resumption {
+    /// Tickets of TLS 1.2 and TLS 1.3.
+    #[default]
+    Both,
+    /// Tickets of TLS 1.2 only.
+    Tls12,
+    /// No tickets.
+    Off,
+}
+
+impl Resumption {
+    /// All values, with their names in the configuration.
+    pub const ALL: [(&str, Self); 3] =
+        [("both", Self::Both), ("1.2", Self::Tls12), ("off", Self::Off)];
+}
+
 /// Protocol settings of the TLS listeners.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -54,8 +77,8 @@ pub struct Config {
     pub tls13_only: bool,
     /// Cipher suites, in the order of preference, and key exchange groups.
     pub algorithms: Algorithms,
-    /// Issue session tickets.
-    pub resumption: bool,
+    /// Session tickets that are issued.
+    pub resumption: Resumption,
     /// Secrets that seal tickets, so that sessions resume on every replica.  With no secret,
     /// each process generates its own keys.
     pub tickets: Secrets,
@@ -71,7 +94,7 @@ impl Default for Config {
             client_auth: ClientAuth::default(),
             tls13_only: false,
             algorithms: Algorithms::default(),
-            resumption: true,
+            resumption: Resumption::default(),
             tickets: Secrets::default(),
             known_certificates: KnownCertificates::new(DEFAULT_LEAVES),
             hosts: ServedHosts::default(),
@@ -128,8 +151,8 @@ pub fn build(
         // Otherwise rustls resumes TLS 1.2 sessions by session ID from memory, independent of
         // tickets.
         server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = if config.resumption { 1 } else { 0 };
-        if config.resumption {
+        server.send_tls13_tickets = usize::from(config.resumption == Resumption::Both);
+        if config.resumption != Resumption::Off {
             // Each listener has its own ticketer.  rustls does not bind a ticket to the verifier,
             // and a session of the public listener has no certificate.
             let sealer = match config.tickets.is_empty() {

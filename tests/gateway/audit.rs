@@ -173,3 +173,32 @@ async fn directory_changes_and_refusals_are_audited() {
     assert_eq!(created["action"], "create");
     assert!(!log().contains(token));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_fails_before_a_certificate_is_audited_with_the_reason() {
+    capture();
+    let gateway = Gateway::start(&[], |text| text).await;
+    // A client that trusts another root ends the handshake.
+    let other = gateway.domain(SubjectField::SanDns).root.certificate_pem();
+    let client = peer::client(&other, &TLS13, None);
+    let tcp = tokio::net::TcpStream::connect(gateway.app.addresses.public).await.expect("a stream");
+    let address = tcp.local_addr().expect("an address").to_string();
+    let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
+    client.connect(name, tcp).await.expect_err("an unknown authority");
+    let record = tokio::time::timeout(std::time::Duration::from_secs(10), async {
+        loop {
+            let log = log();
+            let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            if let Some(line) =
+                lines.into_iter().find(|l| l["target"] == "audit" && l["address"] == *address)
+            {
+                return line;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    });
+    let record = record.await.expect("an audit record");
+    assert_eq!((&record["event"], &record["outcome"]), (&"handshake".into(), &"refused".into()));
+    let detail = record["detail"].as_str().expect("a detail");
+    assert!(detail.contains("public listener") && detail.contains("UnknownCA"), "{detail}");
+}

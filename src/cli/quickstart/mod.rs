@@ -43,6 +43,7 @@ use crate::http::listen::{bind, serve_plain};
 use crate::http::reply::{self, Reply};
 use crate::http::serve::{Limits, RequestBody};
 use crate::runtime::log;
+use crate::tls::Resumption;
 
 /// Arguments of `quickstart`.
 #[derive(Debug, Args)]
@@ -51,6 +52,10 @@ pub(super) struct QuickstartArgs {
     /// empty or contain an earlier quickstart, which is replaced
     #[arg(long, value_name = "DIR", default_value = "anchorgate-quickstart")]
     data_dir: PathBuf,
+    /// Session tickets of the gateway, as `tls.resumption`. The default works with every TLS library, also
+    /// with wolfSSL as built by default
+    #[arg(long, default_value = "1.2", value_parser = Resumption::ALL.map(|(name, _)| name))]
+    resumption: String,
     /// Stop after the demonstration: exit status 0 if every step passed, otherwise 1
     #[arg(long)]
     check: bool,
@@ -63,6 +68,7 @@ pub(super) struct QuickstartArgs {
 pub(super) async fn run(args: &QuickstartArgs) -> anyhow::Result<bool> {
     let _ = log::start("warn", log::Format::Text, log::AuditWhenFull::Drop);
     let world = World::create(&args.data_dir, Ports::choose()?, SystemTime::now().into())?;
+    world.write_settings(&args.resumption)?;
     println!("anchorgate quickstart in {}\n", world.dir.display());
 
     let stop = CancellationToken::new();

@@ -4,7 +4,7 @@ use crate::cli::quickstart::world::World;
 
 impl World {
     /// The text of `anchorgate.toml`.
-    pub(super) fn settings(&self) -> String {
+    pub(super) fn settings(&self, resumption: &str) -> String {
         use aws_lc_rs::digest::{SHA256, digest};
         let sha256: String = digest(&SHA256, self.directory_token.as_bytes())
             .as_ref()
@@ -21,6 +21,7 @@ data_dir = "{dir}/data"
 [tls]
 certificate = "{dir}/pki/server.pem"
 key = "{dir}/pki/server.key"
+resumption = "{resumption}"
 
 [token]
 listen = "{token}"

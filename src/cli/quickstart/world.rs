@@ -172,7 +172,15 @@ impl World {
             self.publish(slug, "issuer", &domain.issuer, None, 1, &[], now)?;
             self.publish(slug, "issuer", &domain.issuer, Some(1), 2, &[], now)?;
         }
-        self.put_secret("anchorgate.toml", &self.settings())
+        self.write_settings("both")
+    }
+
+    /// Writes the gateway's configuration file.  `resumption` is the value of `tls.resumption`.
+    ///
+    /// # Errors
+    /// Writing fails.
+    pub fn write_settings(&self, resumption: &str) -> anyhow::Result<()> {
+        self.put_secret("anchorgate.toml", &self.settings(resumption))
     }
 
     /// Issues a list and writes it to the directory of the CRL server.

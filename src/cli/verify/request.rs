@@ -29,7 +29,7 @@ const MAX_DIRECTORY: u64 = 16 << 20;
 /// Limit in bytes on a chain file: more than on a chain, because of base64 and bag attributes.
 const MAX_CHAIN: u64 = 1 << 20;
 /// Limit in bytes on a list: more than on its DER, because of base64.
-const MAX_LIST: u64 = 96 << 20;
+const MAX_LIST: u64 = 4 << 30;
 /// Limit on the lists of one request.
 const MAX_LISTS: usize = 1000;
 /// Limit in bytes on a file of devices.

@@ -133,7 +133,7 @@ pub struct Validators {
 
 impl Validators {
     /// True if a request cannot be made conditional, so that 304 is not a valid response.
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.etag.is_none() && self.last_modified.is_none()
     }
 }
