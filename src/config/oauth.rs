@@ -12,6 +12,7 @@ use crate::config::section::Section;
 use crate::config::values::{text, url};
 use crate::keyring::SPREAD;
 use crate::token::application::Application;
+use crate::token::assertion::Profile;
 use crate::token::keys::Algorithm;
 use crate::token::policy::{Client, TokenPolicy};
 use crate::token::rotation::Rotation;
@@ -61,6 +62,7 @@ struct OauthTable {
     keys: KeySettings,
     rotation: Option<RotationTable>,
     optional_client_id: bool,
+    profile: Profile,
     /// Terms of devices as their own clients.
     own: Option<Terms>,
 }
@@ -74,6 +76,8 @@ pub(super) fn read(top: &mut Section<'_>, folder: &Path) -> Option<OauthSettings
     let mut keys = table.keys;
     keys.rotation = rotation(top, table.rotation, &policy, &keys);
     table.issuer?;
+    check_profile(top, table.profile, &policy, &keys);
+    let policy = policy.with_profile(table.profile);
     let policy = if table.optional_client_id { policy.with_optional_client_id() } else { policy };
     let public_url = match table.public_url {
         Some(url) => url,
@@ -96,6 +100,8 @@ fn oauth_table(section: &mut Section<'_>, has_clients: bool) -> OauthTable {
     let signing_key = section.file("signing_key");
     let published_keys = section.texts("published_keys").unwrap_or_default();
     let optional_client_id = section.flag("optional_client_id").unwrap_or(false);
+    let profiles = [("plain", Profile::Plain), ("fapi2", Profile::Fapi2)];
+    let profile = section.choice("profile", &profiles).unwrap_or_default();
     let own = clients::terms(section, None);
     if own.is_none() && !has_clients {
         let allowed = "missing: without it and without [[client]], no token could be issued";
@@ -112,7 +118,7 @@ fn oauth_table(section: &mut Section<'_>, has_clients: bool) -> OauthTable {
     }
     let jwks_max_age = section.duration("jwks_max_age", SECOND..=DAY).unwrap_or(300 * SECOND);
     let keys = KeySettings { algorithm, signing_key, published_keys, rotation: None, jwks_max_age };
-    OauthTable { issuer, token_url, public_url, keys, rotation, optional_client_id, own }
+    OauthTable { issuer, token_url, public_url, keys, rotation, optional_client_id, profile, own }
 }
 
 fn rotation_table(section: &mut Section<'_>) -> RotationTable {
@@ -151,6 +157,25 @@ fn rotation(
             top.problem(&format!("oauth.rotation.{}", error.setting), None, error.why);
             None
         }
+    }
+}
+
+/// Notes the settings that a profile does not allow.
+fn check_profile(top: &Section<'_>, profile: Profile, policy: &TokenPolicy, keys: &KeySettings) {
+    if profile == Profile::Plain {
+        return;
+    }
+    let mut algorithms = policy.signing_algorithms();
+    algorithms.insert(keys.algorithm);
+    if algorithms.contains(&Algorithm::Rs256) {
+        let allowed = "the profile fapi2 does not allow it; use PS256, ES256 or EdDSA";
+        top.problem("oauth.signing_algorithm", Some("`RS256`".to_owned()), allowed);
+    }
+    for application in policy.applications().filter(|application| !application.bound) {
+        let key =
+            format!("client `{}`: tls_client_certificate_bound_access_tokens", application.id);
+        let allowed = "the profile fapi2 requires tokens that are bound to a certificate";
+        top.problem(&key, Some("`false`".to_owned()), allowed);
     }
 }
 

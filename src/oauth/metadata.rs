@@ -83,7 +83,8 @@ impl Documents {
         let mut algorithms = Vec::new();
         if policy.assertion_clients().next().is_some() {
             methods.push(AuthMethod::PrivateKeyJwt.as_str());
-            algorithms.extend(AssertionAlgorithm::ALL.map(AssertionAlgorithm::as_str));
+            let allowed = AssertionAlgorithm::of(policy.profile()).iter();
+            algorithms.extend(allowed.map(|algorithm| algorithm.as_str()));
         }
         let metadata = Metadata {
             issuer: policy.issuer(),

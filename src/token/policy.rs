@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::token::application::{Application, AuthMethod};
+use crate::token::assertion::Profile;
 use crate::token::grants::is_scope_token;
 use crate::token::keys::Algorithm;
 use crate::token::terms::{MAX_LIFETIME, Resource, Terms, is_resource};
@@ -65,6 +66,7 @@ pub struct TokenPolicy {
     own: Option<Terms>,
     own_of: HashMap<ConfigurationId, Terms>,
     client_id_required: bool,
+    profile: Profile,
     /// Subject IDs that a configured `client_id` spells, in any field.
     reserved: HashSet<SubjectId>,
 }
@@ -90,6 +92,7 @@ impl TokenPolicy {
             own,
             own_of: HashMap::new(),
             client_id_required: true,
+            profile: Profile::default(),
             reserved: HashSet::new(),
         })
     }
@@ -165,6 +168,18 @@ impl TokenPolicy {
     pub fn with_optional_client_id(mut self) -> Self {
         self.client_id_required = false;
         self
+    }
+
+    /// Restricts assertions to those of a profile.
+    #[must_use]
+    pub fn with_profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// Returns the profile of assertions.
+    pub fn profile(&self) -> Profile {
+        self.profile
     }
 
     /// Returns the value of `iss`.

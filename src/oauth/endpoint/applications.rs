@@ -121,6 +121,7 @@ impl TokenService {
         let audiences = self.audiences(inputs.policy, head, origin.listener);
         let audiences = audiences.each_ref().map(|audience| &audience[..]);
         let checked = application.check(assertion, &audiences, now)?;
+        checked.assertion().check_profile(self.policy.profile(), self.policy.issuer())?;
         let jti = checked.assertion().jti();
         self.replays.check(&application.id, jti)?;
         let chain = checked.chain()?;

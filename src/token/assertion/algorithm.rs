@@ -6,6 +6,7 @@ use aws_lc_rs::signature::{
 };
 use rustls_pki_types::{AlgorithmIdentifier, alg_id};
 
+use crate::token::assertion::Profile;
 use crate::x509::certificate::Certificate;
 
 /// Signature algorithm of an assertion.  Symmetric algorithms are not supported, since the public
@@ -36,6 +37,14 @@ pub(super) enum VerifyError {
 impl AssertionAlgorithm {
     /// All algorithms.
     pub const ALL: [Self; 5] = [Self::Rs256, Self::Ps256, Self::Es256, Self::Es384, Self::EdDsa];
+
+    /// The algorithms of a profile.
+    pub const fn of(profile: Profile) -> &'static [Self] {
+        match profile {
+            Profile::Plain => &Self::ALL,
+            Profile::Fapi2 => &[Self::Ps256, Self::Es256, Self::EdDsa],
+        }
+    }
 
     /// Returns the value of `alg` (RFC 7518 section 3.1, RFC 8037 section 3.1).
     pub const fn as_str(self) -> &'static str {

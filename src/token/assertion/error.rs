@@ -47,6 +47,9 @@ pub enum AssertionError {
     /// `aud` names another server, or several.
     #[error("the assertion's aud is not exactly the issuer or the address of the token endpoint")]
     Audience,
+    /// It is not allowed by the profile.
+    #[error("the FAPI 2.0 profile requires {0}")]
+    Profile(&'static str),
     /// It has expired.
     #[error("the assertion expired at {exp} (now: {now})")]
     Expired {

@@ -39,6 +39,17 @@ pub const MAX_LIFETIME: i64 = 600;
 /// Allowed difference between clocks, in seconds.
 pub const SKEW: i64 = 60;
 
+/// Profile that assertions must satisfy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Profile {
+    /// RFC 7523 alone.
+    #[default]
+    Plain,
+    /// FAPI 2.0 Security Profile, sections 5.3.2.1 and 5.4: fewer algorithms, and the issuer as the only
+    /// audience.
+    Fapi2,
+}
+
 /// A parsed client assertion.  Nothing about it is trusted.
 pub struct Assertion<'a> {
     algorithm: AssertionAlgorithm,
@@ -156,6 +167,23 @@ impl<'a> Assertion<'a> {
         }
         if exp > now.0.saturating_add(MAX_LIFETIME + SKEW) {
             return Err(AssertionError::Lifetime { exp: Timestamp(exp) });
+        }
+        Ok(())
+    }
+
+    /// Checks the rules that a profile adds to [`Assertion::check`].
+    ///
+    /// # Errors
+    /// The rule that the assertion breaks.
+    pub fn check_profile(&self, profile: Profile, issuer: &str) -> Result<(), AssertionError> {
+        if profile == Profile::Plain {
+            return Ok(());
+        }
+        if !AssertionAlgorithm::of(profile).contains(&self.algorithm) {
+            return Err(AssertionError::Profile("the algorithm PS256, ES256 or EdDSA"));
+        }
+        if !matches!(&self.claims.aud, Audience::One(one) if one == issuer) {
+            return Err(AssertionError::Profile("the issuer as aud, a string and not a list"));
         }
         Ok(())
     }

@@ -135,6 +135,28 @@ fn rejects_unsupported_algorithms_and_types() {
     }
 }
 
+/// FAPI 2.0 Security Profile, sections 5.3.2.1 and 5.4.
+#[test]
+fn the_fapi2_profile_allows_three_algorithms_and_the_issuer_alone() {
+    let with = |alg: &str, aud: Value| {
+        let mut claims = claims();
+        claims["aud"] = aud;
+        let text = format!("{}.AA", message(&json!({"alg": alg}), &claims));
+        let assertion = Assertion::parse(&text)?;
+        assert_eq!(assertion.check_profile(Profile::Plain, ISSUER), Ok(()));
+        assertion.check_profile(Profile::Fapi2, ISSUER)
+    };
+    for alg in ["PS256", "ES256", "EdDSA"] {
+        assert_eq!(with(alg, json!(ISSUER)), Ok(()), "{alg}");
+    }
+    for alg in ["RS256", "ES384"] {
+        assert!(matches!(with(alg, json!(ISSUER)), Err(AssertionError::Profile(_))), "{alg}");
+    }
+    for aud in [json!([ISSUER]), json!(AUDIENCES[1]), json!("https://other.example")] {
+        assert!(matches!(with("ES256", aud), Err(AssertionError::Profile(_))));
+    }
+}
+
 /// RFC 7523 section 3.
 #[test]
 fn checks_issuer_audience_identifier_and_times() {
