@@ -48,6 +48,9 @@ pub struct TrustPolicy {
     /// Signatures that do not verify in one decision and trust domain.  Those of one certificate
     /// under the directory's own authorities count once, because the directory chose their number.
     pub max_failed_signatures: usize,
+    /// Cost of the verifications with keys that only the peer presents, in one decision and trust domain.
+    /// The unit is a verification with ECDSA P-256.
+    pub max_presented_cost: usize,
     /// Issuers tried in one decision and trust domain.
     pub max_nodes: usize,
     /// Complete paths to an anchor that are validated in one decision and trust domain.
@@ -74,6 +77,7 @@ impl Default for TrustPolicy {
             // A hundred authorities of one name without key identifiers, and a path below them.
             max_signatures: 128,
             max_failed_signatures: 8,
+            max_presented_cost: 16,
             max_nodes: 1024,
             max_paths: 256,
             max_name_comparisons: 250_000,

@@ -14,29 +14,35 @@ const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 /// AlgorithmIdentifier contents of RSA keys: rsaEncryption with NULL parameters.
 const RSA_ENCRYPTION: &[u8] = &[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0];
 
-/// Bounded cache of (key, certificate) pairs whose signature was verified.
+/// Bounded caches of (key, certificate) pairs whose signature was checked.
 ///
 /// The result depends only on the bytes of the key and the certificate.  An entry is therefore
-/// valid forever, and one memo serves every generation of a snapshot.  Only successes are stored,
-/// because failures are cheaper to produce.  The capacity bounds the memory that chains of a peer
-/// can occupy.
+/// valid forever, and one memo serves every generation of a snapshot.  Failures have a smaller cache
+/// of their own, because anyone can produce them: they displace no success.  The capacity bounds the
+/// memory that chains of a peer can occupy.
 #[derive(Debug)]
 pub struct SignatureMemo {
-    verified: Cache<(Fingerprint, Fingerprint), ()>,
+    verified: Cache<Pair, ()>,
+    failed: Cache<Pair, ()>,
 }
+
+/// The key of an issuer, and a certificate.
+type Pair = (Fingerprint, Fingerprint);
 
 impl SignatureMemo {
     /// Default number of pairs, of about 100 bytes each.
     pub(crate) const DEFAULT_CAPACITY: usize = 100_000;
 
-    /// Creates a memo of at most `capacity` pairs.  With 0, nothing is stored.
+    /// Creates a memo of at most `capacity` successes, and a tenth as many failures.  With 0, nothing
+    /// is stored.
     pub fn new(capacity: usize) -> Self {
-        Self { verified: Cache::new(capacity) }
+        Self { verified: Cache::new(capacity), failed: Cache::new(capacity / 10) }
     }
 
+    /// Returns the number of stored successes and failures.
     #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.verified.len()
+    pub(crate) fn len(&self) -> (usize, usize) {
+        (self.verified.len(), self.failed.len())
     }
 
     /// Verifies the signature of `certificate` with the key of `issuer`, unless the memo has the
@@ -51,11 +57,22 @@ impl SignatureMemo {
         issuer: &Certificate,
     ) -> Result<(), Refusal> {
         let pair = (issuer.key, certificate.fingerprint);
-        if self.verified.get(&pair).is_none() {
-            verify(certificate, issuer)?;
-            self.verified.insert(pair, ());
+        if self.verified.get(&pair).is_some() {
+            return Ok(());
         }
-        Ok(())
+        if self.failed.get(&pair).is_some() {
+            return Err(invalid(certificate, issuer));
+        }
+        let result = verify(certificate, issuer);
+        match &result {
+            Ok(()) => self.verified.insert(pair, ()),
+            Err(refusal) if refusal.code == Code::SignatureInvalid => {
+                self.failed.insert(pair, ());
+            }
+            // An algorithm is refused without cryptography.
+            Err(_) => {}
+        }
+        result
     }
 }
 
@@ -81,15 +98,7 @@ fn verify(certificate: &Certificate, issuer: &Certificate) -> Result<(), Refusal
         }
         return algorithm
             .verify_signature(&issuer.public_key, certificate.tbs(), &certificate.signature)
-            .map_err(|_| {
-                Refusal::new(
-                    Code::SignatureInvalid,
-                    format!(
-                        "the signature of `{}` does not verify with the key of `{}`",
-                        certificate.subject, issuer.subject
-                    ),
-                )
-            });
+            .map_err(|_| invalid(certificate, issuer));
     }
     let of = if known { " for a key of that kind" } else { "" };
     Err(Refusal::new(
@@ -100,6 +109,35 @@ fn verify(certificate: &Certificate, issuer: &Certificate) -> Result<(), Refusal
             algorithm_name(&certificate.signature_algorithm)
         ),
     ))
+}
+
+fn invalid(certificate: &Certificate, issuer: &Certificate) -> Refusal {
+    let (subject, issuer) = (&certificate.subject, &issuer.subject);
+    let detail = format!("the signature of `{subject}` does not verify with the key of `{issuer}`");
+    Refusal::new(Code::SignatureInvalid, detail)
+}
+
+/// Returns the cost of a verification with the key of `issuer`.  The unit is about one with ECDSA
+/// P-256, or with an RSA key of 4096 bits and the exponent 65537.  `benches/hostile.rs` measures it.
+pub(crate) fn cost(issuer: &Certificate) -> usize {
+    if &*issuer.key_algorithm == RSA_ENCRYPTION {
+        return rsa_cost(&issuer.public_key).unwrap_or(1);
+    }
+    // The size of an uncompressed point grows with the curve: 65, 97 and 133 bytes.
+    match issuer.public_key.len() {
+        0..=65 => 1,
+        66..=97 => 5,
+        _ => 8,
+    }
+}
+
+/// The exponent costs one multiplication for each bit, and one for each further bit that is set.
+fn rsa_cost(key: &[u8]) -> Option<usize> {
+    const UNIT: usize = 4096 * 4096 * 18;
+    let (bits, exponent) = (rsa_bits(key)?, rsa_exponent(key)?);
+    let ones: u32 = exponent.iter().map(|byte| byte.count_ones()).sum();
+    let multiplications = bit_length(exponent)? + ones as usize - 1;
+    Some(bits.saturating_mul(bits).saturating_mul(multiplications).div_ceil(UNIT))
 }
 
 /// Refuses keys of a type or size for which no signature algorithm is accepted.
@@ -142,9 +180,20 @@ impl PartialEq<AlgorithmIdentifierBytes<'_>> for AlgorithmIdentifier {
 /// Returns the size of the modulus of an RSAPublicKey in bits.
 fn rsa_bits(key: &[u8]) -> Option<usize> {
     let mut parts = der::single(key, tag::SEQUENCE).ok()?.reader();
-    let modulus = parts.expect(tag::INTEGER).and_then(der::integer).ok()?;
-    let digits = modulus.strip_prefix(&[0]).unwrap_or(modulus);
-    let top = digits.first()?;
+    bit_length(parts.expect(tag::INTEGER).and_then(der::integer).ok()?)
+}
+
+/// Returns the public exponent of an RSAPublicKey.
+fn rsa_exponent(key: &[u8]) -> Option<&[u8]> {
+    let mut parts = der::single(key, tag::SEQUENCE).ok()?.reader();
+    parts.expect(tag::INTEGER).ok()?;
+    parts.expect(tag::INTEGER).and_then(der::integer).ok()
+}
+
+/// Returns the size of a number in bits; `None` if it is 0.
+fn bit_length(number: &[u8]) -> Option<usize> {
+    let digits = number.strip_prefix(&[0]).unwrap_or(number);
+    let top = digits.first().filter(|top| **top != 0)?;
     Some(digits.len() * 8 - top.leading_zeros() as usize)
 }
 
@@ -205,22 +254,65 @@ mod tests {
     }
 
     #[test]
-    fn stores_only_successful_verifications() {
+    fn remembers_successes_and_failures_apart() {
         let memo = SignatureMemo::default();
         let issuer = certificate(&Spec::authority(cn("R"), cn("R")), 0, 0);
         let stranger = certificate(&Spec::authority(cn("R"), cn("R")), 1, 1);
         let leaf = certificate(&Spec::device(cn("d"), cn("R")), 2, 0);
         let code = |result: Result<(), Refusal>| result.map_err(|refusal| refusal.code);
         assert_eq!(code(memo.verify(&leaf, &stranger)), Err(Code::SignatureInvalid));
-        assert_eq!(memo.len(), 0);
+        assert_eq!(memo.len(), (0, 1));
         assert_eq!(code(memo.verify(&leaf, &issuer)), Ok(()));
-        assert_eq!(memo.len(), 1);
+        assert_eq!(memo.len(), (1, 1));
         // An entry for one key does not apply to another.
         assert_eq!(code(memo.verify(&leaf, &stranger)), Err(Code::SignatureInvalid));
         assert_eq!(code(memo.verify(&leaf, &issuer)), Ok(()));
         let disabled = SignatureMemo::new(0);
         assert_eq!(code(disabled.verify(&leaf, &issuer)), Ok(()));
-        assert_eq!(disabled.len(), 0);
+        assert_eq!(disabled.len(), (0, 0));
+        // An algorithm that is not accepted costs nothing, and anyone can name one.
+        let mut spec = Spec::device(cn("d"), cn("R"));
+        spec.algorithm = test_certificates::ECDSA_SHA1.to_vec();
+        let old = certificate(&spec, 2, 0);
+        assert_eq!(code(memo.verify(&old, &issuer)), Err(Code::SignatureAlgorithm));
+        assert_eq!(memo.len(), (1, 1));
+    }
+
+    #[test]
+    fn failures_do_not_displace_successes() {
+        let memo = SignatureMemo::new(20);
+        let issuer = certificate(&Spec::authority(cn("R"), cn("R")), 0, 0);
+        let stranger = certificate(&Spec::authority(cn("R"), cn("R")), 1, 1);
+        let leaf = |n: usize| certificate(&Spec::device(cn(&format!("d{n}")), cn("R")), 2, 0);
+        let good = leaf(0);
+        assert_eq!(memo.verify(&good, &issuer), Ok(()));
+        for n in 1..100 {
+            assert!(memo.verify(&leaf(n), &stranger).is_err());
+        }
+        let (successes, failures) = memo.len();
+        assert_eq!(successes, 1);
+        assert!(failures <= 2, "{failures}");
+    }
+
+    #[test]
+    fn a_key_costs_what_its_size_and_exponent_cost() {
+        let mut key = certificate(&Spec::authority(cn("R"), cn("R")), 0, 0);
+        assert_eq!(cost(&key), 1);
+        for (point, expected) in [(97, 5), (133, 8)] {
+            key.public_key = vec![4; point].into();
+            assert_eq!(cost(&key), expected);
+        }
+        key.key_algorithm = RSA_ENCRYPTION.into();
+        let mut rsa = |bytes: usize, exponent: &[u8]| {
+            let modulus = [&[0, 0x80][..], &vec![1; bytes - 1]].concat();
+            let parts = [test_certificates::tlv(2, &modulus), test_certificates::tlv(2, exponent)];
+            key.public_key = test_certificates::seq(&parts).into();
+            cost(&key)
+        };
+        assert_eq!([256, 384, 512].map(|bytes| rsa(bytes, &[1, 0, 1])), [1, 1, 1]);
+        assert_eq!([640, 1024].map(|bytes| rsa(bytes, &[1, 0, 1])), [2, 4]);
+        assert_eq!(rsa(1024, &[3]), 1);
+        assert_eq!(rsa(1024, &[1, 0xff, 0xff, 0xff, 0xff]), 15);
     }
 
     #[test]

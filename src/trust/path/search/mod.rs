@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::trust::configurations::{Authority, Configuration, ConfigurationId};
 use crate::trust::index::{Index, key_ids_agree};
 use crate::trust::path::checks::{self, Purpose};
-use crate::trust::path::webpki;
+use crate::trust::path::{signature, webpki};
 use crate::trust::refusal::{Code, Refusal};
 use crate::trust::snapshot::Snapshot;
 use crate::x509::certificate::{Certificate, Fingerprint};
@@ -56,6 +56,8 @@ struct State {
     signatures: Vec<((Fingerprint, Fingerprint), Result<(), Refusal>)>,
     /// Number of failed verifications that count towards the bound.
     failed_signatures: usize,
+    /// Cost of the verifications with keys that only the peer presents.
+    presented_cost: usize,
     /// Certificates for which an authority of the directory failed.
     failed_by_directory: Vec<Fingerprint>,
     /// CRL signers whose paths are being searched, outermost first.
@@ -360,6 +362,7 @@ impl<'a> Search<'a> {
         let exceeded =
             |detail: String| Err(Failure::BudgetExceeded(Refusal::new(Code::PathBudget, detail)));
         let (max, max_failed) = (policy.max_signatures, policy.max_failed_signatures);
+        let max_cost = policy.max_presented_cost;
         if state.signatures.len() >= max {
             return exceeded(format!("no path was found within {max} signature verifications"));
         }
@@ -367,6 +370,18 @@ impl<'a> Search<'a> {
             return exceeded(format!(
                 "{max_failed} signatures of presented certificates are invalid"
             ));
+        }
+        if !candidate.is_configured {
+            // Counted although a result may be remembered, so that the decision does not depend on it.
+            state.presented_cost = state.presented_cost.saturating_add(signature::cost(issuer));
+            if state.presented_cost > max_cost {
+                return exceeded(format!(
+                    "verification with the presented keys, up to that of `{}`, costs more than \
+                     {max_cost} verifications with ECDSA P-256; add the authorities of the path to \
+                     the directory",
+                    issuer.subject
+                ));
+            }
         }
         let result = self.snapshot.signatures.verify(certificate, issuer);
         if result.is_err() {

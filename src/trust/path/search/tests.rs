@@ -138,7 +138,7 @@ fn finds_the_right_one_of_a_hundred_roots_with_the_same_name() {
     ];
     let with_ids = snapshot(&roots(true), &[], TrustPolicy::default());
     assert_eq!(search(&with_ids, &chain).map(|path| path.len()), Ok(3));
-    assert_eq!(with_ids.signatures.len(), 2, "key identifiers select the right root");
+    assert_eq!(with_ids.signatures.len(), (2, 0), "key identifiers select the right root");
     // Without identifiers every root costs a signature, which is within the bounds.
     assert!(found(&snapshot(&roots(false), &[], TrustPolicy::default()), &chain));
     let tight = TrustPolicy { max_signatures: 50, ..TrustPolicy::default() };
@@ -161,6 +161,43 @@ fn bounds_the_cost_of_a_chain() {
     let few = TrustPolicy { max_nodes: 5, ..TrustPolicy::default() };
     let of = snapshot(&[root("R", 0)], &[], few);
     assert_eq!(search(&of, &chain), Err(Code::PathBudget));
+}
+
+/// Returns a key of the size of a P-384 key, with which nothing can be verified.
+fn key_of_p384_size(n: u8) -> Key {
+    const P384: &[u8] = &[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 5, 0x2b, 0x81, 4, 0, 34];
+    let mut key = Key::generate();
+    let point = [&[0, 4][..], &[n; 96]].concat();
+    key.spki = test_certificates::seq(&[
+        test_certificates::tlv(0x30, P384),
+        test_certificates::tlv(3, &point),
+    ]);
+    key
+}
+
+#[test]
+fn bounds_the_cost_of_presented_keys_but_not_of_configured_ones() {
+    // Three verifications with P-384 fit beside nothing else; the device's own issuer comes last.
+    let chain = |junk: u8| -> Vec<Vec<u8>> {
+        let junk = (0..junk).map(|n| {
+            let spec = Spec::authority(cn("A"), cn("R")).valid("250101000000Z", "361231235959Z");
+            spec.sign(&key_of_p384_size(n), key(0))
+        });
+        let good = authority("A", 1, "R", 0);
+        [device("A", 1)].into_iter().chain(junk).chain([good]).collect()
+    };
+    let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
+    assert!(found(&of, &chain(3)));
+    assert_eq!(search(&of, &chain(4)), Err(Code::PathBudget));
+    // A remembered result counts as well, so that the decision does not depend on earlier ones.
+    assert_eq!(search(&of, &chain(4)), Err(Code::PathBudget));
+    let configured =
+        snapshot(&[root("R", 0)], &[authority("A", 1, "R", 0)], TrustPolicy::default());
+    assert!(found(&configured, &chain(40)));
+    // The directory's own keys may cost more.
+    let junk: Vec<_> = chain(4).split_off(1);
+    let own = snapshot(&[root("R", 0)], &junk, TrustPolicy::default());
+    assert!(found(&own, &[device("A", 1)]));
 }
 
 #[test]
