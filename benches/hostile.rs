@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anchorgate::http::peer::Peer;
 use anchorgate::oauth::{self, TokenEndpoint};
+use anchorgate::runtime::live::Active;
 use anchorgate::tls;
 use anchorgate::token::policy::TokenPolicy;
 use anchorgate::token::terms::{Resource, Terms};
@@ -203,8 +204,7 @@ impl Gateway {
         };
         let anchors = Arc::new(Configurations::from_iter([configuration]));
         let snapshot = Snapshot::new(1, anchors, Arc::default(), Arc::default(), Arc::new(memo));
-        let (live, writer) = World::new().live(snapshot, &tls::Config::default());
-        drop(writer);
+        let (live, mut writer) = World::new().live(snapshot, &tls::Config::default());
         let resource = Resource {
             audience: "https://api.example".into(),
             scopes: vec!["telemetry:write".into()],
@@ -216,10 +216,12 @@ impl Gateway {
             signing_algorithm: None,
         };
         let policy = TokenPolicy::new("https://gw.example", Some(terms)).expect("a policy");
+        writer.publish(Active { policy: Arc::new(policy), ..Active::clone(&live.current()) });
+        // The cell keeps the last published value without its writer.
+        drop(writer);
         let origin: url::Url = "https://gw.example".parse().expect("a URL");
         let endpoint = TokenEndpoint::new(
             live,
-            Arc::new(policy),
             &oauth::Config::new(origin.clone(), origin),
             oauth::Metrics::register(&mut prometheus_client::registry::Registry::default()),
         );

@@ -25,6 +25,7 @@ use crate::tls::acceptor::Bounds;
 use crate::tls::algorithms::Algorithms;
 use crate::tls::small_tickets::KnownCertificates;
 use crate::tls::{self, ClientAuth, Resumption};
+use crate::token::tenants::Tenants;
 use crate::trust::snapshot::TrustPolicy;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -81,7 +82,12 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
 
     let data_dir = data_dir?;
     let oauth = oauth?;
-    let graph = graph?.into_iter().chain(applications?).collect();
+    let graph = graph?;
+    let tenants: Vec<_> = graph
+        .iter()
+        .map(|source| (Arc::clone(&source.source), source.credential.tenant()))
+        .collect();
+    let graph = graph.into_iter().chain(applications?).collect();
     let mut hosts = tls.config.hosts.clone();
     // Clients use these URLs, whatever the certificate names.
     let directory_url =
@@ -127,7 +133,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
         close_refused,
         public,
         oauth: plane,
-        policy: Arc::new(oauth.policy),
+        policy: Arc::new(oauth.policy.with_tenants(Tenants::new(&tenants))),
         trust,
         lists: revocation.lists,
         crl: revocation.crl,

@@ -34,9 +34,6 @@ pub struct Config {
     pub token_origin: Url,
     /// Address of the public listener for clients, without a path.
     pub public_origin: Url,
-    /// The tenant that is accepted in the token path of Entra ID.  `None` accepts any, since the
-    /// path does not affect trust.
-    pub tenant: Option<String>,
     /// `token.client_auth = "report"`: responses contain the refusal.
     pub report: bool,
     /// Time for which verifiers may cache the key set.
@@ -58,7 +55,6 @@ impl Config {
         Self {
             token_origin,
             public_origin,
-            tenant: None,
             report: false,
             jwks_max_age: Duration::from_secs(300),
             rate_limits: RateLimits::default(),

@@ -12,6 +12,7 @@ pub mod keys;
 pub mod policy;
 pub mod replay;
 pub mod rotation;
+pub mod tenants;
 pub mod terms;
 
 mod authorize;
@@ -24,4 +25,5 @@ pub use denied::Denied;
 pub use grants::{Grant, TokenRequest};
 pub use keys::{Algorithm, SigningKey, SigningKeys};
 pub use policy::{Client, Subjects, TokenPolicy};
+pub use tenants::Tenants;
 pub use terms::{Resource, Terms};

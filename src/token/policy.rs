@@ -8,6 +8,7 @@ use crate::token::application::{Application, AuthMethod};
 use crate::token::assertion::Profile;
 use crate::token::grants::is_scope_token;
 use crate::token::keys::Algorithm;
+use crate::token::tenants::Tenants;
 use crate::token::terms::{MAX_LIFETIME, Resource, Terms, is_resource};
 use crate::trust::configurations::ConfigurationId;
 use crate::trust::judge::devices::Verified;
@@ -69,6 +70,7 @@ pub struct TokenPolicy {
     profile: Profile,
     /// Subject IDs that a configured `client_id` spells, in any field.
     reserved: HashSet<SubjectId>,
+    tenants: Tenants,
 }
 
 impl TokenPolicy {
@@ -94,6 +96,7 @@ impl TokenPolicy {
             client_id_required: true,
             profile: Profile::default(),
             reserved: HashSet::new(),
+            tenants: Tenants::default(),
         })
     }
 
@@ -180,6 +183,17 @@ impl TokenPolicy {
     /// Returns the profile of assertions.
     pub fn profile(&self) -> Profile {
         self.profile
+    }
+
+    /// Sets the trust domains that a request can select.
+    #[must_use]
+    pub fn with_tenants(self, tenants: Tenants) -> Self {
+        Self { tenants, ..self }
+    }
+
+    /// Returns the trust domains that a request can select.
+    pub fn tenants(&self) -> &Tenants {
+        &self.tenants
     }
 
     /// Returns the value of `iss`.

@@ -22,6 +22,7 @@ mod rates;
 mod reload;
 mod restart;
 mod rotation;
+mod tenants;
 mod trust;
 
 use std::sync::Arc;

@@ -105,3 +105,45 @@ pub enum Credential {
         key: PathBuf,
     },
 }
+
+impl Credential {
+    /// Returns the tenant in the path of Entra ID's token endpoint, `/{tenant}/oauth2/v2.0/token`.
+    pub fn tenant(&self) -> Option<String> {
+        let endpoint = match self {
+            Self::ClientSecret { endpoint, .. }
+            | Self::ClientCertificate { endpoint, .. }
+            | Self::WorkloadIdentity { endpoint, .. }
+            | Self::MutualTls { endpoint, .. } => endpoint,
+            Self::Static(_) | Self::InstanceMetadata { .. } | Self::AppService { .. } => {
+                return None;
+            }
+        };
+        let segments: Vec<&str> = endpoint.url.path_segments()?.collect();
+        match segments[..] {
+            [tenant, "oauth2", "v2.0", "token"] if !tenant.is_empty() => Some(tenant.to_owned()),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_has_the_tenant_of_its_token_endpoint() {
+        let tenant = |path: &str| {
+            let url = Url::parse(&format!("https://login.example{path}")).expect("a URL");
+            let endpoint = TokenEndpoint { url, client_id: "c".into(), scope: "s".into() };
+            Credential::ClientSecret { endpoint, secret: Secret::new("x") }.tenant()
+        };
+        assert_eq!(
+            tenant("/contoso.example/oauth2/v2.0/token").as_deref(),
+            Some("contoso.example")
+        );
+        for other in ["/oauth2/token", "//oauth2/v2.0/token", "/a/b/oauth2/v2.0/token", "/"] {
+            assert_eq!(tenant(other), None, "{other}");
+        }
+        assert_eq!(Credential::Static(Secret::new("x")).tenant(), None);
+    }
+}

@@ -12,6 +12,7 @@ use crate::oauth::{TOKEN_PATH, address};
 use crate::token::application::{Application, AuthMethod, Authenticated};
 use crate::token::assertion::{Assertion, AssertionError};
 use crate::token::{SigningKeys, TokenPolicy, authorize_application};
+use crate::trust::judge::devices::Scope;
 use crate::trust::refusal::{Code, Refusal};
 use crate::trust::snapshot::Snapshot;
 use crate::trust::subject::SubjectId;
@@ -49,7 +50,8 @@ impl TokenService {
                     (None, Listener::Token) => return None,
                     (_, Listener::Public) => Err(no_authentication()),
                     (Some(application), Listener::Token) => {
-                        let chain = origin.peer.chain.as_ref().map_err(Clone::clone);
+                        let chain = check_scope(application, origin.scope, trust)
+                            .and_then(|()| origin.peer.chain.as_ref().map_err(Clone::clone));
                         chain
                             .and_then(|chain| application.by_certificate(chain, trust, inputs.time))
                             .map_err(OauthError::from)
@@ -115,6 +117,7 @@ impl TokenService {
             Refusal::new(Code::ClientUnknown, detail)
         })?;
         requester.application = Some(application);
+        check_scope(application, origin.scope, trust)?;
         if application.method != AuthMethod::PrivateKeyJwt && origin.listener == Listener::Token {
             return Err(second_method());
         }
@@ -147,6 +150,26 @@ impl TokenService {
             address(&self.config.token_origin, TOKEN_PATH),
             address(origin, head.uri.path()),
         ]
+    }
+}
+
+/// Refuses an application of a trust domain that the request's path does not select.
+pub(super) fn check_scope(
+    application: &Application,
+    scope: &Scope,
+    trust: &Snapshot,
+) -> Result<(), Refusal> {
+    let mut all = trust.applications.configurations.iter();
+    match all.find(|configuration| configuration.id == application.configuration) {
+        Some(configuration) if !scope.contains(&configuration.domain) => {
+            let (id, domain) = (&application.id, &configuration.domain);
+            let detail = format!(
+                "client `{id}` belongs to the directory `{domain}`, and the request's path selects another"
+            );
+            Err(Refusal::new(Code::ClientMismatch, detail))
+        }
+        // A configuration that is not in force is refused by the judge.
+        _ => Ok(()),
     }
 }
 

@@ -34,7 +34,7 @@ use crate::token::{
     Algorithm, Authorized, Claims, SigningKey, SigningKeys, TokenPolicy, authorize,
 };
 use crate::trust::configurations::ConfigurationId;
-use crate::trust::judge::devices::{Verified, judge};
+use crate::trust::judge::devices::{Scope, Verified, judge_within};
 use crate::trust::refusal::{Code, Refusal};
 use crate::trust::snapshot::Snapshot;
 use crate::trust::subject::SubjectId;
@@ -66,7 +66,7 @@ impl TokenEndpoint {
 
     /// Returns true if the endpoint serves `path`.
     pub(super) fn is_at(&self, path: &str) -> bool {
-        self.service.is_at(path)
+        scope(path, &self.live.current().policy).is_some()
     }
 
     /// Answers one request on the token listener, which requests a certificate.
@@ -75,7 +75,7 @@ impl TokenEndpoint {
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.answer(request, Origin { peer, listener: Listener::Token }).await
+        self.answer(request, Origin { peer, listener: Listener::Token, scope: &Scope::All }).await
     }
 
     /// Answers one request on the public listener, where only assertions authenticate.
@@ -84,7 +84,7 @@ impl TokenEndpoint {
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.answer(request, Origin { peer, listener: Listener::Public }).await
+        self.answer(request, Origin { peer, listener: Listener::Public, scope: &Scope::All }).await
     }
 
     async fn answer<B>(&self, request: Request<B>, origin: Origin<'_>) -> Reply
@@ -93,7 +93,7 @@ impl TokenEndpoint {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
-        if let Some(reply) = self.service.reject_misrouted(&head) {
+        if let Some(reply) = reject_misrouted(&head, &self.live.current().policy) {
             return reply;
         }
         let random = SystemRandom::new();
@@ -164,11 +164,13 @@ struct TokenService {
     rates: Rates,
 }
 
-/// Connection and listener that a request arrived on.
+/// Connection and listener that a request arrived on, and what its path selects.
 #[derive(Clone, Copy)]
 struct Origin<'a> {
     peer: &'a Peer,
     listener: Listener,
+    /// Trust domains that the path of the request selects.
+    scope: &'a Scope,
 }
 
 /// Listener that a request arrived on.
@@ -198,26 +200,6 @@ impl TokenService {
         Self { config: config.clone(), replays: ReplayCache::default(), rates }
     }
 
-    fn is_at(&self, path: &str) -> bool {
-        let is_tenant = |segment: &str| match &self.config.tenant {
-            Some(tenant) => segment == tenant,
-            None => !segment.is_empty() && !segment.contains('/'),
-        };
-        let entra = path.strip_suffix(ENTRA_SUFFIX).and_then(|rest| rest.strip_prefix('/'));
-        path == TOKEN_PATH || entra.is_some_and(is_tenant)
-    }
-
-    /// Returns the response to a request with another path or method.
-    fn reject_misrouted(&self, head: &Parts) -> Option<Reply> {
-        let mut reply = match head.method {
-            _ if !self.is_at(head.uri.path()) => reply::empty(StatusCode::NOT_FOUND),
-            Method::POST => return None,
-            _ => reply::method_not_allowed("POST"),
-        };
-        no_store(&mut reply);
-        Some(reply)
-    }
-
     fn decide(
         &self,
         head: &Parts,
@@ -231,10 +213,14 @@ impl TokenService {
             Ok(form) => form,
             Err(error) => return Outcome::refused(error),
         };
+        // The router accepts only token paths.  Another one selects nothing.
+        let scope = scope(head.uri.path(), inputs.policy).unwrap_or(Scope::Only(Vec::new()));
+        let origin = Origin { scope: &scope, ..origin };
         if let Some(outcome) = self.decide_application(head, &form, origin, trust, keys, inputs) {
             return outcome;
         }
-        let judged = origin.peer.chain.clone().and_then(|chain| judge(&chain, trust, inputs.time));
+        let chain = origin.peer.chain.clone();
+        let judged = chain.and_then(|chain| judge_within(&chain, trust, inputs.time, &scope));
         self.decide_device(form, judged, keys, inputs)
     }
 
@@ -298,6 +284,27 @@ impl TokenService {
             },
         }
     }
+}
+
+/// Returns the trust domains that may decide a request to `path`, or `None` if it is not a token path.
+fn scope(path: &str, policy: &TokenPolicy) -> Option<Scope> {
+    if path == TOKEN_PATH {
+        return Some(Scope::All);
+    }
+    let tenant = path.strip_suffix(ENTRA_SUFFIX)?.strip_prefix('/')?;
+    let is_segment = !tenant.is_empty() && !tenant.contains('/');
+    if is_segment { policy.tenants().select(tenant) } else { None }
+}
+
+/// Returns the response to a request with another path or method.
+fn reject_misrouted(head: &Parts, policy: &TokenPolicy) -> Option<Reply> {
+    let mut reply = match head.method {
+        _ if scope(head.uri.path(), policy).is_none() => reply::empty(StatusCode::NOT_FOUND),
+        Method::POST => return None,
+        _ => reply::method_not_allowed("POST"),
+    };
+    no_store(&mut reply);
+    Some(reply)
 }
 
 /// Returns the key that signs with the algorithm of a client.

@@ -7,11 +7,14 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 
 use super::*;
+use crate::oauth::endpoint::applications::check_scope;
 use crate::oauth::rates::{Rate, RateLimits};
 use crate::runtime::live::{Active, ListenerTls};
 use crate::runtime::text::MAX_CHARACTERS;
+use crate::token::application::{Application, AuthMethod};
 use crate::token::keys::tests::signing_key;
-use crate::token::{Algorithm, Resource, Terms};
+use crate::token::{Algorithm, Resource, Tenants, Terms};
+use crate::trust::configurations as trust_configurations;
 use crate::trust::configurations::{Authority, Configuration, Configurations, Device, Devices};
 use crate::trust::judge::devices::UnverifiedChain;
 use crate::trust::judge::devices::tests::verified;
@@ -46,7 +49,7 @@ fn inputs(time: Timestamp, jti: u8) -> Inputs<'static> {
 }
 
 fn on_token_listener(peer: &Peer) -> Origin<'_> {
-    Origin { peer, listener: Listener::Token }
+    Origin { peer, listener: Listener::Token, scope: &Scope::All }
 }
 
 fn config() -> Config {
@@ -94,7 +97,7 @@ async fn body(reply: Reply) -> Value {
 /// 6749-2: only POST is allowed; 6749-13: no response may be cached.
 #[test]
 fn only_post_reaches_the_endpoint() {
-    let routed = |method: &str, path: &str| service(false).reject_misrouted(&head(method, path));
+    let routed = |method: &str, path: &str| reject_misrouted(&head(method, path), &policy());
     assert!(routed("POST", "/oauth2/token").is_none());
     assert!(routed("POST", "/oauth2/token?x=1").is_none());
     for method in ["GET", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH"] {
@@ -111,16 +114,50 @@ fn only_post_reaches_the_endpoint() {
 }
 
 #[test]
-fn accepts_any_tenant_unless_one_is_configured() {
+fn accepts_any_tenant_unless_there_are_several_directories() {
     let path = |tenant: &str| head("POST", &format!("/{tenant}/oauth2/v2.0/token"));
-    let open = service(false);
-    assert!(open.reject_misrouted(&path("contoso.example")).is_none());
-    assert_eq!(open.reject_misrouted(&path("a/b")).expect("refused").status(), 404);
-    assert_eq!(open.reject_misrouted(&path("")).expect("refused").status(), 404);
-    let config = Config { tenant: Some("contoso.example".to_owned()), ..config() };
-    let fixed = TokenService::new(&config, RateMetrics::default());
-    assert!(fixed.reject_misrouted(&path("contoso.example")).is_none());
-    assert_eq!(fixed.reject_misrouted(&path("other")).expect("refused").status(), 404);
+    let open = |head: &Parts| reject_misrouted(head, &policy());
+    assert!(open(&path("contoso.example")).is_none());
+    assert_eq!(open(&path("a/b")).expect("refused").status(), 404);
+    assert_eq!(open(&path("")).expect("refused").status(), 404);
+    let tenants = Tenants::new(&[("a".into(), Some("contoso.example".into())), ("b".into(), None)]);
+    let policy = TokenPolicy::clone(&policy()).with_tenants(tenants);
+    let several = |head: &Parts| reject_misrouted(head, &policy);
+    assert!(several(&path("contoso.example")).is_none());
+    assert!(several(&path("b")).is_none());
+    assert!(several(&head("POST", TOKEN_PATH)).is_none());
+    assert_eq!(several(&path("other")).expect("refused").status(), 404);
+}
+
+/// A path that selects a directory selects the applications of that directory only.
+#[test]
+fn an_application_belongs_to_one_directory() {
+    let application = Application {
+        id: "app".into(),
+        configuration: "b/1".into(),
+        method: AuthMethod::TlsClientAuth,
+        names: None,
+        certificates: Vec::new(),
+        bound: true,
+        terms: policy().own_terms(&"c1".into()).expect("terms").clone(),
+    };
+    let configuration = Configuration {
+        id: "b/1".into(),
+        domain: "b".into(),
+        display_name: String::new(),
+        kind: trust_configurations::Application,
+        authorities: Vec::new(),
+    };
+    let mut trust = Snapshot::default();
+    let within = |trust: &Snapshot, scope: &Scope| {
+        check_scope(&application, scope, trust).map_err(|refusal| refusal.code)
+    };
+    let only = |domain: &str| Scope::Only(vec![domain.into()]);
+    assert_eq!(within(&trust, &only("a")), Ok(()), "the judge refuses what is not in force");
+    trust.applications = Arc::new(Configurations::from_iter([configuration]));
+    assert_eq!(within(&trust, &Scope::All), Ok(()));
+    assert_eq!(within(&trust, &only("b")), Ok(()));
+    assert_eq!(within(&trust, &only("a")), Err(Code::ClientMismatch));
 }
 
 /// 6749-10, -11, -13, -14, 8705-13: the response to a granted request.

@@ -137,7 +137,39 @@ pub fn judge(
     snapshot: &Snapshot,
     now: Timestamp,
 ) -> Result<Vec<Verified>, Refusal> {
-    decide(chain, snapshot, &mut Searches::new(chain, snapshot, now, false))
+    judge_within(chain, snapshot, now, &Scope::All)
+}
+
+/// The trust domains that may accept a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// All, in the operator's order.
+    All,
+    /// These, because the request selects them.
+    Only(Vec<Arc<str>>),
+}
+
+impl Scope {
+    /// Returns true if `domain` may accept a chain.
+    pub fn contains(&self, domain: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(domains) => domains.iter().any(|selected| **selected == *domain),
+        }
+    }
+}
+
+/// Like [`judge`], under the configurations of some trust domains.
+///
+/// # Errors
+/// The most informative refusal of all paths that were tried.
+pub fn judge_within(
+    chain: &UnverifiedChain,
+    snapshot: &Snapshot,
+    now: Timestamp,
+    scope: &Scope,
+) -> Result<Vec<Verified>, Refusal> {
+    decide(chain, snapshot, &mut Searches::new(chain, snapshot, now, false), scope)
 }
 
 /// Like [`judge`], and also returns the first 64 paths that were tried.
@@ -147,7 +179,7 @@ pub fn explain(
     now: Timestamp,
 ) -> (Result<Vec<Verified>, Refusal>, Vec<Attempt>) {
     let mut searches = Searches::new(chain, snapshot, now, true);
-    let decision = decide(chain, snapshot, &mut searches);
+    let decision = decide(chain, snapshot, &mut searches, &Scope::All);
     (decision, searches.into_attempts())
 }
 
@@ -191,11 +223,15 @@ fn decide<'a>(
     chain: &'a UnverifiedChain,
     snapshot: &'a Snapshot,
     searches: &mut Searches<'a>,
+    scope: &Scope,
 ) -> Result<Vec<Verified>, Refusal> {
     let (mut verified, mut refusal) = (Vec::<(usize, Verified)>::new(), None::<Refusal>);
     let certificates = chain.certificates().iter().map(AsRef::as_ref);
     for index in snapshot.index().candidates(&snapshot.anchors, certificates) {
         let configuration = &snapshot.anchors.configurations[index];
+        if !scope.contains(&configuration.domain) {
+            continue;
+        }
         let search = searches.of(&configuration.domain);
         let judged = search.path(index, configuration).and_then(|path| {
             let subject = SubjectId::of(chain.leaf(), configuration.kind.subject_field)?;
