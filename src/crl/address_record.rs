@@ -116,11 +116,17 @@ impl AddressRecord {
         known.insert(key, Known { addresses: Arc::new(addresses), seen });
     }
 
-    /// Drops the records that were not seen for longest: a sixteenth of them at once, so that a fleet
-    /// in which every certificate names another address does not cause a search for each.
+    /// Drops records of the trust domain that has most of them, so that no domain's devices displace
+    /// another's records: those that were not seen for longest, a sixteenth of the limit at once, so that
+    /// a fleet in which every certificate names another address does not cause a search for each.
     fn make_room(&self, known: &mut HashMap<u128, Known>) {
-        let mut by_age: Vec<(i64, u128)> =
-            known.iter().map(|(key, known)| (known.seen.load(Ordering::Relaxed), *key)).collect();
+        let mut domains: HashMap<&str, Vec<(i64, u128)>> = HashMap::new();
+        for (key, known) in known.iter() {
+            let age = (known.seen.load(Ordering::Relaxed), *key);
+            domains.entry(&known.addresses.domain).or_default().push(age);
+        }
+        let largest = domains.into_values().max_by_key(Vec::len);
+        let mut by_age = largest.unwrap_or_default();
         let too_many = (known.len() + 1).saturating_sub(self.limit);
         let drop = too_many.max(self.limit / 16).min(by_age.len());
         if drop < by_age.len() {
@@ -205,6 +211,22 @@ mod tests {
         assert_eq!(records.all().len(), 31);
         records.retain(&HashSet::new());
         assert!(records.all().is_empty(), "their anchors were removed");
+    }
+
+    /// Devices of one trust domain can name any number of addresses.
+    #[test]
+    fn a_domain_displaces_only_its_own_records() {
+        let records = AddressRecord::new(32);
+        let of = |domain: &str, n: i64, seen: i64| {
+            record(&format!("http://{domain}/{n}"), seen).in_domain(domain)
+        };
+        records.restore((0..4).map(|n| of("quiet", n, NOW - 1_000)));
+        records.restore((0..500).map(|n| of("loud", n, NOW + n)));
+        let all = records.all();
+        assert!(all.len() <= 32);
+        let count = |domain: &str| all.iter().filter(|seen| &*seen.domain == domain).count();
+        assert_eq!(count("quiet"), 4);
+        assert!(count("loud") > 16, "{}", count("loud"));
     }
 
     #[test]

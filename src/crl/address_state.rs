@@ -1,7 +1,7 @@
 //! The state of one address: the lists expected there, the list in force, and the rules for replacing
 //! it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,14 +28,14 @@ pub(super) struct Expected {
     pub(super) delta: bool,
     /// Other addresses of the same list, for when the first one returns none.
     pub(super) alternatives: Vec<Arc<str>>,
-    /// The authorities that name the address.
-    pub(super) authorities: Vec<Referrer>,
+    /// The authorities that name the address.  A directory may name one address for every authority.
+    pub(super) authorities: HashSet<Referrer>,
     /// The trust domains of these authorities; [`CERTIFICATES`] for addresses in certificates.
     pub(super) domains: Vec<Arc<str>>,
 }
 
 /// An authority that names an address.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Referrer {
     pub(super) name: Name,
     pub(super) key: Fingerprint,
@@ -46,21 +46,16 @@ pub(super) struct Referrer {
 impl Expected {
     /// The names of the authorities, each once.
     pub(super) fn issuers(&self) -> Vec<Name> {
-        let mut names: Vec<Name> = Vec::new();
-        for authority in &self.authorities {
-            if !names.contains(&authority.name) {
-                names.push(authority.name.clone());
-            }
-        }
+        let names: HashSet<&Name> = self.authorities.iter().map(|a| &a.name).collect();
+        let mut names: Vec<Name> = names.into_iter().cloned().collect();
+        names.sort_by_cached_key(ToString::to_string);
         names
     }
 
     fn add(&mut self, authority: Referrer, is_delta: bool) {
         self.delta |= is_delta;
         self.complete |= !is_delta;
-        if !self.authorities.contains(&authority) {
-            self.authorities.push(authority);
-        }
+        self.authorities.insert(authority);
     }
 }
 
@@ -391,5 +386,46 @@ impl AddressState {
             seed: self.seed.wrapping_add(self.fetches),
         };
         self.next_fetch = schedule::next_fetch(timing, &summary);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::configurations::{Authority, Configuration, Configurations, Device, Devices};
+    use crate::trust::subject::SubjectField;
+    use crate::x509::test_certificates::{Key, Spec, cn};
+
+    /// A directory may name one address for every authority that fits into its response.
+    #[test]
+    fn collects_an_address_of_many_authorities_in_linear_time() {
+        const AUTHORITIES: usize = 100_000;
+        let der = Spec::authority(cn("A"), cn("A")).sign(Key::number(1), Key::number(1));
+        let certificate = Certificate::from_der(&der).expect("a certificate");
+        let authority = |n: usize| {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&n.to_be_bytes());
+            let mut certificate = certificate.clone();
+            certificate.key = Fingerprint(key);
+            Authority {
+                certificate: Arc::new(certificate),
+                is_root: true,
+                crl_url: Some("http://ca.example/list".into()),
+                delta_crl_url: None,
+            }
+        };
+        let configuration = Configuration {
+            id: "fleet".into(),
+            domain: "hub".into(),
+            display_name: String::new(),
+            kind: Device { subject_field: SubjectField::SubjectDn, devices: Devices::Any },
+            authorities: (0..AUTHORITIES).chain(0..10).map(authority).collect(),
+        };
+        let configurations = Arc::new(Configurations::from_iter([configuration])).into();
+        let targets = Targets::of(&configurations, &ListPolicy::default(), &[]);
+        let expected = &targets.addresses["http://ca.example/list"];
+        assert_eq!(expected.authorities.len(), AUTHORITIES);
+        assert_eq!(expected.issuers().len(), 1);
+        assert_eq!(expected.domains, ["hub".into()]);
     }
 }

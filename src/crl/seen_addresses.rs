@@ -48,6 +48,9 @@ struct Entry {
     issuer: String,
     /// Base64 of the anchor's fingerprint.
     anchor: String,
+    /// The trust domain of the path.
+    #[serde(default)]
+    domain: String,
     /// Base64 of the value of the CRL distribution points extension.
     points: String,
     /// Base64 of the value of the freshest CRL extension.
@@ -137,6 +140,7 @@ fn save(file: &Path, record: &[Seen]) -> io::Result<()> {
         .map(|seen| Entry {
             issuer: STANDARD.encode(seen.issuer.der()),
             anchor: STANDARD.encode(seen.anchor.0),
+            domain: seen.domain.to_string(),
             points: STANDARD.encode(&seen.points),
             freshest: seen.freshest.as_ref().map(|value| STANDARD.encode(value)),
             seen: seen.seen.0,
@@ -166,5 +170,6 @@ fn restore(entry: &Entry) -> Result<Seen, String> {
     let freshest = entry.freshest.as_deref().map(bytes).transpose()?;
     let (points, seen) = (bytes(&entry.points)?, Timestamp(entry.seen));
     Seen::new(Arc::new(issuer), Fingerprint(anchor), &points, freshest.as_deref(), seen)
+        .map(|seen| seen.in_domain(&entry.domain))
         .map_err(|error| error.to_string())
 }

@@ -92,7 +92,7 @@ impl Status {
         Self {
             address: address.to_owned(),
             authorities: state.expected.issuers().iter().map(ToString::to_string).collect(),
-            policies: state.expected.authorities.iter().map(PolicyStatus::from).collect(),
+            policies: policies(&state.expected),
             list: state.list.as_ref().map(|list| ListStatus::from(&**list)),
             fetched: state.fetched.map(|at| at.to_string()),
             from_disk: state.from_disk,
@@ -115,7 +115,7 @@ impl Status {
         Self {
             address: address.to_owned(),
             authorities: expected.issuers().iter().map(ToString::to_string).collect(),
-            policies: expected.authorities.iter().map(PolicyStatus::from).collect(),
+            policies: policies(expected),
             list: None,
             fetched: None,
             from_disk: false,
@@ -124,6 +124,13 @@ impl Status {
             last_error: Some(ErrorStatus { at: now.to_string(), error: why }),
         }
     }
+}
+
+/// The rules of the authorities that name an address, sorted by name.
+fn policies(expected: &Expected) -> Vec<PolicyStatus> {
+    let mut policies: Vec<_> = expected.authorities.iter().map(PolicyStatus::from).collect();
+    policies.sort_by(|a, b| a.authority.cmp(&b.authority));
+    policies
 }
 
 impl From<&Referrer> for PolicyStatus {

@@ -18,7 +18,7 @@ const BATCH: usize = 100;
 /// pages of twice this length, because the JSON of a page has more than the stored bytes.
 const PAGE_BYTES: usize = 8 * 1024 * 1024;
 
-/// Maximum number of objects that are scanned for one page.  If few objects match the filter, a page is
+/// Maximum number of objects that are scanned for one page, and for one count.  If few objects match the filter, a page is
 /// short and has a link to the next one.  This limits the time of a request.
 const MAX_SCANNED: usize = 2_000;
 
@@ -165,7 +165,12 @@ async fn count_matching<E: Entity>(
     loop {
         match scan.next::<E>().await? {
             Step::Found(..) => count += 1,
-            Step::LimitReached(_) => scan.scanned = 0,
+            Step::LimitReached(_) => {
+                return Err(Fault::Query(format!(
+                    "This count would scan more than {MAX_SCANNED} objects: read the pages instead, \
+                     or filter by id."
+                )));
+            }
             Step::End => return Ok(count),
         }
     }

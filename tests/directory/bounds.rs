@@ -94,6 +94,45 @@ async fn limits_configurations_to_what_gateways_can_follow() {
     server.configuration("in its place", json!([])).await;
 }
 
+/// One request must not scan a whole collection: a count obeys the bound of a page.
+#[tokio::test]
+async fn a_filtered_count_scans_no_more_than_a_page() {
+    let (store, _folder) = store().await;
+    let fill = async |range: std::ops::Range<usize>| {
+        let mut inserts = JoinSet::new();
+        for n in range {
+            let object = MutualTlsOauthConfiguration {
+                id: format!("00000000-0000-4000-8000-{n:012}"),
+                deleted_date_time: None,
+                display_name: Some("fleet".into()),
+                tls_client_auth_parameter: SubjectField::SanUri,
+                certificate_authorities: Vec::new(),
+            };
+            let store = store.clone();
+            let body = serde_json::to_vec(&object).expect("JSON");
+            inserts.spawn(async move { store.insert(KIND, &object.id, body, None).await });
+        }
+        assert!(inserts.join_all().await.iter().all(Result::is_ok));
+    };
+    fill(0..1_950).await;
+    let server = Server::on(store.clone()).await;
+    let filter = "$filter=displayName%20eq%20'fleet'";
+    let count = format!("{M}/$count?{filter}");
+    let list = format!("{M}?$count=true&$top=1&{filter}");
+    assert_eq!(server.get(&count).await, (200, json!(1_950)));
+    assert_eq!(server.get(&list).await.1["@odata.count"], 1_950);
+    fill(1_950..2_150).await;
+    for path in [&count, &list] {
+        let (status, error) = server.get(path).await;
+        assert_eq!((status, &error["error"]["code"]), (400, &json!("Request_UnsupportedQuery")));
+        let message = error["error"]["message"].as_str().expect("a message");
+        assert!(message.contains("2000"), "{message}");
+    }
+    assert_eq!(server.get(&format!("{M}/$count")).await, (200, json!(2_150)));
+    let by_id = format!("{M}/$count?$filter=id%20eq%20'00000000-0000-4000-8000-000000002100'");
+    assert_eq!(server.get(&by_id).await, (200, json!(1)));
+}
+
 /// A client that sends a body byte by byte gets an error, and its connection is released.
 #[tokio::test]
 async fn a_slow_body_is_408() {

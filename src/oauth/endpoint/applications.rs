@@ -124,7 +124,7 @@ impl TokenService {
         let audiences = self.audiences(inputs.policy, head, origin.listener);
         let audiences = audiences.each_ref().map(|audience| &audience[..]);
         let checked = application.check(assertion, &audiences, now)?;
-        checked.assertion().check_profile(self.policy.profile(), self.policy.issuer())?;
+        checked.assertion().check_profile(inputs.policy.profile(), inputs.policy.issuer())?;
         let jti = checked.assertion().jti();
         self.replays.check(&application.id, jti)?;
         let chain = checked.chain()?;

@@ -57,6 +57,8 @@ pub struct SeenAddresses {
     pub issuer: Arc<Certificate>,
     /// The anchor of the path.
     pub anchor: Fingerprint,
+    /// The trust domain in which the path was found.
+    pub domain: Arc<str>,
     /// Value of cRLDistributionPoints.
     pub points: Box<[u8]>,
     /// Value of freshestCRL, if the certificate has one.
@@ -85,6 +87,7 @@ impl SeenAddresses {
         let delta = freshest.map(|value| addresses(value, &issuer)).transpose()?;
         Ok(Self {
             anchor,
+            domain: Arc::default(),
             points: points.into(),
             freshest: freshest.map(Into::into),
             complete,
@@ -92,6 +95,12 @@ impl SeenAddresses {
             issuer,
             seen,
         })
+    }
+
+    /// Sets the trust domain.
+    #[must_use]
+    pub fn in_domain(self, domain: &str) -> Self {
+        Self { domain: domain.into(), ..self }
     }
 }
 

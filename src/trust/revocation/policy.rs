@@ -13,7 +13,7 @@ use crate::x509::certificate::{Certificate, Fingerprint};
 use crate::x509::name::Name;
 
 /// Requirement for the certificates of one authority.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub enum CrlMode {
     /// A usable, fresh list is required.
     #[default]
@@ -39,7 +39,7 @@ impl CrlMode {
 }
 
 /// Rules for one authority's lists.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct ListRules {
     /// `None`: [`CrlMode::Require`] if an address is known.
     pub mode: Option<CrlMode>,

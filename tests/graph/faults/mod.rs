@@ -40,6 +40,8 @@ type InForce = BTreeSet<(String, String)>;
 /// Time at which the good list is fetched.
 const NOW: i64 = 1_795_000_000;
 const YEAR: i64 = 365 * 86_400;
+/// Makes the clock of a [`Rig`] panic.
+const BROKEN: i64 = i64::MIN;
 
 thread_local! {
     /// The log of this thread, which runs one test with all its tasks.
@@ -145,7 +147,11 @@ impl Rig {
         let (sender, updates) = mpsc::channel(64);
         let clock = Arc::new(AtomicI64::new(now));
         let reading = Arc::clone(&clock);
-        let now = Arc::new(move || Timestamp(reading.load(Ordering::Relaxed)));
+        let now = Arc::new(move || {
+            let now = reading.load(Ordering::Relaxed);
+            assert_ne!(now, BROKEN, "the clock of the test is broken");
+            Timestamp(now)
+        });
         let (handle, sync) = follow(config, metrics, sender, now).expect("a usable configuration");
         let task = tokio::spawn(sync.run());
         Self { graph, handle, updates, in_force: None, registry, clock, task, folder }

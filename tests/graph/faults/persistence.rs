@@ -142,6 +142,28 @@ async fn a_killed_process_leaves_a_complete_list() {
     assert!(written.iter().any(|f| f == "anchors.1"), "{written:?}");
 }
 
+/// A panic in one directory's follower stops neither the process nor the follower.
+#[tokio::test]
+async fn a_follower_that_panics_starts_again_and_changes_nothing() {
+    let (mut rig, good) = Rig::good().await;
+    rig.clock.store(BROKEN, Ordering::Relaxed);
+    let handle = rig.handle.clone();
+    let refresh = tokio::spawn(async move { handle.refresh().await });
+    let panicked = || rig.handle.status().last_error.as_deref() == Some("the follower panicked");
+    soon(async {
+        while !panicked() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert!(rig.polls("panicked") > 0);
+    assert!(logged(&["ERROR", "follower of configurations panicked", "source=hub"]));
+    rig.clock.store(NOW, Ordering::Relaxed);
+    soon(refresh).await.expect("not aborted").expect("a good poll");
+    assert_eq!(rig.handle.status().last_error, None);
+    assert_eq!(rig.in_force(), Some(good.all.clone()));
+}
+
 #[tokio::test]
 async fn age_ignores_clock_jumps_and_triggers_the_policy() {
     let (mut rig, good) = Rig::good_with(|config| config.too_old = TooOld::Refuse).await;

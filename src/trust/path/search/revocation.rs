@@ -53,7 +53,7 @@ impl<'a> Search<'a> {
                 let anchor = anchor.fingerprint;
                 // Unreadable values name no address that could be fetched.
                 if let Ok(seen) = SeenAddresses::new(issuer, anchor, points, freshest, now) {
-                    observer.record(seen);
+                    observer.record(seen.in_domain(domain));
                 }
             }
             checked?;
