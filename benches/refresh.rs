@@ -262,7 +262,8 @@ async fn refresh(world: &World, at: SocketAddr) {
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let url = format!("http://{}/crl/refresh", world.ports.admin);
     let body = json!({ "address": large_list(at) });
-    let answer = client.post(url).json(&body).send().await.expect("an answer");
+    let request = client.post(url).bearer_auth(&world.admin_token);
+    let answer = request.json(&body).send().await.expect("an answer");
     let status: Value = answer.json().await.expect("JSON");
     assert_eq!(status[0]["lastError"], Value::Null, "{status}");
 }

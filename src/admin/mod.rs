@@ -1,4 +1,5 @@
-//! The private plane for operators and their tools: on loopback, or elsewhere with TLS and tokens.
+//! The private plane for operators and their tools: on a Unix socket and on loopback, or elsewhere with TLS
+//! and tokens.
 //!
 //! | path | response |
 //! |---|---|
@@ -8,30 +9,34 @@
 //! | `GET /status.json` | the trust in force, its sources and its revocation lists |
 //! | `POST …` | an action, such as `/trust/sync` |
 //!
-//! The first two need no token, because probes have none.
+//! The first two need no token, because probes have none.  Actions need one on every listener.  On the Unix
+//! socket, the permissions of its file replace the token.
 //!
 //! # Design notes
 //! A web page that an operator visits can send requests to loopback.  Such a request contains the
-//! page's host or origin, so both headers are checked.  With a token, or if the listener is not on
-//! loopback, the host is not checked.
+//! page's host or origin, so both are checked.  With a token, or if the listener is not on loopback, the
+//! host is not checked.
 
 pub mod access;
 mod actions;
 pub mod answer;
 mod status;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use hyper::body::Bytes;
-use hyper::{HeaderMap, Method, Request, StatusCode, header};
+use hyper::http::request::Parts as Head;
+use hyper::http::uri::Authority;
+use hyper::{Method, Request, StatusCode, header};
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::admin::access::{Access, Denied, Permission, Token};
+use crate::admin::access::{Access, Caller, Denied, Permission, Token};
 use crate::admin::actions::Action;
 use crate::admin::status::Gauges;
 use crate::crl;
@@ -41,6 +46,7 @@ use crate::http::serve::RequestBody;
 use crate::keyring;
 use crate::runtime::audit::{Event, Outcome, Record};
 use crate::runtime::health::Ready;
+use crate::runtime::hosts::Host;
 use crate::runtime::live::Live;
 use crate::runtime::reload;
 use crate::sync;
@@ -53,7 +59,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Serve TLS with the server's certificate.
     pub tls: bool,
-    /// Accepted tokens.  If the list is empty, every client that reaches the listener may act.
+    /// Unix socket for commands on this machine, which need no token there.
+    pub socket: Option<PathBuf>,
+    /// Accepted tokens.  If the list is empty, actions are possible on the socket only.
     pub tokens: Vec<Token>,
     /// Return status and metrics without a token.
     pub open_reads: bool,
@@ -107,12 +115,12 @@ impl Admin {
         *self.gate.write().unwrap_or_else(PoisonError::into_inner) = gate;
     }
 
-    /// Answers one request.
-    pub async fn handle(self: Arc<Self>, request: Request<RequestBody>) -> Reply {
+    /// Answers one request of `caller`.
+    pub async fn handle(self: Arc<Self>, caller: Caller, request: Request<RequestBody>) -> Reply {
         let (head, incoming) = request.into_parts();
         let (method, path) = (&head.method, head.uri.path());
         let gate = Arc::clone(&self.gate.read().unwrap_or_else(PoisonError::into_inner));
-        if let Err(reply) = gate.admit(method, path, &head.headers) {
+        if let Err(reply) = gate.admit(caller, &head) {
             return *reply;
         }
         let limit = Action::at(path).map_or(0, Action::body_limit);
@@ -192,31 +200,33 @@ impl Gate {
     }
 
     /// Returns the response to a request that is not permitted.  Requests for actions are audited.
-    fn admit(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), Box<Reply>> {
+    fn admit(&self, caller: Caller, head: &Head) -> Result<(), Box<Reply>> {
         let refused = |status, why: &str| Box::new(refused(status, why));
+        let (path, headers) = (head.uri.path(), &head.headers);
         if headers.contains_key(header::ORIGIN) {
             let why = "requests of web pages are refused (Origin header)";
             return Err(refused(StatusCode::FORBIDDEN, why));
         }
         let is_action = Action::at(path).is_some();
         let need = if is_action { Permission::Operate } else { Permission::Read };
-        let admitted = match path {
-            "/livez" | "/readyz" => Ok(None),
+        let admitted = match (caller, path) {
+            (Caller::Socket(_), _) | (_, "/livez" | "/readyz") => Ok(None),
             _ => self.access.admit(headers, need),
         };
-        if is_action && *method == Method::POST {
-            let caller = admitted.ok().flatten().map(|token| &*token.name);
-            let outcome = if admitted.is_ok() { Outcome::Admitted } else { Outcome::Refused };
-            let record = Record::new(Event::Admin, outcome);
-            Record { action: Some(path), actor: caller, ..record }.emit();
+        if is_action && head.method == Method::POST {
+            audit(caller, path, &admitted);
         }
         let (status, why, challenge) = match admitted {
-            Ok(None) if self.on_loopback && !names_loopback(headers) => {
-                let why =
-                    "the Host header must name this machine (localhost or a loopback address)";
-                return Err(refused(StatusCode::FORBIDDEN, why));
+            Ok(None) if caller == Caller::Network && self.on_loopback => {
+                return check_host(head).map_err(|(status, why)| refused(status, why));
             }
             Ok(_) => return Ok(()),
+            Err(Denied::NoToken) if self.access.tokens.is_empty() => (
+                StatusCode::UNAUTHORIZED,
+                "actions need a bearer token, and none is configured (admin.tokens); commands on this \
+                 machine can use the Unix socket (admin.socket)",
+                "Bearer",
+            ),
             Err(Denied::NoToken) => {
                 (StatusCode::UNAUTHORIZED, "a bearer token is required", "Bearer")
             }
@@ -239,15 +249,36 @@ impl Gate {
     }
 }
 
-/// True if the Host header names this machine.
-fn names_loopback(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("");
-    let name = match host.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or(""),
-        None => host.split(':').next().unwrap_or(""),
+fn audit(caller: Caller, path: &str, admitted: &Result<Option<&Token>, Denied>) {
+    let user = match caller {
+        Caller::Socket(user) => Some(format!("uid {user}")),
+        Caller::Network => None,
     };
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    let token = admitted.ok().flatten().map(|token| &*token.name);
+    let outcome = if admitted.is_ok() { Outcome::Admitted } else { Outcome::Refused };
+    let record = Record::new(Event::Admin, outcome);
+    Record { action: Some(path), actor: user.as_deref().or(token), ..record }.emit();
+}
+
+/// Checks that a request names this machine, in its target and in its Host header.
+fn check_host(head: &Head) -> Result<(), (StatusCode, &'static str)> {
+    let field = head.headers.get(header::HOST).map(|value| value.to_str().unwrap_or_default());
+    let target = head.uri.authority().map(Authority::as_str);
+    let hosts: Option<Vec<_>> = field.into_iter().chain(target).map(Host::of_authority).collect();
+    let Some(hosts) = hosts else {
+        return Err((StatusCode::BAD_REQUEST, "the host of the request is not valid"));
+    };
+    let is_loopback = |host: &Host<'_>| match host {
+        Host::Name(name) => name.eq_ignore_ascii_case("localhost"),
+        Host::Address(address) => address.is_loopback(),
+    };
+    match !hosts.is_empty() && hosts.iter().all(is_loopback) {
+        true => Ok(()),
+        false => Err((
+            StatusCode::FORBIDDEN,
+            "the host of the request must be this machine (localhost or a loopback address)",
+        )),
+    }
 }
 
 #[cfg(test)]

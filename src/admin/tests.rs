@@ -17,7 +17,7 @@ fn config(listen: &str, tokens: &[&str]) -> Config {
     };
     let listen: SocketAddr = listen.parse().expect("an address");
     let (tokens, open_reads) = (tokens.iter().map(token).collect(), listen.ip().is_loopback());
-    Config { listen, tls: !open_reads, tokens, open_reads }
+    Config { listen, tls: !open_reads, socket: None, tokens, open_reads }
 }
 
 /// State without configurations, whose TLS configurations are not used.
@@ -125,31 +125,65 @@ async fn an_action_rejects_a_body_that_is_not_valid() {
     }
 }
 
-/// Status of a POST with these headers, from its head alone.
-fn admitted(config: &Config, path: &str, pairs: &[(header::HeaderName, &'static str)]) -> u16 {
-    let headers = pairs
-        .iter()
-        .map(|(n, v)| (n.clone(), header::HeaderValue::from_static(v)))
-        .collect::<HeaderMap>();
-    match Gate::new(config).admit(&Method::POST, path, &headers) {
+/// Status of a POST of `caller` with these headers, from its head alone.
+fn admitted_as(
+    caller: Caller,
+    config: &Config,
+    path: &str,
+    pairs: &[(header::HeaderName, &'static str)],
+) -> u16 {
+    let mut request = Request::post(path);
+    for (name, value) in pairs {
+        request = request.header(name, *value);
+    }
+    let (head, ()) = request.body(()).expect("a request").into_parts();
+    match Gate::new(config).admit(caller, &head) {
         Ok(()) => 200,
         Err(reply) => reply.status().as_u16(),
     }
 }
 
+fn admitted(config: &Config, path: &str, pairs: &[(header::HeaderName, &'static str)]) -> u16 {
+    admitted_as(Caller::Network, config, path, pairs)
+}
+
 #[test]
 fn requests_of_web_pages_are_refused() {
     let config = config("127.0.0.1:0", &[]);
-    let status = |pairs: &[_]| admitted(&config, "/trust/sync", pairs);
-    assert_eq!(status(&[(header::HOST, "127.0.0.1:9090")]), 200);
-    assert_eq!(status(&[(header::HOST, "localhost")]), 200);
-    assert_eq!(status(&[(header::HOST, "[::1]:9090")]), 200);
-    assert_eq!(status(&[]), 403);
-    assert_eq!(status(&[(header::HOST, "evil.example:9090")]), 403);
-    assert_eq!(
-        status(&[(header::HOST, "localhost"), (header::ORIGIN, "https://evil.example")]),
-        403
-    );
+    let host = |host| admitted(&config, "/status.json", &[(header::HOST, host)]);
+    for good in ["127.0.0.1:9090", "localhost", "LocalHost.:1", "[::1]:9090", "127.9.9.9"] {
+        assert_eq!(host(good), 200, "{good}");
+    }
+    for foreign in ["evil.example:9090", "localhost.evil.example", "10.0.0.1", "localhostx"] {
+        assert_eq!(host(foreign), 403, "{foreign}");
+    }
+    for malformed in ["", ":9090", "[::1]evil", "[127.0.0.1]", "evil@localhost", "localhost:x:1"] {
+        assert_eq!(host(malformed), 400, "{malformed}");
+    }
+    assert_eq!(admitted(&config, "/status.json", &[]), 403);
+    let origin = [(header::HOST, "localhost"), (header::ORIGIN, "https://evil.example")];
+    assert_eq!(admitted(&config, "/status.json", &origin), 403);
+    assert_eq!(admitted_as(Caller::Socket(0), &config, "/trust/sync", &origin), 403);
+    // The target of a request has a host too.
+    let target = |url, host| admitted(&config, url, &[(header::HOST, host)]);
+    assert_eq!(target("http://localhost/status.json", "localhost"), 200);
+    assert_eq!(target("http://evil.example/status.json", "localhost"), 403);
+    assert_eq!(target("http://localhost/status.json", "evil.example"), 403);
+}
+
+#[test]
+fn actions_need_a_token_or_the_socket_on_loopback_too() {
+    let host = [(header::HOST, "localhost")];
+    let guess = [(header::HOST, "localhost"), (header::AUTHORIZATION, "Bearer guess")];
+    for tokens in [&[][..], &["operator"]] {
+        let config = config("127.0.0.1:9090", tokens);
+        assert_eq!(admitted(&config, "/status.json", &host), 200);
+        for path in ["/trust/sync", "/trust/approve", "/crl/refresh", "/keys/revoke", "/verify"] {
+            assert_eq!(admitted(&config, path, &host), 401, "{path}");
+            assert_eq!(admitted(&config, path, &guess), 401, "{path}");
+            assert_eq!(admitted_as(Caller::Socket(0), &config, path, &[]), 200, "{path}");
+        }
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::admin::access::Caller;
 use crate::admin::{self, Admin};
 use crate::config::{Config, DirectoryPart};
 use crate::crl;
@@ -26,6 +27,7 @@ use crate::directory::{Directory, Served};
 use crate::http::connections::Shares;
 use crate::http::listen::serve_plain;
 use crate::http::load_system_authorities;
+use crate::http::local_socket::serve_local;
 use crate::http::peer::Peer;
 use crate::http::serve::{Limits, RequestBody};
 use crate::keyring;
@@ -85,6 +87,11 @@ impl App {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let lock = DirectoryLock::acquire(&config.data_dir).context("data_dir")?;
         Sockets::warn_about_descriptors(&config);
+        if config.admin.socket.is_none() {
+            warn!(
+                "no Unix socket for commands: the path of data_dir is too long; set admin.socket"
+            );
+        }
         let sockets = Sockets::open(&config)?;
         let addresses = sockets.addresses()?;
         let tasks = Tasks::default();
@@ -393,7 +400,13 @@ impl Planes {
             };
             tasks.spawn(serve_plain(socket, Limits::default(), stop(), directory));
         }
-        let admin = move |request| Arc::clone(&admin).handle(request);
+        if let Some(socket) = sockets.local {
+            let admin = Arc::clone(&admin);
+            let admin =
+                move |user, request| Arc::clone(&admin).handle(Caller::Socket(user), request);
+            tasks.spawn(serve_local(socket, Limits::default(), stop(), admin));
+        }
+        let admin = move |request| Arc::clone(&admin).handle(Caller::Network, request);
         match listeners.admin {
             Some(edge) => {
                 let admin = move |_, request| admin(request);

@@ -9,6 +9,7 @@ use tracing::warn;
 
 use crate::config::Config;
 use crate::http::listen::{bind, bind_shared};
+use crate::http::local_socket::LocalSocket;
 
 /// Every listening socket.
 pub(super) struct Sockets {
@@ -17,6 +18,7 @@ pub(super) struct Sockets {
     pub(super) directory: Option<TcpListener>,
     pub(super) directory_http: Option<TcpListener>,
     pub(super) admin: TcpListener,
+    pub(super) local: Option<LocalSocket>,
 }
 
 /// Addresses of a gateway's listeners, with the assigned port where 0 was configured.
@@ -57,6 +59,7 @@ impl Sockets {
             directory_http: http.map(|at| open("directory_http", at, is_shared)).transpose()?,
             // Each process has its own: commands must reach the process that they are for.
             admin: open("admin", config.admin.listen, false)?,
+            local: config.admin.socket.as_deref().map(LocalSocket::bind).transpose()?,
         };
         passed.check_empty()?;
         Ok(sockets)

@@ -77,7 +77,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     let applications = oauth.as_ref().zip(graph.as_ref());
     let applications =
         applications.map(|(oauth, graph)| applications::sources(top, &oauth.policy, graph));
-    let admin = admin::read(top);
+    let admin = admin::read(top, folder, data_dir.as_deref());
     let rate_limits = rate_limits::read(top);
 
     let data_dir = data_dir?;

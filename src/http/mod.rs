@@ -5,6 +5,7 @@ pub mod body;
 pub mod connections;
 mod frames;
 pub mod listen;
+pub mod local_socket;
 pub mod outbound;
 pub mod peer;
 pub mod proxy_protocol;

@@ -39,7 +39,13 @@ impl Gateway {
     /// Polls the directory now and returns the result from the admin plane.
     pub(super) async fn sync(&self, source: &str) -> Value {
         let url = format!("http://{}/trust/sync", self.app.addresses.admin);
-        let answer = self.http.post(url).send().await.expect("an answer");
+        let answer = self
+            .http
+            .post(url)
+            .bearer_auth(&self.world.admin_token)
+            .send()
+            .await
+            .expect("an answer");
         answer.json::<Value>().await.expect("JSON")[source].clone()
     }
 

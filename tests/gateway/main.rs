@@ -180,9 +180,7 @@ impl Gateway {
     /// Runs a command against this gateway and returns its exit code and its output.
     async fn program(&self, words: &str) -> (Option<i32>, String) {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_anchorgate"));
-        command
-            .args(words.split(' '))
-            .env("ANCHORGATE_ADMIN", format!("http://{}", self.app.addresses.admin));
+        command.args(words.split(' ')).env("ANCHORGATE_ADMIN", self.world.admin_socket());
         let run = tokio::task::spawn_blocking(move || command.output()).await;
         let output = run.expect("no panic").expect("run");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,5 +1,6 @@
 //! Operators' permissions and actions.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use anchorgate::trust::subject::SubjectField;
@@ -23,7 +24,9 @@ fn expose_admin(text: &str) -> String {
     };
     let tokens = token("operator", OPERATOR, "operate") + &token("scraper", SCRAPER, "read");
     let (head, admin) = text.split_once("[admin]\nlisten = \"127.0.0.1:").expect("loopback");
-    format!("{head}[admin]\ntls = true\nlisten = \"0.0.0.0:{admin}\n{tokens}")
+    let (port, admin) = admin.split_once('\n').expect("a line");
+    let (_, admin) = admin.split_once('\n').expect("the line of the token");
+    format!("{head}[admin]\ntls = true\nlisten = \"0.0.0.0:{port}\n{admin}\n{tokens}")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,6 +68,38 @@ async fn an_exposed_admin_plane_requires_tokens_over_tls() {
     let plain = format!("crl refresh --admin http://gw.example --admin-token-file {token}");
     let (code, text) = gateway.program(&plain).await;
     assert!(code == Some(1) && text.contains("plain text"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn actions_need_a_token_on_loopback_and_none_on_the_socket() {
+    let gateway = Gateway::start(&[], |text| text).await;
+    let base = format!("http://{}", gateway.app.addresses.admin);
+    let socket = gateway.world.dir.join("data/admin.sock");
+    let mode = std::fs::metadata(&socket).expect("a socket").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    for command in ["trust sync", "crl refresh", "trust show", "ready", "crl show"] {
+        let (code, text) = gateway.program(command).await;
+        assert_eq!(code, Some(0), "{command}: {text}");
+        // An action through the address needs a token, a read does not.
+        let is_action = ["trust sync", "crl refresh"].contains(&command);
+        let (code, text) = gateway.program(&format!("{command} --admin {base}")).await;
+        assert_eq!(code, Some(i32::from(is_action)), "{command}: {text}");
+        assert!(!is_action || text.contains("a bearer token is required"), "{text}");
+        let file = gateway.world.dir.join("admin-token");
+        let with = format!("{command} --admin {base} --admin-token-file {}", file.display());
+        let (code, text) = gateway.program(&with).await;
+        assert_eq!(code, Some(0), "{command}: {text}");
+    }
+    // A page of another origin, and a name that was rebound to loopback.
+    for (host, status) in [("evil.example", 403), ("evil@127.0.0.1", 400), ("localhost", 200)] {
+        let request = gateway.http.get(format!("{base}/status.json")).header("host", host);
+        assert_eq!(request.send().await.expect("an answer").status(), status, "{host}");
+    }
+    let missing = gateway.world.dir.join("none.sock");
+    let (code, text) = gateway.program(&format!("ready --admin unix:{}", missing.display())).await;
+    assert!(code == Some(1) && text.contains("none.sock"), "{text}");
+    assert!(gateway.app.stop().await);
+    assert!(!socket.exists(), "removed at the stop");
 }
 
 #[tokio::test(flavor = "multi_thread")]

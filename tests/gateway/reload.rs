@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anchorgate::trust::subject::SubjectField;
+use anchorgate::x509::certificate::Fingerprint;
 use serde_json::{Value, json};
 
 use super::{Gateway, IN_FORCE};
@@ -16,7 +17,8 @@ impl Gateway {
 
     async fn act(&self, path: &str, body: &Value) -> (u16, Value) {
         let url = format!("http://{}{path}", self.app.addresses.admin);
-        let answer = self.http.post(url).json(body).send().await.expect("an answer");
+        let request = self.http.post(url).bearer_auth(&self.world.admin_token);
+        let answer = request.json(body).send().await.expect("an answer");
         (answer.status().as_u16(), answer.json().await.expect("JSON"))
     }
 
@@ -147,12 +149,15 @@ async fn a_directory_and_the_admin_tokens_change_without_a_restart() {
     let status: Value = serde_json::from_str(&gateway.admin("/status.json").await.1).expect("JSON");
     assert_eq!(status["sources"], json!([]));
 
-    // SHA-256 of `operator`.
-    let token = "[admin]\ntoken_sha256 = \
-         \"06e55b633481f7bb072957eabcf110c972e86691c3cfedabe088024bffe42f23\"\n";
-    std::fs::write(&file, good.replace("[admin]\n", token)).expect("written");
+    let [old, new] = [&*gateway.world.admin_token, "operator"]
+        .map(|token| Fingerprint::of(token.as_bytes()).to_string());
+    std::fs::write(&file, good.replace(&old, &new)).expect("written");
     assert_eq!(gateway.act("/config/reload", &json!({})).await.0, 200);
-    assert_eq!(gateway.act("/config/reload", &json!({})).await.0, 401, "a token is needed now");
+    assert_eq!(
+        gateway.act("/config/reload", &json!({})).await.0,
+        401,
+        "another token is needed now"
+    );
     gateway.until(&mut open, id, 200).await;
 }
 
@@ -166,7 +171,8 @@ async fn a_hundred_requests_share_a_few_reloads() {
     let mut requests = tokio::task::JoinSet::new();
     for _ in 0..100 {
         gateway.app.reload();
-        let request = gateway.http.post(&url).json(&json!({}));
+        let request = gateway.http.post(&url).bearer_auth(&gateway.world.admin_token);
+        let request = request.json(&json!({}));
         requests.spawn(async move { request.send().await.expect("an answer").status().as_u16() });
     }
     while let Some(status) = requests.join_next().await {

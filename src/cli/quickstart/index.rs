@@ -5,9 +5,25 @@ use std::fs;
 use anyhow::Context;
 use serde::Serialize;
 
-use crate::cli::quickstart::world::{INDEX, World};
+use crate::cli::quickstart::world::{ADMIN_TOKEN, INDEX, World};
 
 impl World {
+    /// The value of `--admin` for commands to the gateway.
+    pub fn admin_socket(&self) -> String {
+        format!("unix:{}", self.dir.join("data/admin.sock").display())
+    }
+
+    /// Commands for an operator, through the Unix socket and with the token.
+    pub(super) fn operator_commands(&self) -> String {
+        format!(
+            "   $ anchorgate trust show --admin {socket}\n   $ curl -X POST -H \"Authorization: Bearer \
+             $(cat {token})\" http://{admin}/trust/sync",
+            socket = self.admin_socket(),
+            token = self.dir.join(ADMIN_TOKEN).display(),
+            admin = self.ports.admin,
+        )
+    }
+
     /// Writes the index file.
     ///
     /// # Errors
@@ -38,6 +54,8 @@ impl World {
             directory_http_url: format!("http://127.0.0.1:{}/beta", ports.directory_http.port()),
             directory_token: self.directory_token.clone(),
             admin_url: format!("http://{}", ports.admin),
+            admin_socket: self.admin_socket(),
+            admin_token_file: self.dir.join(ADMIN_TOKEN).display().to_string(),
             ca_file: file("server-root.pem".into()),
             devices: devices.collect(),
             crl_dir: self.dir.join("crl").display().to_string(),
@@ -60,6 +78,8 @@ struct Index {
     directory_http_url: String,
     directory_token: String,
     admin_url: String,
+    admin_socket: String,
+    admin_token_file: String,
     ca_file: String,
     devices: Vec<IndexDevice>,
     crl_dir: String,

@@ -82,6 +82,7 @@ pub(super) async fn run(args: &QuickstartArgs) -> anyhow::Result<bool> {
     let passed = steps.finish();
     world.write_index(steps.configuration_ids())?;
     if !args.check {
+        println!("\nAs an operator:\n{}", world.operator_commands());
         println!(
             "\nServing until Ctrl-C.  {} has the addresses and files for clients.",
             world.dir.join(world::INDEX).display()

@@ -1,16 +1,13 @@
 //! The configuration file of the quickstart's gateway.
 
 use crate::cli::quickstart::world::World;
+use crate::x509::certificate::Fingerprint;
 
 impl World {
     /// The text of `anchorgate.toml`.
     pub(super) fn settings(&self, resumption: &str) -> String {
-        use aws_lc_rs::digest::{SHA256, digest};
-        let sha256: String = digest(&SHA256, self.directory_token.as_bytes())
-            .as_ref()
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let sha256 = Fingerprint::of(self.directory_token.as_bytes());
+        let admin_sha256 = Fingerprint::of(self.admin_token.as_bytes());
         let p = &self.ports;
         let dir = self.dir.display();
         format!(
@@ -31,6 +28,7 @@ listen = "{public}"
 
 [admin]
 listen = "{admin}"
+token_sha256 = "{admin_sha256}"
 
 [oauth]
 issuer = "https://localhost:{public_port}"

@@ -20,6 +20,9 @@ const LIST_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// Name of the index file.
 pub(super) const INDEX: &str = "quickstart.json";
 
+/// Name of the file with the operators' token.
+pub(super) const ADMIN_TOKEN: &str = "admin-token";
+
 /// Addresses of the listeners.
 #[derive(Debug, Clone, Copy)]
 pub struct Ports {
@@ -75,6 +78,8 @@ pub struct World {
     pub domains: Vec<Domain>,
     /// The bearer token of the directory's administrators.
     pub directory_token: String,
+    /// The bearer token of the gateway's operators.
+    pub admin_token: String,
 }
 
 impl Ports {
@@ -143,10 +148,8 @@ impl World {
             .into_iter()
             .map(|field| Domain::create(field, now))
             .collect::<anyhow::Result<Vec<_>>>()?;
-        let mut secret = [0; 24];
-        aws_lc_rs::rand::fill(&mut secret).ok().context("no random numbers available")?;
-        let directory_token = secret.iter().map(|b| format!("{b:02x}")).collect();
-        let world = Self { dir, ports, server_root, server, domains, directory_token };
+        let (directory_token, admin_token) = (new_token()?, new_token()?);
+        let world = Self { dir, ports, server_root, server, domains, directory_token, admin_token };
         world.write(now)?;
         Ok(world)
     }
@@ -155,6 +158,7 @@ impl World {
         self.put("pki/server-root.pem", &self.server_root.certificate_pem())?;
         self.put("pki/server.pem", &self.server.chain_pem)?;
         self.put_secret("pki/server.key", &self.server.key_pem)?;
+        self.put_secret(ADMIN_TOKEN, &self.admin_token)?;
         for domain in &self.domains {
             let slug = domain.slug;
             for (kind, authority) in [("root", &domain.root), ("issuer", &domain.issuer)] {
@@ -330,6 +334,12 @@ impl Member {
     }
 }
 
+fn new_token() -> anyhow::Result<String> {
+    let mut secret = [0; 24];
+    aws_lc_rs::rand::fill(&mut secret).ok().context("no random numbers available")?;
+    Ok(secret.iter().map(|b| format!("{b:02x}")).collect())
+}
+
 fn crl_name(slug: &str, kind: &str, delta: bool) -> String {
     format!("{slug}-{kind}{}.crl", if delta { "-delta" } else { "" })
 }
@@ -361,7 +371,7 @@ fn clear(dir: &Path) -> anyhow::Result<()> {
             _ => {}
         }
     }
-    for file in [INDEX, "anchorgate.toml"] {
+    for file in [INDEX, ADMIN_TOKEN, "anchorgate.toml"] {
         let _ = fs::remove_file(dir.join(file));
     }
     Ok(())
