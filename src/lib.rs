@@ -92,7 +92,7 @@
 //!
 //! | input | limit |
 //! |---|---|
-//! | presented chain | 48 certificates and 64 KiB (more than a path's 10, because a presented chain need not be in order, nor used completely) |
+//! | presented chain | 48 certificates and 64 KiB, in a handshake 32 KiB, also on listeners that judge no certificate (more than a path's 10, because a presented chain need not be in order, nor used completely) |
 //! | body of a token request | 16 KiB; 48 KiB if clients send assertions; 64 parameters, 64 scope tokens |
 //! | a name in a certificate | 8 KiB |
 //! | assertion | 40 KiB, 10 certificates, 10 minutes; 16,384 used ones of a client are remembered |
@@ -102,6 +102,7 @@
 //! | a directory's list | 200 pages of 16 MiB; for devices 1,000 pages, and one more for each 50 of `graph.max_devices` |
 //! | configurations that devices are registered for | 10,000 |
 //! | our own directory | 10,000,000 devices, 10,000 templates, 10,000 trust configurations, 100,000 remembered removals of a kind |
+//! | responses of our own directory that are built or being sent | 64 MiB, of one caller 32 MiB; others wait up to the 28 s |
 //! | one page of our own directory | 2,000 objects scanned, 8 MiB of objects |
 //!
 //! # Tolerated encodings

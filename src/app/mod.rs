@@ -231,6 +231,7 @@ impl App {
             bounds,
             live: live.clone(),
             metrics: edge_metrics.clone(),
+            keeps_chains: false,
             open: None,
         };
         let open = config.close_refused.then(OpenConnections::default);
@@ -238,7 +239,11 @@ impl App {
             tasks.spawn_until_stop(open.judge_after_updates(live.clone()));
         }
         let listeners = Listeners {
-            token: TlsListener { open, ..edge("token", |tls| &tls.token, config.token.bounds) },
+            token: TlsListener {
+                open,
+                keeps_chains: true,
+                ..edge("token", |tls| &tls.token, config.token.bounds)
+            },
             public: edge("public", |tls| &tls.public, config.public.bounds.clone()),
             directory: edge(
                 "directory",

@@ -1,7 +1,7 @@
 //! One authenticated API call, and the parts of a request that all operations read.
 
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use flate2::read::MultiGzDecoder;
@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::directory::errors::Fault;
+use crate::directory::in_flight::{InFlight, Reserved};
 use crate::directory::object_locks::ObjectLocks;
 use crate::directory::permissions::Caller;
 use crate::directory::responses::entity_tag;
@@ -30,6 +31,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) struct Call {
     pub(super) store: Store,
     pub(super) locks: Arc<ObjectLocks>,
+    pub(super) in_flight: Arc<InFlight>,
+    /// Memory for the response.
+    pub(super) reserved: Mutex<Option<Reserved>>,
     /// Service root for links, without a slash at the end.
     pub(super) root: Arc<str>,
     pub(super) page_size: usize,
@@ -55,6 +59,17 @@ impl Call {
             return Err(Fault::Payload(format!("its media type is `{essence}`")));
         }
         validate::object(&self.body)
+    }
+
+    /// Waits for the memory of the response.  Call it before what is returned is read.
+    pub(super) async fn reserve(&self, bytes: usize) {
+        let reserved = self.in_flight.reserve(&self.caller, bytes).await;
+        *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = Some(reserved);
+    }
+
+    /// Returns the memory of the response, so that waiting for a change does not keep it.
+    pub(super) fn release(&self) -> Option<Reserved> {
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Waits for the lock that serializes changes to the object `id`.

@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::directory::call::Call;
 use crate::directory::device::{CONTEXT, Device, KIND};
 use crate::directory::errors::{Fault, store_fault};
+use crate::directory::in_flight::PAGE;
 use crate::directory::objects::decode;
 use crate::directory::odata::{AllowedOptions, MAX_TOP, Query, options};
 use crate::directory::responses::Success;
@@ -78,13 +79,16 @@ pub(super) async fn delta(call: &Call) -> Result<Success, Fault> {
         }
     };
     let read = || call.store.changes_since(KIND, token.since, token.size);
+    call.reserve(PAGE).await;
     let mut found = read().await.map_err(convert)?;
     let wait = call.wait();
     if found.is_empty() && may_wait && !wait.is_zero() {
+        drop(call.release());
         let seen = token.since.seen;
         let change = changes.wait_for(|now| now.changed_since(&before, KIND, seen));
         // After a timeout, the store must confirm that there are no changes.
         let _ = call.wait_for(change).await;
+        call.reserve(PAGE).await;
         found = read().await.map_err(convert)?;
     }
     page(call, &token, found)

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::directory::call::{Call, tags_match};
 use crate::directory::errors::{Fault, store_fault};
+use crate::directory::in_flight::PAGE;
 use crate::directory::objects::decode;
 use crate::directory::odata::{AllowedOptions, Filter, Query};
 use crate::directory::responses::{Success, entity_tag};
@@ -52,6 +53,7 @@ pub(super) async fn page_of<E: Entity>(
         Waited::Changed(tag) => tag,
         Waited::Unchanged(tag) => return Ok(Success::Unchanged(tag)),
     };
+    call.reserve(PAGE).await;
     let size = query.top.unwrap_or(call.page_size);
     let (mut page, mut last) = (Vec::with_capacity(size.min(BATCH)), None);
     let filter = query.filter.as_ref();

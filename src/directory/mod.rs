@@ -27,6 +27,7 @@ mod delta;
 mod device;
 mod device_routes;
 mod errors;
+mod in_flight;
 mod list;
 mod names;
 mod object_locks;
@@ -36,7 +37,7 @@ mod paths;
 mod responses;
 mod template_routes;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use http_body_util::BodyExt;
@@ -54,6 +55,7 @@ use crate::directory::auth::{Authenticator, StaticToken};
 use crate::directory::call::{Call, is_write, preferred_wait, read_body};
 use crate::directory::device::Device;
 use crate::directory::errors::Fault;
+use crate::directory::in_flight::{InFlight, OBJECT, Reserved};
 use crate::directory::issuers::Issuer;
 use crate::directory::object_locks::ObjectLocks;
 use crate::directory::odata::{AllowedOptions, Query};
@@ -123,6 +125,16 @@ struct Inner {
     store: Store,
     locks: Arc<ObjectLocks>,
     stop: CancellationToken,
+    in_flight: Arc<InFlight>,
+}
+
+/// A processed request.
+struct Processed {
+    success: Success,
+    /// It had a place among the requests that wait.
+    may_wait: bool,
+    /// Memory for the response.
+    reserved: Option<Reserved>,
 }
 
 /// Directory as served by one listener.
@@ -145,7 +157,9 @@ impl Directory {
     pub fn until(config: Config, store: Store, stop: CancellationToken) -> Self {
         let authenticator = Authenticator::new(config.tokens.clone(), config.issuers.clone());
         let locks = Arc::new(ObjectLocks::new());
-        Self { inner: Arc::new(Inner { config, authenticator, store, locks, stop }) }
+        let in_flight = Arc::new(InFlight::new());
+        let inner = Inner { config, authenticator, store, locks, stop, in_flight };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Returns the API for a listener that clients reach at `public_url` (such as
@@ -189,9 +203,9 @@ impl Served {
         let gzip = accepts_gzip(request.headers());
         let request = request.map(|body| body.map_err(std::io::Error::other).boxed_unsync());
         let mut response = match self.process_in_time(request, now).await {
-            Ok((success, may_wait)) => {
+            Ok(Processed { success, may_wait, reserved }) => {
                 let wait_applied = may_wait && success.supports_wait();
-                let mut response = success_response(success, gzip);
+                let mut response = success_response(success, reserved, gzip);
                 if wait_applied {
                     insert(&mut response, HeaderName::from_static("preference-applied"), "wait");
                 }
@@ -223,7 +237,7 @@ impl Served {
         &self,
         request: Request<RequestBody>,
         now: Timestamp,
-    ) -> Result<(Success, bool), Fault> {
+    ) -> Result<Processed, Fault> {
         let timed_out =
             |_| Fault::Unavailable(format!("the request took longer than {REQUEST_TIMEOUT:?}"));
         if !is_write(request.method()) {
@@ -240,9 +254,9 @@ impl Served {
         &self,
         request: Request<RequestBody>,
         now: Timestamp,
-    ) -> Result<(Success, bool), Fault> {
+    ) -> Result<Processed, Fault> {
         let (head, mut body) = request.into_parts();
-        let Inner { config, authenticator, store, locks, stop } = &*self.directory.inner;
+        let Inner { config, authenticator, store, locks, stop, in_flight } = &*self.directory.inner;
         let authorization = head.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
         let certificate = client_certificate(&head.extensions);
         let caller = authenticator.caller(authorization, certificate.as_ref()).await?;
@@ -275,6 +289,8 @@ impl Served {
         let call = Call {
             store: store.clone(),
             locks: Arc::clone(locks),
+            in_flight: Arc::clone(in_flight),
+            reserved: Mutex::default(),
             root: Arc::clone(&self.root),
             page_size: config.page_size.clamp(1, odata::MAX_TOP),
             body_limit: config.body_limit,
@@ -288,7 +304,12 @@ impl Served {
             body,
             now,
         };
-        Ok((run(&call, resource).await?, place.is_some()))
+        // A list reserves memory after it has waited for a change.
+        if is_write(&call.method) || !resource.is_list() {
+            call.reserve(OBJECT).await;
+        }
+        let success = run(&call, resource).await?;
+        Ok(Processed { success, may_wait: place.is_some(), reserved: call.release() })
     }
 }
 
@@ -323,8 +344,7 @@ async fn run(call: &Call, resource: Resource) -> Result<Success, Fault> {
 
 /// Returns the client certificate of the connection.  The handshake has proved possession of its key.
 fn client_certificate(extensions: &Extensions) -> Option<Fingerprint> {
-    let peer = extensions.get::<Arc<Peer>>()?;
-    peer.chain.as_ref().ok().map(|chain| chain.leaf().fingerprint)
+    extensions.get::<Arc<Peer>>()?.certificate
 }
 
 /// Returns the access that a request needs.

@@ -53,6 +53,19 @@ pub(super) enum Resource {
 }
 
 impl Resource {
+    /// Returns true if the response to a read is a page of stored objects.
+    pub(super) fn is_list(&self) -> bool {
+        matches!(
+            self,
+            Self::Configurations
+                | Self::Applications
+                | Self::Templates
+                | Self::Instances(_)
+                | Self::Devices
+                | Self::DevicesDelta
+        )
+    }
+
     /// Returns true if the response is a number and not JSON.
     pub(super) fn is_count(&self) -> bool {
         matches!(

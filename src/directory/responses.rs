@@ -11,6 +11,7 @@ use hyper::{HeaderMap, Response, StatusCode};
 use serde_json::{Map, Value};
 
 use crate::directory::errors::Fault;
+use crate::directory::in_flight::Reserved;
 use crate::http::reply::Reply;
 
 /// Successful result of an operation.
@@ -73,7 +74,8 @@ fn is_zero_weight(parameter: &str) -> bool {
 const JSON: &str = "application/json;odata.metadata=minimal;odata.streaming=true;\
                     IEEE754Compatible=false;charset=utf-8";
 
-pub(super) fn success_response(success: Success, gzip: bool) -> Reply {
+/// Returns the response.  It keeps its part of `reserved` until it was sent.
+pub(super) fn success_response(success: Success, reserved: Option<Reserved>, gzip: bool) -> Reply {
     let (status, object, tag) = match success {
         Success::Object(object, version) => (StatusCode::OK, object, Some(entity_tag(version))),
         Success::List(object, tag) => (StatusCode::OK, object, Some(tag)),
@@ -97,13 +99,17 @@ pub(super) fn success_response(success: Success, gzip: bool) -> Reply {
     let json = Value::Object(object).to_string();
     let compressed =
         (gzip && json.len() >= MIN_COMPRESSED).then(|| compress(json.as_bytes())).flatten();
+    let hold = |body: Bytes| match reserved {
+        Some(reserved) => reserved.hold(body),
+        None => body,
+    };
     let mut response = match compressed {
         Some(compressed) => {
-            let mut response = reply(status, Some(JSON), compressed.into());
+            let mut response = reply(status, Some(JSON), hold(compressed.into()));
             insert(&mut response, header::CONTENT_ENCODING, "gzip");
             response
         }
-        None => reply(status, Some(JSON), json.into()),
+        None => reply(status, Some(JSON), hold(json.into())),
     };
     if let Some(tag) = tag {
         insert(&mut response, header::ETAG, &tag);

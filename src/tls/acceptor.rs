@@ -42,6 +42,7 @@ use crate::tls::proxied;
 use crate::tls::verifier::refused;
 use crate::trust::judge::devices::UnverifiedChain;
 use crate::trust::refusal::{Code, Refusal};
+use crate::x509::certificate::Fingerprint;
 
 /// Age from which a handshake makes room for another one if no more may begin.
 const SLOW: Duration = Duration::from_secs(1);
@@ -98,6 +99,9 @@ pub struct TlsListener {
     pub live: Live,
     /// Counters of handshakes and connections.
     pub metrics: Metrics,
+    /// Keep the chain of each peer, to judge it for every request.  Otherwise only the hash of its
+    /// certificate is kept.
+    pub keeps_chains: bool,
     /// Register of connections to close when their certificate is refused; `None` closes none.
     pub open: Option<OpenConnections>,
 }
@@ -174,8 +178,8 @@ pub async fn serve<H, F>(
                 Some(b"h2") => Protocol::Http2,
                 _ => Protocol::Http1,
             };
-            if let Ok(chain) = &peer.chain
-                && connection.assign(&chain.leaf().fingerprint.0).is_err()
+            if let Some(certificate) = &peer.certificate
+                && connection.assign(&certificate.0).is_err()
             {
                 return;
             }
@@ -250,8 +254,21 @@ impl Edge {
                 let tls = stream.get_ref().1;
                 let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
                 listener.metrics.completed(listener.name, resumed);
-                let chain = peer_chain(tls.peer_certificates(), verified, intermediates);
-                return Ok((stream, Peer { address, connection: number, chain, resumed }, hosts));
+                let presented = tls.peer_certificates();
+                let chain = match listener.keeps_chains {
+                    true => peer_chain(presented, verified, intermediates),
+                    false => Err(Refusal::new(Code::CertificateMissing, "no chain is kept")),
+                };
+                let certificate = match &chain {
+                    Ok(chain) => Some(chain.leaf().fingerprint),
+                    Err(_) => presented.and_then(<[_]>::first).map(|leaf| Fingerprint::of(leaf)),
+                };
+                let connection = number;
+                return Ok((
+                    stream,
+                    Peer { address, connection, certificate, chain, resumed },
+                    hosts,
+                ));
             }
             Err(Incomplete::Dropped(reason)) => {
                 listener.metrics.failed(listener.name, reason);
@@ -588,6 +605,7 @@ pub(super) mod tests {
             bounds: Bounds::default(),
             live,
             metrics: Metrics::default(),
+            keeps_chains: true,
             open: None,
         };
         let stop = CancellationToken::new();
@@ -631,6 +649,7 @@ pub(super) mod tests {
                 bounds: Bounds::default(),
                 live,
                 metrics: metrics.clone(),
+                keeps_chains: true,
                 open: None,
             };
             let stop = CancellationToken::new();

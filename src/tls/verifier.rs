@@ -25,6 +25,11 @@ use crate::trust::judge::applications::admit;
 use crate::trust::refusal::{Code, Refusal};
 use crate::x509::certificate::{Certificate, Fingerprint};
 
+/// Certificates of a presented chain.
+const MAX_CERTIFICATES: usize = 48;
+/// Bytes of a presented chain.  rustls keeps them for as long as the connection is open.
+const MAX_CHAIN: usize = 32 * 1024;
+
 /// Judges client certificates in the handshake, or accepts all of them and leaves it to each
 /// request.
 pub struct Verifier {
@@ -77,8 +82,13 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let Some(live) = &self.live else { return Ok(ClientCertVerified::assertion()) };
         let presented: Vec<_> = std::iter::once(end_entity).chain(intermediates).collect();
+        if let Err(refusal) = check_size(&presented) {
+            let leaf = parse_leaf(end_entity);
+            refused(&self.metrics, &refusal, Some(Leaf::new(end_entity, leaf.as_deref())), None);
+            return Err(alert(refusal));
+        }
+        let Some(live) = &self.live else { return Ok(ClientCertVerified::assertion()) };
         let parsed = peer_chain::parse(&presented);
         let active = live.current();
         let verdict = match (&active, &parsed) {
@@ -89,8 +99,6 @@ impl ClientCertVerifier for Verifier {
         verdict.map(|()| ClientCertVerified::assertion()).map_err(|refusal| {
             let leaf = match &parsed {
                 Ok(chain) => Some(Arc::clone(chain.leaf())),
-                // The limits reject a chain before its leaf is parsed.
-                Err(error) if error.code == Code::ChainTooLong => parse_leaf(end_entity),
                 Err(_) => None,
             };
             let generation = active.map(|active| active.trust.generation);
@@ -135,6 +143,19 @@ impl<'a> Leaf<'a> {
         let fingerprint = parsed.map_or_else(|| Fingerprint::of(der), |leaf| leaf.fingerprint);
         Self { fingerprint, parsed }
     }
+}
+
+/// Checks what a connection would keep, whatever its certificates are worth.
+fn check_size(presented: &[&CertificateDer<'_>]) -> Result<(), Refusal> {
+    let (count, bytes) = (presented.len(), presented.iter().map(|der| der.len()).sum::<usize>());
+    if count <= MAX_CERTIFICATES && bytes <= MAX_CHAIN {
+        return Ok(());
+    }
+    let detail = format!(
+        "the chain has {count} certificates and {bytes} bytes; a connection may present \
+         {MAX_CERTIFICATES} and {MAX_CHAIN}"
+    );
+    Err(Refusal::new(Code::ChainTooLong, detail))
 }
 
 fn parse_leaf(der: &CertificateDer<'_>) -> Option<Arc<Certificate>> {
@@ -196,6 +217,18 @@ impl fmt::Debug for Verifier {
 mod tests {
     use super::*;
     use rustls::AlertDescription;
+
+    #[test]
+    fn a_listener_that_accepts_every_certificate_bounds_the_chain() {
+        let verifier = Verifier::report(Metrics::default(), &crate::tls::provider());
+        let verify = |lengths: &[usize]| {
+            let chain: Vec<_> = lengths.iter().map(|n| CertificateDer::from(vec![0; *n])).collect();
+            let now = UnixTime::now();
+            verifier.verify_client_cert(&chain[0], &chain[1..], now).map(drop).is_ok()
+        };
+        assert!(verify(&[MAX_CHAIN]) && verify(&[1; MAX_CERTIFICATES]));
+        assert!(!verify(&[MAX_CHAIN, 1]) && !verify(&[1; MAX_CERTIFICATES + 1]));
+    }
 
     #[test]
     fn an_unknown_revocation_status_is_not_an_unknown_authority() {

@@ -62,7 +62,13 @@ fn keys() -> SigningKeys {
 }
 
 fn peer(chain: Result<Arc<UnverifiedChain>, Refusal>) -> Peer {
-    Peer { address: ([192, 0, 2, 1], 4711).into(), connection: 7, chain, resumed: false }
+    Peer {
+        address: ([192, 0, 2, 1], 4711).into(),
+        connection: 7,
+        certificate: None,
+        chain,
+        resumed: false,
+    }
 }
 
 fn stranger() -> Peer {
