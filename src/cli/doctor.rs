@@ -129,7 +129,7 @@ fn local(config: &Config, findings: &mut Findings) {
             match chain_problem(&chain) {
                 Some(why) => findings.add("certificate chain", Verdict::Warning, why),
                 None => {
-                    findings.add("certificate chain", Verdict::Good, "each issues the one before")
+                    findings.add("certificate chain", Verdict::Good, "each issues the one before");
                 }
             }
         }
@@ -246,10 +246,12 @@ async fn revocation_list(address: &str, findings: &mut Findings) {
     let client = ClientSettings { request: Some(PATIENCE), ..ClientSettings::default() }.client();
     let name = format!("revocation list {}", clean(address, MAX_CHARACTERS));
     match client {
-        Ok(client) => match client.get(address).send().await.and_then(|r| r.error_for_status()) {
-            Ok(_) => findings.add(name, Verdict::Good, "reached"),
-            Err(error) => findings.add(name, Verdict::Failed, explain(&error)),
-        },
+        Ok(client) => {
+            match client.get(address).send().await.and_then(reqwest::Response::error_for_status) {
+                Ok(_) => findings.add(name, Verdict::Good, "reached"),
+                Err(error) => findings.add(name, Verdict::Failed, explain(&error)),
+            }
+        }
         Err(error) => findings.add(name, Verdict::Failed, error),
     }
 }

@@ -1,5 +1,6 @@
 //! Status and metrics of each address.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,6 +12,8 @@ use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
 use crate::crl::address_state::{AddressState, Expected, Referrer};
+use crate::runtime::text::clean;
+use crate::x509::certificate::Fingerprint;
 use crate::x509::crl::{Kind, RevocationList};
 use crate::x509::time::Timestamp;
 
@@ -219,6 +222,25 @@ pub(super) enum Outcome {
     Refused,
 }
 
+impl Outcome {
+    const ALL: [Self; 4] = [Self::New, Self::Unchanged, Self::Unreachable, Self::Refused];
+}
+
+/// Characters of an address in a label.
+const MAX_LABEL: usize = 256;
+
+/// The label of an address, which a directory or a certificate chose.  A long one, or one with hidden
+/// characters, ends with a part of its SHA-256, so that two addresses never have one label.
+fn label(address: &str) -> String {
+    match clean(address, MAX_LABEL) {
+        Cow::Borrowed(address) => address.to_owned(),
+        Cow::Owned(_) => {
+            let hash = &Fingerprint::of(address.as_bytes()).to_string()[..16];
+            format!("{} {hash}", clean(address, MAX_LABEL - hash.len() - 1))
+        }
+    }
+}
+
 impl Metrics {
     /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
@@ -255,12 +277,12 @@ impl Metrics {
     }
 
     pub(super) fn fetched(&self, address: &str, result: Outcome) {
-        self.fetches.get_or_create(&FetchLabels { address: address.to_owned(), result }).inc();
+        self.fetches.get_or_create(&FetchLabels { address: label(address), result }).inc();
     }
 
     pub(super) fn in_force(&self, address: &str, state: &AddressState) {
         let Some(list) = &state.list else { return };
-        let label = Address { address: address.to_owned() };
+        let label = Address { address: label(address) };
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let time = |at: Timestamp| at.0;
         self.this_update.get_or_create(&label).set(time(list.this_update));
@@ -271,11 +293,61 @@ impl Metrics {
     }
 
     pub(super) fn remove(&self, address: &str) {
-        let label = Address { address: address.to_owned() };
+        let label = Address { address: label(address) };
+        for result in Outcome::ALL {
+            self.fetches.remove(&FetchLabels { address: label.address.clone(), result });
+        }
         self.this_update.remove(&label);
         self.next_update.remove(&label);
         self.entries.remove(&label);
         self.bytes.remove(&label);
         self.has_copy.remove(&label);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus_client::encoding::text::encode;
+
+    fn text(registry: &Registry) -> String {
+        let mut text = String::new();
+        encode(&mut text, registry).expect("written");
+        text
+    }
+
+    #[test]
+    fn labels_are_bounded_and_forge_nothing() {
+        let (metrics, mut registry) = (Metrics::default(), Registry::default());
+        metrics.register(&mut registry);
+        let long = |end| format!("http://a/{}{end}", "x".repeat(2_000));
+        let forged = "http://a/\"} 1\nup{x=\"\u{1b}[2J\u{202e}".to_owned();
+        for address in [long("1"), long("2"), forged] {
+            metrics.fetched(&address, Outcome::New);
+        }
+        let text = text(&registry);
+        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        for line in lines {
+            assert!(line.starts_with("crl_looks_total{address=\"http://a/"), "{line}");
+            assert!(line.chars().count() < MAX_LABEL + 80, "{line}");
+            assert!(!line.chars().any(crate::runtime::text::is_hidden), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_gone_leaves_no_series() {
+        let (metrics, mut registry) = (Metrics::default(), Registry::default());
+        metrics.register(&mut registry);
+        for n in 0..1_000 {
+            let address = format!("http://a/{n}{}", "\u{7f}".repeat(n % 2));
+            for result in Outcome::ALL {
+                metrics.fetched(&address, result);
+            }
+            metrics.entries.get_or_create(&Address { address: label(&address) }).set(1);
+            metrics.remove(&address);
+        }
+        let text = text(&registry);
+        assert!(text.lines().all(|line| line.starts_with('#')), "{text}");
     }
 }
