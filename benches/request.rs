@@ -61,6 +61,7 @@ fn start(runtime: &Runtime, world: &World) -> SocketAddr {
         bounds: Bounds::default(),
         live,
         metrics: Metrics::default(),
+        keeps_chains: true,
         open: None,
     };
     runtime.spawn(serve(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::runtime::text::Cleaned;
 use crate::trust::configurations::Skipped;
 use crate::trust::judge::devices::Verified;
 use crate::trust::path::search::Attempt;
@@ -98,25 +99,31 @@ impl Answer {
             Ok(verified) => writeln!(
                 out,
                 "accept\n  subject ID     {}\n  configuration  {}",
-                verified.subject().as_str(),
-                verified.configuration()
+                Cleaned(verified.subject().as_str()),
+                Cleaned(verified.configuration().as_str())
             ),
             Err(refusal) => {
-                writeln!(out, "reject\n  reason  {}\n  {}", refusal.code, refusal.detail)
+                writeln!(out, "reject\n  reason  {}\n  {}", refusal.code, Cleaned(&*refusal.detail))
             }
         };
         for (number, attempt) in self.attempts.iter().enumerate() {
             let _ = match &attempt.refusal {
                 None => writeln!(out, "path {}: accepted", number + 1),
                 Some(refusal) => {
-                    writeln!(out, "path {}: {}: {}", number + 1, refusal.code, refusal.detail)
+                    writeln!(
+                        out,
+                        "path {}: {}: {}",
+                        number + 1,
+                        refusal.code,
+                        Cleaned(&*refusal.detail)
+                    )
                 }
             };
             for certificate in &attempt.path {
                 let _ = writeln!(
                     out,
                     "    {}  (serial {}, until {})",
-                    certificate.subject,
+                    Cleaned(&certificate.subject),
                     certificate.serial_hex(),
                     certificate.not_after
                 );
@@ -127,15 +134,20 @@ impl Answer {
                 List::Used(list) => writeln!(
                     out,
                     "list of {}: {} entries, issued {}",
-                    list.issuer,
+                    Cleaned(&list.issuer),
                     list.entries(),
                     list.this_update
                 ),
-                List::Unusable(why) => writeln!(out, "list not used: {why}"),
+                List::Unusable(why) => writeln!(out, "list not used: {}", Cleaned(&**why)),
             };
         }
         for skipped in &self.skipped {
-            let _ = writeln!(out, "skipped: {}: {}", skipped.configuration, skipped.why);
+            let _ = writeln!(
+                out,
+                "skipped: {}: {}",
+                Cleaned(skipped.configuration.as_str()),
+                Cleaned(&*skipped.why)
+            );
         }
         out
     }

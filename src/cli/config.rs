@@ -9,7 +9,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::input::read_input;
-use crate::cli::operator::{AdminArgs, request, text};
+use crate::cli::operator::{AdminArgs, request};
+use crate::cli::terminal::text;
 
 /// Limit in bytes on a configuration file.
 const MAX_FILE: u64 = 4 * 1024 * 1024;

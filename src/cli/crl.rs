@@ -1,7 +1,6 @@
 //! `crl inspect`, which prints a list and the reasons why it would not be used, without a gateway;
 //! and the output of `crl show`.
 
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,7 +11,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cli::input::read_input;
-use crate::runtime::text::{MAX_CHARACTERS, clean};
+use crate::cli::terminal::text;
+use crate::runtime::text::Cleaned;
 use crate::x509::certificate::{Certificate, GeneralName};
 use crate::x509::crl::{
     CrlError, Fault, Kind, ListReader, OnlyContains, RevocationList, Unverified,
@@ -66,7 +66,7 @@ pub(super) fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let (unverified, verified) = match read_list(&args.file, &signers, now)? {
         Ok(read) => read,
         Err(error) => {
-            println!("not usable: {error}");
+            println!("not usable: {}", Cleaned(&error));
             return Ok(ExitCode::FAILURE);
         }
     };
@@ -81,14 +81,14 @@ pub(super) fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
         }
         Some(Ok(list)) => {
             let signer = list.signers.first().map(|signer| signer.subject.to_string());
-            println!("signature:    by `{}`", signer.unwrap_or_default());
+            println!("signature:    by `{}`", Cleaned(&signer.unwrap_or_default()));
         }
         // `faults` has this one already.
         Some(Err(error)) if matches!(error.fault, Fault::NotYetValid { .. }) => {}
         Some(Err(error)) => faults.push(error.fault.to_string()),
     }
     for fault in &faults {
-        println!("not usable:   {fault}");
+        println!("not usable:   {}", Cleaned(fault));
     }
     let listed = serial.is_some_and(|serial| show_serial(list, &serial));
     Ok(if faults.is_empty() && !listed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -164,7 +164,7 @@ fn read_serial(text: &str) -> anyhow::Result<Vec<u8>> {
 
 fn show(list: &RevocationList) {
     let or_none = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
-    println!("issuer:       {}", list.issuer);
+    println!("issuer:       {}", Cleaned(&list.issuer));
     match list.kind {
         Kind::Complete => println!("kind:         complete, v{}", list.version),
         Kind::Delta { base } => println!("kind:         delta to number {base}"),
@@ -187,7 +187,7 @@ fn show(list: &RevocationList) {
         let reasons = reasons.unwrap_or_default();
         println!("scope:        {only}{reasons}{indirect}");
         for name in scope.names.iter().flatten() {
-            println!("              at {}", general_name(name));
+            println!("              at {}", Cleaned(&general_name(name)));
         }
     }
     println!(
@@ -220,7 +220,7 @@ fn show_serial(list: &RevocationList, serial: &[u8]) -> bool {
     let hex: String = serial.iter().map(|byte| format!("{byte:02x}")).collect();
     for issuer in list.certificate_issuers() {
         if let Some(reason) = list.listed(issuer, serial) {
-            println!("serial {hex}: {reason}, certificate of `{issuer}`");
+            println!("serial {hex}: {reason}, certificate of `{}`", Cleaned(issuer));
             listed = true;
         }
     }
@@ -259,7 +259,8 @@ pub(super) fn show_status(status: &Value, now: Timestamp) {
 }
 
 fn show_in_force(list: &Value, now: Timestamp) {
-    let base = list["baseNumber"].as_str().map(|base| format!(" to {base}")).unwrap_or_default();
+    let base = &list["baseNumber"];
+    let base = if base.is_string() { format!(" to {}", text(base)) } else { String::new() };
     println!(
         "  {} of {}: number {}{base}, {} entries, {} bytes ({} in memory)",
         text(&list["kind"]),
@@ -289,18 +290,11 @@ fn span(time: Duration) -> String {
     }
 }
 
-/// The text, or `-` for another value.
-/// A text for a terminal, or `-`.  It may come from a directory, so it is bounded and escaped.
-fn text(value: &Value) -> Cow<'_, str> {
-    clean(value.as_str().unwrap_or("-"), MAX_CHARACTERS)
-}
-
 fn general_name(name: &GeneralName) -> String {
     match name {
         GeneralName::Directory(name) => name.to_string(),
         GeneralName::Uri(text) | GeneralName::Dns(text) | GeneralName::Email(text) => {
-            // The text is foreign, and a terminal would interpret its control characters.
-            String::from_utf8_lossy(text).escape_debug().to_string()
+            String::from_utf8_lossy(text).into_owned()
         }
         other => format!("{other:?}"),
     }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use url::Url;
 
 use crate::cli::input::{read_ca_bundle, read_secret};
+use crate::cli::terminal::text;
 use crate::http::outbound::{ClientSettings, ServerAuthorities};
 use crate::runtime::log::Secret;
 
@@ -79,7 +80,7 @@ impl Gateway {
             response.json().await.with_context(|| format!("{at}: the response is not JSON"))?;
         let is_not_ready = path == "readyz" && status == 503;
         if !status.is_success() && !is_not_ready {
-            bail!("{at}: /{path}: {status}: {}", body["error"].as_str().unwrap_or("-"));
+            bail!("{at}: /{path}: {status}: {}", text(&body["error"]));
         }
         Ok(body)
     }

@@ -6,7 +6,8 @@ use clap::Subcommand;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::cli::operator::{AdminArgs, request, text};
+use crate::cli::operator::{AdminArgs, request};
+use crate::cli::terminal::text;
 
 /// Actions on the signing keys.
 #[derive(Debug, Subcommand)]

@@ -1,14 +1,7 @@
 //! The commands.
 
-/// Like the standard macro.  If the reader has closed the pipe, as `| head` does, it ends the
-/// program silently instead of panicking.
-macro_rules! println {
-    ($($text:tt)*) => { $crate::cli::print(format_args!("{}\n", format_args!($($text)*))) };
-}
-/// Like the standard macro, with the same exception.
-macro_rules! print {
-    ($($text:tt)*) => { $crate::cli::print(format_args!($($text)*)) };
-}
+#[macro_use]
+mod terminal;
 
 mod about;
 mod config;
@@ -25,8 +18,6 @@ mod run;
 mod support;
 mod verify;
 
-use std::fmt;
-use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -42,11 +33,15 @@ use crate::cli::keys::KeysCommand;
 use crate::cli::operator::{CrlCommand, ReadyArgs, TrustCommand};
 use crate::cli::quickstart::QuickstartArgs;
 use crate::cli::support::SupportArgs;
+use crate::cli::terminal::one_line;
 use crate::config::reference::{self, Entry};
 use crate::config::{Config, load};
 use crate::keyring;
 use crate::runtime::audit;
 use crate::tls;
+
+const READABLE: &str =
+    "all users can read this file with a key: chmod 600 it, or set the mode of the mount";
 
 /// Exit codes besides 0 and those of `verify` (sysexits.h).
 mod exit {
@@ -238,6 +233,9 @@ fn check_keys(config: &Config) -> ExitCode {
         for problem in keyring::problems(&identity, &hosts, SystemTime::now().into()) {
             println!("warning: {}: {problem}", keyring.certificate.display());
         }
+        for path in keyring::readable_by_others(keyring) {
+            println!("warning: {}: {READABLE}", path.display());
+        }
         keyring::ticket_secrets(keyring)?;
         match is_generated_at_start {
             _ if keyring.rotation.is_some() => keyring::check_directory(keyring),
@@ -285,20 +283,11 @@ pub(crate) fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-/// Writes to standard output.
-fn print(text: fmt::Arguments<'_>) {
-    let mut out = stdout().lock();
-    if out.write_fmt(text).and_then(|()| out.flush()).is_err() {
-        std::process::exit(exit::NO_READER.into());
-    }
-}
-
 fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| failed(&error))
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    // Standard error may be closed.
-    let _ = writeln!(std::io::stderr(), "anchorgate: {error:#}");
+    eprintln!("anchorgate: {}", one_line(error));
     if error.is::<directory::Usage>() { exit::USAGE.into() } else { exit::FAILURE.into() }
 }

@@ -14,6 +14,7 @@ use crate::cli::crl::{InspectArgs, inspect, show_status};
 use crate::cli::gateway::Gateway;
 use crate::cli::input::{read_ca_bundle, read_input, read_secret};
 use crate::cli::output::Output;
+use crate::cli::terminal::{print_json, text};
 use crate::graph::wire;
 use crate::http::outbound::{ClientSettings, ProxyChoice, ServerAuthorities, read_limited};
 use crate::runtime::text::{MAX_CHARACTERS, clean};
@@ -151,7 +152,7 @@ pub(super) async fn trust(command: &TrustCommand) -> anyhow::Result<ExitCode> {
         match command {
             TrustCommand::Show(_) => show_trust(&response),
             TrustCommand::Diff(_) => show_diff(&response),
-            _ => println!("{response:#}"),
+            _ => print_json(&response),
         }
     }
     let failed = |source: &Value| source["error"].is_string() || source["devicesError"].is_string();
@@ -333,11 +334,6 @@ pub(super) async fn request(
     body: Option<Value>,
 ) -> anyhow::Result<Value> {
     args.gateway.request(method, path, body).await
-}
-
-/// A text for a terminal, or `-`.  It may come from a directory, so it is bounded and escaped.
-pub(super) fn text(value: &Value) -> Cow<'_, str> {
-    clean(value.as_str().unwrap_or("-"), MAX_CHARACTERS)
 }
 
 fn texts(value: &Value) -> Vec<Cow<'_, str>> {

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use clap::ValueEnum;
 use serde_json::Value;
 
+use crate::cli::terminal::{print_json, print_yaml};
+
 /// Format of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(super) enum Output {
@@ -22,8 +24,8 @@ impl Output {
     pub(super) fn print(self, value: &Value) -> bool {
         match self {
             Self::Table => return false,
-            Self::Json => println!("{value:#}"),
-            Self::Yaml => print!("{}", yaml(value)),
+            Self::Json => print_json(value),
+            Self::Yaml => print_yaml(&yaml(value)),
         }
         true
     }

@@ -8,15 +8,22 @@ use tokio::time::interval;
 use tracing::{error, info, warn};
 
 use crate::app::App;
-use crate::cli::{exit, failed};
+use crate::cli::{READABLE, exit, failed};
 use crate::config::Config;
-use crate::runtime::log;
+use crate::keyring;
+use crate::runtime::{core_dumps, log};
 
 /// Runs a gateway until SIGTERM or Ctrl-C.  A second signal ends it at once.
 pub(super) async fn run(config: Config) -> ExitCode {
     if let Err(error) = log::start(&config.log_filter, config.log_format, config.audit_when_full) {
         eprintln!("log.filter: {error}");
         return exit::CONFIG.into();
+    }
+    if let Err(error) = core_dumps::disable() {
+        warn!(%error, "core dumps could not be switched off: a crash can write keys to a disk");
+    }
+    for path in keyring::readable_by_others(&config.keyring) {
+        warn!(file = %path.display(), "{READABLE}");
     }
     // Before anything runs.  Without a handler, SIGHUP ends the process, and a process with the number
     // 1 ignores the others.

@@ -193,6 +193,13 @@ fn read_secret(
     Ok(secret)
 }
 
+/// Files with secrets that all users can read, as mounts of secrets often allow.
+pub fn readable_by_others(config: &Config) -> Vec<&Path> {
+    let files = [&config.key, &config.signing_key].into_iter().chain(&config.ticket_keys);
+    let mode = |path: &Path| fs::metadata(path).map_or(0, |file| file.permissions().mode());
+    files.map(PathBuf::as_path).filter(|path| mode(path) & 0o004 != 0).collect()
+}
+
 fn signing_key(config: &Config, path: &Path) -> Result<SigningKey, KeyringError> {
     let algorithm = config.algorithm;
     let pem = read_secret(path, config.allow_insecure_modes)?;
@@ -293,6 +300,9 @@ mod tests {
         assert!(error.contains("mode 0666") && error.contains("chmod 600"), "{error}");
         mode(0o644);
         assert!(signing_keys(&config).is_ok(), "mounted secrets are readable");
+        assert!(readable_by_others(&config).contains(&&*config.signing_key));
+        mode(0o640);
+        assert!(!readable_by_others(&config).contains(&&*config.signing_key));
         mode(0o666);
         config.allow_insecure_modes = true;
         assert!(signing_keys(&config).is_ok());

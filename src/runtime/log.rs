@@ -9,7 +9,7 @@
 //! that do not fit are dropped and counted.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::{self, IsTerminal as _};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::runtime::audit;
 use crate::runtime::log_queue::{LogQueue, MAX_BYTES};
-use crate::runtime::text::is_hidden;
+use crate::runtime::text::{Form, is_hidden, push_escaped};
 use crate::x509::time::Timestamp;
 
 /// Format of log lines.
@@ -266,15 +266,9 @@ fn escape(line: &str, format: Format, colours: bool) -> Cow<'_, str> {
         }
         match format {
             _ if !is_hidden(c) => out.push(c),
-            Format::Text => {
-                let _ = write!(out, "{}", c.escape_unicode());
-            }
+            Format::Text => push_escaped(&mut out, c, Form::Text),
             // Hidden characters occur in JSON inside strings only.
-            Format::Json => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    let _ = write!(out, "\\u{unit:04x}");
-                }
-            }
+            Format::Json => push_escaped(&mut out, c, Form::Json),
         }
         rest = after;
     }

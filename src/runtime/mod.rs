@@ -2,6 +2,7 @@
 
 pub mod atomic;
 pub mod audit;
+pub mod core_dumps;
 pub mod files;
 pub mod health;
 pub mod hosts;

@@ -41,6 +41,44 @@ pub fn is_hidden(c: char) -> bool {
         )
 }
 
+/// Notation of a hidden character.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `\u{202e}`, for people.
+    Text,
+    /// `\u202e`, inside a string of JSON.
+    Json,
+    /// `\u202e` or `\U000e0041`, inside a quoted string of YAML.
+    Yaml,
+}
+
+/// Escapes the hidden characters for which `form` returns a notation.
+pub fn escape(text: &str, form: impl Fn(char) -> Option<Form>) -> Cow<'_, str> {
+    if !text.chars().any(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match form(c).filter(|_| is_hidden(c)) {
+            Some(form) => push_escaped(&mut out, c, form),
+            None => out.push(c),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Appends a character in this notation.
+pub fn push_escaped(out: &mut String, c: char, form: Form) {
+    // Writing to a String does not fail.
+    let _ = match form {
+        Form::Text => write!(out, "{}", c.escape_unicode()),
+        Form::Yaml if u32::from(c) > 0xffff => write!(out, "\\U{:08x}", u32::from(c)),
+        Form::Json | Form::Yaml => {
+            c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))
+        }
+    };
+}
+
 /// Escapes hidden characters and cuts the result to `max` characters, the last of which is `…` then.
 pub fn clean(text: &str, max: usize) -> Cow<'_, str> {
     // Text of at most `max` bytes has at most `max` characters.

@@ -274,6 +274,13 @@ fn a_running_gateway_locks_its_directory_and_handles_signals() {
     assert!(text(&quickstart.stderr).contains("another process is using it"), "{quickstart:?}");
     assert!(world.dir.join("pki/server.key").exists());
 
+    // A crash writes no keys to a disk.
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", gateway.process.id()));
+    let limits = limits.expect("the limits of a process");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size"));
+    let values: Vec<_> = core.expect("a limit").split_whitespace().skip(4).take(2).collect();
+    assert_eq!(values, ["0", "0"], "{limits}");
+
     // SIGHUP reloads the keys and does not stop the gateway.
     gateway.signal("HUP");
     assert!(gateway.get("/livez").ends_with("live\n"));

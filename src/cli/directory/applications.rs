@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::directory::access::{Access, Usage, configuration_id};
 use crate::cli::directory::authority::{fingerprint, named, usable};
 use crate::cli::directory::output;
+use crate::cli::terminal::text;
 use crate::graph::client::Client;
 use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
@@ -246,9 +247,9 @@ fn at(client: &Client, below: &[&str]) -> url::Url {
 fn show(object: &Value) {
     println!(
         "{}  {}  {}",
-        output::text(&object["id"]),
-        output::text(&object["displayName"]),
-        output::text(&object["description"])
+        text(&object["id"]),
+        text(&object["displayName"]),
+        text(&object["description"])
     );
     output::authorities(&object[AUTHORITIES]);
 }

@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::cli::directory::registration::{NewDevices, Registration, find_by_name};
 use crate::cli::directory::{import, output, templates};
+use crate::cli::terminal::{json_text, print_json, text};
 use crate::graph::client::{Client, FetchError};
 use crate::runtime::random::is_guid;
 
@@ -111,8 +112,8 @@ async fn list(client: &Client, template: Option<&str>, as_json: bool) -> anyhow:
         let (page, link) = client.list_page(&url).await?;
         for device in &page {
             match (as_json, first) {
-                (true, true) => print!("[\n{device}"),
-                (true, false) => print!(",\n{device}"),
+                (true, true) => print!("[\n{}", json_text(&device.to_string())),
+                (true, false) => print!(",\n{}", json_text(&device.to_string())),
                 (false, _) => println!("{}", line(device)),
             }
             first = false;
@@ -169,7 +170,7 @@ fn device_url(client: &Client, device: &Value) -> anyhow::Result<Url> {
 }
 
 fn show(device: &Value, as_json: bool) {
-    if as_json { println!("{device:#}") } else { println!("{}", line(device)) }
+    if as_json { print_json(device) } else { println!("{}", line(device)) }
 }
 
 fn line(device: &Value) -> String {
@@ -178,6 +179,6 @@ fn line(device: &Value) -> String {
         Some(false) => "disabled",
         None => "?",
     };
-    let (id, name) = (output::text(&device["id"]), output::text(&device["displayName"]));
+    let (id, name) = (text(&device["id"]), text(&device["displayName"]));
     format!("{id}  {enabled:8}  {name}")
 }

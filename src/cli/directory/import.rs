@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::cli::directory::registration::{Existing, Registration};
 use crate::graph::client::FetchError;
+use crate::runtime::text::Cleaned;
 
 /// Attempts for one device while the directory does not respond or asks to wait.
 const ATTEMPTS: u32 = 6;
@@ -84,7 +85,7 @@ pub(super) async fn import(
                 Some(_) if number < from => {}
                 Some(Err(why)) => {
                     import.counts.failed += 1;
-                    eprintln!("line {number}: {why}");
+                    eprintln!("line {number}: {}", Cleaned(&why));
                 }
                 Some(Ok(name)) if name.is_empty() => {}
                 Some(Ok(name)) => {
@@ -120,18 +121,18 @@ impl Import {
             Outcome::Created => self.counts.created += 1,
             Outcome::AlreadyRegistered => {
                 self.counts.already_registered += 1;
-                eprintln!("line {line}: `{name}` is already registered");
+                eprintln!("line {line}: `{}` is already registered", Cleaned(name));
             }
             Outcome::Failed(why) => {
                 self.counts.failed += 1;
-                eprintln!("line {line}: `{name}`: {why}");
+                eprintln!("line {line}: `{}`: {}", Cleaned(name), Cleaned(&why));
             }
             Outcome::Stop(why) => {
                 // Pending requests may still succeed.  The next import finds their devices
                 // registered.
                 let first = self.pending.first().unwrap_or(&line);
                 eprintln!("stopped: {}; continue with `--from {first}`", self.counts.text());
-                return Err(why.context(format!("line {line}: `{name}`")));
+                return Err(why.context(format!("line {line}: `{}`", Cleaned(name))));
             }
         }
         self.pending.remove(&line);

@@ -23,6 +23,7 @@ use crate::cli::directory::applications::ApplicationCommand;
 use crate::cli::directory::authority::{AuthorityFile, fingerprint, named};
 use crate::cli::directory::devices::DeviceCommand;
 use crate::cli::directory::templates::TemplateCommand;
+use crate::cli::terminal::text;
 use crate::graph::client::{Client, FetchError};
 use crate::runtime::random::jitter;
 use crate::trust::subject::SubjectField;
@@ -249,9 +250,9 @@ fn sendable(element: &Value) -> Value {
 fn show(object: &Value) {
     println!(
         "{}  {}  {}",
-        output::text(&object["id"]),
-        output::text(&object["tlsClientAuthParameter"]),
-        output::text(&object["displayName"])
+        text(&object["id"]),
+        text(&object["tlsClientAuthParameter"]),
+        text(&object["displayName"])
     );
     output::authorities(&object["certificateAuthorities"]);
 }

@@ -2,26 +2,23 @@
 
 use serde_json::{Value, json};
 
+use crate::cli::terminal::{print_json, text};
 use crate::graph::wire;
+use crate::runtime::text::Cleaned;
 use crate::x509::certificate::Certificate;
 
 /// Reports the deletion of an object.
 pub(super) fn deleted(id: &str, as_json: bool) {
-    if as_json { println!("{}", json!({ "deleted": id })) } else { println!("deleted") }
+    if as_json { print_json(&json!({ "deleted": id })) } else { println!("deleted") }
 }
 
 /// Prints one object or a list: as JSON, or each object with `show`.
 pub(super) fn objects(value: &Value, as_json: bool, show: impl Fn(&Value)) {
     match value {
-        value if as_json => println!("{value:#}"),
+        value if as_json => print_json(value),
         Value::Array(list) => list.iter().for_each(show),
         value => show(value),
     }
-}
-
-/// The text, or `-` for another value.
-pub(super) fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or("-")
 }
 
 /// Prints the elements of a list of certification authorities.
@@ -37,7 +34,9 @@ pub(super) fn authorities(list: &Value) {
             Some(Ok(c)) => {
                 println!(
                     "  {kind}  {}  until {}  sha256 {}",
-                    c.subject, c.not_after, c.fingerprint
+                    Cleaned(&c.subject),
+                    c.not_after,
+                    c.fingerprint
                 );
             }
             _ => println!("  {kind}  unreadable certificate"),
@@ -46,8 +45,8 @@ pub(super) fn authorities(list: &Value) {
             ("list", "certificateRevocationListUrl"),
             ("delta", "deltaCertificateRevocationListUrl"),
         ] {
-            if let Some(url) = authority[member].as_str() {
-                println!("    {name}  {url}");
+            if authority[member].is_string() {
+                println!("    {name}  {}", text(&authority[member]));
             }
         }
     }

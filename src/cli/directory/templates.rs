@@ -10,6 +10,7 @@ use url::Url;
 
 use crate::cli::directory::access::Usage;
 use crate::cli::directory::output;
+use crate::cli::terminal::text;
 use crate::graph::client::Client;
 use crate::runtime::random::is_guid;
 
@@ -115,7 +116,7 @@ pub(super) fn url(client: &Client, id: &str, below: Option<&str>) -> Result<Url,
 }
 
 fn show(template: &Value) {
-    let text = |name: &str| output::text(&template[name]);
+    let text = |name: &str| text(&template[name]);
     println!(
         "{}  configuration {}  {}, {}, {}",
         text("id"),

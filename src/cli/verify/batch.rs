@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::cli::terminal::json_text;
 use crate::cli::verify::request::Request;
 use crate::trust::path::signature::SignatureMemo;
 
@@ -30,7 +31,10 @@ pub(super) fn run(mut input: impl BufRead, mut output: impl Write) -> ExitCode {
                 return ExitCode::FAILURE;
             }
         };
-        if writeln!(output, "{answer}").and_then(|()| output.flush()).is_err() {
+        if writeln!(output, "{}", json_text(&answer.to_string()))
+            .and_then(|()| output.flush())
+            .is_err()
+        {
             return ExitCode::FAILURE;
         }
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::block_on;
 use crate::cli::input::read_input;
+use crate::cli::terminal::{one_line, print_json};
 use crate::cli::verify::{Args, UNUSABLE};
 
 /// Limit in bytes on the PEM of a chain.
@@ -36,7 +37,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
 
 fn show(args: &Args, response: &Value) -> ExitCode {
     if args.json {
-        println!("{:#}", response["answer"]);
+        print_json(&response["answer"]);
     } else {
         print!("{}", response["text"].as_str().unwrap_or_default());
         println!("judged under generation {} of the running gateway", response["generation"]);
@@ -45,6 +46,6 @@ fn show(args: &Args, response: &Value) -> ExitCode {
 }
 
 fn unusable(error: &anyhow::Error) -> ExitCode {
-    eprintln!("anchorgate verify: {error:#}");
+    eprintln!("anchorgate verify: {}", one_line(error));
     UNUSABLE.into()
 }

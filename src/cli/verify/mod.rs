@@ -9,6 +9,7 @@ mod request;
 
 use crate::admin::answer::Answer;
 use crate::cli::gateway::Gateway;
+use crate::cli::terminal::json_text;
 use request::Request;
 
 /// Exit code for unusable input.
@@ -77,7 +78,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         }
     };
     if args.json {
-        println!("{}", answer.to_json(None));
+        println!("{}", json_text(&answer.to_json(None).to_string()));
     } else {
         print!("{}", answer.to_text());
     }

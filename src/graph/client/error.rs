@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::graph::auth::AuthError;
 use crate::graph::wire::WireError;
 use crate::http::outbound::BodyError;
+use crate::runtime::text::Cleaned;
 use crate::trust::devices::RegistryError;
 
 /// A fetch failed.  No part of it is applied.
@@ -17,7 +18,12 @@ pub enum FetchError {
     #[error("{0}")]
     Transport(String),
     /// The directory returned an error.
-    #[error("{status} {code}: {message} (request-id {request_id})")]
+    #[error(
+        "{status} {}: {} (request-id {})",
+        Cleaned(code),
+        Cleaned(message),
+        Cleaned(request_id)
+    )]
     Status {
         /// HTTP status.
         status: u16,
@@ -46,7 +52,7 @@ pub enum FetchError {
     #[error("the pages of the list form a circle")]
     Circle,
     /// A page links to another origin, which must not get the bearer token.
-    #[error("the list continues at {0}, which is not the directory's origin")]
+    #[error("the list continues at {}, which is not the directory's origin", Cleaned(_0))]
     Foreign(String),
     /// The response cannot be interpreted.
     #[error(transparent)]
