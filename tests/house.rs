@@ -285,6 +285,37 @@ fn registry_hosts(file: &str, text: &str) -> Vec<String> {
     faults
 }
 
+/// Names of the tests in Rust text.
+fn tests_in(text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut is_test = false;
+    for line in text.lines().map(str::trim) {
+        is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        let Some((_, function)) = line.split_once("fn ").filter(|_| is_test) else { continue };
+        names.extend(function.split(['(', '<']).next().map(str::to_owned));
+        is_test = false;
+    }
+    names
+}
+
+/// Faults of the table of actors: rows without a test in `hostile`, and tests that are not in `all`.
+fn faults_of_actors(text: &str, all: &[String], hostile: &[String]) -> Vec<String> {
+    let actors = text.split("\n## ").find(|section| section.starts_with("Actors\n"));
+    let rows = actors.unwrap_or_default().lines().filter(|line| line.starts_with("| ")).skip(1);
+    let mut faults = Vec::new();
+    for cells in rows.map(|row| row.trim_matches([' ', '|']).split(" | ").collect::<Vec<_>>()) {
+        let named: Vec<_> = cells.last().map_or(Vec::new(), |tests| {
+            tests.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+        });
+        if cells.len() != 4 || !named.iter().any(|test| hostile.contains(test)) {
+            faults.push(format!("{}: no test in tests/hostile", cells[0]));
+        }
+        let missing = named.iter().filter(|test| !all.contains(test));
+        faults.extend(missing.map(|test| format!("{}: no test `{test}`", cells[0])));
+    }
+    faults
+}
+
 #[track_caller]
 fn assert_none(faults: &[String]) {
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
@@ -320,6 +351,18 @@ fn named_paths_exist() {
         faults.extend(missing_paths(file, text, exists));
     }
     assert_none(&faults);
+}
+
+#[test]
+fn the_tests_of_the_threat_model_exist() {
+    let tests = |folder: &str| -> Vec<String> {
+        let files = files(&root().join(folder), &[".rs"]);
+        files.iter().flat_map(|file| tests_in(&read(file))).collect()
+    };
+    let (all, hostile) = ([tests("src"), tests("tests")].concat(), tests("tests/hostile"));
+    let text = read(&root().join("deploy/threat-model.md"));
+    assert!(text.matches("\n| ").count() > 15, "the tables are read");
+    assert_none(&faults_of_actors(&text, &all, &hostile));
 }
 
 #[test]
@@ -403,4 +446,21 @@ fn the_rule_for_includes_finds_bad_examples() {
 fn the_rule_for_registries_finds_bad_examples() {
     let text = "Published on https://crates.io/crates/x\nSee https://docs.rsx.example";
     assert_eq!(registry_hosts("a.md", text), ["a.md:1: `crates.io`"]);
+}
+
+#[test]
+fn the_rule_for_the_threat_model_finds_bad_examples() {
+    let (all, hostile) = (["a", "b"].map(str::to_owned), ["a".to_owned()]);
+    let faults = |row: &str| {
+        let text =
+            format!("# X\n## Actors\n\n| actor | can | cannot | tests |\n|---|---|---|---|\n{row}");
+        faults_of_actors(&text, &all, &hostile).len()
+    };
+    assert_eq!(faults("| x | y | z | `a`, `b` |"), 0);
+    assert_eq!(faults("| x | y | z | `b` |"), 1, "not in the folder");
+    assert_eq!(faults("| x | y | z | `a`, `c` |"), 1, "no such test");
+    assert_eq!(faults("| x | y | z | |"), 1);
+    let text =
+        "#[test]\nfn a() {}\nfn b() {}\n#[tokio::test(start_paused = true)]\nasync fn c() {}";
+    assert_eq!(tests_in(text), ["a", "c"]);
 }

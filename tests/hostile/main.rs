@@ -3,4 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod foreign_text;
+mod gateway;
+mod responses;
+mod settings;
 mod trust_domains;

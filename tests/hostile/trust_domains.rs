@@ -284,3 +284,17 @@ fn the_operators_order_of_directories_decides_and_not_their_names() {
     assert_eq!(order(["a", "b"]), Ok(vec!["a".into(), "b".into()]));
     assert_eq!(order(["b", "a"]), Ok(vec!["b".into(), "a".into()]));
 }
+
+#[test]
+fn a_list_of_another_key_is_not_used() {
+    let (ca, attacker) = (Ca::root("Root"), Ca::root("Root"));
+    let signers = std::slice::from_ref(&ca.certificate);
+    let read = |list: &List<'_>| RevocationList::read(&list.sign(), signers, NOW).is_ok();
+    assert!(read(&ca.list().number(1).revoke(&[5], None)));
+    assert!(!read(&attacker.list().number(2)), "the name of the issuer, another key");
+    // An old list that the server replays is stale at its nextUpdate, and then refuses.
+    let device = ca.issue("device", &[5], &[]);
+    let replayed = ca.list().number(1).next_update(Some(Timestamp(NOW.0 - 1)));
+    let updates = vec![domain("a", vec![with_list(&ca)]), in_force(&ca, LIST, &replayed)];
+    assert_eq!(accepted_by(&trust(updates), &[&device]), Err(Code::CrlStale));
+}
