@@ -18,6 +18,7 @@ use crate::directory::call::Call;
 use crate::directory::device::{CONTEXT, Device, KIND};
 use crate::directory::errors::{Fault, store_fault};
 use crate::directory::in_flight::PAGE;
+use crate::directory::list::PAGE_BYTES;
 use crate::directory::objects::decode;
 use crate::directory::odata::{AllowedOptions, MAX_TOP, Query, options};
 use crate::directory::responses::Success;
@@ -95,8 +96,10 @@ pub(super) async fn delta(call: &Call) -> Result<Success, Fault> {
 }
 
 /// Returns the response with the changes `found` and the link to the next request.
-fn page(call: &Call, token: &Token, found: Vec<Change>) -> Result<Success, Fault> {
-    let more = found.len() >= token.size;
+fn page(call: &Call, token: &Token, mut found: Vec<Change>) -> Result<Success, Fault> {
+    let fitting = fitting(&found, PAGE_BYTES);
+    let more = fitting < found.len() || found.len() >= token.size;
+    found.truncate(fitting);
     let mut since = token.since;
     since.seen = found.last().map_or(since.seen, |change| change.version);
     if !more {
@@ -122,6 +125,16 @@ fn page(call: &Call, token: &Token, found: Vec<Change>) -> Result<Success, Fault
     json.insert(member.into(), format!("{}/{CONTEXT}/delta?{option}={next}", call.root).into());
     json.insert("value".into(), Value::Array(value));
     Ok(Success::Changes(json))
+}
+
+/// Returns the number of changes that a page of `bytes` has room for, at least one.
+fn fitting(found: &[Change], bytes: usize) -> usize {
+    let mut left = bytes;
+    let fits = |change: &Change| {
+        let length = change.body.as_ref().map_or(0, Vec::len);
+        left.checked_sub(length).map(|rest| left = rest)
+    };
+    found.iter().map_while(fits).count().max(1)
 }
 
 /// Returns the selected properties and the id, which is always present.
@@ -194,6 +207,19 @@ impl Token {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_page_has_a_limit_in_bytes() {
+        let change = |body: Option<usize>| Change {
+            id: String::new(),
+            version: 1,
+            body: body.map(|length| vec![0; length]),
+        };
+        let found = [Some(5), None, Some(5), Some(1), None].map(change);
+        for (bytes, count) in [(0, 1), (4, 1), (5, 2), (10, 3), (11, 5), (100, 5)] {
+            assert_eq!(fitting(&found, bytes), count, "{bytes}");
+        }
+    }
 
     #[test]
     fn only_the_first_request_has_options() {

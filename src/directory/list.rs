@@ -17,7 +17,7 @@ const BATCH: usize = 100;
 
 /// Bytes of stored objects in a page.  The page then ends with a link to the next one.  Gateways accept
 /// pages of twice this length, because the JSON of a page has more than the stored bytes.
-const PAGE_BYTES: usize = 8 * 1024 * 1024;
+pub(super) const PAGE_BYTES: usize = 8 * 1024 * 1024;
 
 /// Maximum number of objects that are scanned for one page, and for one count.  If few objects match the filter, a page is
 /// short and has a link to the next one.  This limits the time of a request.
