@@ -9,6 +9,7 @@ use crate::crl::address_state::{AddressState, Targets};
 use crate::crl::source::Source;
 use crate::crl::status::Status;
 use crate::crl::transport::Location;
+use crate::runtime::text::Cleaned;
 use crate::trust::assembly::ListState;
 use crate::trust::configurations::AllConfigurations;
 use crate::trust::revocation::ListPolicy;
@@ -75,7 +76,7 @@ impl Source {
                 Err(error) => {
                     let why = error.to_string();
                     if self.unusable.insert(Arc::clone(&address)) {
-                        warn!(crl.address = &*address, %error, "CRL address not usable");
+                        warn!(crl.address = %Cleaned(&*address), error = %Cleaned(&error), "CRL address not usable");
                     }
                     let status = Status::unusable(&address, &expected, now, why.clone());
                     self.statuses.put(&address, status);
@@ -124,7 +125,7 @@ impl Source {
     }
 
     async fn remove(&mut self, address: Arc<str>) {
-        info!(crl.address = &*address, "CRL address removed: it is no longer named");
+        info!(crl.address = %Cleaned(&*address), "CRL address removed: it is no longer named");
         self.statuses.remove(&address);
         self.metrics.remove(&address);
         self.send(address, ListState::Gone).await;

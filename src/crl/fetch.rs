@@ -15,6 +15,7 @@ use crate::crl::permits::Permits;
 use crate::crl::persistence::{Metadata, PendingFile, Store};
 use crate::crl::transport::{FetchError, Location, Transport, Validators};
 use crate::runtime::pace::Pace;
+use crate::runtime::text::Cleaned;
 use crate::x509::certificate::Certificate;
 use crate::x509::crl::{CrlError, ListReader, RevocationList};
 use crate::x509::time::Timestamp;
@@ -250,7 +251,7 @@ fn load(store: &Store, fetch: &Fetch, limit: u64) -> Option<(Arc<RevocationList>
     let mut reader = ListReader::new(limit);
     let feed = |piece: &[u8]| reader.feed(piece).map_err(io::Error::other);
     let loaded = store.load(&fetch.address, feed).inspect_err(
-        |error| warn!(crl.address = &*fetch.address, %error, "CRL copy on disk not used"),
+        |error| warn!(crl.address = %Cleaned(&*fetch.address), %error, "CRL copy on disk not used"),
     );
     let metadata = loaded.ok()??;
     // The list was in force, so a thisUpdate in the future means that the clock was set back.  The judge
@@ -263,7 +264,7 @@ fn load(store: &Store, fetch: &Fetch, limit: u64) -> Option<(Arc<RevocationList>
     match usable {
         Ok(list) => Some((Arc::new(list), metadata)),
         Err(error) => {
-            warn!(crl.address = &*fetch.address, %error, "CRL copy on disk not used");
+            warn!(crl.address = %Cleaned(&*fetch.address), %error, "CRL copy on disk not used");
             None
         }
     }

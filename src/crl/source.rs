@@ -18,6 +18,7 @@ use crate::crl::status::{Metrics, Outcome, Status, Statuses};
 use crate::crl::transport::Transport;
 use crate::crl::{Clock, Config, Error, Handle, Progress, Refresh};
 use crate::runtime::publisher::ConfigurationsInForce;
+use crate::runtime::text::Cleaned;
 use crate::trust::assembly::{ListState, Update};
 use crate::x509::certificate::{Certificate, Fingerprint};
 use crate::x509::time::Timestamp;
@@ -190,7 +191,7 @@ impl Source {
             state.bypass_caches = true;
             if refresh.accept_rollback {
                 warn!(
-                    crl.address = &**address,
+                    crl.address = %Cleaned(&**address),
                     "refresh accepts a list older than the one in force"
                 );
                 state.accept_rollback = true;
@@ -306,7 +307,7 @@ fn apply(
             state.loaded = true;
             // A list that was fetched meanwhile is at least as new as the copy.
             let (list, metadata) = found.filter(|_| state.list.is_none())?;
-            info!(crl.address = address, crl.entries = list.entries(), "CRL loaded from disk");
+            info!(crl.address = %Cleaned(address), crl.entries = list.entries(), "CRL loaded from disk");
             state.validators = metadata.validators;
             state.fetched = Some(Timestamp(metadata.fetched));
             state.from_disk = true;
@@ -327,7 +328,7 @@ fn apply(
             state.has_copy = copied;
             state.location = location;
             info!(
-                crl.address = address,
+                crl.address = %Cleaned(address),
                 crl.number = list.number.map(tracing::field::display),
                 crl.entries = list.entries(),
                 "CRL updated"
@@ -347,12 +348,14 @@ fn apply(
             match &failure {
                 FetchFailure::Rejected(_) => {
                     error!(
-                        crl.address = address,
-                        error = why,
+                        crl.address = %Cleaned(address),
+                        error = %Cleaned(&why),
                         "CRL rejected; the old list stays in force"
                     );
                 }
-                _ => warn!(crl.address = address, error = why, "CRL not fetched"),
+                _ => {
+                    warn!(crl.address = %Cleaned(address), error = %Cleaned(&why), "CRL not fetched")
+                }
             }
             let unusable = (outcome == Outcome::Refused && state.list.is_none()).then(|| {
                 let issuers = state.expected.issuers();

@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::graph::client::FetchError;
 use crate::runtime::audit::{Event, Outcome, Record};
+use crate::runtime::text::Cleaned;
 use crate::sync::config::{Clock, Config, StartWithout};
 use crate::sync::freshness::{Expiry, Freshness};
 use crate::sync::handle::{Command, Handle, HandleError, Reply};
@@ -262,7 +263,8 @@ impl<P: Payload> Follower<P> {
             failures,
             retry = recovery.as_str(),
             retry_in = ?pause,
-            "poll failed, what is in force stays: {error}"
+            "poll failed, what is in force stays: {}",
+            Cleaned(&error)
         );
         let result = if recovery == Recovery::Restart { "restarted" } else { "failed" };
         self.payload.metrics().count_poll(source, result);

@@ -11,6 +11,7 @@ use url::Url;
 
 use crate::graph::client::{Client, FetchError, FetchOptions, Fetched};
 use crate::graph::wire::{self, Entry, JsonKind};
+use crate::runtime::text::Cleaned;
 use crate::sync::config::{Admission, Config};
 use crate::sync::configurations::changes::Changes;
 use crate::sync::configurations::content::{Content, Metrics};
@@ -245,8 +246,13 @@ impl<K: FollowedKind> payload::Payload for Payload<K> {
         if changed {
             let source = &self.source;
             info!(%source, "configurations changed: {changes}");
-            for Skipped { configuration, why } in &set.skipped {
-                warn!(%source, %configuration, "not in force: {why}");
+            for Skipped { configuration, why } in set.skipped.iter().take(MAX_LINES) {
+                let configuration = Cleaned(configuration.as_str());
+                warn!(%source, %configuration, "not in force: {}", Cleaned(&**why));
+            }
+            let more = set.skipped.len().saturating_sub(MAX_LINES);
+            if more > 0 {
+                warn!(%source, "not in force: {more} more");
             }
         }
         let old = std::mem::replace(&mut self.in_force, Arc::new(set));
