@@ -100,7 +100,12 @@ impl Followers {
         for running in others {
             running.stop.cancel();
             let _ = running.ended.await;
-            info!(source = &*running.settings.source, "directory no longer followed as before");
+            let source = &running.settings.source;
+            // A follower of the same directory with new settings sets the series again.
+            if self.running.iter().all(|kept| kept.settings.source != *source) {
+                self.metrics.remove(source);
+            }
+            info!(source = &**source, "directory no longer followed as before");
         }
     }
 

@@ -19,6 +19,9 @@ struct PollResult {
     result: &'static str,
 }
 
+/// Results of polls.
+const RESULTS: [&str; 6] = ["changed", "unchanged", "held_back", "failed", "restarted", "panicked"];
+
 /// A gauge with one value for each source.
 #[derive(Clone)]
 pub(super) struct SourceGauge(Family<Source, Gauge<i64, AtomicI64>>);
@@ -32,6 +35,10 @@ impl SourceGauge {
 
     pub(super) fn set(&self, source: &str, value: i64) {
         self.0.get_or_create(&Source { source: source.into() }).set(value);
+    }
+
+    pub(super) fn remove(&self, source: &str) {
+        self.0.remove(&Source { source: source.into() });
     }
 
     pub(super) fn set_count(&self, source: &str, count: usize) {
@@ -68,8 +75,19 @@ impl FollowerMetrics {
         }
     }
 
-    /// Counts a poll with this result.
+    /// Removes the series of a source that is no longer followed.
+    pub(super) fn remove(&self, source: &str) {
+        for result in RESULTS {
+            self.polls.remove(&PollResult { source: source.into(), result });
+        }
+        for gauge in [&self.last_success, &self.held_back, &self.too_old] {
+            gauge.remove(source);
+        }
+    }
+
+    /// Counts a poll with this result, one of [`RESULTS`].
     pub(super) fn count_poll(&self, source: &str, result: &'static str) {
+        debug_assert!(RESULTS.contains(&result), "{result} is not removed with its source");
         self.polls.get_or_create(&PollResult { source: source.into(), result }).inc();
     }
 }

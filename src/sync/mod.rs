@@ -66,6 +66,12 @@ impl Metrics {
             devices: devices::Metrics::register(registry),
         }
     }
+
+    /// Removes the series of a directory that is no longer followed.  Call it after its followers ended.
+    pub fn remove(&self, source: &str) {
+        self.configurations.remove(source);
+        self.devices.remove(source);
+    }
 }
 
 /// Follows one collection of a directory and, if its configurations require them, its devices.

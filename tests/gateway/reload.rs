@@ -148,6 +148,11 @@ async fn a_directory_and_the_admin_tokens_change_without_a_restart() {
     assert_eq!(open.token(id).await.expect("an answer").status, 401, "its anchors are gone");
     let status: Value = serde_json::from_str(&gateway.admin("/status.json").await.1).expect("JSON");
     assert_eq!(status["sources"], json!([]));
+    let metrics = gateway.admin("/metrics").await.1;
+    assert!(
+        !metrics.contains("source=\"quickstart\""),
+        "series of a directory that is gone: {metrics}"
+    );
 
     let [old, new] = [&*gateway.world.admin_token, "operator"]
         .map(|token| Fingerprint::of(token.as_bytes()).to_string());

@@ -85,6 +85,14 @@ impl Metrics {
         }
     }
 
+    pub(crate) fn remove(&self, source: &str) {
+        self.follower.remove(source);
+        let gauges = [&self.configurations, &self.anchors, &self.skipped, &self.revocation_at_risk];
+        for gauge in gauges {
+            gauge.remove(source);
+        }
+    }
+
     pub(super) fn set(&self, source: &str, content: &Content) {
         self.configurations.set_count(source, content.configurations);
         self.anchors.set_count(source, content.anchors);

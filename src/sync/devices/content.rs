@@ -70,6 +70,14 @@ impl Metrics {
         Self { follower, devices, duplicates }
     }
 
+    pub(crate) fn remove(&self, source: &str) {
+        self.follower.remove(source);
+        for state in ["enabled", "disabled"] {
+            self.devices.remove(&State { source: source.into(), state });
+        }
+        self.duplicates.remove(source);
+    }
+
     pub(super) fn set(&self, source: &str, content: &Content) {
         for (state, count) in [("enabled", content.enabled), ("disabled", content.disabled)] {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
