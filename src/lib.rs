@@ -92,7 +92,7 @@
 //!
 //! | input | limit |
 //! |---|---|
-//! | presented chain | 48 certificates and 64 KiB, in a handshake 32 KiB, also on listeners that judge no certificate (more than a path's 10, because a presented chain need not be in order, nor used completely) |
+//! | presented chain | 48 certificates and 64 KiB, in a handshake 24 KiB, also on listeners that judge no certificate (more than a path's 10, because a presented chain need not be in order, nor used completely) |
 //! | body of a token request | 16 KiB; 48 KiB if clients send assertions; 64 parameters, 64 scope tokens |
 //! | a name in a certificate | 8 KiB |
 //! | assertion | 40 KiB, 10 certificates, 10 minutes; 16,384 used ones of a client are remembered |

@@ -27,8 +27,9 @@ use crate::x509::certificate::{Certificate, Fingerprint};
 
 /// Certificates of a presented chain.
 const MAX_CERTIFICATES: usize = 48;
-/// Bytes of a presented chain.  rustls keeps them for as long as the connection is open.
-const MAX_CHAIN: usize = 32 * 1024;
+/// Bytes of a presented chain.  rustls keeps them for as long as the connection is open, and a connection may
+/// cost 64 kB.
+const MAX_CHAIN: usize = 24 * 1024;
 
 /// Judges client certificates in the handshake, or accepts all of them and leaves it to each
 /// request.

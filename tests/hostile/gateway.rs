@@ -166,7 +166,7 @@ async fn a_chain_that_costs_memory_ends_the_handshake() {
         .collect();
     let few = Authority::root("Unneeded", now()).expect("a root").certificate_pem();
     assert!(gateway.is_served(&with(&few), id).await);
-    assert!(!gateway.is_served(&with(&junk), id).await, "more than 32 KiB");
+    assert!(!gateway.is_served(&with(&junk), id).await, "more than 24 KiB");
     assert!(!gateway.is_served(&with(&few.repeat(48)), id).await, "more than 48 certificates");
     assert!(gateway.is_served(&with(""), id).await, "the device itself is not locked out");
 }
