@@ -63,7 +63,7 @@ impl Call {
 
     /// Waits for the memory of the response.  Call it before what is returned is read.
     pub(super) async fn reserve(&self, bytes: usize) {
-        let reserved = self.in_flight.reserve(&self.caller, bytes).await;
+        let reserved = self.in_flight.reserve(&self.caller.key(), bytes).await;
         *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = Some(reserved);
     }
 

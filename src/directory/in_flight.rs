@@ -12,8 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use hyper::body::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::directory::permissions::Caller;
-
 /// Reserved for a page of a list: twice the maximum of its objects.
 pub(super) const PAGE: usize = 16 * 1024 * 1024;
 /// Reserved for one object: twice the maximum of a request body.
@@ -53,7 +51,7 @@ impl InFlight {
     }
 
     /// Waits until `caller` can have `bytes`, at most [`PAGE`].
-    pub(super) async fn reserve(&self, caller: &Caller, bytes: usize) -> Reserved {
+    pub(super) async fn reserve(&self, caller: &str, bytes: usize) -> Reserved {
         let units = u32::try_from(bytes.min(PAGE).div_ceil(UNIT)).unwrap_or(u32::MAX);
         let acquire = |of: Arc<Semaphore>| async move {
             // The semaphores are never closed.
@@ -68,20 +66,16 @@ impl InFlight {
         }
     }
 
-    fn of(&self, caller: &Caller) -> Arc<Semaphore> {
-        let key = match &caller.identity {
-            Some(identity) => identity.clone(),
-            None => format!("{} {}", caller.issuer, caller.name),
-        };
+    fn of(&self, caller: &str) -> Arc<Semaphore> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = callers.get(&key).and_then(Weak::upgrade) {
+        if let Some(known) = callers.get(caller).and_then(Weak::upgrade) {
             return known;
         }
         if callers.len() >= MANY_CALLERS {
             callers.retain(|_, semaphore| semaphore.strong_count() > 0);
         }
         let own = Arc::new(Semaphore::new(CALLER / UNIT));
-        callers.insert(key, Arc::downgrade(&own));
+        callers.insert(caller.to_owned(), Arc::downgrade(&own));
         own
     }
 }
@@ -100,23 +94,17 @@ impl Reserved {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::permissions::Grant;
     use futures_util::FutureExt as _;
-
-    fn caller(name: &str) -> Caller {
-        Caller::new("token", Some(name), name, Grant::default())
-    }
 
     #[tokio::test]
     async fn bounds_what_one_caller_and_all_callers_hold() {
         let in_flight = InFlight::new();
-        let (a, b, c) = (caller("a"), caller("b"), caller("c"));
         let now = |caller, bytes| in_flight.reserve(caller, bytes).now_or_never();
-        let first = now(&a, PAGE).expect("free");
-        let second = now(&a, PAGE).expect("free");
-        assert!(now(&a, OBJECT).is_none(), "half of the memory");
-        let _others = [now(&b, PAGE), now(&b, PAGE)].map(|held| held.expect("free"));
-        assert!(now(&c, OBJECT).is_none(), "all of the memory");
+        let first = now("a", PAGE).expect("free");
+        let second = now("a", PAGE).expect("free");
+        assert!(now("a", OBJECT).is_none(), "half of the memory");
+        let _others = [now("b", PAGE), now("b", PAGE)].map(|held| held.expect("free"));
+        assert!(now("c", OBJECT).is_none(), "all of the memory");
 
         // A small body releases what it does not need, and the rest when it is dropped.
         let body = first.hold(Bytes::from(vec![7; UNIT + 1]));
@@ -127,14 +115,14 @@ mod tests {
         assert_eq!(in_flight.all.available_permits(), PAGE / UNIT - 2, "a part is still in use");
         drop((part, second));
         assert_eq!(in_flight.all.available_permits(), 2 * PAGE / UNIT);
-        assert!(now(&a, PAGE).is_some());
+        assert!(now("a", PAGE).is_some());
     }
 
     #[tokio::test]
     async fn forgets_callers_without_a_response() {
         let in_flight = InFlight::new();
         for n in 0..10 * MANY_CALLERS {
-            drop(in_flight.reserve(&caller(&n.to_string()), 1).await);
+            drop(in_flight.reserve(&n.to_string(), 1).await);
         }
         assert!(in_flight.callers.lock().expect("not poisoned").len() <= MANY_CALLERS);
     }

@@ -213,6 +213,12 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Tells callers apart: the identity, or issuer and name without one.
+    pub(crate) fn key(&self) -> String {
+        let named = || format!("{} {}", self.issuer, self.name);
+        self.identity.clone().unwrap_or_else(named)
+    }
+
     /// Creates the caller that `issuer` identifies by `subject` of this kind (`sub`, for example).  The
     /// log shows the first characters of `name`, without control characters.
     pub(crate) fn of(
