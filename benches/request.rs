@@ -62,6 +62,7 @@ fn start(runtime: &Runtime, world: &World) -> SocketAddr {
         live,
         metrics: Metrics::default(),
         keeps_chains: true,
+        memory: Default::default(),
         open: None,
     };
     runtime.spawn(serve(

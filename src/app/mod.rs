@@ -1,5 +1,6 @@
 //! The composition root.  All parts are built, connected and started here.
 
+pub(crate) mod capacity;
 mod followers;
 mod readiness;
 mod rebuild;
@@ -24,8 +25,8 @@ use crate::admin::{self, Admin};
 use crate::config::{Config, DirectoryPart};
 use crate::crl;
 use crate::directory::{Directory, Served};
-use crate::http::connections::Shares;
-use crate::http::listen::serve_plain;
+use crate::http::connections::{Admission, Shares};
+use crate::http::listen::serve_plain_within;
 use crate::http::load_system_authorities;
 use crate::http::local_socket::serve_local;
 use crate::http::peer::Peer;
@@ -36,6 +37,7 @@ use crate::runtime::health::Ready;
 use crate::runtime::live::{Active, Live};
 use crate::runtime::lock_file::DirectoryLock;
 use crate::runtime::log;
+use crate::runtime::memory::{self, Budget, Pressure};
 use crate::runtime::publisher::{ConfigurationsInForce, Publisher};
 use crate::runtime::reload::Handle;
 use crate::runtime::tasks::Tasks;
@@ -49,12 +51,13 @@ use crate::token::keys::SigningKeys;
 use crate::trust::assembly::Assembly;
 use crate::trust::snapshot::Snapshot;
 
+use capacity::Capacity;
 use followers::Followers;
 use rebuild::Rebuild;
 use reload::Reloader;
 use sockets::Sockets;
 
-pub use sockets::{Addresses, missing_descriptors};
+pub use sockets::Addresses;
 
 /// Interval between two checks of the gateway's own key files.
 const KEY_FILES: Duration = Duration::from_secs(10);
@@ -84,14 +87,19 @@ impl App {
     ///
     /// # Errors
     /// A key, a file or an address is not usable.
-    pub async fn start(config: Config) -> anyhow::Result<Self> {
+    pub async fn start(mut config: Config) -> anyhow::Result<Self> {
         let lock = DirectoryLock::acquire(&config.data_dir).context("data_dir")?;
-        Sockets::warn_about_descriptors(&config);
         if config.admin.socket.is_none() {
             warn!(
                 "no Unix socket for commands: the path of data_dir is too long; set admin.socket"
             );
         }
+        let capacity = Capacity::raise(&config);
+        match capacity.is_reduced {
+            true => warn!("{capacity}"),
+            false => info!("{capacity}"),
+        }
+        capacity.apply(&mut config);
         let sockets = Sockets::open(&config)?;
         let addresses = sockets.addresses()?;
         let tasks = Tasks::default();
@@ -101,6 +109,10 @@ impl App {
 
         let provider = tls::provider();
         log::register(&mut registry);
+        let memory = Pressure::default();
+        let budgets = config.memory_limit.map(Budget::of_process);
+        let budgets = budgets.into_iter().chain(Budget::of_control_group()).collect();
+        memory::watch(budgets, &memory, &mut registry).context("memory_limit")?;
         let edge_metrics = tls::metrics::Metrics::register(&mut registry);
         let (key_changes, changed_keys) = mpsc::channel(4);
         let check_keys = Arc::<Notify>::default();
@@ -170,8 +182,7 @@ impl App {
         // The directory is served before it is polled: a gateway can sync from its own directory.
         let (directory, directory_http) = match config.directory {
             Some(part) => {
-                let waiters = config.public.bounds.shares.connections / 2;
-                open_directory(part, &config.data_dir, &addresses, waiters, &tasks).await?
+                open_directory(part, &config.data_dir, &addresses, capacity, &tasks).await?
             }
             None => (None, None),
         };
@@ -232,8 +243,10 @@ impl App {
             live: live.clone(),
             metrics: edge_metrics.clone(),
             keeps_chains: false,
+            memory: memory.clone(),
             open: None,
         };
+        let plain = |most, memory| Admission::new(Shares::new(most), memory, |_| {});
         let open = config.close_refused.then(OpenConnections::default);
         if let Some(open) = open.clone() {
             tasks.spawn_until_stop(open.judge_after_updates(live.clone()));
@@ -251,7 +264,14 @@ impl App {
                 // A write may take as long as the database needs.
                 Bounds { unfinished: config.drain, ..config.public.bounds },
             ),
-            admin: config.admin.tls.then(|| edge("admin", |tls| &tls.public, admin_bounds())),
+            admin: config
+                .admin
+                .tls
+                .then(|| edge("admin", |tls| &tls.public, admin_bounds(capacity.admin)))
+                // Operators are served when memory is short.
+                .map(|admin| TlsListener { memory: Pressure::default(), ..admin }),
+            plain_directory: plain(capacity.directory_http, memory.clone()),
+            plain_admin: plain(capacity.admin, Pressure::default()),
         };
         planes.listen(sockets, listeners, &readiness, &tasks);
         if needs_system_authorities {
@@ -315,33 +335,36 @@ fn signing_keys(
     Ok((keys, handle, Some(rotator)))
 }
 
-/// Opens the embedded directory.  Returns its services over TLS, with at most `waiters` requests that
-/// wait for a change, and over plain HTTP.
+/// Opens the embedded directory.  Returns its services over TLS and over plain HTTP.
 async fn open_directory(
     part: DirectoryPart,
     data_dir: &Path,
     addresses: &Addresses,
-    waiters: usize,
+    capacity: Capacity,
     tasks: &Tasks,
 ) -> anyhow::Result<(Option<Served>, Option<Served>)> {
     let store = match &part.database {
         Some(database) => {
-            let (store, follower) = Store::connect(database).await;
+            let (store, follower) = Store::connect(database)
+                .await
+                .with_context(|| format!("directory.database_url: {database}"))?;
             tasks.spawn_until_stop(follower.run());
             store
         }
         None => Store::open(&data_dir.join("directory.redb")).await?,
     };
     let directory = Directory::until(part.config, store, tasks.stopping());
-    let https = part.public_url.map(|url| directory.at(&url).with_waiters(waiters));
-    let http = addresses.directory_http.map(|at| directory.at(&format!("http://{at}")));
+    let at = |url: &str, connections| directory.at(url).with_waiters(connections / 2);
+    let https = part.public_url.map(|url| at(&url, capacity.directory));
+    let http = addresses.directory_http;
+    let http = http.map(|address| at(&format!("http://{address}"), capacity.directory_http));
     Ok((https, http))
 }
 
 /// Limits of the admin listener.  Few clients use it, and handshakes of others must not delay
 /// devices.
-fn admin_bounds() -> Bounds {
-    Bounds { shares: Shares::new(256), handshakes: 16, ..Bounds::default() }
+fn admin_bounds(connections: usize) -> Bounds {
+    Bounds { shares: Shares::new(connections), handshakes: 16, ..Bounds::default() }
 }
 
 /// The services of the listeners.
@@ -360,6 +383,10 @@ struct Listeners {
     directory: TlsListener,
     /// `None` serves the admin plane over plain HTTP.
     admin: Option<TlsListener>,
+    /// Connections of the directory's listener of plain HTTP.
+    plain_directory: Arc<Admission>,
+    /// Connections of the admin plane over plain HTTP.
+    plain_admin: Arc<Admission>,
 }
 
 impl Planes {
@@ -403,7 +430,9 @@ impl Planes {
                 let served = served.clone();
                 async move { served.handle(request).await }
             };
-            tasks.spawn(serve_plain(socket, Limits::default(), stop(), directory));
+            let admission = listeners.plain_directory;
+            let limits = Limits::default();
+            tasks.spawn(serve_plain_within(socket, admission, limits, stop(), directory));
         }
         if let Some(socket) = sockets.local {
             let admin = Arc::clone(&admin);
@@ -418,7 +447,8 @@ impl Planes {
                 tasks.spawn(serve(edge, sockets.admin, stop(), admin));
             }
             None => {
-                tasks.spawn(serve_plain(sockets.admin, Limits::default(), stop(), admin));
+                let (admission, limits) = (listeners.plain_admin, Limits::default());
+                tasks.spawn(serve_plain_within(sockets.admin, admission, limits, stop(), admin));
             }
         }
     }

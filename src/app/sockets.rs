@@ -5,7 +5,6 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 
 use listenfd::ListenFd;
 use tokio::net::TcpListener;
-use tracing::warn;
 
 use crate::config::Config;
 use crate::http::listen::{bind, bind_shared};
@@ -65,13 +64,6 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// Warns if the process may open fewer files than its listeners may hold connections.
-    pub(super) fn warn_about_descriptors(config: &Config) {
-        if let Some(why) = missing_descriptors(config) {
-            warn!("{why}");
-        }
-    }
-
     pub(super) fn addresses(&self) -> io::Result<Addresses> {
         let of =
             |socket: &Option<TcpListener>| socket.as_ref().map(TcpListener::local_addr).transpose();
@@ -129,26 +121,6 @@ impl Passed {
     }
 }
 
-/// Returns the problem if the process may open fewer files than its listeners may hold connections.
-pub fn missing_descriptors(config: &Config) -> Option<String> {
-    // Files for lists, directories, stores and logs.
-    const OTHERS: usize = 256;
-    let needed =
-        config.token.bounds.shares.connections + config.public.bounds.shares.connections + OTHERS;
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let limit = open_files(&limits).filter(|limit| *limit < needed)?;
-    Some(format!(
-        "limit of {limit} open files is below the {needed} that the listeners may need: raise \
-         LimitNOFILE (ulimit -n), or lower token.connections and public.connections"
-    ))
-}
-
-/// The soft limit on open files in the text of `/proc/self/limits`; `None` for no limit.
-fn open_files(limits: &str) -> Option<usize> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,14 +153,5 @@ mod tests {
         let passed = passed(&["tokens"]);
         let error = passed.check_empty().expect_err("not taken").to_string();
         assert!(error.contains("`tokens`") && error.contains("FileDescriptorName"), "{error}");
-    }
-
-    #[test]
-    fn reads_the_limit_on_open_files() {
-        let text = "Limit                     Soft Limit           Hard Limit           Units\n\
-                    Max open files            1024                 524288               files\n";
-        assert_eq!(open_files(text), Some(1024));
-        assert_eq!(open_files("Max open files            unlimited  unlimited  files\n"), None);
-        assert_eq!(open_files(""), None);
     }
 }

@@ -11,7 +11,7 @@ use reqwest::header;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::app::missing_descriptors;
+use crate::app::capacity::Capacity;
 use crate::cli::input::read_ca_bundle;
 use crate::cli::output::Output;
 use crate::config::{Config, load};
@@ -137,10 +137,9 @@ fn local(config: &Config, findings: &mut Findings) {
     }
     findings.result("ticket keys", keyring::ticket_secrets(&config.keyring), "usable");
     findings.result("signing keys", keyring::check_directory(&config.keyring), "usable");
-    match missing_descriptors(config) {
-        Some(why) => findings.add("open files", Verdict::Warning, why),
-        None => findings.add("open files", Verdict::Good, "the limit suffices"),
-    }
+    let capacity = Capacity::raise(config);
+    let verdict = if capacity.is_reduced { Verdict::Warning } else { Verdict::Good };
+    findings.add("open files", verdict, capacity);
     findings.result("data_dir", writable(&config.data_dir), "writable");
     for (name, address) in [
         ("token.listen", config.token.listen),

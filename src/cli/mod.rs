@@ -25,6 +25,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::app::capacity::Capacity;
 use crate::cli::about::{CompletionsArgs, ManArgs, VersionArgs};
 use crate::cli::config::ConfigCommand;
 use crate::cli::directory::DirectoryArgs;
@@ -245,6 +246,7 @@ fn check_keys(config: &Config) -> ExitCode {
     });
     match checked {
         Ok(()) => {
+            println!("{}", Capacity::raise(config));
             println!("no problem found");
             ExitCode::SUCCESS
         }

@@ -58,8 +58,14 @@ fn part(section: &mut Section<'_>, folder: &Path, own_issuer: Option<&str>) -> D
 /// which may have a password.
 fn database(section: &mut Section<'_>, folder: &Path) -> Option<Database> {
     let key = if section.has("database_url") { "database_url" } else { "database_url_file" };
-    let url = section.secret("database_url", "database_url_file", folder)?;
-    Database::parse(url.expose())
+    let url = section.secret("database_url", "database_url_file", folder);
+    let connections = section.number("database_connections", 1..=1_000);
+    let connections = connections.and_then(|number| u32::try_from(number).ok());
+    Database::parse(url?.expose())
+        .map(|database| match connections {
+            Some(connections) => database.with_connections(connections),
+            None => database,
+        })
         .map_err(|error| section.problem(key, None, error.to_string()))
         .ok()
 }

@@ -83,6 +83,8 @@ pub struct Config {
     pub admin: admin_plane::Config,
     /// Time between the announcement of a stop and the stop.
     pub drain_delay: Duration,
+    /// Limit on the resident memory in bytes.
+    pub memory_limit: Option<u64>,
     /// Let other processes listen on the same addresses.
     pub reuse_port: bool,
     /// Time limit for requests in progress when the gateway stops.

@@ -62,6 +62,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     let data_dir = data_dir.map(|dir| folder.join(dir));
     let drain_delay = top.duration("drain_delay", Duration::ZERO..=10 * MINUTE);
     let drain_delay = drain_delay.unwrap_or(Duration::from_millis(500));
+    let memory_limit = top.number("memory_limit", 32 * 1024 * 1024..=1 << 50);
     let reuse_port = top.flag("reuse_port").unwrap_or(false);
     let drain = top.duration("drain", SECOND..=HOUR).unwrap_or(30 * SECOND);
     let (log_filter, log_format, audit_when_full) = top.section("log", log);
@@ -142,6 +143,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
         admin: admin?,
         drain_delay,
         reuse_port,
+        memory_limit,
         drain,
     })
 }

@@ -15,6 +15,7 @@ use crate::http::admission::Hosts;
 use crate::http::connections::{Admission, Connection, Shares};
 use crate::http::reply::Reply;
 use crate::http::serve::{Limits, Protocol as Http, RequestBody};
+use crate::runtime::memory::Pressure;
 use crate::runtime::tasks::Stop;
 
 /// Connections that the kernel queues while there is no room, as after a mass reconnect.
@@ -78,6 +79,7 @@ where
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            () = admission.relieve() => continue,
             () = stop.cancelled() => break,
         };
         match accepted {
@@ -134,7 +136,21 @@ pub async fn serve_plain<H, F>(
     H: Fn(Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Reply> + Send + 'static,
 {
-    let admission = Admission::new(Shares::new(MAX_CONNECTIONS), |_| {});
+    let admission = Admission::new(Shares::new(MAX_CONNECTIONS), Pressure::default(), |_| {});
+    serve_plain_within(listener, admission, limits, stop, handler).await;
+}
+
+/// Like [`serve_plain`], with the connections that `admission` allows.
+pub async fn serve_plain_within<H, F>(
+    listener: TcpListener,
+    admission: Arc<Admission>,
+    limits: Limits,
+    stop: impl Into<Stop>,
+    handler: H,
+) where
+    H: Fn(Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
+{
     let stop = stop.into();
     let stopping = stop.clone();
     accept(listener, admission, stop, |stream, _, connection| {

@@ -23,6 +23,7 @@ use crate::http::admission::Hosts;
 use crate::http::connections::{Admission, Shares};
 use crate::http::reply::Reply;
 use crate::http::serve::{Limits, Protocol, RequestBody};
+use crate::runtime::memory::Pressure;
 use crate::runtime::tasks::Stop;
 
 /// Longest path of a socket in bytes (`sun_path` of unix(7), without its final zero).
@@ -93,7 +94,7 @@ where
     H: Fn(u32, Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Reply> + Send + 'static,
 {
-    let admission = Admission::new(Shares::new(MAX_CONNECTIONS), |_| {});
+    let admission = Admission::new(Shares::new(MAX_CONNECTIONS), Pressure::default(), |_| {});
     loop {
         let accepted = tokio::select! {
             accepted = socket.listener.accept() => accepted,

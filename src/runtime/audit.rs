@@ -163,6 +163,8 @@ pub struct Record<'a> {
     pub address: Option<SocketAddr>,
     /// The TLS session was resumed.
     pub resumed: Option<bool>,
+    /// Number of events that this record summarizes.
+    pub suppressed: Option<u64>,
 }
 
 impl Record<'_> {
@@ -194,6 +196,7 @@ impl Record<'_> {
             connection: None,
             address: None,
             resumed: None,
+            suppressed: None,
         }
     }
 
@@ -230,6 +233,7 @@ impl Record<'_> {
             connection,
             address = address.map(tracing::field::display),
             resumed = self.resumed,
+            suppressed = self.suppressed,
         );
     }
 }
@@ -319,6 +323,7 @@ mod tests {
             connection: Some(3),
             address: Some(([192, 0, 2, 1], 443).into()),
             resumed: Some(false),
+            suppressed: Some(1),
             ..Record::new(Event::Token, Outcome::Refused)
         }
     }

@@ -11,6 +11,7 @@ pub mod lock_file;
 pub mod log;
 pub mod log_limit;
 mod log_queue;
+pub mod memory;
 pub mod pace;
 pub mod publisher;
 pub mod random;

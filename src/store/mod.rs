@@ -72,10 +72,14 @@ impl Store {
     /// Run the returned follower for as long as the store is used: it receives the changes of the other
     /// replicas.  A database that cannot be reached is not an error here: operations return
     /// [`StoreError::Unavailable`] until it can be reached.
-    pub async fn connect(database: &Database) -> (Self, Follower) {
+    ///
+    /// # Errors
+    /// The address can never work, as that of a pooler in transaction mode.
+    pub async fn connect(database: &Database) -> Result<(Self, Follower), StoreError> {
         let changes = ChangeNotifier::new(Versions::default());
-        let (engine, follower) = Postgres::connect(database, changes.clone()).await;
-        (Self { engine: Engine::Postgres(engine), changes, kept_removals: KEPT_REMOVALS }, follower)
+        let (engine, follower) = Postgres::connect(database, changes.clone()).await?;
+        let engine = Engine::Postgres(engine);
+        Ok((Self { engine, changes, kept_removals: KEPT_REMOVALS }, follower))
     }
 
     /// Sets the number of removals that are kept for each collection; the default is 100,000.

@@ -32,6 +32,7 @@ use crate::http::serve::{Ended, Limits, Protocol, RequestBody};
 use crate::runtime::audit::{self, Event, Outcome, Record};
 use crate::runtime::live::{ListenerTls, Live};
 use crate::runtime::log_limit::LogLimit;
+use crate::runtime::memory::Pressure;
 use crate::runtime::tasks::Stop;
 use crate::tls::closing::OpenConnections;
 use crate::tls::handshakes::{Handshake, Handshakes, Limits as HandshakeLimits};
@@ -102,6 +103,8 @@ pub struct TlsListener {
     /// Keep the chain of each peer, to judge it for every request.  Otherwise only the hash of its
     /// certificate is kept.
     pub keeps_chains: bool,
+    /// Memory pressure of the process.
+    pub memory: Pressure,
     /// Register of connections to close when their certificate is refused; `None` closes none.
     pub open: Option<OpenConnections>,
 }
@@ -122,7 +125,7 @@ pub async fn serve<H, F>(
     let stop = stop.into();
     edge.metrics.start(edge.name);
     let shed = edge.metrics.not_kept(edge.name);
-    let admission = Admission::new(edge.bounds.shares.clone(), shed);
+    let admission = Admission::new(edge.bounds.shares.clone(), edge.memory.clone(), shed);
     let limits = HandshakeLimits {
         starting: available_parallelism().map_or(1, usize::from),
         open: edge.bounds.handshakes,
@@ -606,6 +609,7 @@ pub(super) mod tests {
             live,
             metrics: Metrics::default(),
             keeps_chains: true,
+            memory: Pressure::default(),
             open: None,
         };
         let stop = CancellationToken::new();
@@ -650,6 +654,7 @@ pub(super) mod tests {
                 live,
                 metrics: metrics.clone(),
                 keeps_chains: true,
+                memory: Pressure::default(),
                 open: None,
             };
             let stop = CancellationToken::new();

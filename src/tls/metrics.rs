@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::http::connections::Reason;
+use crate::tls::strangers::Strangers;
 use crate::trust::refusal::Code;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -37,6 +38,8 @@ pub struct Metrics {
     connections: Family<Listener, Gauge<i64, AtomicI64>>,
     floods: Family<Listener, Counter>,
     closed_after_ticket: Family<Listener, Counter>,
+    /// Bounds the audit records of refused strangers.
+    pub(super) strangers: Strangers,
 }
 
 impl Metrics {
@@ -52,7 +55,7 @@ impl Metrics {
         registry.register(
             "connections_not_kept",
             "Connections that were refused or closed in favour of others, by listener and reason \
-             (silent, idle, busy, address, certificate, stopping)",
+             (silent, idle, busy, address, certificate, stopping, memory)",
             metrics.not_kept.clone(),
         );
         registry.register(
@@ -70,6 +73,11 @@ impl Metrics {
             "Connections that the client closed within five seconds after a TLS 1.3 session ticket, without \
              a request, by listener",
             metrics.closed_after_ticket.clone(),
+        );
+        registry.register(
+            "audit_suppressed_records",
+            "Refused handshakes of strangers without an audit record of their own",
+            metrics.strangers.suppressed.clone(),
         );
         metrics
     }

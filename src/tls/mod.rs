@@ -9,6 +9,7 @@ pub mod metrics;
 mod peer_chain;
 mod proxied;
 pub mod small_tickets;
+mod strangers;
 pub mod tickets;
 pub mod verifier;
 

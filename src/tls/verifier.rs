@@ -17,7 +17,7 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
 };
 
-use crate::runtime::audit::{Event, Outcome, Record};
+use crate::runtime::audit::{CONNECTION, Event, Outcome, Record};
 use crate::runtime::live::WeakLive;
 use crate::tls::metrics::Metrics;
 use crate::tls::peer_chain;
@@ -163,9 +163,7 @@ fn parse_leaf(der: &CertificateDer<'_>) -> Option<Arc<Certificate>> {
     Certificate::from_der(der).ok().map(Arc::new)
 }
 
-/// Counts and audits a refusal.  The acceptor sets [`audit::CONNECTION`], which the record carries.
-///
-/// [`audit::CONNECTION`]: crate::runtime::audit::CONNECTION
+/// Counts and audits a refusal.  The acceptor sets [`CONNECTION`], which the record carries.
 pub(super) fn refused(
     metrics: &Metrics,
     refusal: &Refusal,
@@ -173,6 +171,10 @@ pub(super) fn refused(
     generation: Option<u64>,
 ) {
     metrics.refused(refusal.code);
+    let address = CONNECTION.try_with(|connection| connection.address.ip()).ok();
+    if !metrics.strangers.may_record(refusal.code, address) {
+        return;
+    }
     let parsed = leaf.as_ref().and_then(|leaf| leaf.parsed);
     let subject = parsed.map(|leaf| leaf.subject.to_string());
     let serial = parsed.map(Certificate::serial_hex);

@@ -116,7 +116,10 @@ fn a_directory_that_did_not_answer_fails_the_sync() {
 fn check_config_reports_every_problem_and_exits_with_78() {
     let (_dir, _world, file) = world();
     let good = check(&file);
-    assert_eq!((good.status.code(), text(&good.stdout)), (Some(0), "no problem found\n".into()));
+    assert_eq!(good.status.code(), Some(0), "{good:?}");
+    let stdout = text(&good.stdout);
+    assert!(stdout.starts_with("connections: token 20000, public 20000"), "{stdout}");
+    assert!(stdout.ends_with("\nno problem found\n"), "{stdout}");
 
     edit(&file, "[token]", "[token]\nconnections = 0\nspelt = 1");
     edit(&file, "token_lifetime = \"5m\"", "token_lifetime = \"2d\"");

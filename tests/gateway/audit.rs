@@ -100,8 +100,14 @@ async fn each_decision_is_one_audit_line_and_no_secret_is_logged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_handshake_is_audited_with_code_and_address() {
     capture();
-    let gateway = Gateway::start(&[SubjectField::SanIp], |text| text).await;
+    let gateway = Gateway::start(&[], |text| text).await;
     let domain = gateway.domain(SubjectField::SanIp);
+    // In force before the first handshake: the records of refused strangers are bounded.
+    gateway.create(domain).await;
+    gateway.configurations(1).await;
+    let (code, text) = gateway.program("crl refresh").await;
+    assert_eq!(code, Some(0), "{text}");
+    gateway.wait_until_served(domain).await;
     let device = &domain.devices[1].identity;
     let subject = Subject { common_name: "x".into(), ..Subject::default() };
     let stranger = Authority::root("Some Root", now()).expect("a root");

@@ -78,7 +78,7 @@ async fn database_connections_verify_the_server_name() {
     let count = async |parameters: String| {
         let url = format!("postgres://hub@{address}/{name}?{parameters}");
         let database = Database::parse(&url).expect("a database");
-        let (store, follower) = Store::connect(&database).await;
+        let (store, follower) = Store::connect(&database).await.expect("an address");
         let follower = tokio::spawn(follower.run());
         let count = store.count(Collection::Devices).await;
         follower.abort();

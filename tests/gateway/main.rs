@@ -14,6 +14,7 @@ mod full_disk;
 mod http;
 mod hub;
 mod keys;
+mod limits;
 mod metrics_reference;
 mod operators;
 mod peer;

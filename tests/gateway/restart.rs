@@ -21,18 +21,18 @@ use super::hub::following;
 use super::{Gateway, IN_FORCE};
 
 /// The gateway as a process; killed when dropped.
-struct Instance {
+pub(super) struct Instance {
     file: PathBuf,
-    admin: SocketAddr,
-    process: Option<Child>,
+    pub(super) admin: SocketAddr,
+    pub(super) process: Option<Child>,
 }
 
 impl Instance {
     /// Writes the configuration of a gateway that follows `hub` and listens on the addresses of `ports`.
-    fn new(hub: &World, name: &str, ports: Ports, keys: &str) -> Self {
+    pub(super) fn new(hub: &World, name: &str, ports: Ports, keys: &str) -> Self {
         let text = std::fs::read_to_string(hub.dir.join("anchorgate.toml")).expect("written");
         let url = format!("http://{}", hub.ports.directory_http);
-        let text = following(&text, &[("hub", &url, &hub.directory_token, "")]);
+        let text = following(&text, &[("hub", &url, &hub.directory_token, "every = \"1s\"")]);
         let data = format!("{keys}\ndata_dir = \"{name}\"\n#");
         let text = text
             .replacen("data_dir", &data, 1)
@@ -44,13 +44,13 @@ impl Instance {
         Self { file, admin: ports.admin, process: None }
     }
 
-    fn command(&self) -> Command {
+    pub(super) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_anchorgate"));
         command.args(["run", "--config"]).arg(&self.file).stderr(Stdio::null());
         command
     }
 
-    async fn start(&mut self) {
+    pub(super) async fn start(&mut self) {
         self.process = Some(self.command().spawn().expect("the program runs"));
         self.until_ready(true).await;
     }
@@ -81,7 +81,7 @@ impl Instance {
         asked.await.expect("no panic").unwrap_or(false)
     }
 
-    async fn until_ready(&self, expected: bool) {
+    pub(super) async fn until_ready(&self, expected: bool) {
         let start = Instant::now();
         while self.is_ready().await != expected {
             assert!(start.elapsed() < IN_FORCE, "{}: ready is not {expected}", self.file.display());
@@ -108,7 +108,7 @@ impl Instance {
         }
     }
 
-    async fn stop(&mut self) {
+    pub(super) async fn stop(&mut self) {
         self.signal("TERM");
         assert_eq!(self.ends().await, Some(0), "the stop was not clean");
     }
@@ -213,7 +213,7 @@ impl Load {
 }
 
 /// A gateway with the directory and the lists that the instances use.
-async fn hub() -> Gateway {
+pub(super) async fn hub() -> Gateway {
     let hub = Gateway::start(&[SubjectField::SanDns], |text| text).await;
     hub.until_ready().await;
     hub

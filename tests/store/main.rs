@@ -5,6 +5,7 @@ mod support;
 
 mod changes;
 mod contract;
+mod limited;
 mod replicas;
 mod upgrade;
 
@@ -57,7 +58,7 @@ async fn open(place: &str) -> Store {
     if !place.starts_with("postgres:") {
         return Store::open(&PathBuf::from(place)).await.expect("a store");
     }
-    let (store, follower) = Store::connect(&database(place)).await;
+    let (store, follower) = Store::connect(&database(place)).await.expect("an address");
     tokio::spawn(follower.run());
     store
 }

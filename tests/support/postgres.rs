@@ -90,6 +90,13 @@ impl Cluster {
         run(self.control("start").args(["-o", &options, "-l"]).arg(log));
     }
 
+    /// Restarts the server in recovery, as a standby is.
+    pub fn restart_as_standby(&self) {
+        run(self.control("stop").args(["-m", "fast"]));
+        fs::write(self.data().join("standby.signal"), "").expect("written");
+        self.resume();
+    }
+
     /// Stops at once and without a checkpoint, like a crash.
     pub fn crash(&self) {
         run(self.control("stop").args(["-m", "immediate"]));
@@ -104,6 +111,49 @@ impl Cluster {
         query(create).execute(&mut connection).await.expect("a database");
         connection.close().await.expect("closed");
         self.url(&name)
+    }
+
+    /// Runs statements in a database of [`Cluster::database`].
+    pub async fn execute(url: &str, statements: &[&str]) {
+        let options: PgConnectOptions = url.parse().expect("a URL");
+        let mut connection = options.connect().await.expect("a connection");
+        for statement in statements {
+            let statement = AssertSqlSafe((*statement).to_owned());
+            query(statement).execute(&mut connection).await.expect("executed");
+        }
+        connection.close().await.expect("closed");
+    }
+
+    /// Starts PgBouncer in front of this server, in `mode`, and returns its process and the URL of the
+    /// database there.
+    pub fn pooler(&self, url: &str, mode: &str) -> (Pooler, String) {
+        let folder = self.folder.path();
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = socket.local_addr().expect("bound").port();
+        drop(socket);
+        let settings = format!(
+            "[databases]\n* = host={0} user=hub\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\n\
+             logfile = {0}/pooler.log\nmax_client_conn = 50\ndefault_pool_size = 20\n\
+             ignore_startup_parameters = extra_float_digits,IntervalStyle\n",
+            folder.display()
+        );
+        let file = folder.join(format!("pooler-{mode}.ini"));
+        fs::write(&file, settings).expect("written");
+        self.own(&file, 0o600);
+        let mut command = Command::new("pgbouncer");
+        command.current_dir(folder).arg("-q").arg(&file);
+        if is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        let process =
+            command.spawn().expect("PgBouncer (package pgbouncer) is needed by this test");
+        let pooler = Pooler(process);
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let name = url.trim_start_matches("postgres:///").split('?').next().expect("a name");
+        (pooler, format!("postgres://hub@127.0.0.1:{port}/{name}"))
     }
 
     fn url(&self, name: &str) -> String {
@@ -127,6 +177,16 @@ impl Cluster {
             command.uid(NOBODY).gid(NOBODY);
         }
         command
+    }
+}
+
+/// A running PgBouncer; killed when dropped.
+pub struct Pooler(std::process::Child);
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

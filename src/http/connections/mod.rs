@@ -34,6 +34,7 @@ pub use crate::http::connections::shares::Shares;
 use crate::http::connections::shares::{Holder, holders};
 use crate::http::reply::Reply;
 use crate::http::serve::{Ended, Limits, Protocol, RequestBody, connection};
+use crate::runtime::memory::{Level, Pressure};
 use crate::runtime::tasks::Stop;
 
 /// Time in which an idle connection ends gracefully before it is dropped.
@@ -41,6 +42,8 @@ const CLOSE: Duration = Duration::from_secs(1);
 /// Time after its start in which a connection may still send its first request to a process that
 /// stops.
 const FRESH: Duration = Duration::from_secs(1);
+/// Interval between two searches for idle connections while memory is short.
+const RELIEF: Duration = Duration::from_millis(100);
 /// Part of the examined connections that one search closes.
 const BATCH: usize = 64;
 
@@ -59,6 +62,8 @@ pub enum Reason {
     Certificate,
     /// The process stopped before its request was answered.
     Stopping,
+    /// Memory is short.
+    Memory,
 }
 
 impl Reason {
@@ -71,6 +76,7 @@ impl Reason {
             Self::Address => "address",
             Self::Certificate => "certificate",
             Self::Stopping => "stopping",
+            Self::Memory => "memory",
         }
     }
 }
@@ -81,6 +87,7 @@ type Observer = Box<dyn Fn(Reason) + Send + Sync>;
 /// The connections of one listener.
 pub struct Admission {
     shares: Shares,
+    memory: Pressure,
     start: Instant,
     table: Mutex<Table>,
     /// Signalled when a connection ended, or became idle while [`Self::room`] waits.
@@ -118,9 +125,14 @@ struct State {
 
 impl Admission {
     /// Creates an empty table.  `observer` is called for each connection that is not kept.
-    pub fn new(shares: Shares, observer: impl Fn(Reason) + Send + Sync + 'static) -> Arc<Self> {
+    pub fn new(
+        shares: Shares,
+        memory: Pressure,
+        observer: impl Fn(Reason) + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Arc::new(Self {
             shares,
+            memory,
             start: Instant::now(),
             table: Mutex::default(),
             changed: Notify::new(),
@@ -164,12 +176,42 @@ impl Admission {
         self.shed(&mut table, &all, true)
     }
 
+    /// Closes idle connections for as long as memory is short.  Never returns.
+    pub async fn relieve(&self) {
+        loop {
+            sleep(RELIEF).await;
+            if self.memory.level() > Level::Normal {
+                self.shed_idle(&mut self.lock());
+            }
+        }
+    }
+
+    /// Closes some connections that cost no request.  Returns false if there are none.
+    fn shed_idle(&self, table: &mut Table) -> bool {
+        let all: Vec<u64> = table.open.keys().copied().collect();
+        self.shed(table, &all, false)
+    }
+
+    /// Returns true if memory suffices for one more connection.
+    fn has_memory(&self, table: &mut Table) -> bool {
+        match self.memory.level() {
+            Level::Normal => true,
+            Level::Shed => self.shed_idle(table),
+            Level::Refuse => false,
+        }
+    }
+
     /// Admits a connection.  Call [`Self::room`] first.
     ///
     /// # Errors
-    /// The address has as many connections as one may have, and none is silent or idle.
+    /// Memory is short, or the address has as many connections as one may have, and none is silent or
+    /// idle.
     pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Connection, Reason> {
         let mut table = self.lock();
+        if !self.has_memory(&mut table) {
+            (self.observer)(Reason::Memory);
+            return Err(Reason::Memory);
+        }
         // The address that a load balancer tells is counted when it is known.
         let holders = match self.shares.proxies.contains(address) {
             true => Vec::new(),

@@ -6,9 +6,14 @@ use tokio::time::advance;
 type Log = Arc<Mutex<Vec<Reason>>>;
 
 fn admission(shares: Shares) -> (Arc<Admission>, Log) {
+    admission_within(shares, Pressure::default())
+}
+
+fn admission_within(shares: Shares, memory: Pressure) -> (Arc<Admission>, Log) {
     let log = Log::default();
     let written = Arc::clone(&log);
-    (Admission::new(shares, move |reason| written.lock().expect("whole").push(reason)), log)
+    let observer = move |reason| written.lock().expect("whole").push(reason);
+    (Admission::new(shares, memory, observer), log)
 }
 
 fn taken(log: &Log) -> Vec<Reason> {
@@ -221,4 +226,27 @@ async fn ended_waits_for_all_connections() {
     assert!(ended.as_mut().now_or_never().is_none());
     drop(connection);
     assert!(ended.as_mut().now_or_never().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_memory_is_short_new_connections_replace_idle_ones_or_are_refused() {
+    let memory = Pressure::default();
+    let (admission, log) = admission_within(Shares::new(100), memory.clone());
+    let (first, second) = (idle(&admission, SOMEWHERE), idle(&admission, ELSEWHERE));
+    let busy = admission.admit(address(SOMEWHERE)).expect("admitted");
+    let _work = busy.begin();
+    memory.set(Level::Shed);
+    let third = admission.admit(address(SOMEWHERE)).expect("in place of an idle one");
+    let _third_work = third.begin();
+    assert!(is_closed(&first) && !is_closed(&second));
+    memory.set(Level::Refuse);
+    assert_eq!(admission.admit(address(ELSEWHERE)).err(), Some(Reason::Memory));
+    assert_eq!(taken(&log), [Reason::Idle, Reason::Memory]);
+    // Idle connections are also closed if no new ones arrive; busy ones stay.
+    assert!(tokio::time::timeout(RELIEF * 2, admission.relieve()).await.is_err());
+    assert!(is_closed(&second) && !is_closed(&busy) && !is_closed(&third));
+    memory.set(Level::Shed);
+    assert_eq!(admission.admit(address(ELSEWHERE)).err(), Some(Reason::Memory), "none is idle");
+    memory.set(Level::Normal);
+    assert!(admission.admit(address(ELSEWHERE)).is_ok());
 }

@@ -25,7 +25,11 @@ const PARAMETERS: [&str; 10] = [
 #[derive(Clone)]
 pub struct Database {
     pub(super) options: PgConnectOptions,
+    pub(super) connections: u32,
 }
+
+/// Connections for operations, unless set.  The follower has one more.
+const CONNECTIONS: u32 = 4;
 
 /// Reasons why a database URL is rejected.  The error does not quote the URL, which may contain a
 /// password.
@@ -64,7 +68,14 @@ impl Database {
         if !has_mode && !is_local(&options) {
             options = options.ssl_mode(PgSslMode::VerifyFull);
         }
-        Ok(Self { options: options.application_name("anchorgate") })
+        let options = options.application_name("anchorgate");
+        Ok(Self { options, connections: CONNECTIONS })
+    }
+
+    /// Sets the number of connections for operations.
+    #[must_use]
+    pub fn with_connections(self, connections: u32) -> Self {
+        Self { connections, ..self }
     }
 }
 

@@ -27,10 +27,9 @@ use follow::{Availability, CHANNEL, versions};
 pub use database::{Database, DatabaseUrlError};
 pub use follow::Follower;
 
-/// Connections for operations; the follower has one more.
-const CONNECTIONS: u32 = 8;
-/// Longest time that an operation waits for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time that an operation waits for a connection.  A request has few operations, and fails at
+/// the first that gets none.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Timeout of one operation in total.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -43,20 +42,21 @@ pub(super) struct Postgres {
 
 impl Postgres {
     /// Makes one connection attempt.  If it fails, the follower continues to try.
-    pub(super) async fn connect(database: &Database, changes: ChangeNotifier) -> (Self, Follower) {
-        let limits = [
-            ("statement_timeout", OPERATION_TIMEOUT.as_millis()),
-            // A replica that stops during a change must not block the others for long.
-            ("idle_in_transaction_session_timeout", OPERATION_TIMEOUT.as_millis() / 2),
-        ];
+    ///
+    /// # Errors
+    /// The address can never work.
+    pub(super) async fn connect(
+        database: &Database,
+        changes: ChangeNotifier,
+    ) -> Result<(Self, Follower), StoreError> {
         let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS)
+            .max_connections(database.connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            .after_connect(|connection, _| Box::pin(make_durable(connection)))
-            .connect_lazy_with(database.options.clone().options(limits));
+            .after_connect(|connection, _| Box::pin(prepare(connection)))
+            .connect_lazy_with(database.options.clone());
         let mut follower = Follower::new(database, changes);
-        follower.connect_once().await;
-        (Self { pool, availability: follower.availability() }, follower)
+        follower.connect_once().await?;
+        Ok((Self { pool, availability: follower.availability() }, follower))
     }
 
     /// Reads the version of the last change of each collection.
@@ -420,12 +420,18 @@ fn text(id: &[u8]) -> String {
     String::from_utf8_lossy(id).into_owned()
 }
 
-/// Makes commits wait for the disk, even if the server is configured to acknowledge them earlier.
-async fn make_durable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+/// Prepares a connection.  Commits wait for the disk, even if the server is configured to acknowledge them
+/// earlier.  The limits are not in the start of the connection, because poolers refuse them there.
+async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     query(
-        "SELECT set_config('synchronous_commit', 'on', false) \
-         WHERE current_setting('synchronous_commit') = 'off'",
+        "SELECT set_config('statement_timeout', $1, false), \
+         set_config('idle_in_transaction_session_timeout', $2, false), \
+         CASE current_setting('synchronous_commit') WHEN 'off' \
+         THEN set_config('synchronous_commit', 'on', false) END",
     )
+    .bind(OPERATION_TIMEOUT.as_millis().to_string())
+    // A replica that stops during a change must not block the others for long.
+    .bind((OPERATION_TIMEOUT.as_millis() / 2).to_string())
     .execute(connection)
     .await
     .map(drop)

@@ -1,0 +1,175 @@
+//! The connections of each listener, fitted to the limit on open files.
+//!
+//! # Design notes
+//! Fetches of lists, polls of directories, stores and logs need files too.  If connections could use all
+//! of them, an overload would stop the updates of trust.  So a part of the limit is kept for the rest.
+
+use std::fmt;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::Config;
+use crate::http::connections::Shares;
+use crate::http::listen::MAX_CONNECTIONS;
+
+/// Connections of the admin listener, which few clients use.
+const ADMIN: usize = 256;
+
+/// Numbers of connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Capacity {
+    /// Limit on open files; `None` for no limit.
+    files: Option<u64>,
+    pub(crate) token: usize,
+    pub(crate) public: usize,
+    /// 0 without a TLS listener of the directory.
+    pub(crate) directory: usize,
+    /// 0 without a plain listener of the directory.
+    pub(crate) directory_http: usize,
+    pub(crate) admin: usize,
+    /// The configuration allows more connections than fit.
+    pub(crate) is_reduced: bool,
+}
+
+impl Capacity {
+    /// Raises the limit on open files as far as possible, and fits the connections of `config` to it.
+    pub(crate) fn raise(config: &Config) -> Self {
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        let raised = Rlimit { current: maximum, maximum };
+        let files = match setrlimit(Resource::Nofile, raised) {
+            Ok(()) => maximum,
+            Err(_) => current,
+        };
+        Self::fitting(config, files)
+    }
+
+    /// Sets the connections of the TLS listeners.
+    pub(super) fn apply(self, config: &mut Config) {
+        for (listener, connections) in
+            [(&mut config.token, self.token), (&mut config.public, self.public)]
+        {
+            let shares = listener.bounds.shares.clone();
+            listener.bounds.shares = at_most(shares, connections);
+        }
+    }
+
+    fn fitting(config: &Config, files: Option<u64>) -> Self {
+        let directory = config.directory.as_ref();
+        let public = config.public.bounds.shares.connections;
+        let wanted = Self {
+            files,
+            token: config.token.bounds.shares.connections,
+            public,
+            directory: directory.and_then(|part| part.listen).map_or(0, |_| public),
+            directory_http: directory
+                .and_then(|part| part.listen_http)
+                .map_or(0, |_| MAX_CONNECTIONS),
+            admin: ADMIN,
+            is_reduced: false,
+        };
+        wanted.fit()
+    }
+
+    /// Reduces all numbers by the same factor if their sum does not fit.
+    fn fit(self) -> Self {
+        let Some(files) = self.files.and_then(|files| usize::try_from(files).ok()) else {
+            return self;
+        };
+        let room = files.saturating_sub(reserved(files));
+        let listeners = [self.token, self.public, self.directory, self.directory_http, self.admin];
+        let wanted = listeners.into_iter().fold(0, usize::saturating_add);
+        if wanted <= room {
+            return self;
+        }
+        // At most 1,000,000 for each listener, so that the product fits.
+        let part = |connections: usize| match connections {
+            0 => 0,
+            _ => (connections.saturating_mul(room) / wanted).max(1),
+        };
+        Self {
+            files: self.files,
+            token: part(self.token),
+            public: part(self.public),
+            directory: part(self.directory),
+            directory_http: part(self.directory_http),
+            admin: part(self.admin),
+            is_reduced: true,
+        }
+    }
+}
+
+/// Files that connections may not use: a quarter, at least 128 and at most 1,024.
+fn reserved(files: usize) -> usize {
+    (files / 4).clamp(128, 1_024)
+}
+
+/// Returns `shares` with at most `connections`.
+fn at_most(shares: Shares, connections: usize) -> Shares {
+    if shares.connections <= connections {
+        return shares;
+    }
+    Shares {
+        connections,
+        per_address: shares.per_address.min(connections),
+        per_certificate: shares.per_certificate.min(connections),
+        silent: Shares::new(connections).silent,
+        ..shares
+    }
+}
+
+impl fmt::Display for Capacity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { files, token, public, directory, directory_http, admin, is_reduced } = self;
+        write!(f, "connections: token {token}, public {public}, directory {directory}")?;
+        write!(f, ", directory (plain) {directory_http}, admin {admin}; limit on open files: ")?;
+        match files {
+            Some(files) => write!(f, "{files}")?,
+            None => write!(f, "none")?,
+        }
+        match is_reduced {
+            true => write!(f, " (reduced to fit: raise LimitNOFILE or `ulimit -Hn`)"),
+            false => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WANTED: Capacity = Capacity {
+        files: None,
+        token: 20_000,
+        public: 20_000,
+        directory: 0,
+        directory_http: 1_024,
+        admin: 256,
+        is_reduced: false,
+    };
+
+    fn sum(capacity: &Capacity) -> usize {
+        let Capacity { token, public, directory, directory_http, admin, .. } = capacity;
+        token + public + directory + directory_http + admin
+    }
+
+    #[test]
+    fn keeps_files_for_everything_but_connections() {
+        for (files, reserved) in [(256, 128), (1_024, 256), (4_096, 1_024), (30_000, 1_024)] {
+            let fitted = Capacity { files: Some(files), ..WANTED }.fit();
+            assert!(fitted.is_reduced);
+            assert!(sum(&fitted) + reserved <= usize::try_from(files).expect("small"), "{fitted}");
+            assert!(fitted.admin >= 1 && fitted.directory_http >= 1 && fitted.directory == 0);
+            assert!(fitted.token > 10 * fitted.directory_http, "in proportion: {fitted}");
+        }
+        for files in [None, Some(65_536)] {
+            assert_eq!(Capacity { files, ..WANTED }.fit(), Capacity { files, ..WANTED });
+        }
+    }
+
+    #[test]
+    fn reduces_the_limits_of_one_peer_too() {
+        let shares = at_most(Shares { per_address: 50, ..Shares::new(20_000) }, 400);
+        assert_eq!(shares, Shares { per_address: 50, ..Shares::new(400) });
+        assert_eq!(at_most(Shares::new(10), 400), Shares::new(10));
+    }
+}
