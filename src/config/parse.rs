@@ -420,6 +420,17 @@ mod tests {
     }
 
     #[test]
+    fn the_fapi2_profile_refuses_rs256() {
+        let with = |keys: &str| {
+            let oauth = format!("[oauth]\nprofile = 'fapi2'\n{keys}");
+            problems(&MINIMAL.replace("[oauth]", &oauth))
+        };
+        assert_eq!(with("signing_algorithm = 'PS256'"), [""; 0]);
+        let found = with("signing_algorithm = 'RS256'");
+        assert!(found.len() == 1 && found[0].starts_with("oauth.signing_algorithm: `RS256`"));
+    }
+
+    #[test]
     fn an_unknown_top_level_key_is_reported_with_the_known_ones() {
         let found = problems(&format!("spelt = 1\n{MINIMAL}"));
         assert_eq!(found.len(), 1, "{found:#?}");

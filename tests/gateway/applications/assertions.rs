@@ -189,3 +189,29 @@ async fn tokens_are_bound_by_default() {
     let (status, answer) = ask(&world.service, &two, &[("client_id", "service")]).await;
     assert_eq!((status, &answer["error"]), (400, &json!("invalid_request")), "{answer}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fapi2_profile_accepts_the_issuer_as_the_only_audience() {
+    let fapi2 = |text: String| {
+        text.replace("[token]\n", "[token]\nclient_auth = \"report\"\n")
+            .replace("[oauth]\n", "[oauth]\nprofile = \"fapi2\"\n")
+    };
+    let world = Applications::start_with("", fapi2).await;
+    let (issuer, header) = (world.public(), x5c(&world.script));
+    let metadata = format!("{issuer}/.well-known/oauth-authorization-server");
+    let metadata = world.gateway.http.get(metadata).send().await.expect("an answer");
+    let metadata: Value = metadata.json().await.expect("JSON");
+    let algorithms = json!(["PS256", "ES256", "EdDSA"]);
+    assert_eq!(metadata["token_endpoint_auth_signing_alg_values_supported"], algorithms);
+    let mutual = metadata["token_endpoint"].clone();
+    for (aud, expected) in
+        [(json!(issuer), 200), (json!([issuer]), 401), (mutual, 401), (json!([]), 401)]
+    {
+        let mut claims = world.claims();
+        claims["aud"] = aud;
+        let assertion = sign(&header, &claims, &world.script);
+        let form = [("client_assertion", &*assertion), ("client_assertion_type", JWT_BEARER)];
+        let answer = world.ask_with(&world.script, &form).await.expect("an answer");
+        assert_eq!(answer.status, expected, "{}: {}", claims["aud"], answer.body);
+    }
+}
