@@ -9,8 +9,10 @@ import { createRemoteJWKSet, jwtVerify } from 'jose';
 const [issuer, audience, cert, key, port] = process.argv.slice(2);
 const metadata = await (await fetch(`${issuer}/.well-known/oauth-authorization-server`)).json();
 if (metadata.issuer !== issuer) throw new Error(`the metadata is of ${metadata.issuer}, not of ${issuer}`);
-// Fetches the key set again for an unknown key ID, and after five minutes.
-const keys = createRemoteJWKSet(new URL(metadata.jwks_uri), { cacheMaxAge: 300_000, cooldownDuration: 5_000 });
+const cacheControl = (await fetch(metadata.jwks_uri)).headers.get('cache-control') ?? '';
+const maxAge = Number(/max-age=(\d+)/.exec(cacheControl)?.[1] ?? 300);
+// Fetches the key set again when it is as old as the issuer allows, and for an unknown key ID, at most every five seconds.
+const keys = createRemoteJWKSet(new URL(metadata.jwks_uri), { cacheMaxAge: maxAge * 1000, cooldownDuration: 5_000 });
 
 /** Returns the claims of a token that is valid on a connection with `certificate` (DER). */
 async function check(authorization, certificate) {

@@ -9,12 +9,13 @@ proxy always overwrites.
 
 import base64
 import hashlib
+import json
+import re
 import ssl
 import sys
 import urllib.parse
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-import json
 
 import jwt
 
@@ -32,8 +33,10 @@ class Verifier:
             metadata = json.load(answer)
         if metadata["issuer"] != issuer:
             raise SystemExit(f"the metadata is of {metadata['issuer']}, not of {issuer}")
-        # Fetches the key set again for an unknown key ID, and after five minutes.
-        self.keys = jwt.PyJWKClient(metadata["jwks_uri"], lifespan=300)
+        with urllib.request.urlopen(metadata["jwks_uri"], timeout=10) as answer:
+            max_age = re.search(r"max-age=([0-9]+)", answer.headers.get("Cache-Control", ""))
+        # Fetches the key set again when it is as old as the issuer allows, and for an unknown key ID.
+        self.keys = jwt.PyJWKClient(metadata["jwks_uri"], lifespan=int(max_age[1]) if max_age else 300)
 
     def check(self, authorization, certificate):
         """Returns the claims of a token that is valid on a connection with `certificate` (DER)."""

@@ -135,6 +135,23 @@ impl Admin {
         }
     }
 
+    /// Answers one request on the health listener, which anyone in the network may reach: probes and
+    /// metrics, no action, and no text of a setting.
+    pub fn health<B>(&self, request: &Request<B>) -> Reply {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        match request.uri().path() {
+            "/livez" | "/readyz" | "/startupz" | "/metrics" if !is_read => {
+                reply::method_not_allowed("GET, HEAD")
+            }
+            "/livez" | "/startupz" => {
+                reply::typed(StatusCode::OK, "text/plain; charset=utf-8", "live\n")
+            }
+            "/readyz" => self.readiness(false),
+            "/metrics" => self.metrics(),
+            _ => refused(StatusCode::NOT_FOUND, "no such path"),
+        }
+    }
+
     async fn answer(&self, method: &Method, path: &str, body: Bytes) -> Reply {
         if let Some(action) = Action::at(path) {
             return match *method {
@@ -148,14 +165,14 @@ impl Admin {
                 reply::method_not_allowed("GET, HEAD")
             }
             "/livez" => reply::typed(StatusCode::OK, "text/plain; charset=utf-8", "live\n"),
-            "/readyz" => self.readiness(),
+            "/readyz" => self.readiness(true),
             "/metrics" => self.metrics(),
             "/status.json" => reply::json(StatusCode::OK, &self.status()),
             _ => refused(StatusCode::NOT_FOUND, "no such path"),
         }
     }
 
-    fn readiness(&self) -> Reply {
+    fn readiness(&self, with_warnings: bool) -> Reply {
         let missing = self.ready.missing();
         let status = match missing[..] {
             [] => StatusCode::OK,
@@ -163,7 +180,7 @@ impl Admin {
         };
         let mut body = json!({ "ready": missing.is_empty(), "missing": missing });
         let warnings = self.ready.warnings();
-        if !warnings.is_empty() {
+        if with_warnings && !warnings.is_empty() {
             body["warnings"] = json!(warnings);
         }
         reply::json(status, &body)

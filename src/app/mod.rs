@@ -434,6 +434,14 @@ impl Planes {
             let limits = Limits::default();
             tasks.spawn(serve_plain_within(socket, admission, limits, stop(), directory));
         }
+        if let Some(socket) = sockets.health {
+            let admin = Arc::clone(&admin);
+            let health = move |request| {
+                let admin = Arc::clone(&admin);
+                async move { admin.health(&request) }
+            };
+            tasks.spawn(serve_plain(socket, Limits::default(), stop(), health));
+        }
         if let Some(socket) = sockets.local {
             let admin = Arc::clone(&admin);
             let admin =

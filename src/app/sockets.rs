@@ -18,6 +18,7 @@ pub(super) struct Sockets {
     pub(super) directory_http: Option<TcpListener>,
     pub(super) admin: TcpListener,
     pub(super) local: Option<LocalSocket>,
+    pub(super) health: Option<TcpListener>,
 }
 
 /// Addresses of a gateway's listeners, with the assigned port where 0 was configured.
@@ -33,6 +34,8 @@ pub struct Addresses {
     pub directory_http: Option<SocketAddr>,
     /// The admin listener.
     pub admin: SocketAddr,
+    /// The health listener.
+    pub health: Option<SocketAddr>,
 }
 
 impl Sockets {
@@ -58,6 +61,7 @@ impl Sockets {
             directory_http: http.map(|at| open("directory_http", at, is_shared)).transpose()?,
             // Each process has its own: commands must reach the process that they are for.
             admin: open("admin", config.admin.listen, false)?,
+            health: config.health.map(|at| open("health", at, is_shared)).transpose()?,
             local: config.admin.socket.as_deref().map(LocalSocket::bind).transpose()?,
         };
         passed.check_empty()?;
@@ -73,6 +77,7 @@ impl Sockets {
             directory: of(&self.directory)?,
             directory_http: of(&self.directory_http)?,
             admin: self.admin.local_addr()?,
+            health: of(&self.health)?,
         })
     }
 }

@@ -141,11 +141,14 @@ fn local(config: &Config, findings: &mut Findings) {
     let verdict = if capacity.is_reduced { Verdict::Warning } else { Verdict::Good };
     findings.add("open files", verdict, capacity);
     findings.result("data_dir", writable(&config.data_dir), "writable");
-    for (name, address) in [
-        ("token.listen", config.token.listen),
-        ("public.listen", config.public.listen),
-        ("admin.listen", config.admin.listen),
-    ] {
+    let listeners = [
+        ("token.listen", Some(config.token.listen)),
+        ("public.listen", Some(config.public.listen)),
+        ("admin.listen", Some(config.admin.listen)),
+        ("health.listen", config.health),
+    ];
+    for (name, address) in listeners {
+        let Some(address) = address else { continue };
         match bind(address) {
             Ok(_) => findings.add(name, Verdict::Good, format!("{address} is free")),
             Err(error) => findings.add(name, Verdict::Warning, format!("{address}: {error}")),

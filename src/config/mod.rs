@@ -81,6 +81,8 @@ pub struct Config {
     pub graph: Vec<sync::Config>,
     /// The admin plane.
     pub admin: admin_plane::Config,
+    /// Address of the health listener.
+    pub health: Option<SocketAddr>,
     /// Time between the announcement of a stop and the stop.
     pub drain_delay: Duration,
     /// Limit on the resident memory in bytes.

@@ -79,6 +79,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     let applications =
         applications.map(|(oauth, graph)| applications::sources(top, &oauth.policy, graph));
     let admin = admin::read(top, folder, data_dir.as_deref());
+    let health = top.section("health", |section| section.address("listen"));
     let rate_limits = rate_limits::read(top);
 
     let data_dir = data_dir?;
@@ -144,6 +145,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
         drain_delay,
         reuse_port,
         memory_limit,
+        health,
         drain,
     })
 }

@@ -1,7 +1,13 @@
-"""Runs the resource servers of deploy/examples against a quickstart's tokens: resource_servers.py QUICKSTART.JSON NODE_PREFIX
+"""Runs the resource servers of deploy/examples against a quickstart's tokens.
 
-Each accepts a token on a connection with the certificate that it is bound to, and nothing else.
+Usage: resource_servers.py QUICKSTART.JSON NODE_PREFIX
+       resource_servers.py QUICKSTART.JSON NODE_PREFIX PROGRAM
+
+Each server accepts a token on a connection with the certificate that it is bound to, and nothing else.  With PROGRAM, the quickstart must
+have ended: its gateway is started again with signing keys that rotate every 7 seconds, and every server accepts every token through five
+rotations.
 """
+import base64
 import json
 import os
 import pathlib
@@ -21,7 +27,7 @@ pki = pathlib.Path(index["ca_file"]).parent
 ca = index["ca_file"]
 examples = pathlib.Path(__file__).parents[2] / "deploy" / "examples"
 work = pathlib.Path(tempfile.mkdtemp())
-issuer = requests.get(index["metadata_url"], verify=ca, timeout=10).json()["issuer"]
+issuer = index["metadata_url"].split("/.well-known/")[0]
 AUDIENCE = "https://api.quickstart.example"
 environment = {**os.environ, "SSL_CERT_FILE": ca, "NODE_EXTRA_CA_CERTS": ca}
 running = []
@@ -97,7 +103,7 @@ devices = [index["devices"][0], index["devices"][2]]
 certificates = [(device["chain"], device["key"]) for device in devices]
 
 
-def token(n):
+def try_token(n):
     answer = requests.post(
         index["token_endpoint"], data={"grant_type": "client_credentials", "client_id": devices[n]["client_id"]},
         cert=certificates[n], verify=ca, timeout=10)
@@ -105,12 +111,23 @@ def token(n):
     return answer.json()["access_token"]
 
 
+def token(n):
+    """Retries while a gateway starts."""
+    for _ in range(100):
+        try:
+            return try_token(n)
+        except (requests.ConnectionError, AssertionError):
+            time.sleep(0.1)
+    return try_token(n)
+
+
 def status(port, bearer=None, certificate=None, headers=None):
     headers = dict(headers or {})
     if bearer is not None:
         headers["Authorization"] = f"Bearer {bearer}"
     url = f"https://localhost:{port}/"
-    return requests.get(url, headers=headers, cert=certificate, verify=ca, timeout=10).status_code
+    answer = requests.get(url, headers=headers, cert=certificate, verify=ca, timeout=10)
+    return answer.status_code, answer.text
 
 
 def check(name, server):
@@ -130,14 +147,49 @@ def check(name, server):
         (401, "the certificate in a header", (good, certificates[1], spoofed)),
         (200, "its own token again", (good, certificates[0])),
     ]:
-        got = status(port, *arguments)
-        assert got == expected, f"{name}: {what}: {got}, not {expected}"
-    got = status(server("https://other.example"), good, certificates[0])
+        got, text = status(port, *arguments)
+        assert got == expected, f"{name}: {what}: {got} {text}, not {expected}"
+    got, _ = status(server("https://other.example"), good, certificates[0])
     assert got == 401, f"{name}: a token for another audience: {got}"
     print(f"resource servers: {name} accepts bound tokens only")
 
 
+def rotating_gateway(program):
+    text = pathlib.Path(index["ca_file"]).parents[1].joinpath("anchorgate.toml").read_text()
+    rotation = 'jwks_max_age = "1s"\nrotation = { every = "7s", publish_ahead = "6s", retire_after = "60s" }'
+    text = text.replace("[oauth]\n", f"[oauth]\n{rotation}\n").replace('token_lifetime = "5m"', 'token_lifetime = "60s"')
+    file = pathlib.Path(index["ca_file"]).parents[1] / "rotating.toml"
+    file.write_text(text)
+    process = subprocess.Popen([program, "run", "--config", str(file)], stderr=open(work / "gateway.log", "wb"))
+    running.append(process)
+
+
+def key_id(bearer):
+    head = bearer.split(".")[0]
+    return json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))["kid"]
+
+
+def rotate(program):
+    rotating_gateway(program)
+    token(0)
+    names = [name for name in ["python", "node", "java"] if name != "java" or shutil.which("java")]
+    ports = {name: {"python": python, "node": node, "java": java}[name](AUDIENCE) for name in names}
+    seen, count, end = set(), 0, time.monotonic() + 120
+    while len(seen) < 6:
+        assert time.monotonic() < end, f"only {len(seen)} keys signed"
+        bearer = try_token(0)
+        seen.add(key_id(bearer))
+        for name, port in ports.items():
+            got, text = status(port, bearer, certificates[0])
+            assert got == 200, f"{name}: {got} {text} after {len(seen) - 1} rotations"
+            count += 1
+    print(f"resource servers: {', '.join(names)} accepted {count} tokens through {len(seen) - 1} rotations")
+
+
 try:
+    if len(sys.argv) > 3:
+        rotate(sys.argv[3])
+        sys.exit(0)
     check("python", python)
     check("node", node)
     for name, server in [("java", java), ("nginx", nginx)]:

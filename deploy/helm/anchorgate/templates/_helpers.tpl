@@ -103,7 +103,8 @@ ports:
   {{- end }}
   - {name: health, containerPort: {{ .Values.health.port }}, protocol: TCP}
 startupProbe:
-  httpGet: {path: /startupz, port: health}
+  # An application that the sidecar guards starts when the trust is in force.
+  httpGet: {path: {{ eq .Values.mode "sidecar" | ternary "/readyz" "/startupz" }}, port: health}
   periodSeconds: 1
   failureThreshold: 120
 readinessProbe:
