@@ -227,6 +227,7 @@ impl App {
             own,
             followers,
             admin: Arc::clone(&admin),
+            endpoint: Arc::clone(&endpoint),
             live: live.clone(),
             ready,
             metrics,

@@ -21,6 +21,7 @@ use crate::admin::Admin;
 use crate::app::followers::{Followers, rules};
 use crate::config::{Candidate, Config, LoadError, Origin};
 use crate::keyring;
+use crate::oauth::TokenEndpoint;
 use crate::runtime::health::Ready;
 use crate::runtime::live::Live;
 use crate::runtime::log;
@@ -93,6 +94,7 @@ pub(super) struct Reloader {
     pub(super) own: mpsc::Sender<OwnChange>,
     pub(super) followers: Followers,
     pub(super) admin: Arc<Admin>,
+    pub(super) endpoint: Arc<TokenEndpoint>,
     pub(super) live: Live,
     pub(super) ready: Ready,
     pub(super) metrics: Metrics,
@@ -256,6 +258,7 @@ impl Reloader {
         }
         self.followers.start(prepared);
         self.admin.permit(&config.admin);
+        self.endpoint.limit(&config.oauth.rate_limits);
         self.origin = config.origin;
         let is_in_force = |live: &Live| Arc::ptr_eq(&live.current().policy, &policy);
         self.until(is_in_force).await.map_err(|()| "the publisher does not answer".to_owned())

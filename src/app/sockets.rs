@@ -61,7 +61,7 @@ impl Sockets {
             directory_http: http.map(|at| open("directory_http", at, is_shared)).transpose()?,
             // Each process has its own: commands must reach the process that they are for.
             admin: open("admin", config.admin.listen, false)?,
-            health: config.health.map(|at| open("health", at, is_shared)).transpose()?,
+            health: config.health.map(|at| open("health", at, false)).transpose()?,
             local: config.admin.socket.as_deref().map(LocalSocket::bind).transpose()?,
         };
         passed.check_empty()?;
@@ -104,7 +104,8 @@ impl Passed {
     /// Returns the socket of a listener: the one with its name, else the one on its port whose name
     /// is not that of a listener.
     fn find(&mut self, listener: &str, address: SocketAddr) -> Option<StdListener> {
-        const NAMES: [&str; 5] = ["token", "public", "directory", "directory_http", "admin"];
+        const NAMES: [&str; 6] =
+            ["token", "public", "directory", "directory_http", "admin", "health"];
         let is_on_port = |(name, socket): &(String, StdListener)| {
             !NAMES.contains(&name.as_str())
                 && socket.local_addr().is_ok_and(|local| local.port() == address.port())
@@ -119,8 +120,8 @@ impl Passed {
         let at = socket.local_addr().map_or_else(|error| error.to_string(), |at| at.to_string());
         Err(io::Error::other(format!(
             "socket activation: the socket `{}` on {at} does not belong to a listener: set \
-             FileDescriptorName= to token, public, directory, directory_http or admin, once each, \
-             or use the port of a listener",
+             FileDescriptorName= to token, public, directory, directory_http, admin or health, once \
+             each, or use the port of a listener",
             name.escape_debug()
         )))
     }

@@ -9,7 +9,7 @@ use crate::runtime::reload::KeyChange;
 
 /// Keys whose change needs no restart, each with everything below it.
 /// `deploy/configuration.md` lists them for operators.
-const WITHOUT_RESTART: [&str; 22] = [
+const WITHOUT_RESTART: [&str; 23] = [
     "admin.open_reads",
     "admin.token_sha256",
     "admin.tokens",
@@ -26,6 +26,7 @@ const WITHOUT_RESTART: [&str; 22] = [
     "oauth.rotation.retire_after",
     "oauth.scopes",
     "oauth.token_lifetime",
+    "rate_limits",
     "revocation.authority",
     "revocation.grace",
     "revocation.require_crl",

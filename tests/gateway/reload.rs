@@ -189,3 +189,28 @@ async fn a_hundred_requests_share_a_few_reloads() {
     let count = metrics.lines().find_map(|line| line.strip_prefix(name)).expect("a count");
     assert!(count.parse::<u32>().expect("a number") <= 10, "{count} reloads");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_rate_limits_apply_and_the_unchanged_ones_keep_their_state() {
+    let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
+    let domain = gateway.domain(SubjectField::SanDns);
+    let mut open = gateway.connect(&gateway.device(domain, 0)).await;
+    let id = &domain.devices[0].subject_id;
+    let limits = |subject: &str, client: &str| {
+        gateway.edit(|text| {
+            let head = text.split("\n[rate_limits]").next().expect("a head").to_owned();
+            format!("{head}\n[rate_limits]\nsubject = \"{subject}\"\nclient = \"{client}\"\n")
+        });
+    };
+    limits("2/1h", "1000/1s");
+    assert_eq!(gateway.act("/config/reload", &json!({})).await.0, 200);
+    for expected in [200, 200, 429] {
+        assert_eq!(open.token(id).await.expect("an answer").status, expected);
+    }
+    limits("2/1h", "999/1s");
+    assert_eq!(gateway.act("/config/reload", &json!({})).await.0, 200);
+    assert_eq!(open.token(id).await.expect("an answer").status, 429, "the bucket is still empty");
+    limits("100/1s", "999/1s");
+    assert_eq!(gateway.act("/config/reload", &json!({})).await.0, 200);
+    assert_eq!(open.token(id).await.expect("an answer").status, 200);
+}

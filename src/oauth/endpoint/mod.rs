@@ -10,6 +10,7 @@
 mod applications;
 
 use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Instant, SystemTime};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -23,7 +24,7 @@ use crate::http::body::{self, BodyError};
 use crate::http::reply::{self, Reply};
 use crate::oauth::error::{OauthError, no_store};
 use crate::oauth::rates::metrics::RateMetrics;
-use crate::oauth::rates::{Holder, Limited, Rates};
+use crate::oauth::rates::{Holder, Limited, RateLimits, Rates};
 use crate::oauth::replay::ReplayCache;
 use crate::oauth::request::{self, TokenForm, TokenType};
 use crate::oauth::{Config, Metrics, TOKEN_PATH};
@@ -62,6 +63,12 @@ impl TokenEndpoint {
     pub fn new(live: Live, config: &Config, metrics: Metrics) -> Self {
         let service = TokenService::new(config, metrics.rates());
         Self { live, service, metrics }
+    }
+
+    /// Applies other rate limits.  A limit that stays the same keeps its state.
+    pub fn limit(&self, limits: &RateLimits) {
+        let rates = Arc::new(self.service.rates().with_limits(limits));
+        *self.service.rates.write().unwrap_or_else(PoisonError::into_inner) = rates;
     }
 
     /// Returns true if the endpoint serves `path`.
@@ -161,7 +168,7 @@ impl From<BodyError> for OauthError {
 struct TokenService {
     config: Config,
     replays: ReplayCache,
-    rates: Rates,
+    rates: RwLock<Arc<Rates>>,
 }
 
 /// Connection and listener that a request arrived on, and what its path selects.
@@ -196,7 +203,7 @@ struct Inputs<'a> {
 
 impl TokenService {
     fn new(config: &Config, metrics: RateMetrics) -> Self {
-        let rates = Rates::new(&config.rate_limits, metrics);
+        let rates = RwLock::new(Arc::new(Rates::new(&config.rate_limits, metrics)));
         Self { config: config.clone(), replays: ReplayCache::default(), rates }
     }
 
@@ -224,15 +231,21 @@ impl TokenService {
         self.decide_device(form, judged, keys, inputs)
     }
 
+    fn rates(&self) -> Arc<Rates> {
+        Arc::clone(&self.rates.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Counts a request from `address`.
     fn count_address(&self, address: IpAddr, random: &dyn SecureRandom) -> Result<(), OauthError> {
-        let counted = self.rates.count_address(address, self.rates.now());
+        let rates = self.rates();
+        let counted = rates.count_address(address, rates.now());
         counted.map_err(|limited| rate_limited(limited, random))
     }
 
     /// Counts a token that is about to be signed.
     fn count_token(&self, holder: Holder<'_>, random: &dyn SecureRandom) -> Result<(), OauthError> {
-        let counted = self.rates.count_token(holder, self.rates.now());
+        let rates = self.rates();
+        let counted = rates.count_token(holder, rates.now());
         counted.map_err(|limited| rate_limited(limited, random))
     }
 

@@ -1,5 +1,5 @@
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::oauth::endpoint::applications::check_scope;
-use crate::oauth::rates::{Rate, RateLimits};
+use crate::oauth::rates::Rate;
 use crate::runtime::live::{Active, ListenerTls};
 use crate::runtime::text::MAX_CHARACTERS;
 use crate::token::application::{Application, AuthMethod};

@@ -14,6 +14,7 @@ pub(super) mod metrics;
 
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use crate::oauth::rates::buckets::Rate;
@@ -24,7 +25,7 @@ use crate::trust::configurations::ConfigurationId;
 use crate::trust::subject::SubjectId;
 
 /// Rate limits of token requests.  `None` does not limit.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateLimits {
     /// Requests from one IPv4 address or IPv6 network, whatever their result.
     pub address: Option<Rate>,
@@ -73,25 +74,53 @@ pub(super) struct Holder<'a> {
 /// The buckets of one gateway.
 pub(super) struct Rates {
     start: Instant,
-    ipv6_prefix: u8,
-    address: Option<Buckets>,
-    subject: Option<Buckets>,
-    client: Option<Buckets>,
-    configuration: Option<Buckets>,
+    limits: RateLimits,
+    address: Option<Arc<Buckets>>,
+    subject: Option<Arc<Buckets>>,
+    client: Option<Arc<Buckets>>,
+    configuration: Option<Arc<Buckets>>,
     metrics: RateMetrics,
 }
 
 impl Rates {
     pub(super) fn new(limits: &RateLimits, metrics: RateMetrics) -> Self {
-        let buckets = |rate: Option<Rate>| rate.map(|rate| Buckets::new(rate, limits.entries));
+        let buckets =
+            |rate: Option<Rate>| rate.map(|rate| Arc::new(Buckets::new(rate, limits.entries)));
         Self {
             start: Instant::now(),
-            ipv6_prefix: limits.ipv6_prefix,
+            limits: limits.clone(),
             address: buckets(limits.address),
             subject: buckets(limits.subject),
             client: buckets(limits.client),
             configuration: buckets(limits.configuration),
             metrics,
+        }
+    }
+
+    /// Returns the buckets for other limits.  A limit that stays the same keeps its state.
+    pub(super) fn with_limits(&self, limits: &RateLimits) -> Self {
+        let new = Self::new(limits, self.metrics.clone());
+        let is_same_size = limits.entries == self.limits.entries;
+        let kept = |is_same: bool, old: &Option<Arc<Buckets>>, new: Option<Arc<Buckets>>| {
+            if is_same && is_same_size { old.clone() } else { new }
+        };
+        let is_same_network = limits.ipv6_prefix == self.limits.ipv6_prefix;
+        let before = &self.limits;
+        Self {
+            start: self.start,
+            address: kept(
+                is_same_network && before.address == limits.address,
+                &self.address,
+                new.address,
+            ),
+            subject: kept(before.subject == limits.subject, &self.subject, new.subject),
+            client: kept(before.client == limits.client, &self.client, new.client),
+            configuration: kept(
+                before.configuration == limits.configuration,
+                &self.configuration,
+                new.configuration,
+            ),
+            ..new
         }
     }
 
@@ -102,28 +131,28 @@ impl Rates {
 
     /// Counts a request from `address`.
     pub(super) fn count_address(&self, address: IpAddr, now: Duration) -> Result<(), Limited> {
-        let network = || network(address, self.ipv6_prefix);
-        self.take(Limit::Address, self.address.as_ref(), network, now).map(|_| ())
+        let network = || network(address, self.limits.ipv6_prefix);
+        self.take(Limit::Address, self.address.as_deref(), network, now).map(|_| ())
     }
 
     /// Counts a token.  If a limit refuses it, no other limit has counted it.
     pub(super) fn count_token(&self, holder: Holder<'_>, now: Duration) -> Result<(), Limited> {
         let Holder { configuration, subject, client_id } = holder;
-        let subject_buckets = self.subject.as_ref().filter(|_| subject.is_some());
+        let subject_buckets = self.subject.as_deref().filter(|_| subject.is_some());
         let subject = || (configuration.as_str(), subject.map(|s| (s.field(), s.as_str())));
         let of_subject = self.take(Limit::Subject, subject_buckets, subject, now)?;
         let of_client = self
-            .take(Limit::Client, self.client.as_ref(), || client_id, now)
-            .inspect_err(|_| give_back(self.subject.as_ref(), of_subject))?;
+            .take(Limit::Client, self.client.as_deref(), || client_id, now)
+            .inspect_err(|_| give_back(self.subject.as_deref(), of_subject))?;
         self.take(
             Limit::Configuration,
-            self.configuration.as_ref(),
+            self.configuration.as_deref(),
             || configuration.as_str(),
             now,
         )
         .inspect_err(|_| {
-            give_back(self.client.as_ref(), of_client);
-            give_back(self.subject.as_ref(), of_subject);
+            give_back(self.client.as_deref(), of_client);
+            give_back(self.subject.as_deref(), of_subject);
         })?;
         Ok(())
     }
