@@ -97,7 +97,7 @@
 //! | a name in a certificate | 8 KiB |
 //! | assertion | 40 KiB, 10 certificates, 10 minutes; 16,384 used ones of a client are remembered |
 //! | body of a directory request | 1 MiB; JSON 32 levels deep; 20 s to arrive, 28 s to answer |
-//! | one decision, for each trust domain | 128 signatures, 8 of them invalid, 1,024 issuers; verifications with keys that only the peer presents: the cost of 16 with ECDSA P-256 |
+//! | one decision, for each trust domain | 128 signatures, 8 of them invalid, 1,024 issuers; verifications with keys that only the peer presents: the cost of 12 with ECDSA P-256 |
 //! | connecting to a CRL server | 10 s |
 //! | a directory's list | 200 pages of 16 MiB; for devices 1,000 pages, and one more for each 50 of `graph.max_devices` |
 //! | configurations that devices are registered for | 10,000 |

@@ -26,7 +26,7 @@ use crate::config::{Config, DirectoryPart};
 use crate::crl;
 use crate::directory::{Directory, Served};
 use crate::http::connections::{Admission, Shares};
-use crate::http::listen::serve_plain_within;
+use crate::http::listen::{serve_plain, serve_plain_within};
 use crate::http::load_system_authorities;
 use crate::http::local_socket::serve_local;
 use crate::http::peer::Peer;

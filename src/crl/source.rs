@@ -354,7 +354,7 @@ fn apply(
                     );
                 }
                 _ => {
-                    warn!(crl.address = %Cleaned(address), error = %Cleaned(&why), "CRL not fetched")
+                    warn!(crl.address = %Cleaned(address), error = %Cleaned(&why), "CRL not fetched");
                 }
             }
             let unusable = (outcome == Outcome::Refused && state.list.is_none()).then(|| {

@@ -77,7 +77,7 @@ impl Default for TrustPolicy {
             // A hundred authorities of one name without key identifiers, and a path below them.
             max_signatures: 128,
             max_failed_signatures: 8,
-            max_presented_cost: 16,
+            max_presented_cost: 12,
             max_nodes: 1024,
             max_paths: 256,
             max_name_comparisons: 250_000,

@@ -8,7 +8,7 @@ pub mod certificate;
 pub mod crl;
 pub(crate) mod der;
 pub mod name;
-pub(crate) mod pem;
+pub mod pem;
 pub mod time;
 
 #[cfg(test)]

@@ -186,7 +186,7 @@ impl Admission {
         }
     }
 
-    /// Closes some connections that cost no request.  Returns false if there are none.
+    /// Closes some connections that cost no request.  Returns false if no connection is idle.
     fn shed_idle(&self, table: &mut Table) -> bool {
         let all: Vec<u64> = table.open.keys().copied().collect();
         self.shed(table, &all, false)

@@ -177,7 +177,7 @@ fn key_of_p384_size(n: u8) -> Key {
 
 #[test]
 fn bounds_the_cost_of_presented_keys_but_not_of_configured_ones() {
-    // Three verifications with P-384 fit beside nothing else; the device's own issuer comes last.
+    // Three verifications with P-384 fit beside nothing else.  The device's own issuer comes last.
     let chain = |junk: u8| -> Vec<Vec<u8>> {
         let junk = (0..junk).map(|n| {
             let spec = Spec::authority(cn("A"), cn("R")).valid("250101000000Z", "361231235959Z");
@@ -187,10 +187,10 @@ fn bounds_the_cost_of_presented_keys_but_not_of_configured_ones() {
         [device("A", 1)].into_iter().chain(junk).chain([good]).collect()
     };
     let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
-    assert!(found(&of, &chain(3)));
-    assert_eq!(search(&of, &chain(4)), Err(Code::PathBudget));
+    assert!(found(&of, &chain(2)));
+    assert_eq!(search(&of, &chain(3)), Err(Code::PathBudget));
     // A remembered result counts as well, so that the decision does not depend on earlier ones.
-    assert_eq!(search(&of, &chain(4)), Err(Code::PathBudget));
+    assert_eq!(search(&of, &chain(3)), Err(Code::PathBudget));
     let configured =
         snapshot(&[root("R", 0)], &[authority("A", 1, "R", 0)], TrustPolicy::default());
     assert!(found(&configured, &chain(40)));
