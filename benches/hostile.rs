@@ -83,7 +83,7 @@ fn kinds() -> [Kind; 6] {
 }
 
 impl Kind {
-    /// A key pair; for RSA a modulus that nobody can sign with.
+    /// A key pair; for RSA a modulus without a private key.
     fn key(&self) -> (Vec<u8>, Option<EcdsaKeyPair>) {
         let Some((algorithm, oid)) = self.curve else {
             let mut modulus = vec![0; self.rsa.0];
