@@ -236,7 +236,6 @@ impl Gateway {
             address: ([127, 0, 0, 1], 1).into(),
             connection: 1,
             certificate: Some(chain.leaf().fingerprint),
-            certificate: None,
             chain: Ok(Arc::clone(chain)),
             resumed: false,
         };
