@@ -23,7 +23,8 @@ pub(super) enum KeysCommand {
     /// The private key is deleted.
     Revoke {
         /// ID of the key, as `keys list` prints it
-        #[arg(value_name = "KID")]
+        // One key ID in 64 begins with `-`.
+        #[arg(value_name = "KID", allow_hyphen_values = true)]
         kid: String,
         #[command(flatten)]
         admin: AdminArgs,
@@ -63,4 +64,20 @@ fn show(key: &Value) {
         text(&key["signsFrom"]),
         text(&key["publishedUntil"])
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    #[test]
+    fn a_key_id_may_begin_with_a_hyphen() {
+        let words = ["anchorgate", "keys", "revoke", "-Lq3", "--output", "json"];
+        let command = Cli::try_parse_from(words).expect("accepted").command;
+        let Command::Keys(KeysCommand::Revoke { kid, .. }) = command else { panic!("{command:?}") };
+        assert_eq!(kid, "-Lq3");
+    }
 }
