@@ -257,6 +257,9 @@ impl Edge {
                 let tls = stream.get_ref().1;
                 let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
                 listener.metrics.completed(listener.name, resumed);
+                if let Some(group) = tls.negotiated_key_exchange_group() {
+                    listener.metrics.group(listener.name, group.name());
+                }
                 let presented = tls.peer_certificates();
                 let chain = match listener.keeps_chains {
                     true => peer_chain(presented, verified, intermediates),

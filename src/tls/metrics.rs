@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use rustls::{NamedGroup, SignatureScheme};
 
 use crate::http::connections::Reason;
 use crate::tls::strangers::Strangers;
@@ -25,6 +26,17 @@ struct Listener {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Group {
+    listener: &'static str,
+    group: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Signature {
+    signature: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NotKept {
     listener: &'static str,
     reason: &'static str,
@@ -34,6 +46,8 @@ struct NotKept {
 #[derive(Clone, Default)]
 pub struct Metrics {
     handshakes: Family<Outcome, Counter>,
+    groups: Family<Group, Counter>,
+    signatures: Family<Signature, Counter>,
     not_kept: Family<NotKept, Counter>,
     connections: Family<Listener, Gauge<i64, AtomicI64>>,
     floods: Family<Listener, Counter>,
@@ -51,6 +65,16 @@ impl Metrics {
             "TLS handshakes by listener, result (full, resumed, refused, failed) and code: the \
              refusal code, or the reason of a failure",
             metrics.handshakes.clone(),
+        );
+        registry.register(
+            "handshake_groups",
+            "Completed TLS handshakes by listener and key exchange group",
+            metrics.groups.clone(),
+        );
+        registry.register(
+            "handshake_signatures",
+            "Signatures of client keys that were verified in TLS handshakes, by scheme",
+            metrics.signatures.clone(),
         );
         registry.register(
             "connections_not_kept",
@@ -89,6 +113,18 @@ impl Metrics {
 
     pub(super) fn completed(&self, listener: &'static str, resumed: bool) {
         self.handshake(listener, if resumed { "resumed" } else { "full" }, "");
+    }
+
+    /// Counts the key exchange group of a completed handshake.
+    pub(super) fn group(&self, listener: &'static str, group: NamedGroup) {
+        let group = group.as_str().unwrap_or("other");
+        self.groups.get_or_create(&Group { listener, group }).inc();
+    }
+
+    /// Counts a verified signature of a client's key.
+    pub(super) fn signature(&self, scheme: SignatureScheme) {
+        let signature = scheme.as_str().unwrap_or("other");
+        self.signatures.get_or_create(&Signature { signature }).inc();
     }
 
     pub(super) fn failed(&self, listener: &'static str, why: &'static str) {

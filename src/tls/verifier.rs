@@ -51,13 +51,14 @@ impl Verifier {
         Self { live: None, metrics, signatures: provider.signature_verification_algorithms }
     }
 
-    /// Counts and audits a peer that does not prove possession of the leaf's key.
+    /// Counts a proof of possession of the leaf's key, or counts and audits a peer without one.
     fn audit_signature(
         &self,
         certificate: &CertificateDer<'_>,
+        scheme: SignatureScheme,
         verified: Result<HandshakeSignatureValid, Error>,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verified.inspect_err(|error| {
+        verified.inspect(|_| self.metrics.signature(scheme)).inspect_err(|error| {
             let detail = format!("the peer does not prove possession of the leaf's key: {error}");
             let refusal = Refusal::new(Code::SignatureInvalid, detail);
             let leaf = peer_chain::parsed_leaf().or_else(|| parse_leaf(certificate));
@@ -115,7 +116,8 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.audit_signature(cert, verify_tls12_signature(message, cert, dss, &self.signatures))
+        let verified = verify_tls12_signature(message, cert, dss, &self.signatures);
+        self.audit_signature(cert, dss.scheme, verified)
     }
 
     fn verify_tls13_signature(
@@ -124,7 +126,8 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.audit_signature(cert, verify_tls13_signature(message, cert, dss, &self.signatures))
+        let verified = verify_tls13_signature(message, cert, dss, &self.signatures);
+        self.audit_signature(cert, dss.scheme, verified)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -18,6 +18,7 @@ mod limits;
 mod metrics_reference;
 mod operators;
 mod peer;
+mod post_quantum;
 mod proxy;
 mod rates;
 mod reload;
@@ -31,7 +32,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anchorgate::app::App;
 use anchorgate::cli::quickstart::client::{Answer, Connection, Device};
-use anchorgate::cli::quickstart::pki::{Authority, Subject};
+use anchorgate::cli::quickstart::pki::{Authority, KeyKind, Subject};
 use anchorgate::cli::quickstart::serve_lists;
 use anchorgate::cli::quickstart::world::{Domain, Ports, World};
 use anchorgate::config;
@@ -68,9 +69,24 @@ impl Gateway {
         edit: impl Fn(String) -> String,
         prepare: impl FnOnce(&World),
     ) -> Self {
+        Self::start_world(KeyKind::P256, fields, edit, prepare).await
+    }
+
+    /// Like [`Gateway::start`], with this kind of keys for devices and their authorities.
+    async fn start_with_keys(keys: KeyKind, fields: &[SubjectField]) -> Self {
+        Self::start_world(keys, fields, |text| text, |_| {}).await
+    }
+
+    async fn start_world(
+        keys: KeyKind,
+        fields: &[SubjectField],
+        edit: impl Fn(String) -> String,
+        prepare: impl FnOnce(&World),
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let ports = Ports::free().expect("ports");
-        let world = World::create(&dir.path().join("world"), ports, now()).expect("a world");
+        let folder = dir.path().join("world");
+        let world = World::create_with(keys, &folder, ports, now()).expect("a world");
         let file = world.dir.join("anchorgate.toml");
         let text = std::fs::read_to_string(&file).expect("written");
         std::fs::write(&file, edit(text)).expect("written");

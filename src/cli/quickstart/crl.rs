@@ -5,14 +5,18 @@ use rcgen::SigningKey as _;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::cli::quickstart::pki::Authority;
+use crate::cli::quickstart::pki::{Authority, KeyKind};
 use crate::x509::certificate::oid;
 use crate::x509::der::tag;
 use crate::x509::time::Timestamp;
 
-/// AlgorithmIdentifier of ecdsa-with-SHA256, which the keys of the development PKI sign with.
+/// AlgorithmIdentifier of ecdsa-with-SHA256.
 const ECDSA_WITH_SHA256: &[u8] =
     &[0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+
+/// AlgorithmIdentifier of id-ml-dsa-44 (RFC 9881 section 2).
+const ML_DSA_44: &[u8] =
+    &[0x30, 0x0b, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03, 0x11];
 
 /// Reason of a revocation (RFC 5280 section 5.3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,9 +80,13 @@ pub fn issue(authority: &Authority, list: &List<'_>) -> anyhow::Result<Vec<u8>> 
     if let Some(base) = list.base {
         extensions.push(extension(oid::DELTA_CRL_INDICATOR, true, &integer(base)));
     }
+    let algorithm = match authority.kind {
+        KeyKind::P256 => ECDSA_WITH_SHA256,
+        KeyKind::MlDsa44 => ML_DSA_44,
+    };
     let mut parts = vec![
         integer(1),
-        ECDSA_WITH_SHA256.to_vec(),
+        algorithm.to_vec(),
         certificate.subject.der().to_vec(),
         time(list.this_update)?,
         time(list.next_update)?,
@@ -89,11 +97,7 @@ pub fn issue(authority: &Authority, list: &List<'_>) -> anyhow::Result<Vec<u8>> 
     parts.push(tlv(tag::context_constructed(0), &sequence(&extensions)));
     let tbs = sequence(&parts);
     let signature = authority.key().sign(&tbs)?;
-    Ok(sequence(&[
-        tbs,
-        ECDSA_WITH_SHA256.to_vec(),
-        tlv(tag::BIT_STRING, &[&[0], &signature[..]].concat()),
-    ]))
+    Ok(sequence(&[tbs, algorithm.to_vec(), tlv(tag::BIT_STRING, &[&[0], &signature[..]].concat())]))
 }
 
 fn extension(oid: &[u8], critical: bool, value: &[u8]) -> Vec<u8> {

@@ -36,6 +36,7 @@ use hyper::{Method, Request, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::cli::quickstart::pki::KeyKind;
 use crate::cli::quickstart::steps::Steps;
 use crate::cli::quickstart::world::{Ports, World};
 use crate::config;
@@ -59,6 +60,9 @@ pub(super) struct QuickstartArgs {
     /// Stop after the demonstration: exit status 0 if every step passed, otherwise 1
     #[arg(long)]
     check: bool,
+    /// Post-quantum: devices and their authorities have ML-DSA-44 keys
+    #[arg(long)]
+    pq: bool,
 }
 
 /// Runs the quickstart.  Returns true if every step passed.
@@ -67,7 +71,9 @@ pub(super) struct QuickstartArgs {
 /// The PKI cannot be created, or the gateway or a listener cannot be started.
 pub(super) async fn run(args: &QuickstartArgs) -> anyhow::Result<bool> {
     let _ = log::start("warn", log::Format::Text, log::AuditWhenFull::Drop);
-    let world = World::create(&args.data_dir, Ports::choose()?, SystemTime::now().into())?;
+    let keys = if args.pq { KeyKind::MlDsa44 } else { KeyKind::P256 };
+    let now = SystemTime::now().into();
+    let world = World::create_with(keys, &args.data_dir, Ports::choose()?, now)?;
     world.write_settings(&args.resumption)?;
     println!("anchorgate quickstart in {}\n", world.dir.display());
 

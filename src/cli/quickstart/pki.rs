@@ -11,7 +11,8 @@ use anyhow::Context;
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ML_DSA_44, SanType,
+    SerialNumber,
 };
 use time::OffsetDateTime;
 
@@ -23,10 +24,30 @@ const LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Certificates are valid from this time before now, because clocks differ.
 const BACKDATE: Duration = Duration::from_secs(3600);
 
+/// Keys of an authority and of everything below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeyKind {
+    /// ECDSA with P-256 and SHA-256.
+    #[default]
+    P256,
+    /// ML-DSA-44 (FIPS 204), which a quantum computer cannot forge.
+    MlDsa44,
+}
+
+impl KeyKind {
+    fn generate(self) -> Result<KeyPair, rcgen::Error> {
+        KeyPair::generate_for(match self {
+            Self::P256 => &PKCS_ECDSA_P256_SHA256,
+            Self::MlDsa44 => &PKCS_ML_DSA_44,
+        })
+    }
+}
+
 /// A certification authority with its key.
 pub struct Authority {
     params: CertificateParams,
     key: KeyPair,
+    pub(super) kind: KeyKind,
     /// The authority's certificate.
     pub certificate: Arc<Certificate>,
     /// The certificate and its issuers except roots, PEM.  Empty for a root.
@@ -66,10 +87,18 @@ impl Authority {
     /// # Errors
     /// Key generation or encoding fails.
     pub fn root(common_name: &str, now: Timestamp) -> anyhow::Result<Self> {
+        Self::root_with(KeyKind::default(), common_name, now)
+    }
+
+    /// Creates a self-signed root with keys of this kind.
+    ///
+    /// # Errors
+    /// As for [`Authority::root`].
+    pub fn root_with(kind: KeyKind, common_name: &str, now: Timestamp) -> anyhow::Result<Self> {
         let params = authority_params(common_name, now)?;
-        let key = KeyPair::generate()?;
+        let key = kind.generate()?;
         let certificate = params.self_signed(&key)?;
-        Self::assemble(params, key, certificate.der(), String::new())
+        Self::assemble(params, kind, key, certificate.der(), String::new())
     }
 
     /// Creates an authority below this one.
@@ -78,22 +107,23 @@ impl Authority {
     /// Key generation or encoding fails.
     pub fn intermediate(&self, common_name: &str, now: Timestamp) -> anyhow::Result<Self> {
         let params = authority_params(common_name, now)?;
-        let key = KeyPair::generate()?;
+        let key = self.kind.generate()?;
         let certificate = params.signed_by(&key, &self.issuer())?;
         let mut chain = certificate.pem();
         chain.push_str(&self.chain_pem);
-        Self::assemble(params, key, certificate.der(), chain)
+        Self::assemble(params, self.kind, key, certificate.der(), chain)
     }
 
     fn assemble(
         params: CertificateParams,
+        kind: KeyKind,
         key: KeyPair,
         der: &[u8],
         chain_pem: String,
     ) -> anyhow::Result<Self> {
         let certificate =
             Arc::new(Certificate::from_der(der).context("the authority's certificate")?);
-        Ok(Self { params, key, certificate, chain_pem })
+        Ok(Self { params, key, kind, certificate, chain_pem })
     }
 
     /// Issues a client certificate for `subject`.
@@ -135,7 +165,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![purpose];
         params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate()?;
+        let key = self.kind.generate()?;
         let certificate = params.signed_by(&key, &self.issuer())?;
         Ok(Identity {
             certificate: Arc::new(

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use crate::cli::quickstart::crl::{self, Entry, List, Reason};
-use crate::cli::quickstart::pki::{Authority, Identity, Subject};
+use crate::cli::quickstart::pki::{Authority, Identity, KeyKind, Subject};
 use crate::runtime::lock_file::DirectoryLock;
 use crate::trust::subject::{SubjectField, SubjectId};
 use crate::x509::time::Timestamp;
@@ -129,6 +129,19 @@ impl World {
     /// # Errors
     /// `dir` contains other files than an earlier quickstart, or a key or file cannot be created.
     pub fn create(dir: &Path, ports: Ports, now: Timestamp) -> anyhow::Result<Self> {
+        Self::create_with(KeyKind::default(), dir, ports, now)
+    }
+
+    /// Like [`World::create`], with this kind of keys for devices and their authorities.
+    ///
+    /// # Errors
+    /// As for [`World::create`].
+    pub fn create_with(
+        keys: KeyKind,
+        dir: &Path,
+        ports: Ports,
+        now: Timestamp,
+    ) -> anyhow::Result<Self> {
         clear(dir)?;
         for sub in ["pki", "crl"] {
             fs::create_dir_all(dir.join(sub)).with_context(|| format!("cannot create {sub}"))?;
@@ -146,7 +159,7 @@ impl World {
         )?;
         let domains = SubjectField::ALL
             .into_iter()
-            .map(|field| Domain::create(field, now))
+            .map(|field| Domain::create(keys, field, now))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let (directory_token, admin_token) = (new_token()?, new_token()?);
         let world = Self { dir, ports, server_root, server, domains, directory_token, admin_token };
@@ -292,7 +305,7 @@ impl World {
 }
 
 impl Domain {
-    fn create(field: SubjectField, now: Timestamp) -> anyhow::Result<Self> {
+    fn create(keys: KeyKind, field: SubjectField, now: Timestamp) -> anyhow::Result<Self> {
         let slug = match field {
             SubjectField::SubjectDn => "dn",
             SubjectField::SanDns => "dns",
@@ -300,7 +313,7 @@ impl Domain {
             SubjectField::SanIp => "ip",
             SubjectField::SanEmail => "email",
         };
-        let root = Authority::root(&format!("Quickstart {slug} Root"), now)?;
+        let root = Authority::root_with(keys, &format!("Quickstart {slug} Root"), now)?;
         let issuer = root.intermediate(&format!("Quickstart {slug} Issuer"), now)?;
         // The demonstration revokes the third device of one domain.  The index lists the first two.
         let count = if field == SubjectField::SanDns { 3 } else { 2 };
