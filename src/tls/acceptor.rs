@@ -163,10 +163,10 @@ pub async fn serve<H, F>(
             let address = addresses.client;
             // The verifier audits refusals without knowing the connection.
             let connection_of_task = audit::Connection { number, address };
-            let completed = audit::CONNECTION
-                .scope(connection_of_task, edge.handshake(stream, &connection, addresses, number))
-                .await;
-            let (stream, peer, hosts) = match completed {
+            let handshake = edge.handshake(stream, &connection, addresses, number);
+            // Boxed, so that an idle connection does not keep the space that a handshake needs.
+            let completed = Box::pin(audit::CONNECTION.scope(connection_of_task, handshake));
+            let (stream, peer, hosts) = match completed.await {
                 Ok(completed) => completed,
                 Err(Some(refused)) => {
                     connection.linger();
