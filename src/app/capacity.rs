@@ -70,32 +70,45 @@ impl Capacity {
         wanted.fit()
     }
 
-    /// Reduces all numbers by the same factor if their sum does not fit.
+    /// Reduces the largest numbers if the sum does not fit.  The operators' listener keeps its number.
     fn fit(self) -> Self {
         let Some(files) = self.files.and_then(|files| usize::try_from(files).ok()) else {
             return self;
         };
-        let room = files.saturating_sub(reserved(files));
-        let listeners = [self.token, self.public, self.directory, self.directory_http, self.admin];
-        let wanted = listeners.into_iter().fold(0, usize::saturating_add);
-        if wanted <= room {
-            return self;
-        }
-        // At most 1,000,000 for each listener, so that the product fits.
+        let admin = self.admin.min(files / 8).max(1);
+        let room = files.saturating_sub(reserved(files)).saturating_sub(admin);
+        let most =
+            largest_share(room, [self.token, self.public, self.directory, self.directory_http]);
         let part = |connections: usize| match connections {
             0 => 0,
-            _ => (connections.saturating_mul(room) / wanted).max(1),
+            _ => connections.min(most).max(1),
         };
-        Self {
+        let fitted = Self {
             files: self.files,
             token: part(self.token),
             public: part(self.public),
             directory: part(self.directory),
             directory_http: part(self.directory_http),
-            admin: part(self.admin),
-            is_reduced: true,
-        }
+            admin,
+            is_reduced: false,
+        };
+        Self { is_reduced: fitted != self, ..fitted }
     }
+}
+
+/// Returns the number that, as a limit of each of `wanted`, makes their sum fit in `room`.
+fn largest_share(room: usize, mut wanted: [usize; 4]) -> usize {
+    wanted.sort_unstable();
+    let (mut rest, mut others) = (room, wanted.len());
+    for number in wanted {
+        let share = rest / others;
+        if number > share {
+            return share;
+        }
+        rest -= number;
+        others -= 1;
+    }
+    usize::MAX
 }
 
 /// Files that connections may not use: a quarter, at least 128 and at most 1,024.
@@ -159,8 +172,11 @@ mod tests {
             assert!(fitted.is_reduced);
             assert!(sum(&fitted) + reserved <= usize::try_from(files).expect("small"), "{fitted}");
             assert!(fitted.admin >= 1 && fitted.directory_http >= 1 && fitted.directory == 0);
-            assert!(fitted.token > 10 * fitted.directory_http, "in proportion: {fitted}");
+            assert!(fitted.token >= fitted.directory_http, "the largest are reduced: {fitted}");
         }
+        let small = Capacity { files: Some(20_000), public: 2, ..WANTED }.fit();
+        assert_eq!((small.public, small.directory_http, small.admin), (2, 1_024, 256), "{small}");
+        assert_eq!(small.token, 20_000 - 1_024 - 256 - 2 - 1_024);
         for files in [None, Some(65_536)] {
             assert_eq!(Capacity { files, ..WANTED }.fit(), Capacity { files, ..WANTED });
         }

@@ -1,7 +1,7 @@
 //! A new configuration while the gateway runs.
 //!
-//! The file is read again on SIGHUP, when an operator asks for it, and when its content changes.  It
-//! is checked as a whole.  Then every value that needs no restart is applied; the others are reported
+//! The file is read again on SIGHUP, when an operator asks for it, and when its content changes or that
+//! of a file that it names.  It is checked as a whole.  Then every value that needs no restart is applied; the others are reported
 //! and wait for the restart.  A file with a problem changes nothing.
 
 use std::sync::Arc;
@@ -158,11 +158,10 @@ impl Reloader {
         }
     }
 
-    /// Hash of the file; `None` if it cannot be read.
+    /// Hash of the file and of the files it names; `None` if the file cannot be read.
     async fn content(&self) -> Option<Fingerprint> {
         let origin = self.origin.clone();
-        let read = spawn_blocking(move || origin.read().ok().map(|text| Fingerprint::of(&text)));
-        read.await.ok().flatten()
+        spawn_blocking(move || origin.current_content()).await.ok().flatten()
     }
 
     async fn candidate(&self, text: Option<String>) -> Result<Candidate, LoadError> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
+use crate::config::named_files::NamedFile;
 use crate::config::values::excerpt;
 use crate::runtime::reload::KeyChange;
 
@@ -50,7 +51,7 @@ pub(super) fn changes(before: &Table, after: &Table) -> Vec<KeyChange> {
             KeyChange {
                 before: shown(before.get(key)),
                 after: shown(after.get(key)),
-                needs_restart: !WITHOUT_RESTART.iter().any(|live| is_at_or_below(&plain, live)),
+                needs_restart: needs_restart(&plain),
                 key: key.clone(),
             }
         })
@@ -64,6 +65,32 @@ pub(super) fn redacted(table: &Table) -> BTreeMap<String, String> {
         (key, text)
     };
     flat(table).into_iter().map(shown).collect()
+}
+
+/// Returns the keys that name a file as `before` does, where its content differs.  A file whose key
+/// needs a restart keeps its entry of `before`, because its content of that time stays in use.
+pub(super) fn file_changes(before: &[NamedFile], after: &mut [NamedFile]) -> Vec<KeyChange> {
+    let mut changes = Vec::new();
+    for new in after {
+        let is_same = |old: &&NamedFile| old.key == new.key && old.path == new.path;
+        let Some(old) = before.iter().find(is_same) else { continue };
+        if old.content == new.content {
+            continue;
+        }
+        let needs_restart = needs_restart(&without_items(&new.key));
+        let shown = |what: &str| Some(format!("(content of {}, {what})", new.path.display()));
+        let (before, after) = (shown("as it was"), shown("changed"));
+        changes.push(KeyChange { key: new.key.clone(), before, after, needs_restart });
+        if needs_restart {
+            new.content = old.content;
+        }
+    }
+    changes
+}
+
+/// `key` is without the names of array items.
+fn needs_restart(key: &str) -> bool {
+    !WITHOUT_RESTART.iter().any(|live| is_at_or_below(key, live))
 }
 
 /// Returns `before` with those values of `after` that need no restart.

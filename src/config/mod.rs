@@ -8,6 +8,7 @@ mod clients;
 mod credential;
 mod directory;
 mod graph;
+mod named_files;
 mod oauth;
 mod origin;
 mod overrides;

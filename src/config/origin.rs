@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Table;
 
+use crate::config::named_files::{self, NamedFile};
 use crate::config::{Config, LoadError, changes, overrides, parse, section};
 use crate::runtime::files::read_bounded;
 use crate::runtime::reload::KeyChange;
@@ -17,7 +18,9 @@ pub struct Origin {
     pub path: PathBuf,
     /// The values, with those of the environment.
     table: Table,
-    /// Hash of the file's content, to detect a change.
+    /// Files that the values in force were read from, with the hash of what was read.
+    pub(super) files: Vec<NamedFile>,
+    /// Hash of the contents of this file and of the named files, to detect a change.
     pub content: Option<Fingerprint>,
 }
 
@@ -39,7 +42,8 @@ impl Origin {
     pub(super) fn load(&self) -> Result<Config, LoadError> {
         let text = self.read()?;
         let mut config = self.config(self.table_of(&text)?)?;
-        config.origin.content = Some(Fingerprint::of(&text));
+        let named = config.origin.files.iter().map(|file| Some(file.content));
+        config.origin.content = Some(named_files::hash(&text, named));
         Ok(config)
     }
 
@@ -51,6 +55,16 @@ impl Origin {
         read_bounded(&self.path, section::MAX_FILE).map_err(LoadError::File)
     }
 
+    /// Hash of the contents of the file and of the files that its values in force name.  It is taken
+    /// from bytes, so a link that is swapped and a time stamp that stays the same make no difference.
+    /// `None` if the file cannot be read.
+    pub fn current_content(&self) -> Option<Fingerprint> {
+        let text = self.read().ok()?;
+        let read = |file: &NamedFile| read_bounded(&file.path, section::MAX_FILE).ok();
+        let named = self.files.iter().map(|file| read(file).map(|bytes| Fingerprint::of(&bytes)));
+        Some(named_files::hash(&text, named))
+    }
+
     /// Compares the text of a newer file with the values in force.
     ///
     /// # Errors
@@ -59,25 +73,31 @@ impl Origin {
     pub fn compare(&self, text: &[u8]) -> Result<Candidate, LoadError> {
         let after = self.table_of(text)?;
         self.config(after.clone())?;
-        let changes = changes::changes(&self.table, &after);
+        let mut changes = changes::changes(&self.table, &after);
         let live = changes::live_part(&self.table, &after);
-        let config = self.config(live).map_err(|error| match error {
+        let mut config = self.config(live).map_err(|error| match error {
             LoadError::Problems(path, problems) => LoadError::NeedsRestart(path, problems),
             other => other,
         })?;
+        changes.extend(changes::file_changes(&self.files, &mut config.origin.files));
         Ok(Candidate { config, changes })
     }
 
-    /// Values of the directory with this name, as text that is equal if nothing changed.
+    /// Values of the directory with this name and hashes of the files they name, as text that is
+    /// equal if nothing changed.
     pub fn source_text(&self, name: &str) -> String {
         let sources = self.table.get("graph").and_then(toml::Value::as_array);
         let sources = sources.map(Vec::as_slice).unwrap_or_default();
         let of = |source: &&toml::Value| {
             source.get("name").and_then(toml::Value::as_str).unwrap_or("directory") == name
         };
-        let source = sources.iter().find(of).map(ToString::to_string);
+        let number = sources.iter().position(|source| of(&source));
+        let prefix = number.map(|number| format!("graph[{number}]."));
+        let is_own = |file: &&NamedFile| prefix.as_ref().is_some_and(|p| file.key.starts_with(p));
+        let files: Vec<_> = self.files.iter().filter(is_own).map(|file| file.content).collect();
+        let source = number.map(|number| sources[number].to_string());
         let single = self.table.get("configuration").map(ToString::to_string);
-        format!("{source:?} {single:?} {}", sources.len() > 1)
+        format!("{source:?} {files:?} {single:?} {}", sources.len() > 1)
     }
 
     /// Every value of the file by its key, without secrets.
@@ -102,7 +122,8 @@ impl Origin {
         let folder = self.path.parent().unwrap_or(Path::new(""));
         let mut config = parse::parse(table.clone(), folder)
             .map_err(|problems| LoadError::Problems(self.path.clone(), problems))?;
-        config.origin = Self { path: self.path.clone(), table, content: self.content };
+        let files = std::mem::take(&mut config.origin.files);
+        config.origin = Self { path: self.path.clone(), table, files, content: self.content };
         Ok(config)
     }
 }

@@ -48,8 +48,11 @@ pub(super) fn parse_recording(
 ) -> (Option<Config>, Vec<Problem>, BTreeSet<String>) {
     let report = Report::default();
     let mut top = Section::top(table, &report);
-    let config = read(&mut top, folder);
+    let mut config = read(&mut top, folder);
     top.finish();
+    if let Some(config) = &mut config {
+        config.origin.files = report.files();
+    }
     let (problems, keys) = report.into_parts();
     (config, problems, keys)
 }

@@ -20,9 +20,11 @@ use std::time::Duration;
 use toml::{Table, Value};
 use url::Url;
 
+use crate::config::named_files::NamedFile;
 use crate::config::values::{ShortDuration, duration, excerpt, hex, secure_url, text, url};
 use crate::runtime::files::{ReadFileError, read_bounded};
 use crate::runtime::log::Secret;
+use crate::x509::certificate::Fingerprint;
 
 /// Limit in bytes on the configuration file, and on each file that a setting names and that is read
 /// together with it.
@@ -53,9 +55,15 @@ impl fmt::Display for Problem {
 pub(super) struct Report {
     problems: RefCell<Vec<Problem>>,
     keys: RefCell<BTreeSet<String>>,
+    files: RefCell<Vec<NamedFile>>,
 }
 
 impl Report {
+    /// Returns the files that were read, with the hash of what was read.
+    pub(super) fn files(&self) -> Vec<NamedFile> {
+        self.files.borrow().clone()
+    }
+
     /// Returns the problems, and every key that a reader asked for.
     ///
     /// A key is dotted from the top, without the numbers of array items: `graph.credential.token`.
@@ -226,7 +234,10 @@ impl<'r> Section<'r> {
             let shown = Some(format!("`{}`", path.display()));
             self.problem(key, shown, format!("it must be a readable file: {}", error.cause));
         };
-        read_bounded(path, MAX_FILE).map_err(unreadable).ok()
+        let bytes = read_bounded(path, MAX_FILE).map_err(unreadable).ok()?;
+        let (key, content) = (dotted(&self.path, key), Fingerprint::of(&bytes));
+        self.report.files.borrow_mut().push(NamedFile { key, path: path.to_owned(), content });
+        Some(bytes)
     }
 
     /// The contents of the file that `key` names relative to `folder`, and `None` without the key.

@@ -118,7 +118,8 @@ fn check_config_reports_every_problem_and_exits_with_78() {
     let good = check(&file);
     assert_eq!(good.status.code(), Some(0), "{good:?}");
     let stdout = text(&good.stdout);
-    assert!(stdout.starts_with("connections: token 20000, public 20000"), "{stdout}");
+    // The numbers depend on the limit on open files.
+    assert!(stdout.starts_with("connections: token "), "{stdout}");
     assert!(stdout.ends_with("\nno problem found\n"), "{stdout}");
 
     edit(&file, "[token]", "[token]\nconnections = 0\nspelt = 1");

@@ -268,12 +268,14 @@ async fn a_search_is_bounded_and_continues_on_the_next_page() {
     let (_, list) = server.get(&format!("{D}?$filter=displayName eq 'urn:device:7'")).await;
     let id = list["value"][0]["id"].as_str().expect("an id").to_owned();
     assert_eq!(server.patch(&format!("{D}/{id}"), &json!({"accountEnabled": false})).await.0, 204);
+    let search = format!("{D}?$filter=accountEnabled eq false");
+    let (status, refused) = server.get(&format!("{search}&$count=true")).await;
+    assert_eq!(status, 400, "a count that scans more than a page is refused: {refused}");
     let mut found = Vec::new();
-    let (mut pages, mut next) = (0, format!("{D}?$filter=accountEnabled eq false&$count=true"));
+    let (mut pages, mut next) = (0, search);
     loop {
         let (status, page) = server.get(&next).await;
         assert_eq!(status, 200, "{page}");
-        assert!(pages > 0 || page["@odata.count"] == 1, "the count covers all pages: {page}");
         pages += 1;
         found.extend(page["value"].as_array().expect("a list").iter().map(|d| d["id"].clone()));
         match page["@odata.nextLink"].as_str() {

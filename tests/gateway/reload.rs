@@ -132,6 +132,50 @@ async fn the_content_of_the_file_is_watched() {
     }
 }
 
+/// A secret is rotated by a swapped link that has the time stamp of the earlier one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_credential_is_read_again() {
+    let edit = |text: String| {
+        let (head, rest) = text.split_once("[graph.credential]\n").expect("a credential");
+        let (_, tail) = rest.split_once('\n').expect("its token");
+        let text = format!("{head}[graph.credential]\ntoken_file = \"secret\"\n{tail}");
+        text.replace("[revocation]\n", "[revocation]\nca_bundle = \"bundle.pem\"\n")
+    };
+    let gateway = Gateway::start_with(&[], edit, |world| {
+        let file = |name: &str, text: &str| {
+            std::fs::write(world.dir.join(name), text).expect("written");
+        };
+        file("old", "not-the-token");
+        file("new", &world.directory_token);
+        file("bundle.pem", &world.server_root.certificate_pem());
+        std::os::unix::fs::symlink("old", world.dir.join("secret")).expect("a link");
+    })
+    .await;
+    let domain = gateway.domain(SubjectField::SanDns);
+    gateway.create(domain).await;
+    let status = async || -> Value {
+        serde_json::from_str(&gateway.admin("/status.json").await.1).expect("JSON")
+    };
+    assert_eq!(gateway.app.live.current().trust.anchors.configurations.len(), 0);
+    let link = gateway.world.dir.join("link");
+    std::os::unix::fs::symlink("new", &link).expect("a link");
+    std::fs::rename(&link, gateway.world.dir.join("secret")).expect("swapped");
+    gateway.wait_until_served(domain).await;
+    assert_eq!(status().await["configuration"]["restartNeeded"], json!([]));
+
+    let root = gateway.world.server_root.certificate_pem();
+    std::fs::write(gateway.world.dir.join("bundle.pem"), root.repeat(2)).expect("written");
+    for _ in 0..2 {
+        assert_eq!(gateway.act("/config/reload", &json!({})).await.0, 200);
+        let waiting = &status().await["configuration"]["restartNeeded"];
+        assert_eq!(*waiting, json!(["revocation.ca_bundle"]), "until the restart");
+    }
+    std::fs::remove_file(gateway.world.dir.join("secret")).expect("removed");
+    let (code, answer) = gateway.act("/config/reload", &json!({})).await;
+    assert!(code != 200 && answer.to_string().contains("token_file"), "{code} {answer}");
+    gateway.wait_until_served(domain).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_and_the_admin_tokens_change_without_a_restart() {
     let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
