@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use rustls::{ALL_VERSIONS, ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -51,6 +51,19 @@ impl Device {
     /// # Errors
     /// A text is not valid PEM, or the key does not belong to the certificate.
     pub fn new(ca_pem: &str, chain_pem: &str, key_pem: &str) -> anyhow::Result<Self> {
+        Self::with_versions(ALL_VERSIONS, ca_pem, chain_pem, key_pem)
+    }
+
+    /// Like [`Device::new`], with these TLS versions.
+    ///
+    /// # Errors
+    /// As [`Device::new`].
+    pub(super) fn with_versions(
+        versions: &[&'static SupportedProtocolVersion],
+        ca_pem: &str,
+        chain_pem: &str,
+        key_pem: &str,
+    ) -> anyhow::Result<Self> {
         let mut roots = RootCertStore::empty();
         for ca in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
             roots.add(ca?)?;
@@ -60,7 +73,7 @@ impl Device {
             .context("certificate chain")?;
         let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).context("private key")?;
         let mut config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
+            .with_protocol_versions(versions)?
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)?;
         config.resumption = Resumption::in_memory_sessions(8);

@@ -53,10 +53,10 @@ pub(super) struct QuickstartArgs {
     /// empty or contain an earlier quickstart, which is replaced
     #[arg(long, value_name = "DIR", default_value = "anchorgate-quickstart")]
     data_dir: PathBuf,
-    /// Session tickets of the gateway, as `tls.resumption`. The default works with every TLS library, also
-    /// with wolfSSL as built by default
-    #[arg(long, default_value = "1.2", value_parser = Resumption::ALL.map(|(name, _)| name))]
-    resumption: String,
+    /// Session tickets of the gateway, as `tls.resumption`. Without it, `1.2`, which works with every TLS
+    /// library, also with wolfSSL as built by default, and `both` with `--pq`, which needs TLS 1.3
+    #[arg(long, value_parser = Resumption::ALL.map(|(name, _)| name))]
+    resumption: Option<String>,
     /// Stop after the demonstration: exit status 0 if every step passed, otherwise 1
     #[arg(long)]
     check: bool,
@@ -74,7 +74,9 @@ pub(super) async fn run(args: &QuickstartArgs) -> anyhow::Result<bool> {
     let keys = if args.pq { KeyKind::MlDsa44 } else { KeyKind::P256 };
     let now = SystemTime::now().into();
     let world = World::create_with(keys, &args.data_dir, Ports::choose()?, now)?;
-    world.write_settings(&args.resumption)?;
+    let default = if args.pq { "both" } else { "1.2" };
+    let resumption = args.resumption.as_deref().unwrap_or(default);
+    world.write_settings(resumption)?;
     println!("anchorgate quickstart in {}\n", world.dir.display());
 
     let stop = CancellationToken::new();
@@ -83,7 +85,7 @@ pub(super) async fn run(args: &QuickstartArgs) -> anyhow::Result<bool> {
     let config = config::load(&file)?;
     let app = App::start(config).await.context("the gateway did not start")?;
 
-    let mut steps = Steps::new(&world)?;
+    let mut steps = Steps::new(&world, resumption)?;
     steps.all().await;
     let passed = steps.finish();
     world.write_index(steps.configuration_ids())?;
