@@ -200,3 +200,5 @@ try:
 finally:
     for process in running:
         process.terminate()
+    for process in running:
+        process.wait(60)
