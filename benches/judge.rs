@@ -100,7 +100,7 @@ fn registry(devices: usize, one: &str) -> DeviceRegistry {
 
 /// The snapshot with configurations that admit only devices of the registry.
 fn registered(snapshot: &Snapshot, registry: DeviceRegistry) -> Snapshot {
-    let mut anchors = Configurations::clone(&snapshot.anchors);
+    let mut anchors = Configurations::clone(&snapshot.device_configurations);
     for configuration in &mut anchors.configurations {
         Arc::make_mut(configuration).kind.devices = Devices::Registered("hub".into());
     }

@@ -35,7 +35,7 @@ impl Gauges {
     pub(super) fn update(&self, trust: &Snapshot) {
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         self.generation.set(i64::try_from(trust.generation).unwrap_or(i64::MAX));
-        self.configurations.set(count(trust.anchors.configurations.len()));
+        self.configurations.set(count(trust.device_configurations.configurations.len()));
         self.applications.set(count(trust.applications.configurations.len()));
     }
 }
@@ -81,12 +81,12 @@ fn trust(trust: &Snapshot) -> Value {
         };
         out
     };
-    let of_devices = trust.anchors.configurations.iter().map(|c| device(c.as_ref()));
+    let of_devices = trust.device_configurations.configurations.iter().map(|c| device(c.as_ref()));
     let of_applications = trust.applications.configurations.iter().map(|c| configuration(trust, c));
     json!({
         "generation": trust.generation,
         "configurations": of_devices.collect::<Value>(),
-        "skipped": skipped(&trust.anchors.skipped),
+        "skipped": skipped(&trust.device_configurations.skipped),
         "applicationConfigurations": of_applications.collect::<Value>(),
         "skippedApplications": skipped(&trust.applications.skipped),
         "unmatchedRevocationEntries": trust.revocations.policy().unmatched,

@@ -137,13 +137,13 @@ impl Publisher {
         let old = self.writer.publish(active);
         info!(
             trust.generation = trust.generation,
-            trust.configurations = trust.anchors.configurations.len(),
-            trust.skipped = trust.anchors.skipped.len(),
+            trust.configurations = trust.device_configurations.configurations.len(),
+            trust.skipped = trust.device_configurations.skipped.len(),
             "generation {} is in force",
             trust.generation
         );
         let unchanged = old.as_ref().is_some_and(|old| {
-            Arc::ptr_eq(&old.trust.anchors, &trust.anchors)
+            Arc::ptr_eq(&old.trust.device_configurations, &trust.device_configurations)
                 && Arc::ptr_eq(&old.trust.applications, &trust.applications)
         });
         if !unchanged {
@@ -231,7 +231,7 @@ mod tests {
         };
         let reader = live.current();
         let old = Arc::downgrade(&reader.trust);
-        let update = Update::Anchors { source: "a".into(), set: Configurations::default() };
+        let update = Update::Configurations { source: "a".into(), set: Configurations::default() };
         assert!(publisher.assembly.apply(update));
         publisher.publish(true, None).await;
         assert!(!std::ptr::eq(old.as_ptr(), Arc::as_ptr(&live.current().trust)), "replaced");

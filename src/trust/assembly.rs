@@ -18,7 +18,7 @@ use crate::x509::name::Name;
 #[derive(Debug, Clone)]
 pub enum Update {
     /// All device configurations of a directory.
-    Anchors {
+    Configurations {
         /// The directory.
         source: Arc<str>,
         /// Its current state.
@@ -69,12 +69,12 @@ pub struct Assembly {
     policy: ListPolicy,
     /// Trust domains in the operator's order.  Others follow, ordered by name.
     domains: Vec<Arc<str>>,
-    anchors: BTreeMap<Arc<str>, Configurations<Device>>,
+    device_configurations: BTreeMap<Arc<str>, Configurations<Device>>,
     applications: BTreeMap<Arc<str>, Configurations<Application>>,
     devices: Arc<Registries>,
     lists: BTreeMap<Arc<str>, ListState>,
     /// Device configurations changed since the last snapshot.
-    anchors_changed: bool,
+    configurations_changed: bool,
     /// Application configurations changed since the last snapshot.
     applications_changed: bool,
 }
@@ -100,13 +100,13 @@ impl Assembly {
         application_domains: &[Arc<str>],
     ) {
         self.policy = policy;
-        self.anchors_changed |= self.domains != domains;
+        self.configurations_changed |= self.domains != domains;
         self.applications_changed |= self.domains != domains;
         self.domains = domains.to_vec();
-        let before = (self.anchors.len(), self.applications.len());
-        self.anchors.retain(|source, _| domains.contains(source));
+        let before = (self.device_configurations.len(), self.applications.len());
+        self.device_configurations.retain(|source, _| domains.contains(source));
         self.applications.retain(|source, _| application_domains.contains(source));
-        self.anchors_changed |= self.anchors.len() != before.0;
+        self.configurations_changed |= self.device_configurations.len() != before.0;
         self.applications_changed |= self.applications.len() != before.1;
         Arc::make_mut(&mut self.devices).retain(|source| domains.contains(source));
     }
@@ -114,9 +114,9 @@ impl Assembly {
     /// Stores an update.  Returns false if it changes nothing.
     pub fn apply(&mut self, update: Update) -> bool {
         match update {
-            Update::Anchors { source, set } => {
-                let changed = replace(&mut self.anchors, source, set);
-                self.anchors_changed |= changed;
+            Update::Configurations { source, set } => {
+                let changed = replace(&mut self.device_configurations, source, set);
+                self.configurations_changed |= changed;
                 changed
             }
             Update::Applications { source, set } => {
@@ -140,16 +140,16 @@ impl Assembly {
 
     /// True once a directory has returned its configurations of devices, possibly an empty list.
     pub fn has_device_configurations(&self) -> bool {
-        !self.anchors.is_empty()
+        !self.device_configurations.is_empty()
     }
 
     /// Builds the snapshot that follows `previous`, the one in force.  The caller publishes it.
     pub fn build(&mut self, previous: &Snapshot) -> Snapshot {
-        let devices =
-            std::mem::take(&mut self.anchors_changed).then(|| merged(&self.domains, &self.anchors));
+        let devices = std::mem::take(&mut self.configurations_changed)
+            .then(|| merged(&self.domains, &self.device_configurations));
         let applications = std::mem::take(&mut self.applications_changed)
             .then(|| merged(&self.domains, &self.applications));
-        let of_devices = devices.as_ref().unwrap_or(&previous.anchors);
+        let of_devices = devices.as_ref().unwrap_or(&previous.device_configurations);
         let of_applications = applications.as_ref().unwrap_or(&previous.applications);
         let authorities =
             of_devices.authorities_by_domain().chain(of_applications.authorities_by_domain());
@@ -283,12 +283,12 @@ mod tests {
         ids.iter().map(configuration).collect()
     }
 
-    fn anchors(ids: &[&str]) -> Configurations<Device> {
+    fn configurations(ids: &[&str]) -> Configurations<Device> {
         of_kind(&Device { subject_field: SubjectField::SanDns, devices: Devices::Any }, ids)
     }
 
     fn from(source: &str, ids: &[&str]) -> Update {
-        Update::Anchors { source: source.into(), set: anchors(ids) }
+        Update::Configurations { source: source.into(), set: configurations(ids) }
     }
 
     fn unusable(why: &str) -> Update {
@@ -316,19 +316,19 @@ mod tests {
         let first = assembly.build(&Snapshot::default());
         assembly.apply(unusable("truncated"));
         let second = assembly.build(&first);
-        assert!(Arc::ptr_eq(&first.anchors, &second.anchors));
+        assert!(Arc::ptr_eq(&first.device_configurations, &second.device_configurations));
         assembly.apply(from("a", &[]));
-        assert!(assembly.build(&second).anchors.configurations.is_empty());
+        assert!(assembly.build(&second).device_configurations.configurations.is_empty());
     }
 
     #[test]
     fn shares_a_configuration_that_has_its_domain() {
-        let mut set = anchors(&["1", "2"]);
+        let mut set = configurations(&["1", "2"]);
         Arc::make_mut(&mut set.configurations[0]).domain = "a".into();
         Arc::make_mut(&mut set.configurations[1]).domain = "b".into();
         let mut assembly = Assembly::default();
-        assembly.apply(Update::Anchors { source: "a".into(), set: set.clone() });
-        let in_force = assembly.build(&Snapshot::default()).anchors;
+        assembly.apply(Update::Configurations { source: "a".into(), set: set.clone() });
+        let in_force = assembly.build(&Snapshot::default()).device_configurations;
         let (sent, built) = (&set.configurations, &in_force.configurations);
         assert!(Arc::ptr_eq(&sent[0], &built[0]));
         assert!(!Arc::ptr_eq(&sent[1], &built[1]));
@@ -356,14 +356,17 @@ mod tests {
         assert!(assembly.apply(applications()));
         assert!(!assembly.apply(applications()), "the same again");
         let both = assembly.build(&Snapshot::default());
-        let counts =
-            |s: &Snapshot| (s.anchors.configurations.len(), s.applications.configurations.len());
+        let counts = |s: &Snapshot| {
+            (s.device_configurations.configurations.len(), s.applications.configurations.len())
+        };
         assert_eq!(counts(&both), (1, 1));
-        assert!(both.applications.skipped.is_empty() && both.anchors.skipped.is_empty());
+        assert!(
+            both.applications.skipped.is_empty() && both.device_configurations.skipped.is_empty()
+        );
         assembly.apply(from("a", &[]));
         let one = assembly.build(&both);
         assert!(Arc::ptr_eq(&one.applications, &both.applications));
-        assert!(one.anchors.configurations.is_empty());
+        assert!(one.device_configurations.configurations.is_empty());
     }
 
     /// A setting that names an authority of applications applies as soon as their configurations
@@ -409,9 +412,10 @@ mod tests {
         assembly.apply(from("a", &["1"]));
         let snapshot = assembly.build(&Snapshot::default());
         assert_eq!(snapshot.generation, 1);
-        let ids: Vec<_> = snapshot.anchors.configurations.iter().map(|c| c.id.as_str()).collect();
+        let ids: Vec<_> =
+            snapshot.device_configurations.configurations.iter().map(|c| c.id.as_str()).collect();
         assert_eq!(ids, ["1", "2"]);
-        assert_eq!(snapshot.anchors.skipped.len(), 1);
-        assert!(snapshot.anchors.skipped[0].why.contains("`b`"));
+        assert_eq!(snapshot.device_configurations.skipped.len(), 1);
+        assert!(snapshot.device_configurations.skipped[0].why.contains("`b`"));
     }
 }

@@ -91,7 +91,7 @@ pub struct Snapshot {
     /// Grows with every publication.
     pub generation: u64,
     /// The configurations of devices in force, of all sources.
-    pub anchors: Arc<Configurations<Device>>,
+    pub device_configurations: Arc<Configurations<Device>>,
     /// The configurations of applications in force, of all sources.
     pub applications: Arc<Configurations<Application>>,
     /// The revocation sets in force.
@@ -113,13 +113,21 @@ impl Snapshot {
     /// Makes a snapshot.  `signatures` passes from one generation to the next.
     pub fn new(
         generation: u64,
-        anchors: Arc<Configurations<Device>>,
+        device_configurations: Arc<Configurations<Device>>,
         revocations: Arc<Revocations>,
         policy: Arc<TrustPolicy>,
         signatures: Arc<SignatureMemo>,
     ) -> Self {
-        let index = Arc::new(Index::of(&anchors));
-        Self { generation, anchors, revocations, policy, signatures, index, ..Self::default() }
+        let index = Arc::new(Index::of(&device_configurations));
+        Self {
+            generation,
+            device_configurations,
+            revocations,
+            policy,
+            signatures,
+            index,
+            ..Self::default()
+        }
     }
 
     /// Makes a snapshot that trusts nothing.
@@ -140,17 +148,18 @@ impl Snapshot {
     #[must_use]
     pub fn next(
         &self,
-        anchors: Option<Configurations<Device>>,
+        device_configurations: Option<Configurations<Device>>,
         revocations: Arc<Revocations>,
     ) -> Self {
-        let kept = (Arc::clone(&self.anchors), Arc::clone(&self.index));
-        let (anchors, index) = anchors.map_or(kept, |anchors| {
-            let index = Index::of(&anchors);
-            (Arc::new(anchors), Arc::new(index))
-        });
+        let kept = (Arc::clone(&self.device_configurations), Arc::clone(&self.index));
+        let (device_configurations, index) =
+            device_configurations.map_or(kept, |device_configurations| {
+                let index = Index::of(&device_configurations);
+                (Arc::new(device_configurations), Arc::new(index))
+            });
         Self {
             generation: self.generation + 1,
-            anchors,
+            device_configurations,
             revocations,
             devices: Arc::clone(&self.devices),
             policy: Arc::clone(&self.policy),
@@ -172,7 +181,7 @@ impl Snapshot {
     /// Returns device and application configurations together.
     pub fn every_configuration(&self) -> AllConfigurations {
         AllConfigurations {
-            devices: Arc::clone(&self.anchors),
+            devices: Arc::clone(&self.device_configurations),
             applications: Arc::clone(&self.applications),
         }
     }

@@ -100,7 +100,7 @@ impl World {
         let stop = CancellationToken::new();
         let running = tokio::spawn(source.run(stop.clone()));
         let mut assembly = Assembly::new(policy);
-        assembly.apply(Update::Anchors { source: "directory".into(), set });
+        assembly.apply(Update::Configurations { source: "directory".into(), set });
         let trust =
             Snapshot::nothing(Arc::default()).with_address_observer(Some(Arc::clone(&record) as _));
         let trust = assembly.build(&trust);

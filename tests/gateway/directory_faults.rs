@@ -59,7 +59,7 @@ impl Gateway {
     /// The anchors in the published snapshot.
     fn anchors(&self) -> Vec<String> {
         let trust = &self.app.live.current().trust;
-        let all = trust.anchors.configurations.iter().flat_map(|c| {
+        let all = trust.device_configurations.configurations.iter().flat_map(|c| {
             c.authorities.iter().map(|a| format!("{} {}", c.id, a.certificate.fingerprint))
         });
         all.collect()

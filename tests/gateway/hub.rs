@@ -41,7 +41,7 @@ impl Gateway {
 
     fn ids(&self) -> Vec<String> {
         let trust = &self.app.live.current().trust;
-        trust.anchors.configurations.iter().map(|c| c.id.to_string()).collect()
+        trust.device_configurations.configurations.iter().map(|c| c.id.to_string()).collect()
     }
 
     /// Waits until `count` configurations are in force and returns the time taken.

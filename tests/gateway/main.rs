@@ -271,7 +271,7 @@ async fn an_anchor_that_is_removed_stops_the_next_request() {
         .live
         .current()
         .trust
-        .anchors
+        .device_configurations
         .configurations
         .iter()
         .find(|c| c.kind.subject_field == SubjectField::SanUri)

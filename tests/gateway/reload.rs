@@ -28,7 +28,7 @@ impl Gateway {
     }
 
     fn configuration_id(&self) -> String {
-        self.app.live.current().trust.anchors.configurations[0].id.to_string()
+        self.app.live.current().trust.device_configurations.configurations[0].id.to_string()
     }
 }
 
@@ -156,7 +156,7 @@ async fn a_rotated_credential_is_read_again() {
     let status = async || -> Value {
         serde_json::from_str(&gateway.admin("/status.json").await.1).expect("JSON")
     };
-    assert_eq!(gateway.app.live.current().trust.anchors.configurations.len(), 0);
+    assert_eq!(gateway.app.live.current().trust.device_configurations.configurations.len(), 0);
     let link = gateway.world.dir.join("link");
     std::os::unix::fs::symlink("new", &link).expect("a link");
     std::fs::rename(&link, gateway.world.dir.join("secret")).expect("swapped");

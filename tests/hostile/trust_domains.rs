@@ -47,7 +47,7 @@ fn domain(source: &str, authorities: Vec<Authority>) -> Update {
         authorities,
     };
     let set = Configurations::from_iter([configuration]);
-    Update::Anchors { source: source.into(), set }
+    Update::Configurations { source: source.into(), set }
 }
 
 fn in_force(signer: &Ca, address: &str, list: &List<'_>) -> Update {

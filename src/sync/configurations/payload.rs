@@ -62,7 +62,7 @@ impl FollowedKind for Device {
     }
 
     fn update(source: Arc<str>, set: Configurations<Self>) -> Update {
-        Update::Anchors { source, set }
+        Update::Configurations { source, set }
     }
 }
 

@@ -227,8 +227,8 @@ fn decide<'a>(
 ) -> Result<Vec<Verified>, Refusal> {
     let (mut verified, mut refusal) = (Vec::<(usize, Verified)>::new(), None::<Refusal>);
     let certificates = chain.certificates().iter().map(AsRef::as_ref);
-    for index in snapshot.index().candidates(&snapshot.anchors, certificates) {
-        let configuration = &snapshot.anchors.configurations[index];
+    for index in snapshot.index().candidates(&snapshot.device_configurations, certificates) {
+        let configuration = &snapshot.device_configurations.configurations[index];
         if !scope.contains(&configuration.domain) {
             continue;
         }

@@ -174,7 +174,9 @@ impl Rig {
     /// The list in force after all updates so far.
     fn in_force(&mut self) -> Option<InForce> {
         while let Ok(update) = self.updates.try_recv() {
-            let Update::Anchors { source, set } = update else { panic!("not of a directory") };
+            let Update::Configurations { source, set } = update else {
+                panic!("not of a directory")
+            };
             assert_eq!(&*source, "hub");
             let pairs = set.configurations.iter().flat_map(|c| {
                 c.authorities.iter().map(|a| {
@@ -308,7 +310,7 @@ async fn two_gateways_follow_one_hub_at_once() {
         let metrics = Metrics::register(&mut Registry::default());
         let (handle, sync) = follow(config, metrics, sender, clock).expect("usable");
         let task = tokio::spawn(sync.run());
-        let Some(Update::Anchors { set, .. }) = soon(updates.recv()).await else {
+        let Some(Update::Configurations { set, .. }) = soon(updates.recv()).await else {
             panic!("no update")
         };
         assert_eq!(set.configurations[0].authorities.len(), 1);
@@ -333,7 +335,7 @@ async fn two_gateways_follow_one_hub_at_once() {
     for (_, updates, task) in [&mut one, &mut two] {
         let three = async {
             loop {
-                let Some(Update::Anchors { set, .. }) = updates.recv().await else {
+                let Some(Update::Configurations { set, .. }) = updates.recv().await else {
                     panic!("ended")
                 };
                 if set.configurations[0].authorities.len() == 3 {

@@ -181,7 +181,7 @@ async fn age_ignores_clock_jumps_and_triggers_the_policy() {
     };
     let mut rig = start(TooOld::Refuse, NOW + YEAR);
     let update = soon(rig.updates.recv()).await.expect("an update");
-    let Update::Anchors { set, .. } = update else { panic!("not of a directory") };
+    let Update::Configurations { set, .. } = update else { panic!("not of a directory") };
     assert!(set.configurations.is_empty());
     assert!(set.skipped[0].why.contains("was not reached for"));
     assert!(logged(&["ERROR", "was not reached for", "no longer in force"]));

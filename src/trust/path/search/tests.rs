@@ -62,7 +62,10 @@ fn search(snapshot: &Snapshot, chain: &[Vec<u8>]) -> Result<Vec<String>, Code> {
     let presented: Vec<_> = chain.iter().map(|der| read(der)).collect();
     let search = Search::new(&presented, snapshot, Timestamp(NOW), false);
     let names = |path: Vec<Arc<Certificate>>| path.iter().map(|c| c.subject.to_string()).collect();
-    search.path(0, &snapshot.anchors.configurations[0]).map(names).map_err(|refusal| refusal.code)
+    search
+        .path(0, &snapshot.device_configurations.configurations[0])
+        .map(names)
+        .map_err(|refusal| refusal.code)
 }
 
 fn found(snapshot: &Snapshot, chain: &[Vec<u8>]) -> bool {
@@ -307,7 +310,7 @@ fn an_explanation_contains_every_path() {
     let chain = [device("A", 1), authority("A", 1, "X", 5), authority("A", 1, "R", 0)];
     let presented: Vec<_> = chain.iter().map(|der| read(der)).collect();
     let search = Search::new(&presented, &of, Timestamp(NOW), true);
-    assert!(search.path(0, &of.anchors.configurations[0]).is_ok());
+    assert!(search.path(0, &of.device_configurations.configurations[0]).is_ok());
     let ends: Vec<_> = search
         .into_attempts()
         .into_iter()
