@@ -64,6 +64,7 @@ const INNER_RANKS: &[(&str, InnerRanks)] = &[
             ("pauses.rs", 0),
             ("status.rs", 0),
             ("freshness.rs", 1),
+            ("journal.rs", 1),
             ("payload.rs", 1),
             ("handle.rs", 2),
             ("follower.rs", 3),

@@ -16,6 +16,8 @@ pub struct Saved<T> {
     pub at: Timestamp,
     /// The newest file was not usable for this reason; its predecessor was read.
     pub fell_back: Option<String>,
+    /// The data may contain what the newest version had removed, for this reason.
+    pub may_readmit: Option<String>,
 }
 
 /// Writes what `encode` returns to `path`.
@@ -45,7 +47,7 @@ pub(super) async fn read<T: Send + 'static>(
         let decoded = decode(&loaded.payload);
         let decoded = decoded.map_err(|why| format!("{}: {why}", path.display()))?;
         let fell_back = loaded.fell_back.map(|error| error.to_string());
-        Ok(decoded.map(|(data, at)| Saved { data, at, fell_back }))
+        Ok(decoded.map(|(data, at)| Saved { data, at, fell_back, may_readmit: None }))
     };
     spawn_blocking(read).await.unwrap_or_else(|_| Err("the read was aborted".into()))
 }

@@ -178,7 +178,6 @@ impl<P: Payload> Follower<P> {
                 return Ok(());
             }
         };
-        let is_older = saved.fell_back.is_some();
         if let Some(why) = saved.fell_back {
             error!(%source, "newest saved {noun} not usable, the previous ones are read: {why}");
         }
@@ -187,14 +186,23 @@ impl<P: Payload> Follower<P> {
         self.loaded = true;
         let usable = self.freshness.restore(saved.at, now);
         self.show(|status| status.from_disk = true);
-        if is_older && self.context.config.start_without == StartWithout::Refuse {
+        if let Some(why) = saved.may_readmit {
             // The previous version may have what the newest removed: anchors, devices, lists.
-            self.freshness.withdraw();
+            let source = &self.source;
+            if self.context.config.start_without == StartWithout::Refuse {
+                error!(
+                    %source,
+                    "previous {noun} not used until the directory is reached (`start_without` is \
+                     `refuse`), journal of removals not usable: {why}"
+                );
+                self.freshness.withdraw();
+                return Ok(());
+            }
             error!(
-                source = %self.source,
-                "previous {noun} not used until the directory is reached (`start_without` is `refuse`)"
+                %source,
+                "previous {noun} used although they may contain what was removed (`start_without` is \
+                 `continue`), journal of removals not usable: {why}"
             );
-            return Ok(());
         }
         if usable { self.publish(self.payload.update()).await } else { self.expire().await }
     }

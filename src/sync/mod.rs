@@ -16,7 +16,7 @@
 //! - A response that fails anywhere changes nothing.
 //! - What a response leaves out stays in force.
 //! - A response that removes everything, or too much, is held back until an operator approves it.
-//! - The last good data is on disk, for a start without the network.
+//! - The last good data is on disk, for a start without the network, with a journal of what it removed.
 
 mod config;
 pub mod configurations;
@@ -25,6 +25,7 @@ mod files;
 mod follower;
 mod freshness;
 mod handle;
+mod journal;
 mod metrics;
 mod pauses;
 mod payload;

@@ -4,6 +4,7 @@ pub mod changes;
 mod content;
 mod handle;
 mod merge;
+mod outline;
 mod payload;
 mod state;
 

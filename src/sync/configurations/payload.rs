@@ -184,6 +184,7 @@ impl<K: FollowedKind> payload::Payload for Payload<K> {
                 data: self.in_force.configurations.len(),
                 at: saved.at,
                 fell_back: saved.fell_back,
+                may_readmit: saved.may_readmit,
             }
         }))
     }

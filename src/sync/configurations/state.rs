@@ -7,7 +7,9 @@ use serde_json::json;
 
 use crate::graph::Collection;
 use crate::graph::wire::{self, JsonKind};
+use crate::sync::configurations::outline::Outline;
 use crate::sync::files::{self, Saved};
+use crate::sync::journal;
 use crate::trust::configurations::Configurations;
 use crate::x509::time::Timestamp;
 
@@ -22,12 +24,24 @@ const fn kind<K: JsonKind>() -> &'static str {
     }
 }
 
+/// Kind and version of the journal beside it.
+const fn journal_kind<K: JsonKind>() -> &'static str {
+    match K::COLLECTION {
+        Collection::MutualTlsOauth => "anchors-journal/1",
+        Collection::CertificateBasedApplication => "applications-journal/1",
+    }
+}
+
 /// Saves a list that the directory confirmed at `at`.
 pub(super) async fn save<K: JsonKind>(
     path: PathBuf,
     set: Arc<Configurations<K>>,
     at: Timestamp,
 ) -> Result<(), String> {
+    let outlined = Arc::clone(&set);
+    let encode_journal =
+        move || serde_json::to_vec(&Outline::of(&outlined, at)).map_err(|error| error.to_string());
+    journal::write(&path, journal_kind::<K>(), encode_journal).await?;
     let encode = move || {
         let mut list = wire::write_configurations(&set);
         list["fetchedAt"] = json!(at.0);
@@ -36,12 +50,23 @@ pub(super) async fn save<K: JsonKind>(
     files::write(path, kind::<K>(), encode).await
 }
 
-/// Reads the saved list.  Returns `None` if no file exists.
+/// Reads the saved list, without what its journal removes.  Returns `None` if no file exists.
 pub(super) async fn load<K: JsonKind>(
     path: PathBuf,
 ) -> Result<Option<Saved<Configurations<K>>>, String> {
     let decode = |payload: &[u8]| decode(payload).map(Some);
-    files::read(path, kind::<K>(), MAX_FILE, decode).await
+    let saved = files::read(path.clone(), kind::<K>(), MAX_FILE, decode).await?;
+    let Some(mut saved) = saved else { return Ok(None) };
+    let decode_journal = |payload: &[u8]| {
+        let outline: Outline =
+            serde_json::from_slice(payload).map_err(|error| error.to_string())?;
+        let at = outline.at();
+        Ok((outline, at))
+    };
+    let restrict = |set: &mut Configurations<K>, outline: Outline| outline.restrict(set);
+    let kind = journal_kind::<K>();
+    journal::apply(&mut saved, &path, kind, MAX_FILE, decode_journal, restrict).await;
+    Ok(Some(saved))
 }
 
 fn decode<K: JsonKind>(payload: &[u8]) -> Result<(Configurations<K>, Timestamp), String> {

@@ -11,7 +11,7 @@ use crate::graph::client::{Client, FetchError, below};
 use crate::sync::config::Config;
 use crate::sync::devices::content::{Content, Metrics};
 use crate::sync::devices::round::{PageRules, Round};
-use crate::sync::devices::state::{self, State};
+use crate::sync::devices::state::{self, SavedVersions, State};
 use crate::sync::files::Saved;
 use crate::sync::metrics::FollowerMetrics;
 use crate::sync::payload::{Accepted, Payload, Progress, Recovery};
@@ -44,6 +44,7 @@ pub struct Devices {
     file: Option<PathBuf>,
     metrics: Metrics,
 
+    saved: SavedVersions,
     in_force: DeviceRegistry,
     /// The devices after the last complete response, and its delta link.
     candidate: DeviceRegistry,
@@ -67,6 +68,7 @@ impl Devices {
             rules: PageRules { prefix: config.prefix(), max_devices: config.max_devices },
             file: config.devices_file.clone(),
             metrics,
+            saved: SavedVersions::default(),
             in_force: DeviceRegistry::default(),
             candidate: DeviceRegistry::default(),
             cursor: None,
@@ -110,19 +112,25 @@ impl Payload for Devices {
     async fn load(&mut self) -> Result<Option<Saved<usize>>, String> {
         let Some(path) = self.file.clone() else { return Ok(None) };
         let saved = state::load(path, &self.start, self.rules.max_devices).await?;
-        Ok(saved.map(|Saved { data: State { registry, cursor }, at, fell_back }| {
+        Ok(saved.map(|Saved { data: State { registry, cursor }, at, fell_back, may_readmit }| {
             let devices = registry.counts().devices;
+            self.saved.loaded(registry.clone());
             self.in_force = registry.clone();
             self.candidate = registry;
             self.cursor = self.client.same_origin(&cursor).ok();
             self.begin_round();
-            Saved { data: devices, at, fell_back }
+            Saved { data: devices, at, fell_back, may_readmit }
         }))
     }
 
     async fn save(&mut self, at: Timestamp) -> Result<(), String> {
         let (Some(path), Some(cursor)) = (self.file.clone(), &self.cursor) else { return Ok(()) };
-        state::save(path, &self.start, cursor, self.in_force.clone(), at).await
+        let registry = self.in_force.clone();
+        let latest = self.saved.latest(registry.clone()).await?;
+        state::save_journal(&path, self.saved.all(latest.clone()), at).await?;
+        state::save(path, &self.start, cursor, registry.clone(), at).await?;
+        self.saved.saved(registry, latest);
+        Ok(())
     }
 
     fn save_pause(&self) -> Duration {

@@ -2,17 +2,22 @@
 //!
 //! After a start the changes since then are requested, however long ago that is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 use url::Url;
 
 use crate::sync::files::{self, Saved};
-use crate::trust::devices::DeviceRegistry;
+use crate::sync::journal;
+use crate::trust::devices::{DeviceRegistry, Removals};
 use crate::x509::time::Timestamp;
 
 /// Kind and version of the file.  Its payload is one line of JSON, then the registry's bytes.
 const KIND: &str = "devices/1";
+/// Kind and version of the journal beside it.  Its payload is one line of JSON, then the removals' bytes.
+const JOURNAL_KIND: &str = "devices-journal/1";
 /// Largest file: bytes for each device that is allowed.
 const MAX_FILE_PER_DEVICE: u64 = 36;
 /// Largest file: bytes for everything else.
@@ -35,6 +40,70 @@ struct Head {
     fetched_at: i64,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct JournalHead {
+    fetched_at: i64,
+}
+
+/// The saved versions, for the journal: it names what the newest removed from the one before, which is
+/// still on disk.
+#[derive(Debug, Default)]
+pub(super) struct SavedVersions {
+    newest: Option<DeviceRegistry>,
+    /// Removals between the previous version and the newest.
+    removals: Removals,
+}
+
+impl SavedVersions {
+    /// Notes the version that was read at the start.
+    pub(super) fn loaded(&mut self, registry: DeviceRegistry) {
+        *self = Self { newest: Some(registry), removals: Removals::default() };
+    }
+
+    /// Returns the removals between the newest saved version and `next`.
+    pub(super) async fn latest(&self, next: DeviceRegistry) -> Result<Removals, String> {
+        let Some(newest) = self.newest.clone() else { return Ok(Removals::default()) };
+        // Large registries take a while, which must not delay other tasks.
+        let removals = spawn_blocking(move || newest.removals(&next)).await;
+        removals.map_err(|_| "the comparison was aborted".to_owned())
+    }
+
+    /// Returns the removals from both saved versions, with the `latest` ones.
+    pub(super) fn all(&self, latest: Removals) -> Removals {
+        let mut removals = self.removals.clone();
+        removals.extend(latest);
+        removals
+    }
+
+    /// Notes that `next` was saved.
+    pub(super) fn saved(&mut self, next: DeviceRegistry, latest: Removals) {
+        *self = Self { newest: Some(next), removals: latest };
+    }
+}
+
+/// Writes the journal for a version that the directory confirmed at `at`.
+pub(super) async fn save_journal(
+    path: &Path,
+    removals: Removals,
+    at: Timestamp,
+) -> Result<(), String> {
+    let encode = move || {
+        let head = JournalHead { fetched_at: at.0 };
+        let mut payload = serde_json::to_vec(&head).map_err(|error| error.to_string())?;
+        payload.push(b'\n');
+        removals.write(&mut payload);
+        Ok(payload)
+    };
+    journal::write(path, JOURNAL_KIND, encode).await
+}
+
+fn decode_journal(payload: &[u8]) -> Result<(Removals, Timestamp), String> {
+    let (head, removals) = split::<JournalHead>(payload)?;
+    let removals = Removals::read(removals).map_err(|error| error.to_string())?;
+    Ok((removals, Timestamp(head.fetched_at)))
+}
+
 /// Saves a registry that was enumerated at `start` and confirmed at `at`.
 pub(super) async fn save(
     path: PathBuf,
@@ -54,7 +123,7 @@ pub(super) async fn save(
     files::write(path, KIND, encode).await
 }
 
-/// Reads the saved registry.  Returns `None` if no file exists that was enumerated at `start`.
+/// Reads the saved registry, without what its journal removes.  Returns `None` if no file exists that was enumerated at `start`.
 pub(super) async fn load(
     path: PathBuf,
     start: &Url,
@@ -67,14 +136,31 @@ pub(super) async fn load(
         let state = State { registry, cursor: head.delta_link };
         Ok((head.start == start).then_some((state, Timestamp(head.fetched_at))))
     };
-    files::read(path, KIND, limit.saturating_add(MAX_FILE_BASE), decode).await
+    let limit = limit.saturating_add(MAX_FILE_BASE);
+    let Some(mut saved) = files::read(path.clone(), KIND, limit, decode).await? else {
+        return Ok(None);
+    };
+    let mut failed = None;
+    let restrict = |state: &mut State, removals: Removals| match state.registry.without(&removals) {
+        Ok(registry) => state.registry = registry,
+        Err(error) => failed = Some(error.to_string()),
+    };
+    journal::apply(&mut saved, &path, JOURNAL_KIND, limit, decode_journal, restrict).await;
+    saved.may_readmit = saved.may_readmit.or(failed);
+    Ok(Some(saved))
 }
 
 fn decode(payload: &[u8], max_devices: usize) -> Result<(Head, DeviceRegistry), String> {
+    let (head, registry) = split(payload)?;
+    let registry = DeviceRegistry::read(registry, max_devices);
+    Ok((head, registry.map_err(|error| error.to_string())?))
+}
+
+/// Splits a payload into the JSON of its first line and the rest.
+fn split<T: DeserializeOwned>(payload: &[u8]) -> Result<(T, &[u8]), String> {
     let end = payload.iter().position(|&b| b == b'\n').ok_or("the first line is missing")?;
     let head = serde_json::from_slice(&payload[..end]).map_err(|error| error.to_string())?;
-    let registry = DeviceRegistry::read(&payload[end + 1..], max_devices);
-    Ok((head, registry.map_err(|error| error.to_string())?))
+    Ok((head, &payload[end + 1..]))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@
 
 mod admission;
 mod bytes;
+mod removals;
 mod shards;
 
 use std::collections::HashMap;
@@ -28,6 +29,7 @@ use crate::x509::certificate::Fingerprint;
 use shards::{Member, Shards};
 
 pub use admission::{Registries, Registry};
+pub use removals::Removals;
 
 /// Maximum number of configurations that the devices of one directory name.
 pub const MAX_CONFIGURATIONS: usize = 10_000;

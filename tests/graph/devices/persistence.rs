@@ -1,6 +1,7 @@
 //! The saved registry: restarts, damage and age.
 
 use super::*;
+use std::path::Path;
 
 #[tokio::test]
 async fn starts_from_disk_without_the_directory() {
@@ -41,6 +42,48 @@ async fn a_damaged_file_is_reported_and_not_used() {
     rig.ends_with("1", &[], Some(1));
     rig.sync().await;
     assert_eq!(rig.standing(1), Standing::Enabled);
+}
+
+/// Damages the newest saved version, and restarts without the directory.
+#[tokio::test]
+async fn the_journal_keeps_older_devices_from_admitting_disabled_ones() {
+    let mut rig = Rig::with(&[device(1, true), device(2, true), device(3, true)], |_| {}).await;
+    let folder = rig.folder.path().to_owned();
+    let first = until_saved(&folder, &[]).await;
+    let disabled = json!({ "id": "o1", "accountEnabled": false });
+    rig.ends_with("1", &[disabled, removed(2)], Some(2));
+    rig.ends_with("2", &[], Some(2));
+    rig.sync().await;
+    assert_eq!((rig.standing(1), rig.standing(2)), (Standing::Disabled, Standing::Unknown));
+    let newest = until_saved(&folder, &first).await;
+    assert_eq!(std::fs::read(folder.join("devices.1")).expect("the previous version"), first);
+
+    let mut damaged = newest;
+    *damaged.last_mut().expect("bytes") ^= 1;
+    std::fs::write(folder.join("devices"), damaged).expect("written");
+    rig.restart(|_| {}, |_| {}).await;
+    let status = rig.until(|status| status.failures > 0).await;
+    assert!(status.loaded && status.from_disk);
+    let standings = [1, 2, 3].map(|n| rig.standing(n));
+    assert_eq!(standings, [Standing::Disabled, Standing::Unknown, Standing::Enabled]);
+
+    // The journal is damaged as well: no device is in force.
+    std::fs::write(folder.join("devices.journal"), "garbage").expect("written");
+    rig.restart(|_| {}, |_| {}).await;
+    rig.until(|status| status.failures > 0).await;
+    assert!(rig.in_force().is_none());
+}
+
+/// Waits until the saved file differs from `before`, and returns it.
+async fn until_saved(folder: &Path, before: &[u8]) -> Vec<u8> {
+    let start = Instant::now();
+    loop {
+        match std::fs::read(folder.join("devices")) {
+            Ok(bytes) if bytes != before => return bytes,
+            _ => assert!(start.elapsed() < TIME_LIMIT, "not written"),
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]

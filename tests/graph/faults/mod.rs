@@ -10,7 +10,7 @@ mod trust_list;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Once};

@@ -14,47 +14,90 @@ async fn a_restart_without_the_network_serves_the_last_good_list() {
     let _ = rig.handle.refresh().await;
     assert_eq!(rig.in_force(), Some(good.all.clone()));
     assert!(rig.handle.status().from_disk);
+}
 
-    // The second generation is damaged: the first may have what the second removed, so it is not used.
-    let grown = good.but(|list| {
-        let list = list["value"][0]["certificateAuthorities"].as_array_mut().expect("a list");
-        list.push(Ca::root("one-3").element(true));
-    });
-    let mut more = good.all.clone();
-    more.insert(("one".into(), "one-3".into()));
-    rig.accepts("grown", &grown, &more).await;
-    drop(rig);
-    let file: PathBuf = folder.path().join("anchors");
-    let mut bytes = std::fs::read(&file).expect("the file");
+/// Flips one bit in the middle of a file.
+fn damage(file: &Path) {
+    let mut bytes = std::fs::read(file).expect("the file");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    std::fs::write(&file, bytes).expect("damaged");
-    graph.answer(|_, _| Reply::Bytes(vec![]));
-    let mut rig = restart();
-    let _ = rig.handle.refresh().await;
-    assert_eq!(rig.in_force(), None, "not loaded, so not ready");
-    assert!(logged(&["ERROR", "newest saved configurations not usable", "its header is"]));
-    assert!(logged(&["ERROR", "previous configurations not used until the directory is reached"]));
-    drop(rig);
-    // The operator prefers availability.
-    let mut rig = Rig::start(graph.clone(), Arc::clone(&folder), |config| {
-        config.start_without = StartWithout::Continue;
+    std::fs::write(file, bytes).expect("damaged");
+}
+
+#[tokio::test]
+async fn the_journal_keeps_an_older_list_from_readmitting_anchors() {
+    let (mut rig, good) = Rig::good().await;
+    let (graph, folder) = (rig.graph.clone(), Arc::clone(&rig.folder));
+    let half = good.but(|list| {
+        list["value"].as_array_mut().expect("a list").pop();
     });
-    let _ = rig.handle.refresh().await;
-    assert_eq!(rig.in_force(), Some(good.all.clone()));
+    rig.accepts("half", &half, &good.only("one")).await;
     drop(rig);
+    let files = ["anchors", "anchors.1", "anchors.journal"].map(|name| folder.path().join(name));
+    let kept = files.each_ref().map(|file| std::fs::read(file).expect("saved"));
+    let restore = || {
+        for (file, bytes) in files.iter().zip(&kept) {
+            std::fs::write(file, bytes).expect("written");
+        }
+    };
+    graph.answer(|_, _| Reply::Bytes(vec![]));
+    let restart = |start_without| {
+        let (graph, folder) = (graph.clone(), Arc::clone(&folder));
+        Rig::start(graph, folder, move |config| config.start_without = start_without)
+    };
+    let [newest, previous, journal] = &files;
+
+    // The newest list is damaged or missing: the previous one is used, without the removed anchor.
+    for is_missing in [false, true] {
+        restore();
+        if is_missing {
+            std::fs::remove_file(newest).expect("removed");
+        } else {
+            damage(newest);
+        };
+        let mut rig = restart(StartWithout::Refuse);
+        let _ = rig.handle.refresh().await;
+        assert_eq!(rig.in_force(), Some(good.only("one")));
+        assert!(logged(&["ERROR", "newest saved configurations not usable"]));
+    }
+
+    // The journal is not usable either: nothing is in force before the directory is reached.
+    // An older journal does not count.
+    for is_missing in [false, true] {
+        restore();
+        damage(newest);
+        if is_missing {
+            std::fs::remove_file(journal).expect("removed");
+        } else {
+            damage(journal);
+        };
+        let mut rig = restart(StartWithout::Refuse);
+        let _ = rig.handle.refresh().await;
+        assert_eq!(rig.in_force(), None, "not loaded, so not ready");
+        assert!(logged(&[
+            "ERROR",
+            "previous configurations not used until the directory is reached"
+        ]));
+        drop(rig);
+        // The operator prefers availability.
+        let mut rig = restart(StartWithout::Continue);
+        let _ = rig.handle.refresh().await;
+        assert_eq!(rig.in_force(), Some(good.all.clone()));
+        assert!(logged(&["ERROR", "previous configurations used although"]));
+    }
+
     // A response of the directory ends the wait.
-    let mut rig = restart();
+    let mut rig = restart(StartWithout::Refuse);
     let _ = rig.handle.refresh().await;
     assert_eq!(rig.in_force(), None, "not loaded, so not ready");
     rig.accepts("reached", &good.list, &good.all).await;
     drop(rig);
     graph.answer(|_, _| Reply::Bytes(vec![]));
-    // Both are damaged: nothing is in force.
-    for name in ["anchors", "anchors.1"] {
-        std::fs::write(folder.path().join(name), b"garbage").expect("damaged");
+    // Both lists are damaged: nothing is in force.
+    for file in [newest, previous] {
+        std::fs::write(file, b"garbage").expect("damaged");
     }
-    let mut rig = restart();
+    let mut rig = restart(StartWithout::Continue);
     let _ = rig.handle.refresh().await;
     assert_eq!(rig.in_force(), None);
     assert!(logged(&["ERROR", "saved configurations not usable", "damaged"]));
