@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -23,6 +23,8 @@ pub(super) struct Followers {
     pub(super) updates: mpsc::Sender<Update>,
     pub(super) clock: Clock,
     pub(super) tasks: Tasks,
+    /// Signalled when a credential is refused.
+    refused: Arc<Notify>,
 }
 
 struct Running {
@@ -58,9 +60,10 @@ impl Followers {
         updates: mpsc::Sender<Update>,
         clock: Clock,
         tasks: Tasks,
+        refused: Arc<Notify>,
     ) -> Self {
         let (handles, _) = watch::channel(Vec::new());
-        Self { running: Vec::new(), handles, metrics, updates, clock, tasks }
+        Self { running: Vec::new(), handles, metrics, updates, clock, tasks, refused }
     }
 
     /// Sets up the followers of `sources`, whose settings are in `origin`, that do not run.
@@ -84,7 +87,9 @@ impl Followers {
                 true => None,
                 false => {
                     let (metrics, clock) = (self.metrics.clone(), Arc::clone(&self.clock));
-                    Some(sync::follow(source.clone(), metrics, self.updates.clone(), clock)?)
+                    let source =
+                        sync::Config { refused: Arc::clone(&self.refused), ..source.clone() };
+                    Some(sync::follow(source, metrics, self.updates.clone(), clock)?)
                 }
             };
             prepared.push((settings, new));

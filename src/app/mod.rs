@@ -1,13 +1,13 @@
 //! The composition root.  All parts are built, connected and started here.
 
 pub(crate) mod capacity;
+mod directory;
 mod followers;
 mod readiness;
 mod rebuild;
 mod reload;
 mod sockets;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::admin::access::Caller;
 use crate::admin::{self, Admin};
-use crate::config::{Config, DirectoryPart};
+use crate::config::Config;
 use crate::crl;
 use crate::directory::{Directory, Served};
 use crate::http::connections::{Admission, Shares};
@@ -41,7 +41,6 @@ use crate::runtime::memory::{self, Budget, Pressure};
 use crate::runtime::publisher::{ConfigurationsInForce, Publisher};
 use crate::runtime::reload::Handle;
 use crate::runtime::tasks::Tasks;
-use crate::store::Store;
 use crate::sync;
 use crate::tls;
 use crate::tls::acceptor::{Bounds, TlsListener, serve};
@@ -180,18 +179,25 @@ impl App {
         tasks.spawn_until_stop(rebuild.run(changed_keys, own.clone()));
 
         // The directory is served before it is polled: a gateway can sync from its own directory.
-        let (directory, directory_http) = match config.directory {
+        let refused = Arc::<Notify>::default();
+        let (directory, served) = match config.directory {
             Some(part) => {
-                open_directory(part, &config.data_dir, &addresses, capacity, &tasks).await?
+                let (database, data_dir) = (part.database.clone(), &config.data_dir);
+                let store =
+                    directory::open_store(database.as_ref(), data_dir, &refused, &tasks).await?;
+                let directory = Directory::until(part.config, store, tasks.stopping());
+                let served = directory::serve(&directory, part.public_url, &addresses, capacity);
+                (Some(directory), served)
             }
-            None => (None, None),
+            None => (None, (None, None)),
         };
         let needs_system_authorities = config
             .graph
             .iter()
             .any(|source| source.base.scheme() == "https" && source.ca_bundle.is_none());
         let graph_metrics = sync::Metrics::register(&mut registry);
-        let mut followers = Followers::new(graph_metrics, updates, clock, tasks.clone());
+        let mut followers =
+            Followers::new(graph_metrics, updates, clock, tasks.clone(), Arc::clone(&refused));
         let prepared = followers.prepare(&config.graph, &config.origin)?;
         followers.start(prepared);
         let sources = followers.handles.subscribe();
@@ -213,7 +219,7 @@ impl App {
             ready: ready.clone(),
             registry,
             live: live.clone(),
-            lists: crl_handle,
+            lists: crl_handle.clone(),
             sources,
             keys: keys.clone(),
             configuration,
@@ -233,9 +239,13 @@ impl App {
             metrics,
             inbox,
             now: Arc::clone(&reload),
+            lists: crl_handle,
+            directory,
+            refused,
         };
         tasks.spawn_until_stop(reloader.run());
 
+        let (directory, directory_http) = served;
         let planes = Planes { endpoint, public, directory, directory_http, admin };
         let edge = |name, tls, bounds| TlsListener {
             name,
@@ -334,32 +344,6 @@ fn signing_keys(
     let (clock, ready) = (Arc::clone(clock), ready.clone());
     let (keys, rotator, handle) = keyring::Rotator::start(config, rotation, clock, ready, changes)?;
     Ok((keys, handle, Some(rotator)))
-}
-
-/// Opens the embedded directory.  Returns its services over TLS and over plain HTTP.
-async fn open_directory(
-    part: DirectoryPart,
-    data_dir: &Path,
-    addresses: &Addresses,
-    capacity: Capacity,
-    tasks: &Tasks,
-) -> anyhow::Result<(Option<Served>, Option<Served>)> {
-    let store = match &part.database {
-        Some(database) => {
-            let (store, follower) = Store::connect(database)
-                .await
-                .with_context(|| format!("directory.database_url: {database}"))?;
-            tasks.spawn_until_stop(follower.run());
-            store
-        }
-        None => Store::open(&data_dir.join("directory.redb")).await?,
-    };
-    let directory = Directory::until(part.config, store, tasks.stopping());
-    let at = |url: &str, connections| directory.at(url).with_waiters(connections / 2);
-    let https = part.public_url.map(|url| at(&url, capacity.directory));
-    let http = addresses.directory_http;
-    let http = http.map(|address| at(&format!("http://{address}"), capacity.directory_http));
-    Ok((https, http))
 }
 
 /// Limits of the admin listener.  Few clients use it, and handshakes of others must not delay

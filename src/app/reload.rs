@@ -20,6 +20,8 @@ use tracing::{error, info, warn};
 use crate::admin::Admin;
 use crate::app::followers::{Followers, rules};
 use crate::config::{Candidate, Config, LoadError, Origin};
+use crate::crl;
+use crate::directory::Directory;
 use crate::keyring;
 use crate::oauth::TokenEndpoint;
 use crate::runtime::health::Ready;
@@ -101,6 +103,10 @@ pub(super) struct Reloader {
     pub(super) inbox: Inbox,
     /// Signals a reload.
     pub(super) now: Arc<Notify>,
+    pub(super) lists: crl::Handle,
+    pub(super) directory: Option<Directory>,
+    /// Signals that a credential was refused: its file may have changed.
+    pub(super) refused: Arc<Notify>,
 }
 
 /// The state of a configuration that was read now.
@@ -131,6 +137,7 @@ impl Reloader {
                     None => return,
                 },
                 () = self.now.notified() => is_wanted = true,
+                () = self.refused.notified() => {}
                 () = sleep(INTERVAL) => {}
             }
             let content = self.content().await;
@@ -238,6 +245,13 @@ impl Reloader {
             followed.map_err(|error| format!("oauth.rotation: {error}"))?;
             self.rotation = Some(rotation.clone());
         }
+        let part = config.directory.as_ref();
+        let database = part.and_then(|part| part.database.as_ref());
+        if let Some(directory) = &self.directory {
+            directory.check(database)?;
+        }
+        let roots = config.crl.transport.roots_pem.as_deref();
+        let client = self.lists.client_with(roots).map_err(|error| error.to_string())?;
         let policy = Arc::clone(&config.policy);
         self.until(|live| {
             let keys = &live.current().keys;
@@ -249,6 +263,12 @@ impl Reloader {
         .await
         .map_err(|()| "no signing key of a client's algorithm came into force".to_owned())?;
         log::set_filter(&config.log_filter).map_err(|error| format!("log.filter: {error}"))?;
+        if let Some(client) = client {
+            self.lists.use_client(client);
+        }
+        if let (Some(directory), Some(part)) = (&self.directory, part) {
+            directory.use_files(&part.config, database);
+        }
         let kept = prepared.kept();
         self.followers.stop_others(&kept).await;
         let rules = OwnChange::Rules(Box::new(rules(&config)));

@@ -36,6 +36,10 @@ const WITHOUT_RESTART: [&str; 23] = [
     "trust",
 ];
 
+/// Further keys that name files whose new contents need no restart.
+const FILES_WITHOUT_RESTART: [&str; 3] =
+    ["directory.database_url_file", "directory.issuers.ca_bundle", "revocation.ca_bundle"];
+
 /// Last parts of keys whose values are not shown.
 const SECRET: [&str; 5] = ["client_secret", "database_url", "sha256", "token", "token_sha256"];
 
@@ -77,7 +81,9 @@ pub(super) fn file_changes(before: &[NamedFile], after: &mut [NamedFile]) -> Vec
         if old.content == new.content {
             continue;
         }
-        let needs_restart = needs_restart(&without_items(&new.key));
+        let plain = without_items(&new.key);
+        let needs_restart =
+            needs_restart(&plain) && !FILES_WITHOUT_RESTART.contains(&plain.as_str());
         let shown = |what: &str| Some(format!("(content of {}, {what})", new.path.display()));
         let (before, after) = (shown("as it was"), shown("changed"));
         changes.push(KeyChange { key: new.key.clone(), before, after, needs_restart });
@@ -255,7 +261,7 @@ mod tests {
 
     #[test]
     fn keys_that_need_no_restart_exist() {
-        for live in WITHOUT_RESTART {
+        for live in WITHOUT_RESTART.iter().chain(&FILES_WITHOUT_RESTART) {
             assert!(reference::entries().any(|entry| is_at_or_below(entry.key, live)), "{live}");
         }
     }
@@ -265,7 +271,7 @@ mod tests {
         let (_, rest) =
             reference::TEXT.split_once("## Changes without a restart").expect("a section");
         let section = rest.split("\n## ").next().unwrap_or(rest);
-        for live in WITHOUT_RESTART {
+        for live in WITHOUT_RESTART.iter().chain(&FILES_WITHOUT_RESTART) {
             assert!(section.contains(&format!("`{live}`")), "{live} is not listed");
         }
     }

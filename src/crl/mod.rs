@@ -53,7 +53,9 @@ pub use fetch::FetchFailure;
 pub use schedule::Timing;
 pub use source::Source;
 pub use status::{ErrorStatus, ListStatus, Metrics, PolicyStatus, Status};
-pub use transport::{Config as TransportConfig, FetchError};
+use transport::Transport;
+
+pub use transport::{AuthorizedClient, Config as TransportConfig, FetchError};
 
 /// Settings of this part.
 #[derive(Debug, Clone)]
@@ -114,6 +116,7 @@ pub struct Handle {
     commands: mpsc::Sender<Refresh>,
     statuses: Statuses,
     progress: watch::Receiver<Progress>,
+    transport: Transport,
 }
 
 /// Progress of the source, for readiness.
@@ -148,6 +151,19 @@ impl Handle {
     /// The status of each address.
     pub fn status(&self) -> Vec<Status> {
         self.statuses.read()
+    }
+
+    /// Builds the client for these authorities of servers.  Returns `None` if they are in use.
+    ///
+    /// # Errors
+    /// The certificates are not usable.
+    pub fn client_with(&self, roots_pem: Option<&[u8]>) -> Result<Option<AuthorizedClient>, Error> {
+        Ok(self.transport.client_with(roots_pem)?)
+    }
+
+    /// Fetches with `client` from now on.
+    pub fn use_client(&self, client: AuthorizedClient) {
+        self.transport.use_client(client);
     }
 
     /// Waits until the configurations of `generation` are processed and each of their addresses has a

@@ -78,8 +78,12 @@ impl Source {
         let (sender, commands) = mpsc::channel(16);
         let (progress, watched_progress) = watch::channel(Progress::default());
         let statuses = Statuses::default();
-        let handle =
-            Handle { commands: sender, statuses: statuses.clone(), progress: watched_progress };
+        let handle = Handle {
+            commands: sender,
+            statuses: statuses.clone(),
+            progress: watched_progress,
+            transport: transport.clone(),
+        };
         let fetch_state = FetchState { transport, store, permits, clock: Arc::clone(&clock) };
         let source = Self {
             config,

@@ -38,6 +38,16 @@ impl Authenticator {
         }
     }
 
+    /// Uses the contents of the files that `issuers` name.
+    pub(super) fn use_files(&self, issuers: &[Issuer]) {
+        for issuer in issuers {
+            let mut trusted = self.issuers.iter();
+            if let Some(trusted) = trusted.find(|trusted| trusted.name() == issuer.issuer) {
+                trusted.use_ca_bundle(issuer);
+            }
+        }
+    }
+
     /// Authenticates the caller by the `Authorization` header and the connection's client certificate.
     pub(super) async fn caller(
         &self,

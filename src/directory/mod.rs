@@ -69,7 +69,7 @@ use crate::http::peer::Peer;
 use crate::http::reply::Reply;
 use crate::runtime::audit::{Event, Outcome, Record};
 use crate::runtime::random::{guid, is_guid};
-use crate::store::Store;
+use crate::store::{Database, Store};
 use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
 
@@ -160,6 +160,23 @@ impl Directory {
         let in_flight = Arc::new(InFlight::new());
         let inner = Inner { config, authenticator, store, locks, stop, in_flight };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Returns an error if `database` is not the one that this directory uses.
+    ///
+    /// # Errors
+    /// The text names both.
+    pub fn check(&self, database: Option<&Database>) -> Result<(), String> {
+        database.map_or(Ok(()), |database| self.inner.store.check(database))
+    }
+
+    /// Uses the contents of the files that new settings name: credentials of the database, and
+    /// authorities of issuers' key servers.
+    pub fn use_files(&self, config: &Config, database: Option<&Database>) {
+        self.inner.authenticator.use_files(&config.issuers);
+        if let Some(database) = database {
+            self.inner.store.use_credentials(database);
+        }
     }
 
     /// Returns the API for a listener that clients reach at `public_url` (such as

@@ -82,6 +82,21 @@ impl Store {
         Ok((Self { engine, changes, kept_removals: KEPT_REMOVALS }, follower))
     }
 
+    /// Returns an error if `database` is not the one that this store uses.
+    pub(crate) fn check(&self, database: &Database) -> Result<(), String> {
+        match &self.engine {
+            Engine::Embedded(_) => Ok(()),
+            Engine::Postgres(engine) => engine.check(database),
+        }
+    }
+
+    /// Uses the credentials of `database` for every connection that is opened from now on.
+    pub(crate) fn use_credentials(&self, database: &Database) {
+        if let Engine::Postgres(engine) = &self.engine {
+            engine.use_credentials(database);
+        }
+    }
+
     /// Sets the number of removals that are kept for each collection; the default is 100,000.
     #[must_use]
     pub fn with_kept_removals(self, kept_removals: u64) -> Self {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use url::Url;
 
 use crate::graph::Collection;
@@ -79,6 +80,8 @@ pub struct Config {
     pub devices_file: Option<PathBuf>,
     /// Limits of a fetch.
     pub limits: Limits,
+    /// Signalled when the directory or the token endpoint refuses the credential.
+    pub refused: Arc<Notify>,
 }
 
 impl Config {
@@ -104,6 +107,7 @@ impl Config {
             max_devices: 10_000_000,
             devices_file: None,
             limits: Limits::default(),
+            refused: Arc::default(),
         }
     }
 

@@ -262,6 +262,10 @@ impl<P: Payload> Follower<P> {
 
     fn fail(&mut self, error: &FetchError) -> (Recovery, Duration) {
         self.failures = self.failures.saturating_add(1);
+        if error.is_refusal() {
+            // The credential may have been rotated.
+            self.context.config.refused.notify_one();
+        }
         let recovery = self.payload.recover(error);
         let pause = retry_pause(self.failures, self.context.config.every, error.retry_after());
         let (source, failures) = (&self.source, self.failures);

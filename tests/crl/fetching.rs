@@ -8,8 +8,12 @@ use anchorgate::crl::{self, Config};
 use anchorgate::trust::assembly::ListState;
 use anchorgate::trust::configurations::Configurations;
 use anchorgate::x509::time::Timestamp;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 use crate::support::crl_maker::{Ca, HOUR, NOW};
 use crate::support::crl_source::{anchors, number, start, start_at};
@@ -327,4 +331,51 @@ async fn an_address_that_is_named_again_ignores_the_earlier_fetch() {
     let (_, late) = server.asked().await;
     give(late, &ca.list().number(2).sign()).await;
     assert_eq!(running.list().await.number, Some(2.into()));
+}
+
+/// A server over TLS whose certificate is for 127.0.0.1, and the PEM of its only authority.
+async fn tls_server(list: Vec<u8>) -> (String, Vec<u8>) {
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
+    let certificate = params.self_signed(&key).expect("a certificate");
+    let (pem, der) = (certificate.pem().into_bytes(), certificate.der().clone());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![der], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+        .expect("an identity");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("https://{}/1.crl", listener.local_addr().expect("an address"));
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            // A client that does not trust the certificate ends the handshake.
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            while !matches!(stream.read_u8().await, Ok(b'\r') | Err(_)) {}
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", list.len());
+            let _ = stream.write_all(&[head.as_bytes(), &list].concat()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    (url, pem)
+}
+
+#[tokio::test]
+async fn authorities_of_servers_are_replaced_while_lists_are_fetched() {
+    let ca = Ca::root("Root");
+    let (url, pem) = tls_server(ca.list().number(1).sign()).await;
+    let mut running = start(Config::default(), anchors(&ca, Some(&url), None));
+    let error = running.error().await;
+    assert!(error.contains("certificate"), "{error}");
+
+    assert!(running.handle.client_with(Some(b"-----BEGIN")).is_err(), "nothing is replaced");
+    let client = running.handle.client_with(Some(&pem)).expect("usable").expect("a new client");
+    running.handle.use_client(client);
+    assert!(running.handle.client_with(Some(&pem)).expect("usable").is_none(), "in use");
+    let status = running.refresh().await;
+    assert!(status.last_error.is_none(), "{:?}", status.last_error.map(|error| error.error));
+    while !matches!(running.next().await, ListState::InForce(_)) {}
 }

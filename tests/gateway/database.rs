@@ -45,6 +45,47 @@ async fn a_failed_database_removes_no_trust() {
     gateway.wait_until_served(another).await;
 }
 
+/// The role in the URL is replaced by another one, as a rotated password is.
+#[tokio::test(flavor = "multi_thread")]
+async fn rotated_credentials_of_a_database_are_read_again() {
+    let cluster = Cluster::start("");
+    let url = cluster.database().await;
+    Cluster::execute(&url, &["CREATE ROLE old SUPERUSER LOGIN", "CREATE ROLE new SUPERUSER LOGIN"])
+        .await;
+    let of = |role: &str| url.replace("user=hub", &format!("user={role}"));
+    let in_database = "[directory]\ndatabase_url_file = \"database\"";
+    let edit = |text: String| text.replace("[directory]", in_database);
+    let gateway = Gateway::start_with(&[SubjectField::SanDns], edit, |world| {
+        std::fs::write(world.dir.join("database"), of("old")).expect("written");
+    })
+    .await;
+    let status = async || {
+        let list = gateway.http.get(gateway.directory(""));
+        let list = list.bearer_auth(&gateway.world.directory_token).send();
+        list.await.expect("an answer").status()
+    };
+    assert_eq!(status().await, 200);
+    let file = gateway.world.dir.join("database");
+
+    // Another database needs a restart.
+    std::fs::write(&file, url.replace("postgres:///", "postgres:///other_")).expect("written");
+    let (code, text) = gateway.program("config reload").await;
+    assert!(code == Some(1) && text.contains("only the credentials of"), "{text}");
+
+    std::fs::write(&file, of("new")).expect("written");
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'old'";
+    Cluster::execute(&url, &["ALTER ROLE old NOLOGIN", end]).await;
+    let start = Instant::now();
+    while status().await != 200 {
+        assert!(start.elapsed() < IN_FORCE, "the new credentials are not used");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let users = "DO $$ BEGIN ASSERT (SELECT count(*) FROM pg_stat_activity WHERE usename = 'new') > 0; \
+                 END $$";
+    Cluster::execute(&url, &[users]).await;
+    assert!(!gateway.admin("/readyz").await.1.contains("a restart is needed"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_at_one_replica_reaches_the_gateways_of_the_other_at_once() {
     let cluster = Cluster::shared();

@@ -3,10 +3,12 @@
 //! The bytes are forwarded in pieces, so a list is never held here.  No statement of a server is trusted:
 //! neither a media type, nor a length, nor a redirect.
 
+mod client;
 mod file;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use hyper::body::Bytes;
@@ -18,11 +20,12 @@ use time::format_description::well_known::Rfc2822;
 use tokio::sync::mpsc::Sender;
 use url::{Host, Url};
 
-use crate::crl::filter::{self, PublicOnly};
+use crate::crl::filter;
+use crate::crl::transport::client::client;
 use crate::crl::transport::file::ActiveReads;
-use crate::http::outbound::{
-    ClientSettings, ProxyChoice, ServerAuthorities, explain, header_text, retry_after,
-};
+use crate::http::outbound::{explain, header_text, retry_after};
+
+pub use client::AuthorizedClient;
 
 /// Limits and settings of transfers.
 #[derive(Debug, Clone)]
@@ -178,7 +181,8 @@ impl Location {
 /// Transfers lists.
 #[derive(Debug, Clone)]
 pub struct Transport {
-    client: Client,
+    /// Shared by all copies, because its authorities can be replaced.
+    client: Arc<RwLock<AuthorizedClient>>,
     config: Config,
     active_reads: ActiveReads,
 }
@@ -189,29 +193,33 @@ impl Transport {
     /// # Errors
     /// The proxy or the root certificates are not usable.
     pub fn new(config: Config) -> Result<Self, FetchError> {
-        let settings = ClientSettings {
-            authorities: match &config.roots_pem {
-                Some(pem) => ServerAuthorities::SystemAnd(pem.clone()),
-                None => ServerAuthorities::SystemAnd(Vec::new()),
-            },
-            proxy: match &config.proxy {
-                Some(proxy) => ProxyChoice::Address(proxy.clone()),
-                None => ProxyChoice::Direct,
-            },
-            connect: config.connect,
-            read: None,
-            // `Transport::fetch` bounds the whole exchange, including redirects.
-            request: None,
-        };
-        // With a proxy, only the proxy's own name is resolved here, and the operator chose it.
-        let public_only = config.public_only && config.proxy.is_none();
-        let client = settings
-            .client_with(|builder| {
-                let builder = builder.no_gzip().pool_max_idle_per_host(1);
-                if public_only { builder.dns_resolver(PublicOnly) } else { builder }
-            })
-            .map_err(|error| FetchError::Http(error.to_string()))?;
+        let client = client(&config, config.roots_pem.clone())?;
+        let client = Arc::new(RwLock::new(client));
         Ok(Self { client, config, active_reads: ActiveReads::default() })
+    }
+
+    /// Builds a client that accepts these authorities.  Returns `None` if the current one does.
+    ///
+    /// # Errors
+    /// The root certificates are not usable.
+    pub fn client_with(
+        &self,
+        roots_pem: Option<&[u8]>,
+    ) -> Result<Option<AuthorizedClient>, FetchError> {
+        let current = self.client.read().unwrap_or_else(PoisonError::into_inner);
+        if current.roots_pem.as_deref() == roots_pem {
+            return Ok(None);
+        }
+        client(&self.config, roots_pem.map(<[u8]>::to_vec)).map(Some)
+    }
+
+    /// Uses `client` from the next fetch on.
+    pub fn use_client(&self, client: AuthorizedClient) {
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = client;
+    }
+
+    fn client(&self) -> Client {
+        self.client.read().unwrap_or_else(PoisonError::into_inner).client.clone()
     }
 
     /// The settings.
@@ -258,10 +266,11 @@ impl Transport {
         bypass_caches: bool,
         out: Sender<Bytes>,
     ) -> Result<Fetched, FetchError> {
+        let client = self.client();
         for _ in 0..=self.config.max_redirects {
             self.allow(&url)?;
             // Without this header the server may choose any encoding (RFC 9110 section 12.5.3).
-            let request = self.client.get(url.clone());
+            let request = client.get(url.clone());
             let mut request = request.header(header::ACCEPT_ENCODING, "identity");
             if bypass_caches {
                 request = request.header(header::CACHE_CONTROL, "no-cache");

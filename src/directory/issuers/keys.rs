@@ -67,7 +67,7 @@ impl RefreshPolicy {
 pub(super) struct IssuerKeys {
     issuer: String,
     source: KeySource,
-    ca_bundle: Option<Vec<u8>>,
+    ca_bundle: Mutex<Option<Vec<u8>>>,
     policy: RefreshPolicy,
     cache: Mutex<Cache>,
     /// Held during a refresh.
@@ -91,7 +91,8 @@ impl IssuerKeys {
         ca_bundle: Option<Vec<u8>>,
         policy: RefreshPolicy,
     ) -> Arc<Self> {
-        let (cache, refreshing) = (Mutex::default(), Arc::default());
+        let (cache, refreshing, ca_bundle) =
+            (Mutex::default(), Arc::default(), Mutex::new(ca_bundle));
         Arc::new(Self { issuer, source, ca_bundle, policy, cache, refreshing })
     }
 
@@ -129,6 +130,11 @@ impl IssuerKeys {
         }
     }
 
+    /// Accepts only these authorities of the key server from now on.
+    pub(super) fn use_ca_bundle(&self, ca_bundle: Option<Vec<u8>>) {
+        *self.ca_bundle.lock().unwrap_or_else(PoisonError::into_inner) = ca_bundle;
+    }
+
     fn cache(&self) -> MutexGuard<'_, Cache> {
         // The cache is valid after every statement that changes it.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
@@ -152,9 +158,11 @@ impl IssuerKeys {
                 .await
                 .map_err(|error| error.to_string())?,
             KeySource::Url(url) => {
+                let ca_bundle =
+                    self.ca_bundle.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let settings = ClientSettings {
-                    authorities: match &self.ca_bundle {
-                        Some(pem) => ServerAuthorities::Only(pem.clone()),
+                    authorities: match ca_bundle {
+                        Some(pem) => ServerAuthorities::Only(pem),
                         None => ServerAuthorities::System,
                     },
                     proxy: ProxyChoice::Environment,

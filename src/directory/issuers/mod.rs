@@ -110,6 +110,11 @@ impl TrustedIssuer {
         Self { issuer, keys: IssuerKeys::new(name, source, ca_bundle, policy) }
     }
 
+    /// Uses the authorities that `issuer`, the same issuer, names now.
+    pub(super) fn use_ca_bundle(&self, issuer: &Issuer) {
+        self.keys.use_ca_bundle(issuer.ca_bundle.clone());
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.issuer.issuer
     }

@@ -72,6 +72,15 @@ impl From<BodyError> for FetchError {
 }
 
 impl FetchError {
+    /// True if the directory or the token endpoint refused the credential.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Auth(error) => !matches!(error, AuthError::Transport { .. }),
+            Self::Status { status, .. } => *status == 401,
+            _ => false,
+        }
+    }
+
     /// Shortest pause before the next request, if the directory demanded one.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {

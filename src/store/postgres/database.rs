@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
@@ -76,6 +77,24 @@ impl Database {
     #[must_use]
     pub fn with_connections(self, connections: u32) -> Self {
         Self { connections, ..self }
+    }
+}
+
+/// Connection settings that can be replaced while they are used.  Copies share them.
+#[derive(Clone)]
+pub(super) struct SharedOptions(Arc<RwLock<PgConnectOptions>>);
+
+impl SharedOptions {
+    pub(super) fn new(database: &Database) -> Self {
+        Self(Arc::new(RwLock::new(database.options.clone())))
+    }
+
+    pub(super) fn get(&self) -> PgConnectOptions {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set(&self, database: &Database) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = database.options.clone();
     }
 }
 

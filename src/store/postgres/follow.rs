@@ -1,19 +1,20 @@
 //! Follower of the database: receives the changes of other replicas, and reconnects after failures.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use sqlx::{Connection, PgConnection, SqlSafeStr, query, query_as, query_scalar};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{error::Elapsed, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::store::changes::{ChangeNotifier, Versions};
 use crate::store::objects::{Collection, StoreError};
-use crate::store::postgres::database::Database;
+use crate::store::postgres::database::{Database, SharedOptions};
 
 /// Channel of the notifications, one for each change, sent in its transaction.
 pub(super) const CHANNEL: &str = "anchorgate_directory";
@@ -39,7 +40,9 @@ pub(super) type Availability = Result<(), String>;
 /// Receives the changes of other replicas.  While the database is not followed, the store rejects all
 /// operations, because the data could be outdated.
 pub struct Follower {
-    options: PgConnectOptions,
+    options: SharedOptions,
+    /// Signalled when the database refuses the credentials.
+    refused: Arc<Notify>,
     /// Name of the database in log messages, without credentials.
     name: String,
     changes: ChangeNotifier,
@@ -48,10 +51,20 @@ pub struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(database: &Database, changes: ChangeNotifier) -> Self {
+    pub(super) fn new(
+        database: &Database,
+        options: SharedOptions,
+        changes: ChangeNotifier,
+    ) -> Self {
         let (availability, _) = watch::channel(Err("not connected yet".into()));
-        let (options, name) = (database.options.clone(), database.to_string());
-        Self { options, name, changes, availability, listener: None }
+        let (refused, name) = (Arc::default(), database.to_string());
+        Self { options, refused, name, changes, availability, listener: None }
+    }
+
+    /// Signals `refused` when the database refuses the credentials.
+    #[must_use]
+    pub fn notify_refusals(self, refused: Arc<Notify>) -> Self {
+        Self { refused, ..self }
     }
 
     pub(super) fn availability(&self) -> watch::Receiver<Availability> {
@@ -101,14 +114,14 @@ impl Follower {
     /// so a change is assumed.
     async fn connect(&self) -> Result<PgListener, FollowError> {
         let mut connection =
-            timeout(RESPONSE_TIMEOUT, PgConnection::connect_with(&self.options)).await??;
+            timeout(RESPONSE_TIMEOUT, PgConnection::connect_with(&self.options.get())).await??;
         let is_recovering = self.prepare(&mut connection).await?;
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .max_lifetime(None)
             .idle_timeout(None)
             .acquire_timeout(RESPONSE_TIMEOUT)
-            .connect_lazy_with(self.options.clone());
+            .connect_lazy_with(self.options.get());
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
         // A standby has no notifications.  It is queried at each heartbeat.
@@ -166,6 +179,9 @@ impl Follower {
 
     /// Makes the store reject operations.  A repeated error is logged once, not at every attempt.
     fn mark_unavailable(&self, error: &FollowError) {
+        if matches!(error, FollowError::Refused(_)) {
+            self.refused.notify_one();
+        }
         let why = error.to_string();
         let unavailable = Err(why.clone());
         let changed = self.availability.send_if_modified(|current| {
@@ -290,6 +306,9 @@ enum FollowError {
          itself, or through a pooler in session mode"
     )]
     Pooler,
+    /// The database refused the credentials.
+    #[error("{0}")]
+    Refused(String),
     #[error("{0}")]
     Other(String),
 }
@@ -299,6 +318,8 @@ impl From<sqlx::Error> for FollowError {
         // Another client's connection has other prepared statements.
         match error.as_database_error().and_then(DatabaseError::code).as_deref() {
             Some("26000" | "42P05") => Self::Pooler,
+            // invalid_authorization_specification, invalid_password
+            Some("28000" | "28P01") => Self::Refused(error.to_string()),
             _ => Self::Other(error.to_string()),
         }
     }

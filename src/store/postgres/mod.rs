@@ -9,21 +9,24 @@
 //! A trigger of the database maintains the derived data: last version and size of each collection, and
 //! its removals.  The data therefore stays correct when replicas of an earlier program version write.
 
+mod change;
 mod database;
 mod follow;
 
 use std::time::Duration;
 
 use sqlx::postgres::{PgPool, PgPoolOptions};
-use sqlx::{PgConnection, Postgres as Engine, Transaction, query, query_as, query_scalar};
+use sqlx::{PgConnection, query, query_as, query_scalar};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::store::changes::{ChangeNotifier, Versions};
 use crate::store::objects::{Change, Collection, Record, Since, StoreError};
 
-use follow::{Availability, CHANNEL, versions};
+use change::{PendingChange, count, expect, expire_removals, referrer};
+use follow::{Availability, versions};
 
+use database::SharedOptions;
 pub use database::{Database, DatabaseUrlError};
 pub use follow::Follower;
 
@@ -37,6 +40,9 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(super) struct Postgres {
     pool: PgPool,
+    options: SharedOptions,
+    /// Host, port and database.
+    name: String,
     availability: watch::Receiver<Availability>,
 }
 
@@ -54,9 +60,30 @@ impl Postgres {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .after_connect(|connection, _| Box::pin(prepare(connection)))
             .connect_lazy_with(database.options.clone());
-        let mut follower = Follower::new(database, changes);
+        let options = SharedOptions::new(database);
+        let mut follower = Follower::new(database, options.clone(), changes);
         follower.connect_once().await?;
-        Ok((Self { pool, availability: follower.availability() }, follower))
+        let (name, availability) = (database.to_string(), follower.availability());
+        Ok((Self { pool, options, name, availability }, follower))
+    }
+
+    /// Returns an error if `database` is another database.
+    pub(super) fn check(&self, database: &Database) -> Result<(), String> {
+        let new = database.to_string();
+        if new == self.name {
+            return Ok(());
+        }
+        Err(format!(
+            "directory.database_url_file: the URL names the database {new}; without a restart only the \
+             credentials of {} can change",
+            self.name
+        ))
+    }
+
+    /// Uses the credentials of `database` for every connection that is opened from now on.
+    pub(super) fn use_credentials(&self, database: &Database) {
+        self.options.set(database);
+        self.pool.set_connect_options(self.options.get());
     }
 
     /// Reads the version of the last change of each collection.
@@ -311,95 +338,6 @@ impl Postgres {
             ))),
         }
     }
-}
-
-/// Open transaction with the version of its change.
-struct PendingChange {
-    transaction: Transaction<'static, Engine>,
-    version: i64,
-}
-
-impl PendingChange {
-    /// Commits the change and notifies the other replicas.  When this returns, the change is on the
-    /// database's disk.
-    async fn commit(mut self) -> Result<u64, Failure> {
-        query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(&mut *self.transaction).await?;
-        self.transaction.commit().await?;
-        Ok(self.version.cast_unsigned())
-    }
-}
-
-async fn count(connection: &mut PgConnection, collection: Collection) -> Result<u64, sqlx::Error> {
-    let count: Option<i64> =
-        query_scalar("SELECT objects FROM directory_collection WHERE collection = $1")
-            .bind(collection.name())
-            .fetch_optional(connection)
-            .await?;
-    Ok(count.unwrap_or(0).cast_unsigned())
-}
-
-/// Deletes the oldest removals, so that at most `kept` are left.
-async fn expire_removals(
-    change: &mut PendingChange,
-    collection: Collection,
-    kept: u64,
-) -> Result<(), sqlx::Error> {
-    query(
-        "WITH over AS (SELECT removed - $2 AS many FROM directory_collection \
-                       WHERE collection = $1 AND removed > $2), \
-         oldest AS (SELECT version, id FROM directory_removed WHERE collection = $1 \
-                    ORDER BY version LIMIT coalesce((SELECT many FROM over), 0)), \
-         gone AS (DELETE FROM directory_removed r USING oldest \
-                  WHERE r.collection = $1 AND r.version = oldest.version AND r.id = oldest.id \
-                  RETURNING r.version) \
-         UPDATE directory_collection SET removed = removed - (SELECT count(*) FROM gone), \
-         forgotten = (SELECT max(version) FROM gone) \
-         WHERE collection = $1 AND EXISTS (SELECT FROM gone)",
-    )
-    .bind(collection.name())
-    .bind(i64::try_from(kept).unwrap_or(i64::MAX))
-    .execute(&mut *change.transaction)
-    .await
-    .map(drop)
-}
-
-/// Checks that the object exists and has the expected version, if one is given.
-async fn expect(
-    change: &mut PendingChange,
-    collection: Collection,
-    id: &str,
-    expected: Option<u64>,
-) -> Result<(), Failure> {
-    let found: Option<i64> =
-        query_scalar("SELECT version FROM directory_object WHERE collection = $1 AND id = $2")
-            .bind(collection.name())
-            .bind(id.as_bytes())
-            .fetch_optional(&mut *change.transaction)
-            .await?;
-    match (found.map(i64::cast_unsigned), expected) {
-        (None, _) => Err(StoreError::Missing.into()),
-        (Some(found), Some(expected)) if found != expected => {
-            Err(StoreError::Changed { expected, found }.into())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Returns the id of an object that refers to this one.
-async fn referrer(
-    change: &mut PendingChange,
-    collection: Collection,
-    id: &str,
-) -> Result<Option<String>, sqlx::Error> {
-    let by: Option<Vec<u8>> = query_scalar(
-        "SELECT id FROM directory_object \
-         WHERE refers_to_collection = $1 AND refers_to_id = $2 ORDER BY collection, id LIMIT 1",
-    )
-    .bind(collection.name())
-    .bind(id.as_bytes())
-    .fetch_optional(&mut *change.transaction)
-    .await?;
-    Ok(by.as_deref().map(text))
 }
 
 /// Returns the least id that is greater than `after`: the same id with a zero byte appended.
