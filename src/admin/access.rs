@@ -3,7 +3,10 @@
 use std::fmt;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hyper::{HeaderMap, header};
+use zeroize::Zeroizing;
 
 use crate::x509::certificate::Fingerprint;
 
@@ -80,14 +83,18 @@ pub(super) struct Access {
 
 impl Access {
     /// Checks that a request with these headers has the permission `need`.  Returns its token, if
-    /// any.
+    /// any.  With `basic`, the token may be the password of Basic authentication, the only kind that a
+    /// browser asks for.
     pub(super) fn admit(
         &self,
         headers: &HeaderMap,
         need: Permission,
+        basic: bool,
     ) -> Result<Option<&Token>, Denied> {
-        let token = match bearer(headers) {
-            Some(presented) => Some(self.known(presented).ok_or(Denied::UnknownToken)?),
+        let password = || if basic { password(headers) } else { None };
+        let presented = bearer(headers).map(|token| Zeroizing::new(token.to_owned()));
+        let token = match presented.or_else(password) {
+            Some(presented) => Some(self.known(&presented).ok_or(Denied::UnknownToken)?),
             None => None,
         };
         let needs_token = match need {
@@ -120,6 +127,16 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("Bearer").then_some(token.trim())
 }
 
+/// The password of Basic authentication (RFC 7617 section 2).
+fn password(headers: &HeaderMap) -> Option<Zeroizing<String>> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, credentials) = value.split_once(' ')?;
+    let is_basic = scheme.eq_ignore_ascii_case("Basic");
+    let decoded = is_basic.then(|| STANDARD.decode(credentials.trim()).ok()).flatten()?;
+    let text = Zeroizing::new(String::from_utf8(decoded).ok()?);
+    text.split_once(':').map(|(_, password)| Zeroizing::new(password.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,7 +164,7 @@ mod tests {
         if let Some(value) = authorization {
             headers.insert(header::AUTHORIZATION, value.parse().expect("a value"));
         }
-        let admitted = access.admit(&headers, need)?;
+        let admitted = access.admit(&headers, need, false)?;
         Ok(admitted.map_or("-", |token| &*token.name).to_owned())
     }
 
@@ -176,6 +193,22 @@ mod tests {
         assert_eq!(admit(&access, None, Permission::Read), Ok("-".into()));
         assert_eq!(admit(&access, None, Permission::Operate), Err(Denied::NoToken));
         assert_eq!(admit(&access, Some("Bearer x"), Permission::Read), Err(Denied::UnknownToken));
+    }
+
+    #[test]
+    fn a_browser_sends_the_token_as_a_password() {
+        let access = access(false);
+        let admit = |credentials: &str, basic| {
+            let value = format!("Basic {}", STANDARD.encode(credentials));
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, value.parse().expect("a value"));
+            access.admit(&headers, Permission::Read, basic).map(|token| token.map(|t| &*t.name))
+        };
+        assert_eq!(admit("x:scraper", true), Ok(Some("scraper")));
+        assert_eq!(admit(":operator", true), Ok(Some("operator")));
+        assert_eq!(admit("scraper:x", true), Err(Denied::UnknownToken));
+        assert_eq!(admit("scraper", true), Err(Denied::NoToken));
+        assert_eq!(admit("x:scraper", false), Err(Denied::NoToken), "not on this path");
     }
 
     #[test]

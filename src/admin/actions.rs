@@ -16,7 +16,7 @@ use crate::keyring::{KeyStatus, RotationError};
 use crate::runtime::reload::{Rejected, Report, Request};
 use crate::sync;
 use crate::trust::judge::devices::{UnverifiedChain, explain};
-use crate::x509::pem;
+use crate::x509::pem::{self, CertificateFileError};
 use crate::x509::time::Timestamp;
 
 /// Limit in bytes on the body of an action without large data.
@@ -200,10 +200,27 @@ impl Admin {
                 Failure::bad_request(why)
             })?,
         };
-        let chain = match request.chain_pem.as_bytes() {
+        let (answer, generation) = self
+            .judge(&request.chain_pem, now)
+            .map_err(|error| Failure::bad_request(format!("`chainPem`: {error}")))?;
+        Ok(json!({
+            "accept": answer.is_accept(),
+            "generation": generation,
+            "answer": answer.to_json(None),
+            "text": answer.to_text(),
+        }))
+    }
+
+    /// Judges a chain in PEM, leaf first, under the snapshot in force.  Returns the answer and the
+    /// generation that decided.
+    pub(super) fn judge(
+        &self,
+        chain: &str,
+        now: Timestamp,
+    ) -> Result<(Answer, u64), CertificateFileError> {
+        let chain = match chain.as_bytes() {
             [] => Vec::new(),
-            pem => pem::certificates(pem)
-                .map_err(|error| Failure::bad_request(format!("`chainPem`: {error}")))?,
+            pem => pem::certificates(pem)?,
         };
         let trust = &self.live.current().trust;
         let answer = match UnverifiedChain::from_der(&chain) {
@@ -213,12 +230,7 @@ impl Admin {
             }
             Err(refusal) => Answer::refused(refusal, Vec::new()),
         };
-        Ok(json!({
-            "accept": answer.is_accept(),
-            "generation": trust.generation,
-            "answer": answer.to_json(None),
-            "text": answer.to_text(),
-        }))
+        Ok((answer, trust.generation))
     }
 
     /// Polls every source now.  They are polled concurrently, so that one directory that does not

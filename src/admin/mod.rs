@@ -7,6 +7,8 @@
 //! | `GET /readyz` | 200, or 503 with the parts that are not ready |
 //! | `GET /metrics` | OpenMetrics text |
 //! | `GET /status.json` | the trust in force, its sources and its revocation lists |
+//! | `GET /` | the same as a page for people; see [`page`] |
+//! | `POST /explain` | the form of that page |
 //! | `POST …` | an action, such as `/trust/sync` |
 //!
 //! The first two need no token, because probes have none.  Actions need one on every listener.  On the Unix
@@ -14,12 +16,14 @@
 //!
 //! # Design notes
 //! A web page that an operator visits can send requests to loopback.  Such a request contains the
-//! page's host or origin, so both are checked.  With a token, or if the listener is not on loopback, the
+//! page's host or origin, so both are checked.  Only the form of the status page may have an origin, which
+//! must be that of the request.  With a token, or if the listener is not on loopback, the
 //! host is not checked.
 
 pub mod access;
 mod actions;
 pub mod answer;
+mod page;
 mod status;
 
 use std::net::SocketAddr;
@@ -30,7 +34,7 @@ use std::time::SystemTime;
 use hyper::body::Bytes;
 use hyper::http::request::Parts as Head;
 use hyper::http::uri::Authority;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::{HeaderMap, Method, Request, StatusCode, header};
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 use serde_json::json;
@@ -48,6 +52,7 @@ use crate::runtime::audit::{Event, Outcome, Record};
 use crate::runtime::health::Ready;
 use crate::runtime::hosts::Host;
 use crate::runtime::live::Live;
+use crate::runtime::random;
 use crate::runtime::reload;
 use crate::sync;
 use crate::x509::time::Timestamp;
@@ -97,6 +102,8 @@ pub struct Admin {
     keys: keyring::Handle,
     configuration: reload::Handle,
     started: Timestamp,
+    /// Proves that a form was rendered by this process.
+    form_token: String,
 }
 
 impl Admin {
@@ -106,7 +113,20 @@ impl Admin {
         let gauges = Gauges::register(&mut registry);
         let started = SystemTime::now().into();
         let gate = RwLock::new(Arc::new(Gate::new(config)));
-        Self { gate, ready, registry, gauges, live, lists, sources, keys, configuration, started }
+        let form_token = random::guid();
+        Self {
+            gate,
+            ready,
+            registry,
+            gauges,
+            live,
+            lists,
+            sources,
+            keys,
+            configuration,
+            started,
+            form_token,
+        }
     }
 
     /// Permits the callers of `config` from now on.
@@ -123,7 +143,11 @@ impl Admin {
         if let Err(reply) = gate.admit(caller, &head) {
             return *reply;
         }
-        let limit = Action::at(path).map_or(0, Action::body_limit);
+        let limit = match Action::at(path) {
+            Some(action) => action.body_limit(),
+            None if path == page::EXPLAIN => page::MAX_FORM,
+            None => 0,
+        };
         match body::read(incoming, limit).await {
             Ok(body) => self.answer(method, path, body).await,
             Err(error @ BodyError::TooLong { .. }) => {
@@ -158,6 +182,9 @@ impl Admin {
                 Method::POST => self.perform(action, &body).await,
                 _ => reply::method_not_allowed("POST"),
             };
+        }
+        if page::is_page(path) {
+            return self.page(method, path, &body);
         }
         let is_read = *method == Method::GET || *method == Method::HEAD;
         match path {
@@ -220,7 +247,10 @@ impl Gate {
     fn admit(&self, caller: Caller, head: &Head) -> Result<(), Box<Reply>> {
         let refused = |status, why: &str| Box::new(refused(status, why));
         let (path, headers) = (head.uri.path(), &head.headers);
-        if headers.contains_key(header::ORIGIN) {
+        let is_page = page::is_page(path);
+        if headers.contains_key(header::ORIGIN)
+            && !(path == page::EXPLAIN && is_own_origin(headers))
+        {
             let why = "requests of web pages are refused (Origin header)";
             return Err(refused(StatusCode::FORBIDDEN, why));
         }
@@ -228,7 +258,7 @@ impl Gate {
         let need = if is_action { Permission::Operate } else { Permission::Read };
         let admitted = match (caller, path) {
             (Caller::Socket(_), _) | (_, "/livez" | "/readyz") => Ok(None),
-            _ => self.access.admit(headers, need),
+            _ => self.access.admit(headers, need, is_page),
         };
         if is_action && head.method == Method::POST {
             audit(caller, path, &admitted);
@@ -243,6 +273,11 @@ impl Gate {
                 "actions need a bearer token, and none is configured (admin.tokens); commands on this \
                  machine can use the Unix socket (admin.socket)",
                 "Bearer",
+            ),
+            Err(Denied::NoToken | Denied::UnknownToken) if is_page => (
+                StatusCode::UNAUTHORIZED,
+                "a token is required: send it as the password, with any user name",
+                "Basic realm=\"anchorgate\", charset=\"UTF-8\"",
             ),
             Err(Denied::NoToken) => {
                 (StatusCode::UNAUTHORIZED, "a bearer token is required", "Bearer")
@@ -275,6 +310,18 @@ fn audit(caller: Caller, path: &str, admitted: &Result<Option<&Token>, Denied>) 
     let outcome = if admitted.is_ok() { Outcome::Admitted } else { Outcome::Refused };
     let record = Record::new(Event::Admin, outcome);
     Record { action: Some(path), actor: user.as_deref().or(token), ..record }.emit();
+}
+
+/// True if the Origin header names the host that the request is for.
+fn is_own_origin(headers: &HeaderMap) -> bool {
+    let value =
+        |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
+    let (Some(origin), Some(host)) = (value(header::ORIGIN), value(header::HOST)) else {
+        return false;
+    };
+    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    headers.get_all(header::ORIGIN).iter().count() == 1
+        && authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
 }
 
 /// Checks that a request names this machine, in its target and in its Host header.

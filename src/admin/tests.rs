@@ -212,3 +212,81 @@ fn every_path_except_probes_needs_a_token() {
         assert_eq!(admitted(config, path, &pairs), status, "{path} {pairs:?}");
     }
 }
+
+#[test]
+fn the_form_may_have_the_origin_of_its_own_page_only() {
+    let config = config("127.0.0.1:0", &[]);
+    let origin = |path: &str, origin| {
+        admitted(&config, path, &[(header::HOST, "localhost:9090"), (header::ORIGIN, origin)])
+    };
+    assert_eq!(origin("/explain", "http://localhost:9090"), 200);
+    assert_eq!(origin("/explain", "https://LOCALHOST:9090"), 200);
+    for foreign in ["null", "http://localhost", "http://localhost:9091", "http://evil.example", ""]
+    {
+        assert_eq!(origin("/explain", foreign), 403, "{foreign}");
+    }
+    for path in ["/", "/status.json", "/trust/sync", "/trust/approve"] {
+        assert_eq!(origin(path, "http://localhost:9090"), 403, "{path}");
+    }
+    // A name that was rebound to loopback has the origin of its own page.
+    let rebound = [(header::HOST, "evil.example"), (header::ORIGIN, "http://evil.example")];
+    assert_eq!(admitted(&config, "/explain", &rebound), 403);
+}
+
+#[test]
+fn a_browser_is_asked_for_the_token_of_a_page() {
+    let wide = config("0.0.0.0:9090", &["operator"]);
+    let challenge = |path: &str| {
+        let (head, ()) = Request::get(path).body(()).expect("a request").into_parts();
+        let reply = Gate::new(&wide).admit(Caller::Network, &head).expect_err("refused");
+        reply.headers()[header::WWW_AUTHENTICATE].to_str().expect("text").to_owned()
+    };
+    for path in ["/", "/status", "/status.css", "/explain"] {
+        assert!(challenge(path).starts_with("Basic realm="), "{path}");
+    }
+    assert_eq!(challenge("/status.json"), "Bearer");
+    // The password of a browser permits no action.
+    let basic = [(header::AUTHORIZATION, "Basic eDpvcGVyYXRvcg==")];
+    assert_eq!(admitted(&wide, "/explain", &basic), 200);
+    assert_eq!(admitted(&wide, "/trust/sync", &basic), 401);
+}
+
+#[tokio::test]
+async fn the_page_is_html_that_cannot_run_scripts() {
+    let admin = admin(&Ready::default());
+    for path in ["/", "/status", "/status.css"] {
+        let reply = admin.answer(&Method::GET, path, Bytes::new()).await;
+        assert_eq!(reply.status(), 200, "{path}");
+        let policy = reply.headers()[header::CONTENT_SECURITY_POLICY].to_str().expect("text");
+        assert!(policy.starts_with("default-src 'none'; style-src 'self';"), "{policy}");
+        assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+        assert_eq!(reply.headers()[header::CACHE_CONTROL], "no-store");
+        assert_eq!(send(&admin, Method::POST, path, "").await.0, 405, "{path}");
+    }
+    let (_, page) = send(&admin, Method::GET, "/", "").await;
+    assert!(page.contains("<h1>anchorgate</h1>") && page.contains("generation 0"), "{page}");
+    assert_eq!(send(&admin, Method::GET, "/explain", "").await.0, 405);
+}
+
+#[tokio::test]
+async fn the_form_needs_the_token_of_its_page() {
+    let admin = admin(&Ready::default());
+    let (_, page) = send(&admin, Method::GET, "/", "").await;
+    let token =
+        page.split("name=\"token\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
+    let token = token.expect("a token");
+    let ask = async |form: String| {
+        let reply = admin.answer(&Method::POST, "/explain", Bytes::from(form)).await;
+        let status = reply.status().as_u16();
+        let body = reply.into_body().collect().await.expect("whole").to_bytes();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    };
+    for forged in ["", "token=", "token=00000000-0000-0000-0000-000000000000", "chain=x"] {
+        let (status, text) = ask(forged.to_owned()).await;
+        assert!(status == 403 && text.contains("send it again"), "{forged}: {status} {text}");
+    }
+    let (status, text) = ask(format!("token={token}&chain=%3Cb%3E")).await;
+    assert!(status == 400 && text.contains("not a chain of certificates"), "{status} {text}");
+    let (status, text) = ask(format!("token={token}&chain=")).await;
+    assert!(status == 200 && text.contains("certificate_missing"), "{status} {text}");
+}

@@ -1,5 +1,6 @@
 //! Rank 3: code that all running parts share.
 
+pub mod activity;
 pub mod atomic;
 pub mod audit;
 pub mod core_dumps;

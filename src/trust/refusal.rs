@@ -5,7 +5,7 @@ use std::fmt;
 use crate::x509::certificate::CertificateError;
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $variant:ident = $text:literal,)*) => {
+    ($(#[doc = $meaning:literal] $variant:ident = $text:literal,)*) => {
         /// Stable code of a refusal.
         ///
         /// Codes are API: they appear in the audit log, as a metrics label, in the output of
@@ -13,7 +13,7 @@ macro_rules! codes {
         /// most informative.  If several paths fail, the refusal of the path that came furthest is
         /// returned.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Code { $($(#[$doc])* $variant,)* }
+        pub enum Code { $(#[doc = $meaning] $variant,)* }
 
         impl Code {
             /// All codes, in order.
@@ -22,6 +22,16 @@ macro_rules! codes {
             /// Returns the code as it appears in logs, metrics and responses.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
+            }
+
+            /// Returns a sentence that explains the code to people.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning.trim_ascii(),)* }
+            }
+
+            /// Returns the code with this name.
+            pub fn find(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|code| code.as_str() == name)
             }
         }
     };
@@ -141,6 +151,8 @@ mod tests {
         for code in Code::ALL {
             assert!(seen.insert(code.as_str()));
             assert!(code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+            assert_eq!(Code::find(code.as_str()), Some(*code));
+            assert!(code.meaning().ends_with('.') && !code.meaning().starts_with(' '));
         }
         assert_eq!(seen.len(), 31);
     }

@@ -24,6 +24,7 @@ mod rates;
 mod reload;
 mod restart;
 mod rotation;
+mod status_page;
 mod tenants;
 mod trust;
 
