@@ -92,6 +92,7 @@ fn source(
         credential::read(section, folder, base.as_ref(), environment)
     });
     let every = section.duration("every", SECOND..=DAY);
+    let full_every = section.duration("full_every", Duration::from_secs(60)..=30 * DAY);
     let wait = section.duration("wait", SECOND..=Duration::from_secs(600));
     let max_removal = section.take("max_removal", "a number from 0.0 to 1.0", |value| {
         let part = value.as_float().or(value.as_integer().map(|n| n as f64))?;
@@ -113,6 +114,7 @@ fn source(
     Some(Config {
         prefix_ids: several,
         every: every.unwrap_or(defaults.every),
+        full_every: full_every.unwrap_or(defaults.full_every),
         wait,
         max_removal: max_removal.unwrap_or(defaults.max_removal),
         guard,

@@ -24,6 +24,7 @@ use crate::crl::transport::Validators;
 use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
 
+/// Number of the form before the last byte: a form of the previous release is read as well.
 const MAGIC: &[u8; 8] = b"agcrl\x00\x01\n";
 const TRAILER: u64 = 4 + 32 + 8;
 const MAX_METADATA: u64 = 64 * 1024;
@@ -217,7 +218,11 @@ impl Trailer {
         let (metadata, rest) = bytes.split_at(4);
         let (sum, magic) = rest.split_at(32);
         if magic != MAGIC {
-            return Err(damaged("the file is not a CRL copy of this program"));
+            let is_other_form = magic[..6] == MAGIC[..6] && magic[7] == MAGIC[7];
+            return Err(damaged(match is_other_form {
+                true => "the copy has another form, which another version wrote",
+                false => "the file is not a CRL copy of this program",
+            }));
         }
         let metadata = metadata.iter().fold(0, |n, &b| (n << 8) | u64::from(b));
         let list = body

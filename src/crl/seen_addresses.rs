@@ -19,8 +19,8 @@ use crate::trust::revocation::addresses_seen::SeenAddresses as Seen;
 use crate::x509::certificate::{Certificate, Fingerprint};
 use crate::x509::time::Timestamp;
 
-/// Kind and format version of the file.
-const KIND: &str = "sighted/1";
+/// Forms of the file that are read: the current one, which is written, then the previous one.
+const FORMS: [&str; 1] = ["sighted/1"];
 /// Largest file in bytes: ten thousand entries with certificates of 4 KiB.
 const MAX_FILE: u64 = 64 * 1024 * 1024;
 /// Shortest interval between two writes.
@@ -147,11 +147,11 @@ fn save(file: &Path, record: &[Seen]) -> io::Result<()> {
         })
         .collect();
     let json = serde_json::to_vec(&entries)?;
-    atomic::write(file, KIND, &json).map_err(io::Error::other)
+    atomic::write(file, FORMS[0], &json).map_err(io::Error::other)
 }
 
 fn load(file: &Path) -> Result<Vec<Seen>, String> {
-    let loaded = match atomic::read(file, KIND, MAX_FILE) {
+    let loaded = match atomic::read(file, &FORMS, MAX_FILE) {
         Err(AtomicError::Missing(_)) => return Ok(Vec::new()),
         loaded => loaded.map_err(|error| error.to_string())?,
     };

@@ -32,6 +32,20 @@ pub enum AtomicError {
         /// The failed check.
         why: String,
     },
+    /// The file has a form that this version does not read.
+    #[error(
+        "{path} has the form {found}, and this version reads {}: another version wrote it; start that \
+         version, or move the file away to fetch the state again",
+        forms.join(" and ")
+    )]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// Kind and form of the file.
+        found: String,
+        /// The forms that are read.
+        forms: &'static [&'static str],
+    },
 }
 
 /// The result of a read.
@@ -39,6 +53,8 @@ pub enum AtomicError {
 pub struct Loaded {
     /// The payload, as it was written.
     pub payload: Vec<u8>,
+    /// Kind and form of the file.
+    pub form: &'static str,
     /// The error of the newest file, if the previous one was read instead.
     pub fell_back: Option<AtomicError>,
 }
@@ -71,24 +87,30 @@ pub fn write(path: &Path, kind: &str, payload: &[u8]) -> Result<(), AtomicError>
     store().map_err(failed)
 }
 
-/// Reads a file that [`write()`] wrote with the same `kind`, or the previous file if the newest is missing
-/// or damaged.  The payload has at most `limit` bytes.
+/// Reads a file that [`write()`] wrote with one of `forms`, or the previous file if the newest is missing
+/// or not usable.  The payload has at most `limit` bytes.
+///
+/// `forms` are the current form and the one of the previous release, such as `anchors/2` and `anchors/1`.
 ///
 /// # Errors
 /// The error of the newest file, if the previous one cannot be read either.
-pub fn read(path: &Path, kind: &str, limit: u64) -> Result<Loaded, AtomicError> {
-    let newest = match read_one(path, kind, limit) {
-        Ok(payload) => return Ok(Loaded { payload, fell_back: None }),
+pub fn read(
+    path: &Path,
+    forms: &'static [&'static str],
+    limit: u64,
+) -> Result<Loaded, AtomicError> {
+    let newest = match read_one(path, forms, limit) {
+        Ok(loaded) => return Ok(loaded),
         Err(error) => error,
     };
     // A crash between the two renames leaves the newest file under its temporary name, complete.
     if matches!(newest, AtomicError::Missing(_))
-        && let Ok(payload) = read_one(&beside(path, ".new"), kind, limit)
+        && let Ok(loaded) = read_one(&beside(path, ".new"), forms, limit)
     {
-        return Ok(Loaded { payload, fell_back: None });
+        return Ok(loaded);
     }
-    match (newest, read_one(&beside(path, ".1"), kind, limit)) {
-        (newest, Ok(payload)) => Ok(Loaded { payload, fell_back: Some(newest) }),
+    match (newest, read_one(&beside(path, ".1"), forms, limit)) {
+        (newest, Ok(previous)) => Ok(Loaded { fell_back: Some(newest), ..previous }),
         (AtomicError::Missing(_), Err(older)) => Err(match older {
             AtomicError::Missing(_) => AtomicError::Missing(path.to_owned()),
             older => older,
@@ -97,7 +119,11 @@ pub fn read(path: &Path, kind: &str, limit: u64) -> Result<Loaded, AtomicError> 
     }
 }
 
-fn read_one(path: &Path, kind: &str, limit: u64) -> Result<Vec<u8>, AtomicError> {
+fn read_one(
+    path: &Path,
+    forms: &'static [&'static str],
+    limit: u64,
+) -> Result<Loaded, AtomicError> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => AtomicError::Missing(path.to_owned()),
         _ => AtomicError::Io { path: path.to_owned(), error },
@@ -120,12 +146,28 @@ fn read_one(path: &Path, kind: &str, limit: u64) -> Result<Vec<u8>, AtomicError>
     if payload.len() as u64 > limit {
         return Err(damaged(format!("it is longer than {limit} bytes")));
     }
-    let expected = header(kind, &payload);
-    if bytes == expected.as_bytes() {
-        return Ok(payload);
-    }
     let found = String::from_utf8_lossy(&bytes);
+    // The rest of the header must be right for any form: a damaged form is not taken for another one.
+    let expected = |form: &str| header(form, &payload);
+    if let Some(form) = forms.iter().copied().find(|form| found == expected(form)) {
+        return Ok(Loaded { payload, form, fell_back: None });
+    }
+    let other = found.split(' ').nth(1).filter(|other| is_other_form(other, forms));
+    if let Some(other) = other.filter(|other| found == expected(other)) {
+        return Err(AtomicError::Form { path: path.to_owned(), found: other.to_owned(), forms });
+    }
+    let expected = forms.first().map(|form| expected(form)).unwrap_or_default();
     Err(damaged(format!("its header is `{}`, not `{}`", found.trim_end(), expected.trim_end())))
+}
+
+/// True for the same kind as `forms` with another number.
+fn is_other_form(found: &str, forms: &[&str]) -> bool {
+    let split = |form: &str| {
+        form.split_once('/').map(|(kind, number)| (kind.to_owned(), number.to_owned()))
+    };
+    let Some((kind, number)) = split(found) else { return false };
+    number.parse::<u32>().is_ok()
+        && forms.iter().filter_map(|form| split(form)).any(|(of, _)| of == kind)
 }
 
 /// Longest header line in bytes.
@@ -155,13 +197,33 @@ mod tests {
     #[test]
     fn reads_the_last_write() {
         let (_folder, path) = place();
-        assert!(matches!(read(&path, "x/1", 100), Err(AtomicError::Missing(_))));
+        assert!(matches!(read(&path, &["x/1"], 100), Err(AtomicError::Missing(_))));
         write(&path, "x/1", b"one").expect("written");
         write(&path, "x/1", b"two").expect("written");
-        let loaded = read(&path, "x/1", 100).expect("read");
+        let loaded = read(&path, &["x/1"], 100).expect("read");
         assert_eq!((&loaded.payload[..], loaded.fell_back.is_none()), (&b"two"[..], true));
-        assert!(read(&path, "x/2", 100).is_err(), "another version");
-        assert!(read(&path, "x/1", 2).is_err(), "above the limit");
+        assert!(read(&path, &["y/1"], 100).is_err(), "another kind");
+        assert!(read(&path, &["x/1"], 2).is_err(), "above the limit");
+    }
+
+    #[test]
+    fn reads_the_current_and_the_previous_form() {
+        let (_folder, path) = place();
+        for form in ["x/1", "x/2"] {
+            write(&path, form, b"one").expect("written");
+            let loaded = read(&path, &["x/2", "x/1"], 100).expect("read");
+            assert_eq!((loaded.form, loaded.fell_back.is_none()), (form, true));
+        }
+        write(&path, "x/3", b"two").expect("written");
+        let loaded = read(&path, &["x/2", "x/1"], 100).expect("the previous file");
+        assert_eq!(loaded.payload, b"one");
+        let why = loaded.fell_back.expect("the newest is not used").to_string();
+        assert!(why.contains("has the form x/3, and this version reads x/2 and x/1"), "{why}");
+        let mut bytes = fs::read(&path).expect("read");
+        *bytes.last_mut().expect("a byte") ^= 1;
+        fs::write(&path, bytes).expect("written");
+        let why = read(&path, &["x/2"], 100).expect("the previous file").fell_back;
+        assert!(matches!(why, Some(AtomicError::Damaged { .. })), "{why:?}");
     }
 
     #[test]
@@ -172,11 +234,11 @@ mod tests {
         // The state after a crash: the newest file was renamed, and the new one was not.
         fs::rename(&path, beside(&path, ".1")).expect("moved");
         fs::write(beside(&path, ".new"), b"half").expect("written");
-        let loaded = read(&path, "x/1", 100).expect("read");
+        let loaded = read(&path, &["x/1"], 100).expect("read");
         assert_eq!(loaded.payload, b"two");
         assert!(matches!(loaded.fell_back, Some(AtomicError::Missing(_))));
         write(&path, "x/1", b"three").expect("written");
-        assert_eq!(read(&path, "x/1", 100).expect("read").payload, b"three");
+        assert_eq!(read(&path, &["x/1"], 100).expect("read").payload, b"three");
     }
 
     #[test]
@@ -185,7 +247,7 @@ mod tests {
         write(&path, "x/1", b"one").expect("written");
         fs::create_dir(beside(&path, ".new")).expect("in the way");
         assert!(matches!(write(&path, "x/1", b"two"), Err(AtomicError::Io { .. })));
-        assert_eq!(read(&path, "x/1", 100).expect("read").payload, b"one");
+        assert_eq!(read(&path, &["x/1"], 100).expect("read").payload, b"one");
     }
 
     proptest! {
@@ -204,7 +266,7 @@ mod tests {
                 bytes[at] = byte;
             }
             fs::write(&path, bytes).expect("written");
-            let loaded = read(&path, "x/1", 100).expect("read");
+            let loaded = read(&path, &["x/1"], 100).expect("read");
             prop_assert_eq!(loaded.payload, b"older");
             prop_assert!(loaded.fell_back.is_some());
         }

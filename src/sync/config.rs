@@ -56,6 +56,8 @@ pub struct Config {
     pub ca_bundle: Option<Vec<u8>>,
     /// Interval between polls.  It is varied by up to a tenth, so that a fleet does not poll at once.
     pub every: Duration,
+    /// Longest time between two fetches of everything.  Those in between ask for changes only.
+    pub full_every: Duration,
     /// Time that the directory may delay a response until there is a change (long poll).
     pub wait: Option<Duration>,
     /// Part of the anchors in force that one response may remove without approval.
@@ -95,6 +97,7 @@ impl Config {
             credential,
             ca_bundle: None,
             every: Duration::from_secs(60),
+            full_every: Duration::from_secs(86_400),
             wait: None,
             max_removal: 0.5,
             guard: true,

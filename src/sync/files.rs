@@ -30,16 +30,16 @@ pub(super) async fn write(
     spawn_blocking(write).await.unwrap_or_else(|_| Err("the write was aborted".into()))
 }
 
-/// Reads `path`, which may have `limit` bytes.  Returns `None` if it does not exist, or if `decode`
+/// Reads `path`, which has one of `forms` and may have `limit` bytes.  Returns `None` if it does not exist, or if `decode`
 /// does.
 pub(super) async fn read<T: Send + 'static>(
     path: PathBuf,
-    kind: &'static str,
+    forms: &'static [&'static str],
     limit: u64,
     decode: impl FnOnce(&[u8]) -> Result<Option<(T, Timestamp)>, String> + Send + 'static,
 ) -> Result<Option<Saved<T>>, String> {
     let read = move || {
-        let loaded = match atomic::read(&path, kind, limit) {
+        let loaded = match atomic::read(&path, forms, limit) {
             Ok(loaded) => loaded,
             Err(AtomicError::Missing(_)) => return Ok(None),
             Err(error) => return Err(error.to_string()),

@@ -121,6 +121,7 @@ impl<P: Payload> Follower<P> {
             let is_too_old = self.status.borrow().too_old;
             let expires_at = self.freshness.expires_at().filter(|_| !is_too_old);
             let save_at = self.save_at;
+            self.payload.renew(self.context.config.full_every, (self.context.clock)());
             let refresh = !self.waiting.is_empty();
             // An operator waits for the current state, not for a change.
             let wait =

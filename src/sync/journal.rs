@@ -37,13 +37,13 @@ pub(super) async fn write(
 pub(super) async fn apply<T, J: Send + 'static>(
     saved: &mut Saved<T>,
     state: &Path,
-    kind: &'static str,
+    forms: &'static [&'static str],
     limit: u64,
     decode: impl FnOnce(&[u8]) -> Result<(J, Timestamp), String> + Send + 'static,
     restrict: impl FnOnce(&mut T, J),
 ) {
     let decode = |payload: &[u8]| decode(payload).map(Some);
-    let journal = match files::read(path(state), kind, limit, decode).await {
+    let journal = match files::read(path(state), forms, limit, decode).await {
         Ok(Some(Saved { fell_back: None, data, at, .. })) => Ok((data, at)),
         Ok(Some(Saved { fell_back: Some(why), .. })) | Err(why) => Err(why),
         Ok(None) => Err(format!("{}: the file does not exist", path(state).display())),

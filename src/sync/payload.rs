@@ -57,6 +57,10 @@ pub trait Payload: Send + Sync + 'static {
         refresh: bool,
     ) -> impl Future<Output = Result<Self::Response, FetchError>> + Send;
 
+    /// Makes the next fetch read everything, not only changes, if the last such fetch began `full_every`
+    /// before `now` or earlier.
+    fn renew(&mut self, full_every: Duration, now: Timestamp);
+
     /// Reads a response.  Nothing comes into force.
     fn read(
         &mut self,
@@ -99,6 +103,12 @@ pub trait Payload: Send + Sync + 'static {
 
     /// Describes the version in force, and sets its gauges.
     fn report(&self) -> Self::Content;
+}
+
+/// True if a fetch of everything that began at `last` is `full_every` old.  A time in the future is of a
+/// clock that ran ahead.
+pub(super) fn is_full_due(last: Timestamp, full_every: Duration, now: Timestamp) -> bool {
+    last > now || now.since(last) >= full_every
 }
 
 /// The effect of one response.

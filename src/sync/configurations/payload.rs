@@ -19,7 +19,7 @@ use crate::sync::configurations::merge::merge;
 use crate::sync::configurations::state;
 use crate::sync::files::Saved;
 use crate::sync::metrics::FollowerMetrics;
-use crate::sync::payload::{self, Accepted, Progress};
+use crate::sync::payload::{self, Accepted, Progress, is_full_due};
 use crate::trust::assembly::Update;
 use crate::trust::configurations::{
     AllConfigurations, Application, Configuration, ConfigurationId, Configurations, Device, Skipped,
@@ -105,6 +105,8 @@ pub struct Payload<K> {
     is_approved: bool,
     /// ETag of the list in force.
     etag: Option<String>,
+    /// Time of the last request for the complete list.
+    full_at: Option<Timestamp>,
     supports_wait: bool,
 }
 
@@ -135,6 +137,7 @@ impl<K: FollowedKind> Payload<K> {
             guard_window: config.guard_window,
             is_approved: false,
             etag: None,
+            full_at: None,
             supports_wait: false,
         }
     }
@@ -198,6 +201,16 @@ impl<K: FollowedKind> payload::Payload for Payload<K> {
         // An operator gets the comparison with the complete list.
         let etag = self.etag.clone().filter(|_| !refresh);
         self.client.fetch(&FetchOptions { etag, wait }).await
+    }
+
+    fn renew(&mut self, full_every: Duration, now: Timestamp) {
+        if self.full_at.is_some_and(|at| is_full_due(at, full_every, now)) {
+            self.etag = None;
+        }
+        // Without an ETag, every request is for the complete list.
+        if self.etag.is_none() {
+            self.full_at = Some(now);
+        }
     }
 
     async fn read(&mut self, fetched: Fetched<K>) -> Result<Progress<Changes>, FetchError> {

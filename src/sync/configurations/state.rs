@@ -16,19 +16,20 @@ use crate::x509::time::Timestamp;
 /// Largest file, in bytes.
 const MAX_FILE: u64 = 512 * 1024 * 1024;
 
-/// Kind and version of the file.
-const fn kind<K: JsonKind>() -> &'static str {
+/// Forms that are read: the current one, which is written, then the one of the previous release.  A form
+/// gets a file in `tests/graph/forms` when it is released.
+const fn forms<K: JsonKind>() -> &'static [&'static str] {
     match K::COLLECTION {
-        Collection::MutualTlsOauth => "anchors/1",
-        Collection::CertificateBasedApplication => "applications/1",
+        Collection::MutualTlsOauth => &["anchors/1"],
+        Collection::CertificateBasedApplication => &["applications/1"],
     }
 }
 
-/// Kind and version of the journal beside it.
-const fn journal_kind<K: JsonKind>() -> &'static str {
+/// As [`forms`], of the journal beside the file.
+const fn journal_forms<K: JsonKind>() -> &'static [&'static str] {
     match K::COLLECTION {
-        Collection::MutualTlsOauth => "anchors-journal/1",
-        Collection::CertificateBasedApplication => "applications-journal/1",
+        Collection::MutualTlsOauth => &["anchors-journal/1"],
+        Collection::CertificateBasedApplication => &["applications-journal/1"],
     }
 }
 
@@ -41,13 +42,13 @@ pub(super) async fn save<K: JsonKind>(
     let outlined = Arc::clone(&set);
     let encode_journal =
         move || serde_json::to_vec(&Outline::of(&outlined, at)).map_err(|error| error.to_string());
-    journal::write(&path, journal_kind::<K>(), encode_journal).await?;
+    journal::write(&path, journal_forms::<K>()[0], encode_journal).await?;
     let encode = move || {
         let mut list = wire::write_configurations(&set);
         list["fetchedAt"] = json!(at.0);
         Ok(list.to_string().into_bytes())
     };
-    files::write(path, kind::<K>(), encode).await
+    files::write(path, forms::<K>()[0], encode).await
 }
 
 /// Reads the saved list, without what its journal removes.  Returns `None` if no file exists.
@@ -55,7 +56,7 @@ pub(super) async fn load<K: JsonKind>(
     path: PathBuf,
 ) -> Result<Option<Saved<Configurations<K>>>, String> {
     let decode = |payload: &[u8]| decode(payload).map(Some);
-    let saved = files::read(path.clone(), kind::<K>(), MAX_FILE, decode).await?;
+    let saved = files::read(path.clone(), forms::<K>(), MAX_FILE, decode).await?;
     let Some(mut saved) = saved else { return Ok(None) };
     let decode_journal = |payload: &[u8]| {
         let outline: Outline =
@@ -64,8 +65,8 @@ pub(super) async fn load<K: JsonKind>(
         Ok((outline, at))
     };
     let restrict = |set: &mut Configurations<K>, outline: Outline| outline.restrict(set);
-    let kind = journal_kind::<K>();
-    journal::apply(&mut saved, &path, kind, MAX_FILE, decode_journal, restrict).await;
+    let forms = journal_forms::<K>();
+    journal::apply(&mut saved, &path, forms, MAX_FILE, decode_journal, restrict).await;
     Ok(Some(saved))
 }
 
@@ -82,6 +83,7 @@ mod tests {
     use crate::sync::configurations::changes::Changes;
     use crate::sync::configurations::changes::tests::{authority, set};
     use crate::trust::configurations::{Application, Configuration, Device};
+    use std::path::Path;
 
     #[tokio::test]
     async fn loads_the_saved_list() {
@@ -116,5 +118,44 @@ mod tests {
         let loaded = load(path).await.expect("no error").expect("a list");
         assert!(Changes::between(&list, &loaded.data).is_empty());
         assert_eq!(loaded.data.configurations[0].authorities.len(), 2);
+    }
+
+    /// Copies the file of a form to `path`.
+    fn place(form: &str, path: &Path) {
+        let name = form.replace('/', "-");
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/graph/forms").join(name);
+        std::fs::copy(&fixture, path).expect("a file of each form");
+    }
+
+    async fn reads_every_form<K: JsonKind>() {
+        for form in forms::<K>() {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("state");
+            place(form, &path);
+            let saved = load::<K>(path).await.expect("readable").expect("a list");
+            assert_eq!((saved.at, saved.fell_back), (Timestamp(77), None), "{form}");
+            let [one] = &saved.data.configurations[..] else { panic!("one configuration: {form}") };
+            let [a, i] = &one.authorities[..] else { panic!("two authorities: {form}") };
+            assert_eq!((one.id.as_str(), a.is_root, i.is_root), ("1", true, false));
+            assert_eq!(a.certificate.subject.to_string(), "CN=a");
+            assert_eq!(a.crl_url.as_deref(), Some("http://pki.example/a.crl"));
+            assert_eq!(a.delta_crl_url.as_deref(), Some("http://pki.example/a-delta.crl"));
+        }
+        // The file of each form has a journal that lacks authority `i`.
+        for (form, journal) in forms::<K>().iter().zip(journal_forms::<K>()) {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("state");
+            place(form, &folder.path().join("state.1"));
+            place(journal, &folder.path().join("state.journal"));
+            let saved = load::<K>(path).await.expect("readable").expect("a list");
+            assert_eq!(saved.may_readmit, None, "{journal}");
+            assert_eq!(saved.data.authorities().count(), 1, "{journal}");
+        }
+    }
+
+    #[tokio::test]
+    async fn reads_every_form_of_configurations() {
+        reads_every_form::<Device>().await;
+        reads_every_form::<Application>().await;
     }
 }

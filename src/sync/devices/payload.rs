@@ -14,7 +14,7 @@ use crate::sync::devices::round::{PageRules, Round};
 use crate::sync::devices::state::{self, SavedVersions, State};
 use crate::sync::files::Saved;
 use crate::sync::metrics::FollowerMetrics;
-use crate::sync::payload::{Accepted, Payload, Progress, Recovery};
+use crate::sync::payload::{Accepted, Payload, Progress, Recovery, is_full_due};
 use crate::trust::assembly::Update;
 use crate::trust::devices::{DeviceRegistry, Difference, Registry};
 use crate::x509::certificate::Fingerprint;
@@ -49,6 +49,8 @@ pub struct Devices {
     /// The devices after the last complete response, and its delta link.
     candidate: DeviceRegistry,
     cursor: Option<Url>,
+    /// Time at which the last enumeration began.
+    enumerated_at: Option<Timestamp>,
     /// An enumeration ended since the last version came into force: devices may be missing only because
     /// it did not contain them.
     enumerated: bool,
@@ -72,6 +74,7 @@ impl Devices {
             in_force: DeviceRegistry::default(),
             candidate: DeviceRegistry::default(),
             cursor: None,
+            enumerated_at: None,
             enumerated: false,
             round: Round::enumeration(start.clone()),
             others: 0,
@@ -112,8 +115,10 @@ impl Payload for Devices {
     async fn load(&mut self) -> Result<Option<Saved<usize>>, String> {
         let Some(path) = self.file.clone() else { return Ok(None) };
         let saved = state::load(path, &self.start, self.rules.max_devices).await?;
-        Ok(saved.map(|Saved { data: State { registry, cursor }, at, fell_back, may_readmit }| {
+        Ok(saved.map(|Saved { data, at, fell_back, may_readmit }| {
+            let State { registry, cursor, enumerated_at } = data;
             let devices = registry.counts().devices;
+            self.enumerated_at = enumerated_at;
             self.saved.loaded(registry.clone());
             self.in_force = registry.clone();
             self.candidate = registry;
@@ -128,7 +133,12 @@ impl Payload for Devices {
         let registry = self.in_force.clone();
         let latest = self.saved.latest(registry.clone()).await?;
         state::save_journal(&path, self.saved.all(latest.clone()), at).await?;
-        state::save(path, &self.start, cursor, registry.clone(), at).await?;
+        let state = State {
+            registry: registry.clone(),
+            cursor: cursor.to_string(),
+            enumerated_at: self.enumerated_at,
+        };
+        state::save(path, &self.start, state, at).await?;
         self.saved.saved(registry, latest);
         Ok(())
     }
@@ -147,6 +157,21 @@ impl Payload for Devices {
         // Only the first page of a delta can be delayed: an enumeration has no change to wait for.
         let can_wait = !self.round.is_enumeration && self.round.pages == 0;
         self.client.page(&self.round.url, wait.filter(|_| can_wait)).await
+    }
+
+    fn renew(&mut self, full_every: Duration, now: Timestamp) {
+        if self.is_midway() {
+            return;
+        }
+        let is_due = |at| is_full_due(at, full_every, now);
+        if self.cursor.is_none() {
+            // An enumeration begins now.
+            self.enumerated_at = Some(now);
+        } else if self.enumerated_at.is_none_or(is_due) {
+            self.enumerated_at = Some(now);
+            self.cursor = None;
+            self.begin_round();
+        }
     }
 
     async fn read(

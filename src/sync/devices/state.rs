@@ -14,10 +14,12 @@ use crate::sync::journal;
 use crate::trust::devices::{DeviceRegistry, Removals};
 use crate::x509::time::Timestamp;
 
-/// Kind and version of the file.  Its payload is one line of JSON, then the registry's bytes.
-const KIND: &str = "devices/1";
-/// Kind and version of the journal beside it.  Its payload is one line of JSON, then the removals' bytes.
-const JOURNAL_KIND: &str = "devices-journal/1";
+/// Forms that are read: the current one, which is written, then the one of the previous release.  A form
+/// gets a file in `tests/graph/forms` when it is released.  The payload is one line of JSON, then the
+/// registry's bytes.
+const FORMS: [&str; 1] = ["devices/1"];
+/// As [`FORMS`], of the journal beside the file.  The payload is one line of JSON, then the removals' bytes.
+const JOURNAL_FORMS: [&str; 1] = ["devices-journal/1"];
 /// Largest file: bytes for each device that is allowed.
 const MAX_FILE_PER_DEVICE: u64 = 36;
 /// Largest file: bytes for everything else.
@@ -28,6 +30,8 @@ const MAX_FILE_BASE: u64 = 16 * 1024 * 1024;
 pub(super) struct State {
     pub(super) registry: DeviceRegistry,
     pub(super) cursor: String,
+    /// Time at which the last enumeration began.
+    pub(super) enumerated_at: Option<Timestamp>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -38,6 +42,8 @@ struct Head {
     start: String,
     delta_link: String,
     fetched_at: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    enumerated_at: Option<i64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -95,7 +101,7 @@ pub(super) async fn save_journal(
         removals.write(&mut payload);
         Ok(payload)
     };
-    journal::write(path, JOURNAL_KIND, encode).await
+    journal::write(path, JOURNAL_FORMS[0], encode).await
 }
 
 fn decode_journal(payload: &[u8]) -> Result<(Removals, Timestamp), String> {
@@ -108,19 +114,19 @@ fn decode_journal(payload: &[u8]) -> Result<(Removals, Timestamp), String> {
 pub(super) async fn save(
     path: PathBuf,
     start: &Url,
-    cursor: &Url,
-    registry: DeviceRegistry,
+    state: State,
     at: Timestamp,
 ) -> Result<(), String> {
-    let (start, delta_link) = (start.to_string(), cursor.to_string());
-    let head = Head { start, delta_link, fetched_at: at.0 };
+    let State { registry, cursor: delta_link, enumerated_at } = state;
+    let enumerated_at = enumerated_at.map(|at| at.0);
+    let head = Head { start: start.to_string(), delta_link, fetched_at: at.0, enumerated_at };
     let encode = move || {
         let mut payload = serde_json::to_vec(&head).map_err(|error| error.to_string())?;
         payload.push(b'\n');
         registry.write(&mut payload);
         Ok(payload)
     };
-    files::write(path, KIND, encode).await
+    files::write(path, FORMS[0], encode).await
 }
 
 /// Reads the saved registry, without what its journal removes.  Returns `None` if no file exists that was enumerated at `start`.
@@ -133,11 +139,12 @@ pub(super) async fn load(
     let start = start.to_string();
     let decode = move |payload: &[u8]| {
         let (head, registry) = decode(payload, max_devices)?;
-        let state = State { registry, cursor: head.delta_link };
+        let enumerated_at = head.enumerated_at.map(Timestamp);
+        let state = State { registry, cursor: head.delta_link, enumerated_at };
         Ok((head.start == start).then_some((state, Timestamp(head.fetched_at))))
     };
     let limit = limit.saturating_add(MAX_FILE_BASE);
-    let Some(mut saved) = files::read(path.clone(), KIND, limit, decode).await? else {
+    let Some(mut saved) = files::read(path.clone(), &FORMS, limit, decode).await? else {
         return Ok(None);
     };
     let mut failed = None;
@@ -145,7 +152,7 @@ pub(super) async fn load(
         Ok(registry) => state.registry = registry,
         Err(error) => failed = Some(error.to_string()),
     };
-    journal::apply(&mut saved, &path, JOURNAL_KIND, limit, decode_journal, restrict).await;
+    journal::apply(&mut saved, &path, &JOURNAL_FORMS, limit, decode_journal, restrict).await;
     saved.may_readmit = saved.may_readmit.or(failed);
     Ok(Some(saved))
 }
@@ -189,10 +196,16 @@ mod tests {
         let (start, cursor) = (url("https://g.example/delta"), url("https://g.example/delta?t=1"));
         assert!(load(path.clone(), &start, 10).await.expect("no error").is_none());
         let devices = registry(10);
-        save(path.clone(), &start, &cursor, devices.clone(), Timestamp(7)).await.expect("saved");
+        let state = State {
+            registry: devices.clone(),
+            cursor: cursor.to_string(),
+            enumerated_at: Some(Timestamp(5)),
+        };
+        save(path.clone(), &start, state, Timestamp(7)).await.expect("saved");
         let last = load(path.clone(), &start, 10).await.expect("no error").expect("a registry");
         assert!(devices.difference(&last.data.registry).is_empty());
         assert_eq!((last.at, last.data.cursor), (Timestamp(7), cursor.to_string()));
+        assert_eq!(last.data.enumerated_at, Some(Timestamp(5)));
         let elsewhere = url("https://other.example/delta");
         assert!(
             load(path.clone(), &elsewhere, 10).await.expect("no error").is_none(),
@@ -200,5 +213,31 @@ mod tests {
         );
         let error = load(path.clone(), &start, 9).await.expect_err("above the limit");
         assert!(error.contains("10 devices; at most 9"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn reads_every_form_of_devices() {
+        let fixture = |form: &str| {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/graph/forms");
+            std::fs::read(folder.join(form.replace('/', "-"))).expect("a file of each form")
+        };
+        let start = Url::parse("https://g.example/delta").expect("a URL");
+        for (form, journal) in FORMS.iter().zip(&JOURNAL_FORMS) {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("devices");
+            std::fs::write(&path, fixture(form)).expect("written");
+            let saved = load(path.clone(), &start, 10).await.expect("readable").expect("devices");
+            assert_eq!((saved.at, saved.fell_back), (Timestamp(77), None), "{form}");
+            assert!(registry(4).difference(&saved.data.registry).is_empty(), "{form}");
+            assert_eq!(saved.data.cursor, "https://g.example/delta?t=1");
+            // The journal of each form removes device 0 and disables device 2.
+            std::fs::rename(&path, folder.path().join("devices.1")).expect("moved");
+            std::fs::write(folder.path().join("devices.journal"), fixture(journal))
+                .expect("written");
+            let saved = load(path, &start, 10).await.expect("readable").expect("devices");
+            let difference = registry(4).difference(&saved.data.registry);
+            assert_eq!((difference.removed, difference.disabled), (1, 1), "{journal}");
+            assert_eq!(saved.may_readmit, None, "{journal}");
+        }
     }
 }

@@ -186,3 +186,20 @@ async fn long_polls_only_for_changes() {
     }
     assert_eq!(rig.standing(1), Standing::Unknown);
 }
+
+#[tokio::test]
+async fn all_devices_are_enumerated_at_set_times() {
+    let mut rig = Rig::with(&[device(1, true), device(2, true)], |_| {}).await;
+    rig.sync().await;
+    rig.requested();
+    rig.sync().await;
+    assert_eq!(rig.requested(), ["1"], "only changes");
+    // The history of the directory was replaced: its delta link does not tell that device 2 is gone.
+    rig.ends_with("", &[device(1, true)], Some(1));
+    rig.clock.fetch_add(86_400, Ordering::Relaxed);
+    rig.sync().await;
+    assert_eq!(rig.requested().first().map(String::as_str), Some(""), "an enumeration");
+    assert_eq!((rig.standing(1), rig.standing(2)), (Standing::Enabled, Standing::Unknown));
+    rig.sync().await;
+    assert_eq!(rig.requested(), ["1"], "only changes");
+}

@@ -174,3 +174,42 @@ async fn omitted_properties_are_kept_or_fetched() {
     rig.handle.refresh().await.expect("a good poll");
     assert_eq!(rig.in_force(), Some(rest));
 }
+
+/// The directory answers 304 whatever changed, as after a restore of an older copy.
+#[tokio::test]
+async fn the_complete_list_is_fetched_at_set_times() {
+    let good = Good::new();
+    let mut rig = Rig::with(|config| config.every = Duration::from_millis(20)).await;
+    let list = good.list.to_string().into_bytes();
+    let unchanged = Arc::new(AtomicI64::new(0));
+    let complete = Arc::new(AtomicI64::new(0));
+    let (not_modified, whole) = (Arc::clone(&unchanged), Arc::clone(&complete));
+    rig.graph.answer(move |seen, _| {
+        if seen.head.contains("if-none-match") {
+            not_modified.fetch_add(1, Ordering::Relaxed);
+            return Reply::Plain(304, "", Vec::new());
+        }
+        whole.fetch_add(1, Ordering::Relaxed);
+        Reply::Plain(200, "etag: \"1\"\r\n", list.clone())
+    });
+    let reached = async |count: &AtomicI64, least: i64| {
+        soon(async {
+            while count.load(Ordering::Relaxed) < least {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    };
+    rig.handle.refresh().await.expect("a good poll");
+    assert_eq!(rig.in_force(), Some(good.all.clone()));
+    let before = complete.load(Ordering::Relaxed);
+    reached(&unchanged, 3).await;
+    assert_eq!(complete.load(Ordering::Relaxed), before, "the others ask for changes");
+    rig.clock.fetch_add(86_400, Ordering::Relaxed);
+    reached(&complete, before + 1).await;
+    let others = unchanged.load(Ordering::Relaxed);
+    reached(&unchanged, others + 1).await;
+    // The clock ran ahead until now.
+    rig.clock.fetch_sub(86_400, Ordering::Relaxed);
+    reached(&complete, before + 2).await;
+}
