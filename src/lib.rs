@@ -133,6 +133,7 @@
 //! | a subject field | `src/trust/subject/fields.rs`: a variant and its reader | `src/directory/shapes.rs`, `deploy/configuration.md` |
 //! | a Graph credential | `src/graph/auth/credential.rs`: a variant; `src/graph/auth/request.rs`: its request | `src/config/credential.rs`, `deploy/configuration.md` |
 //! | a latency metric | the `metrics.rs` of the part, such as `src/oauth/metrics.rs` | the table in `deploy/README.md` |
+//! | a span | the place of the work, with the target of `src/runtime/telemetry/spans.rs` | the table in `deploy/opentelemetry.md` |
 //! | an endpoint on the token plane | `src/oauth/endpoint/mod.rs` | `src/oauth/metadata.rs` |
 //! | a third store | `src/store/mod.rs`: an engine beside `src/store/embedded` and `src/store/postgres` | `src/config/mod.rs` |
 //! | OCSP as a revocation source | `src/trust/revocation/mod.rs`: the question that the judge asks | an adapter beside `src/crl/source.rs` |

@@ -213,13 +213,22 @@ impl Admin {
         reply::json(status, &body)
     }
 
-    fn metrics(&self) -> Reply {
+    /// Returns the metrics as OpenMetrics text.
+    ///
+    /// # Errors
+    /// A metric cannot be encoded.
+    pub fn metrics_text(&self) -> Result<String, std::fmt::Error> {
         self.gauges.update(&self.live.current().trust);
         let mut out = String::new();
-        match text::encode(&mut out, &self.registry) {
-            Ok(()) => {
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+
+    fn metrics(&self) -> Reply {
+        match self.metrics_text() {
+            Ok(text) => {
                 let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-                reply::typed(StatusCode::OK, kind, out)
+                reply::typed(StatusCode::OK, kind, text)
             }
             Err(_) => reply::empty(StatusCode::INTERNAL_SERVER_ERROR),
         }

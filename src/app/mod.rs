@@ -41,6 +41,7 @@ use crate::runtime::memory::{self, Budget, Pressure};
 use crate::runtime::publisher::{ConfigurationsInForce, Publisher};
 use crate::runtime::reload::Handle;
 use crate::runtime::tasks::Tasks;
+use crate::runtime::telemetry;
 use crate::sync;
 use crate::tls;
 use crate::tls::acceptor::{Bounds, TlsListener, serve};
@@ -72,6 +73,7 @@ pub struct App {
     pub live: Live,
     tasks: Tasks,
     ready: Ready,
+    admin: Arc<Admin>,
     connections: tls::metrics::Metrics,
     drain_delay: Duration,
     drain: Duration,
@@ -108,6 +110,7 @@ impl App {
 
         let provider = tls::provider();
         log::register(&mut registry);
+        telemetry::register(&mut registry);
         let memory = Pressure::default();
         let budgets = config.memory_limit.map(Budget::of_process);
         let budgets = budgets.into_iter().chain(Budget::of_control_group()).collect();
@@ -246,7 +249,8 @@ impl App {
         tasks.spawn_until_stop(reloader.run());
 
         let (directory, directory_http) = served;
-        let planes = Planes { endpoint, public, directory, directory_http, admin };
+        let planes =
+            Planes { endpoint, public, directory, directory_http, admin: Arc::clone(&admin) };
         let edge = |name, tls, bounds| TlsListener {
             name,
             tls,
@@ -294,6 +298,7 @@ impl App {
             live,
             tasks,
             ready: readiness,
+            admin,
             connections: edge_metrics,
             drain_delay: config.drain_delay,
             drain: config.drain,
@@ -307,6 +312,12 @@ impl App {
     pub fn reload(&self) {
         self.check_keys.notify_one();
         self.reload.notify_one();
+    }
+
+    /// Returns a function that reads the metrics, as OpenMetrics text; empty if they cannot be encoded.
+    pub fn metrics(&self) -> impl Fn() -> String + Send + use<> {
+        let admin = Arc::clone(&self.admin);
+        move || admin.metrics_text().unwrap_or_default()
     }
 
     /// Waits until a part that must run has ended, after which the gateway cannot work.

@@ -1,5 +1,7 @@
 //! `anchorgate run`: a gateway from its start to its stop.
 
+use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 
 use sd_notify::NotifyState;
@@ -10,12 +12,28 @@ use tracing::{error, info, warn};
 use crate::app::App;
 use crate::cli::{READABLE, exit, failed};
 use crate::config::Config;
+use crate::http::otlp::{self, Collector};
+use crate::http::outbound::{ClientSettings, ProxyChoice, ServerAuthorities};
 use crate::keyring;
-use crate::runtime::{core_dumps, log};
+use crate::runtime::telemetry::Telemetry;
+use crate::runtime::telemetry::settings::Settings;
+use crate::runtime::{core_dumps, files, log};
+
+/// Limit of the file with the collector's certification authorities.
+const MAX_BUNDLE: u64 = 1 << 20;
 
 /// Runs a gateway until SIGTERM or Ctrl-C.  A second signal ends it at once.
 pub(super) async fn run(config: Config) -> ExitCode {
-    if let Err(error) = log::start(&config.log_filter, config.log_format, config.audit_when_full) {
+    let telemetry = match telemetry() {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("{error}");
+            return exit::CONFIG.into();
+        }
+    };
+    let layer = telemetry.layer();
+    let (filter, format) = (&config.log_filter, config.log_format);
+    if let Err(error) = log::start(filter, format, config.audit_when_full, layer) {
         eprintln!("log.filter: {error}");
         return exit::CONFIG.into();
     }
@@ -49,11 +67,16 @@ pub(super) async fn run(config: Config) -> ExitCode {
     };
     notify(&[NotifyState::Ready]);
     let watchdog = tokio::spawn(watchdog());
-    loop {
-        tokio::select! {
-            _ = signals.stop() => break,
-            () = app.failed() => break,
-            _ = hangups.recv() => app.reload(),
+    let metrics = app.metrics();
+    {
+        let mut export = pin!(telemetry.export_metrics(metrics));
+        loop {
+            tokio::select! {
+                _ = signals.stop() => break,
+                () = &mut export => {}
+                () = app.failed() => break,
+                _ = hangups.recv() => app.reload(),
+            }
         }
     }
     notify(&[NotifyState::Stopping]);
@@ -66,8 +89,33 @@ pub(super) async fn run(config: Config) -> ExitCode {
         }
     };
     watchdog.abort();
+    telemetry.stop().await;
     log::flush();
     code
+}
+
+/// Starts the export that the environment variables describe.
+fn telemetry() -> Result<Telemetry, String> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let Some(settings) = Settings::read(variable).map_err(|error| error.to_string())? else {
+        return Ok(Telemetry::default());
+    };
+    let authorities = match &settings.certificate {
+        None => ServerAuthorities::System,
+        Some(file) => {
+            let bundle = files::read_bounded(Path::new(file), MAX_BUNDLE);
+            let bundle =
+                bundle.map_err(|error| format!("OTEL_EXPORTER_OTLP_CERTIFICATE: {error}"))?;
+            ServerAuthorities::Only(bundle)
+        }
+    };
+    let client = ClientSettings {
+        authorities,
+        proxy: ProxyChoice::Environment,
+        ..ClientSettings::default()
+    };
+    let client = otlp::client(&client).map_err(|error| format!("OpenTelemetry export: {error}"))?;
+    Telemetry::start(&settings, |signal| Collector::new(client.clone(), signal))
 }
 
 /// Signals that stop the process.

@@ -6,6 +6,7 @@ pub mod connections;
 mod frames;
 pub mod listen;
 pub mod local_socket;
+pub mod otlp;
 pub mod outbound;
 pub mod peer;
 pub mod proxy_protocol;

@@ -19,12 +19,15 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use tracing::Metadata;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::{self as lines, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, registry, reload};
 use zeroize::Zeroizing;
 
 use crate::runtime::audit;
 use crate::runtime::log_queue::{LogQueue, MAX_BYTES};
+use crate::runtime::telemetry::BoxedLayer;
 use crate::runtime::text::{Form, is_hidden, push_escaped};
 use crate::x509::time::Timestamp;
 
@@ -55,8 +58,7 @@ pub const AUDIT_PATIENCE: Duration = Duration::from_secs(1);
 /// Longest wait for the queue at the end of the process.
 const FLUSH: Duration = Duration::from_secs(1);
 
-type ReplaceFilter =
-    Box<dyn Fn(EnvFilter) -> Result<(), tracing_subscriber::reload::Error> + Send + Sync>;
+type ReplaceFilter = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
 
 static REPLACE_FILTER: OnceLock<ReplaceFilter> = OnceLock::new();
 
@@ -89,34 +91,31 @@ pub fn flush() {
 }
 
 /// Starts logging to standard error.  `filter` consists of tracing directives, such as `info,audit=info`.
-/// A second call has no effect.
+/// `telemetry` takes what is exported.  A second call has no effect.
 ///
 /// # Errors
 /// `filter` is not valid.
-pub fn start(filter: &str, format: Format, audit_when_full: AuditWhenFull) -> Result<(), String> {
+pub fn start(
+    filter: &str,
+    format: Format,
+    audit_when_full: AuditWhenFull,
+    telemetry: Option<BoxedLayer>,
+) -> Result<(), String> {
     let filter = parse_filter(filter).map_err(|e| e.to_string())?;
     // A file or a collector has no use for colour codes, and NO_COLOR turns them off.
     let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colours = format == Format::Text && io::stderr().is_terminal() && !is_plain;
     let queue = Arc::new(LogQueue::new(MAX_BYTES));
     let writer = Lines { queue: Arc::clone(&queue), format, colours, audit_when_full };
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(writer);
-    // Tests start several gateways in one process; the first call wins.
-    let (is_first, replace): (_, ReplaceFilter) = match format {
-        Format::Text => {
-            let builder = builder.with_filter_reloading();
-            let handle = builder.reload_handle();
-            (builder.try_init(), Box::new(move |filter| handle.reload(filter)))
-        }
-        Format::Json => {
-            let builder = builder.json().flatten_event(true).with_filter_reloading();
-            let handle = builder.reload_handle();
-            (builder.try_init(), Box::new(move |filter| handle.reload(filter)))
-        }
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = lines::layer().with_ansi(colours).with_writer(writer);
+    let lines = match format {
+        Format::Text => lines.with_filter(filter).boxed(),
+        Format::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
     };
-    if is_first.is_ok() {
-        let _ = REPLACE_FILTER.set(replace);
+    // Tests start several gateways in one process; the first call wins.
+    if registry().with(telemetry).with(lines).try_init().is_ok() {
+        let _ = REPLACE_FILTER.set(Box::new(move |filter| handle.reload(filter)));
         let started = queue.start(io::stderr(), move |dropped| report(dropped, format));
         started.map_err(|error| format!("cannot start the log thread: {error}"))?;
         let _ = QUEUE.set(queue);
@@ -336,7 +335,7 @@ mod tests {
 
     #[test]
     fn rejects_an_invalid_filter() {
-        assert!(start("info,=", Format::Text, AuditWhenFull::Drop).is_err());
+        assert!(start("info,=", Format::Text, AuditWhenFull::Drop, None).is_err());
     }
 
     #[test]

@@ -18,4 +18,5 @@ pub mod publisher;
 pub mod random;
 pub mod reload;
 pub mod tasks;
+pub mod telemetry;
 pub mod text;

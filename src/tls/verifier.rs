@@ -16,9 +16,11 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
 };
+use tracing::trace_span;
 
 use crate::runtime::audit::{CONNECTION, Event, Outcome, Record};
 use crate::runtime::live::WeakLive;
+use crate::runtime::telemetry::spans;
 use crate::tls::metrics::Metrics;
 use crate::tls::peer_chain;
 use crate::trust::judge::applications::admit;
@@ -93,6 +95,7 @@ impl ClientCertVerifier for Verifier {
         let Some(live) = &self.live else { return Ok(ClientCertVerified::assertion()) };
         let parsed = peer_chain::parse(&presented);
         let active = live.current();
+        let _span = trace_span!(target: spans::TARGET, "judge").entered();
         let verdict = match (&active, &parsed) {
             (Some(active), Ok(chain)) => admit(chain, &active.trust, SystemTime::now().into()),
             (Some(_), Err(refusal)) => Err(refusal.clone()),

@@ -25,6 +25,7 @@ mod reload;
 mod restart;
 mod rotation;
 mod status_page;
+mod telemetry;
 mod tenants;
 mod trust;
 

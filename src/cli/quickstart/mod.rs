@@ -70,7 +70,7 @@ pub(super) struct QuickstartArgs {
 /// # Errors
 /// The PKI cannot be created, or the gateway or a listener cannot be started.
 pub(super) async fn run(args: &QuickstartArgs) -> anyhow::Result<bool> {
-    let _ = log::start("warn", log::Format::Text, log::AuditWhenFull::Drop);
+    let _ = log::start("warn", log::Format::Text, log::AuditWhenFull::Drop, None);
     let keys = if args.pq { KeyKind::MlDsa44 } else { KeyKind::P256 };
     let now = SystemTime::now().into();
     let world = World::create_with(keys, &args.data_dir, Ports::choose()?, now)?;

@@ -18,12 +18,14 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 use tokio::sync::mpsc::Sender;
+use tracing::{Instrument as _, trace_span};
 use url::{Host, Url};
 
 use crate::crl::filter;
 use crate::crl::transport::client::client;
 use crate::crl::transport::file::ActiveReads;
 use crate::http::outbound::{explain, header_text, retry_after};
+use crate::runtime::telemetry::spans;
 
 pub use client::AuthorizedClient;
 
@@ -281,8 +283,18 @@ impl Transport {
             if let Some(date) = known.and_then(|known| known.last_modified.as_deref()) {
                 request = request.header(header::IF_MODIFIED_SINCE, date);
             }
-            let response =
-                request.send().await.map_err(|error| FetchError::Http(explain(&error)))?;
+            let span = trace_span!(
+                target: spans::TARGET,
+                "revocation list request",
+                otel.kind = "client",
+                server.address = url.host_str(),
+            );
+            request = request.headers(span.in_scope(spans::context_headers));
+            let response = request
+                .send()
+                .instrument(span)
+                .await
+                .map_err(|error| FetchError::Http(explain(&error)))?;
             let status = response.status();
             match status {
                 StatusCode::OK => return self.body(response, out).await,

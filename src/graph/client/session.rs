@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::{HeaderMap, HeaderName};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
-use tracing::debug;
+use tracing::{Instrument as _, debug, trace_span};
 use url::Url;
 
 use crate::graph::auth::{Token, TokenSource, challenge_claims};
@@ -14,6 +14,7 @@ use crate::graph::client::settings::{FetchOptions, Limits};
 use crate::graph::wire;
 use crate::http::outbound::{explain, header_text, read_limited, retry_after};
 use crate::runtime::random::{guid, jitter};
+use crate::runtime::telemetry::spans;
 use crate::x509::time::Timestamp;
 
 /// Details of a Graph error that are reported.
@@ -125,8 +126,14 @@ impl Session<'_> {
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, FetchError> {
         let client_request_id = guid();
-        let request = request.header("client-request-id", &client_request_id);
-        let response = request.send().await.map_err(|e| FetchError::Transport(explain(&e)))?;
+        let span = trace_span!(target: spans::TARGET, "directory request", otel.kind = "client");
+        let headers = span.in_scope(spans::context_headers);
+        let request = request.header("client-request-id", &client_request_id).headers(headers);
+        let response = request
+            .send()
+            .instrument(span)
+            .await
+            .map_err(|e| FetchError::Transport(explain(&e)))?;
         let (status, headers) = (response.status(), response.headers().clone());
         let mut received = Response { status, headers, body: Vec::new() };
         debug!(

@@ -18,6 +18,8 @@ use hyper::body::{Body, Bytes};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
+use tracing::field::Empty;
+use tracing::trace_span;
 
 use crate::http::Peer;
 use crate::http::body::{self, BodyError};
@@ -30,6 +32,7 @@ use crate::oauth::request::{self, TokenForm, TokenType};
 use crate::oauth::{Config, Metrics, TOKEN_PATH};
 use crate::runtime::audit::{self, Event, Record};
 use crate::runtime::live::Live;
+use crate::runtime::telemetry::spans;
 use crate::token::keys::AccessToken;
 use crate::token::{
     Algorithm, Authorized, Claims, SigningKey, SigningKeys, TokenPolicy, authorize,
@@ -103,6 +106,20 @@ impl TokenEndpoint {
         if let Some(reply) = reject_misrouted(&head, &self.live.current().policy) {
             return reply;
         }
+        let span = trace_span!(
+            target: spans::TARGET,
+            "POST",
+            otel.name = "POST token",
+            otel.kind = "server",
+            http.request.method = "POST",
+            http.route = head.uri.path(),
+            url.path = head.uri.path(),
+            http.response.status_code = Empty,
+            client.address = %origin.peer.address.ip(),
+            anchorgate.connection = origin.peer.connection,
+            error.type = Empty,
+        );
+        spans::continue_from(&span, &head.headers);
         let random = SystemRandom::new();
         let limited = self.service.count_address(origin.peer.address.ip(), &random);
         // The body is read in any case, so that the connection can be used again.
@@ -115,14 +132,22 @@ impl TokenEndpoint {
                 let active = self.live.current();
                 let time = SystemTime::now().into();
                 let inputs = Inputs { policy: &active.policy, time, jti, random: &random };
-                self.service.decide(&head, &body, origin, &active.trust, &active.keys, inputs)
+                let decide = || {
+                    self.service.decide(&head, &body, origin, &active.trust, &active.keys, inputs)
+                };
+                span.in_scope(decide)
             }
             (Err(error), _) => Outcome::refused(error),
             (_, Err(error)) => Outcome::refused(error),
         };
         let reply = outcome.reply(self.service.config.report);
-        outcome.audit(origin.peer);
+        // The audit record belongs to the span.
+        span.in_scope(|| outcome.audit(origin.peer));
         let refusal = outcome.refusal().map(|refusal| refusal.code.as_str());
+        span.record("http.response.status_code", reply.status().as_u16());
+        if outcome.decision.is_err() {
+            span.record("error.type", refusal.unwrap_or_else(|| outcome.result()));
+        }
         self.metrics.count(outcome.result(), refusal, started.elapsed());
         reply
     }
@@ -227,7 +252,9 @@ impl TokenService {
             return outcome;
         }
         let chain = origin.peer.chain.clone();
+        let judging = trace_span!(target: spans::TARGET, "judge").entered();
         let judged = chain.and_then(|chain| judge_within(&chain, trust, inputs.time, &scope));
+        drop(judging);
         self.decide_device(form, judged, keys, inputs)
     }
 
@@ -342,6 +369,9 @@ impl Issued {
         token_type: TokenType,
         random: &dyn SecureRandom,
     ) -> Result<Box<Self>, OauthError> {
+        let _span =
+            trace_span!(target: spans::TARGET, "sign", anchorgate.algorithm = key.algorithm())
+                .entered();
         let signed = key.sign(&claims, random);
         let token = signed.map_err(|error| OauthError::Server(error.to_string()))?;
         Ok(Box::new(Self { token, token_type, claims }))

@@ -8,16 +8,18 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use rustls::ProtocolVersion::TLSv1_3;
 use rustls::pki_types::CertificateDer;
 use rustls::server::Acceptor;
-use rustls::{Error as TlsError, HandshakeKind};
+use rustls::{Error as TlsError, HandshakeKind, ServerConnection};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
-use tracing::{debug, warn};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span, debug, trace_span, warn};
 
 use crate::http::Hosts;
 use crate::http::connections::Connection;
@@ -26,6 +28,7 @@ use crate::http::proxy_protocol::Addresses;
 use crate::runtime::audit::{Event, Outcome, Record};
 use crate::runtime::log_limit::LogLimit;
 use crate::runtime::tasks::Stop;
+use crate::runtime::telemetry::spans;
 use crate::tls::acceptor::TlsListener;
 use crate::tls::handshakes::{Handshake, Handshakes};
 use crate::tls::lingering::Lingering;
@@ -75,12 +78,25 @@ impl Edge {
     ) -> Result<(TlsStream<TcpStream>, Peer, Hosts), Option<TcpStream>> {
         let Self { listener, intermediates, .. } = self;
         let (started, address) = (Instant::now(), addresses.client);
-        let accepted = self.accept(stream, connection, addresses, started);
+        let span = trace_span!(
+            target: spans::TARGET,
+            "TLS handshake",
+            anchorgate.listener = listener.name,
+            anchorgate.connection = number,
+            client.address = %address.ip(),
+            tls.protocol.version = Empty,
+            tls.cipher = Empty,
+            tls.curve = Empty,
+            tls.resumed = Empty,
+            error.type = Empty,
+        );
+        let accepted = self.accept(stream, connection, addresses, started).instrument(span.clone());
         let (accepted, verified) = peer_chain::collect(intermediates, accepted).await;
         let (error, stream) = match accepted {
             Ok((stream, hosts)) => {
                 let tls = stream.get_ref().1;
                 let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
+                describe(&span, tls, resumed);
                 listener.metrics.completed(listener.name, resumed);
                 if let Some(group) = tls.negotiated_key_exchange_group() {
                     listener.metrics.group(listener.name, group.name());
@@ -102,12 +118,16 @@ impl Edge {
                 ));
             }
             Err(Incomplete::Dropped(reason)) => {
+                span.record("error.type", reason);
                 listener.metrics.failed(listener.name, reason);
                 let after = started.elapsed();
                 debug!(connection = number, %address, reason, ?after, "handshake not completed");
                 return Err(None);
             }
-            Err(Incomplete::Failed(error, stream)) => (error, stream),
+            Err(Incomplete::Failed(error, stream)) => {
+                span.record("error.type", "tls");
+                (error, stream)
+            }
         };
         match error.get_ref().and_then(|e| e.downcast_ref::<TlsError>()) {
             // The verifier knows the refusal code and has counted and audited it.
@@ -253,6 +273,23 @@ impl Edge {
             Ok(stream) => Ok((stream, hosts)),
             Err((error, stream)) => Err(Incomplete::Failed(error, Some(stream))),
         }
+    }
+}
+
+/// Records what a handshake agreed on.
+fn describe(span: &Span, tls: &ServerConnection, resumed: bool) {
+    if span.is_disabled() {
+        return;
+    }
+    span.record("tls.resumed", resumed);
+    if let Some(version) = tls.protocol_version() {
+        span.record("tls.protocol.version", if version == TLSv1_3 { "1.3" } else { "1.2" });
+    }
+    if let Some(suite) = tls.negotiated_cipher_suite() {
+        span.record("tls.cipher", suite.suite().as_str());
+    }
+    if let Some(group) = tls.negotiated_key_exchange_group() {
+        span.record("tls.curve", group.name().as_str());
     }
 }
 
