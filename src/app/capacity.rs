@@ -20,6 +20,7 @@ const ADMIN: usize = 256;
 pub(crate) struct Capacity {
     /// Limit on open files; `None` for no limit.
     files: Option<u64>,
+    /// 0 in a hub, as `public`.
     pub(crate) token: usize,
     pub(crate) public: usize,
     /// 0 without a TLS listener of the directory.
@@ -45,8 +46,10 @@ impl Capacity {
 
     /// Sets the connections of the TLS listeners.
     pub(super) fn apply(self, config: &mut Config) {
+        // In a hub, the bounds of the public listener are those of the directory.
+        let public = if config.is_hub() { self.directory } else { self.public };
         for (listener, connections) in
-            [(&mut config.token, self.token), (&mut config.public, self.public)]
+            [(&mut config.token, self.token), (&mut config.public, public)]
         {
             let shares = listener.bounds.shares.clone();
             listener.bounds.shares = at_most(shares, connections);
@@ -56,10 +59,11 @@ impl Capacity {
     fn fitting(config: &Config, files: Option<u64>) -> Self {
         let directory = config.directory.as_ref();
         let public = config.public.bounds.shares.connections;
+        let of_tokens = |connections| if config.is_hub() { 0 } else { connections };
         let wanted = Self {
             files,
-            token: config.token.bounds.shares.connections,
-            public,
+            token: of_tokens(config.token.bounds.shares.connections),
+            public: of_tokens(public),
             directory: directory.and_then(|part| part.listen).map_or(0, |_| public),
             directory_http: directory
                 .and_then(|part| part.listen_http)

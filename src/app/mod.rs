@@ -3,6 +3,7 @@
 pub(crate) mod capacity;
 mod directory;
 mod followers;
+mod planes;
 mod readiness;
 mod rebuild;
 mod reload;
@@ -12,25 +13,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use futures_util::FutureExt as _;
-use hyper::Request;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::admin::access::Caller;
 use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::crl;
-use crate::directory::{Directory, Served};
+use crate::directory::{Directory, Metrics as DirectoryMetrics};
 use crate::http::connections::{Admission, Shares};
-use crate::http::listen::{serve_plain, serve_plain_within};
 use crate::http::load_system_authorities;
-use crate::http::local_socket::serve_local;
-use crate::http::peer::Peer;
-use crate::http::serve::{Limits, RequestBody};
 use crate::keyring;
 use crate::oauth::{self, PublicPlane, TokenEndpoint};
 use crate::runtime::health::Ready;
@@ -44,7 +38,7 @@ use crate::runtime::tasks::Tasks;
 use crate::runtime::telemetry;
 use crate::sync;
 use crate::tls;
-use crate::tls::acceptor::{Bounds, TlsListener, serve};
+use crate::tls::acceptor::{Bounds, TlsListener};
 use crate::tls::closing::OpenConnections;
 use crate::tls::tickets::Secrets;
 use crate::token::keys::SigningKeys;
@@ -53,6 +47,7 @@ use crate::trust::snapshot::Snapshot;
 
 use capacity::Capacity;
 use followers::Followers;
+use planes::{Listeners, Planes, TokenPlane};
 use rebuild::Rebuild;
 use reload::Reloader;
 use sockets::Sockets;
@@ -61,9 +56,6 @@ pub use sockets::Addresses;
 
 /// Interval between two checks of the gateway's own key files.
 const KEY_FILES: Duration = Duration::from_secs(10);
-
-/// Longest time after the start in which connections of clients wait for the saved state.
-const SAVED_STATE: Duration = Duration::from_secs(2);
 
 /// A running gateway.
 pub struct App {
@@ -128,8 +120,7 @@ impl App {
             key_changes.clone(),
         );
         let identity = keyring::identity(&config.keyring, &provider)?;
-        let hosts = [&config.oauth.token_origin, &config.oauth.public_origin];
-        let hosts = hosts.map(|origin| origin.host_str().unwrap_or_default());
+        let hosts = config.advertised_hosts();
         for problem in keyring::problems(&identity, &hosts, SystemTime::now().into()) {
             warn!(file = %config.keyring.certificate.display(), "server certificate: {problem}");
         }
@@ -188,7 +179,9 @@ impl App {
                 let (database, data_dir) = (part.database.clone(), &config.data_dir);
                 let store =
                     directory::open_store(database.as_ref(), data_dir, &refused, &tasks).await?;
-                let directory = Directory::until(part.config, store, tasks.stopping());
+                let metrics = DirectoryMetrics::register(&mut registry);
+                let directory =
+                    Directory::until(part.config, store, tasks.stopping()).with_metrics(metrics);
                 let served = directory::serve(&directory, part.public_url, &addresses, capacity);
                 (Some(directory), served)
             }
@@ -206,16 +199,21 @@ impl App {
         let sources = followers.handles.subscribe();
 
         let oauth_metrics = oauth::Metrics::register(&mut registry);
-        let endpoint = Arc::new(TokenEndpoint::new(live.clone(), &config.oauth, oauth_metrics));
-        let public = PublicPlane::new(live.clone(), &config.oauth, Arc::clone(&endpoint));
-        let public = Arc::new(public);
-        tasks.spawn_until_stop(readiness::become_ready(
-            &ready,
-            watched,
-            crl_handle.clone(),
-            sources.borrow().iter().filter_map(sync::Handle::devices).cloned().collect(),
-            own.clone(),
-        ));
+        let token_plane = config.oauth.as_ref().map(|plane| {
+            let endpoint = Arc::new(TokenEndpoint::new(live.clone(), plane, oauth_metrics));
+            let public = PublicPlane::new(live.clone(), plane, Arc::clone(&endpoint));
+            TokenPlane { endpoint, public: Arc::new(public) }
+        });
+        // A directory that follows no other one has nothing to wait for.
+        if directory.is_none() || !config.graph.is_empty() {
+            tasks.spawn_until_stop(readiness::become_ready(
+                &ready,
+                watched,
+                crl_handle.clone(),
+                sources.borrow().iter().filter_map(sync::Handle::devices).cloned().collect(),
+                own.clone(),
+            ));
+        }
         let metrics = reload::Metrics::register(&mut registry);
         let (configuration, inbox) = Handle::new(reload::status(&config.origin));
         let parts = admin::Parts {
@@ -236,7 +234,7 @@ impl App {
             own,
             followers,
             admin: Arc::clone(&admin),
-            endpoint: Arc::clone(&endpoint),
+            endpoint: token_plane.as_ref().map(|plane| Arc::clone(&plane.endpoint)),
             live: live.clone(),
             ready,
             metrics,
@@ -249,8 +247,8 @@ impl App {
         tasks.spawn_until_stop(reloader.run());
 
         let (directory, directory_http) = served;
-        let planes =
-            Planes { endpoint, public, directory, directory_http, admin: Arc::clone(&admin) };
+        let admin_plane = Arc::clone(&admin);
+        let planes = Planes { token_plane, directory, directory_http, admin: admin_plane };
         let edge = |name, tls, bounds| TlsListener {
             name,
             tls,
@@ -361,99 +359,4 @@ fn signing_keys(
 /// devices.
 fn admin_bounds(connections: usize) -> Bounds {
     Bounds { shares: Shares::new(connections), handshakes: 16, ..Bounds::default() }
-}
-
-/// The services of the listeners.
-struct Planes {
-    endpoint: Arc<TokenEndpoint>,
-    public: Arc<PublicPlane>,
-    directory: Option<Served>,
-    directory_http: Option<Served>,
-    admin: Arc<Admin>,
-}
-
-/// Settings of the TLS listeners.
-struct Listeners {
-    token: TlsListener,
-    public: TlsListener,
-    directory: TlsListener,
-    /// `None` serves the admin plane over plain HTTP.
-    admin: Option<TlsListener>,
-    /// Connections of the directory's listener of plain HTTP.
-    plain_directory: Arc<Admission>,
-    /// Connections of the admin plane over plain HTTP.
-    plain_admin: Arc<Admission>,
-}
-
-impl Planes {
-    /// Starts every listener.  Those of clients wait until the saved state is in force: with a shared
-    /// or a passed socket, clients could be served elsewhere or later, and must not be refused.
-    fn listen(self, sockets: Sockets, listeners: Listeners, ready: &Ready, tasks: &Tasks) {
-        let Self { endpoint, public, directory, directory_http, admin } = self;
-        let stop = || tasks.stop();
-        let when_ready = || {
-            let (ready, stop) = (ready.clone(), tasks.stopping());
-            async move {
-                tokio::select! {
-                    _ = timeout(SAVED_STATE, ready.reached()) => {}
-                    () = stop.cancelled() => {}
-                }
-            }
-        };
-        let token = move |peer: Arc<Peer>, request: Request<RequestBody>| {
-            let endpoint = Arc::clone(&endpoint);
-            async move { endpoint.handle(request, &peer).await }
-        };
-        let token = serve(listeners.token, sockets.token, stop(), token);
-        tasks.spawn(when_ready().then(|()| token));
-        let public = move |peer: Arc<Peer>, request: Request<RequestBody>| {
-            let public = Arc::clone(&public);
-            async move { public.handle(request, &peer).await }
-        };
-        let public = serve(listeners.public, sockets.public, stop(), public);
-        tasks.spawn(when_ready().then(|()| public));
-        if let (Some(socket), Some(served)) = (sockets.directory, directory) {
-            let directory = move |peer: Arc<Peer>, mut request: Request<RequestBody>| {
-                let served = served.clone();
-                // A token bound to a certificate is accepted only with that certificate.
-                request.extensions_mut().insert(peer);
-                async move { served.handle(request).await }
-            };
-            tasks.spawn(serve(listeners.directory, socket, stop(), directory));
-        }
-        if let (Some(socket), Some(served)) = (sockets.directory_http, directory_http) {
-            let directory = move |request| {
-                let served = served.clone();
-                async move { served.handle(request).await }
-            };
-            let admission = listeners.plain_directory;
-            let limits = Limits::default();
-            tasks.spawn(serve_plain_within(socket, admission, limits, stop(), directory));
-        }
-        if let Some(socket) = sockets.health {
-            let admin = Arc::clone(&admin);
-            let health = move |request| {
-                let admin = Arc::clone(&admin);
-                async move { admin.health(&request) }
-            };
-            tasks.spawn(serve_plain(socket, Limits::default(), stop(), health));
-        }
-        if let Some(socket) = sockets.local {
-            let admin = Arc::clone(&admin);
-            let admin =
-                move |user, request| Arc::clone(&admin).handle(Caller::Socket(user), request);
-            tasks.spawn(serve_local(socket, Limits::default(), stop(), admin));
-        }
-        let admin = move |request| Arc::clone(&admin).handle(Caller::Network, request);
-        match listeners.admin {
-            Some(edge) => {
-                let admin = move |_, request| admin(request);
-                tasks.spawn(serve(edge, sockets.admin, stop(), admin));
-            }
-            None => {
-                let (admission, limits) = (listeners.plain_admin, Limits::default());
-                tasks.spawn(serve_plain_within(sockets.admin, admission, limits, stop(), admin));
-            }
-        }
-    }
 }

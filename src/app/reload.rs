@@ -96,7 +96,7 @@ pub(super) struct Reloader {
     pub(super) own: mpsc::Sender<OwnChange>,
     pub(super) followers: Followers,
     pub(super) admin: Arc<Admin>,
-    pub(super) endpoint: Arc<TokenEndpoint>,
+    pub(super) endpoint: Option<Arc<TokenEndpoint>>,
     pub(super) live: Live,
     pub(super) ready: Ready,
     pub(super) metrics: Metrics,
@@ -277,7 +277,9 @@ impl Reloader {
         }
         self.followers.start(prepared);
         self.admin.permit(&config.admin);
-        self.endpoint.limit(&config.oauth.rate_limits);
+        if let (Some(endpoint), Some(oauth)) = (&self.endpoint, &config.oauth) {
+            endpoint.limit(&oauth.rate_limits);
+        }
         self.origin = config.origin;
         let is_in_force = |live: &Live| Arc::ptr_eq(&live.current().policy, &policy);
         self.until(is_in_force).await.map_err(|()| "the publisher does not answer".to_owned())

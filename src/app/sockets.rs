@@ -12,8 +12,9 @@ use crate::http::local_socket::LocalSocket;
 
 /// Every listening socket.
 pub(super) struct Sockets {
-    pub(super) token: TcpListener,
-    pub(super) public: TcpListener,
+    /// `None` in a hub, as `public`.
+    pub(super) token: Option<TcpListener>,
+    pub(super) public: Option<TcpListener>,
     pub(super) directory: Option<TcpListener>,
     pub(super) directory_http: Option<TcpListener>,
     pub(super) admin: TcpListener,
@@ -24,10 +25,10 @@ pub(super) struct Sockets {
 /// Addresses of a gateway's listeners, with the assigned port where 0 was configured.
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
-    /// The token listener.
-    pub token: SocketAddr,
-    /// The public listener.
-    pub public: SocketAddr,
+    /// The token listener.  A hub has none.
+    pub token: Option<SocketAddr>,
+    /// The public listener.  A hub has none.
+    pub public: Option<SocketAddr>,
     /// The directory's TLS listener.
     pub directory: Option<SocketAddr>,
     /// The directory's plain HTTP listener.
@@ -54,9 +55,11 @@ impl Sockets {
         let (directory, is_shared) = (config.directory.as_ref(), config.reuse_port);
         let https = directory.and_then(|part| part.listen);
         let http = directory.and_then(|part| part.listen_http);
+        let of_tokens = |listen| (!config.is_hub()).then_some(listen);
+        let (token, public) = (of_tokens(config.token.listen), of_tokens(config.public.listen));
         let sockets = Self {
-            token: open("token", config.token.listen, is_shared)?,
-            public: open("public", config.public.listen, is_shared)?,
+            token: token.map(|at| open("token", at, is_shared)).transpose()?,
+            public: public.map(|at| open("public", at, is_shared)).transpose()?,
             directory: https.map(|at| open("directory", at, is_shared)).transpose()?,
             directory_http: http.map(|at| open("directory_http", at, is_shared)).transpose()?,
             // Each process has its own: commands must reach the process that they are for.
@@ -72,8 +75,8 @@ impl Sockets {
         let of =
             |socket: &Option<TcpListener>| socket.as_ref().map(TcpListener::local_addr).transpose();
         Ok(Addresses {
-            token: self.token.local_addr()?,
-            public: self.public.local_addr()?,
+            token: of(&self.token)?,
+            public: of(&self.public)?,
             directory: of(&self.directory)?,
             directory_http: of(&self.directory_http)?,
             admin: self.admin.local_addr()?,

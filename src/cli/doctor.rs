@@ -119,8 +119,7 @@ fn show(findings: &Findings, output: Output) {
 fn local(config: &Config, findings: &mut Findings) {
     match keyring::identity(&config.keyring, &tls::provider()) {
         Ok(identity) => {
-            let hosts = [&config.oauth.token_origin, &config.oauth.public_origin];
-            let hosts = hosts.map(|origin| origin.host_str().unwrap_or_default());
+            let hosts = config.advertised_hosts();
             let problems = keyring::problems(&identity, &hosts, SystemTime::now().into());
             for problem in &problems {
                 findings.add("server certificate", Verdict::Warning, problem);
@@ -136,14 +135,20 @@ fn local(config: &Config, findings: &mut Findings) {
         Err(error) => findings.add("server certificate", Verdict::Failed, error),
     }
     findings.result("ticket keys", keyring::ticket_secrets(&config.keyring), "usable");
-    findings.result("signing keys", keyring::check_directory(&config.keyring), "usable");
+    if !config.is_hub() {
+        findings.result("signing keys", keyring::check_directory(&config.keyring), "usable");
+    }
     let capacity = Capacity::raise(config);
     let verdict = if capacity.is_reduced { Verdict::Warning } else { Verdict::Good };
     findings.add("open files", verdict, capacity);
     findings.result("data_dir", writable(&config.data_dir), "writable");
+    let of_tokens = |listen| (!config.is_hub()).then_some(listen);
+    let directory = config.directory.as_ref();
     let listeners = [
-        ("token.listen", Some(config.token.listen)),
-        ("public.listen", Some(config.public.listen)),
+        ("token.listen", of_tokens(config.token.listen)),
+        ("public.listen", of_tokens(config.public.listen)),
+        ("directory.listen", directory.and_then(|part| part.listen)),
+        ("directory.listen_http", directory.and_then(|part| part.listen_http)),
         ("admin.listen", Some(config.admin.listen)),
         ("health.listen", config.health),
     ];

@@ -229,8 +229,7 @@ fn check_keys(config: &Config) -> ExitCode {
     let keyring = &config.keyring;
     let is_generated_at_start = keyring.generate_signing_key && !keyring.signing_key.exists();
     let checked = keyring::identity(keyring, &tls::provider()).and_then(|identity| {
-        let hosts = [&config.oauth.token_origin, &config.oauth.public_origin];
-        let hosts = hosts.map(|origin| origin.host_str().unwrap_or_default());
+        let hosts = config.advertised_hosts();
         for problem in keyring::problems(&identity, &hosts, SystemTime::now().into()) {
             println!("warning: {}: {problem}", keyring.certificate.display());
         }

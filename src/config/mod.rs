@@ -8,6 +8,7 @@ mod clients;
 mod credential;
 mod directory;
 mod graph;
+mod listeners;
 mod named_files;
 mod oauth;
 mod origin;
@@ -17,6 +18,7 @@ mod rate_limits;
 pub mod reference;
 mod revocation;
 mod section;
+mod tls;
 mod values;
 
 use std::collections::BTreeMap;
@@ -25,6 +27,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use url::Url;
 
 use crate::admin as admin_plane;
 use crate::crl;
@@ -35,7 +39,7 @@ use crate::runtime::files::ReadFileError;
 use crate::runtime::log::{AuditWhenFull, Format};
 use crate::store::Database;
 use crate::sync;
-use crate::tls;
+use crate::tls as tls_part;
 use crate::tls::acceptor::Bounds;
 use crate::token::policy::TokenPolicy;
 use crate::trust::revocation::ListPolicy;
@@ -57,17 +61,18 @@ pub struct Config {
     /// Handling of audit records while standard error is not writable.
     pub audit_when_full: AuditWhenFull,
     /// Protocol settings of the TLS listeners.
-    pub tls: tls::Config,
+    pub tls: tls_part::Config,
     /// The gateway's own keys.
     pub keyring: keyring::Config,
-    /// The token listener.
+    /// The token listener.  A hub has none.
     pub token: Listener,
     /// Close connections of the token listener when a new snapshot refuses their certificate.
     pub close_refused: bool,
-    /// The public listener.
+    /// The public listener.  A hub has none; these bounds are also those of the directory's TLS
+    /// listener.
     pub public: Listener,
-    /// The OAuth plane.
-    pub oauth: oauth_plane::Config,
+    /// The OAuth plane; `None` in a hub, which only serves its directory.
+    pub oauth: Option<oauth_plane::Config>,
     /// Clients and their terms.
     pub policy: Arc<TokenPolicy>,
     /// Rules for certification paths.
@@ -92,6 +97,28 @@ pub struct Config {
     pub reuse_port: bool,
     /// Time limit for requests in progress when the gateway stops.
     pub drain: Duration,
+}
+
+impl Config {
+    /// Returns true for a hub: a directory without tokens, and without a directory that it follows.
+    pub fn is_hub(&self) -> bool {
+        self.oauth.is_none()
+    }
+
+    /// Hosts of the URLs that clients use, each once.  The server certificate must name them.
+    pub fn advertised_hosts(&self) -> Vec<String> {
+        let oauth = self.oauth.iter().flat_map(|part| [&part.token_origin, &part.public_origin]);
+        let directory = self.directory.as_ref().filter(|part| part.listen.is_some());
+        let directory = directory.and_then(|part| Url::parse(part.public_url.as_ref()?).ok());
+        let mut hosts: Vec<String> = Vec::new();
+        for host in oauth.chain(&directory).filter_map(Url::host_str) {
+            let host = host.trim_matches(['[', ']']).to_owned();
+            if !hosts.contains(&host) {
+                hosts.push(host);
+            }
+        }
+        hosts
+    }
 }
 
 /// One TLS listener.

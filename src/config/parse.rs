@@ -1,30 +1,30 @@
 //! Converts a TOML table into the `Config` of each part.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use toml::{Table, Value};
+use toml::Table;
 use url::Url;
 
+use crate::config::listeners::{self, UNUSED_IN_HUB};
+use crate::config::oauth::OauthSettings;
 use crate::config::section::{Report, Section};
+use crate::config::tls::{self, TlsSettings};
 use crate::config::values::text;
 use crate::config::{
-    Config, Listener, Problem, admin, applications, directory, graph, oauth, rate_limits,
+    Config, DirectoryPart, Problem, admin, applications, directory, graph, oauth, rate_limits,
     revocation,
 };
-use crate::http::connections::Shares;
-use crate::http::proxy_protocol::Proxies;
 use crate::keyring::{self, RotationConfig};
 use crate::oauth as oauth_plane;
+use crate::oauth::rates::RateLimits;
 use crate::runtime::hosts::ServedHosts;
 use crate::runtime::log::{AuditWhenFull, Format, is_filter};
-use crate::tls::acceptor::Bounds;
-use crate::tls::algorithms::Algorithms;
-use crate::tls::small_tickets::KnownCertificates;
-use crate::tls::{self, ClientAuth, Resumption};
+use crate::sync;
+use crate::tls::{self as tls_part, ClientAuth};
+use crate::token::policy::TokenPolicy;
 use crate::token::tenants::Tenants;
 use crate::trust::snapshot::TrustPolicy;
 
@@ -69,10 +69,15 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     let reuse_port = top.flag("reuse_port").unwrap_or(false);
     let drain = top.duration("drain", SECOND..=HOUR).unwrap_or(30 * SECOND);
     let (log_filter, log_format, audit_when_full) = top.section("log", log);
-    let tls = top.section("tls", |section| tls(section, folder));
-    let (token, client_auth, close_refused) = top.section("token", token);
-    let public = top.section("public", |section| listener(section, 8444));
-    let oauth = oauth::read(top, folder);
+    let tls = top.section("tls", |section| tls::read(section, folder));
+    // A directory without anything that issues tokens or follows a directory.
+    let is_hub = top.has("directory") && !top.has("oauth") && !top.has("graph");
+    if is_hub {
+        note_unused(top);
+    }
+    let (token, client_auth, close_refused) = top.section("token", listeners::token);
+    let public = top.section("public", |section| listeners::public(section, is_hub));
+    let oauth = if is_hub { None } else { oauth::read(top, folder) };
     let revocation = revocation::read(top, folder, data_dir.as_deref());
     let trust = top.section("trust", trust);
     let trust = TrustPolicy { require_crl: revocation.require_crl, ..trust };
@@ -86,59 +91,31 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     let rate_limits = rate_limits::read(top);
 
     let data_dir = data_dir?;
-    let oauth = oauth?;
     let graph = graph?;
-    let tenants: Vec<_> = graph
-        .iter()
-        .map(|source| (Arc::clone(&source.source), source.credential.tenant()))
-        .collect();
-    let graph = graph.into_iter().chain(applications?).collect();
-    let mut hosts = tls.config.hosts.clone();
-    // Clients use these URLs, whatever the certificate names.
-    let directory_url =
-        directory.as_ref().and_then(|part| Url::parse(part.public_url.as_ref()?).ok());
-    for url in [&oauth.token_url, &oauth.public_url].into_iter().chain(&directory_url) {
-        hosts.add(url.host_str().unwrap_or_default().trim_matches(['[', ']']));
-    }
-    let mut plane = oauth_plane::Config::new(oauth.token_url, oauth.public_url);
-    plane.report = client_auth == ClientAuth::Report;
-    plane.rate_limits = rate_limits;
-    let keys = oauth.keys;
-    plane.jwks_max_age = keys.jwks_max_age;
-    let rotation = keys.rotation.map(|(schedule, directory)| RotationConfig {
-        schedule,
-        directory: match directory {
-            Some(directory) => folder.join(directory),
-            None => data_dir.join("signing-keys"),
-        },
-        further: oauth.policy.signing_algorithms(),
-    });
+    let hosts = hosts(tls.config.hosts.clone(), oauth.as_ref(), directory.as_ref());
+    let keyring = keyring(&tls, oauth.as_ref(), folder, &data_dir)?;
+    let (oauth, policy, graph) = match oauth {
+        Some(oauth) => {
+            let plane = plane(&oauth, client_auth, rate_limits);
+            let policy = oauth.policy.with_tenants(tenants(&graph));
+            (Some(plane), policy, graph.into_iter().chain(applications?).collect())
+        }
+        None if is_hub => (None, TokenPolicy::default(), graph),
+        None => return None,
+    };
     Some(Config {
         origin: Default::default(),
-        keyring: keyring::Config {
-            certificate: tls.certificate?,
-            key: tls.key?,
-            generate_signing_key: keys.signing_key.is_none(),
-            signing_key: match keys.signing_key {
-                Some(file) => folder.join(file),
-                None => data_dir.join("signing-key.pem"),
-            },
-            algorithm: keys.algorithm,
-            rotation,
-            published_keys: keys.published_keys.iter().map(|file| folder.join(file)).collect(),
-            ticket_keys: tls.ticket_keys,
-            allow_insecure_modes: false,
-        },
+        keyring,
         data_dir,
         log_filter,
         log_format,
         audit_when_full,
-        tls: tls::Config { client_auth, hosts, ..tls.config },
+        tls: tls_part::Config { client_auth, hosts, ..tls.config },
         token,
         close_refused,
         public,
-        oauth: plane,
-        policy: Arc::new(oauth.policy.with_tenants(Tenants::new(&tenants))),
+        oauth,
+        policy: Arc::new(policy),
         trust,
         lists: revocation.lists,
         crl: revocation.crl,
@@ -153,6 +130,91 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     })
 }
 
+/// Notes the tables that a hub does not use.
+fn note_unused(top: &mut Section<'_>) {
+    for key in ["token", "client", "configuration", "rate_limits"] {
+        if top.has(key) {
+            top.problem(key, None, UNUSED_IN_HUB);
+        }
+    }
+    // `oauth::read` and its clients are not asked for in a hub.
+    let _ = top.take("client", "an array of tables", |_| Some(()));
+}
+
+/// Hosts that requests may be for.  Clients use these URLs, whatever the certificate names.
+fn hosts(
+    mut hosts: ServedHosts,
+    oauth: Option<&OauthSettings>,
+    directory: Option<&DirectoryPart>,
+) -> ServedHosts {
+    let directory = directory.and_then(|part| Url::parse(part.public_url.as_ref()?).ok());
+    let of_tokens = oauth.into_iter().flat_map(|oauth| [&oauth.token_url, &oauth.public_url]);
+    for url in of_tokens.chain(&directory) {
+        hosts.add(url.host_str().unwrap_or_default().trim_matches(['[', ']']));
+    }
+    hosts
+}
+
+/// The trust domains that a request can select.
+fn tenants(graph: &[sync::Config]) -> Tenants {
+    let tenants: Vec<_> = graph
+        .iter()
+        .map(|source| (Arc::clone(&source.source), source.credential.tenant()))
+        .collect();
+    Tenants::new(&tenants)
+}
+
+fn plane(
+    oauth: &OauthSettings,
+    client_auth: ClientAuth,
+    rate_limits: RateLimits,
+) -> oauth_plane::Config {
+    oauth_plane::Config {
+        report: client_auth == ClientAuth::Report,
+        rate_limits,
+        jwks_max_age: oauth.keys.jwks_max_age,
+        ..oauth_plane::Config::new(oauth.token_url.clone(), oauth.public_url.clone())
+    }
+}
+
+/// Locations of the key files.  Without `oauth`, nothing is signed.
+fn keyring(
+    tls: &TlsSettings,
+    oauth: Option<&OauthSettings>,
+    folder: &Path,
+    data_dir: &Path,
+) -> Option<keyring::Config> {
+    let keys = oauth.map(|oauth| &oauth.keys);
+    let signing_key = keys.and_then(|keys| keys.signing_key.as_ref());
+    let rotation = oauth.and_then(|oauth| {
+        let (schedule, directory) = oauth.keys.rotation.as_ref()?;
+        Some(RotationConfig {
+            schedule: *schedule,
+            directory: match directory {
+                Some(directory) => folder.join(directory),
+                None => data_dir.join("signing-keys"),
+            },
+            further: oauth.policy.signing_algorithms(),
+        })
+    });
+    let published = keys.map(|keys| &*keys.published_keys).unwrap_or_default();
+    Some(keyring::Config {
+        certificate: tls.certificate.clone()?,
+        key: tls.key.clone()?,
+        signs: oauth.is_some(),
+        generate_signing_key: oauth.is_some() && signing_key.is_none(),
+        signing_key: match signing_key {
+            Some(file) => folder.join(file),
+            None => data_dir.join("signing-key.pem"),
+        },
+        algorithm: keys.map(|keys| keys.algorithm).unwrap_or_default(),
+        rotation,
+        published_keys: published.iter().map(|file| folder.join(file)).collect(),
+        ticket_keys: tls.ticket_keys.clone(),
+        allow_insecure_modes: false,
+    })
+}
+
 fn log(section: &mut Section<'_>) -> (String, Format, AuditWhenFull) {
     let filter = section.take("filter", "tracing directives such as info,audit=info", |value| {
         text(value).filter(|text| is_filter(text))
@@ -162,124 +224,6 @@ fn log(section: &mut Section<'_>) -> (String, Format, AuditWhenFull) {
     let choices = [("drop", AuditWhenFull::Drop), ("block", AuditWhenFull::Block)];
     let audit_when_full = section.choice("audit_when_full", &choices).unwrap_or_default();
     (filter.unwrap_or_else(|| "info".to_owned()), format, audit_when_full)
-}
-
-/// Settings of `[tls]`.
-struct TlsSettings {
-    config: tls::Config,
-    certificate: Option<PathBuf>,
-    key: Option<PathBuf>,
-    ticket_keys: Vec<PathBuf>,
-}
-
-fn tls(section: &mut Section<'_>, folder: &Path) -> TlsSettings {
-    let file = |value: &Value| text(value).map(|path| folder.join(path));
-    let certificate =
-        section.require("certificate", "a PEM file with the server's certificate chain", file);
-    let key = section.require("key", "a PEM file with the server's private key", file);
-    let tls13_only =
-        section.choice("minimum_version", &[("1.2", false), ("1.3", true)]).unwrap_or(false);
-    let algorithms = algorithms(section, tls13_only);
-    let resumption = section.choice("resumption", &Resumption::ALL).unwrap_or_default();
-    let ticket_keys = section.texts("ticket_keys").unwrap_or_default();
-    let ticket_keys: Vec<_> = ticket_keys.into_iter().map(|path| folder.join(path)).collect();
-    if resumption == Resumption::Off && !ticket_keys.is_empty() {
-        section.problem("ticket_keys", None, "not used while `resumption` is \"off\"; remove one");
-    }
-    let default = if ticket_keys.is_empty() { tls::DEFAULT_LEAVES } else { 0 };
-    let leaves = section.size("ticket_certificates", 0..=10_000_000).unwrap_or(default);
-    let known_certificates = KnownCertificates::new(leaves);
-    let mut hosts = ServedHosts::default();
-    for name in section.texts("names").unwrap_or_default() {
-        if !hosts.add(&name) {
-            let allowed = "not a host name, a wildcard such as *.example.com, or an IP address";
-            section.problem("names", Some(format!("`{name}`")), allowed);
-        }
-    }
-    let config = tls::Config {
-        tls13_only,
-        algorithms,
-        resumption,
-        known_certificates,
-        hosts,
-        ..tls::Config::default()
-    };
-    TlsSettings { config, certificate, key, ticket_keys }
-}
-
-fn algorithms(section: &mut Section<'_>, tls13_only: bool) -> Algorithms {
-    let mut algorithms = Algorithms::default();
-    let suites = section.texts("cipher_suites");
-    let groups = section.texts("groups");
-    let suites = suites.map(|names| {
-        algorithms.set_suites(&names).and_then(|()| algorithms.check_suites(tls13_only))
-    });
-    let groups = groups.map(|names| {
-        algorithms.set_groups(&names).and_then(|()| algorithms.check_groups(tls13_only))
-    });
-    for (key, checked) in [("cipher_suites", suites), ("groups", groups)] {
-        if let Some(Err(error)) = checked {
-            section.problem(key, None, error.to_string());
-        }
-    }
-    algorithms
-}
-
-fn token(section: &mut Section<'_>) -> (Listener, ClientAuth, bool) {
-    let modes = [("required", ClientAuth::Required), ("report", ClientAuth::Report)];
-    let client_auth = section.choice("client_auth", &modes).unwrap_or_default();
-    let close_refused = section.flag("close_refused").unwrap_or(false);
-    if close_refused && client_auth == ClientAuth::Report {
-        let allowed = "client_auth = \"report\" keeps connections of refused devices open, to answer \
-                       with the refusal";
-        section.problem("close_refused", Some("`true`".to_owned()), allowed);
-    }
-    (listener(section, 8443), client_auth, close_refused)
-}
-
-fn listener(section: &mut Section<'_>, port: u16) -> Listener {
-    let listen = section
-        .address("listen")
-        .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
-    let mut bounds = Bounds::default();
-    let handshake = section.duration("handshake", SECOND..=MINUTE);
-    bounds.handshake = handshake.unwrap_or(bounds.handshake);
-    let connections = section.size("connections", 1..=1_000_000);
-    let mut shares = connections.map_or(bounds.shares, Shares::new);
-    let per_address = section.size("connections_per_address", 1..=1_000_000);
-    shares.per_address = per_address.unwrap_or(shares.per_address);
-    let per_device = section.size("connections_per_device", 1..=1_000_000);
-    shares.per_certificate = per_device.unwrap_or(shares.per_certificate);
-    shares.proxies = proxies(section);
-    bounds.shares = shares;
-    let queue = section.duration("handshake_queue", Duration::from_millis(50)..=MINUTE);
-    bounds.handshake_queue = queue.unwrap_or(bounds.handshake_queue);
-    let handshakes = section.size("handshakes", 1..=100_000);
-    bounds.handshakes = handshakes.unwrap_or(bounds.handshakes);
-    let per_address = section.size("handshakes_per_address", 1..=100_000);
-    bounds.handshakes_per_address = per_address.unwrap_or(bounds.handshakes.div_ceil(4));
-    let http = &mut bounds.http;
-    http.header_read = section.duration("header_read", SECOND..=MINUTE).unwrap_or(http.header_read);
-    http.idle = section.duration("idle", SECOND..=HOUR).unwrap_or(http.idle);
-    http.request = section.duration("request", SECOND..=HOUR).unwrap_or(http.request);
-    let header_bytes = section.size("header_bytes", 8 * 1024..=1024 * 1024);
-    http.header_bytes = header_bytes.unwrap_or(http.header_bytes);
-    Listener { listen, bounds }
-}
-
-fn proxies(section: &mut Section<'_>) -> Proxies {
-    let mut networks = Vec::new();
-    for text in section.texts("proxy_protocol_from").unwrap_or_default() {
-        match Proxies::network(&text) {
-            Some(network) => networks.push(network),
-            None => {
-                let allowed = "it must be a network such as 10.0.0.0/8 or 2001:db8::/32, without \
-                               bits after the prefix, or an address";
-                section.problem("proxy_protocol_from", Some(format!("`{text}`")), allowed);
-            }
-        }
-    }
-    Proxies::new(networks)
 }
 
 fn trust(section: &mut Section<'_>) -> TrustPolicy {
@@ -300,6 +244,7 @@ fn trust(section: &mut Section<'_>) -> TrustPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{Ipv4Addr, SocketAddr};
 
     const MINIMAL: &str = r#"
         data_dir = "state"
@@ -330,6 +275,31 @@ mod tests {
         assert_eq!(config.token.listen.port(), 8443);
         assert_eq!(config.admin.listen, SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)));
         assert!(config.directory.is_none());
+    }
+
+    /// A directory with one token.
+    const DIRECTORY: &str = "[directory]\nlisten_http = '127.0.0.1:8446'\n[[directory.tokens]]\n\
+        permissions = []\n\
+        sha256 = '0000000000000000000000000000000000000000000000000000000000000000'\n";
+
+    #[test]
+    fn a_directory_alone_is_a_hub() {
+        let (tls, oauth) = MINIMAL.split_once("[oauth]").expect("a section");
+        let hub = format!("{tls}\n{DIRECTORY}");
+        let config = parse(hub.parse().expect("TOML"), Path::new("/etc/anchorgate"));
+        let config = config.unwrap_or_else(|problems| panic!("{problems:?}"));
+        assert!(config.is_hub() && !config.keyring.signs && config.graph.is_empty());
+        assert_eq!(problems(&format!("{hub}[public]\nconnections = 100")), [""; 0]);
+        for unused in ["[public]\nlisten = '0.0.0.0:1'", "[token]", "[[client]]\nid = 'x'"] {
+            let found = problems(&format!("{hub}{unused}"));
+            assert!(found.len() == 1 && found[0].contains("this is a hub"), "{unused}: {found:?}");
+        }
+        // With a directory to follow, the issuer is missing; with an issuer, it is not a hub.
+        let found = problems(&format!("{hub}[[graph]]\ncredential.token = 'x'"));
+        assert!(found.iter().any(|p| p.starts_with("oauth.issuer: missing")), "{found:?}");
+        let both = format!("{tls}[oauth]{oauth}\n{DIRECTORY}");
+        let both = parse(both.parse().expect("TOML"), Path::new("/etc/anchorgate"));
+        assert!(both.is_ok_and(|config| !config.is_hub()));
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod device_routes;
 mod errors;
 mod in_flight;
 mod list;
+mod metrics;
 mod names;
 mod object_locks;
 mod objects;
@@ -77,6 +78,8 @@ use crate::x509::time::Timestamp;
 /// error response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(28);
 
+pub use metrics::Metrics;
+
 /// Request body of any listener.
 type RequestBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
@@ -117,6 +120,7 @@ impl Default for Config {
 #[derive(Clone)]
 pub struct Directory {
     inner: Arc<Inner>,
+    metrics: Metrics,
 }
 
 struct Inner {
@@ -159,7 +163,13 @@ impl Directory {
         let locks = Arc::new(ObjectLocks::new());
         let in_flight = Arc::new(InFlight::new());
         let inner = Inner { config, authenticator, store, locks, stop, in_flight };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), metrics: Metrics::default() }
+    }
+
+    /// Counts requests in `metrics`.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Returns an error if `database` is not the one that this directory uses.
@@ -218,6 +228,7 @@ impl Served {
             .unwrap_or(&request_id)
             .to_owned();
         let gzip = accepts_gzip(request.headers());
+        let method = request.method().clone();
         let request = request.map(|body| body.map_err(std::io::Error::other).boxed_unsync());
         let mut response = match self.process_in_time(request, now).await {
             Ok(Processed { success, may_wait, reserved }) => {
@@ -236,6 +247,7 @@ impl Served {
                 error_response(&fault, json.to_string())
             }
         };
+        self.directory.metrics.count(&method, response.status());
         let headers = response.headers_mut();
         for (name, value) in [(REQUEST_ID, request_id), (CLIENT_REQUEST_ID, client_request_id)] {
             if let Ok(value) = HeaderValue::from_str(&value) {
@@ -303,6 +315,7 @@ impl Served {
         // Taken after the authorization, so that strangers use no place.
         let prefers_wait = preferred_wait(&head.headers).is_some();
         let place = if prefers_wait { self.waiters.try_acquire().ok() } else { None };
+        let _waits = place.is_some().then(|| self.directory.metrics.wait());
         let call = Call {
             store: store.clone(),
             locks: Arc::clone(locks),

@@ -44,6 +44,8 @@ pub struct Config {
     pub key: PathBuf,
     /// Key that signs tokens, PKCS#8 PEM.
     pub signing_key: PathBuf,
+    /// Tokens are signed.  Otherwise no signing key is read, generated or published.
+    pub signs: bool,
     /// Algorithm of the signing keys, except those of clients with an algorithm of their own.
     pub algorithm: Algorithm,
     /// Rotate the signing keys, in a directory.  `signing_key` is then the first of them.
@@ -122,11 +124,17 @@ pub fn identity(
 }
 
 /// Reads the signing keys.  Generates the signing key if its file does not exist and the
-/// configuration allows it.
+/// configuration allows it.  If nothing is signed, the key is never written or published.
 ///
 /// # Errors
 /// A file cannot be read or written, or contains no key of the algorithm.
 pub fn signing_keys(config: &Config) -> Result<SigningKeys, KeyringError> {
+    if !config.signs {
+        let path = &config.signing_key;
+        let pem = generate::new_key_pem(path, config.algorithm)?;
+        let key = parse_signing_key(config.algorithm, path, pem.as_bytes())?;
+        return Ok(SigningKeys::unpublished(Arc::new(key)));
+    }
     if config.generate_signing_key && !config.signing_key.exists() {
         generate_signing_key(&config.signing_key, config.algorithm)?;
     }
@@ -228,6 +236,7 @@ mod tests {
             certificate: dir.join("server.pem"),
             key: dir.join("server.key"),
             signing_key: dir.join("state/signing.pem"),
+            signs: true,
             algorithm: Algorithm::Es256,
             generate_signing_key: true,
             rotation: None,
@@ -253,6 +262,15 @@ mod tests {
             let mode = fs::metadata(&config.signing_key).expect("there").permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn publishes_and_writes_no_key_if_nothing_is_signed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = Config { signs: false, ..config(dir.path()) };
+        let keys = signing_keys(&config).expect("no file is needed");
+        assert_eq!((&**keys.jwks(), keys.list().count()), (r#"{"keys":[]}"#, 0));
+        assert!(!config.signing_key.exists());
     }
 
     #[test]

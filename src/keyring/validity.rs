@@ -23,11 +23,11 @@ pub(super) fn invalidity(identity: &CertifiedKey, now: Timestamp) -> Option<Stri
 
 /// Returns the problems that clients will have with the server's certificate: its validity, and each
 /// of `hosts` that it does not name.
-pub fn problems(identity: &CertifiedKey, hosts: &[&str], now: Timestamp) -> Vec<String> {
+pub fn problems(identity: &CertifiedKey, hosts: &[String], now: Timestamp) -> Vec<String> {
     let mut problems: Vec<String> = invalidity(identity, now).into_iter().collect();
-    let names = |der: &CertificateDer<'_>, host: &str| {
+    let names = |der: &CertificateDer<'_>, host: &String| {
         let certificate = webpki::EndEntityCert::try_from(der).ok()?;
-        let name = ServerName::try_from(host).ok()?;
+        let name = ServerName::try_from(host.as_str()).ok()?;
         Some(certificate.verify_is_valid_for_subject_name(&name).is_ok())
     };
     if let Some(leaf) = identity.cert.first() {

@@ -87,7 +87,7 @@ impl Watcher {
         loop {
             // The files are checked after the interval and after a notification alike.
             let _ = tokio::time::timeout(every, check_now.notified()).await;
-            let is_static = self.config.rotation.is_none();
+            let is_static = self.config.signs && self.config.rotation.is_none();
             if is_static && self.config.generate_signing_key {
                 self.restore_signing_key();
             }

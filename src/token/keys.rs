@@ -301,6 +301,12 @@ impl SigningKeys {
         Ok(Self { jwks: jwks.into(), published, current, further })
     }
 
+    /// Creates a set that publishes no key, for a process that issues no tokens.
+    pub fn unpublished(current: Arc<SigningKey>) -> Self {
+        let (further, published) = (Vec::new(), Vec::new());
+        Self { current, further, published, jwks: r#"{"keys":[]}"#.into() }
+    }
+
     /// Returns the key that signs for clients without an algorithm of their own.
     pub fn current(&self) -> &SigningKey {
         &self.current

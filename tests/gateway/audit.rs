@@ -123,7 +123,7 @@ async fn a_refused_handshake_is_audited_with_code_and_address() {
             (crowd.clone(), &many),
         ] {
             let client = peer::client(&ca, version, Some((shown, key)));
-            assert!(peer::alert(&client, gateway.app.addresses.token).await.is_some());
+            assert!(peer::alert(&client, gateway.app.addresses.token.unwrap()).await.is_some());
         }
     }
     for (identity, code) in
@@ -187,7 +187,9 @@ async fn a_handshake_that_fails_before_a_certificate_is_audited_with_the_reason(
     // A client that trusts another root ends the handshake.
     let other = gateway.domain(SubjectField::SanDns).root.certificate_pem();
     let client = peer::client(&other, &TLS13, None);
-    let tcp = tokio::net::TcpStream::connect(gateway.app.addresses.public).await.expect("a stream");
+    let tcp = tokio::net::TcpStream::connect(gateway.app.addresses.public.unwrap())
+        .await
+        .expect("a stream");
     let address = tcp.local_addr().expect("an address").to_string();
     let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
     client.connect(name, tcp).await.expect_err("an unknown authority");

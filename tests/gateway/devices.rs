@@ -82,10 +82,11 @@ impl Gateway {
         let (start, id) = (Instant::now(), identity(domain, 0));
         loop {
             // A device without sessions: a resumed session is rejected only after the handshake.
-            let answer = match self.device(domain, 0).connect(self.app.addresses.token).await {
-                Ok(mut connection) => connection.token(id).await,
-                Err(error) => Err(error),
-            };
+            let answer =
+                match self.device(domain, 0).connect(self.app.addresses.token.unwrap()).await {
+                    Ok(mut connection) => connection.token(id).await,
+                    Err(error) => Err(error),
+                };
             match &answer {
                 Ok(answer) if error.is_empty() && answer.status == 200 => return,
                 Err(why) if !error.is_empty() && format!("{why:?}").contains(error) => return,

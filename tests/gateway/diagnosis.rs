@@ -31,7 +31,7 @@ async fn the_doctor_finds_what_a_gateway_lacks() {
     let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
     let config = gateway.world.dir.join("anchorgate.toml");
     let ca = gateway.world.dir.join("pki/server-root.pem");
-    let public = format!("https://localhost:{}", gateway.app.addresses.public.port());
+    let public = format!("https://localhost:{}", gateway.app.addresses.public.unwrap().port());
     let words = format!(
         "doctor --config {} --replica {public} --replica {public}/ --ca-bundle {} --output json",
         config.display(),

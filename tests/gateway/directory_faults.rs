@@ -168,7 +168,8 @@ async fn directory_faults_do_not_interrupt_service() {
         tokio::spawn(async move {
             let domain = gateway.domain(SubjectField::SanUri);
             while !stop.is_cancelled() {
-                let connection = gateway.guest(domain).connect(gateway.app.addresses.token).await;
+                let connection =
+                    gateway.guest(domain).connect(gateway.app.addresses.token.unwrap()).await;
                 let mut connection = connection.expect("a handshake");
                 let answer = connection.token(&domain.devices[0].subject_id).await;
                 assert_eq!(answer.expect("an answer").status, 200);
@@ -213,7 +214,7 @@ async fn directory_faults_do_not_interrupt_service() {
             }
             let answer = open.token(&goes.devices[0].subject_id).await.expect("an answer");
             assert_eq!(answer.status, 200, "{name}: on the open connection");
-            let new = gateway.guest(goes).connect(gateway.app.addresses.token).await;
+            let new = gateway.guest(goes).connect(gateway.app.addresses.token.unwrap()).await;
             let mut new = new.expect("a handshake");
             assert!(!new.resumed);
             let answer = new.token(&goes.devices[0].subject_id).await.expect("an answer");
@@ -306,7 +307,7 @@ async fn outdated_trust_is_withdrawn_or_reported_by_policy() {
     let (_, status) = refuse.admin("/status.json").await;
     assert!(status.contains("was not reached for"), "the reason is in the status: {status}");
     // New handshakes are rejected as well.
-    let new = refuse.guest(domain).connect(refuse.app.addresses.token).await;
+    let new = refuse.guest(domain).connect(refuse.app.addresses.token.unwrap()).await;
     let new = match new {
         Ok(mut connection) => connection.token(id).await.map(|_| ()),
         Err(error) => Err(error),

@@ -62,7 +62,7 @@ async fn each_refusal_has_its_alert_in_tls_1_2_and_1_3() {
         ("impostor", Some((of(device), &stranger)), AlertDescription::DecryptError),
     ];
     let ca = gateway.world.server_root.certificate_pem();
-    let address = gateway.app.addresses.token;
+    let address = gateway.app.addresses.token.unwrap();
     for version in [&TLS12, &TLS13] {
         for (case, shown, alert) in &cases {
             let client = peer::client(&ca, version, shown.clone());
@@ -132,7 +132,8 @@ async fn silent_connections_are_closed_at_the_handshake_limit() {
     let start = Instant::now();
     let mut silent = tokio::task::JoinSet::new();
     for _ in 0..8 {
-        let mut stream = TcpStream::connect(gateway.app.addresses.token).await.expect("accepted");
+        let mut stream =
+            TcpStream::connect(gateway.app.addresses.token.unwrap()).await.expect("accepted");
         silent.spawn(async move { stream.read_u8().await.map_err(|error| error.kind()) });
     }
     while let Some(closed) = silent.join_next().await {
@@ -159,7 +160,7 @@ async fn peers_that_stop_delay_nobody() {
         text.replace("[token]\nlisten", bounds)
     };
     let gateway = Gateway::start(&[SubjectField::SanDns], few).await;
-    let address = gateway.app.addresses.token;
+    let address = gateway.app.addresses.token.unwrap();
     let identity = &gateway.domain(SubjectField::SanDns).devices[0].identity;
     let shown = (peer::chain(&identity.chain_pem), identity);
     let ca = gateway.world.server_root.certificate_pem();

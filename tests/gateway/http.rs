@@ -41,7 +41,7 @@ async fn listeners_serve_their_hosts_and_answer_before_a_body_has_arrived() {
     let device = peer::client(&ca, &TLS13, Some((peer::chain(&identity.chain_pem), identity)));
     let addresses = gateway.app.addresses;
     let directory = addresses.directory.expect("a directory");
-    for address in [addresses.token, addresses.public, directory] {
+    for address in [addresses.token.unwrap(), addresses.public.unwrap(), directory] {
         let address = SocketAddr::from(([127, 0, 0, 1], address.port()));
         for (host, status) in [
             ("", 400),

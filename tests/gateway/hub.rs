@@ -25,6 +25,52 @@ pub(super) fn following(text: &str, sources: &[(&str, &str, &str, &str)]) -> Str
     format!("{head}{sources}[revocation]{tail}")
 }
 
+/// The configuration of a hub: no tokens, and no directory that it follows.
+fn hub(text: &str) -> String {
+    let text =
+        text.replace("[public]\n", "[unused]\n").replace("[graph.credential]\n", "[unused]\n");
+    let (mut kept, mut keeps) = (String::new(), true);
+    for line in text.lines() {
+        if line.starts_with('[') {
+            let unused = ["[token]", "[unused]", "[oauth]", "[[graph]]"];
+            keeps = !unused.contains(&line);
+        }
+        if keeps {
+            kept += &format!("{line}\n");
+        }
+    }
+    kept
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_without_tokens_is_ready_and_serves_gateways() {
+    let hub = Gateway::start(&[], |text| hub(&text)).await;
+    hub.until_ready().await;
+    assert_eq!((hub.app.addresses.token, hub.app.addresses.public), (None, None));
+    assert!(!hub.world.dir.join("data/signing-key.pem").exists(), "nothing is signed");
+    let (code, output) = hub
+        .program(&format!("check-config --config {}/anchorgate.toml", hub.world.dir.display()))
+        .await;
+    assert_eq!(code, Some(0), "{output}");
+    let gateway = follower(&hub.world, "every = \"1s\"\nwait = \"60s\"").await;
+    let domain = hub.domain(SubjectField::SanDns);
+    hub.create(domain).await;
+    let mut connection = gateway.served(domain).await;
+    let answer = connection.token(&domain.devices[0].subject_id).await.expect("an answer");
+    assert_eq!(answer.status, 200);
+    let (_, metrics) = hub.admin("/metrics").await;
+    let created = r#"anchorgate_directory_requests_total{method="post",status="201"} 1"#;
+    assert!(metrics.lines().any(|line| line == created), "{metrics}");
+    let start = Instant::now();
+    while !hub.admin("/metrics").await.1.contains("anchorgate_directory_waiting_requests 1") {
+        assert!(start.elapsed() < IN_FORCE, "the gateway's long poll is not counted");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let (_, status) = hub.admin("/status.json").await;
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    assert_eq!(status["signingKeys"], json!([]), "{status}");
+}
+
 /// Starts a gateway that follows the directory of `hub`.
 pub(super) async fn follower(hub: &World, keys: &str) -> Gateway {
     let url = format!("http://{}", hub.ports.directory_http);
@@ -74,7 +120,8 @@ impl Gateway {
     pub(super) async fn served(&self, domain: &Domain) -> Connection {
         let start = Instant::now();
         loop {
-            if let Ok(mut connection) = self.guest(domain).connect(self.app.addresses.token).await
+            if let Ok(mut connection) =
+                self.guest(domain).connect(self.app.addresses.token.unwrap()).await
                 && let Ok(answer) = connection.token(&domain.devices[0].subject_id).await
                 && answer.status == 200
             {

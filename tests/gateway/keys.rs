@@ -18,12 +18,14 @@ impl Gateway {
     /// The server certificate on a new connection to the public listener.
     async fn server_certificate(&self) -> CertificateDer<'static> {
         let client = peer::client(&self.world.server_root.certificate_pem(), &TLS13, None);
-        let stream = peer::connect(&client, self.app.addresses.public).await.expect("connected");
+        let stream =
+            peer::connect(&client, self.app.addresses.public.unwrap()).await.expect("connected");
         stream.get_ref().1.peer_certificates().expect("a chain")[0].clone().into_owned()
     }
 
     pub(super) async fn jwks(&self) -> JwkSet {
-        let url = format!("https://localhost:{}/jwks.json", self.app.addresses.public.port());
+        let url =
+            format!("https://localhost:{}/jwks.json", self.app.addresses.public.unwrap().port());
         let answer = self.http.get(url).send().await.expect("an answer");
         answer.json().await.expect("a key set")
     }
@@ -137,7 +139,7 @@ async fn a_session_resumes_on_every_replica_that_has_the_ticket_key() {
     std::fs::write(&second, [8; 48]).expect("written");
     other.app.reload();
     let start = Instant::now();
-    while device.connect(other.app.addresses.token).await.is_ok() {
+    while device.connect(other.app.addresses.token.unwrap()).await.is_ok() {
         assert!(start.elapsed() < IN_FORCE, "the old ticket key still opens");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

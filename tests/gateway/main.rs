@@ -148,7 +148,7 @@ impl Gateway {
     }
 
     async fn connect(&self, device: &Device) -> Connection {
-        device.connect(self.app.addresses.token).await.expect("connected")
+        device.connect(self.app.addresses.token.unwrap()).await.expect("connected")
     }
 
     async fn wait_until_served(&self, domain: &Domain) {
@@ -156,7 +156,7 @@ impl Gateway {
         let id = &domain.devices[0].subject_id;
         let start = Instant::now();
         loop {
-            let answer = match device.connect(self.app.addresses.token).await {
+            let answer = match device.connect(self.app.addresses.token.unwrap()).await {
                 Ok(mut connection) => connection.token(id).await,
                 Err(error) => Err(error),
             };
@@ -254,7 +254,7 @@ async fn a_revocation_reaches_open_and_resumed_connections_of_that_device_only()
     assert_eq!(again.token(&revoked.subject_id).await.expect("an answer").status, 401);
 
     let fresh = gateway.device(domain, 2);
-    let error = match fresh.connect(gateway.app.addresses.token).await {
+    let error = match fresh.connect(gateway.app.addresses.token.unwrap()).await {
         // A TLS 1.3 client sees the refusal with its first read.
         Ok(mut connection) => connection.token(&revoked.subject_id).await.map(|_| ()),
         Err(error) => Err(error),
@@ -347,7 +347,7 @@ async fn a_restart_with_directory_and_crl_server_dead_serves_the_last_good_state
     let device = Device::new(&ca, &identity.chain_pem, &identity.key_pem).expect("a device");
     let start = Instant::now();
     loop {
-        let answer = match device.connect(app.addresses.token).await {
+        let answer = match device.connect(app.addresses.token.unwrap()).await {
             Ok(mut connection) => connection.token(&domain.devices[0].subject_id).await,
             Err(error) => Err(error),
         };

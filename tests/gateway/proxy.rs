@@ -63,7 +63,7 @@ async fn the_address_that_a_listed_balancer_tells_counts_and_no_other() {
     let ca = gateway.world.server_root.certificate_pem();
     let chain = peer::chain(&device.identity.chain_pem);
     let client = peer::client(&ca, &TLS13, Some((chain, &device.identity)));
-    let at = gateway.app.addresses.token;
+    let at = gateway.app.addresses.token.unwrap();
     let token_from = |address| {
         let (client, id) = (&client, &device.subject_id);
         async move { token(client, at, &header(address), id).await }
@@ -88,7 +88,7 @@ async fn the_address_that_a_listed_balancer_tells_counts_and_no_other() {
         assert_eq!(token(&client, at, wrong, &device.subject_id).await, None);
     }
     // The public listener has no balancer, and a header is not a TLS record.
-    let public = gateway.app.addresses.public;
+    let public = gateway.app.addresses.public.unwrap();
     assert_eq!(token(&client, public, &header([192, 0, 2, 4]), "x").await, None);
     // Without clients that send assertions, it has no token endpoint.
     assert_eq!(token(&client, public, b"", "x").await, Some(404));

@@ -28,7 +28,8 @@ async fn a_device_above_its_rate_is_told_when_to_return_and_delays_no_other() {
     let ca = gateway.world.server_root.certificate_pem();
     let identity = &greedy.identity;
     let client = peer::client(&ca, &TLS13, Some((peer::chain(&identity.chain_pem), identity)));
-    let mut stream = peer::connect(&client, gateway.app.addresses.token).await.expect("connected");
+    let mut stream =
+        peer::connect(&client, gateway.app.addresses.token.unwrap()).await.expect("connected");
     let form = format!("grant_type=client_credentials&client_id={}", greedy.subject_id);
     let request = format!(
         "POST /oauth2/token HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: \

@@ -23,7 +23,7 @@ impl Gateway {
     }
 
     async fn public(&self, path: &str) -> Value {
-        let url = format!("https://localhost:{}{path}", self.app.addresses.public.port());
+        let url = format!("https://localhost:{}{path}", self.app.addresses.public.unwrap().port());
         self.http.get(url).send().await.expect("an answer").json().await.expect("JSON")
     }
 

@@ -28,7 +28,7 @@ async fn the_status_page_shows_traffic_and_explains_refusals() {
     let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
     gateway.until_ready().await;
     let stranger = gateway.device(gateway.domain(SubjectField::SanIp), 0);
-    let refused = stranger.connect(gateway.app.addresses.token).await;
+    let refused = stranger.connect(gateway.app.addresses.token.unwrap()).await;
     if let Ok(mut connection) = refused {
         // With TLS 1.3 the client learns of the refusal when it reads.
         connection.token("x").await.expect_err("refused in the handshake");

@@ -88,7 +88,7 @@ impl Gateway {
     }
 
     async fn connect(&self, device: &Device) -> anyhow::Result<Connection> {
-        device.connect(self.app.addresses.token).await
+        device.connect(self.app.addresses.token.unwrap()).await
     }
 
     /// The status of a request to the admin plane by a process without the token.
@@ -143,7 +143,8 @@ async fn a_stranger_gets_no_token_and_learns_no_reason() {
     let root = gateway.world.server_root.certificate_pem();
     let root = reqwest::Certificate::from_pem(root.as_bytes()).expect("a certificate");
     let client = reqwest::Client::builder().tls_certs_only([root]).build().expect("a client");
-    let url = format!("https://localhost:{}/oauth2/token", gateway.app.addresses.public.port());
+    let url =
+        format!("https://localhost:{}/oauth2/token", gateway.app.addresses.public.unwrap().port());
     let form = [("grant_type", "client_credentials"), ("client_id", id)];
     let answer = client.post(url).form(&form).send().await.expect("an answer");
     assert!([400, 401, 404].contains(&answer.status().as_u16()), "{answer:?}");
@@ -204,7 +205,7 @@ async fn a_local_process_without_the_token_performs_no_action() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_network_sees_no_request_and_uses_no_token() {
     let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
-    for address in [gateway.app.addresses.token, gateway.app.addresses.public] {
+    for address in [gateway.app.addresses.token.unwrap(), gateway.app.addresses.public.unwrap()] {
         let mut stream = TcpStream::connect(address).await.expect("connected");
         let request =
             b"POST /oauth2/token HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n";

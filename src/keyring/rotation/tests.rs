@@ -13,6 +13,7 @@ fn schedule() -> Rotation {
 
 fn config(dir: &Path, further: &[Algorithm]) -> Config {
     Config {
+        signs: true,
         certificate: dir.join("server.pem"),
         key: dir.join("server.key"),
         signing_key: dir.join("signing-key.pem"),

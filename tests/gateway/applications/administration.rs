@@ -80,7 +80,7 @@ default_scopes = ["AppCertTrustConfiguration.ReadWrite.All"]
         "directory --url {directory} --ca-bundle {at}/pki/server-root.pem --client-id keeper \
          --token-url https://localhost:{}/oauth2/token --scope https://directory.example/.default \
          --client-certificate {at}/keeper.pem --client-key {at}/keeper.key",
-        world.gateway.app.addresses.token.port()
+        world.gateway.app.addresses.token.unwrap().port()
     );
     let (code, output) = world.gateway.program(&format!("{line} application list")).await;
     assert!(code == Some(0) && output.contains(&world.ids[1]), "{output}");

@@ -19,8 +19,9 @@ async fn a_failed_collection_does_not_block_the_other() {
     let service = Authority::root("R", now()).expect("a root");
     let service = service.client(&subject("s"), now()).expect("a certificate");
     let device = gateway.device_of(&service.chain_pem, &service.key_pem);
-    let outcome =
-        async { device.connect(gateway.app.addresses.token).await?.token("service").await };
+    let outcome = async {
+        device.connect(gateway.app.addresses.token.unwrap()).await?.token("service").await
+    };
     assert!(
         outcome.await.is_err(),
         "the handshake is rejected while the configurations are unknown"
@@ -48,8 +49,9 @@ async fn a_failed_collection_does_not_block_the_other() {
     let device = gateway.device_of(&service.chain_pem, &service.key_pem);
     let start = Instant::now();
     loop {
-        let asked =
-            async { device.connect(gateway.app.addresses.token).await?.token("service").await };
+        let asked = async {
+            device.connect(gateway.app.addresses.token.unwrap()).await?.token("service").await
+        };
         match asked.await {
             Ok(answer) if answer.status == 200 => break,
             other => assert!(start.elapsed() < IN_FORCE, "not served: {other:?}"),

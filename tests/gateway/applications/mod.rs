@@ -164,7 +164,7 @@ subjects = ["service.apps.example"]
             .append_pair("grant_type", "client_credentials")
             .extend_pairs(form)
             .finish();
-        let mut connection = device.connect(self.gateway.app.addresses.token).await?;
+        let mut connection = device.connect(self.gateway.app.addresses.token.unwrap()).await?;
         connection.post("/oauth2/token", form).await
     }
 }

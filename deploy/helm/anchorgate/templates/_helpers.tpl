@@ -96,9 +96,10 @@ envFrom:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 ports:
+  {{- if ne .Values.mode "hub" }}
   - {name: token, containerPort: 8443, protocol: TCP}
   - {name: public, containerPort: 8444, protocol: TCP}
-  {{- if eq .Values.mode "hub" }}
+  {{- else }}
   - {name: directory, containerPort: 8445, protocol: TCP}
   {{- end }}
   - {name: health, containerPort: {{ .Values.health.port }}, protocol: TCP}

@@ -1,0 +1,137 @@
+//! The services of the listeners, and their start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use hyper::Request;
+use tokio::time::timeout;
+
+use crate::admin::Admin;
+use crate::admin::access::Caller;
+use crate::app::sockets::Sockets;
+use crate::directory::Served;
+use crate::http::connections::Admission;
+use crate::http::listen::{serve_plain, serve_plain_within};
+use crate::http::local_socket::serve_local;
+use crate::http::peer::Peer;
+use crate::http::serve::{Limits, RequestBody};
+use crate::oauth::{PublicPlane, TokenEndpoint};
+use crate::runtime::health::Ready;
+use crate::runtime::tasks::Tasks;
+use crate::tls::acceptor::{TlsListener, serve};
+
+/// Longest time after the start in which connections of clients wait for the saved state.
+const SAVED_STATE: Duration = Duration::from_secs(2);
+
+/// The services of the listeners.
+pub(super) struct Planes {
+    /// `None` in a hub.
+    pub(super) token_plane: Option<TokenPlane>,
+    pub(super) directory: Option<Served>,
+    pub(super) directory_http: Option<Served>,
+    pub(super) admin: Arc<Admin>,
+}
+
+/// The services of the token listener and the public listener.
+pub(super) struct TokenPlane {
+    pub(super) endpoint: Arc<TokenEndpoint>,
+    pub(super) public: Arc<PublicPlane>,
+}
+
+/// Settings of the TLS listeners.
+pub(super) struct Listeners {
+    pub(super) token: TlsListener,
+    pub(super) public: TlsListener,
+    pub(super) directory: TlsListener,
+    /// `None` serves the admin plane over plain HTTP.
+    pub(super) admin: Option<TlsListener>,
+    /// Connections of the directory's listener of plain HTTP.
+    pub(super) plain_directory: Arc<Admission>,
+    /// Connections of the admin plane over plain HTTP.
+    pub(super) plain_admin: Arc<Admission>,
+}
+
+impl Planes {
+    /// Starts every listener.  Those of clients wait until the saved state is in force: with a shared
+    /// or a passed socket, clients could be served elsewhere or later, and must not be refused.
+    pub(super) fn listen(
+        self,
+        sockets: Sockets,
+        listeners: Listeners,
+        ready: &Ready,
+        tasks: &Tasks,
+    ) {
+        let Self { token_plane, directory, directory_http, admin } = self;
+        let stop = || tasks.stop();
+        let when_ready = || {
+            let (ready, stop) = (ready.clone(), tasks.stopping());
+            async move {
+                tokio::select! {
+                    _ = timeout(SAVED_STATE, ready.reached()) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+        };
+        if let (Some(plane), Some(token), Some(public)) =
+            (token_plane, sockets.token, sockets.public)
+        {
+            let TokenPlane { endpoint, public: metadata } = plane;
+            let handle = move |peer: Arc<Peer>, request: Request<RequestBody>| {
+                let endpoint = Arc::clone(&endpoint);
+                async move { endpoint.handle(request, &peer).await }
+            };
+            let token = serve(listeners.token, token, stop(), handle);
+            tasks.spawn(when_ready().then(|()| token));
+            let handle = move |peer: Arc<Peer>, request: Request<RequestBody>| {
+                let metadata = Arc::clone(&metadata);
+                async move { metadata.handle(request, &peer).await }
+            };
+            let public = serve(listeners.public, public, stop(), handle);
+            tasks.spawn(when_ready().then(|()| public));
+        }
+        if let (Some(socket), Some(served)) = (sockets.directory, directory) {
+            let directory = move |peer: Arc<Peer>, mut request: Request<RequestBody>| {
+                let served = served.clone();
+                // A token bound to a certificate is accepted only with that certificate.
+                request.extensions_mut().insert(peer);
+                async move { served.handle(request).await }
+            };
+            tasks.spawn(serve(listeners.directory, socket, stop(), directory));
+        }
+        if let (Some(socket), Some(served)) = (sockets.directory_http, directory_http) {
+            let directory = move |request| {
+                let served = served.clone();
+                async move { served.handle(request).await }
+            };
+            let admission = listeners.plain_directory;
+            let limits = Limits::default();
+            tasks.spawn(serve_plain_within(socket, admission, limits, stop(), directory));
+        }
+        if let Some(socket) = sockets.health {
+            let admin = Arc::clone(&admin);
+            let health = move |request| {
+                let admin = Arc::clone(&admin);
+                async move { admin.health(&request) }
+            };
+            tasks.spawn(serve_plain(socket, Limits::default(), stop(), health));
+        }
+        if let Some(socket) = sockets.local {
+            let admin = Arc::clone(&admin);
+            let admin =
+                move |user, request| Arc::clone(&admin).handle(Caller::Socket(user), request);
+            tasks.spawn(serve_local(socket, Limits::default(), stop(), admin));
+        }
+        let admin = move |request| Arc::clone(&admin).handle(Caller::Network, request);
+        match listeners.admin {
+            Some(edge) => {
+                let admin = move |_, request| admin(request);
+                tasks.spawn(serve(edge, sockets.admin, stop(), admin));
+            }
+            None => {
+                let (admission, limits) = (listeners.plain_admin, Limits::default());
+                tasks.spawn(serve_plain_within(sockets.admin, admission, limits, stop(), admin));
+            }
+        }
+    }
+}
