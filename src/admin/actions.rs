@@ -1,7 +1,5 @@
 //! Actions of operators: `POST` requests with a JSON object, or an empty body.
 
-use std::time::SystemTime;
-
 use futures_util::future::join_all;
 use hyper::StatusCode;
 use serde::Deserialize;
@@ -13,6 +11,7 @@ use crate::admin::{Admin, refused};
 use crate::graph::Collection;
 use crate::http::reply::{self, Reply};
 use crate::keyring::{KeyStatus, RotationError};
+use crate::runtime::clock;
 use crate::runtime::reload::{Rejected, Report, Request};
 use crate::sync;
 use crate::trust::judge::devices::{UnverifiedChain, explain};
@@ -194,7 +193,7 @@ impl Admin {
     /// Judges a chain under the snapshot in force, and returns every path that was tried.
     fn verify(&self, request: Verify) -> Result<Value, Failure> {
         let now = match request.at {
-            None => SystemTime::now().into(),
+            None => clock::now(),
             Some(at) => Timestamp::parse_rfc3339(&at).ok_or_else(|| {
                 let why = format!("`at`: `{at}` is not a time such as 2026-11-21T08:00:00Z");
                 Failure::bad_request(why)

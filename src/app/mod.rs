@@ -204,6 +204,7 @@ impl App {
             let public = PublicPlane::new(live.clone(), plane, Arc::clone(&endpoint));
             TokenPlane { endpoint, public: Arc::new(public) }
         });
+        tasks.spawn_until_stop(readiness::watch_clock(ready.clone()));
         // A directory that follows no other one has nothing to wait for.
         if directory.is_none() || !config.graph.is_empty() {
             tasks.spawn_until_stop(readiness::become_ready(

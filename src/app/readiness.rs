@@ -1,8 +1,13 @@
 //! Readiness of a gateway.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep;
+use tracing::{error, info};
 
 use crate::crl;
+use crate::runtime::clock;
 use crate::runtime::health::Ready;
 use crate::runtime::publisher::{ConfigurationsInForce, OwnChange};
 use crate::sync;
@@ -42,5 +47,24 @@ pub(super) fn become_ready(
             }
         }
         drop(devices);
+    }
+}
+
+/// Interval between two checks of the clock.
+const CLOCK: Duration = Duration::from_secs(10);
+
+/// Warns while the clock of the system is before the release of this version.
+pub(super) async fn watch_clock(ready: Ready) {
+    let mut was_wrong = false;
+    loop {
+        let problem = clock::problem();
+        match &problem {
+            Some(problem) if !was_wrong => error!("clock not usable: {problem}"),
+            None if was_wrong => info!("clock usable again"),
+            _ => {}
+        }
+        was_wrong = problem.is_some();
+        ready.warn("clock", problem);
+        sleep(CLOCK).await;
     }
 }

@@ -184,11 +184,12 @@ pub enum Rejected {
     },
 }
 
-/// Decides whether `new` may replace `old`.  Returns false if both are the same list.
+/// Decides whether `new` may replace `old` at `now`.  Returns false if both are the same list.
 pub(super) fn accept(
     expected: &Expected,
     old: Option<&RevocationList>,
     new: &RevocationList,
+    now: Timestamp,
 ) -> Result<bool, Rejected> {
     if new.is_delta() && !expected.delta {
         return Err(Rejected::Delta);
@@ -216,8 +217,9 @@ pub(super) fn accept(
         return Err(Rejected::NumberWentDown { in_force, found });
     }
     // This also applies to a list of another scope or key.  Otherwise an attacker on the network path
-    // could use such a list as a step to restore any old one.
-    if new.this_update < old.this_update {
+    // could use such a list as a step to restore any old one.  A list of the future was accepted while the
+    // clock ran ahead.  It is set aside; its number still counts.
+    if new.this_update < old.this_update && old.this_update <= now {
         return Err(Rejected::Older { in_force: old.this_update, found: new.this_update });
     }
     Ok(!new.is_copy_of(old))

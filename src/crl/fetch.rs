@@ -226,7 +226,7 @@ fn finish(
     mut pace: Pace,
 ) -> Result<(Option<Arc<RevocationList>>, bool), FetchFailure> {
     let list = reader.finish_in_steps(&fetch.signers, now, &mut || pace.rest())?;
-    let is_new = address_state::accept(&fetch.expected, fetch.in_force.as_deref(), &list)?;
+    let is_new = address_state::accept(&fetch.expected, fetch.in_force.as_deref(), &list, now)?;
     let Some(store) = store.filter(|_| is_new || fetch.write_copy) else {
         return Ok((is_new.then(|| Arc::new(list)), false));
     };
@@ -255,10 +255,11 @@ fn load(store: &Store, fetch: &Fetch, limit: u64) -> Option<(Arc<RevocationList>
     );
     let metadata = loaded.ok()??;
     // The list was in force, so a thisUpdate in the future means that the clock was set back.  The judge
-    // rejects such a list.  Dropping it here would allow an older list to replace it.
+    // rejects such a list, and a present one with no lower number replaces it.  Dropping it here would
+    // allow any older list.
     let list = reader.finish(&fetch.signers, Timestamp(i64::MAX)).map_err(FetchFailure::from);
     let usable = list.and_then(|list| {
-        address_state::accept(&fetch.expected, None, &list)?;
+        address_state::accept(&fetch.expected, None, &list, Timestamp(i64::MAX))?;
         Ok(list)
     });
     match usable {

@@ -44,6 +44,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::crl::status::Statuses;
+use crate::runtime::clock;
 use crate::trust::revocation::ListPolicy;
 use crate::x509::time::Timestamp;
 
@@ -107,7 +108,7 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// The clock of the operating system.
 pub fn system_clock() -> Clock {
-    Arc::new(|| Timestamp::from(std::time::SystemTime::now()))
+    Arc::new(clock::now)
 }
 
 /// A handle to a running [`Source`].

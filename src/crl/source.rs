@@ -14,13 +14,15 @@ use crate::crl::fetch::{Fetch, FetchFailure, FetchResult, FetchState};
 use crate::crl::permits::Permits;
 use crate::crl::persistence::Store;
 use crate::crl::seen_addresses::SeenAddresses;
-use crate::crl::status::{Metrics, Outcome, Status, Statuses};
+use crate::crl::status::{Metrics, Outcome as FetchOutcome, Status, Statuses};
 use crate::crl::transport::Transport;
 use crate::crl::{Clock, Config, Error, Handle, Progress, Refresh};
+use crate::runtime::audit::{Event, Outcome, Record};
 use crate::runtime::publisher::ConfigurationsInForce;
 use crate::runtime::text::Cleaned;
 use crate::trust::assembly::{ListState, Update};
 use crate::x509::certificate::{Certificate, Fingerprint};
+use crate::x509::crl::RevocationList;
 use crate::x509::time::Timestamp;
 
 /// The task that fetches lists.
@@ -297,6 +299,23 @@ impl Source {
     }
 }
 
+/// Records that a present list replaces one of the future, which a clock that ran ahead had accepted.
+fn audit_set_aside(address: &str, old: &RevocationList, new: &RevocationList, now: Timestamp) {
+    let detail = format!(
+        "the list of {} is set aside because its thisUpdate is in the future (now: {now}); the list of \
+         {} is in force",
+        old.this_update, new.this_update
+    );
+    Record {
+        action: Some("change"),
+        detail: Some(&detail),
+        object_type: Some("certificateRevocationList"),
+        object: Some(address),
+        ..Record::new(Event::Trust, Outcome::Changed)
+    }
+    .emit();
+}
+
 /// Applies the result of a fetch to the state of its address.  Returns the update for the publisher.
 fn apply(
     address: &str,
@@ -320,7 +339,7 @@ fn apply(
             Some(ListState::InForce(list))
         }
         FetchResult::Unchanged { location, validators, max_age, copied } => {
-            metrics.fetched(address, Outcome::Unchanged);
+            metrics.fetched(address, FetchOutcome::Unchanged);
             state.has_copy |= copied;
             state.location = location;
             state.validators = validators;
@@ -328,7 +347,7 @@ fn apply(
             None
         }
         FetchResult::New { list, location, validators, max_age, copied } => {
-            metrics.fetched(address, Outcome::New);
+            metrics.fetched(address, FetchOutcome::New);
             state.has_copy = copied;
             state.location = location;
             info!(
@@ -337,6 +356,9 @@ fn apply(
                 crl.entries = list.entries(),
                 "CRL updated"
             );
+            if let Some(old) = state.list.as_ref().filter(|old| old.this_update > now) {
+                audit_set_aside(address, old, &list, now);
+            }
             state.validators = validators;
             state.list = Some(Arc::clone(&list));
             state.succeeded(now, max_age, &config.timing);
@@ -344,8 +366,8 @@ fn apply(
         }
         FetchResult::Failed(failure) => {
             let outcome = match &failure {
-                FetchFailure::Fetch(_) | FetchFailure::Aborted => Outcome::Unreachable,
-                FetchFailure::List(_) | FetchFailure::Rejected(_) => Outcome::Refused,
+                FetchFailure::Fetch(_) | FetchFailure::Aborted => FetchOutcome::Unreachable,
+                FetchFailure::List(_) | FetchFailure::Rejected(_) => FetchOutcome::Refused,
             };
             metrics.fetched(address, outcome);
             let why = failure.to_string();
@@ -361,7 +383,7 @@ fn apply(
                     warn!(crl.address = %Cleaned(address), error = %Cleaned(&why), "CRL not fetched");
                 }
             }
-            let unusable = (outcome == Outcome::Refused && state.list.is_none()).then(|| {
+            let unusable = (outcome == FetchOutcome::Refused && state.list.is_none()).then(|| {
                 let issuers = state.expected.issuers();
                 ListState::Unusable { issuers, why: format!("{address}: {why}") }
             });

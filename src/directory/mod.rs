@@ -39,7 +39,7 @@ mod responses;
 mod template_routes;
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -69,6 +69,7 @@ use crate::http::listen::MAX_CONNECTIONS;
 use crate::http::peer::Peer;
 use crate::http::reply::Reply;
 use crate::runtime::audit::{Event, Outcome, Record};
+use crate::runtime::clock;
 use crate::runtime::random::{guid, is_guid};
 use crate::store::{Database, Store};
 use crate::x509::certificate::Fingerprint;
@@ -218,7 +219,7 @@ impl Served {
     {
         const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
         const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("client-request-id");
-        let now = Timestamp::from(SystemTime::now());
+        let now = clock::now();
         let request_id = guid();
         let client_request_id = request
             .headers()

@@ -9,13 +9,15 @@ use std::time::Duration;
 use reqwest::header::{self, HeaderMap, HeaderName};
 use reqwest::{Client, ClientBuilder, Proxy, Response, redirect};
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 use url::Url;
 
 use crate::http::server_authorities::SystemAnd;
+use crate::runtime::clock;
 use crate::x509::pem;
 use crate::x509::time::Timestamp;
 
@@ -128,7 +130,8 @@ impl ClientSettings {
     fn tls(&self, identity: Option<ClientIdentity>) -> Result<ClientConfig, ClientError> {
         let failed = |error: rustls::Error| ClientError(format!("HTTP client: {error}"));
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        let clock = Arc::new(ReleaseClock);
+        let builder = ClientConfig::builder_with_details(Arc::clone(&provider), clock)
             .with_safe_default_protocol_versions()
             .map_err(failed)?;
         let with_system = |others| {
@@ -169,6 +172,17 @@ impl ClientSettings {
                     .proxy(proxy.map_err(|error| failed(&format!("proxy {url}"), &error))?)
             }
         })
+    }
+}
+
+/// The clock of [`clock::now`], for certificates of servers.
+#[derive(Debug)]
+struct ReleaseClock;
+
+impl TimeProvider for ReleaseClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(clock::now().0).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
     }
 }
 

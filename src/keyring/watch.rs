@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
@@ -20,12 +20,12 @@ use zeroize::Zeroizing;
 
 use crate::keyring::validity::invalidity;
 use crate::keyring::{Config, MAX_FILE, identity, read_signing_keys, ticket_secrets};
+use crate::runtime::clock;
 use crate::runtime::files::read_bounded;
 use crate::runtime::health::Ready;
 use crate::token::keys::{SigningKey, SigningKeys};
 use crate::token::terms::MAX_LIFETIME;
 use crate::x509::certificate::Fingerprint;
-use crate::x509::time::Timestamp;
 
 /// A key that changed.
 pub enum Change {
@@ -107,7 +107,7 @@ impl Watcher {
     }
 
     async fn check_identity(&mut self) {
-        let now = Timestamp::from(SystemTime::now());
+        let now = clock::now();
         let checked = identity(&self.config, &self.provider)
             .map_err(|error| error.to_string())
             .and_then(|new| match (invalidity(&new, now), &self.identity) {

@@ -3,6 +3,7 @@
 pub mod activity;
 pub mod atomic;
 pub mod audit;
+pub mod clock;
 pub mod core_dumps;
 pub mod files;
 pub mod health;

@@ -12,13 +12,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::runtime::audit::{Event, Outcome, Record};
+use crate::runtime::clock;
 use crate::runtime::live::Live;
 use crate::trust::judge::applications::admit;
 use crate::trust::judge::devices::UnverifiedChain;
@@ -90,7 +91,7 @@ impl OpenConnections {
             next = end + 1;
             let active = live.current();
             for (number, open) in slice {
-                let verdict = admit(&open.chain, &active.trust, SystemTime::now().into());
+                let verdict = admit(&open.chain, &active.trust, clock::now());
                 if let Err(refusal) = verdict
                     && !refusal.is_revocation_unknown()
                 {

@@ -26,13 +26,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use rustls::server::ProducesTickets;
 
+use crate::runtime::clock;
 use crate::tls::peer_chain::{self, Presented, PresentedChain};
 use crate::x509::time::Timestamp;
 
@@ -180,7 +181,7 @@ impl ProducesTickets for SmallTickets {
     fn lifetime(&self) -> u32 {
         let lifetime = self.sealer.lifetime();
         let left = peer_chain::presented_until().map(|not_after| {
-            let left: Duration = not_after.since(SystemTime::now().into());
+            let left: Duration = not_after.since(clock::now());
             u32::try_from(left.as_secs()).unwrap_or(u32::MAX)
         });
         left.map_or(lifetime, |left| left.min(lifetime))
@@ -195,7 +196,7 @@ impl ProducesTickets for SmallTickets {
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let sealed = self.sealer.decrypt(ticket)?;
-        let (session, chain) = self.restore(&sealed, SystemTime::now().into())?;
+        let (session, chain) = self.restore(&sealed, clock::now())?;
         if let Some(chain) = chain {
             peer_chain::resume(chain);
         }
@@ -387,7 +388,7 @@ mod tests {
     async fn the_lifetime_of_a_ticket_ends_with_the_leaf() {
         let tickets = tickets(10);
         assert_eq!(tickets.lifetime(), 12 * 3_600);
-        let soon = Timestamp::from(SystemTime::now()).after(Duration::from_secs(600));
+        let soon = clock::now().after(Duration::from_secs(600));
         let of_handshake = async {
             peer_chain::resume(PresentedChain { certificates: Vec::new(), not_after: soon });
             tickets.lifetime()

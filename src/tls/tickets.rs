@@ -13,7 +13,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::error::Unspecified;
@@ -22,6 +22,7 @@ use aws_lc_rs::rand;
 use rustls::server::ProducesTickets;
 use zeroize::Zeroizing;
 
+use crate::runtime::clock;
 use crate::x509::time::Timestamp;
 
 /// Lifetime of a ticket.
@@ -80,13 +81,13 @@ impl ProducesTickets for Ticketer {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.keys.first()?.seal(plain, SystemTime::now().into())
+        self.keys.first()?.seal(plain, clock::now())
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let (name, _) = ticket.split_first_chunk::<NAME>()?;
         let key = self.keys.iter().find(|key| key.name == *name)?;
-        key.open(ticket, SystemTime::now().into())
+        key.open(ticket, clock::now())
     }
 }
 

@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{
@@ -19,6 +18,7 @@ use rustls::{
 use tracing::trace_span;
 
 use crate::runtime::audit::{CONNECTION, Event, Outcome, Record};
+use crate::runtime::clock;
 use crate::runtime::live::WeakLive;
 use crate::runtime::telemetry::spans;
 use crate::tls::metrics::Metrics;
@@ -97,7 +97,7 @@ impl ClientCertVerifier for Verifier {
         let active = live.current();
         let _span = trace_span!(target: spans::TARGET, "judge").entered();
         let verdict = match (&active, &parsed) {
-            (Some(active), Ok(chain)) => admit(chain, &active.trust, SystemTime::now().into()),
+            (Some(active), Ok(chain)) => admit(chain, &active.trust, clock::now()),
             (Some(_), Err(refusal)) => Err(refusal.clone()),
             (None, _) => Err(Refusal::new(Code::ChainUntrusted, "the gateway is stopping")),
         };

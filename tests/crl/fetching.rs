@@ -138,6 +138,34 @@ async fn an_operator_can_accept_the_rollback_of_a_restored_issuer() {
     assert_eq!(both, [Some(3.into()), Some(9.into())]);
 }
 
+/// Lists of a time in which the clock ran ahead do not keep the present ones out.
+#[tokio::test]
+async fn a_list_of_the_future_is_set_aside() {
+    let (ca, server) = (Ca::root("Root"), ManualServer::start().await);
+    let clock = Arc::new(AtomicI64::new(NOW.0 + 2 * HOUR));
+    let reading = Arc::clone(&clock);
+    let now: crl::Clock = Arc::new(move || Timestamp(reading.load(Ordering::Relaxed)));
+    let mut running = start_at(Config::default(), anchors(&ca, Some(&server.url), None), now);
+    let list = |number, at| ca.list().number(number).this_update(at);
+    give(server.asked().await.1, &list(5, Timestamp(NOW.0 + HOUR)).sign()).await;
+    assert_eq!(running.list().await.number, Some(5.into()));
+
+    clock.store(NOW.0, Ordering::Relaxed);
+    let refresh = async |bytes: &[u8]| {
+        let handle = running.handle.clone();
+        let refresh = tokio::spawn(async move { handle.refresh(None).await.expect("it runs") });
+        give(server.asked().await.1, bytes).await;
+        refresh.await.expect("no panic").remove(0)
+    };
+    let error = refresh(&list(4, ago(MINUTE)).sign()).await.last_error.expect("a replay").error;
+    assert!(error.contains("cRLNumber 4 is below 5"), "{error}");
+    let status = refresh(&list(6, ago(MINUTE)).sign()).await;
+    assert_eq!((number(&status), status.last_error.is_none()), (Some("6"), true));
+    // From now on an older list is rejected again.
+    let error = refresh(&list(7, ago(HOUR)).sign()).await.last_error.expect("older").error;
+    assert!(error.contains("is before"), "{error}");
+}
+
 #[tokio::test]
 async fn a_list_that_differs_in_one_serial_is_published() {
     let (ca, web) = (Ca::root("Root"), Web::start().await);

@@ -11,7 +11,7 @@ mod applications;
 
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use hyper::body::{Body, Bytes};
@@ -31,6 +31,7 @@ use crate::oauth::replay::ReplayCache;
 use crate::oauth::request::{self, TokenForm, TokenType};
 use crate::oauth::{Config, Metrics, TOKEN_PATH};
 use crate::runtime::audit::{self, Event, Record};
+use crate::runtime::clock;
 use crate::runtime::live::Live;
 use crate::runtime::telemetry::spans;
 use crate::token::keys::AccessToken;
@@ -130,7 +131,7 @@ impl TokenEndpoint {
                 // The state is loaded once, after the body has arrived, so that a slow request is
                 // judged under the current snapshot.
                 let active = self.live.current();
-                let time = SystemTime::now().into();
+                let time = clock::now();
                 let inputs = Inputs { policy: &active.policy, time, jti, random: &random };
                 let decide = || {
                     self.service.decide(&head, &body, origin, &active.trust, &active.keys, inputs)
