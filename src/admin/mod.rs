@@ -23,6 +23,7 @@
 pub mod access;
 mod actions;
 pub mod answer;
+mod health;
 mod page;
 mod status;
 
@@ -37,7 +38,7 @@ use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, StatusCode, header};
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::admin::access::{Access, Caller, Denied, Permission, Token};
@@ -159,23 +160,6 @@ impl Admin {
         }
     }
 
-    /// Answers one request on the health listener, which anyone in the network may reach: probes and
-    /// metrics, no action, and no text of a setting.
-    pub fn health<B>(&self, request: &Request<B>) -> Reply {
-        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-        match request.uri().path() {
-            "/livez" | "/readyz" | "/startupz" | "/metrics" if !is_read => {
-                reply::method_not_allowed("GET, HEAD")
-            }
-            "/livez" | "/startupz" => {
-                reply::typed(StatusCode::OK, "text/plain; charset=utf-8", "live\n")
-            }
-            "/readyz" => self.readiness(false),
-            "/metrics" => self.metrics(),
-            _ => refused(StatusCode::NOT_FOUND, "no such path"),
-        }
-    }
-
     async fn answer(&self, method: &Method, path: &str, body: Bytes) -> Reply {
         if let Some(action) = Action::at(path) {
             return match *method {
@@ -192,22 +176,27 @@ impl Admin {
                 reply::method_not_allowed("GET, HEAD")
             }
             "/livez" => reply::typed(StatusCode::OK, "text/plain; charset=utf-8", "live\n"),
-            "/readyz" => self.readiness(true),
+            "/readyz" => self.readiness_and_warnings(),
             "/metrics" => self.metrics(),
             "/status.json" => reply::json(StatusCode::OK, &self.status()),
             _ => refused(StatusCode::NOT_FOUND, "no such path"),
         }
     }
 
-    fn readiness(&self, with_warnings: bool) -> Reply {
+    /// The status of the response of `/readyz`, and its body.
+    fn readiness(&self) -> (StatusCode, Value) {
         let missing = self.ready.missing();
         let status = match missing[..] {
             [] => StatusCode::OK,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let mut body = json!({ "ready": missing.is_empty(), "missing": missing });
+        (status, json!({ "ready": missing.is_empty(), "missing": missing }))
+    }
+
+    fn readiness_and_warnings(&self) -> Reply {
+        let (status, mut body) = self.readiness();
         let warnings = self.ready.warnings();
-        if with_warnings && !warnings.is_empty() {
+        if !warnings.is_empty() {
             body["warnings"] = json!(warnings);
         }
         reply::json(status, &body)

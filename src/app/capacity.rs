@@ -14,6 +14,8 @@ use crate::http::listen::MAX_CONNECTIONS;
 
 /// Connections of the admin listener, which few clients use.
 const ADMIN: usize = 256;
+/// Connections of the health listener.
+const HEALTH: usize = 256;
 
 /// Numbers of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub(crate) struct Capacity {
     /// 0 without a plain listener of the directory.
     pub(crate) directory_http: usize,
     pub(crate) admin: usize,
+    /// 0 without a health listener.
+    pub(crate) health: usize,
     /// The configuration allows more connections than fit.
     pub(crate) is_reduced: bool,
 }
@@ -69,6 +73,7 @@ impl Capacity {
                 .and_then(|part| part.listen_http)
                 .map_or(0, |_| MAX_CONNECTIONS),
             admin: ADMIN,
+            health: config.health.map_or(0, |_| HEALTH),
             is_reduced: false,
         };
         wanted.fit()
@@ -80,7 +85,8 @@ impl Capacity {
             return self;
         };
         let admin = self.admin.min(files / 8).max(1);
-        let room = files.saturating_sub(reserved(files)).saturating_sub(admin);
+        let health = self.health.min((files / 16).max(1));
+        let room = files.saturating_sub(reserved(files)).saturating_sub(admin + health);
         let most =
             largest_share(room, [self.token, self.public, self.directory, self.directory_http]);
         let part = |connections: usize| match connections {
@@ -94,6 +100,7 @@ impl Capacity {
             directory: part(self.directory),
             directory_http: part(self.directory_http),
             admin,
+            health,
             is_reduced: false,
         };
         Self { is_reduced: fitted != self, ..fitted }
@@ -136,14 +143,15 @@ fn at_most(shares: Shares, connections: usize) -> Shares {
 
 impl fmt::Display for Capacity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { files, token, public, directory, directory_http, admin, is_reduced } = self;
+        let Self { files, token, public, directory, directory_http, admin, .. } = self;
         write!(f, "connections: token {token}, public {public}, directory {directory}")?;
-        write!(f, ", directory (plain) {directory_http}, admin {admin}; limit on open files: ")?;
+        write!(f, ", directory (plain) {directory_http}, admin {admin}, health {}", self.health)?;
+        write!(f, "; limit on open files: ")?;
         match files {
             Some(files) => write!(f, "{files}")?,
             None => write!(f, "none")?,
         }
-        match is_reduced {
+        match self.is_reduced {
             true => write!(f, " (reduced to fit: raise LimitNOFILE or `ulimit -Hn`)"),
             false => Ok(()),
         }
@@ -161,12 +169,13 @@ mod tests {
         directory: 0,
         directory_http: 1_024,
         admin: 256,
+        health: 256,
         is_reduced: false,
     };
 
     fn sum(capacity: &Capacity) -> usize {
-        let Capacity { token, public, directory, directory_http, admin, .. } = capacity;
-        token + public + directory + directory_http + admin
+        let Capacity { token, public, directory, directory_http, admin, health, .. } = capacity;
+        token + public + directory + directory_http + admin + health
     }
 
     #[test]
@@ -180,7 +189,7 @@ mod tests {
         }
         let small = Capacity { files: Some(20_000), public: 2, ..WANTED }.fit();
         assert_eq!((small.public, small.directory_http, small.admin), (2, 1_024, 256), "{small}");
-        assert_eq!(small.token, 20_000 - 1_024 - 256 - 2 - 1_024);
+        assert_eq!(small.token, 20_000 - 1_024 - 256 - 256 - 2 - 1_024);
         for files in [None, Some(65_536)] {
             assert_eq!(Capacity { files, ..WANTED }.fit(), Capacity { files, ..WANTED });
         }

@@ -3,12 +3,14 @@
 pub(crate) mod capacity;
 mod directory;
 mod followers;
+mod health;
 mod planes;
 mod readiness;
 mod rebuild;
 mod reload;
 mod sockets;
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -286,8 +288,9 @@ impl App {
                 .map(|admin| TlsListener { memory: Pressure::default(), ..admin }),
             plain_directory: plain(capacity.directory_http, memory.clone()),
             plain_admin: plain(capacity.admin, Pressure::default()),
+            health: capacity.health,
         };
-        planes.listen(sockets, listeners, &readiness, &tasks);
+        planes.listen(sockets, listeners, &readiness, &tasks).context("health listener")?;
         if needs_system_authorities {
             spawn_blocking(load_system_authorities);
         }

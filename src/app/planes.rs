@@ -1,5 +1,6 @@
 //! The services of the listeners, and their start.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use tokio::time::timeout;
 
 use crate::admin::Admin;
 use crate::admin::access::Caller;
+use crate::app::health;
 use crate::app::sockets::Sockets;
 use crate::directory::Served;
 use crate::http::connections::Admission;
-use crate::http::listen::{serve_plain, serve_plain_within};
+use crate::http::listen::serve_plain_within;
 use crate::http::local_socket::serve_local;
 use crate::http::peer::Peer;
 use crate::http::serve::{Limits, RequestBody};
@@ -50,18 +52,23 @@ pub(super) struct Listeners {
     pub(super) plain_directory: Arc<Admission>,
     /// Connections of the admin plane over plain HTTP.
     pub(super) plain_admin: Arc<Admission>,
+    /// Connections of the health listener.
+    pub(super) health: usize,
 }
 
 impl Planes {
     /// Starts every listener.  Those of clients wait until the saved state is in force: with a shared
     /// or a passed socket, clients could be served elsewhere or later, and must not be refused.
+    ///
+    /// # Errors
+    /// The health listener gets no thread.
     pub(super) fn listen(
         self,
         sockets: Sockets,
         listeners: Listeners,
         ready: &Ready,
         tasks: &Tasks,
-    ) {
+    ) -> io::Result<()> {
         let Self { token_plane, directory, directory_http, admin } = self;
         let stop = || tasks.stop();
         let when_ready = || {
@@ -109,12 +116,7 @@ impl Planes {
             tasks.spawn(serve_plain_within(socket, admission, limits, stop(), directory));
         }
         if let Some(socket) = sockets.health {
-            let admin = Arc::clone(&admin);
-            let health = move |request| {
-                let admin = Arc::clone(&admin);
-                async move { admin.health(&request) }
-            };
-            tasks.spawn(serve_plain(socket, Limits::default(), stop(), health));
+            health::serve(socket, listeners.health, Arc::clone(&admin), tasks)?;
         }
         if let Some(socket) = sockets.local {
             let admin = Arc::clone(&admin);
@@ -133,5 +135,6 @@ impl Planes {
                 tasks.spawn(serve_plain_within(sockets.admin, admission, limits, stop(), admin));
             }
         }
+        Ok(())
     }
 }

@@ -14,7 +14,7 @@ use crate::sync;
 
 /// Grants readiness once three conditions hold: a directory has returned its configurations of
 /// devices, each revocation list that they need was fetched or has failed once, and the registries
-/// of devices that they require are loaded.
+/// of devices that they require are loaded.  The first of them completes the start.
 pub(super) fn become_ready(
     ready: &Ready,
     mut in_force: watch::Receiver<ConfigurationsInForce>,
@@ -24,6 +24,7 @@ pub(super) fn become_ready(
 ) -> impl Future<Output = ()> + Send + 'static {
     let (trust, revocation) = (ready.latch("trust"), ready.latch("revocation"));
     let devices = ready.latch("devices");
+    let ready = ready.clone();
     async move {
         // An empty directory counts as loaded; one that has not answered does not.  Configurations
         // of applications are not waited for: devices are served without them.
@@ -31,6 +32,7 @@ pub(super) fn become_ready(
             Ok(in_force) => in_force.generation,
             Err(_) => return,
         };
+        ready.start();
         drop(trust);
         if lists.wait_until_attempted(generation).await.is_err() {
             return;

@@ -64,7 +64,10 @@ impl Sockets {
             directory_http: http.map(|at| open("directory_http", at, is_shared)).transpose()?,
             // Each process has its own: commands must reach the process that they are for.
             admin: open("admin", config.admin.listen, false)?,
-            health: config.health.map(|at| open("health", at, false)).transpose()?,
+            health: config
+                .health
+                .map(|at| open("health", at, false).map_err(|error| health_error(&error)))
+                .transpose()?,
             local: config.admin.socket.as_deref().map(LocalSocket::bind).transpose()?,
         };
         passed.check_empty()?;
@@ -83,6 +86,12 @@ impl Sockets {
             health: of(&self.health)?,
         })
     }
+}
+
+/// The health listener has a default, which another gateway on this machine may use.
+fn health_error(error: &io::Error) -> io::Error {
+    let hint = "set it to another address, or to \"off\"";
+    io::Error::new(error.kind(), format!("health.listen: {error}; {hint}"))
 }
 
 /// The sockets that a service manager passed, with their names.

@@ -87,7 +87,7 @@ pub struct Config {
     pub graph: Vec<sync::Config>,
     /// The admin plane.
     pub admin: admin_plane::Config,
-    /// Address of the health listener.
+    /// Address of the health listener; `None` without one.
     pub health: Option<SocketAddr>,
     /// Time between the announcement of a stop and the stop.
     pub drain_delay: Duration,

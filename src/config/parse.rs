@@ -87,7 +87,8 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     let applications =
         applications.map(|(oauth, graph)| applications::sources(top, &oauth.policy, graph));
     let admin = admin::read(top, folder, data_dir.as_deref());
-    let health = top.section("health", |section| section.address("listen"));
+    let health = top.section("health", |section| section.address_or_off("listen"));
+    let health = health.unwrap_or(Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8081))));
     let rate_limits = rate_limits::read(top);
 
     let data_dir = data_dir?;

@@ -300,6 +300,15 @@ impl<'r> Section<'r> {
         })
     }
 
+    /// An address to listen on, or `off`.  Returns `Some(None)` for `off`.
+    pub(super) fn address_or_off(&mut self, key: &'static str) -> Option<Option<SocketAddr>> {
+        let allowed = "an address with a port, such as 0.0.0.0:8081, or off";
+        self.take(key, allowed, |value| match value.as_str()? {
+            "off" => Some(None),
+            text => text.parse().ok().map(Some),
+        })
+    }
+
     /// A path of a file or directory.
     pub(super) fn file(&mut self, key: &'static str) -> Option<PathBuf> {
         self.take(key, "a path", |value| text(value).map(PathBuf::from))

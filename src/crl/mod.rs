@@ -167,6 +167,11 @@ impl Handle {
         self.transport.use_client(client);
     }
 
+    /// Number of addresses whose list in force is past its nextUpdate.
+    pub fn count_expired(&self, now: Timestamp) -> usize {
+        self.statuses.count_expired(now)
+    }
+
     /// Waits until the configurations of `generation` are processed and each of their addresses has a
     /// list or has failed once.
     ///

@@ -179,6 +179,17 @@ impl Statuses {
         statuses.values().cloned().collect()
     }
 
+    pub(super) fn count_expired(&self, now: Timestamp) -> usize {
+        // Times of this form have the order of their texts.
+        let now = now.to_string();
+        let is_expired = |status: &&Status| {
+            let next_update = status.list.as_ref().and_then(|list| list.next_update.as_ref());
+            next_update.is_some_and(|at| *at < now)
+        };
+        let statuses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        statuses.values().filter(is_expired).count()
+    }
+
     pub(super) fn put(&self, address: &Arc<str>, status: Status) {
         let mut statuses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         statuses.insert(Arc::clone(address), status);

@@ -1,11 +1,13 @@
 //! Readiness of the process.
 //!
 //! Each part holds a latch and drops it when the part is ready.  A part that forgets to do so leaves the
-//! process not ready, which is the safe failure.  A warning does not change readiness: it names a part that
+//! process not ready, which is the safe failure.  The start is complete with the first trust in force, and
+//! stays complete.  A warning does not change readiness: it names a part that
 //! works and needs attention.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -16,6 +18,7 @@ pub struct Ready {
     waiting: Arc<Mutex<BTreeMap<&'static str, usize>>>,
     warnings: Arc<Mutex<BTreeMap<&'static str, String>>>,
     reached: Arc<Notify>,
+    is_started: Arc<AtomicBool>,
 }
 
 /// Delays readiness until it is dropped.
@@ -47,6 +50,16 @@ impl Ready {
             }
             reached.await;
         }
+    }
+
+    /// Notes that trust is in force for the first time.
+    pub fn start(&self) {
+        self.is_started.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns true from the first [`Ready::start`] on.
+    pub fn is_started(&self) -> bool {
+        self.is_started.load(Ordering::Relaxed)
     }
 
     /// Sets the warning of a part, or removes it.

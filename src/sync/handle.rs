@@ -53,6 +53,18 @@ impl<C: Clone, D: Clone> Handle<C, D> {
         self.status.borrow().clone()
     }
 
+    /// The worst problem, without its details.
+    pub(super) fn problem(&self) -> Option<&'static str> {
+        let status = self.status.borrow();
+        [
+            (status.too_old, "too old"),
+            (status.held_back.is_some(), "a change waits for approval"),
+            (status.failures > 0, "the last poll failed"),
+        ]
+        .into_iter()
+        .find_map(|(is_so, problem)| is_so.then_some(problem))
+    }
+
     /// Waits until data was loaded, from the directory or from disk.
     ///
     /// # Errors

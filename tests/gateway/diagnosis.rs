@@ -65,37 +65,6 @@ async fn the_doctor_finds_what_a_gateway_lacks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_health_listener_serves_probes_and_metrics_and_nothing_else() {
-    let gateway =
-        Gateway::start(&[], |text| format!("{text}\n[health]\nlisten = \"127.0.0.1:0\"\n")).await;
-    gateway.until_ready().await;
-    // A file with a problem is a warning, which only the admin plane shows.
-    let file = gateway.world.dir.join("anchorgate.toml");
-    std::fs::write(&file, "spelt = 1").expect("written");
-    let (code, text) = gateway.program("config reload").await;
-    assert_eq!(code, Some(1), "{text}");
-    assert!(gateway.admin("/readyz").await.1.contains("spelt"));
-    let address = gateway.app.addresses.health.expect("configured");
-    for (method, path, status, expected) in [
-        ("GET", "/livez", 200, "live\n"),
-        ("GET", "/startupz", 200, "live\n"),
-        ("GET", "/readyz", 200, "{\"missing\":[],\"ready\":true}"),
-        ("GET", "/metrics", 200, "anchorgate_trust_generation"),
-        ("GET", "/status.json", 404, "no such path"),
-        ("POST", "/trust/sync", 404, "no such path"),
-        ("POST", "/keys/rotate", 404, "no such path"),
-        ("POST", "/readyz", 405, ""),
-    ] {
-        let method = method.parse().expect("a method");
-        let request = gateway.http.request(method, format!("http://{address}{path}"));
-        let answer = request.header("Host", "pod.example").send().await.expect("an answer");
-        assert_eq!(answer.status(), status, "{path}");
-        let text = answer.text().await.expect("a text");
-        assert!(text.contains(expected), "{path}: {text}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn commands_print_yaml_and_explain_a_certificate() {
     let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
     let (code, text) = gateway.program("trust show --output yaml").await;

@@ -11,6 +11,7 @@ mod diagnosis;
 mod directory_faults;
 mod edge;
 mod full_disk;
+mod health;
 mod http;
 mod hub;
 mod keys;

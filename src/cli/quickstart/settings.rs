@@ -26,6 +26,10 @@ listen = "{token}"
 [public]
 listen = "{public}"
 
+# Its metrics are on the admin plane.
+[health]
+listen = "off"
+
 [admin]
 listen = "{admin}"
 token_sha256 = "{admin_sha256}"

@@ -59,6 +59,11 @@ impl Handle {
         status
     }
 
+    /// The worst problem of the configurations, and that of the devices.  They name no data.
+    pub fn problems(&self) -> [Option<&'static str>; 2] {
+        [self.configurations.problem(), self.devices.as_ref().and_then(devices::Handle::problem)]
+    }
+
     /// Handle of the follower of its devices, if a configuration requires them.
     pub fn devices(&self) -> Option<&devices::Handle> {
         self.devices.as_ref()

@@ -104,10 +104,11 @@ ports:
   {{- end }}
   - {name: health, containerPort: {{ .Values.health.port }}, protocol: TCP}
 startupProbe:
-  # An application that the sidecar guards starts when the trust is in force.
+  # /startupz waits for the first trust, from the directory or from the disk.  An application that the
+  # sidecar guards waits for the revocation lists too.
   httpGet: {path: {{ eq .Values.mode "sidecar" | ternary "/readyz" "/startupz" }}, port: health}
   periodSeconds: 1
-  failureThreshold: 120
+  failureThreshold: 600
 readinessProbe:
   httpGet: {path: /readyz, port: health}
   periodSeconds: 5
