@@ -137,7 +137,8 @@
 //! | an endpoint on the token plane | `src/oauth/endpoint/mod.rs` | `src/oauth/metadata.rs` |
 //! | a third store | `src/store/mod.rs`: an engine beside `src/store/embedded` and `src/store/postgres` | `src/config/mod.rs` |
 //! | OCSP as a revocation source | `src/trust/revocation/mod.rs`: the question that the judge asks | an adapter beside `src/crl/source.rs` |
-//! | a field in the audit record | `src/runtime/audit.rs` | `src/runtime/audit.schema.json` |
+//! | a field in the audit record | `src/runtime/audit.rs` | `src/runtime/audit_sink/line.rs`, `src/runtime/audit.schema.json` |
+//! | a sink of audit records | `src/runtime/audit_sink/mod.rs`: a target | `src/config/audit.rs`, `deploy/audit.md` |
 //! | a per-client limit | `src/token/policy.rs`: the client's terms | `src/config/clients.rs`, `src/oauth/endpoint/mod.rs` |
 //! | a CRL transport | `src/crl/transport/mod.rs`: a scheme | |
 //! | a grant | `src/token/grants.rs`: a variant | `src/oauth/request.rs` |

@@ -4,6 +4,7 @@
 mod terminal;
 
 mod about;
+mod audit;
 mod config;
 mod crl;
 mod directory;
@@ -27,6 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::capacity::Capacity;
 use crate::cli::about::{CompletionsArgs, ManArgs, VersionArgs};
+use crate::cli::audit::AuditCommand;
 use crate::cli::config::ConfigCommand;
 use crate::cli::directory::DirectoryArgs;
 use crate::cli::doctor::DoctorArgs;
@@ -38,7 +40,7 @@ use crate::cli::terminal::one_line;
 use crate::config::reference::{self, Entry};
 use crate::config::{Config, load};
 use crate::keyring;
-use crate::runtime::audit;
+use crate::runtime::audit::SCHEMA;
 use crate::tls;
 
 const READABLE: &str =
@@ -125,6 +127,9 @@ enum Command {
     #[command(subcommand)]
     Keys(KeysCommand),
     Directory(Box<DirectoryArgs>),
+    /// Verify files of audit records
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Print the JSON Schema of audit records, as the JSON log format writes them
     AuditSchema,
     /// Check what a gateway needs: clock, directories and permissions, lists, keys, ports, limits
@@ -180,8 +185,9 @@ pub fn main() -> ExitCode {
         Command::Directory(args) => {
             block_on(async move { exit_code(directory::directory(&args).await) })
         }
+        Command::Audit(command) => exit_code(audit::audit(&command)),
         Command::AuditSchema => {
-            print!("{}", audit::SCHEMA);
+            print!("{}", SCHEMA);
             ExitCode::SUCCESS
         }
         Command::Doctor(args) => block_on(async move { doctor::doctor(&args).await }),

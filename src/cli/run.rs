@@ -17,7 +17,7 @@ use crate::http::outbound::{ClientSettings, ProxyChoice, ServerAuthorities};
 use crate::keyring;
 use crate::runtime::telemetry::Telemetry;
 use crate::runtime::telemetry::settings::Settings;
-use crate::runtime::{core_dumps, files, log};
+use crate::runtime::{audit_sink, core_dumps, files, log};
 
 /// Limit of the file with the collector's certification authorities.
 const MAX_BUNDLE: u64 = 1 << 20;
@@ -36,6 +36,10 @@ pub(super) async fn run(config: Config) -> ExitCode {
     if let Err(error) = log::start(filter, format, config.audit_when_full, layer) {
         eprintln!("log.filter: {error}");
         return exit::CONFIG.into();
+    }
+    if let Err(error) = audit_sink::start(&config.audit) {
+        eprintln!("{error}");
+        return exit::FAILURE.into();
     }
     if let Err(error) = core_dumps::disable() {
         warn!(%error, "core dumps could not be switched off: a crash can write keys to a disk");
@@ -90,6 +94,7 @@ pub(super) async fn run(config: Config) -> ExitCode {
     };
     watchdog.abort();
     telemetry.stop().await;
+    audit_sink::flush();
     log::flush();
     code
 }

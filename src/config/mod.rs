@@ -3,6 +3,7 @@
 
 mod admin;
 mod applications;
+mod audit;
 mod changes;
 mod clients;
 mod credential;
@@ -35,6 +36,7 @@ use crate::crl;
 use crate::directory as directory_plane;
 use crate::keyring;
 use crate::oauth as oauth_plane;
+use crate::runtime::audit_sink;
 use crate::runtime::files::ReadFileError;
 use crate::runtime::log::{AuditWhenFull, Format};
 use crate::store::Database;
@@ -60,6 +62,8 @@ pub struct Config {
     pub log_format: Format,
     /// Handling of audit records while standard error is not writable.
     pub audit_when_full: AuditWhenFull,
+    /// Destination of audit records.
+    pub audit: audit_sink::Config,
     /// Protocol settings of the TLS listeners.
     pub tls: tls_part::Config,
     /// The gateway's own keys.

@@ -14,8 +14,8 @@ use crate::config::section::{Report, Section};
 use crate::config::tls::{self, TlsSettings};
 use crate::config::values::text;
 use crate::config::{
-    Config, DirectoryPart, Problem, admin, applications, directory, graph, oauth, rate_limits,
-    revocation,
+    Config, DirectoryPart, Problem, admin, applications, audit, directory, graph, oauth,
+    rate_limits, revocation,
 };
 use crate::keyring::{self, RotationConfig};
 use crate::oauth as oauth_plane;
@@ -69,6 +69,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     let reuse_port = top.flag("reuse_port").unwrap_or(false);
     let drain = top.duration("drain", SECOND..=HOUR).unwrap_or(30 * SECOND);
     let (log_filter, log_format, audit_when_full) = top.section("log", log);
+    let audit = audit::read(top, folder);
     let tls = top.section("tls", |section| tls::read(section, folder));
     // A directory without anything that issues tokens or follows a directory.
     let is_hub = top.has("directory") && !top.has("oauth") && !top.has("graph");
@@ -111,6 +112,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
         log_filter,
         log_format,
         audit_when_full,
+        audit,
         tls: tls_part::Config { client_auth, hosts, ..tls.config },
         token,
         close_refused,

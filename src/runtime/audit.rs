@@ -1,7 +1,7 @@
 //! Audit records: one type, one emitter, one documented schema.
 //!
-//! A record is one log event with the target [`TARGET`] and level INFO.  In the JSON log format each
-//! record is one line that satisfies [`SCHEMA`]; `anchorgate audit-schema` prints the schema.
+//! A record is one log event with the target [`TARGET`] and level INFO, or one line of a [`Sink`].  In the
+//! JSON log format and in sinks, each record is one line that satisfies [`SCHEMA`]; `anchorgate audit-schema` prints the schema.
 //!
 //! # Design notes
 //! Every text field is foreign until proven otherwise, so [`Record::emit`] passes all of them through
@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use tracing::info;
@@ -29,6 +30,19 @@ pub const SCHEMA_VERSION: u64 = 1;
 /// The JSON Schema (draft 2020-12) of a record in the JSON log format.
 pub const SCHEMA: &str = include_str!("audit.schema.json");
 
+/// A destination of records in place of the log.
+pub trait Sink: Send + Sync {
+    /// Accepts a record that was made at `now`.  Waits for a bounded time at most.
+    fn write(&self, record: &Record<'_>, now: SystemTime);
+}
+
+static SINK: OnceLock<Box<dyn Sink>> = OnceLock::new();
+
+/// Sends all further records to `sink`, once in a process.
+pub fn set_sink(sink: Box<dyn Sink>) {
+    let _ = SINK.set(sink);
+}
+
 /// The kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
@@ -44,12 +58,21 @@ pub enum Event {
     Directory,
     /// A change of the trust that a directory distributes.
     Trust,
+    /// The state of the sink of these records.
+    Audit,
 }
 
 impl Event {
     #[cfg(test)]
-    const ALL: [Self; 6] =
-        [Self::Handshake, Self::Token, Self::Close, Self::Admin, Self::Directory, Self::Trust];
+    const ALL: [Self; 7] = [
+        Self::Handshake,
+        Self::Token,
+        Self::Close,
+        Self::Admin,
+        Self::Directory,
+        Self::Trust,
+        Self::Audit,
+    ];
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -59,6 +82,7 @@ impl Event {
             Self::Admin => "admin",
             Self::Directory => "directory",
             Self::Trust => "trust",
+            Self::Audit => "audit",
         }
     }
 }
@@ -78,14 +102,23 @@ pub enum Outcome {
     Closed,
     /// The request was refused.
     Refused,
+    /// Records were dropped.
+    Dropped,
 }
 
 impl Outcome {
     #[cfg(test)]
-    const ALL: [Self; 6] =
-        [Self::Issued, Self::Admitted, Self::Changed, Self::Approved, Self::Closed, Self::Refused];
+    const ALL: [Self; 7] = [
+        Self::Issued,
+        Self::Admitted,
+        Self::Changed,
+        Self::Approved,
+        Self::Closed,
+        Self::Refused,
+        Self::Dropped,
+    ];
 
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Issued => "issued",
             Self::Admitted => "admitted",
@@ -93,6 +126,7 @@ impl Outcome {
             Self::Approved => "approved",
             Self::Closed => "closed",
             Self::Refused => "refused",
+            Self::Dropped => "dropped",
         }
     }
 }
@@ -203,12 +237,17 @@ impl Record<'_> {
         }
     }
 
-    /// Writes the record to the log, and counts it as activity.
+    /// Writes the record to the sink, or to the log if none is set, and counts it as activity.
     pub fn emit(&self) {
         let current = CONNECTION.try_with(|connection| *connection).ok();
         let connection = self.connection.or(current.map(|current| current.number));
         let address = self.address.or(current.map(|current| current.address));
-        self.count(address, SystemTime::now().into());
+        let now = SystemTime::now();
+        self.count(address, now.into());
+        if let Some(sink) = SINK.get() {
+            sink.write(&Record { connection, address, ..self.clone() }, now);
+            return;
+        }
         info!(
             target: TARGET,
             schema = SCHEMA_VERSION,

@@ -71,6 +71,11 @@ struct Kind {
 
 static DROPPED: LazyLock<Family<Kind, Counter>> = LazyLock::new(Family::default);
 
+/// Counts a dropped line.
+pub(super) fn count_dropped(kind: &'static str) {
+    DROPPED.get_or_create(&Kind { kind }).inc();
+}
+
 /// Registers the metric of dropped lines.
 pub fn register(registry: &mut Registry) {
     for kind in ["audit", "log"] {
@@ -78,7 +83,7 @@ pub fn register(registry: &mut Registry) {
     }
     registry.register(
         "log_dropped_lines",
-        "Lines dropped because standard error was not writable, by kind: audit, log",
+        "Lines dropped because standard error or the audit sink was not writable, by kind: audit, log",
         DROPPED.clone(),
     );
 }
@@ -214,7 +219,7 @@ impl io::Write for QueueWriter<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if !self.queue.push(line.to_vec(), self.patience) {
             let kind = if self.is_audit { "audit" } else { "log" };
-            DROPPED.get_or_create(&Kind { kind }).inc();
+            count_dropped(kind);
         }
         Ok(line.len())
     }

@@ -3,6 +3,7 @@
 pub mod activity;
 pub mod atomic;
 pub mod audit;
+pub mod audit_sink;
 pub mod clock;
 pub mod core_dumps;
 pub mod files;

@@ -5,6 +5,7 @@ mod support;
 
 mod applications;
 mod audit;
+mod audit_sinks;
 mod database;
 mod devices;
 mod diagnosis;
