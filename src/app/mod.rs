@@ -10,7 +10,6 @@ mod rebuild;
 mod reload;
 mod sockets;
 
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 

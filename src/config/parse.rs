@@ -1,6 +1,7 @@
 //! Converts a TOML table into the `Config` of each part.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
