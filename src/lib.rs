@@ -14,7 +14,7 @@
 //! | 2 | [`token`] | grants: policy, claims, keys, assertions, replay |
 //! | 3 | [`runtime`] | shared by running code: the live cell and its one writer, tasks, readiness, logging, audit records, whole files |
 //! | 4 | [`http`] | one HTTP connection in, and HTTP clients out |
-//! | 5 | [`tls`] [`keyring`] [`graph`] [`crl`] [`store`] [`oauth`] | adapters and the token plane; `graph` only talks |
+//! | 5 | [`tls`] [`keyring`] [`graph`] [`crl`] [`store`] [`oauth`] | adapters and the token plane (the token endpoint and its metadata); `graph` sends requests and decides nothing |
 //! | 6 | [`sync`] [`directory`] | `sync` follows a directory and decides what comes into force; `directory` serves one |
 //! | 7 | [`admin`] | the operators' plane |
 //! | 8 | [`config`] | the only reader of settings: typed parts, all problems at once |
@@ -22,7 +22,7 @@
 //! | 10 | [`cli`] | the commands, the quickstart among them |
 //!
 //! A part imports only parts of a strictly lower rank, never a sibling; `tests/layers.rs` enforces it.
-//! Each part owns its `Config`, metrics and errors, and none imports [`config`].  The ranks 0 to 2 are
+//! Each part owns its `Config`, metrics and errors, and no part below rank 8 imports [`config`].  The ranks 0 to 2 are
 //! pure: time, bytes and random numbers are arguments.
 //!
 //! # Vocabulary
@@ -39,6 +39,8 @@
 //! | snapshot | everything a decision needs, immutable, with a generation number. "In force" means: in the published snapshot |
 //! | judge | the pure function from (chain, snapshot, time) to `Verified` or a `Refusal` with a stable code |
 //! | client, application | an OAuth client policy; an application is a client that is not a device and is trusted through a `certificateBasedApplicationConfiguration` |
+//! | cell, generation | the one place with the published state, and the number that grows with each publication |
+//! | hold back | keep an answer of a directory out of force until an operator approves it |
 //! | registry | the directory's devices (`externalDeviceId`, `accountEnabled`), which a subject ID can be required to match |
 //! | source | an origin of updates: a directory, CRL addresses, key files |
 //! | poll, fetch, refresh, retry | a scheduled request to a source; one exchange with it; a fetch that an operator asks for; a fetch after a failed one |
@@ -55,8 +57,8 @@
 //! ```
 //!
 //! They meet in [`runtime::live`]: one cell with the snapshot, the signing keys and the TLS
-//! configurations, so that no reader sees half a change.  A request loads it once and uses that one
-//! value throughout.
+//! configurations, so that no reader sees half a change.  A decision loads it once, after the body has
+//! arrived, and uses that one value throughout.
 //!
 //! # Invariants
 //!
@@ -130,19 +132,19 @@
 //!
 //! | to add | start in | then |
 //! |---|---|---|
-//! | a subject field | `src/trust/subject/fields.rs`: a variant and its reader | `src/directory/shapes.rs`, `deploy/configuration.md` |
+//! | a subject field | `src/trust/subject/fields.rs`: a variant; `src/trust/subject/mod.rs` and `src/trust/subject/rules.rs`: its reader | `src/config/clients.rs`, `src/cli/quickstart/world.rs`, `deploy/configuration.md` |
 //! | a Graph credential | `src/graph/auth/credential.rs`: a variant; `src/graph/auth/request.rs`: its request | `src/config/credential.rs`, `deploy/configuration.md` |
 //! | a latency metric | the `metrics.rs` of the part, such as `src/oauth/metrics.rs` | the table in `deploy/README.md` |
 //! | a span | the place of the work, with the target of `src/runtime/telemetry/spans.rs` | the table in `deploy/opentelemetry.md` |
-//! | an endpoint on the token plane | `src/oauth/endpoint/mod.rs` | `src/oauth/metadata.rs` |
-//! | a third store | `src/store/mod.rs`: an engine beside `src/store/embedded` and `src/store/postgres` | `src/config/mod.rs` |
-//! | OCSP as a revocation source | `src/trust/revocation/mod.rs`: the question that the judge asks | an adapter beside `src/crl/source.rs` |
+//! | an endpoint on the token plane | `src/oauth/metadata.rs`: a path of the public listener; `src/oauth/endpoint/mod.rs` for the token listener | `src/oauth/mod.rs`, `src/app/planes.rs` |
+//! | a third store | `src/store/mod.rs`: an engine beside `src/store/embedded` and `src/store/postgres` | `src/config/directory.rs`, `src/app/directory.rs` |
+//! | OCSP as a revocation source | `src/trust/revocation/mod.rs`: the question that the judge asks | `src/trust/assembly.rs`: an `Update`; an adapter beside `src/crl/source.rs` |
 //! | a field in the audit record | `src/runtime/audit.rs` | `src/runtime/audit_sink/line.rs`, `src/runtime/audit.schema.json` |
 //! | a sink of audit records | `src/runtime/audit_sink/mod.rs`: a target | `src/config/audit.rs`, `deploy/audit.md` |
-//! | a per-client limit | `src/token/policy.rs`: the client's terms | `src/config/clients.rs`, `src/oauth/endpoint/mod.rs` |
+//! | a per-client limit | `src/token/terms.rs` or `src/oauth/rates/mod.rs` | `src/config/clients.rs`, `src/config/rate_limits.rs`, `src/oauth/endpoint/mod.rs` |
 //! | a CRL transport | `src/crl/transport/mod.rs`: a scheme | |
 //! | a grant | `src/token/grants.rs`: a variant | `src/oauth/request.rs` |
-//! | a source of trust | a part of rank 5 or 6 that sends `Update`s | one line in `src/app/mod.rs` |
+//! | a source of trust | a part of rank 5 or 6 that sends `Update`s | `src/app/mod.rs`, for directories `src/app/followers.rs` |
 //! | a setting | the part's `Config` | `src/config/parse.rs`, `deploy/configuration.md` |
 
 // Serving code does not panic on its input.  Each exception is a proof and says so in place.

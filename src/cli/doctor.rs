@@ -172,7 +172,7 @@ fn chain_problem(chain: &[&[u8]]) -> Option<String> {
     }
     match &parsed[..] {
         [only] if only.issuer != only.subject => Some(format!(
-            "the file has no certificate of the issuer `{}`: most clients need the intermediates",
+            "the file has no certificate of the issuer `{}`: if that is an intermediate, append its certificate",
             only.issuer
         )),
         _ => None,

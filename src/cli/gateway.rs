@@ -126,8 +126,11 @@ impl Gateway {
             request = request.json(&body);
         }
         let at = &self.admin;
-        let response =
-            request.send().await.with_context(|| format!("no response from a gateway at {at}"))?;
+        let response = request.send().await.with_context(|| {
+            format!(
+                "no response from a gateway at {at}: is it running? --admin names its socket or URL"
+            )
+        })?;
         Ok(response)
     }
 

@@ -27,9 +27,10 @@ impl DirectoryLock {
             let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
             match file.try_lock() {
                 Ok(()) => Ok(Self { _file: file }),
-                Err(TryLockError::WouldBlock) => {
-                    Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process is using it"))
-                }
+                Err(TryLockError::WouldBlock) => Err(io::Error::new(
+                    io::ErrorKind::ResourceBusy,
+                    "another process is using it; stop that process, or choose another directory",
+                )),
                 Err(TryLockError::Error(error)) => Err(error),
             }
         };

@@ -7,7 +7,7 @@ use crate::trust::path::search::{Attempt, MAX_ATTEMPTS, Search, misplaced_author
 use crate::trust::refusal::{Code, Refusal};
 use crate::trust::snapshot::Snapshot;
 use crate::trust::subject::SubjectId;
-use crate::x509::certificate::{Certificate, CertificateError, Fingerprint};
+use crate::x509::certificate::{Certificate, CertificateError};
 use crate::x509::time::Timestamp;
 
 /// Certificates in a presented chain.  A path has fewer, but some peers present every certificate they
@@ -116,10 +116,6 @@ impl Verified {
     /// Leaf, intermediates, anchor.
     pub fn path(&self) -> &[Arc<Certificate>] {
         &self.path
-    }
-    /// The key of the anchor.
-    pub fn anchor_key(&self) -> Option<Fingerprint> {
-        self.path.last().map(|anchor| anchor.key)
     }
     /// The generation of the snapshot it was judged under.
     pub fn generation(&self) -> u64 {
