@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -219,11 +219,11 @@ struct Address {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FetchLabels {
     address: String,
-    result: Outcome,
+    result: &'static str,
 }
 
 /// Result of a fetch, as the value of a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Outcome {
     New,
     Unchanged,
@@ -235,6 +235,15 @@ pub(super) enum Outcome {
 
 impl Outcome {
     const ALL: [Self; 4] = [Self::New, Self::Unchanged, Self::Unreachable, Self::Refused];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Unchanged => "unchanged",
+            Self::Unreachable => "unreachable",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 /// Characters of an address in a label.
@@ -256,16 +265,14 @@ impl Metrics {
     /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("crl");
-        registry.register_with_unit(
-            "this_update_time",
-            "thisUpdate of the list in force, since 1970",
-            Unit::Seconds,
+        registry.register(
+            "this_update_timestamp_seconds",
+            "thisUpdate of the list in force, seconds since 1970",
             self.this_update.clone(),
         );
-        registry.register_with_unit(
-            "next_update_time",
-            "nextUpdate of the list in force, since 1970; 0 if it has none",
-            Unit::Seconds,
+        registry.register(
+            "next_update_timestamp_seconds",
+            "nextUpdate of the list in force, seconds since 1970; 0 if it has none",
             self.next_update.clone(),
         );
         registry.register(
@@ -280,15 +287,17 @@ impl Metrics {
             self.bytes.clone(),
         );
         registry.register(
-            "kept",
+            "saved",
             "1 if a copy of the list in force is on disk, else 0",
             self.has_copy.clone(),
         );
-        registry.register("looks", "Fetches, by result", self.fetches.clone());
+        registry.register("fetches", "Fetches, by result", self.fetches.clone());
     }
 
     pub(super) fn fetched(&self, address: &str, result: Outcome) {
-        self.fetches.get_or_create(&FetchLabels { address: label(address), result }).inc();
+        self.fetches
+            .get_or_create(&FetchLabels { address: label(address), result: result.as_str() })
+            .inc();
     }
 
     pub(super) fn in_force(&self, address: &str, state: &AddressState) {
@@ -306,7 +315,8 @@ impl Metrics {
     pub(super) fn remove(&self, address: &str) {
         let label = Address { address: label(address) };
         for result in Outcome::ALL {
-            self.fetches.remove(&FetchLabels { address: label.address.clone(), result });
+            self.fetches
+                .remove(&FetchLabels { address: label.address.clone(), result: result.as_str() });
         }
         self.this_update.remove(&label);
         self.next_update.remove(&label);
@@ -340,7 +350,7 @@ mod tests {
         let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(lines.len(), 3, "{text}");
         for line in lines {
-            assert!(line.starts_with("crl_looks_total{address=\"http://a/"), "{line}");
+            assert!(line.starts_with("crl_fetches_total{address=\"http://a/"), "{line}");
             assert!(line.chars().count() < MAX_LABEL + 80, "{line}");
             assert!(!line.chars().any(crate::runtime::text::is_hidden), "{line}");
         }
