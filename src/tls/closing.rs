@@ -21,7 +21,7 @@ use tracing::info;
 use crate::runtime::audit::{Event, Outcome, Record};
 use crate::runtime::clock;
 use crate::runtime::live::Live;
-use crate::trust::judge::applications::admit;
+use crate::trust::judge::admission::admit;
 use crate::trust::judge::devices::UnverifiedChain;
 use crate::trust::refusal::Refusal;
 
@@ -91,8 +91,8 @@ impl OpenConnections {
             next = end + 1;
             let active = live.current();
             for (number, open) in slice {
-                let verdict = admit(&open.chain, &active.trust, clock::now());
-                if let Err(refusal) = verdict
+                let admission = admit(&open.chain, &active.trust, clock::now());
+                if let Err(refusal) = admission.verdict
                     && !refusal.is_revocation_unknown()
                 {
                     closed += 1;

@@ -13,14 +13,22 @@
 //! A fleet has few intermediates and many devices.  An intermediate is looked up by the SHA-256 of
 //! its DER before it is parsed, so that connections hold pointers to one copy.  Parsing depends on
 //! the bytes alone, so a shared certificate carries no trust: every request is judged.  Only
-//! completed handshakes add certificates.  A peer that is refused cannot displace any.
+//! completed handshakes add certificates, and only those that the connection keeps.  A peer that is
+//! refused cannot displace any, nor can one that presents certificates which lead nowhere.
+//!
+//! A connection keeps the leaf and the certificates of its paths, not the presented chain
+//! ([`admission`](crate::trust::judge::admission)).  A resumed session whose intermediates are all in
+//! the table is not reduced: each of them was on a path.
 //!
 //! rustls keeps the DER that was presented until the connection ends.  Its API cannot release it.
 
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
 
+use crate::runtime::live::Live;
+use crate::trust::judge::admission::admit;
 use crate::trust::judge::devices::UnverifiedChain;
 use crate::trust::refusal::Refusal;
 use crate::x509::certificate::{Certificate, Fingerprint};
@@ -40,25 +48,27 @@ tokio::task_local! {
 struct Slot {
     intermediates: Arc<Intermediates>,
     chain: Cell<Option<Arc<UnverifiedChain>>>,
+    /// The part of `chain` that the connection keeps.
+    kept: Cell<Option<Arc<UnverifiedChain>>>,
     resumed: Cell<Option<PresentedChain>>,
 }
 
-/// Runs `handshake` and returns its output with the chain that the verifier parsed meanwhile.
-/// There is no chain if the verifier was not called, as on a resumed session, or did not parse one.
+/// Runs `handshake` and returns its output with the chain that the verifier decided to keep meanwhile.
+/// There is no chain if the verifier was not called, as on a resumed session, or judged none.
 pub(super) async fn collect<T>(
     intermediates: &Arc<Intermediates>,
     handshake: impl Future<Output = T>,
 ) -> (T, Option<Arc<UnverifiedChain>>) {
-    let (chain, resumed) = Default::default();
-    let slot = Slot { intermediates: Arc::clone(intermediates), chain, resumed };
+    let (chain, kept, resumed) = Default::default();
+    let slot = Slot { intermediates: Arc::clone(intermediates), chain, kept, resumed };
     let handshake = async {
         let output = handshake.await;
-        (output, HANDSHAKE.with(|slot| slot.chain.take()))
+        (output, HANDSHAKE.with(|slot| slot.kept.take()))
     };
     HANDSHAKE.scope(slot, handshake).await
 }
 
-/// Parses a presented chain, leaf first, and leaves it to the connection within [`collect`].
+/// Parses a presented chain, leaf first, and leaves it to the ticket within [`collect`].
 pub(super) fn parse<B: AsRef<[u8]>>(presented: &[B]) -> Result<Arc<UnverifiedChain>, Refusal> {
     let in_handshake = HANDSHAKE.try_with(|slot| {
         let chain = Arc::new(slot.intermediates.parse(presented)?);
@@ -66,6 +76,11 @@ pub(super) fn parse<B: AsRef<[u8]>>(presented: &[B]) -> Result<Arc<UnverifiedCha
         Ok(chain)
     });
     in_handshake.unwrap_or_else(|_| UnverifiedChain::from_der(presented).map(Arc::new))
+}
+
+/// Leaves a chain to the connection within [`collect`].
+pub(super) fn keep(chain: Arc<UnverifiedChain>) {
+    let _ = HANDSHAKE.try_with(|slot| slot.kept.set(Some(chain)));
 }
 
 /// Returns the leaf that was parsed in the current handshake.
@@ -167,6 +182,31 @@ impl Intermediates {
         })
     }
 
+    /// Returns the part of a presented chain that the connection keeps, and shares its intermediates.
+    /// `kept` is the verifier's decision, if it was called and judges chains.
+    pub(super) fn share<B: AsRef<[u8]>>(
+        &self,
+        presented: &[B],
+        kept: Option<Arc<UnverifiedChain>>,
+        live: &Live,
+    ) -> Result<Arc<UnverifiedChain>, Refusal> {
+        let is_leaf = |chain: &Arc<UnverifiedChain>| {
+            presented.first().is_some_and(|leaf| *leaf.as_ref() == *chain.leaf().der())
+        };
+        let kept = match kept.filter(is_leaf) {
+            Some(chain) => chain,
+            None => {
+                let chain = Arc::new(self.parse(presented)?);
+                if self.contains_all(chain.certificates().iter().skip(1)) {
+                    return Ok(chain);
+                }
+                admit(&chain, &live.current().trust, SystemTime::now().into()).kept
+            }
+        };
+        self.add(&kept);
+        Ok(kept)
+    }
+
     fn get(&self, der: &[u8]) -> Option<Arc<Certificate>> {
         if der.len() > MAX_DER {
             return None;
@@ -178,7 +218,7 @@ impl Intermediates {
 
     /// Adds the intermediates of a completed handshake.  Takes the write lock only if one is
     /// missing.
-    pub(super) fn add(&self, chain: &UnverifiedChain) {
+    fn add(&self, chain: &UnverifiedChain) {
         let shared = || chain.certificates().iter().skip(1).filter(|c| c.der().len() <= MAX_DER);
         if shared().next().is_none() || self.contains_all(shared()) {
             return;
@@ -201,8 +241,10 @@ impl Intermediates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::closing::tests::{live, snapshot};
     use crate::trust::refusal::Code;
     use crate::x509::test_certificates::{Key, Spec, cn};
+    use rcgen::CertificateParams;
 
     fn leaf(name: &str) -> Vec<u8> {
         Spec::device(cn(name), cn("A")).sign(Key::number(1), Key::number(0))
@@ -270,6 +312,7 @@ mod tests {
             assert!(parsed_leaf().is_none());
             tokio::task::yield_now().await;
             let chain = parse(&presented).expect("readable");
+            keep(Arc::clone(&chain));
             assert!(parsed_leaf().is_some_and(|leaf| Arc::ptr_eq(&leaf, chain.leaf())));
             chain
         };
@@ -281,5 +324,33 @@ mod tests {
         assert_eq!((refused, collected.is_none()), (Err(Code::CertificateMalformed), true));
         assert!(parse(&presented).is_ok(), "outside of a handshake too");
         assert!(parsed_leaf().is_none());
+    }
+    #[test]
+    fn a_connection_keeps_the_verifiers_chain_or_what_a_path_needs() {
+        let (trust, root) = snapshot(None);
+        let (live, _writer) = live(trust);
+        let params = CertificateParams::new(["d.example".to_owned()]).expect("a name");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let own = params.signed_by(&key, &root).expect("a leaf").der().to_vec();
+        let (presented, junk) = ([own.clone(), intermediate("A")], intermediate("B"));
+        let intermediates = Intermediates::default();
+
+        // The verifier was not called, and the certificate leads nowhere.
+        let kept = intermediates.share(&presented, None, &live).expect("readable");
+        assert_eq!((kept.certificates().len(), len(&intermediates)), (1, 0));
+        let verified = Arc::new(intermediates.parse(&presented).expect("readable"));
+        let share = |sent: &[Vec<u8>]| {
+            intermediates.share(sent, Some(Arc::clone(&verified)), &live).expect("readable")
+        };
+        assert!(Arc::ptr_eq(&share(&presented), &verified));
+        assert_eq!(len(&intermediates), 1);
+        // A resumed session with known certificates is not judged.
+        let kept = intermediates.share(&presented, None, &live).expect("readable");
+        assert_eq!(kept.certificates().len(), 2);
+        let kept = intermediates.share(&[own, junk], None, &live).expect("readable");
+        assert_eq!((kept.certificates().len(), len(&intermediates)), (1, 1));
+        // Another leaf than the verifier's.
+        let other = [leaf("d")];
+        assert_eq!(share(&other).leaf().der(), &*other[0]);
     }
 }

@@ -23,7 +23,7 @@ use crate::runtime::live::WeakLive;
 use crate::runtime::telemetry::spans;
 use crate::tls::metrics::Metrics;
 use crate::tls::peer_chain;
-use crate::trust::judge::applications::admit;
+use crate::trust::judge::admission::admit;
 use crate::trust::refusal::{Code, Refusal};
 use crate::x509::certificate::{Certificate, Fingerprint};
 
@@ -97,7 +97,11 @@ impl ClientCertVerifier for Verifier {
         let active = live.current();
         let _span = trace_span!(target: spans::TARGET, "judge").entered();
         let verdict = match (&active, &parsed) {
-            (Some(active), Ok(chain)) => admit(chain, &active.trust, clock::now()),
+            (Some(active), Ok(chain)) => {
+                let admission = admit(chain, &active.trust, clock::now());
+                peer_chain::keep(admission.kept);
+                admission.verdict
+            }
             (Some(_), Err(refusal)) => Err(refusal.clone()),
             (None, _) => Err(Refusal::new(Code::ChainUntrusted, "the gateway is stopping")),
         };

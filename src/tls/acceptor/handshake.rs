@@ -9,7 +9,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use rustls::ProtocolVersion::TLSv1_3;
-use rustls::pki_types::CertificateDer;
 use rustls::server::Acceptor;
 use rustls::{Error as TlsError, HandshakeKind, ServerConnection};
 use tokio::io::Interest;
@@ -34,7 +33,6 @@ use crate::tls::handshakes::{Handshake, Handshakes};
 use crate::tls::lingering::Lingering;
 use crate::tls::peer_chain::{self, Intermediates};
 use crate::tls::verifier::refused;
-use crate::trust::judge::devices::UnverifiedChain;
 use crate::trust::refusal::{Code, Refusal};
 use crate::x509::certificate::Fingerprint;
 
@@ -91,7 +89,7 @@ impl Edge {
             error.type = Empty,
         );
         let accepted = self.accept(stream, connection, addresses, started).instrument(span.clone());
-        let (accepted, verified) = peer_chain::collect(intermediates, accepted).await;
+        let (accepted, kept) = peer_chain::collect(intermediates, accepted).await;
         let (error, stream) = match accepted {
             Ok((stream, hosts)) => {
                 let tls = stream.get_ref().1;
@@ -103,7 +101,9 @@ impl Edge {
                 }
                 let presented = tls.peer_certificates();
                 let chain = match listener.keeps_chains {
-                    true => peer_chain(presented, verified, intermediates),
+                    true => presented
+                        .ok_or_else(no_certificate)
+                        .and_then(|sent| intermediates.share(sent, kept, &listener.live)),
                     false => Err(Refusal::new(Code::CertificateMissing, "no chain is kept")),
                 };
                 let certificate = match &chain {
@@ -312,22 +312,6 @@ async fn is_closed(stream: &TcpStream) -> io::Result<bool> {
 /// Polls `future` once, so that it does what it can do now.
 async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context))).await
-}
-
-/// Returns the parsed chain of a completed handshake.  The verifier has parsed it, unless the
-/// session was resumed or the verifier accepts every certificate.
-pub(super) fn peer_chain(
-    presented: Option<&[CertificateDer<'static>]>,
-    verified: Option<Arc<UnverifiedChain>>,
-    intermediates: &Intermediates,
-) -> Result<Arc<UnverifiedChain>, Refusal> {
-    let presented = presented.ok_or_else(no_certificate)?;
-    let chain = match verified {
-        Some(chain) if presented.first().is_some_and(|leaf| **leaf == *chain.leaf().der()) => chain,
-        _ => Arc::new(intermediates.parse(presented)?),
-    };
-    intermediates.add(&chain);
-    Ok(chain)
 }
 
 fn no_certificate() -> Refusal {

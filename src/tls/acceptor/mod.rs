@@ -83,7 +83,7 @@ pub struct TlsListener {
     pub live: Live,
     /// Counters of handshakes and connections.
     pub metrics: Metrics,
-    /// Keep the chain of each peer, to judge it for every request.  Otherwise only the hash of its
+    /// Keep the leaf and path of each peer, to judge it for every request.  Otherwise only the hash of its
     /// certificate is kept.
     pub keeps_chains: bool,
     /// Memory pressure of the process.

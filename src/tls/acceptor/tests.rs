@@ -1,12 +1,9 @@
 //! Tests of the acceptor with real connections.
 
-use super::handshake::peer_chain;
 use super::*;
 use crate::http::reply;
 use crate::tls::Resumption;
 use crate::tls::closing::tests::{Issuer, authority_params, live, live_with, snapshot};
-use crate::tls::peer_chain::Intermediates;
-use crate::trust::refusal::Code;
 use hyper::StatusCode;
 use rcgen::{
     CertificateParams, CertifiedIssuer, KeyPair, PKCS_ECDSA_P256_SHA256, SignatureAlgorithm,
@@ -183,22 +180,4 @@ async fn clients_that_close_after_their_ticket_are_counted() {
         server.await.expect("ended");
         assert_eq!(metrics.count_closed_after_ticket("token"), expected, "{resumption:?}");
     }
-}
-
-#[test]
-fn uses_the_chain_that_the_verifier_parsed() {
-    let der = |name: &str| {
-        let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new([name.to_owned()]).expect("a name");
-        params.self_signed(&key).expect("a certificate").der().clone()
-    };
-    let (presented, other) = ([der("a")], [der("b")]);
-    let intermediates = Intermediates::default();
-    let verified = Arc::new(intermediates.parse(&presented).expect("readable"));
-    let chain = |presented| peer_chain(presented, Some(Arc::clone(&verified)), &intermediates);
-    let used = chain(Some(&presented[..])).expect("a chain");
-    assert!(Arc::ptr_eq(&used, &verified));
-    let parsed = chain(Some(&other[..])).expect("a chain");
-    assert_eq!(parsed.leaf().der(), other[0].as_ref());
-    assert_eq!(chain(None).map(drop).map_err(|r| r.code), Err(Code::CertificateMissing));
 }

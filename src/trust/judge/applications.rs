@@ -7,11 +7,10 @@
 //! lists of a snapshot, each judge uses one, and their proofs are two types: code that issues a device's token does
 //! not accept a [`VerifiedApplication`].  Paths are validated in the same way.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::trust::configurations::{Application, Configuration, ConfigurationId};
-use crate::trust::judge::devices::{UnverifiedChain, judge};
+use crate::trust::judge::devices::UnverifiedChain;
 use crate::trust::path::search::Search;
 use crate::trust::refusal::{Code, Refusal};
 use crate::trust::snapshot::Snapshot;
@@ -58,7 +57,7 @@ pub fn judge_application(
         let detail = format!("application configuration `{configuration}` is not in force");
         Refusal::new(Code::ChainUntrusted, detail)
     })?;
-    let search = Search::among_applications(chain.certificates(), snapshot, now);
+    let search = search(chain, snapshot, now);
     reach(&search, place, &configurations[place], chain)?;
     Ok(VerifiedApplication {
         configuration: configuration.clone(),
@@ -67,47 +66,29 @@ pub fn judge_application(
     })
 }
 
-/// Decides whether to continue a handshake: some configuration, of devices or of applications, accepts
-/// `chain`.  The judge of its kind decides on each request.
-///
-/// # Errors
-/// The most informative refusal of all paths that were tried.
-pub fn admit(chain: &UnverifiedChain, snapshot: &Snapshot, now: Timestamp) -> Result<(), Refusal> {
-    let Err(mut refusal) = judge(chain, snapshot, now) else { return Ok(()) };
-    let mut searches: HashMap<&str, Search<'_>> = HashMap::new();
-    let certificates = chain.certificates().iter().map(AsRef::as_ref);
-    for place in snapshot.application_index().candidates(&snapshot.applications, certificates) {
-        let configuration = &snapshot.applications.configurations[place];
-        // Each trust domain has a budget of its own.
-        let search = searches
-            .entry(&configuration.domain)
-            .or_insert_with(|| Search::among_applications(chain.certificates(), snapshot, now));
-        match reach(search, place, configuration, chain) {
-            Ok(()) => return Ok(()),
-            Err(other) => refusal = refusal.best(other),
-        }
-    }
-    Err(refusal)
+pub(super) fn search<'a>(
+    chain: &'a UnverifiedChain,
+    snapshot: &'a Snapshot,
+    now: Timestamp,
+) -> Search<'a> {
+    Search::among_applications(chain.certificates(), snapshot, now).of_sent(chain.sent())
 }
 
-fn reach<'a>(
+pub(super) fn reach<'a>(
     search: &Search<'a>,
     place: usize,
     configuration: &'a Configuration<Application>,
     chain: &UnverifiedChain,
 ) -> Result<(), Refusal> {
-    match (search.path(place, configuration), chain.unreadable()) {
-        (Ok(_), _) => Ok(()),
-        // The path may lack the certificate that is unreadable.
-        (Err(refusal), Some(error)) if refusal.code == Code::ChainUntrusted => Err(error.clone()),
-        (Err(refusal), _) => Err(refusal),
-    }
+    search.path(place, configuration).map(drop).map_err(|refusal| chain.explained(refusal))
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use crate::trust::configurations::{Authority, Configurations, Device, Devices, Kind};
+    use crate::trust::judge::admission::admit;
+    use crate::trust::judge::devices::judge;
     use crate::trust::subject::SubjectField;
     use crate::x509::test_certificates::{Key, NOW, Spec, cn};
 
@@ -175,10 +156,13 @@ pub(crate) mod tests {
         assert_eq!(application(&app).expect("accepted").generation(), 3);
         assert_eq!(judge(&app, &trust, now).map(drop).map_err(code), Err(Code::ChainUntrusted));
         for chain in [&device, &app] {
-            assert_eq!(admit(chain, &trust, now), Ok(()));
+            assert_eq!(admit(&Arc::new(chain.clone()), &trust, now).verdict, Ok(()));
         }
         let stranger = chain("S", 2);
-        assert_eq!(admit(&stranger, &trust, now).map_err(code), Err(Code::ChainUntrusted));
+        assert_eq!(
+            admit(&Arc::new(stranger), &trust, now).verdict.map_err(code),
+            Err(Code::ChainUntrusted)
+        );
     }
 
     #[test]

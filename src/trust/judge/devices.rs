@@ -7,7 +7,7 @@ use crate::trust::path::search::{Attempt, MAX_ATTEMPTS, Search, misplaced_author
 use crate::trust::refusal::{Code, Refusal};
 use crate::trust::snapshot::Snapshot;
 use crate::trust::subject::SubjectId;
-use crate::x509::certificate::{Certificate, CertificateError};
+use crate::x509::certificate::{Certificate, CertificateError, Fingerprint};
 use crate::x509::time::Timestamp;
 
 /// Certificates in a presented chain.  A path has fewer, but some peers present every certificate they
@@ -21,6 +21,10 @@ pub const MAX_CHAIN_BYTES: usize = 64 * 1024;
 pub struct UnverifiedChain {
     certificates: Vec<Arc<Certificate>>,
     unreadable: Option<Refusal>,
+    /// Certificates that the peer sent.  More than in `certificates` if some were left out.
+    sent: usize,
+    /// The refusal of the whole chain, if certificates were left out of a refused one.
+    refusal: Option<Refusal>,
 }
 
 impl UnverifiedChain {
@@ -66,7 +70,7 @@ impl UnverifiedChain {
                 }
             }
         }
-        Ok(Self { certificates, unreadable })
+        Ok(Self { sent: certificates.len(), certificates, unreadable, refusal: None })
     }
 
     /// The end-entity certificate: the only one that gives identity.
@@ -79,7 +83,34 @@ impl UnverifiedChain {
         self.unreadable.as_ref()
     }
 
-    /// All certificates that could be read, leaf first.
+    /// Number of readable certificates that the peer sent.
+    pub(super) fn sent(&self) -> usize {
+        self.sent
+    }
+
+    /// The leaf and those of the other certificates for which `keeps` is true.  `refusal` is that of
+    /// the whole chain.
+    pub(super) fn reduced(
+        &self,
+        keeps: impl Fn(&Certificate) -> bool,
+        refusal: Option<&Refusal>,
+    ) -> Self {
+        let mut certificates = vec![Arc::clone(self.leaf())];
+        certificates.extend(self.certificates.iter().skip(1).filter(|c| keeps(c)).cloned());
+        certificates.shrink_to_fit();
+        let (unreadable, sent) = (self.unreadable.clone(), self.sent);
+        Self { certificates, unreadable, sent, refusal: refusal.cloned() }
+    }
+
+    /// Returns `refusal`, or the reason why the path that it misses may be missing.
+    pub(super) fn explained(&self, refusal: Refusal) -> Refusal {
+        match self.unreadable.as_ref().or(self.refusal.as_ref()) {
+            Some(reason) if refusal.code == Code::ChainUntrusted => reason.clone(),
+            _ => refusal,
+        }
+    }
+
+    /// All certificates that could be read and were not left out, leaf first.
     pub fn certificates(&self) -> &[Arc<Certificate>] {
         &self.certificates
     }
@@ -168,6 +199,18 @@ pub fn judge_within(
     decide(chain, snapshot, &mut Searches::new(chain, snapshot, now, false), scope)
 }
 
+/// Like [`judge`], and also returns the presented certificates after the leaf in paths to an anchor
+/// whose signatures are all valid.
+pub(super) fn judge_and_list_signed(
+    chain: &UnverifiedChain,
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> (Result<(), Refusal>, Vec<Fingerprint>) {
+    let mut searches = Searches::new(chain, snapshot, now, false);
+    let decision = decide(chain, snapshot, &mut searches, &Scope::All);
+    (decision.map(drop), searches.into_signed().collect())
+}
+
 /// Like [`judge`], and also returns the first 64 paths that were tried.
 pub fn explain(
     chain: &UnverifiedChain,
@@ -202,11 +245,16 @@ impl<'a> Searches<'a> {
         let known = self.by_domain.iter().position(|(of, _)| *of == domain);
         let place = known.unwrap_or_else(|| {
             let presented = self.chain.certificates();
-            let search = Search::new(presented, self.snapshot, self.now, self.explain);
+            let search = Search::new(presented, self.snapshot, self.now, self.explain)
+                .of_sent(self.chain.sent());
             self.by_domain.push((domain, search));
             self.by_domain.len() - 1
         });
         &self.by_domain[place].1
+    }
+
+    fn into_signed(self) -> impl Iterator<Item = Fingerprint> {
+        self.by_domain.into_iter().flat_map(|(_, search)| search.signed())
     }
 
     fn into_attempts(self) -> Vec<Attempt> {
@@ -262,11 +310,7 @@ fn decide<'a>(
     }
     let refusal =
         refusal.unwrap_or_else(|| Refusal::new(Code::ChainUntrusted, why_untrusted(chain)));
-    // The path may lack the certificate that is unreadable.
-    Err(match chain.unreadable() {
-        Some(error) if refusal.code == Code::ChainUntrusted => error.clone(),
-        _ => refusal,
-    })
+    Err(chain.explained(refusal))
 }
 
 /// Names the authority that is missing if no configuration has an issuer of a presented certificate.
@@ -294,7 +338,7 @@ fn why_untrusted(chain: &UnverifiedChain) -> String {
          certificates ({} were sent)",
         last.issuer,
         last.subject,
-        presented.len()
+        chain.sent()
     )
 }
 

@@ -1,4 +1,5 @@
-//! The two judges: [`devices`] and [`applications`].
+//! The two judges, [`devices`] and [`applications`], and the [`admission`] of connections.
 
+pub mod admission;
 pub mod applications;
 pub mod devices;

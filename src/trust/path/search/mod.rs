@@ -1,6 +1,7 @@
 //! Bounded search for a path: depth first from the certificate towards an anchor, the likeliest
 //! issuer first.  The bounds do not depend on the presented chain.
 
+mod describe;
 mod revocation;
 
 use std::cell::RefCell;
@@ -16,6 +17,8 @@ use crate::trust::snapshot::Snapshot;
 use crate::x509::certificate::{Certificate, Fingerprint};
 use crate::x509::name::Name;
 use crate::x509::time::Timestamp;
+
+pub use describe::misplaced_authority;
 
 /// Largest number of attempts in an explanation.
 pub const MAX_ATTEMPTS: usize = 64;
@@ -38,6 +41,8 @@ pub struct Search<'a> {
     /// Index of the configurations of one kind, from the snapshot.
     index: &'a Index,
     presented: &'a [Arc<Certificate>],
+    /// Number of certificates that the peer sent.
+    sent: usize,
     now: Timestamp,
     state: RefCell<State>,
 }
@@ -64,6 +69,8 @@ struct State {
     signers: Vec<Fingerprint>,
     /// The bound that ended the search for the path of a CRL signer.
     undecided_signer: Option<Refusal>,
+    /// Presented certificates of paths whose signatures are all valid.
+    signed: Vec<Fingerprint>,
     attempts: Option<Vec<Attempt>>,
 }
 
@@ -109,7 +116,14 @@ impl<'a> Search<'a> {
             attempts: explain.then(Vec::new),
             ..State::default()
         });
-        Self { snapshot, index: snapshot.index(), presented, now, state }
+        let (index, sent) = (snapshot.index(), presented.len());
+        Self { snapshot, index, presented, sent, now, state }
+    }
+
+    /// Sets the number of certificates that the peer sent, if it sent more than are searched.
+    #[must_use]
+    pub fn of_sent(self, sent: usize) -> Self {
+        Self { sent, ..self }
     }
 
     /// Like [`Search::new`], under the application configurations of `snapshot`.
@@ -149,6 +163,12 @@ impl<'a> Search<'a> {
     /// Returns the paths that were tried, in order.
     pub fn into_attempts(self) -> Vec<Attempt> {
         self.state.into_inner().attempts.unwrap_or_default()
+    }
+
+    /// Returns the presented certificates, without the leaf, in paths to an anchor whose signatures
+    /// are all valid.  Paths of CRL signers and refused paths are included.
+    pub fn signed(self) -> Vec<Fingerprint> {
+        self.state.into_inner().signed
     }
 
     fn find_path(
@@ -199,37 +219,6 @@ impl<'a> Search<'a> {
         })))
     }
 
-    /// Describes why nothing issued `last`, the end of `path`.
-    fn why_no_issuer(
-        &self,
-        goal: &Goal<'a>,
-        path: &[Arc<Certificate>],
-        last: &Certificate,
-    ) -> String {
-        let (Certificate { subject, issuer, .. }, id) = (last, goal.configuration);
-        let mut same_name = self.authorities(goal, issuer).map(|authority| &authority.certificate);
-        if subject == issuer {
-            return if !same_name.any(|configured| configured.key == last.key) {
-                format!("root `{subject}` is not in configuration {id}")
-            } else if path.len() == 1 {
-                misplaced_authority(self.presented)
-            } else {
-                format!("`{subject}` is in configuration {id} and ends no path")
-            };
-        }
-        if same_name.next().is_some() || self.presented.iter().skip(1).any(|c| c.subject == *issuer)
-        {
-            return format!(
-                "no path leads past `{subject}`: its issuer `{issuer}` is already in it"
-            );
-        }
-        let sent = self.presented.len();
-        format!(
-            "authority `{issuer}`, which issued `{subject}`, is neither in configuration {id} nor \
-             among the presented certificates ({sent} were sent)"
-        )
-    }
-
     /// Tries the last certificate of `path` as the issuer of `below`.
     fn try_issuer(
         &self,
@@ -253,6 +242,7 @@ impl<'a> Search<'a> {
         if !candidate.is_anchor {
             return self.extend(goal, path);
         }
+        self.record_signed(path);
         let result = self.check_complete_path(goal, path);
         self.record(goal, path, result.as_ref().err());
         result.map_err(|refusal| match refusal.code {
@@ -407,6 +397,17 @@ impl<'a> Search<'a> {
         Err(Failure::BudgetExceeded(Refusal::new(Code::PathBudget, detail)))
     }
 
+    /// Records the presented certificates of a path whose signatures are all valid.
+    fn record_signed(&self, path: &[Arc<Certificate>]) {
+        let signed = &mut self.state.borrow_mut().signed;
+        for certificate in self.presented.iter().skip(1) {
+            let it = certificate.fingerprint;
+            if path.iter().any(|c| c.fingerprint == it) && !signed.contains(&it) {
+                signed.push(it);
+            }
+        }
+    }
+
     /// Records a refused path and returns the failure.
     fn dead_end(&self, goal: &Goal<'a>, path: &[Arc<Certificate>], refusal: Refusal) -> Failure {
         self.record(goal, path, Some(&refusal));
@@ -428,21 +429,6 @@ impl<'a> Search<'a> {
             });
         }
     }
-}
-
-/// Describes a chain whose first certificate is an authority.
-pub fn misplaced_authority(presented: &[Arc<Certificate>]) -> String {
-    let Some((first, rest)) = presented.split_first() else { return String::new() };
-    let what = if rest.iter().any(|other| other.issuer == first.subject) {
-        "the chain is in reverse order: "
-    } else {
-        ""
-    };
-    format!(
-        "{what}the first certificate, `{}`, is the authority itself; the certificate of the client \
-         comes first",
-        first.subject
-    )
 }
 
 #[cfg(test)]
