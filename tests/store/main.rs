@@ -6,6 +6,7 @@ mod support;
 mod changes;
 mod contract;
 mod limited;
+mod lost;
 mod replicas;
 mod upgrade;
 

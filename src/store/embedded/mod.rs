@@ -1,12 +1,13 @@
 //! Embedded engine: a redb file, which is a crash-safe B-tree with one writer at a time.
 
 mod failure;
+mod place;
 mod tables;
 mod write;
 
 use std::mem::take;
 use std::ops::Bound;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::TryRecvError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +20,7 @@ use crate::store::changes::Versions;
 use crate::store::objects::{Change, Collection, Record, Since, StoreError};
 
 use failure::Failure;
+use place::{FileId, Place};
 use tables::{IDENTITY, META, REFERRERS, TEXTS, VERSION, changed, expired, last, objects, removed};
 use write::{BATCH, Pending};
 
@@ -29,9 +31,13 @@ const CACHE: usize = 64 * 1024 * 1024;
 
 /// A redb database that is reopened after an I/O error.
 pub(super) struct Embedded {
-    path: PathBuf,
+    place: Place,
     /// `None` after an I/O error: redb then rejects all operations, even if the disk works again.
     database: Mutex<Option<Arc<Database>>>,
+    /// The file that is in use, once it was opened.
+    file: Mutex<Option<FileId>>,
+    /// The first integrity error.  After it nothing is written.
+    damage: Mutex<Option<String>>,
     /// Changes that wait for a transaction.
     queue: Mutex<Vec<Pending>>,
     /// Held while a transaction applies queued changes.
@@ -41,12 +47,26 @@ pub(super) struct Embedded {
 impl Embedded {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let store = Self {
-            path: path.to_owned(),
+            place: Place::new(path),
             database: Mutex::new(None),
+            file: Mutex::new(None),
+            damage: Mutex::new(None),
             queue: Mutex::default(),
             writer: Mutex::default(),
         };
-        store.change(tables::prepare)?;
+        let known = store.place.known_identity()?;
+        let identity = store.change(|transaction| {
+            let identity = tables::prepare(transaction)?;
+            match &known {
+                Some(known) if *known != identity => {
+                    Err(store.place.lost("belongs to another directory").into())
+                }
+                _ => Ok(identity),
+            }
+        })?;
+        if known.is_none() {
+            store.place.note_identity(&identity)?;
+        }
         Ok(store)
     }
 
@@ -212,10 +232,19 @@ impl Embedded {
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
     ) -> Result<T, StoreError> {
+        if let Some(why) = &*lock(&self.damage) {
+            let path = self.place.path().display();
+            return Err(StoreError::Unavailable(format!(
+                "{path} is damaged ({why}): changes are refused. Stop the gateway and restore a copy"
+            )));
+        }
         self.with(|database| {
             let transaction = database.begin_write()?;
             // A transaction that is dropped without a commit changes nothing.
             let result = work(&transaction)?;
+            if let Some(file) = *lock(&self.file) {
+                self.place.check(file)?;
+            }
             transaction.commit()?;
             Ok(result)
         })
@@ -235,8 +264,12 @@ impl Embedded {
         result.map_err(|failure| match failure {
             Failure::Rule(error) => error,
             Failure::Engine(error) => {
-                if matches!(*error, redb::Error::Io(_) | redb::Error::PreviousIo) {
-                    *lock(&self.database) = None;
+                match &*error {
+                    redb::Error::Io(_) | redb::Error::PreviousIo => *lock(&self.database) = None,
+                    redb::Error::Corrupted(why) => {
+                        lock(&self.damage).get_or_insert_with(|| why.clone());
+                    }
+                    _ => {}
                 }
                 StoreError::Unavailable(error.to_string())
             }
@@ -248,10 +281,16 @@ impl Embedded {
         if let Some(database) = &*slot {
             return Ok(Arc::clone(database));
         }
+        let path = self.place.path();
         let unavailable =
-            |e: DatabaseError| StoreError::Unavailable(format!("{}: {e}", self.path.display()));
-        let database = Database::builder().set_cache_size(CACHE).create(&self.path);
+            |e: DatabaseError| StoreError::Unavailable(format!("{}: {e}", path.display()));
+        let mut file = lock(&self.file);
+        if let Some(file) = *file {
+            self.place.check(file)?;
+        }
+        let database = Database::builder().set_cache_size(CACHE).create(path);
         let database = Arc::new(database.map_err(unavailable)?);
+        *file = Some(self.place.file_id()?);
         *slot = Some(Arc::clone(&database));
         Ok(database)
     }

@@ -40,6 +40,8 @@ pub(super) const VERSION: &str = "version";
 pub(super) const INDEXED: &str = "kept";
 /// In [`TEXTS`]: identity of the history that began when the file was opened.
 pub(super) const IDENTITY: &str = "identity";
+/// In [`TEXTS`]: identity of the directory, which all copies of the file share.
+const DIRECTORY: &str = "directory";
 
 pub(super) fn objects(collection: Collection) -> Objects {
     TableDefinition::new(collection.name())
@@ -79,8 +81,9 @@ pub(super) fn expired(collection: Collection) -> String {
     format!("{} forgotten", collection.name())
 }
 
-/// Creates every table, so that readers never find one missing, and rebuilds outdated indexes.
-pub(super) fn prepare(transaction: &WriteTransaction) -> Result<(), Failure> {
+/// Creates every table, so that readers never find one missing, and rebuilds outdated indexes.  Returns
+/// the identity of the directory.
+pub(super) fn prepare(transaction: &WriteTransaction) -> Result<String, Failure> {
     for collection in Collection::ALL {
         transaction.open_table(objects(collection))?;
         transaction.open_table(changed(collection))?;
@@ -92,11 +95,20 @@ pub(super) fn prepare(transaction: &WriteTransaction) -> Result<(), Failure> {
     // A file can be an older copy of itself.  Its next changes then get versions that readers have
     // already seen with other objects, so every opening begins a new history.
     texts.insert(IDENTITY, &*guid())?;
+    let directory = texts.get(DIRECTORY)?.map(|text| text.value().to_owned());
+    let directory = match directory {
+        Some(directory) => directory,
+        None => {
+            let new = guid();
+            texts.insert(DIRECTORY, &*new)?;
+            new
+        }
+    };
     let mut meta = transaction.open_table(META)?;
     let version = meta.get(VERSION)?.map_or(0, |v| v.value());
     let indexed = meta.get(INDEXED)?.map(|v| v.value());
     if indexed == Some(version) {
-        return Ok(());
+        return Ok(directory);
     }
     for collection in Collection::ALL {
         let mut changed = transaction.open_table(changed(collection))?;
@@ -119,7 +131,7 @@ pub(super) fn prepare(transaction: &WriteTransaction) -> Result<(), Failure> {
         referrers.insert((name, id, from_name, from_id), ())?;
     }
     meta.insert(INDEXED, version)?;
-    Ok(())
+    Ok(directory)
 }
 
 /// Deletes the oldest removals, so that at most `kept` are left.

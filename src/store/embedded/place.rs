@@ -1,0 +1,108 @@
+//! The place of the store: its file, and a small file beside it with the identity of the directory.
+//!
+//! A directory whose file is lost must not begin again, empty, unnoticed: its followers would trust
+//! nothing, or hold an empty list back for days.  A file that is replaced while it is open is another
+//! file: changes that are written to the open one are lost with the restart.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::runtime::atomic::{self, AtomicError};
+use crate::store::objects::StoreError;
+
+/// Forms of the identity file: the current one.
+const FORMS: [&str; 1] = ["directory-identity/1"];
+/// Longest identity in bytes.
+const MAX_IDENTITY: u64 = 64;
+
+/// Device and number of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileId(u64, u64);
+
+impl FileId {
+    fn of(metadata: &Metadata) -> Self {
+        Self(metadata.dev(), metadata.ino())
+    }
+}
+
+/// Path of the store.
+pub(super) struct Place {
+    path: PathBuf,
+}
+
+impl Place {
+    pub(super) fn new(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn identity_file(&self) -> PathBuf {
+        self.path.with_extension("identity")
+    }
+
+    /// Reads the identity of the directory that was here.  Returns `None` if none was.
+    ///
+    /// # Errors
+    /// The identity file is not usable, or it exists and the store is missing or empty.
+    pub(super) fn known_identity(&self) -> Result<Option<String>, StoreError> {
+        let file = self.identity_file();
+        let identity = match atomic::read(&file, &FORMS, MAX_IDENTITY) {
+            Ok(loaded) => String::from_utf8_lossy(&loaded.payload).into_owned(),
+            Err(AtomicError::Missing(_)) => return Ok(None),
+            Err(error) => return Err(StoreError::Unavailable(error.to_string())),
+        };
+        let fault = match fs::metadata(&self.path) {
+            Ok(metadata) if metadata.len() > 0 => return Ok(Some(identity)),
+            Ok(_) => "is empty".to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => "is missing".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Err(self.lost(&fault))
+    }
+
+    /// The error of a store that is not the one of the identity file.
+    pub(super) fn lost(&self, fault: &str) -> StoreError {
+        StoreError::Unavailable(format!(
+            "{} {fault}, and {} shows that a directory was here: put the file or a copy of it back. To \
+             begin with an empty directory, remove both",
+            self.path.display(),
+            self.identity_file().display()
+        ))
+    }
+
+    /// Writes the identity file.
+    pub(super) fn note_identity(&self, identity: &str) -> Result<(), StoreError> {
+        atomic::write(&self.identity_file(), FORMS[0], identity.as_bytes())
+            .map_err(|error| StoreError::Unavailable(error.to_string()))
+    }
+
+    /// Identifies the file that is at the path now.
+    pub(super) fn file_id(&self) -> Result<FileId, StoreError> {
+        match fs::metadata(&self.path) {
+            Ok(metadata) => Ok(FileId::of(&metadata)),
+            Err(error) => Err(StoreError::Unavailable(format!("{}: {error}", self.path.display()))),
+        }
+    }
+
+    /// Checks that the file at the path is `open`, the one that is in use.
+    ///
+    /// # Errors
+    /// It was replaced or removed.
+    pub(super) fn check(&self, open: FileId) -> Result<(), StoreError> {
+        let fault = match self.file_id() {
+            Ok(found) if found == open => return Ok(()),
+            Ok(_) => "was replaced",
+            Err(_) => "is missing",
+        };
+        Err(StoreError::Unavailable(format!(
+            "{} {fault} while it is in use: changes are refused, and reads show the earlier file. Move the \
+             earlier file back, or restart the gateway to use the new one",
+            self.path.display()
+        )))
+    }
+}
