@@ -79,6 +79,7 @@ const INNER_RANKS: &[(&str, InnerRanks)] = &[
             ("mod.rs", 0),
             ("errors.rs", 0),
             ("in_flight.rs", 0),
+            ("metrics.rs", 0),
             ("names.rs", 0),
             ("object_locks.rs", 0),
             ("shapes.rs", 0),
