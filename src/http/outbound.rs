@@ -2,12 +2,13 @@
 //! `Retry-After`.
 
 use std::error::Error;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use reqwest::header::{self, HeaderMap, HeaderName};
-use reqwest::{Client, ClientBuilder, Proxy, Response, redirect};
+use reqwest::{Client, ClientBuilder, Proxy, Request, RequestBuilder, Response, redirect};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::time_provider::TimeProvider;
@@ -73,6 +74,43 @@ impl Default for ClientSettings {
             read: None,
             request: Some(Duration::from_secs(60)),
         }
+    }
+}
+
+/// Network that the requests of a part go over.  Simulations replace it.
+#[derive(Clone, Default)]
+pub struct Network(Option<Arc<Exchange>>);
+
+/// Returns the response to a request, or the reason why the request failed.
+type Exchange = dyn Fn(Request) -> BoxFuture<'static, Result<Response, String>> + Send + Sync;
+
+impl Network {
+    /// Creates a network in which `exchange` answers every request.  It applies the time limits, because
+    /// no connection exists that could.
+    pub fn simulated(
+        exchange: impl Fn(Request) -> BoxFuture<'static, Result<Response, String>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        Self(Some(Arc::new(exchange)))
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// The text says why the request failed.
+    pub async fn send(&self, request: RequestBuilder) -> Result<Response, String> {
+        match &self.0 {
+            None => request.send().await.map_err(|error| explain(&error)),
+            Some(exchange) => exchange(request.build().map_err(|error| explain(&error))?).await,
+        }
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "simulated" } else { "system" })
     }
 }
 

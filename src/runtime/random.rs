@@ -1,5 +1,6 @@
 //! Random values that are not keys: identifiers and jitter.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -27,9 +28,23 @@ pub fn is_guid(text: &str) -> bool {
         })
 }
 
+thread_local! {
+    /// State of a repeatable sequence; `None` for random values.
+    static REPEATABLE: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+/// Makes [`jitter`] return the same sequence on this thread after each call with `seed`, so that a
+/// simulation can be repeated.
+pub fn repeat_jitter(seed: u32) {
+    REPEATABLE.set(Some(seed));
+}
+
 /// Returns a time between zero and `most` (full jitter), so that the retries of a fleet spread out.
 pub fn jitter(most: Duration) -> Duration {
-    let bits = u32::from_be_bytes(bytes());
+    // A linear congruential generator (Numerical Recipes); its high bits are good enough for pauses.
+    let next = REPEATABLE.get().map(|n| n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    REPEATABLE.set(next);
+    let bits = next.unwrap_or_else(|| u32::from_be_bytes(bytes()));
     most.mul_f64(f64::from(bits) / f64::from(u32::MAX))
 }
 
@@ -51,6 +66,19 @@ mod tests {
         assert!(is_guid(&a) && is_guid(&b) && a != b);
         assert_eq!(&a[14..15], "4");
         assert!(!is_guid("x") && !is_guid(&"a".repeat(36)));
+    }
+
+    #[test]
+    fn jitter_repeats_with_a_seed() {
+        let five = || [(); 5].map(|()| jitter(Duration::from_secs(3600)));
+        let seeded = |seed| {
+            repeat_jitter(seed);
+            five()
+        };
+        let first = seeded(1);
+        assert_eq!(first, seeded(1));
+        assert_ne!(first, five());
+        assert_ne!(first, seeded(2));
     }
 
     #[test]

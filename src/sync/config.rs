@@ -11,6 +11,7 @@ use url::Url;
 use crate::graph::Collection;
 use crate::graph::auth::Credential;
 use crate::graph::client::Limits;
+use crate::http::outbound::Network;
 use crate::trust::configurations::{ConfigurationId, Devices};
 use crate::x509::time::Timestamp;
 
@@ -84,6 +85,8 @@ pub struct Config {
     pub limits: Limits,
     /// Signalled when the directory or the token endpoint refuses the credential.
     pub refused: Arc<Notify>,
+    /// Network that the requests go over.
+    pub network: Network,
 }
 
 impl Config {
@@ -111,6 +114,7 @@ impl Config {
             devices_file: None,
             limits: Limits::default(),
             refused: Arc::default(),
+            network: Network::default(),
         }
     }
 

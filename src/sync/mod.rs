@@ -115,7 +115,8 @@ fn follow_kind<K: FollowedKind>(
         config.limits.clone(),
     )?;
     let collection = K::COLLECTION;
-    let client = Arc::new(client.with_collection(collection));
+    let client = client.with_collection(collection).with_network(config.network.clone());
+    let client = Arc::new(client);
 
     let has_devices = collection == Collection::MutualTlsOauth && config.devices.needs_registry();
     let devices = has_devices.then(|| {

@@ -24,7 +24,7 @@ use url::{Host, Url};
 use crate::crl::filter;
 use crate::crl::transport::client::client;
 use crate::crl::transport::file::ActiveReads;
-use crate::http::outbound::{explain, header_text, retry_after};
+use crate::http::outbound::{Network, explain, header_text, retry_after};
 use crate::runtime::telemetry::spans;
 
 pub use client::AuthorizedClient;
@@ -49,6 +49,8 @@ pub struct Config {
     pub proxy: Option<Url>,
     /// PEM certificates of authorities for `https`, in addition to those of the system.
     pub roots_pem: Option<Vec<u8>>,
+    /// Network that requests go over.
+    pub network: Network,
 }
 
 impl Default for Config {
@@ -62,6 +64,7 @@ impl Default for Config {
             files: false,
             proxy: None,
             roots_pem: None,
+            network: Network::default(),
         }
     }
 }
@@ -290,11 +293,8 @@ impl Transport {
                 server.address = url.host_str(),
             );
             request = request.headers(span.in_scope(spans::context_headers));
-            let response = request
-                .send()
-                .instrument(span)
-                .await
-                .map_err(|error| FetchError::Http(explain(&error)))?;
+            let sent = self.config.network.send(request).instrument(span).await;
+            let response = sent.map_err(FetchError::Http)?;
             let status = response.status();
             match status {
                 StatusCode::OK => return self.body(response, out).await,

@@ -20,7 +20,7 @@ use crate::graph::client::base_url::{check_base, is_loopback};
 use crate::graph::client::pages::Pages;
 use crate::graph::client::session::Session;
 use crate::graph::wire::{self, Entries, Entry, JsonKind, Page, WireError};
-use crate::http::outbound::{ClientSettings, ProxyChoice, ServerAuthorities, header_text};
+use crate::http::outbound::{ClientSettings, Network, ProxyChoice, ServerAuthorities, header_text};
 use crate::trust::configurations::{Configuration, ConfigurationId};
 
 pub(crate) use base_url::below;
@@ -46,6 +46,7 @@ pub enum Fetched<K> {
 /// A client of one directory.
 pub struct Client {
     http: reqwest::Client,
+    network: Network,
     tokens: TokenSource,
     collection: Collection,
     list: Url,
@@ -82,7 +83,7 @@ impl Client {
         let collection = Collection::default();
         let list = below(base, collection.path());
         let tokens = TokenSource::new(credential, settings);
-        Ok(Self { http, tokens, collection, list, limits })
+        Ok(Self { http, network: Network::default(), tokens, collection, list, limits })
     }
 
     /// Changes the collection that [`Client::fetch`] and [`Client::call`] refer to.
@@ -92,6 +93,12 @@ impl Client {
         let root = path.strip_suffix(self.collection.path()).unwrap_or(path).to_owned();
         self.list.set_path(&format!("{root}{}", collection.path()));
         Self { collection, ..self }
+    }
+
+    /// Changes the network that requests go over, except those for tokens.
+    #[must_use]
+    pub fn with_network(self, network: Network) -> Self {
+        Self { network, ..self }
     }
 
     /// URL of the list.
@@ -224,7 +231,8 @@ impl Client {
 
     async fn session(&self) -> Result<Session<'_>, AuthError> {
         let http = self.tokens.bound_client().await?.unwrap_or_else(|| self.http.clone());
-        Ok(Session { http, tokens: &self.tokens, limits: &self.limits })
+        let Self { network, tokens, limits, .. } = self;
+        Ok(Session { http, network, tokens, limits })
     }
 
     /// Fetches the objects that the list shortened one by one.  An object that is still shortened

@@ -12,7 +12,7 @@ use crate::graph::auth::{Token, TokenSource, challenge_claims};
 use crate::graph::client::error::FetchError;
 use crate::graph::client::settings::{FetchOptions, Limits};
 use crate::graph::wire;
-use crate::http::outbound::{explain, header_text, read_limited, retry_after};
+use crate::http::outbound::{Network, header_text, read_limited, retry_after};
 use crate::runtime::random::{guid, jitter};
 use crate::runtime::telemetry::spans;
 use crate::x509::time::Timestamp;
@@ -25,6 +25,7 @@ const MAX_TEXT: usize = 300;
 /// Sends the requests that belong together with one HTTP client, and so over one connection.
 pub(super) struct Session<'a> {
     pub(super) http: reqwest::Client,
+    pub(super) network: &'a Network,
     pub(super) tokens: &'a TokenSource,
     pub(super) limits: &'a Limits,
 }
@@ -129,11 +130,8 @@ impl Session<'_> {
         let span = trace_span!(target: spans::TARGET, "directory request", otel.kind = "client");
         let headers = span.in_scope(spans::context_headers);
         let request = request.header("client-request-id", &client_request_id).headers(headers);
-        let response = request
-            .send()
-            .instrument(span)
-            .await
-            .map_err(|e| FetchError::Transport(explain(&e)))?;
+        let sent = self.network.send(request).instrument(span).await;
+        let response = sent.map_err(FetchError::Transport)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let mut received = Response { status, headers, body: Vec::new() };
         debug!(
