@@ -328,7 +328,9 @@ mod tests {
             (leaf.certificate.der(), root.certificate.der(), other.certificate.der());
         assert_eq!(chain_problem(&[leaf, root]), None);
         assert_eq!(chain_problem(&[root]), None, "self-signed");
-        assert!(chain_problem(&[leaf]).is_some_and(|why| why.contains("if that is an intermediate")));
+        assert!(
+            chain_problem(&[leaf]).is_some_and(|why| why.contains("if that is an intermediate"))
+        );
         assert!(chain_problem(&[leaf, other]).is_some_and(|why| why.contains("did not issue")));
         assert!(chain_problem(&[b"x"]).is_some());
     }

@@ -25,8 +25,8 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::SystemTime;
 
+use crate::runtime::clock;
 use crate::runtime::live::Live;
 use crate::trust::judge::admission::admit;
 use crate::trust::judge::devices::UnverifiedChain;
@@ -200,7 +200,7 @@ impl Intermediates {
                 if self.contains_all(chain.certificates().iter().skip(1)) {
                     return Ok(chain);
                 }
-                admit(&chain, &live.current().trust, SystemTime::now().into()).kept
+                admit(&chain, &live.current().trust, clock::now()).kept
             }
         };
         self.add(&kept);
