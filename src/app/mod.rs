@@ -215,6 +215,8 @@ impl App {
                 sources.borrow().iter().filter_map(sync::Handle::devices).cloned().collect(),
                 own.clone(),
             ));
+        } else {
+            ready.start();
         }
         let metrics = reload::Metrics::register(&mut registry);
         let (configuration, inbox) = Handle::new(reload::status(&config.origin));

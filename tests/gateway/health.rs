@@ -103,6 +103,16 @@ async fn the_start_is_complete_with_the_first_trust_and_stays_so() {
     }
 }
 
+/// Its startup probe would otherwise kill a hub.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_start_of_a_hub_waits_for_no_trust() {
+    let hub = Gateway::start(&[], |text| with_health(&super::hub::hub(&text))).await;
+    hub.until_ready().await;
+    let address = hub.app.addresses.health.expect("configured");
+    let probed = block_in_place(|| get(address, "/startupz"));
+    assert!(probed.starts_with("HTTP/1.0 200"), "{probed}");
+}
+
 /// Threads of the runtime in the next test.
 const WORKERS: usize = 2;
 

@@ -26,7 +26,7 @@ pub(super) fn following(text: &str, sources: &[(&str, &str, &str, &str)]) -> Str
 }
 
 /// The configuration of a hub: no tokens, and no directory that it follows.
-fn hub(text: &str) -> String {
+pub(super) fn hub(text: &str) -> String {
     let text =
         text.replace("[public]\n", "[unused]\n").replace("[graph.credential]\n", "[unused]\n");
     let (mut kept, mut keeps) = (String::new(), true);
