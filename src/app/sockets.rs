@@ -1,10 +1,11 @@
 //! The listening sockets, opened before anything runs.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener as StdListener};
 
 use listenfd::ListenFd;
 use tokio::net::TcpListener;
+use tracing::warn;
 
 use crate::config::Config;
 use crate::http::listen::{bind, bind_shared};
@@ -64,10 +65,14 @@ impl Sockets {
             directory_http: http.map(|at| open("directory_http", at, is_shared)).transpose()?,
             // Each process has its own: commands must reach the process that they are for.
             admin: open("admin", config.admin.listen, false)?,
-            health: config
-                .health
-                .map(|at| open("health", at, false).map_err(|error| health_error(&error)))
-                .transpose()?,
+            health: match config.health.map(|at| open("health", at, false)).transpose() {
+                Ok(health) => health,
+                Err(error) if error.kind() == ErrorKind::AddrInUse && !config.health_is_set => {
+                    warn!("{}. The gateway runs without a health listener", health_error(&error));
+                    None
+                }
+                Err(error) => return Err(health_error(&error)),
+            },
             local: config.admin.socket.as_deref().map(LocalSocket::bind).transpose()?,
         };
         passed.check_empty()?;

@@ -93,6 +93,9 @@ pub struct Config {
     pub admin: admin_plane::Config,
     /// Address of the health listener; `None` without one.
     pub health: Option<SocketAddr>,
+    /// The file names the address of the health listener.  Without it, the gateway starts even if another
+    /// process of the machine uses the default.
+    pub health_is_set: bool,
     /// Time between the announcement of a stop and the stop.
     pub drain_delay: Duration,
     /// Limit on the resident memory in bytes.

@@ -90,6 +90,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
         applications.map(|(oauth, graph)| applications::sources(top, &oauth.policy, graph));
     let admin = admin::read(top, folder, data_dir.as_deref());
     let health = top.section("health", |section| section.address_or_off("listen"));
+    let health_is_set = health.is_some();
     let health = health.unwrap_or(Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8081))));
     let rate_limits = rate_limits::read(top);
 
@@ -130,6 +131,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
         reuse_port,
         memory_limit,
         health,
+        health_is_set,
         drain,
     })
 }

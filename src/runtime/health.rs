@@ -52,7 +52,7 @@ impl Ready {
         }
     }
 
-    /// Notes that trust is in force for the first time, or that there is none to wait for.
+    /// Notes that the start is complete: trust is in force for the first time, or nothing is waited for.
     pub fn start(&self) {
         self.is_started.store(true, Ordering::Relaxed);
     }

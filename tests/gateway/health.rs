@@ -1,7 +1,7 @@
 //! The health listener: probes and metrics, independent of the other listeners.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::panic::catch_unwind;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -101,6 +101,17 @@ async fn the_start_is_complete_with_the_first_trust_and_stays_so() {
         assert!(start.elapsed() < IN_FORCE, "not started: {}", probe("/readyz"));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// A second gateway of the machine starts with the settings that it had before the listener existed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_default_address_that_is_in_use_does_not_stop_the_start() {
+    // If this fails, another process uses the address, which serves as well.
+    let _held = TcpListener::bind("0.0.0.0:8081");
+    let gateway =
+        Gateway::start(&[], |text| text.replace("[health]\nlisten = \"off\"", "[health]")).await;
+    gateway.until_ready().await;
+    assert_eq!(gateway.app.addresses.health, None);
 }
 
 /// Its startup probe would otherwise kill a hub.
