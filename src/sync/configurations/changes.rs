@@ -1,6 +1,6 @@
 //! Differences between two lists of configurations, and the rule for changes that need approval.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use crate::trust::configurations::{
     Authority, Configuration, ConfigurationId, Configurations, Kind,
 };
 use crate::x509::certificate::Fingerprint;
+use crate::x509::name::Name;
 
 /// The differences between two lists, for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -22,8 +23,8 @@ pub struct Changes {
     pub anchors_removed: usize,
     /// Anchors of the old list.
     pub anchors_before: usize,
-    /// Authorities of both lists whose CRL or delta CRL address only the old list has: revocation
-    /// checking would be lost for them.
+    /// Authorities whose CRL or delta CRL address only the old list has, although certificates of theirs
+    /// could still be accepted: revocation checking would be lost for them.
     pub revocation_lost: usize,
 }
 
@@ -87,32 +88,54 @@ impl fmt::Display for Changes {
     }
 }
 
-/// Counts the authorities that have an address of a list in `old` and not in `new`, in the same
-/// configuration, or in any.
+/// Counts the authorities that have an address of a list in `old` and none in `new`, in the same
+/// configuration or in any, although certificates that they issued could still be accepted.
+///
+/// An authority is its name and key, as for the judge: another certificate of both is the same one.
+/// Without its own certificate, an intermediate can be presented by devices, so that it stays in use
+/// for as long as its configuration has an anchor; a root that is removed ends no path any more.
 fn revocation_lost<K>(old: &Configurations<K>, new: &Configurations<K>) -> usize {
-    type Key<'a> = (Option<&'a ConfigurationId>, Fingerprint, bool);
+    type Key<'a> = (Option<&'a ConfigurationId>, &'a Name, Fingerprint, bool);
+    type Addresses<'a> = HashMap<Key<'a>, bool>;
     /// Authorities with an address (`true`) or without, in their configuration and in any.
-    fn keys<K>(set: &Configurations<K>) -> (BTreeSet<Key<'_>>, BTreeSet<Key<'_>>) {
-        let (mut with, mut all) = (BTreeSet::new(), BTreeSet::new());
+    fn keys<'a, K>(
+        set: &'a Configurations<K>,
+        is_wanted: impl Fn(&Authority) -> bool,
+    ) -> Addresses<'a> {
+        let mut all = Addresses::new();
         for configuration in &set.configurations {
-            for authority in &configuration.authorities {
-                let print = authority.certificate.fingerprint;
+            for authority in configuration.authorities.iter().filter(|a| is_wanted(a)) {
+                let (name, key) = (&authority.certificate.subject, authority.certificate.key);
                 let urls = [(&authority.crl_url, false), (&authority.delta_crl_url, true)];
                 for (url, is_delta) in urls {
                     for place in [Some(&configuration.id), None] {
-                        all.insert((place, print, is_delta));
-                        if url.is_some() {
-                            with.insert((place, print, is_delta));
-                        }
+                        *all.entry((place, name, key, is_delta)).or_default() |= url.is_some();
                     }
                 }
             }
         }
-        (with, all)
+        all
     }
-    let ((before, _), (after, present)) = (keys(old), keys(new));
-    let lost = before.iter().filter(|key| present.contains(*key) && !after.contains(*key));
-    lost.map(|(_, print, _)| print).collect::<BTreeSet<_>>().len()
+    let has_anchor = |id: &ConfigurationId| {
+        let mut same = new.configurations.iter().filter(|c| c.id == *id);
+        same.any(|c| c.authorities.iter().any(|authority| authority.is_root))
+    };
+    let (before, after) = (keys(old, |_| true), keys(new, |_| true));
+    let intermediates = keys(old, |authority| !authority.is_root);
+    let lost = before.iter().filter(|(key, has_address)| {
+        **has_address
+            && match (after.get(*key), key.0) {
+                (Some(has_address), _) => !has_address,
+                (None, Some(id)) => {
+                    // A list that another configuration names counts here as well.
+                    let elsewhere = after.get(&(None, key.1, key.2, key.3)).copied();
+                    intermediates.contains_key(*key) && elsewhere != Some(true) && has_anchor(id)
+                }
+                // Counted where the authority was.
+                (None, None) => false,
+            }
+    });
+    lost.map(|((_, name, key, _), _)| (name, key)).collect::<HashSet<_>>().len()
 }
 
 /// The anchors: each root with its configuration.
@@ -284,6 +307,58 @@ pub(crate) mod tests {
         assert!(
             changes.to_string().ends_with("revocation checking would be lost for 1 authorities")
         );
+    }
+
+    #[test]
+    fn an_intermediate_that_devices_can_still_present_keeps_its_list() {
+        let root = authority("r", true);
+        let inter =
+            Authority { crl_url: Some("http://pki.example/i.crl".into()), ..authority("i", false) };
+        let lost = |old: &Configurations<Device>, new: &Configurations<Device>| {
+            Changes::between(old, new).revocation_lost
+        };
+        let both = set(&[("1", &[root.clone(), inter.clone()])]);
+        assert_eq!(
+            lost(&both, &set(&[("1", std::slice::from_ref(&root))])),
+            1,
+            "only its list is gone"
+        );
+        let other = authority("o", true);
+        assert_eq!(lost(&both, &set(&[("1", std::slice::from_ref(&other))])), 1, "any anchor");
+        assert_eq!(
+            lost(&both, &set(&[("2", std::slice::from_ref(&root))])),
+            0,
+            "no anchor is left"
+        );
+        let moved =
+            set(&[("1", std::slice::from_ref(&root)), ("2", &[root.clone(), inter.clone()])]);
+        assert_eq!(lost(&both, &moved), 0, "its list counts in every configuration");
+        let bare = Authority { crl_url: None, ..inter };
+        let moved = set(&[("1", std::slice::from_ref(&root)), ("2", &[root.clone(), bare])]);
+        assert_eq!(lost(&both, &moved), 1);
+    }
+
+    #[test]
+    fn another_certificate_of_the_same_name_and_key_is_the_same_authority() {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = |serial: u64| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, "r");
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.serial_number = Some(serial.into());
+            let der = params.self_signed(&key).expect("a certificate");
+            Arc::new(Certificate::from_der(der.der()).expect("readable"))
+        };
+        let list = |certificate, crl_url: Option<&str>| {
+            let crl_url = crl_url.map(Into::into);
+            set(&[("1", &[Authority { certificate, is_root: true, crl_url, delta_crl_url: None }])])
+        };
+        let (old, url) = (certificate(1), Some("http://pki.example/r.crl"));
+        let lost = |url| {
+            let old = list(Arc::clone(&old), Some("http://pki.example/r.crl"));
+            Changes::between(&old, &list(certificate(2), url)).revocation_lost
+        };
+        assert_eq!((lost(None), lost(url)), (1, 0));
     }
 
     #[test]
