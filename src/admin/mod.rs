@@ -7,7 +7,7 @@
 //! | `GET /readyz` | 200, or 503 with the parts that are not ready |
 //! | `GET /metrics` | OpenMetrics text |
 //! | `GET /status.json` | the trust in force, its sources and its revocation lists |
-//! | `GET /` | the same as a page for people; see [`page`] |
+//! | `GET /` | the same as a page for people; see `page` |
 //! | `POST /explain` | the form of that page |
 //! | `POST …` | an action, such as `/trust/sync` |
 //!

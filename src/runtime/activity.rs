@@ -2,7 +2,7 @@
 //!
 //! # Design notes
 //! Every decision passes the emitter of audit records, which notes them here, whatever the log filter is.
-//! Memory is bounded: 60 minutes of at most [`CODES`] codes, and [`REFUSALS`] refusals, whose texts the
+//! Memory is bounded: 60 minutes of at most `CODES` codes, and [`REFUSALS`] refusals, whose texts the
 //! emitter bounds.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -1,7 +1,7 @@
 //! Sinks of audit records other than the log: standard output, a file, or a syslog server.
 //!
 //! # Design notes
-//! Records pass through the bounded queue of [`log_queue`](crate::runtime::log_queue) to a thread that
+//! Records pass through the bounded queue of `log_queue` to a thread that
 //! writes, so that a slow or dead sink cannot hold a decision for longer than [`AUDIT_PATIENCE`].  The
 //! thread tries a failed write again until it succeeds.  Meanwhile the queue fills, and then records wait
 //! or are dropped, as [`Config::when_full`] says.  The number of dropped records is itself a record.

@@ -154,7 +154,7 @@ impl Telemetry {
         }
     }
 
-    /// Sends what is queued and ends, within [`FLUSH`].
+    /// Sends what is queued and ends, within two seconds.
     pub async fn stop(self) {
         let Self { traces, logs, .. } = self;
         // The processors wait for their threads.

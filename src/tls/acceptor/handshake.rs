@@ -150,7 +150,7 @@ impl Edge {
     }
 
     /// Audits a handshake that failed before a certificate was judged.  Strangers can cause any number of
-    /// these, so one in each [`FAILURES`] is written.
+    /// these, so one in each second is written.
     fn audit_failure(&self, error: &TlsError) {
         let Some(suppressed) = self.failures.permit() else { return };
         let mut detail =
