@@ -92,19 +92,15 @@ impl fmt::Display for Changes {
 /// configuration or in any, although certificates that they issued could still be accepted.
 ///
 /// An authority is its name and key, as for the judge: another certificate of both is the same one.
-/// Without its own certificate, an intermediate can be presented by devices, so that it stays in use
-/// for as long as its configuration has an anchor; a root that is removed ends no path any more.
+/// Devices can present the certificate of an intermediate themselves, so that a removed one stays in use
+/// for as long as its configuration has its issuer; a root that is removed ends no path any more.
 fn revocation_lost<K>(old: &Configurations<K>, new: &Configurations<K>) -> usize {
     type Key<'a> = (Option<&'a ConfigurationId>, &'a Name, Fingerprint, bool);
-    type Addresses<'a> = HashMap<Key<'a>, bool>;
     /// Authorities with an address (`true`) or without, in their configuration and in any.
-    fn keys<'a, K>(
-        set: &'a Configurations<K>,
-        is_wanted: impl Fn(&Authority) -> bool,
-    ) -> Addresses<'a> {
-        let mut all = Addresses::new();
+    fn keys<K>(set: &Configurations<K>) -> HashMap<Key<'_>, bool> {
+        let mut all = HashMap::new();
         for configuration in &set.configurations {
-            for authority in configuration.authorities.iter().filter(|a| is_wanted(a)) {
+            for authority in &configuration.authorities {
                 let (name, key) = (&authority.certificate.subject, authority.certificate.key);
                 let urls = [(&authority.crl_url, false), (&authority.delta_crl_url, true)];
                 for (url, is_delta) in urls {
@@ -116,20 +112,33 @@ fn revocation_lost<K>(old: &Configurations<K>, new: &Configurations<K>) -> usize
         }
         all
     }
-    let has_anchor = |id: &ConfigurationId| {
+    let is_in = |id: &ConfigurationId, issuer: &Name| {
         let mut same = new.configurations.iter().filter(|c| c.id == *id);
-        same.any(|c| c.authorities.iter().any(|authority| authority.is_root))
+        same.any(|c| c.authorities.iter().any(|a| a.certificate.subject == *issuer))
     };
-    let (before, after) = (keys(old, |_| true), keys(new, |_| true));
-    let intermediates = keys(old, |authority| !authority.is_root);
+    let mut removed_but_usable = HashSet::new();
+    for configuration in &old.configurations {
+        for authority in configuration.authorities.iter().filter(|a| !a.is_root) {
+            let certificate = &authority.certificate;
+            if is_in(&configuration.id, &certificate.issuer) {
+                removed_but_usable.insert((
+                    &configuration.id,
+                    &certificate.subject,
+                    certificate.key,
+                ));
+            }
+        }
+    }
+    let (before, after) = (keys(old), keys(new));
     let lost = before.iter().filter(|(key, has_address)| {
+        let (place, name, public_key, is_delta) = **key;
         **has_address
-            && match (after.get(*key), key.0) {
+            && match (after.get(*key), place) {
                 (Some(has_address), _) => !has_address,
                 (None, Some(id)) => {
                     // A list that another configuration names counts here as well.
-                    let elsewhere = after.get(&(None, key.1, key.2, key.3)).copied();
-                    intermediates.contains_key(*key) && elsewhere != Some(true) && has_anchor(id)
+                    let elsewhere = after.get(&(None, name, public_key, is_delta)).copied();
+                    elsewhere != Some(true) && removed_but_usable.contains(&(id, name, public_key))
                 }
                 // Counted where the authority was.
                 (None, None) => false,
@@ -232,12 +241,16 @@ pub(crate) mod tests {
     use crate::x509::certificate::Certificate;
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 
-    pub(crate) fn authority(name: &str, is_root: bool) -> Authority {
+    fn params(name: &str) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+    }
+
+    pub(crate) fn authority(name: &str, is_root: bool) -> Authority {
         let key = KeyPair::generate().expect("a key");
-        let der = params.self_signed(&key).expect("a certificate");
+        let der = params(name).self_signed(&key).expect("a certificate");
         let certificate = Arc::new(Certificate::from_der(der.der()).expect("readable"));
         Authority { certificate, is_root, crl_url: None, delta_crl_url: None }
     }
@@ -311,40 +324,39 @@ pub(crate) mod tests {
 
     #[test]
     fn an_intermediate_that_devices_can_still_present_keeps_its_list() {
-        let root = authority("r", true);
-        let inter =
-            Authority { crl_url: Some("http://pki.example/i.crl".into()), ..authority("i", false) };
+        let root =
+            rcgen::CertifiedIssuer::self_signed(params("r"), KeyPair::generate().expect("a key"));
+        let root = root.expect("a root");
+        let key = KeyPair::generate().expect("a key");
+        let inter = params("i").signed_by(&key, &root).expect("an intermediate");
+        let authority_of = |der: &[u8], is_root: bool, url: Option<&str>| Authority {
+            certificate: Arc::new(Certificate::from_der(der).expect("readable")),
+            is_root,
+            crl_url: url.map(Into::into),
+            delta_crl_url: None,
+        };
+        let listed = authority_of(inter.der(), false, Some("http://pki.example/i.crl"));
+        let bare = authority_of(inter.der(), false, None);
+        let root = authority_of(root.der(), true, None);
         let lost = |old: &Configurations<Device>, new: &Configurations<Device>| {
             Changes::between(old, new).revocation_lost
         };
-        let both = set(&[("1", &[root.clone(), inter.clone()])]);
-        assert_eq!(
-            lost(&both, &set(&[("1", std::slice::from_ref(&root))])),
-            1,
-            "only its list is gone"
-        );
-        let other = authority("o", true);
-        assert_eq!(lost(&both, &set(&[("1", std::slice::from_ref(&other))])), 1, "any anchor");
-        assert_eq!(
-            lost(&both, &set(&[("2", std::slice::from_ref(&root))])),
-            0,
-            "no anchor is left"
-        );
-        let moved =
-            set(&[("1", std::slice::from_ref(&root)), ("2", &[root.clone(), inter.clone()])]);
-        assert_eq!(lost(&both, &moved), 0, "its list counts in every configuration");
-        let bare = Authority { crl_url: None, ..inter };
-        let moved = set(&[("1", std::slice::from_ref(&root)), ("2", &[root.clone(), bare])]);
-        assert_eq!(lost(&both, &moved), 1);
+        let (only, both) = ([root.clone()], [root.clone(), listed]);
+        let old = set(&[("1", &both)]);
+        assert_eq!(lost(&old, &set(&[("1", &only)])), 1, "only its list is gone");
+        let other = [authority("o", true)];
+        assert_eq!(lost(&old, &set(&[("1", &other)])), 0, "its issuer is gone as well");
+        assert_eq!(lost(&old, &set(&[("2", &only)])), 0, "no anchor is left");
+        let moved = set(&[("1", &only), ("2", &both)]);
+        assert_eq!(lost(&old, &moved), 0, "its list counts in every configuration");
+        assert_eq!(lost(&old, &set(&[("1", &only), ("2", &[root, bare])])), 1);
     }
 
     #[test]
     fn another_certificate_of_the_same_name_and_key_is_the_same_authority() {
         let key = KeyPair::generate().expect("a key");
         let certificate = |serial: u64| {
-            let mut params = CertificateParams::default();
-            params.distinguished_name.push(DnType::CommonName, "r");
-            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let mut params = params("r");
             params.serial_number = Some(serial.into());
             let der = params.self_signed(&key).expect("a certificate");
             Arc::new(Certificate::from_der(der.der()).expect("readable"))
