@@ -18,7 +18,7 @@ import urllib.request
 
 import yaml
 
-HERE = pathlib.Path(__file__).parents[2] / "deploy" / "observability"
+HERE = pathlib.Path(__file__).resolve().parents[2] / "deploy" / "observability"
 # Longest wait for results; two scrapes are needed for a rate.
 LIMIT = 120
 
