@@ -17,9 +17,14 @@ use crate::x509::crl::{CrlNumber, RevocationList};
 use crate::x509::name::Name;
 use crate::x509::time::Timestamp;
 
-/// Stands for a trust domain of addresses that only certificates name.  The name of a directory is never
-/// empty.
-const CERTIFICATES: &str = "";
+/// Ends the name of the group of addresses that certificates of a trust domain name.  The name of a
+/// directory has no slash.
+const CERTIFICATES: &str = "/certificates";
+
+/// Returns the trust domain of a group of addresses.
+fn trust_domain(group: &str) -> &str {
+    group.strip_suffix(CERTIFICATES).unwrap_or(group)
+}
 
 /// The lists that authorities expect at an address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,8 +35,9 @@ pub(super) struct Expected {
     pub(super) alternatives: Vec<Arc<str>>,
     /// The authorities that name the address.  A directory may name one address for every authority.
     pub(super) authorities: HashSet<Referrer>,
-    /// The trust domains of these authorities; [`CERTIFICATES`] for addresses in certificates.
-    pub(super) domains: Vec<Arc<str>>,
+    /// The groups that share permits for fetches: the trust domains of these authorities, with
+    /// [`CERTIFICATES`] for addresses in certificates.
+    pub(super) groups: Vec<Arc<str>>,
 }
 
 /// An authority that names an address.
@@ -50,6 +56,14 @@ impl Expected {
         let mut names: Vec<Name> = names.into_iter().cloned().collect();
         names.sort_by_cached_key(ToString::to_string);
         names
+    }
+
+    /// Other addresses of the list, empty if several trust domains name the address: certificates of one
+    /// must not choose where the list of another one comes from.
+    fn usable_alternatives(&self) -> &[Arc<str>] {
+        let mut domains = self.groups.iter().map(|group| trust_domain(group));
+        let first = domains.next();
+        if domains.all(|domain| Some(domain) == first) { &self.alternatives } else { &[] }
     }
 
     fn add(&mut self, authority: Referrer, is_delta: bool) {
@@ -100,17 +114,17 @@ impl Targets {
             }
         }
         targets.authorities = signers.keys().copied().collect();
-        let from_certificates: Arc<str> = CERTIFICATES.into();
         for addresses_seen in seen {
             let issuer = &addresses_seen.issuer;
             signers.entry(issuer.fingerprint).or_insert_with(|| Arc::clone(issuer));
             let rules = policy.in_any_domain(&issuer.subject, issuer.key);
             let Some(referrer) = referrer(issuer, rules) else { continue };
+            let group: Arc<str> = format!("{}{CERTIFICATES}", addresses_seen.domain).into();
             for (addresses, is_delta) in
                 [(&addresses_seen.complete, false), (&addresses_seen.delta, true)]
             {
                 for point in addresses {
-                    targets.add_point(point, &from_certificates, referrer.clone(), is_delta);
+                    targets.add_point(point, &group, referrer.clone(), is_delta);
                 }
             }
         }
@@ -121,11 +135,11 @@ impl Targets {
     pub(super) fn add_point(
         &mut self,
         point: &PointAddresses,
-        domain: &Arc<str>,
+        group: &Arc<str>,
         referrer: Referrer,
         is_delta: bool,
     ) {
-        let alternatives = &mut self.add(&point.first, domain, referrer, is_delta).alternatives;
+        let alternatives = &mut self.add(&point.first, group, referrer, is_delta).alternatives;
         for other in &point.others {
             if alternatives.len() < addresses_seen::MAX_ALTERNATIVES
                 && !alternatives.contains(other)
@@ -138,14 +152,14 @@ impl Targets {
     fn add(
         &mut self,
         address: &Arc<str>,
-        domain: &Arc<str>,
+        group: &Arc<str>,
         referrer: Referrer,
         is_delta: bool,
     ) -> &mut Expected {
         let expected = self.addresses.entry(Arc::clone(address)).or_default();
         expected.add(referrer, is_delta);
-        if !expected.domains.contains(domain) {
-            expected.domains.push(Arc::clone(domain));
+        if !expected.groups.contains(group) {
+            expected.groups.push(Arc::clone(group));
         }
         expected
     }
@@ -299,13 +313,19 @@ impl AddressState {
 
     /// Locations to fetch from, in this order: the one that returned a list last, then the others.
     pub(super) fn locations(&self, address: &str, files: bool) -> Vec<Location> {
-        let others =
-            std::iter::once(address).chain(self.expected.alternatives.iter().map(|a| &**a));
-        let mut locations = vec![self.location.clone()];
-        for location in others.filter_map(|address| Location::parse(address, files).ok()) {
+        let others = self.expected.usable_alternatives().iter().map(|a| &**a);
+        let named = std::iter::once(address).chain(others);
+        let mut locations: Vec<Location> = Vec::new();
+        for location in named.filter_map(|address| Location::parse(address, files).ok()) {
             if !locations.contains(&location) {
                 locations.push(location);
             }
+        }
+        // The address that returned a list last comes first for as long as it is named.
+        match locations.iter().position(|location| *location == self.location) {
+            Some(place) => locations[..=place].rotate_right(1),
+            None if locations.is_empty() => locations.push(self.location.clone()),
+            None => {}
         }
         locations
     }
@@ -428,6 +448,46 @@ mod tests {
         let expected = &targets.addresses["http://ca.example/list"];
         assert_eq!(expected.authorities.len(), AUTHORITIES);
         assert_eq!(expected.issuers().len(), 1);
-        assert_eq!(expected.domains, ["hub".into()]);
+        assert_eq!(expected.groups, ["hub".into()]);
+    }
+
+    /// Devices of one trust domain name any address, also that of another domain's list.
+    #[test]
+    fn certificates_of_another_domain_add_no_alternatives_and_use_permits_of_their_own() {
+        let der = Spec::authority(cn("A"), cn("A")).sign(Key::number(1), Key::number(1));
+        let certificate = Arc::new(Certificate::from_der(&der).expect("a certificate"));
+        let seen = |domain: &str| Seen {
+            issuer: Arc::clone(&certificate),
+            anchor: certificate.fingerprint,
+            domain: domain.into(),
+            points: Box::default(),
+            freshest: None,
+            complete: vec![PointAddresses {
+                first: "http://a.example/list".into(),
+                others: vec!["http://b.example/list".into()],
+            }],
+            delta: Vec::new(),
+            seen: Timestamp(0),
+        };
+        let configuration = Configuration {
+            id: "fleet".into(),
+            domain: "a".into(),
+            display_name: String::new(),
+            kind: Device { subject_field: SubjectField::SubjectDn, devices: Devices::Any },
+            authorities: vec![Authority {
+                certificate: Arc::clone(&certificate),
+                is_root: true,
+                crl_url: Some("http://a.example/list".into()),
+                delta_crl_url: None,
+            }],
+        };
+        let configurations = Arc::new(Configurations::from_iter([configuration])).into();
+        for (domain, alternatives) in [("a", 1), ("b", 0)] {
+            let seen = [seen(domain)];
+            let targets = Targets::of(&configurations, &ListPolicy::default(), &seen);
+            let expected = &targets.addresses["http://a.example/list"];
+            assert_eq!(expected.usable_alternatives().len(), alternatives, "{domain}");
+            assert_eq!(expected.groups, ["a".into(), format!("{domain}/certificates").into()]);
+        }
     }
 }

@@ -99,13 +99,13 @@ impl Source {
             if list.is_delta() {
                 continue;
             }
-            let (referrers, domains) = (expected.authorities.clone(), expected.domains.clone());
+            let (referrers, groups) = (expected.authorities.clone(), expected.groups.clone());
             let points = list.freshest.iter().filter_map(PointAddresses::of);
             for point in points.take(addresses_seen::MAX_ADDRESSES) {
-                for (referrer, domain) in
-                    referrers.iter().flat_map(|r| domains.iter().map(move |d| (r, d)))
+                for (referrer, group) in
+                    referrers.iter().flat_map(|r| groups.iter().map(move |group| (r, group)))
                 {
-                    targets.add_point(&point, domain, referrer.clone(), true);
+                    targets.add_point(&point, group, referrer.clone(), true);
                 }
             }
         }

@@ -102,7 +102,7 @@ pub enum FetchFailure {
 impl FetchState {
     pub(super) async fn load(self: Arc<Self>, fetch: Fetch) -> FetchResult {
         let Some(store) = self.store.clone() else { return FetchResult::Loaded(None) };
-        let Some(_permit) = self.permits.acquire(&fetch.expected.domains).await else {
+        let Some(_permit) = self.permits.acquire(&fetch.expected.groups).await else {
             return FetchResult::Failed(FetchFailure::Aborted);
         };
         let limit = self.transport.config().max_bytes;
@@ -132,7 +132,7 @@ impl FetchState {
         fetch: Fetch,
         location: Location,
     ) -> Result<FetchResult, FetchFailure> {
-        let permit = self.permits.acquire(&fetch.expected.domains).await;
+        let permit = self.permits.acquire(&fetch.expected.groups).await;
         let _permit = permit.ok_or(FetchFailure::Aborted)?;
         let (out, pieces) = mpsc::channel(PIECES);
         let (known, bypass_caches) = (fetch.known.clone(), fetch.bypass_caches);
