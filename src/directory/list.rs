@@ -149,6 +149,10 @@ pub(super) async fn count_of<E: Entity>(
     scope: Scope<'_>,
 ) -> Result<Success, Fault> {
     let query = Query::parse::<E>(&call.query, AllowedOptions::Count)?;
+    // A count with a filter reads as many objects as a page.
+    if query.filter.is_some() {
+        call.reserve(PAGE).await;
+    }
     let count = count_matching::<E>(call, collection, scope, query.filter.as_ref()).await?;
     Ok(Success::Number(count))
 }

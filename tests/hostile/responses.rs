@@ -19,10 +19,20 @@ fn size(reply: &Reply) -> u64 {
 const CALLER: u64 = 32 * 1024 * 1024;
 
 async fn ask(served: &Served, method: &str, token: &str, body: Option<Value>) -> Reply {
+    ask_at(served, M, method, token, body).await
+}
+
+async fn ask_at(
+    served: &Served,
+    uri: &str,
+    method: &str,
+    token: &str,
+    body: Option<Value>,
+) -> Reply {
     let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
     let request = Request::builder()
         .method(method)
-        .uri(M)
+        .uri(uri)
         .header("authorization", format!("Bearer {token}"))
         .body(Full::new(body))
         .expect("a request");
@@ -71,8 +81,13 @@ async fn a_reader_that_takes_nothing_makes_only_itself_wait() {
     let bytes: u64 = held.iter().map(size).sum();
     assert!(refused > 0 && bytes <= CALLER, "{} responses of {bytes} bytes", held.len());
     assert!(held.len() > 2, "small responses do not keep what they had reserved");
+    // A count with a filter reads objects as well.
+    let count = format!("{M}/$count?$filter=displayName%20eq%20'n1'");
+    assert_eq!(ask_at(&served, &count, "GET", READER, None).await.status(), 503);
+    assert_eq!(ask_at(&served, &format!("{M}/$count"), "GET", READER, None).await.status(), 200);
     // Others are served, and so is the reader once its responses are gone.
     assert_eq!(ask(&served, "GET", ADMIN, None).await.status(), 200);
     drop(held);
     assert_eq!(ask(&served, "GET", READER, None).await.status(), 200);
+    assert_eq!(ask_at(&served, &count, "GET", READER, None).await.status(), 200);
 }
