@@ -113,8 +113,7 @@ impl TokenEndpoint {
             otel.name = "POST token",
             otel.kind = "server",
             http.request.method = "POST",
-            http.route = head.uri.path(),
-            url.path = head.uri.path(),
+            http.route = route(head.uri.path()),
             http.response.status_code = Empty,
             client.address = %origin.peer.address.ip(),
             anchorgate.connection = origin.peer.connection,
@@ -152,6 +151,11 @@ impl TokenEndpoint {
         self.metrics.count(outcome.result(), refusal, started.elapsed());
         reply
     }
+}
+
+/// Returns the route of a token path.  The tenant in a path is foreign text and one of any number.
+fn route(path: &str) -> &'static str {
+    if path == TOKEN_PATH { TOKEN_PATH } else { "/{tenant}/oauth2/v2.0/token" }
 }
 
 /// Generates a `jti` of 128 random bits.
