@@ -4,6 +4,7 @@ use std::sync::Arc;
 use http_body_util::BodyExt;
 use tokio::sync::{mpsc, watch};
 
+use crate::runtime::clock;
 use crate::runtime::live::{Active, ListenerTls};
 use crate::token::keys::{Algorithm, SigningKey, SigningKeys};
 use crate::trust::snapshot::Snapshot;
@@ -47,7 +48,7 @@ fn admin(ready: &Ready) -> Admin {
     let (_, in_force) = watch::channel(Default::default());
     let (updates, _) = mpsc::channel(1);
     let (config, metrics) = (crl::Config::default(), crl::Metrics::default());
-    let lists = crl::Source::new(config, in_force, updates, metrics, crl::system_clock());
+    let lists = crl::Source::new(config, in_force, updates, metrics, clock::system());
     let (_, lists) = lists.expect("a source");
     let parts = Parts {
         ready: ready.clone(),

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::http::connections::Shares;
@@ -38,7 +39,18 @@ pub(crate) struct Capacity {
 
 impl Capacity {
     /// Raises the limit on open files as far as possible, and fits the connections of `config` to it.
-    pub(crate) fn raise(config: &Config) -> Self {
+    pub(super) fn raise(config: &mut Config) -> Self {
+        let capacity = Self::raised(config);
+        match capacity.is_reduced {
+            true => warn!("{capacity}"),
+            false => info!("{capacity}"),
+        }
+        capacity.apply(config);
+        capacity
+    }
+
+    /// Raises the limit on open files, and returns what fits it.
+    pub(crate) fn raised(config: &Config) -> Self {
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         let raised = Rlimit { current: maximum, maximum };
         let files = match setrlimit(Resource::Nofile, raised) {
@@ -49,7 +61,7 @@ impl Capacity {
     }
 
     /// Sets the connections of the TLS listeners.
-    pub(super) fn apply(self, config: &mut Config) {
+    fn apply(self, config: &mut Config) {
         // In a hub, the bounds of the public listener are those of the directory.
         let public = if config.is_hub() { self.directory } else { self.public };
         for (listener, connections) in

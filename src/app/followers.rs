@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::app::base::Base;
+use crate::app::updates::Updates;
 use crate::config::{Config, Origin};
 use crate::graph::Collection;
 use crate::graph::auth::AuthError;
-use crate::runtime::publisher::Rules;
+use crate::http::load_system_authorities;
+use crate::runtime::clock::Clock;
 use crate::runtime::tasks::Tasks;
-use crate::sync::{self, Clock, Follower, Handle};
+use crate::sync::{self, Follower, Handle};
 use crate::trust::assembly::Update;
 
 /// The running followers.
@@ -55,15 +59,29 @@ impl Prepared {
 }
 
 impl Followers {
-    pub(super) fn new(
-        metrics: sync::Metrics,
-        updates: mpsc::Sender<Update>,
-        clock: Clock,
-        tasks: Tasks,
-        refused: Arc<Notify>,
-    ) -> Self {
+    /// Starts to follow the directories of `config`.
+    ///
+    /// # Errors
+    /// The URL or the credential of a directory is not usable.
+    pub(super) fn start(
+        config: &Config,
+        updates: &Updates,
+        refused: &Arc<Notify>,
+        base: &mut Base,
+    ) -> Result<Self, AuthError> {
         let (handles, _) = watch::channel(Vec::new());
-        Self { running: Vec::new(), handles, metrics, updates, clock, tasks, refused }
+        let mut followers = Self {
+            running: Vec::new(),
+            handles,
+            metrics: sync::Metrics::register(&mut base.registry),
+            updates: updates.trust.clone(),
+            clock: Arc::clone(&base.clock),
+            tasks: base.tasks.clone(),
+            refused: Arc::clone(refused),
+        };
+        let prepared = followers.prepare(&config.graph, &config.origin)?;
+        followers.run(prepared);
+        Ok(followers)
     }
 
     /// Sets up the followers of `sources`, whose settings are in `origin`, that do not run.
@@ -114,8 +132,8 @@ impl Followers {
         }
     }
 
-    /// Starts the new followers.
-    pub(super) fn start(&mut self, prepared: Prepared) {
+    /// Runs the new followers.
+    pub(super) fn run(&mut self, prepared: Prepared) {
         for (settings, new) in prepared.0 {
             let Some((handle, follower)) = new else { continue };
             let (stop, (sender, ended)) = (CancellationToken::new(), oneshot::channel());
@@ -133,17 +151,12 @@ impl Followers {
     }
 }
 
-/// The rules of `config` for the publisher.
-pub(super) fn rules(config: &Config) -> Rules {
-    let of = |collection: Collection| {
-        let sources = config.graph.iter().filter(move |source| source.collection == collection);
-        sources.map(|source| Arc::clone(&source.source)).collect()
-    };
-    Rules {
-        policy: Arc::clone(&config.policy),
-        trust: Arc::new(config.trust.clone()),
-        lists: config.lists.clone(),
-        domains: of(Collection::MutualTlsOauth),
-        application_domains: of(Collection::CertificateBasedApplication),
+/// Loads the authorities of the system if a directory is reached with them.  It takes longer than the
+/// rest of a start, so it runs beside it.
+pub(super) fn load_authorities(directories: &[sync::Config]) {
+    let uses_them =
+        |source: &sync::Config| source.base.scheme() == "https" && source.ca_bundle.is_none();
+    if directories.iter().any(uses_them) {
+        spawn_blocking(load_system_authorities);
     }
 }

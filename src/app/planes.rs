@@ -6,22 +6,29 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use hyper::Request;
+use prometheus_client::registry::Registry;
 use tokio::time::timeout;
 
 use crate::admin::Admin;
 use crate::admin::access::Caller;
+use crate::app::capacity::Capacity;
 use crate::app::health;
 use crate::app::sockets::Sockets;
+use crate::config::Config;
 use crate::directory::Served;
-use crate::http::connections::Admission;
+use crate::http::connections::{Admission, Shares};
 use crate::http::listen::serve_plain_within;
 use crate::http::local_socket::serve_local;
 use crate::http::peer::Peer;
 use crate::http::serve::{Limits, RequestBody};
-use crate::oauth::{PublicPlane, TokenEndpoint};
+use crate::oauth::{self, PublicPlane, TokenEndpoint};
 use crate::runtime::health::Ready;
+use crate::runtime::live::Live;
+use crate::runtime::memory::Pressure;
 use crate::runtime::tasks::Tasks;
-use crate::tls::acceptor::{TlsListener, serve};
+use crate::tls;
+use crate::tls::acceptor::{Bounds, TlsListener, serve};
+use crate::tls::closing::OpenConnections;
 
 /// Longest time after the start in which connections of clients wait for the saved state.
 const SAVED_STATE: Duration = Duration::from_secs(2);
@@ -54,6 +61,62 @@ pub(super) struct Listeners {
     pub(super) plain_admin: Arc<Admission>,
     /// Connections of the health listener.
     pub(super) health: usize,
+}
+
+impl TokenPlane {
+    /// Builds the services.  Returns `None` in a hub.
+    pub(super) fn start(config: &Config, live: &Live, registry: &mut Registry) -> Option<Self> {
+        let metrics = oauth::Metrics::register(registry);
+        let plane = config.oauth.as_ref()?;
+        let endpoint = Arc::new(TokenEndpoint::new(live.clone(), plane, metrics));
+        let public = PublicPlane::new(live.clone(), plane, Arc::clone(&endpoint));
+        Some(Self { endpoint, public: Arc::new(public) })
+    }
+}
+
+impl Listeners {
+    pub(super) fn new(
+        config: &Config,
+        capacity: Capacity,
+        live: &Live,
+        metrics: &tls::metrics::Metrics,
+        memory: &Pressure,
+    ) -> Self {
+        let tls = |name, tls, bounds: Bounds| TlsListener {
+            name,
+            tls,
+            bounds,
+            live: live.clone(),
+            metrics: metrics.clone(),
+            keeps_chains: false,
+            memory: memory.clone(),
+            open: None,
+        };
+        let plain = |most, memory| Admission::new(Shares::new(most), memory, |_| {});
+        let (token, public) = (config.token.bounds.clone(), config.public.bounds.clone());
+        // A write may take as long as the database needs.
+        let directory = Bounds { unfinished: config.drain, ..public.clone() };
+        // Few clients use the admin listener, and handshakes of others must not delay devices.
+        let admin =
+            Bounds { shares: Shares::new(capacity.admin), handshakes: 16, ..Bounds::default() };
+        Self {
+            token: TlsListener {
+                open: config.close_refused.then(OpenConnections::default),
+                keeps_chains: true,
+                ..tls("token", |tls| &tls.token, token)
+            },
+            public: tls("public", |tls| &tls.public, public),
+            directory: tls("directory", |tls| &tls.directory, directory),
+            // Operators are served when memory is short.
+            admin: config.admin.tls.then(|| TlsListener {
+                memory: Pressure::default(),
+                ..tls("admin", |tls| &tls.public, admin)
+            }),
+            plain_directory: plain(capacity.directory_http, memory.clone()),
+            plain_admin: plain(capacity.admin, Pressure::default()),
+            health: capacity.health,
+        }
+    }
 }
 
 impl Planes {

@@ -6,21 +6,44 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tracing::{error, info};
 
+use crate::app::base::Base;
+use crate::app::followers::Followers;
+use crate::app::updates::Updates;
+use crate::config::Config;
 use crate::crl;
 use crate::runtime::clock;
 use crate::runtime::health::Ready;
-use crate::runtime::publisher::{ConfigurationsInForce, OwnChange};
+use crate::runtime::publisher::{ConfigurationsInForce, GatewayChange};
 use crate::sync;
+
+/// Starts the tasks that decide on readiness.
+pub(super) fn start(config: &Config, updates: &Updates, followers: &Followers, base: &Base) {
+    let ready = &base.ready;
+    base.tasks.spawn_until_stop(watch_clock(ready.clone()));
+    if config.directory.is_some() && config.graph.is_empty() {
+        // A directory that follows no other one has nothing to wait for.
+        ready.start();
+        return;
+    }
+    let handles = followers.handles.borrow();
+    base.tasks.spawn_until_stop(become_ready(
+        ready,
+        updates.in_force.clone(),
+        updates.lists.clone(),
+        handles.iter().filter_map(sync::Handle::devices).cloned().collect(),
+        updates.gateway.clone(),
+    ));
+}
 
 /// Grants readiness once three conditions hold: a directory has returned its configurations of
 /// devices, each revocation list that they need was fetched or has failed once, and the registries
 /// of devices that they require are loaded.  The first of them completes the start.
-pub(super) fn become_ready(
+fn become_ready(
     ready: &Ready,
     mut in_force: watch::Receiver<ConfigurationsInForce>,
     lists: crl::Handle,
     registries: Vec<sync::devices::Handle>,
-    own: mpsc::Sender<OwnChange>,
+    gateway: mpsc::Sender<GatewayChange>,
 ) -> impl Future<Output = ()> + Send + 'static {
     let (trust, revocation) = (ready.latch("trust"), ready.latch("revocation"));
     let devices = ready.latch("devices");
@@ -39,7 +62,7 @@ pub(super) fn become_ready(
         }
         // The lists were read and may not be in force yet.
         let (flush, flushed) = oneshot::channel();
-        if own.send(OwnChange::Flush(flush)).await.is_err() || flushed.await.is_err() {
+        if gateway.send(GatewayChange::Flush(flush)).await.is_err() || flushed.await.is_err() {
             return;
         }
         drop(revocation);
@@ -56,7 +79,7 @@ pub(super) fn become_ready(
 const CLOCK: Duration = Duration::from_secs(10);
 
 /// Warns while the clock of the system is before the release of this version.
-pub(super) async fn watch_clock(ready: Ready) {
+async fn watch_clock(ready: Ready) {
     let mut was_wrong = false;
     loop {
         let problem = clock::problem();

@@ -10,7 +10,7 @@ use tracing::error;
 
 use crate::keyring;
 use crate::runtime::live::ListenerTls;
-use crate::runtime::publisher::OwnChange;
+use crate::runtime::publisher::GatewayChange;
 use crate::tls::tickets::Secrets;
 use crate::tls::{self, TlsError};
 
@@ -35,14 +35,14 @@ where
     pub(super) async fn run(
         mut self,
         mut changed: mpsc::Receiver<keyring::Change>,
-        own: mpsc::Sender<OwnChange>,
+        own: mpsc::Sender<GatewayChange>,
     ) {
         // Set while the last build failed.
         let mut retry: Option<Duration> = None;
         loop {
             let change = tokio::select! {
                 change = changed.recv() => match change {
-                    Some(keyring::Change::SigningKeys(keys)) => Some(OwnChange::Keys(keys)),
+                    Some(keyring::Change::SigningKeys(keys)) => Some(GatewayChange::Keys(keys)),
                     Some(keyring::Change::Identity(identity)) => {
                         self.identity = identity;
                         self.edge(&mut retry)
@@ -65,11 +65,11 @@ where
 
     /// Builds the TLS configurations.  After a failure, `retry` is the time to wait before the next
     /// attempt: it doubles with each failure, from [`FIRST_RETRY`] to [`LONGEST_RETRY`].
-    fn edge(&self, retry: &mut Option<Duration>) -> Option<OwnChange> {
+    fn edge(&self, retry: &mut Option<Duration>) -> Option<GatewayChange> {
         match (self.build)(&self.config, &self.identity) {
             Ok(tls) => {
                 *retry = None;
-                Some(OwnChange::Tls(Arc::new(tls)))
+                Some(GatewayChange::Tls(Arc::new(tls)))
             }
             Err(error) => {
                 let pause = retry.map_or(FIRST_RETRY, |last| (last * 2).min(LONGEST_RETRY));
@@ -128,7 +128,7 @@ mod tests {
         let task = tokio::spawn(rebuild.run(changed, own));
         let start = Instant::now();
         keyring.send(keyring::Change::Identity(identity())).await.expect("received");
-        assert!(matches!(changes.recv().await, Some(OwnChange::Tls(_))));
+        assert!(matches!(changes.recv().await, Some(GatewayChange::Tls(_))));
         let pauses = [5, 10, 20, 40, 80, 160, 300, 300];
         assert_eq!(start.elapsed().as_secs(), pauses.iter().sum::<u64>());
         assert_eq!(attempts.load(Ordering::Relaxed), FAILURES + 1);

@@ -18,7 +18,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
 
 use crate::admin::Admin;
-use crate::app::followers::{Followers, rules};
+use crate::app::followers::Followers;
+use crate::app::updates::rules;
 use crate::config::{Candidate, Config, LoadError, Origin};
 use crate::crl;
 use crate::directory::Directory;
@@ -27,7 +28,7 @@ use crate::oauth::TokenEndpoint;
 use crate::runtime::health::Ready;
 use crate::runtime::live::Live;
 use crate::runtime::log;
-use crate::runtime::publisher::OwnChange;
+use crate::runtime::publisher::GatewayChange;
 use crate::runtime::reload::{Inbox, Rejected, Reply, Report, Request, Status};
 use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
@@ -93,7 +94,7 @@ pub(super) struct Reloader {
     pub(super) origin: Origin,
     pub(super) rotation: Option<keyring::RotationConfig>,
     pub(super) keys: keyring::Handle,
-    pub(super) own: mpsc::Sender<OwnChange>,
+    pub(super) gateway: mpsc::Sender<GatewayChange>,
     pub(super) followers: Followers,
     pub(super) admin: Arc<Admin>,
     pub(super) endpoint: Option<Arc<TokenEndpoint>>,
@@ -271,11 +272,11 @@ impl Reloader {
         }
         let kept = prepared.kept();
         self.followers.stop_others(&kept).await;
-        let rules = OwnChange::Rules(Box::new(rules(&config)));
-        if self.own.send(rules).await.is_err() {
+        let rules = GatewayChange::Rules(Box::new(rules(&config)));
+        if self.gateway.send(rules).await.is_err() {
             return Err("the gateway is stopping".to_owned());
         }
-        self.followers.start(prepared);
+        self.followers.run(prepared);
         self.admin.permit(&config.admin);
         if let (Some(endpoint), Some(oauth)) = (&self.endpoint, &config.oauth) {
             endpoint.limit(&oauth.rate_limits);

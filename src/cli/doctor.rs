@@ -138,7 +138,7 @@ fn local(config: &Config, findings: &mut Findings) {
     if !config.is_hub() {
         findings.result("signing keys", keyring::check_directory(&config.keyring), "usable");
     }
-    let capacity = Capacity::raise(config);
+    let capacity = Capacity::raised(config);
     let verdict = if capacity.is_reduced { Verdict::Warning } else { Verdict::Good };
     findings.add("open files", verdict, capacity);
     findings.result("data_dir", writable(&config.data_dir), "writable");

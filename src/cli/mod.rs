@@ -251,7 +251,7 @@ fn check_keys(config: &Config) -> ExitCode {
     });
     match checked {
         Ok(()) => {
-            println!("{}", Capacity::raise(config));
+            println!("{}", Capacity::raised(config));
             println!("no problem found");
             ExitCode::SUCCESS
         }

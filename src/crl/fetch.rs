@@ -9,11 +9,11 @@ use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use crate::crl::Clock;
 use crate::crl::address_state::{self, Expected, Rejected};
 use crate::crl::permits::Permits;
 use crate::crl::persistence::{Metadata, PendingFile, Store};
 use crate::crl::transport::{FetchError, Location, Transport, Validators};
+use crate::runtime::clock::Clock;
 use crate::runtime::pace::Pace;
 use crate::runtime::text::Cleaned;
 use crate::x509::certificate::Certificate;

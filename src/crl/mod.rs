@@ -44,7 +44,6 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::crl::status::Statuses;
-use crate::runtime::clock;
 use crate::trust::revocation::ListPolicy;
 use crate::x509::time::Timestamp;
 
@@ -101,14 +100,6 @@ pub enum Error {
     /// The proxy or the root certificates are not usable.
     #[error("crl transport: {0}")]
     Transport(#[from] FetchError),
-}
-
-/// Returns the current time.  Tests supply their own clock.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
-
-/// The clock of the operating system.
-pub fn system_clock() -> Clock {
-    Arc::new(clock::now)
 }
 
 /// A handle to a running [`Source`].

@@ -25,7 +25,7 @@ use crate::token::keys::{Algorithm, KeyError, SigningKey, SigningKeys};
 use crate::x509::pem;
 
 pub use rotation::{
-    Clock, Handle, KeyStatus, RotationConfig, RotationError, Rotator, SPREAD, check_directory,
+    Handle, KeyStatus, RotationConfig, RotationError, Rotator, SPREAD, check_directory,
 };
 pub use validity::{problems, validity};
 pub use watch::{Change, watch};

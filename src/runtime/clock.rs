@@ -3,12 +3,21 @@
 //! A machine without a battery starts with a clock that is years behind, under which expired certificates
 //! and tokens would be valid again.  No time before the release of this version is used.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::x509::time::Timestamp;
 
 /// Version of the program, and a time before its release.  A new version gets a new time.
 const RELEASE: (&str, Timestamp) = ("0.1.0", Timestamp(1_795_219_200));
+
+/// A source of the time of day.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Returns the clock of the system.  It never shows a time before the release.
+pub fn system() -> Clock {
+    Arc::new(now)
+}
 
 /// Returns the time of day, or the time of the release if the clock is before it.
 pub fn now() -> Timestamp {

@@ -25,7 +25,7 @@ use crate::trust::revocation::ListPolicy;
 use crate::trust::snapshot::TrustPolicy;
 
 /// A change that does not concern trust.
-pub enum OwnChange {
+pub enum GatewayChange {
     /// New signing keys.
     Keys(Arc<SigningKeys>),
     /// New TLS configurations.
@@ -73,7 +73,7 @@ pub struct Publisher {
     /// Updates of trust.
     pub updates: mpsc::Receiver<Update>,
     /// Changes of the gateway's own keys.
-    pub own: mpsc::Receiver<OwnChange>,
+    pub own: mpsc::Receiver<GatewayChange>,
     /// Receives the configurations after each publication that changes them.
     pub in_force: watch::Sender<ConfigurationsInForce>,
     /// Rules for revocation lists, if they changed since the start.
@@ -97,7 +97,7 @@ impl Publisher {
                 changed |= self.assembly.apply(update);
             }
             let (own, flush) = match own {
-                Some(OwnChange::Flush(flush)) => (None, Some(flush)),
+                Some(GatewayChange::Flush(flush)) => (None, Some(flush)),
                 own => (own, None),
             };
             if changed || own.is_some() {
@@ -109,18 +109,18 @@ impl Publisher {
         }
     }
 
-    async fn publish(&mut self, trust_changed: bool, own: Option<OwnChange>) {
+    async fn publish(&mut self, trust_changed: bool, own: Option<GatewayChange>) {
         let mut active = Active::clone(&self.writer.current());
         let mut rules = None;
         match own {
-            Some(OwnChange::Keys(keys)) => active.keys = keys,
-            Some(OwnChange::Tls(tls)) => active.tls = tls,
-            Some(OwnChange::Rules(new)) => {
+            Some(GatewayChange::Keys(keys)) => active.keys = keys,
+            Some(GatewayChange::Tls(tls)) => active.tls = tls,
+            Some(GatewayChange::Rules(new)) => {
                 active.policy = Arc::clone(&new.policy);
                 self.assembly.follow(new.lists.clone(), &new.domains, &new.application_domains);
                 rules = Some(new);
             }
-            Some(OwnChange::Flush(_)) | None => {}
+            Some(GatewayChange::Flush(_)) | None => {}
         }
         if trust_changed || rules.is_some() {
             let mut next = self.assembly.build(&active.trust);

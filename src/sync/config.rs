@@ -13,10 +13,6 @@ use crate::graph::auth::Credential;
 use crate::graph::client::Limits;
 use crate::http::outbound::Network;
 use crate::trust::configurations::{ConfigurationId, Devices};
-use crate::x509::time::Timestamp;
-
-/// Returns the time of day.  Tests replace it.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Policy for data that the directory has not confirmed for [`Config::max_age`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -15,8 +15,9 @@ use tracing::{error, info, warn};
 
 use crate::graph::client::FetchError;
 use crate::runtime::audit::{Event, Outcome, Record};
+use crate::runtime::clock::Clock;
 use crate::runtime::text::Cleaned;
-use crate::sync::config::{Clock, Config, StartWithout};
+use crate::sync::config::{Config, StartWithout};
 use crate::sync::freshness::{Expiry, Freshness};
 use crate::sync::handle::{Command, Handle, HandleError, Reply};
 use crate::sync::pauses::{LONG_POLL_PAUSE, poll_pause, retry_pause};

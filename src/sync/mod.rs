@@ -41,13 +41,14 @@ use tokio::sync::mpsc;
 use crate::graph::Collection;
 use crate::graph::auth::AuthError;
 use crate::graph::client::Client;
+use crate::runtime::clock::Clock;
 use crate::sync::configurations::{FollowedKind, Payload};
 use crate::sync::devices::Devices;
 use crate::sync::follower::Context;
 use crate::trust::assembly::Update;
 use crate::trust::configurations::{Application, Device};
 
-pub use config::{Admission, Clock, Config, StartWithout, TooOld};
+pub use config::{Admission, Config, StartWithout, TooOld};
 pub use configurations::Handle;
 pub use handle::HandleError;
 pub use status::{HeldBack, Status};

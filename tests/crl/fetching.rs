@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use anchorgate::crl::{self, Config};
+use anchorgate::crl::Config;
+use anchorgate::runtime::clock::Clock;
 use anchorgate::trust::assembly::ListState;
 use anchorgate::trust::configurations::Configurations;
 use anchorgate::x509::time::Timestamp;
@@ -144,7 +145,7 @@ async fn a_list_of_the_future_is_set_aside() {
     let (ca, server) = (Ca::root("Root"), ManualServer::start().await);
     let clock = Arc::new(AtomicI64::new(NOW.0 + 2 * HOUR));
     let reading = Arc::clone(&clock);
-    let now: crl::Clock = Arc::new(move || Timestamp(reading.load(Ordering::Relaxed)));
+    let now: Clock = Arc::new(move || Timestamp(reading.load(Ordering::Relaxed)));
     let mut running = start_at(Config::default(), anchors(&ca, Some(&server.url), None), now);
     let list = |number, at| ca.list().number(number).this_update(at);
     give(server.asked().await.1, &list(5, Timestamp(NOW.0 + HOUR)).sign()).await;
@@ -195,7 +196,7 @@ async fn a_list_that_differs_in_one_serial_is_published() {
 async fn accepts_a_list_issued_during_the_fetch() {
     let (ca, server) = (Ca::root("Root"), ManualServer::start().await);
     let time = Arc::new(AtomicI64::new(NOW.0));
-    let clock: crl::Clock = {
+    let clock: Clock = {
         let time = Arc::clone(&time);
         Arc::new(move || Timestamp(time.load(Ordering::Relaxed)))
     };

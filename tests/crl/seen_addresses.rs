@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anchorgate::crl::{self, AddressRecord, Config, Metrics, Source};
+use anchorgate::runtime::clock::Clock;
 use anchorgate::runtime::publisher::ConfigurationsInForce;
 use anchorgate::trust::assembly::{Assembly, Update};
 use anchorgate::trust::configurations::{
@@ -94,7 +95,7 @@ impl World {
         };
         let (in_force, watched) = watch::channel(in_force(set.clone()));
         let (sender, updates) = mpsc::channel(100);
-        let clock: crl::Clock = Arc::new(|| NOW);
+        let clock: Clock = Arc::new(|| NOW);
         let (source, handle) =
             Source::new(config, watched, sender, Metrics::default(), clock).expect("a source");
         let stop = CancellationToken::new();

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use anchorgate::crl::{self, Config, RefreshError};
+use anchorgate::crl::{Config, RefreshError};
+use anchorgate::runtime::clock::Clock;
 use anchorgate::trust::assembly::ListState;
 use anchorgate::trust::configurations::Configurations;
 use anchorgate::trust::revocation::{AuthorityPolicy, CrlMode, ListPolicy, Selector};
@@ -110,7 +111,7 @@ async fn a_clock_set_back_before_a_restart_does_not_admit_an_older_list() {
 
     let replayed = ca.list().number(4).this_update(Timestamp(NOW.0 - 3 * HOUR));
     web.put("/1.crl", replayed.sign());
-    let clock: crl::Clock = Arc::new(|| Timestamp(NOW.0 - 2 * HOUR));
+    let clock: Clock = Arc::new(|| Timestamp(NOW.0 - 2 * HOUR));
     let mut running = start_at(config(), anchors(&ca, Some(&url), None), clock);
     // The list accepts no certificate until the clock is right; its revocations count.
     assert_eq!(running.list().await.number, Some(5.into()), "from disk");
@@ -392,7 +393,7 @@ async fn polls_on_time_when_the_clock_jumps() {
     let begin = tokio::time::Instant::now();
     let set_by = Arc::new(AtomicI64::new(0));
     let offset = Arc::clone(&set_by);
-    let clock: crl::Clock = Arc::new(move || {
+    let clock: Clock = Arc::new(move || {
         let elapsed = begin.elapsed().as_secs();
         Timestamp(NOW.0 + elapsed as i64 + offset.load(Ordering::Relaxed))
     });

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anchorgate::crl::{self, Source};
 use anchorgate::graph::auth::Credential;
+use anchorgate::runtime::clock::Clock;
 use anchorgate::runtime::live::{Active, ListenerTls, Live};
 use anchorgate::runtime::log::Secret;
 use anchorgate::runtime::publisher::{ConfigurationsInForce, Publisher};
@@ -38,7 +39,7 @@ pub struct Gateway {
     pub lists: crl::Handle,
     tasks: Vec<JoinHandle<()>>,
     /// Keeps the channel of changes of keys open.
-    _own: mpsc::Sender<anchorgate::runtime::publisher::OwnChange>,
+    _own: mpsc::Sender<anchorgate::runtime::publisher::GatewayChange>,
 }
 
 /// Files of a trust domain below `folder`: configurations and devices.
@@ -63,7 +64,7 @@ impl Gateway {
         let publisher =
             Publisher { assembly, writer, updates: inbox, own: own_inbox, in_force, lists: None };
         let reading = Arc::clone(world);
-        let clock: crl::Clock = Arc::new(move || lock(&reading).wall());
+        let clock: Clock = Arc::new(move || lock(&reading).wall());
         let mut tasks = vec![tokio::spawn(publisher.run())];
         let metrics = Metrics::register(&mut Registry::default());
         let mut followers = Vec::new();

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use anchorgate::crl::{self, Config, Handle, Metrics, Source, Status};
+use anchorgate::crl::{Config, Handle, Metrics, Source, Status};
+use anchorgate::runtime::clock::Clock;
 use anchorgate::runtime::publisher::ConfigurationsInForce;
 use anchorgate::trust::assembly::{ListState, Update};
 use anchorgate::trust::configurations::{
@@ -57,7 +58,7 @@ pub fn start(config: Config, set: Arc<Configurations<Device>>) -> Running {
     start_at(config, set, Arc::new(|| NOW))
 }
 
-pub fn start_at(config: Config, set: Arc<Configurations<Device>>, clock: crl::Clock) -> Running {
+pub fn start_at(config: Config, set: Arc<Configurations<Device>>, clock: Clock) -> Running {
     let (in_force, watched) = watch::channel(in_force(1, set));
     let (sender, updates) = mpsc::channel(100);
     let (source, handle) =

@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 
 use crate::keyring::key_directory::{DatedKey, KeyDirectory, KeyId, Keys};
 use crate::keyring::{Change, Config, KeyringError, read_secret};
+use crate::runtime::clock::Clock;
 use crate::runtime::health::Ready;
 use crate::token::keys::{Algorithm, KeyError, SigningKeys};
 use crate::token::rotation::{Plan, Rotation};
@@ -39,9 +40,6 @@ pub struct RotationConfig {
     /// Algorithms of clients, besides the one of all clients.
     pub further: BTreeSet<Algorithm>,
 }
-
-/// Returns the time.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// A signing key, for operators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -1,0 +1,45 @@
+//! Parts that every other part of a starting gateway is given.
+
+use anyhow::Context;
+use prometheus_client::registry::Registry;
+
+use crate::config::Config;
+use crate::runtime::clock::{self, Clock};
+use crate::runtime::health::Ready;
+use crate::runtime::log;
+use crate::runtime::memory::{self, Budget, Pressure};
+use crate::runtime::tasks::Tasks;
+use crate::runtime::telemetry;
+use crate::tls;
+
+/// The tasks, the readiness and the measurements of one gateway.
+pub(super) struct Base {
+    pub(super) tasks: Tasks,
+    pub(super) ready: Ready,
+    pub(super) registry: Registry,
+    pub(super) clock: Clock,
+    pub(super) memory: Pressure,
+    pub(super) connections: tls::metrics::Metrics,
+}
+
+impl Base {
+    /// # Errors
+    /// The memory of the process cannot be measured.
+    pub(super) fn start(config: &Config) -> anyhow::Result<Self> {
+        let mut registry = Registry::with_prefix("anchorgate");
+        log::register(&mut registry);
+        telemetry::register(&mut registry);
+        let memory = Pressure::default();
+        let configured = config.memory_limit.map(Budget::of_process);
+        let budgets = configured.into_iter().chain(Budget::of_control_group()).collect();
+        memory::watch(budgets, &memory, &mut registry).context("memory_limit")?;
+        Ok(Self {
+            tasks: Tasks::default(),
+            ready: Ready::default(),
+            clock: clock::system(),
+            memory,
+            connections: tls::metrics::Metrics::register(&mut registry),
+            registry,
+        })
+    }
+}
