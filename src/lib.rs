@@ -144,7 +144,7 @@
 //! | a per-client limit | `src/token/terms.rs` or `src/oauth/rates/mod.rs` | `src/config/clients.rs`, `src/config/rate_limits.rs`, `src/oauth/endpoint/mod.rs` |
 //! | a CRL transport | `src/crl/transport/mod.rs`: a scheme | |
 //! | a grant | `src/token/grants.rs`: a variant | `src/oauth/request.rs` |
-//! | a source of trust | a part of rank 5 or 6 that sends `Update`s | `src/app/mod.rs`, for directories `src/app/followers.rs` |
+//! | a source of trust | a part of rank 5 or 6 that sends `Update`s | `src/app/updates.rs`, for directories `src/app/followers.rs` |
 //! | a setting | the part's `Config` | `src/config/parse.rs`, `deploy/configuration.md` |
 
 // Serving code does not panic on its input.  Each exception is a proof and says so in place.

@@ -89,9 +89,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     let applications =
         applications.map(|(oauth, graph)| applications::sources(top, &oauth.policy, graph));
     let admin = admin::read(top, folder, data_dir.as_deref());
-    let health = top.section("health", |section| section.address_or_off("listen"));
-    let health_is_set = health.is_some();
-    let health = health.unwrap_or(Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8081))));
+    let (health, health_is_set) = health(top);
     let rate_limits = rate_limits::read(top);
 
     let data_dir = data_dir?;
@@ -134,6 +132,13 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
         health_is_set,
         drain,
     })
+}
+
+/// Returns the address of the health listener, and whether the file names it.
+fn health(top: &mut Section<'_>) -> (Option<SocketAddr>, bool) {
+    let named = top.section("health", |section| section.address_or_off("listen"));
+    let default = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8081));
+    (named.unwrap_or(Some(default)), named.is_some())
 }
 
 /// Notes the tables that a hub does not use.

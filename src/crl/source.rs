@@ -366,34 +366,46 @@ fn apply(
             Some(ListState::InForce(list))
         }
         FetchResult::Failed(failure) => {
-            let outcome = match &failure {
-                FetchFailure::Fetch(_) | FetchFailure::Aborted => FetchOutcome::Unreachable,
-                FetchFailure::List(_) | FetchFailure::Rejected(_) => FetchOutcome::Refused,
-            };
-            metrics.fetched(address, outcome);
-            let why = failure.to_string();
-            match &failure {
-                FetchFailure::Rejected(_) => {
-                    error!(
-                        crl.address = %Cleaned(address),
-                        error = %Cleaned(&why),
-                        "CRL rejected; the old list stays in force"
-                    );
-                }
-                _ => {
-                    warn!(crl.address = %Cleaned(address), error = %Cleaned(&why), "CRL not fetched");
-                }
-            }
-            let unusable = (outcome == FetchOutcome::Refused && state.list.is_none()).then(|| {
-                let issuers = state.expected.issuers();
-                ListState::Unusable { issuers, why: format!("{address}: {why}") }
-            });
-            let retry_after = match failure {
-                FetchFailure::Fetch(error) => error.retry_after(),
-                _ => None,
-            };
-            state.failed(now, why, retry_after, &config.timing);
-            unusable
+            apply_failure(address, state, failure, now, config, metrics)
         }
     }
+}
+
+/// Applies a failed fetch.  Without a list, an unusable one is an update too.
+fn apply_failure(
+    address: &str,
+    state: &mut AddressState,
+    failure: FetchFailure,
+    now: Timestamp,
+    config: &Config,
+    metrics: &Metrics,
+) -> Option<ListState> {
+    let outcome = match &failure {
+        FetchFailure::Fetch(_) | FetchFailure::Aborted => FetchOutcome::Unreachable,
+        FetchFailure::List(_) | FetchFailure::Rejected(_) => FetchOutcome::Refused,
+    };
+    metrics.fetched(address, outcome);
+    let why = failure.to_string();
+    match &failure {
+        FetchFailure::Rejected(_) => {
+            error!(
+                crl.address = %Cleaned(address),
+                error = %Cleaned(&why),
+                "CRL rejected; the old list stays in force"
+            );
+        }
+        _ => {
+            warn!(crl.address = %Cleaned(address), error = %Cleaned(&why), "CRL not fetched");
+        }
+    }
+    let unusable = (outcome == FetchOutcome::Refused && state.list.is_none()).then(|| {
+        let issuers = state.expected.issuers();
+        ListState::Unusable { issuers, why: format!("{address}: {why}") }
+    });
+    let retry_after = match failure {
+        FetchFailure::Fetch(error) => error.retry_after(),
+        _ => None,
+    };
+    state.failed(now, why, retry_after, &config.timing);
+    unusable
 }

@@ -108,22 +108,35 @@ fn at(part: &'static str) -> impl Fn(DerError) -> CertificateError {
     move |why| CertificateError { part, why }
 }
 
+/// The three parts of a certificate.
+struct Frame<'a> {
+    tbs: Element<'a>,
+    signature_algorithm: Element<'a>,
+    signature: Element<'a>,
+}
+
+impl<'a> Frame<'a> {
+    fn from_der(der: &'a [u8]) -> Result<Self, CertificateError> {
+        let error = |why| at("frame")(why);
+        match X509Certificate::from_der(der) {
+            Ok(([], _)) => {}
+            Ok((rest, _)) => return Err(error(DerError::Trailing(rest.len()))),
+            Err(_) => return Err(error(DerError::Value("not an X.509 certificate"))),
+        }
+        let mut outer = der::single(der, tag::SEQUENCE).map_err(error)?.reader();
+        let tbs = outer.expect(tag::SEQUENCE).map_err(error)?;
+        let signature_algorithm = outer.expect(tag::SEQUENCE).map_err(error)?;
+        let signature = outer.expect(tag::BIT_STRING).map_err(error)?;
+        outer.end().map_err(error)?;
+        Ok(Self { tbs, signature_algorithm, signature })
+    }
+}
+
 impl Certificate {
     /// Parses exactly one DER certificate.
     pub fn from_der(der: &[u8]) -> Result<Self, CertificateError> {
-        let frame = at("frame");
-        match X509Certificate::from_der(der) {
-            Ok(([], _)) => {}
-            Ok((rest, _)) => return Err(frame(DerError::Trailing(rest.len()))),
-            Err(_) => return Err(frame(DerError::Value("not an X.509 certificate"))),
-        }
-        let mut outer = der::single(der, tag::SEQUENCE).map_err(&frame)?.reader();
-        let tbs = outer.expect(tag::SEQUENCE).map_err(&frame)?;
-        let signature_algorithm = outer.expect(tag::SEQUENCE).map_err(&frame)?;
-        let signature = outer.expect(tag::BIT_STRING).map_err(&frame)?;
-        outer.end().map_err(&frame)?;
-        let tbs_start =
-            der.len() - tbs.raw.len() - signature_algorithm.raw.len() - signature.raw.len();
+        let Frame { tbs, signature_algorithm, signature } = Frame::from_der(der)?;
+        let start = der.len() - tbs.raw.len() - signature_algorithm.raw.len() - signature.raw.len();
         let (signature, unused) = der::bit_string(signature.value).map_err(at("signature"))?;
         if unused != 0 {
             return Err(at("signature")(DerError::Value("not a whole number of bytes")));
@@ -147,31 +160,14 @@ impl Certificate {
         let subject = name::read(&mut r).map_err(at("subject"))?;
         let spki = r.expect(tag::SEQUENCE).map_err(at("subjectPublicKeyInfo"))?;
         let (key_algorithm, public_key) = read_spki(spki).map_err(at("subjectPublicKeyInfo"))?;
-        let (mut has_unique_ids, mut has_empty_extensions) = (false, false);
-        for number in [1, 2] {
-            // Unique identifiers exist from X.509 v2 on.  Nothing uses them.
-            has_unique_ids |= r.optional(tag::context(number)).map_err(at("uniqueID"))?.is_some();
-        }
-        if has_unique_ids && version < 2 {
-            return Err(at("uniqueID")(DerError::Value("present in a v1 certificate")));
-        }
-        let extensions = match r.optional(tag::context_constructed(3)).map_err(at("extensions"))? {
-            None => Vec::new(),
-            Some(_) if version != 3 => {
-                return Err(at("extensions")(DerError::Value("present, but not a v3 certificate")));
-            }
-            Some(wrapped) => {
-                let extensions = read_extensions(wrapped.value).map_err(at("extensions"))?;
-                has_empty_extensions = extensions.is_empty();
-                extensions
-            }
-        };
+        let has_unique_ids = read_unique_ids(&mut r, version).map_err(at("uniqueID"))?;
+        let extensions = read_all_extensions(&mut r, version).map_err(at("extensions"))?;
         r.end().map_err(at("tbsCertificate"))?;
 
         let mut certificate = Self {
             fingerprint: Fingerprint::of(der),
             der: der.into(),
-            tbs: tbs_start..tbs_start + tbs.raw.len(),
+            tbs: start..start + tbs.raw.len(),
             version,
             serial: serial.into(),
             signature_algorithm: signature_algorithm.value.into(),
@@ -185,14 +181,14 @@ impl Certificate {
             key_algorithm: key_algorithm.into(),
             public_key: public_key.into(),
             has_unique_ids,
-            has_empty_extensions,
+            has_empty_extensions: extensions.as_ref().is_some_and(Vec::is_empty),
             basic_constraints: None,
             key_usage: None,
             extended_key_usage: None,
             subject_alt_name: None,
             subject_key_id: None,
             authority_key_id: None,
-            extensions,
+            extensions: extensions.unwrap_or_default(),
         };
         certificate.read_known_extensions()?;
         Ok(certificate)
@@ -329,6 +325,31 @@ const ECDSA: [&[u8]; 3] = [
 pub(crate) fn without_null(algorithm: &[u8]) -> Option<&'static [u8]> {
     let bare = algorithm.strip_suffix(&[tag::NULL, 0])?;
     ECDSA.into_iter().find(|known| *known == bare)
+}
+
+/// Reads issuerUniqueID and subjectUniqueID, which exist from X.509 v2 on.  Nothing uses them.  Returns
+/// true if one is present.
+fn read_unique_ids(r: &mut Reader<'_>, version: u8) -> Result<bool, DerError> {
+    let mut is_present = false;
+    for number in [1, 2] {
+        is_present |= r.optional(tag::context(number))?.is_some();
+    }
+    match is_present && version < 2 {
+        true => Err(DerError::Value("present in a v1 certificate")),
+        false => Ok(is_present),
+    }
+}
+
+/// Reads the extensions, which exist in X.509 v3 only.
+fn read_all_extensions(
+    r: &mut Reader<'_>,
+    version: u8,
+) -> Result<Option<Vec<Extension>>, DerError> {
+    match r.optional(tag::context_constructed(3))? {
+        None => Ok(None),
+        Some(_) if version != 3 => Err(DerError::Value("present, but not a v3 certificate")),
+        Some(wrapped) => read_extensions(wrapped.value).map(Some),
+    }
 }
 
 fn read_version(r: &mut Reader<'_>) -> Result<u8, DerError> {
