@@ -296,5 +296,5 @@ fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
 
 fn failed(error: &anyhow::Error) -> ExitCode {
     eprintln!("anchorgate: {}", one_line(error));
-    if error.is::<directory::Usage>() { exit::USAGE.into() } else { exit::FAILURE.into() }
+    if error.is::<directory::UsageError>() { exit::USAGE.into() } else { exit::FAILURE.into() }
 }

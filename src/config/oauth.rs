@@ -15,7 +15,7 @@ use crate::token::application::Application;
 use crate::token::assertion::Profile;
 use crate::token::keys::Algorithm;
 use crate::token::policy::{Client, TokenPolicy};
-use crate::token::rotation::Rotation;
+use crate::token::rotation::{Bounds, Rotation, Times};
 use crate::token::terms::Terms;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -147,11 +147,15 @@ fn rotation(
         }
         return None;
     };
-    let life = policy.longest_life();
-    // Clocks of verifiers may be late.
-    let retire_after = table.retire_after.unwrap_or(life + 300 * SECOND);
-    let ahead = table.publish_ahead;
-    match Rotation::new(table.every, ahead, retire_after, life, keys.jwks_max_age, SPREAD) {
+    let longest_life = policy.longest_life();
+    let times = Times {
+        every: table.every,
+        publish_ahead: table.publish_ahead,
+        // Clocks of verifiers may be late.
+        retire_after: table.retire_after.unwrap_or(longest_life + 300 * SECOND),
+    };
+    let bounds = Bounds { longest_life, cache: keys.jwks_max_age, spread: SPREAD };
+    match Rotation::new(times, bounds) {
         Ok(rotation) => Some((rotation, table.directory)),
         Err(error) => {
             top.problem(&format!("oauth.rotation.{}", error.setting), None, error.why);

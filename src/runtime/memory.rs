@@ -66,11 +66,11 @@ impl Pressure {
 pub struct Budget {
     /// The limit in bytes.
     pub limit: u64,
-    source: Source,
+    measurement: Measurement,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Source {
+enum Measurement {
     /// Resident memory of the process.
     Process,
     /// Folder of a control group, version 2.
@@ -82,7 +82,7 @@ enum Source {
 impl Budget {
     /// A limit on the resident memory of the process.
     pub fn of_process(limit: u64) -> Self {
-        Self { limit, source: Source::Process }
+        Self { limit, measurement: Measurement::Process }
     }
 
     /// The lowest limit of the control groups of this process; `None` without a limit.
@@ -114,11 +114,11 @@ impl Budget {
                 let limit = number(&folder.join(file));
                 if let Some(limit) = limit.filter(|limit| *limit < UNLIMITED) {
                     let folder = folder.to_owned();
-                    let source = match is_version_2 {
-                        true => Source::Group2(folder),
-                        false => Source::Group1(folder),
+                    let measurement = match is_version_2 {
+                        true => Measurement::Group2(folder),
+                        false => Measurement::Group1(folder),
                     };
-                    budgets.push(Self { limit, source });
+                    budgets.push(Self { limit, measurement });
                 }
             }
         }
@@ -135,10 +135,10 @@ impl Budget {
                 .sum();
             Some(number(&folder.join(usage))?.saturating_sub(cached))
         };
-        match &self.source {
-            Source::Process => resident(),
-            Source::Group2(folder) => group(folder, "memory.current", ""),
-            Source::Group1(folder) => group(folder, "memory.usage_in_bytes", "total_"),
+        match &self.measurement {
+            Measurement::Process => resident(),
+            Measurement::Group2(folder) => group(folder, "memory.current", ""),
+            Measurement::Group1(folder) => group(folder, "memory.usage_in_bytes", "total_"),
         }
     }
 }

@@ -17,12 +17,30 @@ use crate::x509::time::Timestamp;
 /// Largest number of keys of one algorithm that may be published at a time.
 pub const MAX_PUBLISHED: u64 = 32;
 
-/// Times of the rotation, which [`Rotation::new`] has checked.
+/// Times of a rotation, which [`Rotation::new`] has checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rotation {
-    every: Duration,
-    publish_ahead: Duration,
-    retire_after: Duration,
+pub struct Rotation(Times);
+
+/// Times of a rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// Time between two keys.
+    pub every: Duration,
+    /// Time for which a key is published before it signs.
+    pub publish_ahead: Duration,
+    /// Time for which a key is published after it has signed its last token.
+    pub retire_after: Duration,
+}
+
+/// Times that a rotation must respect.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Longest life of a token.
+    pub longest_life: Duration,
+    /// Time for which verifiers may cache the key set.
+    pub cache: Duration,
+    /// Longest time until every replica has seen a new key.
+    pub spread: Duration,
 }
 
 /// Error of [`Rotation::new`]: the setting and the allowed values.
@@ -56,22 +74,13 @@ pub struct Plan {
 }
 
 impl Rotation {
-    /// Creates a schedule: a new key every `every`, published for `publish_ahead` before it signs
-    /// and for `retire_after` after it has signed its last token.
-    ///
-    /// `longest_life` is the longest life of a token, `cache` the time for which verifiers may cache
-    /// the key set, and `spread` the longest time until every replica has seen a new key.
+    /// Creates a schedule.
     ///
     /// # Errors
     /// A token could become unverifiable, or more than [`MAX_PUBLISHED`] keys would be published.
-    pub fn new(
-        every: Duration,
-        publish_ahead: Duration,
-        retire_after: Duration,
-        longest_life: Duration,
-        cache: Duration,
-        spread: Duration,
-    ) -> Result<Self, RotationError> {
+    pub fn new(times: Times, bounds: Bounds) -> Result<Self, RotationError> {
+        let Times { every, publish_ahead, retire_after } = times;
+        let Bounds { longest_life, cache, spread } = bounds;
         let error = |setting, why| Err(RotationError { setting, why });
         if publish_ahead < cache + spread {
             return error(
@@ -104,17 +113,17 @@ impl Rotation {
                 ),
             );
         }
-        Ok(Self { every, publish_ahead, retire_after })
+        Ok(Self(times))
     }
 
     /// Returns the time for which a key is published before it signs.
     pub fn publish_ahead(&self) -> Duration {
-        self.publish_ahead
+        self.0.publish_ahead
     }
 
     /// Returns the time at which the key before `next` is no longer published.
     pub fn published_until(&self, next: KeyTime) -> Timestamp {
-        next.signs_from.after(self.retire_after)
+        next.signs_from.after(self.0.retire_after)
     }
 
     /// Decides the use of `keys`, which are sorted by number, at the time `now`.
@@ -131,8 +140,8 @@ impl Rotation {
             let ended = self.published_until(pair[1]);
             pair[0].number < signs.number && ended <= now
         });
-        let due = newest.signs_from.after(self.every);
-        let earliest = now.after(self.publish_ahead);
+        let due = newest.signs_from.after(self.0.every);
+        let earliest = now.after(self.0.publish_ahead);
         Plan {
             signs: Some(signs.number),
             retired: retired.map(|pair| pair[0].number).collect(),
@@ -154,7 +163,9 @@ mod tests {
 
     fn rotation(every: u64, ahead: u64, retire: u64) -> Rotation {
         let [every, ahead, retire] = [every, ahead, retire].map(Duration::from_secs);
-        Rotation::new(every, ahead, retire, SECOND, SECOND, SECOND).expect("a schedule")
+        let times = Times { every, publish_ahead: ahead, retire_after: retire };
+        let bounds = Bounds { longest_life: SECOND, cache: SECOND, spread: SECOND };
+        Rotation::new(times, bounds).expect("a schedule")
     }
 
     fn keys(times: &[(u64, i64)]) -> Vec<KeyTime> {
@@ -196,8 +207,10 @@ mod tests {
     fn rejects_times_that_could_make_a_token_unverifiable() {
         let new = |every, ahead, retire| {
             let [every, ahead, retire] = [every, ahead, retire].map(Duration::from_secs);
-            let (life, cache, spread) = (60 * SECOND, 300 * SECOND, 5 * SECOND);
-            Rotation::new(every, ahead, retire, life, cache, spread).map_err(|error| error.setting)
+            let times = Times { every, publish_ahead: ahead, retire_after: retire };
+            let bounds =
+                Bounds { longest_life: 60 * SECOND, cache: 300 * SECOND, spread: 5 * SECOND };
+            Rotation::new(times, bounds).map_err(|error| error.setting)
         };
         assert!(new(3_000, 305, 60).is_ok());
         assert_eq!(new(3_000, 304, 60), Err("publish_ahead"));

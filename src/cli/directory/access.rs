@@ -59,11 +59,11 @@ pub(super) struct Access {
 
 /// Error of a command line that is not valid.
 #[derive(Debug)]
-pub(crate) struct Usage(pub(super) String);
+pub(crate) struct UsageError(pub(super) String);
 
-impl std::error::Error for Usage {}
+impl std::error::Error for UsageError {}
 
-impl fmt::Display for Usage {
+impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; see `anchorgate directory --help`", self.0)
     }
@@ -98,15 +98,15 @@ impl Access {
             _ => {
                 let why = "exactly one of --token-file, --client-secret-file and \
                            --client-certificate is needed";
-                return Err(Usage(why.into()).into());
+                return Err(UsageError(why.into()).into());
             }
         })
     }
 
     /// The token endpoint and scope.  The scope is that of this directory only, so that a token for
     /// Microsoft's directory is never sent to another server.
-    fn endpoint(&self) -> Result<TokenEndpoint, Usage> {
-        let usage = |why: &str| Usage(why.into());
+    fn endpoint(&self) -> Result<TokenEndpoint, UsageError> {
+        let usage = |why: &str| UsageError(why.into());
         let Some(client_id) = &self.client_id else {
             return Err(usage("a client secret or certificate needs --client-id"));
         };
@@ -138,10 +138,12 @@ impl Access {
 
 /// Rejects a text that is not a configuration id, before a request: the URL with an empty id is
 /// that of the whole collection.
-pub(super) fn configuration_id(id: &str) -> Result<(), Usage> {
+pub(super) fn configuration_id(id: &str) -> Result<(), UsageError> {
     match is_guid(id) {
         true => Ok(()),
-        false => Err(Usage(format!("`{id}` is not the id of a configuration, which is a GUID"))),
+        false => {
+            Err(UsageError(format!("`{id}` is not the id of a configuration, which is a GUID")))
+        }
     }
 }
 

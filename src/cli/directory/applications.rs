@@ -13,7 +13,7 @@ use clap::Subcommand;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use crate::cli::directory::access::{Access, Usage, configuration_id};
+use crate::cli::directory::access::{Access, UsageError, configuration_id};
 use crate::cli::directory::authority::{fingerprint, named, usable};
 use crate::cli::directory::output;
 use crate::cli::terminal::text;
@@ -108,7 +108,7 @@ pub(super) async fn application(
             let roots = authorities.iter().filter(|a| a["isRootAuthority"] == true).count();
             if roots != 1 {
                 let why = format!("{roots} of the files are roots; exactly one must be");
-                return Err(Usage(why).into());
+                return Err(UsageError(why).into());
             }
             let body = json!({
                 "@odata.type": "#microsoft.graph.certificateBasedApplicationConfiguration",

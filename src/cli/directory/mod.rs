@@ -29,7 +29,7 @@ use crate::runtime::random::jitter;
 use crate::trust::subject::SubjectField;
 use crate::x509::time::Timestamp;
 
-pub(super) use access::Usage;
+pub(super) use access::UsageError;
 
 /// Attempts of a read-modify-write cycle that another client's write interrupts.
 const ATTEMPTS: usize = 16;

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::cli::directory::access::Usage;
+use crate::cli::directory::access::UsageError;
 use crate::cli::directory::output;
 use crate::cli::terminal::text;
 use crate::graph::client::Client;
@@ -107,9 +107,11 @@ pub(super) async fn get(client: &Client, id: &str) -> anyhow::Result<Value> {
 }
 
 /// URL of a template, or of a resource `below` it.
-pub(super) fn url(client: &Client, id: &str, below: Option<&str>) -> Result<Url, Usage> {
+pub(super) fn url(client: &Client, id: &str, below: Option<&str>) -> Result<Url, UsageError> {
     if !is_guid(id) {
-        return Err(Usage(format!("`{id}` is not the id of a device template, which is a GUID")));
+        return Err(UsageError(format!(
+            "`{id}` is not the id of a device template, which is a GUID"
+        )));
     }
     let segments: Vec<&str> = PATH.into_iter().chain([id]).chain(below).collect();
     Ok(client.at(&segments, ""))

@@ -2,13 +2,16 @@ use std::path::Path;
 
 use super::*;
 use crate::keyring::generate::generate_signing_key;
+use crate::token::rotation::{Bounds, Times};
 
 const SECOND: Duration = Duration::from_secs(1);
 const START: Timestamp = Timestamp(1_800_000_000);
 
 fn schedule() -> Rotation {
-    Rotation::new(100 * SECOND, 10 * SECOND, 30 * SECOND, 30 * SECOND, 5 * SECOND, SPREAD)
-        .expect("a schedule")
+    let times =
+        Times { every: 100 * SECOND, publish_ahead: 10 * SECOND, retire_after: 30 * SECOND };
+    let bounds = Bounds { longest_life: 30 * SECOND, cache: 5 * SECOND, spread: SPREAD };
+    Rotation::new(times, bounds).expect("a schedule")
 }
 
 fn config(dir: &Path, further: &[Algorithm]) -> Config {

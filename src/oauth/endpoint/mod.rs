@@ -77,7 +77,7 @@ impl TokenEndpoint {
 
     /// Returns true if the endpoint serves `path`.
     pub(super) fn is_at(&self, path: &str) -> bool {
-        scope(path, &self.live.current().policy).is_some()
+        domains_of(path, &self.live.current().policy).is_some()
     }
 
     /// Answers one request on the token listener, which requests a certificate.
@@ -251,7 +251,7 @@ impl TokenService {
             Err(error) => return Outcome::refused(error),
         };
         // The router accepts only token paths.  Another one selects nothing.
-        let scope = scope(head.uri.path(), inputs.policy).unwrap_or(Scope::Only(Vec::new()));
+        let scope = domains_of(head.uri.path(), inputs.policy).unwrap_or(Scope::Only(Vec::new()));
         let origin = Origin { scope: &scope, ..origin };
         if let Some(outcome) = self.decide_application(head, &form, origin, trust, keys, inputs) {
             return outcome;
@@ -332,7 +332,7 @@ impl TokenService {
 }
 
 /// Returns the trust domains that may decide a request to `path`, or `None` if it is not a token path.
-fn scope(path: &str, policy: &TokenPolicy) -> Option<Scope> {
+fn domains_of(path: &str, policy: &TokenPolicy) -> Option<Scope> {
     if path == TOKEN_PATH {
         return Some(Scope::All);
     }
@@ -344,7 +344,7 @@ fn scope(path: &str, policy: &TokenPolicy) -> Option<Scope> {
 /// Returns the response to a request with another path or method.
 fn reject_misrouted(head: &Parts, policy: &TokenPolicy) -> Option<Reply> {
     let mut reply = match head.method {
-        _ if scope(head.uri.path(), policy).is_none() => reply::empty(StatusCode::NOT_FOUND),
+        _ if domains_of(head.uri.path(), policy).is_none() => reply::empty(StatusCode::NOT_FOUND),
         Method::POST => return None,
         _ => reply::method_not_allowed("POST"),
     };
