@@ -1,5 +1,7 @@
 //! Actions of operators: `POST` requests with a JSON object, or an empty body.
 
+use std::path::PathBuf;
+
 use futures_util::future::join_all;
 use hyper::StatusCode;
 use serde::Deserialize;
@@ -37,6 +39,9 @@ pub(super) enum Action {
     RevokeKey,
     Reload,
     DiffConfiguration,
+    BackUpDirectory,
+    RestoreDirectory,
+    AwaitCopy,
 }
 
 impl Action {
@@ -52,6 +57,9 @@ impl Action {
             "/keys/revoke" => Some(Self::RevokeKey),
             "/config/reload" => Some(Self::Reload),
             "/config/diff" => Some(Self::DiffConfiguration),
+            "/directory/backup" => Some(Self::BackUpDirectory),
+            "/directory/restore" => Some(Self::RestoreDirectory),
+            "/directory/wait" => Some(Self::AwaitCopy),
             _ => None,
         }
     }
@@ -66,8 +74,16 @@ impl Action {
             | Self::RefreshLists
             | Self::RotateKeys
             | Self::RevokeKey
-            | Self::Reload => MAX_BODY,
+            | Self::Reload
+            | Self::BackUpDirectory
+            | Self::RestoreDirectory
+            | Self::AwaitCopy => MAX_BODY,
         }
+    }
+
+    /// True if the action names a file of this machine, so that callers on the network may not use it.
+    pub(super) fn needs_socket(self) -> bool {
+        matches!(self, Self::BackUpDirectory | Self::RestoreDirectory | Self::AwaitCopy)
     }
 }
 
@@ -142,12 +158,36 @@ struct DiffConfiguration {
     toml: Option<String>,
 }
 
+/// Body of `/directory/backup`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackUpDirectory {
+    /// File to create: an absolute path.
+    file: PathBuf,
+}
+
+/// Body of `/directory/restore`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RestoreDirectory {
+    /// The backup: an absolute path.
+    file: PathBuf,
+    /// Replace the directory by one with another identity.
+    #[serde(default)]
+    accept_other_directory: bool,
+}
+
+/// Body of `/directory/wait`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AwaitCopy {}
+
 /// A failed action: the status and text of its response.
 #[derive(Debug)]
-struct Failure(StatusCode, String);
+pub(super) struct Failure(pub(super) StatusCode, pub(super) String);
 
 impl Failure {
-    fn bad_request(why: impl Into<String>) -> Self {
+    pub(super) fn bad_request(why: impl Into<String>) -> Self {
         Self(StatusCode::BAD_REQUEST, why.into())
     }
 }
@@ -186,6 +226,18 @@ impl Admin {
             Action::DiffConfiguration => {
                 let DiffConfiguration { toml } = parse(body)?;
                 configuration(self.configuration.send(Request::Compare(toml)).await)
+            }
+            Action::BackUpDirectory => {
+                let BackUpDirectory { file } = parse(body)?;
+                self.copies.back_up(file).await
+            }
+            Action::RestoreDirectory => {
+                let RestoreDirectory { file, accept_other_directory } = parse(body)?;
+                self.copies.restore(file, accept_other_directory).await
+            }
+            Action::AwaitCopy => {
+                let AwaitCopy {} = parse(body)?;
+                self.copies.wait().await
             }
         }
     }

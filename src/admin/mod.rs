@@ -23,6 +23,7 @@
 pub mod access;
 mod actions;
 pub mod answer;
+mod copies;
 mod health;
 mod page;
 mod status;
@@ -43,6 +44,7 @@ use tokio::sync::watch;
 
 use crate::admin::access::{Access, Caller, Denied, Permission, Token};
 use crate::admin::actions::Action;
+use crate::admin::copies::Copies;
 use crate::admin::status::Gauges;
 use crate::crl;
 use crate::http::body::{self, BodyError};
@@ -55,6 +57,7 @@ use crate::runtime::hosts::Host;
 use crate::runtime::live::Live;
 use crate::runtime::random;
 use crate::runtime::reload;
+use crate::store::Store;
 use crate::sync;
 use crate::x509::time::Timestamp;
 
@@ -89,6 +92,8 @@ pub struct Parts {
     pub keys: keyring::Handle,
     /// The configuration.
     pub configuration: reload::Handle,
+    /// The store of the gateway's own directory.
+    pub store: Option<Store>,
 }
 
 /// The admin plane.
@@ -102,6 +107,7 @@ pub struct Admin {
     sources: watch::Receiver<Vec<sync::Handle>>,
     keys: keyring::Handle,
     configuration: reload::Handle,
+    copies: Copies,
     started: Timestamp,
     /// Proves that a form was rendered by this process.
     form_token: String,
@@ -110,7 +116,7 @@ pub struct Admin {
 impl Admin {
     /// An admin plane over `parts`, for the callers that `config` permits.
     pub fn new(config: &Config, parts: Parts) -> Self {
-        let Parts { ready, mut registry, live, lists, sources, keys, configuration } = parts;
+        let Parts { ready, mut registry, live, lists, sources, keys, configuration, store } = parts;
         let gauges = Gauges::register(&mut registry);
         let started = SystemTime::now().into();
         let gate = RwLock::new(Arc::new(Gate::new(config)));
@@ -125,6 +131,7 @@ impl Admin {
             sources,
             keys,
             configuration,
+            copies: Copies::new(store),
             started,
             form_token,
         }
@@ -252,7 +259,13 @@ impl Gate {
             let why = "requests of web pages are refused (Origin header)";
             return Err(refused(StatusCode::FORBIDDEN, why));
         }
-        let is_action = Action::at(path).is_some();
+        let action = Action::at(path);
+        let is_action = action.is_some();
+        if action.is_some_and(Action::needs_socket) && caller == Caller::Network {
+            let why =
+                "the file is one of the gateway's machine: use the Unix socket (admin.socket)";
+            return Err(refused(StatusCode::FORBIDDEN, why));
+        }
         let need = if is_action { Permission::Operate } else { Permission::Read };
         let admitted = match (caller, path) {
             (Caller::Socket(_), _) | (_, "/livez" | "/readyz") => Ok(None),

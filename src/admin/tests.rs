@@ -58,6 +58,7 @@ fn admin(ready: &Ready) -> Admin {
         sources: watch::channel(Vec::new()).1,
         keys: keyring::Handle::default(),
         configuration: reload::Handle::new(reload::Status::default()).0,
+        store: None,
     };
     Admin::new(&self::config("127.0.0.1:0", &[]), parts)
 }

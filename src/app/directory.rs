@@ -16,6 +16,7 @@ use crate::store::Store;
 #[derive(Default)]
 pub(super) struct Opened {
     pub(super) directory: Option<Directory>,
+    pub(super) store: Option<Store>,
     /// Over TLS.
     pub(super) tls: Option<Served>,
     /// Over plain HTTP.
@@ -47,11 +48,11 @@ pub(super) async fn open(
         }
     };
     let metrics = Metrics::register(&mut base.registry);
-    let directory = Directory::until(part.config.clone(), store, base.tasks.stopping());
+    let directory = Directory::until(part.config.clone(), store.clone(), base.tasks.stopping());
     let directory = directory.with_metrics(metrics);
     let at = |url: &str, connections| directory.at(url).with_waiters(connections / 2);
     let tls = part.public_url.as_ref().map(|url| at(url, capacity.directory));
     let http = addresses.directory_http;
     let http = http.map(|address| at(&format!("http://{address}"), capacity.directory_http));
-    Ok(Opened { directory: Some(directory), tls, http })
+    Ok(Opened { directory: Some(directory), store: Some(store), tls, http })
 }

@@ -2,6 +2,7 @@
 
 mod base;
 pub(crate) mod capacity;
+mod data_dir;
 mod directory;
 mod followers;
 mod health;
@@ -82,6 +83,7 @@ impl App {
         let followers = Followers::start(&config, &updates, &refused, &mut base)?;
         let token_plane = TokenPlane::start(&config, &live, &mut base.registry);
         readiness::start(&config, &updates, &followers, &base);
+        data_dir::start(&config, &mut base);
 
         let metrics = reload::Metrics::register(&mut base.registry);
         let (configuration, inbox) = Handle::new(reload::status(&config.origin));
@@ -93,6 +95,7 @@ impl App {
             sources: followers.handles.subscribe(),
             keys: keys.clone(),
             configuration,
+            store: opened.store.clone(),
         };
         let admin = Arc::new(Admin::new(&config.admin, parts));
         let settings = Listeners::new(&config, capacity, &live, &base.connections, &base.memory);

@@ -98,6 +98,8 @@ pub struct Config {
     pub health_is_set: bool,
     /// Time between the announcement of a stop and the stop.
     pub drain_delay: Duration,
+    /// Time for which the data directory may be unwritable before the gateway is not ready.
+    pub unwritable_limit: Duration,
     /// Limit on the resident memory in bytes.
     pub memory_limit: Option<u64>,
     /// Let other processes listen on the same addresses.

@@ -32,6 +32,7 @@ use crate::trust::snapshot::TrustPolicy;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Reads all settings.  Relative paths are relative to `folder`.
 pub(super) fn parse(table: Table, folder: &Path) -> Result<Config, Vec<Problem>> {
@@ -66,6 +67,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     let data_dir = data_dir.map(|dir| folder.join(dir));
     let drain_delay = top.duration("drain_delay", Duration::ZERO..=10 * MINUTE);
     let drain_delay = drain_delay.unwrap_or(Duration::from_millis(500));
+    let unwritable_limit = top.duration("unwritable_limit", MINUTE..=365 * DAY).unwrap_or(HOUR);
     let memory_limit = top.number("memory_limit", 32 * 1024 * 1024..=1 << 50);
     let reuse_port = top.flag("reuse_port").unwrap_or(false);
     let drain = top.duration("drain", SECOND..=HOUR).unwrap_or(30 * SECOND);
@@ -126,6 +128,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
         graph,
         admin: admin?,
         drain_delay,
+        unwritable_limit,
         reuse_port,
         memory_limit,
         health,

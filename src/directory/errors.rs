@@ -197,6 +197,7 @@ pub(crate) fn store_fault(error: StoreError, id: &str) -> Fault {
             Fault::Conflict("Another object with the same value already exists.".into())
         }
         StoreError::HistoryExpired(_) => Fault::SyncState(id.into()),
+        StoreError::Refused(why) => Fault::Conflict(why),
         StoreError::Unavailable(why) => Fault::Unavailable(why),
     }
 }

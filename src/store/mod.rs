@@ -11,12 +11,13 @@
 //! There are two engines: an embedded file for one process, and a PostgreSQL database for several
 //! replicas.  The same tests run against both.
 
+mod backup;
 mod changes;
 mod embedded;
 mod objects;
 mod postgres;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -26,6 +27,7 @@ use changes::ChangeNotifier;
 use embedded::{Embedded, Write};
 use postgres::Postgres;
 
+pub use backup::Backup;
 pub use changes::Versions;
 pub use objects::{Change, Collection, Record, Since, StoreError};
 pub use postgres::{Database, DatabaseUrlError, Follower};
@@ -35,6 +37,11 @@ pub use postgres::{Database, DatabaseUrlError, Follower};
 /// A reader that has missed more reads the whole collection again, which costs more only if the
 /// collection is much larger.
 const KEPT_REMOVALS: u64 = 100_000;
+
+/// Answer to a request for a backup of a database.
+const USE_PG_DUMP: &str = "the directory is in PostgreSQL: back it up with pg_dump, and restore it with \
+    pg_restore while the gateway is stopped. A start of the database server and a restored table begin a \
+    new history, so that gateways read everything again";
 
 /// Store with one of the two engines.  Clones share the engine.
 #[derive(Clone)]
@@ -138,6 +145,41 @@ impl Store {
                 blocking(move || file.identity()).await
             }
             Engine::Postgres(database) => database.identity().await,
+        }
+    }
+
+    /// Writes a consistent copy of the embedded store to a new file, while the store is used.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] for a database, or if the file exists or cannot be written.
+    pub async fn backup(&self, path: PathBuf) -> Result<Backup, StoreError> {
+        match &self.engine {
+            Engine::Embedded(store) => {
+                let store = Arc::clone(store);
+                blocking(move || backup::create(&path, |file| store.backup(file))).await
+            }
+            Engine::Postgres(_) => Err(StoreError::Refused(USE_PG_DUMP.into())),
+        }
+    }
+
+    /// Replaces everything in the embedded store by a backup, in one transaction, and begins a new
+    /// history.  Unless `accept_other` is set, a backup of another directory replaces only an empty one.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] for a database, or if the backup is not valid.  Nothing has changed then.
+    pub async fn restore(&self, path: PathBuf, accept_other: bool) -> Result<Backup, StoreError> {
+        match &self.engine {
+            Engine::Embedded(store) => {
+                let (store, changes) = (Arc::clone(store), self.changes.clone());
+                // Notify in the blocking task: the caller may be dropped during the transaction.
+                let work = move || {
+                    let restored = store.restore(&backup::open(&path)?, accept_other)?;
+                    changes.reset_to(store.versions()?);
+                    Ok(restored)
+                };
+                blocking(work).await
+            }
+            Engine::Postgres(_) => Err(StoreError::Refused(USE_PG_DUMP.into())),
         }
     }
 

@@ -101,6 +101,9 @@ pub enum StoreError {
     /// The removals since this version are no longer stored, or the version is not one of this store.
     #[error("the changes since version {0} are no longer available")]
     HistoryExpired(u64),
+    /// The operation is not possible with this store or this backup; the reason is given.
+    #[error("{0}")]
+    Refused(String),
     /// The disk or the database failed.  The operation can be retried.
     #[error("the store is not available: {0}")]
     Unavailable(String),

@@ -85,7 +85,7 @@ impl Gateway {
         self.device_of(&identity.chain_pem, &identity.key_pem)
     }
 
-    fn ids(&self) -> Vec<String> {
+    pub(super) fn ids(&self) -> Vec<String> {
         let trust = &self.app.live.current().trust;
         trust.device_configurations.configurations.iter().map(|c| c.id.to_string()).collect()
     }

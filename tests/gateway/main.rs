@@ -6,6 +6,7 @@ mod support;
 mod applications;
 mod audit;
 mod audit_sinks;
+mod copies;
 mod database;
 mod devices;
 mod diagnosis;

@@ -4,6 +4,7 @@
 mod access;
 mod applications;
 mod authority;
+mod copies;
 mod devices;
 mod import;
 mod output;
@@ -21,6 +22,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::directory::access::{Access, configuration_id};
 use crate::cli::directory::applications::ApplicationCommand;
 use crate::cli::directory::authority::{AuthorityFile, fingerprint, named};
+use crate::cli::directory::copies::{BackupArgs, RestoreArgs};
 use crate::cli::directory::devices::DeviceCommand;
 use crate::cli::directory::templates::TemplateCommand;
 use crate::cli::terminal::text;
@@ -112,6 +114,12 @@ enum DirectoryCommand {
     /// List, create and delete the templates that devices are created from
     #[command(subcommand)]
     DeviceTemplate(TemplateCommand),
+    /// Write everything in the embedded directory of a gateway to a file, while it runs
+    Backup(BackupArgs),
+    /// Replace everything in the embedded directory of a gateway by a backup
+    ///
+    /// The backup is checked first. Gateways that follow the directory then read everything again.
+    Restore(RestoreArgs),
 }
 
 fn field(text: &str) -> Result<SubjectField, String> {
@@ -187,6 +195,8 @@ pub(super) async fn directory(args: &DirectoryArgs) -> anyhow::Result<ExitCode> 
         DirectoryCommand::DeviceTemplate(command) => {
             return templates::template(&args.access.client()?, command, as_json).await;
         }
+        DirectoryCommand::Backup(command) => return copies::back_up(command, as_json).await,
+        DirectoryCommand::Restore(command) => return copies::restore(command, as_json).await,
     };
     output::objects(&result, as_json, show);
     Ok(ExitCode::SUCCESS)

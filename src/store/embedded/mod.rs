@@ -1,10 +1,12 @@
 //! Embedded engine: a redb file, which is a crash-safe B-tree with one writer at a time.
 
+mod copy;
 mod failure;
 mod place;
 mod tables;
 mod write;
 
+use std::fs::File;
 use std::mem::take;
 use std::ops::Bound;
 use std::path::Path;
@@ -16,6 +18,7 @@ use redb::{
     ReadableTableMetadata, WriteTransaction,
 };
 
+use crate::store::backup::Backup;
 use crate::store::changes::Versions;
 use crate::store::objects::{Change, Collection, Record, Since, StoreError};
 
@@ -181,6 +184,18 @@ impl Embedded {
             let (version, body) = object.value();
             Ok(Record { id: id.into(), version, body: body.into() })
         })
+    }
+
+    /// Writes a consistent state to `file`.  Changes continue meanwhile.
+    pub(super) fn backup(&self, file: File) -> Result<Backup, StoreError> {
+        self.read(|transaction| copy::write(transaction, file))
+    }
+
+    /// Replaces everything by the backup `file`, in one transaction.  Changes wait meanwhile.
+    pub(super) fn restore(&self, file: &File, accept_other: bool) -> Result<Backup, StoreError> {
+        copy::check(file)?;
+        let _writer = lock(&self.writer);
+        self.change(|transaction| copy::restore(transaction, file, accept_other))
     }
 
     /// Applies a change, in one transaction with the changes of concurrent callers.

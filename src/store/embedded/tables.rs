@@ -41,7 +41,7 @@ pub(super) const INDEXED: &str = "kept";
 /// In [`TEXTS`]: identity of the history that began when the file was opened.
 pub(super) const IDENTITY: &str = "identity";
 /// In [`TEXTS`]: identity of the directory, which all copies of the file share.
-const DIRECTORY: &str = "directory";
+pub(super) const DIRECTORY: &str = "directory";
 
 pub(super) fn objects(collection: Collection) -> Objects {
     TableDefinition::new(collection.name())
