@@ -32,7 +32,7 @@ impl Admin {
                 text(StatusCode::SERVICE_UNAVAILABLE, "starting: no trust is in force yet\n")
             }
             "/readyz" => self.ready_or_degraded(),
-            "/metrics" => self.metrics(),
+            "/metrics" => self.metrics(request.headers()),
             _ => refused(StatusCode::NOT_FOUND, "no such path"),
         }
     }

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `GET /livez` | 200 while the process serves |
 //! | `GET /readyz` | 200, or 503 with the parts that are not ready |
-//! | `GET /metrics` | OpenMetrics text |
+//! | `GET /metrics` | metrics in the format that `Accept` prefers: OpenMetrics, or the classic text format |
 //! | `GET /status.json` | the trust in force, its sources and its revocation lists |
 //! | `GET /` | the same as a page for people; see `page` |
 //! | `POST /explain` | the form of that page |
@@ -26,6 +26,7 @@ pub mod answer;
 mod copies;
 mod health;
 mod page;
+mod scrape;
 mod status;
 
 use std::net::SocketAddr;
@@ -45,6 +46,7 @@ use tokio::sync::watch;
 use crate::admin::access::{Access, Caller, Denied, Permission, Token};
 use crate::admin::actions::Action;
 use crate::admin::copies::Copies;
+use crate::admin::scrape::Format;
 use crate::admin::status::Gauges;
 use crate::crl;
 use crate::http::body::{self, BodyError};
@@ -55,6 +57,7 @@ use crate::runtime::audit::{Event, Outcome, Record};
 use crate::runtime::health::Ready;
 use crate::runtime::hosts::Host;
 use crate::runtime::live::Live;
+use crate::runtime::metrics;
 use crate::runtime::random;
 use crate::runtime::reload;
 use crate::store::Store;
@@ -101,6 +104,8 @@ pub struct Admin {
     gate: RwLock<Arc<Gate>>,
     ready: Ready,
     registry: Registry,
+    /// Metrics of the process, whose names have no prefix.
+    process: Registry,
     gauges: Gauges,
     live: Live,
     lists: crl::Handle,
@@ -118,6 +123,8 @@ impl Admin {
     pub fn new(config: &Config, parts: Parts) -> Self {
         let Parts { ready, mut registry, live, lists, sources, keys, configuration, store } = parts;
         let gauges = Gauges::register(&mut registry);
+        let mut process = Registry::default();
+        metrics::process::register(&mut process);
         let started = SystemTime::now().into();
         let gate = RwLock::new(Arc::new(Gate::new(config)));
         let form_token = random::guid();
@@ -125,6 +132,7 @@ impl Admin {
             gate,
             ready,
             registry,
+            process,
             gauges,
             live,
             lists,
@@ -146,7 +154,7 @@ impl Admin {
     /// Answers one request of `caller`.
     pub async fn handle(self: Arc<Self>, caller: Caller, request: Request<RequestBody>) -> Reply {
         let (head, incoming) = request.into_parts();
-        let (method, path) = (&head.method, head.uri.path());
+        let path = head.uri.path();
         let gate = Arc::clone(&self.gate.read().unwrap_or_else(PoisonError::into_inner));
         if let Err(reply) = gate.admit(caller, &head) {
             return *reply;
@@ -157,7 +165,7 @@ impl Admin {
             None => 0,
         };
         match body::read(incoming, limit).await {
-            Ok(body) => self.answer(method, path, body).await,
+            Ok(body) => self.answer(&head, body).await,
             Err(error @ BodyError::TooLong { .. }) => {
                 refused(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string())
             }
@@ -167,7 +175,8 @@ impl Admin {
         }
     }
 
-    async fn answer(&self, method: &Method, path: &str, body: Bytes) -> Reply {
+    async fn answer(&self, head: &Head, body: Bytes) -> Reply {
+        let (method, path) = (&head.method, head.uri.path());
         if let Some(action) = Action::at(path) {
             return match *method {
                 Method::POST => self.perform(action, &body).await,
@@ -184,7 +193,7 @@ impl Admin {
             }
             "/livez" => reply::typed(StatusCode::OK, "text/plain; charset=utf-8", "live\n"),
             "/readyz" => self.readiness_and_warnings(),
-            "/metrics" => self.metrics(),
+            "/metrics" => self.metrics(&head.headers),
             "/status.json" => reply::json(StatusCode::OK, &self.status()),
             _ => refused(StatusCode::NOT_FOUND, "no such path"),
         }
@@ -216,16 +225,15 @@ impl Admin {
     pub fn metrics_text(&self) -> Result<String, std::fmt::Error> {
         self.gauges.update(&self.live.current().trust);
         let mut out = String::new();
+        text::encode_registry(&mut out, &self.process)?;
         text::encode(&mut out, &self.registry)?;
         Ok(out)
     }
 
-    fn metrics(&self) -> Reply {
+    fn metrics(&self, headers: &HeaderMap) -> Reply {
+        let format = Format::accepted(headers);
         match self.metrics_text() {
-            Ok(text) => {
-                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-                reply::typed(StatusCode::OK, kind, text)
-            }
+            Ok(text) => reply::typed(StatusCode::OK, format.media_type(), format.convert(text)),
             Err(_) => reply::empty(StatusCode::INTERNAL_SERVER_ERROR),
         }
     }

@@ -63,8 +63,13 @@ fn admin(ready: &Ready) -> Admin {
     Admin::new(&self::config("127.0.0.1:0", &[]), parts)
 }
 
+fn head(method: &Method, path: &str) -> Head {
+    let request = Request::builder().method(method).uri(path).body(()).expect("a request");
+    request.into_parts().0
+}
+
 async fn send(admin: &Admin, method: Method, path: &str, body: &'static str) -> (u16, String) {
-    let reply = admin.answer(&method, path, Bytes::from_static(body.as_bytes())).await;
+    let reply = admin.answer(&head(&method, path), Bytes::from_static(body.as_bytes())).await;
     let status = reply.status();
     let body = reply.into_body().collect().await.expect("whole").to_bytes();
     (status.as_u16(), String::from_utf8_lossy(&body).into_owned())
@@ -96,7 +101,15 @@ async fn routes_by_path_and_method() {
     let (_, status) = send(&admin, Method::GET, "/status.json", "").await;
     assert!(status.contains(r#""generation":0"#), "{status}");
     let (_, metrics) = send(&admin, Method::GET, "/metrics", "").await;
-    assert!(metrics.contains("trust_generation 0") && metrics.ends_with("# EOF\n"), "{metrics}");
+    assert!(metrics.contains("trust_generation 0\n") && !metrics.contains("# EOF"), "{metrics}");
+    let mut head = head(&Method::GET, "/metrics");
+    let open = header::HeaderValue::from_static("application/openmetrics-text; version=1.0.0");
+    head.headers.insert(header::ACCEPT, open);
+    let reply = admin.answer(&head, Bytes::new()).await;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!(reply.headers()[header::CONTENT_TYPE], kind);
+    let metrics = reply.into_body().collect().await.expect("whole").to_bytes();
+    assert!(metrics.ends_with(b"# EOF\n"), "{metrics:?}");
 }
 
 #[tokio::test]
@@ -257,7 +270,7 @@ fn a_browser_is_asked_for_the_token_of_a_page() {
 async fn the_page_is_html_that_cannot_run_scripts() {
     let admin = admin(&Ready::default());
     for path in ["/", "/status", "/status.css"] {
-        let reply = admin.answer(&Method::GET, path, Bytes::new()).await;
+        let reply = admin.answer(&head(&Method::GET, path), Bytes::new()).await;
         assert_eq!(reply.status(), 200, "{path}");
         let policy = reply.headers()[header::CONTENT_SECURITY_POLICY].to_str().expect("text");
         assert!(policy.starts_with("default-src 'none'; style-src 'self';"), "{policy}");
@@ -278,7 +291,7 @@ async fn the_form_needs_the_token_of_its_page() {
         page.split("name=\"token\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
     let token = token.expect("a token");
     let ask = async |form: String| {
-        let reply = admin.answer(&Method::POST, "/explain", Bytes::from(form)).await;
+        let reply = admin.answer(&head(&Method::POST, "/explain"), Bytes::from(form)).await;
         let status = reply.status().as_u16();
         let body = reply.into_body().collect().await.expect("whole").to_bytes();
         (status, String::from_utf8_lossy(&body).into_owned())

@@ -8,6 +8,7 @@ use crate::runtime::clock::{self, Clock};
 use crate::runtime::health::Ready;
 use crate::runtime::log;
 use crate::runtime::memory::{self, Budget, Pressure};
+use crate::runtime::metrics::{JudgeTimes, process};
 use crate::runtime::tasks::Tasks;
 use crate::runtime::telemetry;
 use crate::tls;
@@ -20,6 +21,7 @@ pub(super) struct Base {
     pub(super) clock: Clock,
     pub(super) memory: Pressure,
     pub(super) connections: tls::metrics::Metrics,
+    pub(super) judging: JudgeTimes,
 }
 
 impl Base {
@@ -27,18 +29,22 @@ impl Base {
     /// The memory of the process cannot be measured.
     pub(super) fn start(config: &Config) -> anyhow::Result<Self> {
         let mut registry = Registry::with_prefix("anchorgate");
+        process::register_build(&mut registry);
         log::register(&mut registry);
         telemetry::register(&mut registry);
         let memory = Pressure::default();
         let configured = config.memory_limit.map(Budget::of_process);
         let budgets = configured.into_iter().chain(Budget::of_control_group()).collect();
         memory::watch(budgets, &memory, &mut registry).context("memory_limit")?;
+        let judging = JudgeTimes::register(&mut registry);
+        let connections = tls::metrics::Metrics::register(&mut registry);
         Ok(Self {
             tasks: Tasks::default(),
             ready: Ready::default(),
             clock: clock::system(),
             memory,
-            connections: tls::metrics::Metrics::register(&mut registry),
+            connections: connections.with_judge_times(judging.clone()),
+            judging,
             registry,
         })
     }

@@ -11,7 +11,7 @@ use crate::app::base::Base;
 use crate::app::rebuild::Rebuild;
 use crate::config::Config;
 use crate::keyring::{self, Change, KeyringError, Rotator};
-use crate::runtime::live::Live;
+use crate::runtime::live::{ListenerTls, Live, WeakLive};
 use crate::runtime::publisher::GatewayChange;
 use crate::tls;
 use crate::tls::tickets::Secrets;
@@ -79,9 +79,26 @@ impl GatewayKeys {
         publisher: mpsc::Sender<GatewayChange>,
     ) -> (keyring::Handle, Arc<Notify>) {
         let (reader, metrics) = (live.downgrade(), base.connections.clone());
-        let build = move |config: &_, identity: &_| tls::build(config, identity, &reader, &metrics);
+        let build = move |config: &_, identity: &_| build_tls(config, identity, &reader, &metrics);
         let rebuild = Rebuild { config: self.tls, identity: self.identity, build };
         base.tasks.spawn_until_stop(rebuild.run(self.changes, publisher));
         (self.rotation, self.check)
     }
+}
+
+/// Builds the TLS configurations, and exposes the end of the certificate's validity.
+///
+/// # Errors
+/// rustls rejects the settings.
+pub(super) fn build_tls(
+    config: &tls::Config,
+    identity: &Arc<CertifiedKey>,
+    live: &WeakLive,
+    metrics: &tls::metrics::Metrics,
+) -> Result<ListenerTls, tls::TlsError> {
+    let built = tls::build(config, identity, live, metrics)?;
+    if let Some((_, not_after)) = keyring::validity(identity) {
+        metrics.certificate(not_after);
+    }
+    Ok(built)
 }

@@ -35,7 +35,7 @@ use crate::trust::snapshot::Snapshot;
 use base::Base;
 use capacity::Capacity;
 use followers::Followers;
-use keys::GatewayKeys;
+use keys::{GatewayKeys, build_tls};
 use planes::{Listeners, Planes, TokenPlane};
 use reload::Reloader;
 use sockets::Sockets;
@@ -81,7 +81,7 @@ impl App {
         let refused = Arc::<Notify>::default();
         let opened = directory::open(&config, &addresses, capacity, &refused, &mut base).await?;
         let followers = Followers::start(&config, &updates, &refused, &mut base)?;
-        let token_plane = TokenPlane::start(&config, &live, &mut base.registry);
+        let token_plane = TokenPlane::start(&config, &live, &mut base);
         readiness::start(&config, &updates, &followers, &base);
         data_dir::start(&config, &mut base);
 
@@ -195,7 +195,7 @@ fn first_state(
             trust: Arc::new(trust),
             keys: Arc::clone(&keys.signing),
             policy: Arc::clone(&config.policy),
-            tls: Arc::new(tls::build(&keys.tls, &keys.identity, live, &base.connections)?),
+            tls: Arc::new(build_tls(&keys.tls, &keys.identity, live, &base.connections)?),
         })
     })
 }

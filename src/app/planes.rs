@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use hyper::Request;
-use prometheus_client::registry::Registry;
 use tokio::time::timeout;
 
 use crate::admin::Admin;
 use crate::admin::access::Caller;
+use crate::app::base::Base;
 use crate::app::capacity::Capacity;
 use crate::app::health;
 use crate::app::sockets::Sockets;
@@ -65,8 +65,9 @@ pub(super) struct Listeners {
 
 impl TokenPlane {
     /// Builds the services.  Returns `None` in a hub.
-    pub(super) fn start(config: &Config, live: &Live, registry: &mut Registry) -> Option<Self> {
-        let metrics = oauth::Metrics::register(registry);
+    pub(super) fn start(config: &Config, live: &Live, base: &mut Base) -> Option<Self> {
+        let metrics = oauth::Metrics::register(&mut base.registry);
+        let metrics = metrics.with_judge_times(base.judging.clone());
         let plane = config.oauth.as_ref()?;
         let endpoint = Arc::new(TokenEndpoint::new(live.clone(), plane, metrics));
         let public = PublicPlane::new(live.clone(), plane, Arc::clone(&endpoint));

@@ -1,25 +1,31 @@
 //! Metrics of the token endpoint.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::oauth::issued_tokens::{Collected, IssuedTokens};
 use crate::oauth::rates::metrics::RateMetrics;
+use crate::runtime::metrics::JudgeTimes;
+use crate::runtime::metrics::latency::Latency;
+use crate::runtime::metrics::table::Table;
 
 /// Requests by result, their duration, and what rate limits refuse.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    tokens: Family<Labels, Counter>,
-    seconds: Histogram,
+    tokens: Table<Labels, Counter>,
+    seconds: Latency,
+    signing: Table<Signature, Latency>,
+    pub(super) issued: Arc<IssuedTokens>,
+    judging: JudgeTimes,
     rates: RateMetrics,
 }
 
 /// Result of a request.  Both labels have a fixed set of values, so clients cannot add time series.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
     /// `issued`, or the `error` of the response.
     result: &'static str,
@@ -27,17 +33,20 @@ struct Labels {
     refusal: &'static str,
 }
 
-/// Upper bounds in seconds.  A signature takes tens of microseconds with ECDSA and a millisecond
-/// with RSA.  Judging a path for the first time adds some hundreds of microseconds.
-const BUCKETS: [f64; 11] =
-    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0];
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Signature {
+    algorithm: &'static str,
+}
 
 impl Metrics {
     /// Creates the metrics in `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
-            tokens: Family::default(),
-            seconds: Histogram::new(BUCKETS),
+            tokens: Table::default(),
+            seconds: Latency::default(),
+            signing: Table::default(),
+            issued: Arc::default(),
+            judging: JudgeTimes::default(),
             rates: RateMetrics::register(registry),
         };
         registry.register(
@@ -51,7 +60,30 @@ impl Metrics {
             Unit::Seconds,
             metrics.seconds.clone(),
         );
+        registry.register_with_unit(
+            "sign_duration",
+            "Time to sign a token, by algorithm",
+            Unit::Seconds,
+            metrics.signing.clone(),
+        );
+        registry.register_collector(Box::new(Collected(Arc::clone(&metrics.issued))));
         metrics
+    }
+
+    /// Adds the durations of the judge's decisions on requests to `judging`.
+    #[must_use]
+    pub fn with_judge_times(self, judging: JudgeTimes) -> Self {
+        Self { judging, ..self }
+    }
+
+    /// Returns the durations of the judge's decisions.
+    pub(super) fn judging(&self) -> JudgeTimes {
+        self.judging.clone()
+    }
+
+    /// Counts a signature.
+    pub(super) fn signed(&self, algorithm: &'static str, took: Duration) {
+        self.signing.get(Signature { algorithm }).observe(took);
     }
 
     /// Returns the counters of the rate limits.
@@ -66,7 +98,7 @@ impl Metrics {
         took: Duration,
     ) {
         let refusal = refusal.unwrap_or_default();
-        self.tokens.get_or_create(&Labels { result, refusal }).inc();
-        self.seconds.observe(took.as_secs_f64());
+        self.tokens.get(Labels { result, refusal }).inc();
+        self.seconds.observe(took);
     }
 }

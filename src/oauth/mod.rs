@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod rates;
 pub mod request;
 
+mod issued_tokens;
 mod replay;
 
 pub use endpoint::TokenEndpoint;

@@ -15,6 +15,7 @@ pub mod log;
 pub mod log_limit;
 mod log_queue;
 pub mod memory;
+pub mod metrics;
 pub mod pace;
 pub mod publisher;
 pub mod random;

@@ -80,6 +80,22 @@ impl Handshakes {
         Arc::new(Self { limits, state: Mutex::default() })
     }
 
+    /// Returns the number of handshakes that have begun.
+    pub(super) fn begun(&self) -> usize {
+        self.lock().open.len()
+    }
+
+    /// Returns the number of handshakes that may have begun.
+    pub(super) fn most(&self) -> usize {
+        self.limits.open
+    }
+
+    /// Returns the number of connections that wait for their turn.
+    pub(super) fn waiting(&self) -> usize {
+        let state = self.lock();
+        state.waiting.len() + state.held.values().map(BTreeMap::len).sum::<usize>()
+    }
+
     /// Waits for a turn.  Returns `None` after [`Limits::wait`].  `close` is signalled when the
     /// handshake has begun and must make room for another.
     pub(super) async fn turn(

@@ -1,42 +1,60 @@
 //! Metrics of the TLS listeners.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
-use rustls::{NamedGroup, SignatureScheme};
+use prometheus_client::registry::{Registry, Unit};
+use rustls::{ProtocolVersion, ServerConnection, SignatureScheme};
 
 use crate::http::connections::Reason;
+use crate::runtime::metrics::JudgeTimes;
+use crate::runtime::metrics::latency::Latency;
+use crate::runtime::metrics::table::Table;
+use crate::tls::saturation::Saturation;
 use crate::tls::strangers::Strangers;
 use crate::trust::refusal::Code;
+use crate::x509::time::Timestamp;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     listener: &'static str,
     result: &'static str,
     code: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Listener {
     listener: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Group {
     listener: &'static str,
     group: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Version {
+    listener: &'static str,
+    version: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    listener: &'static str,
+    kind: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Signature {
     signature: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NotKept {
     listener: &'static str,
     reason: &'static str,
@@ -45,13 +63,19 @@ struct NotKept {
 /// Handshakes by outcome and open connections, by listener.
 #[derive(Clone, Default)]
 pub struct Metrics {
-    handshakes: Family<Outcome, Counter>,
-    groups: Family<Group, Counter>,
-    signatures: Family<Signature, Counter>,
-    not_kept: Family<NotKept, Counter>,
-    connections: Family<Listener, Gauge<i64, AtomicI64>>,
-    floods: Family<Listener, Counter>,
-    closed_after_ticket: Family<Listener, Counter>,
+    handshakes: Table<Outcome, Counter>,
+    durations: Table<Kind, Latency>,
+    versions: Table<Version, Counter>,
+    groups: Table<Group, Counter>,
+    signatures: Table<Signature, Counter>,
+    not_kept: Table<NotKept, Counter>,
+    connections: Table<Listener, Gauge<i64, AtomicI64>>,
+    floods: Table<Listener, Counter>,
+    closed_after_ticket: Table<Listener, Counter>,
+    certificate_end: Gauge,
+    pub(super) saturation: Arc<Saturation>,
+    /// Durations of the judge's decisions.
+    pub(super) judging: JudgeTimes,
     /// Bounds the audit records of refused strangers.
     pub(super) strangers: Strangers,
 }
@@ -65,6 +89,18 @@ impl Metrics {
             "TLS handshakes by listener, result (full, resumed, refused, failed) and code: the \
              refusal code, or the reason of a failure",
             metrics.handshakes.clone(),
+        );
+        registry.register_with_unit(
+            "handshake_duration",
+            "Time from the acceptance of a connection to the end of its completed handshake, by listener and \
+             kind (full, known, resumed)",
+            Unit::Seconds,
+            metrics.durations.clone(),
+        );
+        registry.register(
+            "handshake_versions",
+            "Completed TLS handshakes by listener and protocol version",
+            metrics.versions.clone(),
         );
         registry.register(
             "handshake_groups",
@@ -103,7 +139,24 @@ impl Metrics {
             "Refused handshakes of strangers without an audit record of their own",
             metrics.strangers.suppressed.clone(),
         );
+        registry.register(
+            "server_certificate_not_after_timestamp_seconds",
+            "End of the validity of the server's certificate, seconds since 1970",
+            metrics.certificate_end.clone(),
+        );
+        registry.register_collector(Box::new(Arc::clone(&metrics.saturation)));
         metrics
+    }
+
+    /// Adds the durations of the judge's decisions in handshakes to `judging`.
+    #[must_use]
+    pub fn with_judge_times(self, judging: JudgeTimes) -> Self {
+        Self { judging, ..self }
+    }
+
+    /// Sets the end of the validity of the server's certificate.
+    pub fn certificate(&self, not_after: Timestamp) {
+        self.certificate_end.set(not_after.0);
     }
 
     /// Counts a handshake of the token listener in which the client certificate was refused.
@@ -111,20 +164,30 @@ impl Metrics {
         self.handshake("token", "refused", code.as_str());
     }
 
-    pub(super) fn completed(&self, listener: &'static str, resumed: bool) {
-        self.handshake(listener, if resumed { "resumed" } else { "full" }, "");
+    pub(super) fn completed(&self, listener: &'static str, resumed: bool, took: Duration) {
+        let kind = if resumed { "resumed" } else { "full" };
+        self.handshake(listener, kind, "");
+        self.durations.get(Kind { listener, kind }).observe(took);
     }
 
-    /// Counts the key exchange group of a completed handshake.
-    pub(super) fn group(&self, listener: &'static str, group: NamedGroup) {
-        let group = group.as_str().unwrap_or("other");
-        self.groups.get_or_create(&Group { listener, group }).inc();
+    /// Counts what a completed handshake agreed on.
+    pub(super) fn negotiated(&self, listener: &'static str, tls: &ServerConnection) {
+        let version = match tls.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "1.3",
+            Some(ProtocolVersion::TLSv1_2) => "1.2",
+            _ => "other",
+        };
+        self.versions.get(Version { listener, version }).inc();
+        if let Some(group) = tls.negotiated_key_exchange_group() {
+            let group = group.name().as_str().unwrap_or("other");
+            self.groups.get(Group { listener, group }).inc();
+        }
     }
 
     /// Counts a verified signature of a client's key.
     pub(super) fn signature(&self, scheme: SignatureScheme) {
         let signature = scheme.as_str().unwrap_or("other");
-        self.signatures.get_or_create(&Signature { signature }).inc();
+        self.signatures.get(Signature { signature }).inc();
     }
 
     pub(super) fn failed(&self, listener: &'static str, why: &'static str) {
@@ -133,25 +196,25 @@ impl Metrics {
 
     /// Exposes the counters of a listener from its start.
     pub(super) fn start(&self, listener: &'static str) {
-        let _ = self.floods.get_or_create(&Listener { listener });
-        let _ = self.closed_after_ticket.get_or_create(&Listener { listener });
+        let _ = self.floods.get(Listener { listener });
+        let _ = self.closed_after_ticket.get(Listener { listener });
     }
 
     pub(super) fn flooded(&self, listener: &'static str) {
-        self.floods.get_or_create(&Listener { listener }).inc();
+        self.floods.get(Listener { listener }).inc();
     }
 
     pub(super) fn closed_after_ticket(&self, listener: &'static str) {
-        self.closed_after_ticket.get_or_create(&Listener { listener }).inc();
+        self.closed_after_ticket.get(Listener { listener }).inc();
     }
 
     #[cfg(test)]
     pub(super) fn count_closed_after_ticket(&self, listener: &'static str) -> u64 {
-        self.closed_after_ticket.get_or_create(&Listener { listener }).get()
+        self.closed_after_ticket.get(Listener { listener }).get()
     }
 
     fn handshake(&self, listener: &'static str, result: &'static str, code: &'static str) {
-        self.handshakes.get_or_create(&Outcome { listener, result, code }).inc();
+        self.handshakes.get(Outcome { listener, result, code }).inc();
     }
 
     /// Returns an observer that counts the connections that `listener` does not keep.
@@ -159,10 +222,10 @@ impl Metrics {
         let not_kept = self.not_kept.clone();
         // Exposes the counters from the start.
         for reason in [Reason::Silent, Reason::Stopping].map(Reason::as_str) {
-            let _ = not_kept.get_or_create(&NotKept { listener, reason });
+            let _ = not_kept.get(NotKept { listener, reason });
         }
         move |reason| {
-            not_kept.get_or_create(&NotKept { listener, reason: reason.as_str() }).inc();
+            not_kept.get(NotKept { listener, reason: reason.as_str() }).inc();
         }
     }
 
@@ -172,8 +235,8 @@ impl Metrics {
         let listeners = ["token", "public", "directory", "admin"];
         let of = |listener| {
             let reason = Reason::Stopping.as_str();
-            let cut = self.not_kept.get(&NotKept { listener, reason }).map_or(0, |cut| cut.get());
-            let open = self.connections.get(&Listener { listener }).map_or(0, |open| open.get());
+            let cut = self.not_kept.get(NotKept { listener, reason }).get();
+            let open = self.connections.get(Listener { listener }).get();
             cut + u64::try_from(open).unwrap_or(0)
         };
         listeners.into_iter().map(of).sum()
@@ -181,7 +244,7 @@ impl Metrics {
 
     /// Counts a connection as open until the guard is dropped.
     pub(super) fn open(&self, listener: &'static str) -> OpenGuard {
-        let gauge = self.connections.get_or_create(&Listener { listener }).clone();
+        let gauge = self.connections.get(Listener { listener }).clone();
         gauge.inc();
         OpenGuard { gauge }
     }

@@ -8,6 +8,7 @@ mod lingering;
 pub mod metrics;
 mod peer_chain;
 mod proxied;
+mod saturation;
 pub mod small_tickets;
 mod strangers;
 pub mod tickets;

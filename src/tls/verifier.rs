@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{
@@ -96,6 +97,7 @@ impl ClientCertVerifier for Verifier {
         let parsed = peer_chain::parse(&presented);
         let active = live.current();
         let _span = trace_span!(target: spans::TARGET, "judge").entered();
+        let started = Instant::now();
         let verdict = match (&active, &parsed) {
             (Some(active), Ok(chain)) => {
                 let admission = admit(chain, &active.trust, clock::now());
@@ -105,6 +107,7 @@ impl ClientCertVerifier for Verifier {
             (Some(_), Err(refusal)) => Err(refusal.clone()),
             (None, _) => Err(Refusal::new(Code::ChainUntrusted, "the gateway is stopping")),
         };
+        self.metrics.judging.handshake(started.elapsed());
         verdict.map(|()| ClientCertVerified::assertion()).map_err(|refusal| {
             let leaf = match &parsed {
                 Ok(chain) => Some(Arc::clone(chain.leaf())),

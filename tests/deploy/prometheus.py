@@ -1,7 +1,7 @@
 """Runs every query of the dashboards and rules in a real Prometheus that scrapes a running quickstart.
 
 Usage: prometheus.py INDEX, with the quickstart.json of the quickstart.
-Every query of a dashboard must have a result; one of a rule must be accepted.
+Every query of a dashboard must have a result; one of a rule must be accepted.  promtool must accept the metrics.
 """
 
 import json
@@ -60,6 +60,19 @@ def result(base, query):
     return answer["data"]["result"]
 
 
+def check_text(target):
+    """Checks both formats of the metrics: promtool reads the classic one."""
+    url = f"http://{target}/metrics"
+    open_metrics = urllib.request.Request(url, headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    answer = urllib.request.urlopen(open_metrics, timeout=30)
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text"), answer.headers
+    assert answer.read().endswith(b"# EOF\n")
+    text = urllib.request.urlopen(url, timeout=30).read()
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True)
+    assert checked.returncode == 0, (checked.stdout + checked.stderr).decode()
+    return text.count(b"# TYPE ")
+
+
 def main():
     if not shutil.which("prometheus"):
         print("prometheus: SKIPPED, it is not installed (package prometheus)", file=sys.stderr)
@@ -79,10 +92,12 @@ def main():
                 assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < deadline or not empty, f"no result: {empty}"
             time.sleep(0.5)
+        families = check_text(target)
         rules = [rule for group in yaml.safe_load((HERE / "rules.yaml").read_text())["groups"] for rule in group["rules"]]
         for rule in rules:
             result(base, rule["expr"])
-        print(f"prometheus: {count} queries of dashboards have results, {len(rules)} of rules are accepted")
+        print(f"prometheus: {count} queries of dashboards have results, {len(rules)} of rules are accepted; "
+              f"promtool accepts {families} metrics")
     finally:
         process.terminate()
         process.wait()

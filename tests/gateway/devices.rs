@@ -41,7 +41,7 @@ impl Gateway {
     }
 
     /// Creates a template for a configuration and returns its id.
-    async fn template(&self, configuration: &str) -> String {
+    pub(super) async fn template(&self, configuration: &str) -> String {
         let template = json!({
             "deviceAuthority": "Quickstart", "manufacturer": "Quickstart", "model": "Meter",
             "mutualTlsOauthConfigurationId": configuration,
@@ -51,7 +51,7 @@ impl Gateway {
     }
 
     /// Creates a device from a template and returns its path.
-    async fn register(&self, template: &str, external_device_id: &str) -> String {
+    pub(super) async fn register(&self, template: &str, external_device_id: &str) -> String {
         let below =
             format!("directory/templates/deviceTemplates/{template}/createDeviceFromTemplate");
         let device = json!({ "externalDeviceId": external_device_id });

@@ -1,9 +1,12 @@
 //! Requests of applications, which authenticate with the connection's certificate or an assertion.
 
+use std::sync::Arc;
+
 use hyper::http::request::Parts;
 
+use crate::oauth::endpoint::outcome::{Issued, Outcome, Party};
 use crate::oauth::endpoint::{
-    Inputs, Issued, Listener, Origin, Outcome, Party, TokenService, accepts_assertions, signing_key,
+    Inputs, Listener, Origin, TokenService, accepts_assertions, signing_key,
 };
 use crate::oauth::error::OauthError;
 use crate::oauth::rates::Holder;
@@ -52,9 +55,10 @@ impl TokenService {
                     (Some(application), Listener::Token) => {
                         let chain = check_scope(application, origin.scope, trust)
                             .and_then(|()| origin.peer.chain.as_ref().map_err(Clone::clone));
-                        chain
-                            .and_then(|chain| application.by_certificate(chain, trust, inputs.time))
-                            .map_err(OauthError::from)
+                        let judge = |chain: &Arc<_>| {
+                            self.judged(|| application.by_certificate(chain, trust, inputs.time))
+                        };
+                        chain.and_then(judge).map_err(OauthError::from)
                     }
                 }
             }
@@ -130,7 +134,7 @@ impl TokenService {
         let chain = checked.chain()?;
         requester.certificate = Some(chain.leaf().fingerprint);
         let connection = connection.map(AsRef::as_ref);
-        let authenticated = checked.authenticate(&chain, connection, trust, now)?;
+        let authenticated = self.judged(|| checked.authenticate(&chain, connection, trust, now))?;
         // Only verified assertions are recorded, so that strangers cannot fill the cache.
         self.replays.record(&application.id, jti, checked.assertion().expiry(), now)?;
         Ok(authenticated)

@@ -8,6 +8,7 @@
 //! force when its last byte arrives, on resumed sessions and persistent connections too.
 
 mod applications;
+mod outcome;
 
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,33 +18,27 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use hyper::body::{Body, Bytes};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
-use serde::Serialize;
 use tracing::field::Empty;
 use tracing::trace_span;
 
 use crate::http::Peer;
 use crate::http::body::{self, BodyError};
 use crate::http::reply::{self, Reply};
+use crate::oauth::endpoint::outcome::{Issued, Outcome, Party};
 use crate::oauth::error::{OauthError, no_store};
 use crate::oauth::rates::metrics::RateMetrics;
 use crate::oauth::rates::{Holder, Limited, RateLimits, Rates};
 use crate::oauth::replay::ReplayCache;
-use crate::oauth::request::{self, TokenForm, TokenType};
+use crate::oauth::request::{self, TokenForm};
 use crate::oauth::{Config, Metrics, TOKEN_PATH};
-use crate::runtime::audit::{self, Event, Record};
 use crate::runtime::clock;
-use crate::runtime::live::Live;
+use crate::runtime::live::{Active, Live};
+use crate::runtime::metrics::JudgeTimes;
 use crate::runtime::telemetry::spans;
-use crate::token::keys::AccessToken;
-use crate::token::{
-    Algorithm, Authorized, Claims, SigningKey, SigningKeys, TokenPolicy, authorize,
-};
-use crate::trust::configurations::ConfigurationId;
+use crate::token::{Algorithm, Authorized, SigningKey, SigningKeys, TokenPolicy, authorize};
 use crate::trust::judge::devices::{Scope, Verified, judge_within};
 use crate::trust::refusal::{Code, Refusal};
 use crate::trust::snapshot::Snapshot;
-use crate::trust::subject::SubjectId;
-use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
 
 /// Limit of a request body in bytes.
@@ -65,7 +60,8 @@ pub struct TokenEndpoint {
 impl TokenEndpoint {
     /// Creates an endpoint that decides by the published state in `live`.
     pub fn new(live: Live, config: &Config, metrics: Metrics) -> Self {
-        let service = TokenService::new(config, metrics.rates());
+        let service =
+            TokenService::new(config, metrics.rates()).with_judge_times(metrics.judging());
         Self { live, service, metrics }
     }
 
@@ -135,7 +131,9 @@ impl TokenEndpoint {
                 let decide = || {
                     self.service.decide(&head, &body, origin, &active.trust, &active.keys, inputs)
                 };
-                span.in_scope(decide)
+                let outcome = span.in_scope(decide);
+                self.count_issued(&active, &outcome);
+                outcome
             }
             (Err(error), _) => Outcome::refused(error),
             (_, Err(error)) => Outcome::refused(error),
@@ -150,6 +148,12 @@ impl TokenEndpoint {
         }
         self.metrics.count(outcome.result(), refusal, started.elapsed());
         reply
+    }
+
+    fn count_issued(&self, active: &Active, outcome: &Outcome) {
+        let (Ok(issued), Some(party)) = (&outcome.decision, &outcome.party) else { return };
+        self.metrics.signed(issued.algorithm, issued.signing);
+        self.metrics.issued.count(active, &party.configuration, &issued.claims.client_id);
     }
 }
 
@@ -199,6 +203,7 @@ struct TokenService {
     config: Config,
     replays: ReplayCache,
     rates: RwLock<Arc<Rates>>,
+    judging: JudgeTimes,
 }
 
 /// Connection and listener that a request arrived on, and what its path selects.
@@ -234,7 +239,20 @@ struct Inputs<'a> {
 impl TokenService {
     fn new(config: &Config, metrics: RateMetrics) -> Self {
         let rates = RwLock::new(Arc::new(Rates::new(&config.rate_limits, metrics)));
-        Self { config: config.clone(), replays: ReplayCache::default(), rates }
+        let (replays, judging) = (ReplayCache::default(), JudgeTimes::default());
+        Self { config: config.clone(), replays, rates, judging }
+    }
+
+    fn with_judge_times(self, judging: JudgeTimes) -> Self {
+        Self { judging, ..self }
+    }
+
+    /// Calls the judge.
+    fn judged<T>(&self, judge: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let verdict = judge();
+        self.judging.request(started.elapsed());
+        verdict
     }
 
     fn decide(
@@ -258,7 +276,8 @@ impl TokenService {
         }
         let chain = origin.peer.chain.clone();
         let judging = trace_span!(target: spans::TARGET, "judge").entered();
-        let judged = chain.and_then(|chain| judge_within(&chain, trust, inputs.time, &scope));
+        let judged = chain
+            .and_then(|chain| self.judged(|| judge_within(&chain, trust, inputs.time, &scope)));
         drop(judging);
         self.decide_device(form, judged, keys, inputs)
     }
@@ -360,132 +379,5 @@ fn signing_key(
     keys.of(algorithm).map_err(|error| OauthError::Server(error.to_string()))
 }
 
-/// A token, and its claims for the response and the audit record.
-struct Issued {
-    token: AccessToken,
-    token_type: TokenType,
-    claims: Claims,
-}
-
-impl Issued {
-    fn sign(
-        key: &SigningKey,
-        claims: Claims,
-        token_type: TokenType,
-        random: &dyn SecureRandom,
-    ) -> Result<Box<Self>, OauthError> {
-        let _span =
-            trace_span!(target: spans::TARGET, "sign", anchorgate.algorithm = key.algorithm())
-                .entered();
-        let signed = key.sign(&claims, random);
-        let token = signed.map_err(|error| OauthError::Server(error.to_string()))?;
-        Ok(Box::new(Self { token, token_type, claims }))
-    }
-}
-
-/// Device or application that a decision is about, for the audit record.
-struct Party {
-    configuration: ConfigurationId,
-    subject: Option<SubjectId>,
-    /// The certificate, if it is not the connection's.
-    certificate: Option<Fingerprint>,
-    generation: u64,
-}
-
-impl Party {
-    fn device(verified: &Verified) -> Self {
-        Self {
-            configuration: verified.configuration().clone(),
-            subject: Some(verified.subject().clone()),
-            certificate: None,
-            generation: verified.generation(),
-        }
-    }
-}
-
-/// One decision, for the response, the metrics and the audit record.
-struct Outcome {
-    client_id: Option<String>,
-    party: Option<Party>,
-    decision: Result<Box<Issued>, OauthError>,
-}
-
-impl Outcome {
-    fn refused(error: OauthError) -> Self {
-        Self { client_id: None, party: None, decision: Err(error) }
-    }
-
-    fn result(&self) -> &'static str {
-        match &self.decision {
-            Ok(_) => "issued",
-            Err(error) => error.code(),
-        }
-    }
-
-    fn refusal(&self) -> Option<&Refusal> {
-        self.decision.as_ref().err().and_then(OauthError::refusal)
-    }
-
-    fn reply(&self, report: bool) -> Reply {
-        let issued = match &self.decision {
-            Ok(issued) => issued,
-            Err(error) => return error.reply(report),
-        };
-        let mut reply = reply::json(
-            StatusCode::OK,
-            &TokenResponse {
-                access_token: issued.token.expose(),
-                token_type: issued.token_type.as_str(),
-                expires_in: issued.claims.exp - issued.claims.iat,
-                scope: issued.claims.scope.as_deref(),
-            },
-        );
-        no_store(&mut reply);
-        reply
-    }
-
-    /// Writes one audit record, which never contains the token.
-    fn audit(&self, peer: &Peer) {
-        let party = self.party.as_ref();
-        let presented = peer.chain.as_ref().ok().map(|chain| chain.leaf().fingerprint);
-        let certificate = party.and_then(|party| party.certificate).or(presented);
-        let claims = self.decision.as_ref().ok().map(|issued| &issued.claims);
-        let error = self.decision.as_ref().err();
-        let detail = error.map(ToString::to_string);
-        let outcome =
-            if error.is_some() { audit::Outcome::Refused } else { audit::Outcome::Issued };
-        Record {
-            error: error.map(OauthError::code),
-            refusal: self.refusal().map(|refusal| refusal.code.as_str()),
-            detail: detail.as_deref(),
-            configuration: party.map(|party| party.configuration.as_str()),
-            subject: party.and_then(|party| party.subject.as_ref()).map(SubjectId::as_str),
-            client_id: self.client_id.as_deref(),
-            certificate,
-            audience: claims.map(|claims| &claims.aud[..]),
-            scope: claims.and_then(|claims| claims.scope.as_deref()),
-            jti: claims.map(|claims| &claims.jti[..]),
-            expires: claims.map(|claims| claims.exp),
-            generation: party.map(|party| party.generation),
-            connection: Some(peer.connection),
-            address: Some(peer.address),
-            resumed: Some(peer.resumed),
-            ..Record::new(Event::Token, outcome)
-        }
-        .emit();
-    }
-}
-
-/// A successful response (RFC 6749 section 5.1).  It contains `scope` whenever a scope was granted:
-/// the RFC requires it if the granted scope differs from the requested one.
-#[derive(Serialize)]
-struct TokenResponse<'a> {
-    access_token: &'a str,
-    token_type: &'static str,
-    expires_in: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scope: Option<&'a str>,
-}
-
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

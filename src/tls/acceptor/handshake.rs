@@ -95,10 +95,8 @@ impl Edge {
                 let tls = stream.get_ref().1;
                 let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
                 describe(&span, tls, resumed);
-                listener.metrics.completed(listener.name, resumed);
-                if let Some(group) = tls.negotiated_key_exchange_group() {
-                    listener.metrics.group(listener.name, group.name());
-                }
+                listener.metrics.completed(listener.name, resumed, started.elapsed());
+                listener.metrics.negotiated(listener.name, tls);
                 let presented = tls.peer_certificates();
                 let chain = match listener.keeps_chains {
                     true => presented

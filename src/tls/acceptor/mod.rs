@@ -116,9 +116,11 @@ pub async fn serve<H, F>(
         wait: edge.bounds.handshake_queue,
         slow: SLOW,
     };
+    let handshakes = Handshakes::new(limits);
+    edge.metrics.saturation.watch(edge.name, edge.bounds.shares.connections, &handshakes);
     let edge = Arc::new(Edge {
         listener: edge,
-        handshakes: Handshakes::new(limits),
+        handshakes,
         intermediates: Arc::default(),
         lingering: Lingering::default(),
         failures: LogLimit::new(FAILURES),

@@ -15,7 +15,7 @@ use crate::runtime::live::{Active, ListenerTls};
 use crate::runtime::text::MAX_CHARACTERS;
 use crate::token::application::{Application, AuthMethod};
 use crate::token::keys::tests::signing_key;
-use crate::token::{Algorithm, Resource, Tenants, Terms};
+use crate::token::{Algorithm, Claims, Resource, Tenants, Terms};
 use crate::trust::configurations as trust_configurations;
 use crate::trust::configurations::{Authority, Configuration, Configurations, Device, Devices};
 use crate::trust::judge::devices::UnverifiedChain;
@@ -327,7 +327,7 @@ fn a_refusal_is_audited_with_its_code_in_one_line() {
     assert!(id.chars().count() == MAX_CHARACTERS && !id.contains('\n'));
 }
 
-fn live() -> Live {
+pub(in crate::oauth) fn live() -> Live {
     let key = rcgen::KeyPair::generate().expect("a key");
     let certificate = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
