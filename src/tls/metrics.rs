@@ -72,6 +72,7 @@ pub struct Metrics {
     connections: Table<Listener, Gauge<i64, AtomicI64>>,
     floods: Table<Listener, Counter>,
     closed_after_ticket: Table<Listener, Counter>,
+    tickets_withheld: Table<Listener, Counter>,
     certificate_end: Gauge,
     pub(super) saturation: Arc<Saturation>,
     /// Durations of the judge's decisions.
@@ -131,8 +132,14 @@ impl Metrics {
         registry.register(
             "closed_after_ticket",
             "Connections that the client closed within five seconds after a TLS 1.3 session ticket, without \
-             a request, by listener",
+             a request, or that it ended with an alert, by listener",
             metrics.closed_after_ticket.clone(),
+        );
+        registry.register(
+            "tickets_withheld",
+            "TLS 1.3 handshakes without a session ticket because the client may not be able to read one, by \
+             listener",
+            metrics.tickets_withheld.clone(),
         );
         registry.register(
             "audit_suppressed_records",
@@ -198,6 +205,7 @@ impl Metrics {
     pub(super) fn start(&self, listener: &'static str) {
         let _ = self.floods.get(Listener { listener });
         let _ = self.closed_after_ticket.get(Listener { listener });
+        let _ = self.tickets_withheld.get(Listener { listener });
     }
 
     pub(super) fn flooded(&self, listener: &'static str) {
@@ -208,9 +216,15 @@ impl Metrics {
         self.closed_after_ticket.get(Listener { listener }).inc();
     }
 
+    pub(super) fn ticket_withheld(&self, listener: &'static str) {
+        self.tickets_withheld.get(Listener { listener }).inc();
+    }
+
+    /// Returns the number of connections that were closed after their ticket, and of tickets withheld.
     #[cfg(test)]
-    pub(super) fn count_closed_after_ticket(&self, listener: &'static str) -> u64 {
-        self.closed_after_ticket.get(Listener { listener }).get()
+    pub(super) fn count_tickets(&self, listener: &'static str) -> [u64; 2] {
+        [&self.closed_after_ticket, &self.tickets_withheld]
+            .map(|table| table.get(Listener { listener }).get())
     }
 
     fn handshake(&self, listener: &'static str, result: &'static str, code: &'static str) {

@@ -11,8 +11,11 @@ mod proxied;
 mod saturation;
 pub mod small_tickets;
 mod strangers;
+pub mod ticket_readers;
+mod ticket_slot;
 pub mod tickets;
 pub mod verifier;
+mod wire;
 
 use std::sync::Arc;
 
@@ -28,6 +31,7 @@ use crate::runtime::live::{ListenerTls, WeakLive};
 use crate::tls::algorithms::Algorithms;
 use crate::tls::metrics::Metrics;
 use crate::tls::small_tickets::{KnownCertificates, SmallTickets};
+use crate::tls::ticket_readers::TicketReaders;
 use crate::tls::tickets::Secrets;
 use crate::tls::verifier::Verifier;
 use crate::x509::certificate::Certificate;
@@ -47,11 +51,6 @@ pub enum ClientAuth {
 }
 
 /// Session tickets that the listeners issue.
-///
-/// # Design notes
-/// rustls gives a TLS 1.3 ticket a nonce of 32 bytes, and its length cannot be set.  RFC 8446 section
-/// 4.6.1 allows up to 255, but wolfSSL as built by default reads at most 8 and then ends the connection,
-/// before its first request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Resumption {
     /// Tickets of TLS 1.2 and TLS 1.3.
@@ -59,14 +58,16 @@ pub enum Resumption {
     Both,
     /// Tickets of TLS 1.2 only.
     Tls12,
+    /// Tickets of TLS 1.3 only.
+    Tls13,
     /// No tickets.
     Off,
 }
 
 impl Resumption {
     /// All values, with their names in the configuration.
-    pub const ALL: [(&str, Self); 3] =
-        [("both", Self::Both), ("1.2", Self::Tls12), ("off", Self::Off)];
+    pub const ALL: [(&str, Self); 4] =
+        [("both", Self::Both), ("1.2", Self::Tls12), ("1.3", Self::Tls13), ("off", Self::Off)];
 }
 
 /// Protocol settings of the TLS listeners.
@@ -86,6 +87,8 @@ pub struct Config {
     pub tickets: Secrets,
     /// Certificates that tickets name.
     pub known_certificates: KnownCertificates,
+    /// Clients that may not be able to read tickets of TLS 1.3.
+    pub ticket_readers: TicketReaders,
     /// Hosts that requests may be for, besides the names of the certificate.
     pub hosts: ServedHosts,
 }
@@ -99,6 +102,7 @@ impl Default for Config {
             resumption: Resumption::default(),
             tickets: Secrets::default(),
             known_certificates: KnownCertificates::new(DEFAULT_LEAVES),
+            ticket_readers: TicketReaders::default(),
             hosts: ServedHosts::default(),
         }
     }
@@ -153,7 +157,8 @@ pub fn build(
         // Otherwise rustls resumes TLS 1.2 sessions by session ID from memory, independent of
         // tickets.
         server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = usize::from(config.resumption == Resumption::Both);
+        let has_tls13 = matches!(config.resumption, Resumption::Both | Resumption::Tls13);
+        server.send_tls13_tickets = usize::from(has_tls13);
         if config.resumption != Resumption::Off {
             // Each listener has its own ticketer.  rustls does not bind a ticket to the verifier,
             // and a session of the public listener has no certificate.
@@ -162,7 +167,9 @@ pub fn build(
                 false => config.tickets.ticketer(name)?,
             };
             let known = config.known_certificates.clone();
-            server.ticketer = Arc::new(SmallTickets::new(sealer, known));
+            let readers = config.ticket_readers.clone();
+            let tickets = SmallTickets::new(sealer, known, config.resumption, readers);
+            server.ticketer = Arc::new(tickets);
         }
     }
     let mut hosts = config.hosts.clone();

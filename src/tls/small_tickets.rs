@@ -34,7 +34,10 @@ use quick_cache::sync::Cache;
 use rustls::server::ProducesTickets;
 
 use crate::runtime::clock;
+use crate::tls::Resumption;
 use crate::tls::peer_chain::{self, Presented, PresentedChain};
+use crate::tls::ticket_readers::TicketReaders;
+use crate::tls::ticket_slot;
 use crate::x509::time::Timestamp;
 
 /// Largest certificate that is left out of tickets, in bytes of DER.
@@ -88,11 +91,27 @@ impl fmt::Debug for KnownCertificates {
 pub(super) struct SmallTickets {
     sealer: Arc<dyn ProducesTickets>,
     known: KnownCertificates,
+    resumption: Resumption,
+    readers: TicketReaders,
 }
 
 impl SmallTickets {
-    pub(super) fn new(sealer: Arc<dyn ProducesTickets>, known: KnownCertificates) -> Self {
-        Self { sealer, known }
+    pub(super) fn new(
+        sealer: Arc<dyn ProducesTickets>,
+        known: KnownCertificates,
+        resumption: Resumption,
+        readers: TicketReaders,
+    ) -> Self {
+        Self { sealer, known, resumption, readers }
+    }
+
+    /// Returns true if the current handshake gets a ticket.
+    fn may_send(&self, chain: Option<&PresentedChain>) -> bool {
+        if !ticket_slot::is_tls13() {
+            return self.resumption != Resumption::Tls13;
+        }
+        let leaf = chain.and_then(|chain| chain.certificates.first()).map(|leaf| leaf.name);
+        ticket_slot::may_have_ticket(&self.readers, leaf)
     }
 
     /// Returns the form of a session that is sealed.
@@ -188,7 +207,11 @@ impl ProducesTickets for SmallTickets {
     }
 
     fn encrypt(&self, session: &[u8]) -> Option<Vec<u8>> {
-        match peer_chain::presented() {
+        let chain = peer_chain::presented();
+        if !self.may_send(chain.as_ref()) {
+            return None;
+        }
+        match chain {
             Some(chain) => self.sealer.encrypt(&self.shorten(session, &chain)),
             None => self.sealer.encrypt(&[&[WHOLE], session].concat()),
         }
@@ -200,6 +223,7 @@ impl ProducesTickets for SmallTickets {
         if let Some(chain) = chain {
             peer_chain::resume(chain);
         }
+        ticket_slot::opened();
         Some(session)
     }
 }
@@ -225,7 +249,8 @@ mod tests {
     fn tickets(leaves: usize) -> SmallTickets {
         let secrets = Secrets::new(vec![Zeroizing::new(vec![7; 32])]);
         let sealer = secrets.ticketer("token").expect("a ticketer");
-        SmallTickets::new(sealer, KnownCertificates::new(leaves))
+        let known = KnownCertificates::new(leaves);
+        SmallTickets::new(sealer, known, Resumption::Both, TicketReaders::default())
     }
 
     fn chain(certificates: &[Vec<u8>]) -> PresentedChain {

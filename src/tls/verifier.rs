@@ -24,6 +24,7 @@ use crate::runtime::live::WeakLive;
 use crate::runtime::telemetry::spans;
 use crate::tls::metrics::Metrics;
 use crate::tls::peer_chain;
+use crate::tls::ticket_slot;
 use crate::trust::judge::admission::admit;
 use crate::trust::refusal::{Code, Refusal};
 use crate::x509::certificate::{Certificate, Fingerprint};
@@ -126,6 +127,7 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
+        ticket_slot::chose_tls12();
         let verified = verify_tls12_signature(message, cert, dss, &self.signatures);
         self.audit_signature(cert, dss.scheme, verified)
     }

@@ -30,6 +30,7 @@ mod rotation;
 mod status_page;
 mod telemetry;
 mod tenants;
+mod tickets;
 mod trust;
 
 use std::sync::Arc;

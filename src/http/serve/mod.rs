@@ -100,6 +100,8 @@ pub enum Protocol {
 pub enum Ended {
     /// Either side closed it, or an error of the protocol ended it.
     Closed,
+    /// The layer below HTTP failed otherwise than by an end: with TLS, an alert, or bytes that are not valid.
+    Broken,
     /// A time limit passed, or the process stops.
     TimedOut,
     /// The process stops, and a request was not answered.

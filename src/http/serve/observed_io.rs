@@ -24,6 +24,8 @@ pub(super) struct ObservedIo<IO> {
     /// On HTTP/1.
     request_line: RequestLine,
     flooded: bool,
+    /// A read failed, and not because the connection ended.
+    broken: bool,
     /// Bytes that were read and are to be read again.
     again: Vec<u8>,
     /// The peer sends nothing more.
@@ -41,6 +43,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ObservedIo<IO> {
             activity,
             budget,
             flooded: false,
+            broken: false,
             again: Vec::new(),
             at_end: false,
             request_line: RequestLine::default(),
@@ -77,9 +80,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ObservedIo<IO> {
         // After a time limit, the peer has had its time.
         if !matches!(ended, Ended::TimedOut | Ended::Cut) && !self.at_end {
             // Boxed: most connections never need the space.
-            Box::pin(timeout(LINGER_TIME, self.linger())).await.ok();
+            let lingered = Box::pin(timeout(LINGER_TIME, self.linger())).await;
+            self.broken |= matches!(lingered, Ok(Err(error)) if is_broken(&error));
         }
-        ended
+        if ended == Ended::Closed && self.broken { Ended::Broken } else { ended }
     }
 
     async fn linger(&mut self) -> io::Result<()> {
@@ -88,7 +92,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ObservedIo<IO> {
         {
             self.io.write_all(&frame).await?;
         }
-        self.io.shutdown().await?;
+        let shutdown = self.io.shutdown().await;
+        if self.broken {
+            return shutdown;
+        }
+        // A peer that has reset the connection may have sent an alert before.
         let mut buffer = vec![0; 16 * 1024];
         let mut left = LINGER_BYTES;
         loop {
@@ -99,6 +107,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ObservedIo<IO> {
             }
         }
     }
+}
+
+/// True for an error that is not the end of the connection.
+fn is_broken(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
 }
 
 impl<IO> ObservedIo<IO> {
@@ -130,7 +143,9 @@ impl<IO: AsyncRead + Unpin> AsyncRead for ObservedIo<IO> {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        let read = ready!(Pin::new(&mut this.io).poll_read(cx, buf));
+        this.broken |= read.as_ref().is_err_and(is_broken);
+        read?;
         let bytes = &buf.filled()[before..];
         if bytes.is_empty() {
             this.at_end |= buf.remaining() > 0;

@@ -29,10 +29,13 @@ use crate::runtime::log_limit::LogLimit;
 use crate::runtime::tasks::Stop;
 use crate::runtime::telemetry::spans;
 use crate::tls::acceptor::TlsListener;
+use crate::tls::acceptor::ticket::Ticket;
 use crate::tls::handshakes::{Handshake, Handshakes};
 use crate::tls::lingering::Lingering;
 use crate::tls::peer_chain::{self, Intermediates};
+use crate::tls::ticket_slot;
 use crate::tls::verifier::refused;
+use crate::tls::wire::Wire;
 use crate::trust::refusal::{Code, Refusal};
 use crate::x509::certificate::Fingerprint;
 
@@ -48,6 +51,14 @@ pub(super) struct Edge {
     pub(super) failures: LogLimit,
     pub(super) ticket_hints: LogLimit,
     pub(super) stop: Stop,
+}
+
+/// A completed handshake.
+pub(super) struct Completed {
+    pub(super) stream: TlsStream<Wire>,
+    pub(super) peer: Peer,
+    pub(super) hosts: Hosts,
+    pub(super) ticket: Ticket,
 }
 
 /// A handshake that did not complete.
@@ -73,7 +84,7 @@ impl Edge {
         connection: &Connection,
         addresses: Addresses,
         number: u64,
-    ) -> Result<(TlsStream<TcpStream>, Peer, Hosts), Option<TcpStream>> {
+    ) -> Result<Completed, Option<TcpStream>> {
         let Self { listener, intermediates, .. } = self;
         let (started, address) = (Instant::now(), addresses.client);
         let span = trace_span!(
@@ -89,7 +100,8 @@ impl Edge {
             error.type = Empty,
         );
         let accepted = self.accept(stream, connection, addresses, started).instrument(span.clone());
-        let (accepted, kept) = peer_chain::collect(intermediates, accepted).await;
+        let collected = peer_chain::collect(intermediates, accepted);
+        let ((accepted, kept), ticket) = ticket_slot::observe(address.ip(), collected).await;
         let (error, stream) = match accepted {
             Ok((stream, hosts)) => {
                 let tls = stream.get_ref().1;
@@ -108,12 +120,12 @@ impl Edge {
                     Ok(chain) => Some(chain.leaf().fingerprint),
                     Err(_) => presented.and_then(<[_]>::first).map(|leaf| Fingerprint::of(leaf)),
                 };
-                let connection = number;
-                return Ok((
-                    stream,
-                    Peer { address, connection, certificate, chain, resumed },
-                    hosts,
-                ));
+                let ticket = Ticket::new(ticket, tls);
+                if ticket.is_withheld {
+                    listener.metrics.ticket_withheld(listener.name);
+                }
+                let peer = Peer { address, connection: number, certificate, chain, resumed };
+                return Ok(Completed { stream, peer, hosts, ticket });
             }
             Err(Incomplete::Dropped(reason)) => {
                 span.record("error.type", reason);
@@ -159,7 +171,7 @@ impl Edge {
         Record { detail: Some(&detail), ..Record::new(Event::Handshake, Outcome::Refused) }.emit();
     }
 
-    /// Counts a client that closed the connection after its session ticket, and tells the operator about
+    /// Counts a client that ended the connection after its session ticket, and tells the operator about
     /// clients that cannot read tickets.
     pub(super) fn closed_after_ticket(&self, connection: u64, address: SocketAddr) {
         self.listener.metrics.closed_after_ticket(self.listener.name);
@@ -168,9 +180,10 @@ impl Edge {
                 connection,
                 %address,
                 listener = self.listener.name,
-                "client closed the connection after its TLS 1.3 session ticket, without a request. wolfSSL \
-                 as built by default cannot read these tickets: if such clients get no token, set \
-                 `tls.resumption = \"1.2\"`. anchorgate_closed_after_ticket_total counts these connections"
+                "client ended the connection after its TLS 1.3 session ticket, as wolfSSL built by default \
+                 does. Its next connection gets no ticket and can request a token. To spare such clients \
+                 the first failure, set `tls.resumption = \"1.2\"`. anchorgate_closed_after_ticket_total \
+                 counts these connections"
             );
         }
     }
@@ -181,7 +194,7 @@ impl Edge {
         connection: &Connection,
         addresses: Addresses,
         started: Instant,
-    ) -> Result<(TlsStream<TcpStream>, Hosts), Incomplete> {
+    ) -> Result<(TlsStream<Wire>, Hosts), Incomplete> {
         // The time runs from accept, so that all silent peers time out together.
         let deadline = started + self.listener.bounds.handshake;
         let accepted = async {
@@ -207,7 +220,7 @@ impl Edge {
         stream: TcpStream,
         connection: &Connection,
         addresses: Addresses,
-    ) -> Result<(TlsStream<TcpStream>, Hosts), Incomplete> {
+    ) -> Result<(TlsStream<Wire>, Hosts), Incomplete> {
         let address = addresses.client;
         let handshake = tokio::select! {
             biased;
@@ -241,8 +254,8 @@ impl Edge {
         connection: &Connection,
         addresses: Addresses,
         mut handshake: Handshake,
-    ) -> Result<(TlsStream<TcpStream>, Hosts), Incomplete> {
-        let mut hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
+    ) -> Result<(TlsStream<Wire>, Hosts), Incomplete> {
+        let mut hello = LazyConfigAcceptor::new(Acceptor::default(), Wire(stream));
         let start = match poll_once(&mut hello).await {
             Poll::Ready(start) => start,
             // A part of the ClientHello is missing, and waiting for it must not use up a turn.
@@ -255,8 +268,12 @@ impl Edge {
         };
         let start = match start {
             Ok(start) => start,
-            Err(error) => return Err(Incomplete::Failed(error, hello.take_io())),
+            Err(error) => {
+                let stream = hello.take_io().map(|wire| wire.0);
+                return Err(Incomplete::Failed(error, stream));
+            }
         };
+        ticket_slot::hello(&start.client_hello());
         let tls = Arc::clone(&self.listener.live.current().tls);
         let hosts = Hosts::Of(Arc::clone(&tls.hosts), addresses.server.ip());
         let mut accept = start.into_stream(Arc::clone((self.listener.tls)(&tls))).into_fallible();
@@ -269,7 +286,7 @@ impl Edge {
         };
         match accepted {
             Ok(stream) => Ok((stream, hosts)),
-            Err((error, stream)) => Err(Incomplete::Failed(error, Some(stream))),
+            Err((error, Wire(stream))) => Err(Incomplete::Failed(error, Some(stream))),
         }
     }
 }

@@ -24,8 +24,7 @@ use crate::runtime::live::{ListenerTls, Live};
 use crate::runtime::log_limit::LogLimit;
 use crate::runtime::memory::Pressure;
 use crate::runtime::tasks::Stop;
-use crate::tls::acceptor::handshake::{Edge, SLOW};
-use crate::tls::acceptor::ticket::Ticket;
+use crate::tls::acceptor::handshake::{Completed, Edge, SLOW};
 use crate::tls::closing::OpenConnections;
 use crate::tls::handshakes::{Handshakes, Limits as HandshakeLimits};
 use crate::tls::lingering::Lingering;
@@ -151,7 +150,7 @@ pub async fn serve<H, F>(
             let handshake = edge.handshake(stream, &connection, addresses, number);
             // Boxed, so that an idle connection does not keep the space that a handshake needs.
             let completed = Box::pin(audit::CONNECTION.scope(connection_of_task, handshake));
-            let (stream, peer, hosts) = match completed.await {
+            let Completed { stream, peer, hosts, ticket } = match completed.await {
                 Ok(completed) => completed,
                 Err(Some(refused)) => {
                     connection.linger();
@@ -176,7 +175,6 @@ pub async fn serve<H, F>(
                 _ => None,
             };
             let peer = Arc::new(peer);
-            let ticket = Ticket::of(&stream, &edge.listener);
             let requested = Arc::clone(&ticket.has_request);
             let handle = move |request| {
                 requested.store(true, Ordering::Relaxed);
@@ -186,7 +184,7 @@ pub async fn serve<H, F>(
             let served =
                 connection.serve(stream, protocol, hosts, limits, stop, unfinished, handle);
             let ended = served.await;
-            if ended == Ended::Closed && ticket.was_last() {
+            if ticket.ended(ended) {
                 edge.closed_after_ticket(number, address);
             }
             if ended == Ended::Flooded {

@@ -4,6 +4,7 @@ use super::*;
 use crate::http::reply;
 use crate::tls::Resumption;
 use crate::tls::closing::tests::{Issuer, authority_params, live, live_with, snapshot};
+use crate::trust::snapshot::Snapshot;
 use hyper::StatusCode;
 use rcgen::{
     CertificateParams, CertifiedIssuer, KeyPair, PKCS_ECDSA_P256_SHA256, SignatureAlgorithm,
@@ -11,7 +12,8 @@ use rcgen::{
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    CipherSuite, ClientConfig, DigitallySignedStruct, Error as TlsError, SignatureScheme,
+    CipherSuite, ClientConfig, DigitallySignedStruct, Error as TlsError, HandshakeKind,
+    SignatureScheme, SupportedProtocolVersion,
 };
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -64,13 +66,21 @@ pub(in crate::tls) fn client(
     issuer: &Issuer,
     algorithm: &'static SignatureAlgorithm,
 ) -> ClientConfig {
+    client_of(issuer, algorithm, rustls::DEFAULT_VERSIONS)
+}
+
+fn client_of(
+    issuer: &Issuer,
+    algorithm: &'static SignatureAlgorithm,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ClientConfig {
     let params = CertificateParams::new(["device.example".to_owned()]).expect("a name");
     let key = KeyPair::generate_for(algorithm).expect("a key");
     let leaf = params.signed_by(&key, issuer).expect("a leaf").der().clone();
     let chain = vec![leaf, issuer.der().clone()];
     let key = key.serialize_der().try_into().expect("a key");
     ClientConfig::builder_with_provider(crate::tls::provider())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .expect("versions")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyServer))
@@ -142,14 +152,19 @@ async fn connections_share_their_intermediates() {
     server.await.expect("ended");
 }
 
-#[tokio::test]
-async fn clients_that_close_after_their_ticket_are_counted() {
-    let (trust, root) = snapshot(None);
-    for (resumption, is_silent, expected) in
-        [(Resumption::Both, true, 1), (Resumption::Both, false, 0), (Resumption::Tls12, true, 0)]
-    {
+/// A token listener with its own metrics, until it is stopped.
+struct Server {
+    address: SocketAddr,
+    metrics: Metrics,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+    _writer: crate::runtime::live::Writer,
+}
+
+impl Server {
+    async fn start(trust: Snapshot, resumption: Resumption) -> Self {
         let config = crate::tls::Config { resumption, ..crate::tls::Config::default() };
-        let (live, _writer) = live_with(trust.clone(), &config);
+        let (live, writer) = live_with(trust, &config);
         let metrics = Metrics::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -165,19 +180,131 @@ async fn clients_that_close_after_their_ticket_are_counted() {
         };
         let stop = CancellationToken::new();
         let handler = |_, _| async { reply::empty(StatusCode::OK) };
-        let server = tokio::spawn(serve(edge, listener, stop.clone(), handler));
+        let task = tokio::spawn(serve(edge, listener, stop.clone(), handler));
+        Self { address, metrics, stop, task, _writer: writer }
+    }
+
+    /// Waits until this number of connections were closed after their ticket.
+    async fn until_failed(&self, count: u64) {
+        let counted = async {
+            while self.metrics.count_tickets("token")[0] < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), counted).await.expect("a failure");
+    }
+
+    /// Stops the server when its connections have ended.  Returns the numbers of connections that were
+    /// closed after their ticket, and of tickets withheld.
+    async fn stop(self) -> [u64; 2] {
+        self.stop.cancel();
+        self.task.await.expect("ended");
+        self.metrics.count_tickets("token")
+    }
+}
+
+/// Makes a handshake and closes without a request, until the server has closed too.
+async fn close_after_ticket(device: &TlsConnector, address: SocketAddr) {
+    let stream = TcpStream::connect(address).await.expect("connected");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut stream = device.connect(name, stream).await.expect("a handshake");
+    stream.shutdown().await.expect("closed");
+    assert_eq!(stream.read_to_end(&mut Vec::new()).await.expect("the end"), 0);
+}
+
+#[tokio::test]
+async fn clients_that_close_after_their_ticket_are_counted() {
+    let (trust, root) = snapshot(None);
+    for (resumption, is_silent, expected) in
+        [(Resumption::Both, true, 1), (Resumption::Both, false, 0), (Resumption::Tls12, true, 0)]
+    {
+        let server = Server::start(trust.clone(), resumption).await;
         let device = device(&root);
         if is_silent {
-            let stream = TcpStream::connect(address).await.expect("connected");
-            let name = ServerName::try_from("localhost").expect("a name");
-            let mut stream = device.connect(name, stream).await.expect("a handshake");
-            stream.shutdown().await.expect("closed");
-            assert_eq!(stream.read_to_end(&mut Vec::new()).await.expect("the end"), 0);
+            close_after_ticket(&device, server.address).await;
         } else {
-            request(&device, address).await;
+            request(&device, server.address).await;
         }
-        stop.cancel();
-        server.await.expect("ended");
-        assert_eq!(metrics.count_closed_after_ticket("token"), expected, "{resumption:?}");
+        assert_eq!(server.stop().await, [expected, 0], "{resumption:?}");
+    }
+}
+
+/// Sends a request on a new connection, without a memory of sessions if `device` has none, and returns the
+/// number of TLS 1.3 tickets that came.
+async fn tickets(device: &TlsConnector, address: SocketAddr) -> u32 {
+    let stream = TcpStream::connect(address).await.expect("connected");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut stream = device.connect(name, stream).await.expect("a handshake");
+    let request = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.expect("sent");
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await.expect("a response");
+    assert!(response.starts_with(b"HTTP/1.1 200"));
+    stream.get_ref().1.tls13_tickets_received()
+}
+
+/// Returns a device that makes full handshakes only.
+fn forgetful(issuer: &Issuer) -> TlsConnector {
+    let mut config = client(issuer, &PKCS_ECDSA_P256_SHA256);
+    config.resumption = rustls::client::Resumption::disabled();
+    TlsConnector::from(Arc::new(config))
+}
+
+#[tokio::test]
+async fn a_client_that_cannot_read_its_ticket_gets_no_other() {
+    let (trust, root) = snapshot(None);
+    let server = Server::start(trust, Resumption::Both).await;
+    let wolf = forgetful(&root);
+    close_after_ticket(&wolf, server.address).await;
+    server.until_failed(1).await;
+    assert_eq!(tickets(&wolf, server.address).await, 0);
+
+    // After its request, it rejects the ticket.  The bytes are not a valid record, as an alert would be.
+    let other = forgetful(&root);
+    let stream = TcpStream::connect(server.address).await.expect("connected");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut stream = other.connect(name, stream).await.expect("a handshake");
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n").await.expect("sent");
+    let tcp = stream.get_mut().0;
+    tcp.write_all(&[
+        0x17, 3, 3, 0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20,
+    ])
+    .await
+    .expect("sent");
+    // The server closes, with a reset or not.
+    let _ = tcp.read_to_end(&mut Vec::new()).await;
+    server.until_failed(2).await;
+    assert_eq!(tickets(&other, server.address).await, 0);
+
+    // The same library with another certificate is not affected, and goes on after it has resumed.
+    let good = device(&root);
+    assert_eq!(tickets(&good, server.address).await, 1);
+    assert_eq!(tickets(&good, server.address).await, 1);
+    assert_eq!(server.stop().await, [2, 2]);
+}
+
+#[tokio::test]
+async fn sessions_of_a_version_resume_if_its_tickets_are_issued() {
+    use rustls::version::{TLS12, TLS13};
+    let (trust, root) = snapshot(None);
+    for (resumption, of_tls12, of_tls13) in [
+        (Resumption::Both, true, true),
+        (Resumption::Tls12, true, false),
+        (Resumption::Tls13, false, true),
+        (Resumption::Off, false, false),
+    ] {
+        for (version, expected) in [(&TLS12, of_tls12), (&TLS13, of_tls13)] {
+            let server = Server::start(trust.clone(), resumption).await;
+            let config = client_of(&root, &PKCS_ECDSA_P256_SHA256, &[version]);
+            let device = TlsConnector::from(Arc::new(config));
+            request(&device, server.address).await;
+            let stream = TcpStream::connect(server.address).await.expect("connected");
+            let name = ServerName::try_from("localhost").expect("a name");
+            let stream = device.connect(name, stream).await.expect("a handshake");
+            let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+            assert_eq!(resumed, expected, "{resumption:?}, {:?}", version.version);
+            drop(stream);
+            server.stop().await;
+        }
     }
 }

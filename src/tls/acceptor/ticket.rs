@@ -1,40 +1,50 @@
-//! Clients that close the connection after their session ticket.
+//! Clients that end the connection after their session ticket.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustls::ProtocolVersion;
-use tokio::net::TcpStream;
+use rustls::{ProtocolVersion, ServerConnection};
 use tokio::time::Instant;
-use tokio_rustls::server::TlsStream;
 
-use crate::tls::acceptor::TlsListener;
+use crate::http::serve::Ended;
+use crate::tls::ticket_slot::{Outcome, Sent};
 
-/// A client that cannot read a ticket closes the connection within this time.
+/// A client that cannot read a ticket and sends no alert ends the connection within this time.
 const AFTER_TICKET: Duration = Duration::from_secs(5);
 
 /// Facts about a connection and its session ticket.
 pub(super) struct Ticket {
-    /// A TLS 1.3 ticket was sent.
-    is_sent: bool,
+    /// A TLS 1.3 ticket was sent to a client that is not known to read tickets.
+    sent: Option<Sent>,
+    /// A TLS 1.3 ticket was not sent, because the client may not be able to read it.
+    pub(super) is_withheld: bool,
     completed: Instant,
     pub(super) has_request: Arc<AtomicBool>,
 }
 
 impl Ticket {
-    pub(super) fn of(stream: &TlsStream<TcpStream>, listener: &TlsListener) -> Self {
-        let is_tls13 = stream.get_ref().1.protocol_version() == Some(ProtocolVersion::TLSv1_3);
-        let tls = &listener.live.current().tls;
-        let is_sent = is_tls13 && (listener.tls)(tls).send_tls13_tickets > 0;
-        Self { is_sent, completed: Instant::now(), has_request: Arc::default() }
+    /// Takes the ticket of a completed handshake.  A client that resumed has read one before.
+    pub(super) fn new(outcome: Outcome, tls: &ServerConnection) -> Self {
+        let is_tls13 = tls.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        let mut sent = outcome.sent.filter(|_| is_tls13);
+        if outcome.is_opened
+            && let Some(sent) = sent.take()
+        {
+            sent.readers.resumed(&sent.client);
+        }
+        let is_withheld = is_tls13 && outcome.is_withheld;
+        Self { sent, is_withheld, completed: Instant::now(), has_request: Arc::default() }
     }
 
-    /// Returns true if the connection has just ended and the ticket was the last message that its client
-    /// read.
-    pub(super) fn was_last(&self) -> bool {
-        self.is_sent
+    /// Notes the end of the connection.  Returns true if its client may not be able to read the ticket.
+    pub(super) fn ended(&self, ended: Ended) -> bool {
+        let now = Instant::now();
+        let has_alert = ended == Ended::Broken;
+        let is_silent = ended == Ended::Closed
             && !self.has_request.load(Ordering::Relaxed)
-            && self.completed.elapsed() < AFTER_TICKET
+            && now - self.completed < AFTER_TICKET;
+        let failed = self.sent.as_ref().filter(|_| has_alert || is_silent);
+        failed.inspect(|sent| sent.readers.failed(&sent.client, has_alert, now)).is_some()
     }
 }
