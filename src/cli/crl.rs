@@ -10,8 +10,9 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::cli::input::read_input;
-use crate::cli::terminal::text;
+use crate::cli::exit;
+use crate::cli::input::{read_in_pieces, read_input};
+use crate::cli::terminal::{one_line, text};
 use crate::runtime::text::Cleaned;
 use crate::x509::certificate::{Certificate, GeneralName};
 use crate::x509::crl::{
@@ -20,8 +21,6 @@ use crate::x509::crl::{
 use crate::x509::pem;
 use crate::x509::time::Timestamp;
 
-/// Limit in bytes on a list: above every limit on fetched lists.
-const MAX_LIST: u64 = 4 << 30;
 /// Limit in bytes on a file of certificates.
 const MAX_SIGNERS: u64 = 16 << 20;
 
@@ -29,7 +28,7 @@ const MAX_SIGNERS: u64 = 16 << 20;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit status: 0 if the list is usable (with --serial: and does not contain that \
-    number), otherwise 1."
+    number), 1 if not, 2 if a file cannot be read or an argument is not valid."
 )]
 pub(super) struct InspectArgs {
     /// List, DER or PEM; `-` is standard input
@@ -47,10 +46,14 @@ pub(super) struct InspectArgs {
 }
 
 /// Runs `crl inspect`.
-///
-/// # Errors
-/// A file cannot be read, or an argument is not valid.
-pub(super) fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn run_inspect(args: &InspectArgs) -> ExitCode {
+    inspect(args).unwrap_or_else(|error| {
+        eprintln!("anchorgate crl inspect: {}", one_line(&error));
+        exit::UNUSABLE.into()
+    })
+}
+
+fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let now = match &args.at {
         None => Timestamp::from(std::time::SystemTime::now()),
         Some(text) => Timestamp::parse_rfc3339(text).with_context(|| {
@@ -103,31 +106,17 @@ fn read_list(
     signers: &[Arc<Certificate>],
     now: Timestamp,
 ) -> anyhow::Result<Result<ReadList, CrlError>> {
-    let mut source = open(path)?;
-    let mut unverified = ListReader::new(MAX_LIST);
-    let mut verifying = (!signers.is_empty()).then(|| ListReader::new(MAX_LIST));
-    let mut piece = vec![0; 256 * 1024];
-    loop {
-        let read = source.read(&mut piece).with_context(|| path.display().to_string())?;
-        if read == 0 {
-            break;
-        }
-        for reader in std::iter::once(&mut unverified).chain(&mut verifying) {
-            if let Err(error) = reader.feed(&piece[..read]) {
-                return Ok(Err(error));
-            }
-        }
+    let mut unverified = ListReader::new(u64::MAX);
+    let mut verifying = (!signers.is_empty()).then(|| ListReader::new(u64::MAX));
+    let read = read_in_pieces(path, |piece| {
+        let mut readers = std::iter::once(&mut unverified).chain(&mut verifying);
+        readers.try_for_each(|reader| reader.feed(piece))
+    })?;
+    if let Err(error) = read {
+        return Ok(Err(error));
     }
     let verified = verifying.map(|reader| reader.finish(signers, now));
     Ok(unverified.finish_unverified().map(|list| (list, verified)))
-}
-
-fn open(path: &Path) -> anyhow::Result<Box<dyn std::io::Read>> {
-    if path.as_os_str() == "-" {
-        return Ok(Box::new(std::io::stdin().lock()));
-    }
-    let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
-    Ok(Box::new(file))
 }
 
 fn read_signers(path: &Path) -> anyhow::Result<Vec<Arc<Certificate>>> {

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::app::capacity::Capacity;
+use crate::cli::exit;
 use crate::cli::input::read_ca_bundle;
 use crate::cli::output::Output;
 use crate::config::{Config, load};
@@ -82,9 +83,10 @@ impl Findings {
     }
 }
 
-/// Runs the command.  Exit status 1 if a check failed.
+/// Runs the command.  Exit status 78 if the configuration is wrong, 1 if another check failed.
 pub(super) async fn doctor(args: &DoctorArgs) -> ExitCode {
     let mut findings = Findings::default();
+    let mut is_configured = true;
     match load(&args.config) {
         Ok(config) => {
             findings.add("configuration", Verdict::Good, "no problem found");
@@ -94,11 +96,18 @@ pub(super) async fn doctor(args: &DoctorArgs) -> ExitCode {
             }
             replicas(args, &mut findings).await;
         }
-        Err(error) => findings.add("configuration", Verdict::Failed, error),
+        Err(error) => {
+            is_configured = false;
+            findings.add("configuration", Verdict::Failed, error);
+        }
     }
     show(&findings, args.output);
     let worst = findings.0.iter().map(|finding| finding.verdict).max();
-    if worst == Some(Verdict::Failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    match worst {
+        _ if !is_configured => exit::CONFIG.into(),
+        Some(Verdict::Failed) => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 fn show(findings: &Findings, output: Output) {

@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::operator::{AdminArgs, request};
+use crate::cli::output::no_objects;
 use crate::cli::terminal::text;
 
 /// Actions on the signing keys.
@@ -50,7 +51,11 @@ pub(super) async fn keys(command: &KeysCommand) -> anyhow::Result<ExitCode> {
         }
     };
     if !args.output().print(&keys) {
-        keys.as_array().into_iter().flatten().for_each(show);
+        let keys = keys.as_array().map(Vec::as_slice).unwrap_or_default();
+        keys.iter().for_each(show);
+        if keys.is_empty() {
+            no_objects("signing keys");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

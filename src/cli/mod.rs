@@ -46,9 +46,11 @@ use crate::tls;
 const READABLE: &str =
     "all users can read this file with a key: chmod 600 it, or set the mode of the mount";
 
-/// Exit codes besides 0 and those of `verify` (sysexits.h).
+/// Exit codes besides 0 (sysexits.h).  The README has the table.
 mod exit {
     pub(super) const FAILURE: u8 = 1;
+    /// Input of `verify` or `crl inspect` is not usable.
+    pub(super) const UNUSABLE: u8 = 2;
     pub(super) const USAGE: u8 = 64;
     pub(super) const CONFIG: u8 = 78;
     /// The code that a shell reports for a process that `signal` ended.
@@ -67,8 +69,9 @@ mod exit {
 #[derive(Debug, Parser)]
 #[command(name = "anchorgate", version, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit status: 0 done; 1 failed (verify: refused); 2 verify: unusable input; \
-    64 wrong usage; 78 wrong configuration; 130, 143 run: ended at once by a second Ctrl-C or SIGTERM."
+    after_help = "Exit status: 0 done; 1 failed (verify: refused); 2 verify, crl inspect: unusable input; \
+    64 wrong usage; 78 wrong configuration; 130, 143 run: ended at once by a second Ctrl-C or SIGTERM; \
+    141 the reader of the output has gone."
 )]
 struct Cli {
     #[command(subcommand)]

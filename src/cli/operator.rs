@@ -10,10 +10,10 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::cli::crl::{InspectArgs, inspect, show_status};
+use crate::cli::crl::{InspectArgs, run_inspect, show_status};
 use crate::cli::gateway::Gateway;
-use crate::cli::input::{read_ca_bundle, read_input, read_secret};
-use crate::cli::output::Output;
+use crate::cli::input::{list_response, read_ca_bundle, read_input, read_secret};
+use crate::cli::output::{Output, no_objects};
 use crate::cli::terminal::{print_json, text};
 use crate::graph::wire;
 use crate::http::outbound::{ClientSettings, ProxyChoice, ServerAuthorities, read_limited};
@@ -139,7 +139,8 @@ pub(super) async fn trust(command: &TrustCommand) -> anyhow::Result<ExitCode> {
         TrustCommand::Show(args) => (args, request(args, Method::GET, "status.json", None).await?),
         TrustCommand::Sync(args) => (args, request(args, Method::POST, "trust/sync", None).await?),
         TrustCommand::Diff(args) => {
-            let list = wire::parse(&args.read().await?).context("the list response")?;
+            let list = wire::parse(&list_response(args.read().await?))
+                .with_context(|| args.response.clone())?;
             let body = json!({ "answer": list, "source": args.source });
             (&args.admin, request(&args.admin, Method::POST, "trust/diff", Some(body)).await?)
         }
@@ -173,7 +174,7 @@ pub(super) async fn crl(command: &CrlCommand) -> anyhow::Result<ExitCode> {
             let status = request(args, Method::GET, "status.json", None).await?;
             (args, status["revocation"].clone())
         }
-        CrlCommand::Inspect(args) => return inspect(args),
+        CrlCommand::Inspect(args) => return Ok(run_inspect(args)),
         CrlCommand::Refresh { address, accept_rollback, admin } => {
             let body = json!({ "address": address, "acceptRollback": accept_rollback });
             (admin, request(admin, Method::POST, "crl/refresh", Some(body)).await?)
@@ -183,6 +184,9 @@ pub(super) async fn crl(command: &CrlCommand) -> anyhow::Result<ExitCode> {
     if !args.output().print(&lists) {
         let now = Timestamp::from(SystemTime::now());
         all.iter().for_each(|list| show_status(list, now));
+        if all.is_empty() {
+            no_objects("revocation lists: no authority in force names an address");
+        }
     }
     let failed = all.iter().any(|list| list["lastError"].is_object());
     Ok(match command {
@@ -220,7 +224,11 @@ fn show_trust(status: &Value) {
     }
     let trust = &status["trust"];
     let all = |name: &str| trust[name].as_array().into_iter().flatten().collect::<Vec<_>>();
-    for configuration in [all("configurations"), all("applicationConfigurations")].concat() {
+    let configurations = [all("configurations"), all("applicationConfigurations")].concat();
+    if configurations.is_empty() {
+        no_objects("configurations in force");
+    }
+    for configuration in configurations {
         println!(
             "{}  {}  {} devices  {}",
             text(&configuration["id"]),

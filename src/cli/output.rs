@@ -31,6 +31,11 @@ impl Output {
     }
 }
 
+/// Reports an empty list to people, on standard error: standard output has the objects only.
+pub(super) fn no_objects(name: &str) {
+    eprintln!("no {name}");
+}
+
 /// Converts JSON to YAML 1.2 in block style.  Texts are quoted as in JSON, which YAML accepts, so that
 /// no text is read as another type.
 fn yaml(value: &Value) -> String {

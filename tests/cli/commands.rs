@@ -1,34 +1,14 @@
 //! The program as a process: output, exit codes and signals.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Instant;
 
-use anchorgate::cli::quickstart::world::{Ports, World};
+use anchorgate::cli::quickstart::world::Ports;
 
-/// Upper limit for waits; far above the expected time.
-const SOON: Duration = Duration::from_secs(60);
-
-fn anchorgate(args: &[&str]) -> Output {
-    let program = env!("CARGO_BIN_EXE_anchorgate");
-    Command::new(program).args(args).output().expect("the program runs")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// A folder with a valid configuration, and the configuration's file.
-fn world() -> (tempfile::TempDir, World, PathBuf) {
-    let dir = tempfile::tempdir().expect("a directory");
-    let ports = Ports::free().expect("ports");
-    let now = SystemTime::now().into();
-    let world = World::create(&dir.path().join("world"), ports, now).expect("a world");
-    let file = world.dir.join("anchorgate.toml");
-    (dir, world, file)
-}
+use crate::process::{Running, SOON, anchorgate, answers, pending_request, text, world};
 
 fn edit(file: &Path, from: &str, to: &str) {
     let text = std::fs::read_to_string(file).expect("there");
@@ -69,21 +49,6 @@ fn a_closed_output_ends_the_program_quietly() {
         .output()
         .expect("it runs");
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(141), String::new()));
-}
-
-/// Starts a server with one fixed response and returns its URL.
-fn answers(status: &'static str, body: &'static str) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let at = format!("http://{}", listener.local_addr().expect("an address"));
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.expect("a connection");
-            let _ = stream.read(&mut [0; 4096]);
-            let head = format!("HTTP/1.1 {status}\r\nConnection: close");
-            let _ = write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        }
-    });
-    at
 }
 
 #[test]
@@ -187,68 +152,6 @@ fn a_failed_start_exits_with_1_and_the_reason() {
     assert!(text(&output.stderr).contains("server.key"), "{output:?}");
 }
 
-/// A running gateway; killed when dropped.
-struct Running {
-    process: Child,
-    admin: String,
-}
-
-impl Running {
-    fn start(world: &World, file: &Path) -> Self {
-        let process = Command::new(env!("CARGO_BIN_EXE_anchorgate"))
-            .args(["run", "--config", file.to_str().expect("UTF-8")])
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program runs");
-        let running = Self { process, admin: world.ports.admin.to_string() };
-        let start = Instant::now();
-        while !running.get("/readyz").starts_with("HTTP/1.0 200") {
-            assert!(start.elapsed() < SOON, "not ready: {}", running.get("/status.json"));
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        running
-    }
-
-    fn get(&self, path: &str) -> String {
-        ask(&self.admin, &format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"))
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.process.id().to_string();
-        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status();
-        assert!(sent.expect("kill").success());
-    }
-
-    /// Waits for the exit status.
-    fn ends(&mut self) -> Option<i32> {
-        let start = Instant::now();
-        loop {
-            match self.process.try_wait().expect("a child process") {
-                Some(status) => return status.code(),
-                None => assert!(start.elapsed() < SOON, "the gateway does not stop"),
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// The response to one plain HTTP/1.0 request; empty if the connection fails.
-fn ask(address: &str, request: &str) -> String {
-    let mut answer = String::new();
-    if let Ok(mut stream) = std::net::TcpStream::connect(address) {
-        let _ = stream.write_all(request.as_bytes());
-        let _ = stream.read_to_string(&mut answer);
-    }
-    answer
-}
-
 #[test]
 fn a_running_gateway_locks_its_directory_and_handles_signals() {
     let (dir, world, file) = world();
@@ -290,26 +193,13 @@ fn a_running_gateway_locks_its_directory_and_handles_signals() {
     assert!(gateway.get("/livez").ends_with("live\n"));
 
     // A request that is pending at the stop gets its response.
-    let mut open = std::net::TcpStream::connect(world.ports.directory_http).expect("connected");
-    let body = "{}";
-    let head = "POST /beta/directory/certificateAuthorities/mutualTlsOauthConfigurations HTTP/1.1\r\n\
-                Host: localhost\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n\
-                Content-Length: 2\r\n\r\n";
-    let authorized = head.replace(
-        "Host: localhost",
-        &format!("Host: localhost\r\nAuthorization: Bearer {}", world.directory_token),
-    );
-    open.write_all(authorized.as_bytes()).expect("sent");
-    let mut reader = BufReader::new(open.try_clone().expect("a socket"));
-    let mut line = String::new();
-    reader.read_line(&mut line).expect("an answer");
-    assert!(line.starts_with("HTTP/1.1 100"), "the gateway waits for the body: {line}");
+    let (mut open, mut reader) = pending_request(&world);
     gateway.signal("TERM");
     let start = Instant::now();
     while std::net::TcpStream::connect(world.ports.admin).is_ok() {
         assert!(start.elapsed() < SOON, "the gateway still listens");
     }
-    open.write_all(body.as_bytes()).expect("sent");
+    open.write_all(b"{}").expect("sent");
     let mut rest = String::new();
     reader.read_to_string(&mut rest).expect("an answer");
     assert!(rest.contains("HTTP/1.1 4") && rest.contains("error"), "{rest}");

@@ -5,4 +5,7 @@ mod support;
 
 mod commands;
 mod crl;
+mod exit_status;
+mod offline;
+mod process;
 mod verify;

@@ -112,14 +112,14 @@ async fn administrators_register_devices_and_disable_a_stolen_one() {
     let fleet = file("fleet", lines.as_bytes());
     let (done, counts, why) = run(&["device", "import", &fleet, "--template", template]);
     assert!(done, "{why}");
-    assert_eq!(counts, serde_json::json!({"made": 300, "registeredAlready": 0, "failed": 0}));
+    assert_eq!(counts, serde_json::json!({"created": 300, "already_registered": 0, "failed": 0}));
     // A repeated import with more lines reports existing devices, and failures with their line.
     lines.push_str("urn:d:300\r\n\nno uri\nurn:d:300\n");
     let fleet = file("fleet", lines.as_bytes());
     let (done, counts, why) =
         run(&["device", "import", &fleet, "--template", template, "--disabled"]);
     assert!(!done && why.contains("line 303: `no uri`: ") && why.contains("line 7: "), "{why}");
-    assert_eq!(counts, serde_json::json!({"made": 1, "registeredAlready": 301, "failed": 1}));
+    assert_eq!(counts, serde_json::json!({"created": 1, "already_registered": 301, "failed": 1}));
     assert_eq!(run(&["device", "get", "urn:d:300"]).1["accountEnabled"], false);
     assert_eq!(run(&["device", "get", "urn:d:7"]).1["accountEnabled"], true, "unchanged");
     let (_, list, _) = run(&["device", "list"]);

@@ -301,7 +301,7 @@ async fn an_import_reports_devices_of_other_configurations() {
     // Names differ by letter case; no certificate can have a name that ends with a blank.
     assert_eq!(
         done.json,
-        json!({"made": 2, "registeredAlready": 1, "failed": 4}),
+        json!({"created": 2, "already_registered": 1, "failed": 4}),
         "{}",
         done.stderr
     );
@@ -357,7 +357,7 @@ async fn an_import_stops_when_the_directory_refuses_requests() {
             true => Reply::json(&json!({ "id": ID })),
         });
         let rest = line.succeeds(&[&import[..], &["--from", from]].concat());
-        assert_eq!(rest["made"], json!(2000 - first + 1));
+        assert_eq!(rest["created"], json!(2000 - first + 1));
         let again = directory.seen();
         let posts: Vec<_> = again.iter().filter(|seen| seen.head.starts_with("post ")).collect();
         assert!(posts.iter().any(|seen| seen.body.contains(&format!("urn:d:{}\"", first - 1))));

@@ -8,6 +8,7 @@ use clap::Args;
 use url::Url;
 
 use crate::cli::input::{read_ca_bundle, read_secret};
+use crate::cli::output::Output;
 use crate::graph::auth::{AssertionStyle, Cloud, Credential, TokenEndpoint};
 use crate::graph::client::{Client, Limits};
 use crate::runtime::random::is_guid;
@@ -52,9 +53,12 @@ pub(super) struct Access {
     /// Private key of the certificate, PEM; RSA for Entra
     #[arg(long, global = true, value_name = "FILE")]
     client_key: Option<PathBuf>,
-    /// Print JSON instead of a table
-    #[arg(long, global = true)]
-    pub(super) json: bool,
+    /// Print JSON; the same as `--output json`
+    #[arg(long, global = true, conflicts_with = "output")]
+    json: bool,
+    /// Format of the output
+    #[arg(long, global = true, value_enum, default_value_t)]
+    output: Output,
 }
 
 /// Error of a command line that is not valid.
@@ -70,6 +74,11 @@ impl fmt::Display for UsageError {
 }
 
 impl Access {
+    /// Format of the output.
+    pub(super) fn output(&self) -> Output {
+        if self.json { Output::Json } else { self.output }
+    }
+
     pub(super) fn client(&self) -> anyhow::Result<Client> {
         let bundle = self.ca_bundle.as_deref().map(read_ca_bundle).transpose()?;
         Ok(Client::new(&self.url, self.credential()?, bundle, Limits::default())?)

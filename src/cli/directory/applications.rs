@@ -136,7 +136,7 @@ pub(super) async fn application(
             configuration_id(id)?;
             let client = access.client()?;
             client.operate(Method::DELETE, &at(&client, &[id]), None, None).await?;
-            output::deleted(id, access.json);
+            output::deleted(id, access.output());
             return Ok(ExitCode::SUCCESS);
         }
         ApplicationCommand::AddCa { id, authority, replace } => {
@@ -157,7 +157,7 @@ pub(super) async fn application(
             get(&client, id).await?
         }
     };
-    output::objects(&result, access.json, show);
+    output::objects(&result, access.output(), "application configurations", show);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,7 +9,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::gateway::Gateway;
-use crate::cli::terminal::{print_json, text};
+use crate::cli::output::Output;
+use crate::cli::terminal::text;
 use crate::config::load;
 use crate::runtime::lock_file::DirectoryLock;
 use crate::store::Store;
@@ -49,7 +50,7 @@ struct Place {
 ///
 /// # Errors
 /// The gateway does not respond, or the file cannot be written.
-pub(super) async fn back_up(args: &BackupArgs, as_json: bool) -> anyhow::Result<ExitCode> {
+pub(super) async fn back_up(args: &BackupArgs, output: Output) -> anyhow::Result<ExitCode> {
     let file = absolute(&args.file)?;
     let done = match &args.place.offline {
         Some(config) => {
@@ -58,7 +59,7 @@ pub(super) async fn back_up(args: &BackupArgs, as_json: bool) -> anyhow::Result<
         }
         None => ask(&args.place.gateway, "directory/backup", json!({ "file": file })).await?,
     };
-    show("backed up", &done, as_json);
+    show("backed up", &done, output);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -66,7 +67,7 @@ pub(super) async fn back_up(args: &BackupArgs, as_json: bool) -> anyhow::Result<
 ///
 /// # Errors
 /// The gateway does not respond, or the backup is not valid.
-pub(super) async fn restore(args: &RestoreArgs, as_json: bool) -> anyhow::Result<ExitCode> {
+pub(super) async fn restore(args: &RestoreArgs, output: Output) -> anyhow::Result<ExitCode> {
     let file = absolute(&args.file)?;
     let done = match &args.place.offline {
         Some(config) => {
@@ -79,7 +80,7 @@ pub(super) async fn restore(args: &RestoreArgs, as_json: bool) -> anyhow::Result
             ask(&args.place.gateway, "directory/restore", body).await?
         }
     };
-    show("restored", &done, as_json);
+    show("restored", &done, output);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -107,9 +108,8 @@ async fn stopped(config: &Path) -> anyhow::Result<(Store, DirectoryLock)> {
     Ok((store, lock))
 }
 
-fn show(done: &str, backup: &Value, as_json: bool) {
-    if as_json {
-        print_json(backup);
+fn show(done: &str, backup: &Value, output: Output) {
+    if output.print(backup) {
         return;
     }
     println!(

@@ -12,7 +12,8 @@ use url::Url;
 
 use crate::cli::directory::registration::{NewDevices, Registration, find_by_name};
 use crate::cli::directory::{import, output, templates};
-use crate::cli::terminal::{json_text, print_json, text};
+use crate::cli::output::{Output, no_objects};
+use crate::cli::terminal::{json_text, text};
 use crate::graph::client::{Client, FetchError};
 use crate::runtime::random::is_guid;
 
@@ -76,33 +77,33 @@ pub(super) enum DeviceCommand {
 pub(super) async fn device(
     client: Client,
     command: &DeviceCommand,
-    as_json: bool,
+    output: Output,
 ) -> anyhow::Result<ExitCode> {
     match command {
-        DeviceCommand::List { template } => list(&client, template.as_deref(), as_json).await?,
-        DeviceCommand::Get { device } => show(&find(&client, device).await?, as_json),
+        DeviceCommand::List { template } => list(&client, template.as_deref(), output).await?,
+        DeviceCommand::Get { device } => show(&find(&client, device).await?, output),
         DeviceCommand::Create { device, new } => {
             let registration = Registration::new(client, new).await?;
-            show(&registration.create(device).await?, as_json);
+            show(&registration.create(device).await?, output);
         }
-        DeviceCommand::Enable { device } => set_enabled(&client, device, true, as_json).await?,
-        DeviceCommand::Disable { device } => set_enabled(&client, device, false, as_json).await?,
+        DeviceCommand::Enable { device } => set_enabled(&client, device, true, output).await?,
+        DeviceCommand::Disable { device } => set_enabled(&client, device, false, output).await?,
         DeviceCommand::Delete { device } => {
             let found = find(&client, device).await?;
             client.operate(Method::DELETE, &device_url(&client, &found)?, None, None).await?;
-            output::deleted(found["id"].as_str().unwrap_or(device), as_json);
+            output::deleted(found["id"].as_str().unwrap_or(device), output);
         }
         DeviceCommand::Import { file, new, parallel, from } => {
             let registration = Arc::new(Registration::new(client, new).await?);
             let parallel = usize::from(*parallel);
-            return import::import(registration, file, parallel, *from, as_json).await;
+            return import::import(registration, file, parallel, *from, output).await;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Prints page by page, because all devices of a fleet may not fit into memory.
-async fn list(client: &Client, template: Option<&str>, as_json: bool) -> anyhow::Result<()> {
+async fn list(client: &Client, template: Option<&str>, output: Output) -> anyhow::Result<()> {
     let mut next = Some(match template {
         Some(id) => templates::url(client, id, Some("deviceInstances"))?,
         None => client.at(&["devices"], "$top=999"),
@@ -111,20 +112,22 @@ async fn list(client: &Client, template: Option<&str>, as_json: bool) -> anyhow:
     while let Some(url) = next {
         let (page, link) = client.list_page(&url).await?;
         for device in &page {
-            match (as_json, first) {
-                (true, true) => print!("[\n{}", json_text(&device.to_string())),
-                (true, false) => print!(",\n{}", json_text(&device.to_string())),
-                (false, _) => println!("{}", line(device)),
+            match (output, first) {
+                (Output::Json, true) => print!("[\n{}", json_text(&device.to_string())),
+                (Output::Json, false) => print!(",\n{}", json_text(&device.to_string())),
+                (Output::Yaml, _) => drop(output.print(&Value::Array(vec![device.clone()]))),
+                (Output::Table, _) => println!("{}", line(device)),
             }
             first = false;
         }
         ensure!(link.as_ref() != Some(&url), "the pages of the list form a loop");
         next = link;
     }
-    match (as_json, first) {
-        (true, true) => println!("[]"),
-        (true, false) => println!("\n]"),
-        (false, _) => {}
+    match (output, first) {
+        (Output::Json | Output::Yaml, true) => println!("[]"),
+        (Output::Json, false) => println!("\n]"),
+        (Output::Table, true) => no_objects("devices"),
+        (Output::Yaml | Output::Table, false) => {}
     }
     Ok(())
 }
@@ -150,14 +153,14 @@ async fn set_enabled(
     client: &Client,
     device: &str,
     enabled: bool,
-    as_json: bool,
+    output: Output,
 ) -> anyhow::Result<()> {
     let found = find(client, device).await?;
     let url = device_url(client, &found)?;
     let body = json!({ "accountEnabled": enabled });
     client.operate(Method::PATCH, &url, Some(&body), None).await?;
     let now = client.operate(Method::GET, &url, None, None).await?;
-    show(&now, as_json);
+    show(&now, output);
     ensure!(now["accountEnabled"] == enabled, "the device was changed by another client since");
     Ok(())
 }
@@ -169,8 +172,10 @@ fn device_url(client: &Client, device: &Value) -> anyhow::Result<Url> {
     }
 }
 
-fn show(device: &Value, as_json: bool) {
-    if as_json { print_json(device) } else { println!("{}", line(device)) }
+fn show(device: &Value, output: Output) {
+    if !output.print(device) {
+        println!("{}", line(device));
+    }
 }
 
 fn line(device: &Value) -> String {

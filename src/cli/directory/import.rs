@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::cli::directory::registration::{Existing, Registration};
+use crate::cli::output::Output;
 use crate::graph::client::FetchError;
 use crate::runtime::text::Cleaned;
 
@@ -64,7 +65,7 @@ pub(super) async fn import(
     file: &Path,
     parallel: usize,
     from: u64,
-    as_json: bool,
+    output: Output,
 ) -> anyhow::Result<ExitCode> {
     let mut input: Box<dyn BufRead> = match file.to_str() {
         Some("-") => Box::new(BufReader::new(stdin())),
@@ -103,12 +104,10 @@ pub(super) async fn import(
         import.report_progress(number);
     }
     let counts = import.counts;
-    if as_json {
-        let Counts { created, already_registered, failed } = counts;
-        let result =
-            json!({"made": created, "registeredAlready": already_registered, "failed": failed});
-        println!("{result}");
-    } else {
+    let Counts { created, already_registered, failed } = counts;
+    let result =
+        json!({"created": created, "already_registered": already_registered, "failed": failed});
+    if !output.print(&result) {
         println!("{}", counts.text());
     }
     Ok(if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -135,7 +135,7 @@ fn field(text: &str) -> Result<SubjectField, String> {
 /// A file does not contain a usable authority, or the directory rejects the request.  [`Usage`] if
 /// the command line is not valid.
 pub(super) async fn directory(args: &DirectoryArgs) -> anyhow::Result<ExitCode> {
-    let as_json = args.access.json;
+    let output = args.access.output();
     let now = Timestamp::from(SystemTime::now());
     // Arguments and files are checked first, so that nothing is sent if one of them is wrong.
     let result = match &args.command {
@@ -162,7 +162,7 @@ pub(super) async fn directory(args: &DirectoryArgs) -> anyhow::Result<ExitCode> 
         DirectoryCommand::Delete { id } => {
             configuration_id(id)?;
             args.access.client()?.call(Method::DELETE, id, None, None).await?;
-            output::deleted(id, as_json);
+            output::deleted(id, output);
             return Ok(ExitCode::SUCCESS);
         }
         DirectoryCommand::AddCa { id, authority } => {
@@ -190,15 +190,15 @@ pub(super) async fn directory(args: &DirectoryArgs) -> anyhow::Result<ExitCode> 
             return applications::application(&args.access, command, now).await;
         }
         DirectoryCommand::Device(command) => {
-            return devices::device(args.access.client()?, command, as_json).await;
+            return devices::device(args.access.client()?, command, output).await;
         }
         DirectoryCommand::DeviceTemplate(command) => {
-            return templates::template(&args.access.client()?, command, as_json).await;
+            return templates::template(&args.access.client()?, command, output).await;
         }
-        DirectoryCommand::Backup(command) => return copies::back_up(command, as_json).await,
-        DirectoryCommand::Restore(command) => return copies::restore(command, as_json).await,
+        DirectoryCommand::Backup(command) => return copies::back_up(command, output).await,
+        DirectoryCommand::Restore(command) => return copies::restore(command, output).await,
     };
-    output::objects(&result, as_json, show);
+    output::objects(&result, output, "configurations", show);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,20 +2,24 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::terminal::{print_json, text};
+use crate::cli::output::{Output, no_objects};
+use crate::cli::terminal::text;
 use crate::graph::wire;
 use crate::runtime::text::Cleaned;
 use crate::x509::certificate::Certificate;
 
 /// Reports the deletion of an object.
-pub(super) fn deleted(id: &str, as_json: bool) {
-    if as_json { print_json(&json!({ "deleted": id })) } else { println!("deleted") }
+pub(super) fn deleted(id: &str, output: Output) {
+    if !output.print(&json!({ "deleted": id })) {
+        println!("deleted");
+    }
 }
 
-/// Prints one object or a list: as JSON, or each object with `show`.
-pub(super) fn objects(value: &Value, as_json: bool, show: impl Fn(&Value)) {
+/// Prints one object or a list: as JSON or YAML, or each object with `show`.  `name` is that of the objects.
+pub(super) fn objects(value: &Value, output: Output, name: &str, show: impl Fn(&Value)) {
     match value {
-        value if as_json => print_json(value),
+        value if output.print(value) => {}
+        Value::Array(list) if list.is_empty() => no_objects(name),
         Value::Array(list) => list.iter().for_each(show),
         value => show(value),
     }

@@ -10,6 +10,7 @@ use url::Url;
 
 use crate::cli::directory::access::UsageError;
 use crate::cli::directory::output;
+use crate::cli::output::Output;
 use crate::cli::terminal::text;
 use crate::graph::client::Client;
 use crate::runtime::random::is_guid;
@@ -58,7 +59,7 @@ pub(super) enum TemplateCommand {
 pub(super) async fn template(
     client: &Client,
     command: &TemplateCommand,
-    as_json: bool,
+    output: Output,
 ) -> anyhow::Result<ExitCode> {
     let result = match command {
         TemplateCommand::List => {
@@ -93,11 +94,11 @@ pub(super) async fn template(
         }
         TemplateCommand::Delete { id } => {
             client.operate(Method::DELETE, &url(client, id, None)?, None, None).await?;
-            output::deleted(id, as_json);
+            output::deleted(id, output);
             return Ok(ExitCode::SUCCESS);
         }
     };
-    output::objects(&result, as_json, show);
+    output::objects(&result, output, "device templates", show);
     Ok(ExitCode::SUCCESS)
 }
 

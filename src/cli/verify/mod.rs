@@ -8,12 +8,10 @@ mod live;
 mod request;
 
 use crate::admin::answer::Answer;
+use crate::cli::exit;
 use crate::cli::gateway::Gateway;
 use crate::cli::terminal::json_text;
 use request::Request;
-
-/// Exit code for unusable input.
-const UNUSABLE: u8 = 2;
 
 /// Judge a certificate chain as the gateway does, offline or under the trust of the running one
 ///
@@ -21,6 +19,7 @@ const UNUSABLE: u8 = 2;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Example:
+  anchorgate directory list --output json > configurations.json
   anchorgate verify --directory configurations.json --chain device.pem --crl ca.crl --json
 
 With --batch, each line of standard input is a JSON object
@@ -28,8 +27,8 @@ With --batch, each line of standard input is a JSON object
 and results in one line of output, at once and in order:
   {\"id\":…,\"decision\":\"accept\"|\"reject\"|\"error\",\"configurationId\",\"subjectId\",\"reason\",\"detail\",\"path\",\"crls\"}")]
 pub(super) struct Args {
-    /// Trust configurations: a Graph list response, {"value":[…]}.  Without it, the running gateway
-    /// judges under its trust in force
+    /// Trust configurations: the output of `directory list --output json`, or a Graph list response,
+    /// {"value":[…]}.  Without it, the running gateway judges under its trust in force
     #[arg(long, value_name = "FILE.json")]
     directory: Option<PathBuf>,
     #[command(flatten)]
@@ -40,8 +39,8 @@ pub(super) struct Args {
     /// Revocation list, DER or PEM, matched to its authority by issuer and key; repeatable
     #[arg(long, value_name = "FILE", requires = "directory")]
     crl: Vec<PathBuf>,
-    /// Registered devices: a Graph list response, {"value":[…]}, with physicalIds and
-    /// accountEnabled.  With it, a subject ID that is not registered and enabled is refused.
+    /// Registered devices: the output of `directory device list --output json`, or a Graph list response,
+    /// {"value":[…]}, with physicalIds and accountEnabled.  With it, a subject ID that is not registered and enabled is refused.
     /// Without it, every certificate of the authorities is a device
     #[arg(long, value_name = "FILE.json", requires = "directory")]
     devices: Option<PathBuf>,
@@ -74,7 +73,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Ok(answer) => answer,
         Err(unusable) => {
             eprintln!("anchorgate verify: {unusable}");
-            return ExitCode::from(UNUSABLE);
+            return exit::UNUSABLE.into();
         }
     };
     if args.json {

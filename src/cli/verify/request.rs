@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::admin::answer::{Answer, List};
-use crate::cli::input::read_input;
+use crate::cli::input::{list_response, read_in_pieces, read_input};
 use crate::cli::verify::Args;
 use crate::graph::wire;
 use crate::trust::configurations::{ConfigurationId, Configurations, Device, Devices};
@@ -20,7 +20,7 @@ use crate::trust::path::signature::SignatureMemo;
 use crate::trust::revocation::{CrlMode, Revocations, Unusable};
 use crate::trust::snapshot::{Snapshot, TrustPolicy};
 use crate::x509::certificate::Certificate;
-use crate::x509::crl::RevocationList;
+use crate::x509::crl::{CrlError, ListReader};
 use crate::x509::pem::{self, CertificateFileError};
 use crate::x509::time::Timestamp;
 
@@ -28,8 +28,6 @@ use crate::x509::time::Timestamp;
 const MAX_DIRECTORY: u64 = 16 << 20;
 /// Limit in bytes on a chain file: more than on a chain, because of base64 and bag attributes.
 const MAX_CHAIN: u64 = 1 << 20;
-/// Limit in bytes on a list: more than on its DER, because of base64.
-const MAX_LIST: u64 = 4 << 30;
 /// Limit on the lists of one request.
 const MAX_LISTS: usize = 1000;
 /// Limit in bytes on a file of devices.
@@ -41,13 +39,25 @@ const DEVICES_SOURCE: &str = "devices";
 
 /// A chain, and everything that it is judged under.
 pub(super) struct Request {
-    directory: Vec<u8>,
-    devices: Option<Vec<u8>>,
-    chain_pem: Vec<u8>,
-    lists: Vec<Vec<u8>>,
+    directory: Part,
+    devices: Option<Part>,
+    chain_pem: Part,
+    lists: Vec<ReadList>,
     at: Option<String>,
     crl_policy: Option<String>,
     configuration: Option<String>,
+}
+
+/// Bytes of a request, and their file or member, which messages name.
+struct Part {
+    name: String,
+    bytes: Vec<u8>,
+}
+
+/// A list that was read up to its end, or the reason why it could not be.
+struct ReadList {
+    name: String,
+    list: Result<Box<ListReader>, CrlError>,
 }
 
 /// Line of `--batch`.
@@ -73,14 +83,16 @@ impl Request {
         if args.crl.len() > MAX_LISTS {
             return Err(format!("{} lists; at most {MAX_LISTS} are allowed", args.crl.len()));
         }
-        let lists = args.crl.iter().map(|path| read(path, MAX_LIST)).collect::<Result<_, _>>()?;
-        let chain_pem = read(chain, MAX_CHAIN)?;
-        if chain_pem.is_empty() {
-            return Err(format!("{}: {}", chain.display(), CertificateFileError::Empty));
+        let lists =
+            args.crl.iter().map(|path| ReadList::from_file(path)).collect::<Result<_, _>>()?;
+        let chain_pem = Part::read(chain, MAX_CHAIN)?;
+        if chain_pem.bytes.is_empty() {
+            return Err(format!("{}: {}", chain_pem.name, CertificateFileError::Empty));
         }
+        let list = |file, limit| Part::read(file, limit).map(Part::into_list_response);
         Ok(Self {
-            directory: read(directory, MAX_DIRECTORY)?,
-            devices: args.devices.as_ref().map(|file| read(file, MAX_DEVICES_FILE)).transpose()?,
+            directory: list(directory, MAX_DIRECTORY)?,
+            devices: args.devices.as_ref().map(|file| list(file, MAX_DEVICES_FILE)).transpose()?,
             chain_pem,
             lists,
             at: args.at.clone(),
@@ -101,13 +113,20 @@ impl Request {
             return Err(format!("{lists} lists; at most {MAX_LISTS} are allowed"));
         }
         let decode = |(index, text): (usize, &String)| {
-            STANDARD.decode(text.trim()).map_err(|error| format!("crlsBase64[{index}]: {error}"))
+            let name = format!("crlsBase64[{index}]");
+            match STANDARD.decode(text.trim()) {
+                Ok(bytes) => Ok(ReadList::from_bytes(name, &bytes)),
+                Err(error) => Err(format!("{name}: {error}")),
+            }
+        };
+        let list = |name: &str, value: &Value| {
+            Part { name: name.into(), bytes: value.to_string().into_bytes() }.into_list_response()
         };
         let lists = line.crls_base64.iter().enumerate().map(decode).collect::<Result<_, _>>()?;
         Ok(Self {
-            directory: line.directory.to_string().into_bytes(),
-            devices: line.devices.map(|list| list.to_string().into_bytes()),
-            chain_pem: line.chain_pem.into_bytes(),
+            directory: list("directory", &line.directory),
+            devices: line.devices.map(|devices| list("devices", &devices)),
+            chain_pem: Part { name: "chainPem".into(), bytes: line.chain_pem.into_bytes() },
             lists,
             at: line.at,
             crl_policy: line.crl_policy,
@@ -121,18 +140,18 @@ impl Request {
     /// # Errors
     /// A part of the request is not usable; the text names it.
     pub(super) fn judge(
-        &self,
+        mut self,
         signatures: Option<Arc<SignatureMemo>>,
         explain: bool,
     ) -> Result<Answer, String> {
         let now = self.time()?;
-        let mut anchors = wire::read_configurations(&self.directory)
-            .map_err(|error| format!("the directory: {error}"))?;
+        let mut anchors = wire::read_configurations(&self.directory.bytes)
+            .map_err(|error| format!("{}: {error}", self.directory.name))?;
         if let Some(wanted) = &self.configuration {
             let wanted = ConfigurationId::from(wanted.as_str());
             anchors.configurations.retain(|configuration| configuration.id == wanted);
             if anchors.configurations.is_empty() {
-                return Err(format!("the directory has no usable configuration {wanted}"));
+                return Err(format!("{}: no usable configuration {wanted}", self.directory.name));
             }
         }
         let registries = self.registries(&mut anchors)?;
@@ -141,7 +160,8 @@ impl Request {
             Ok(chain) => chain,
             Err(refusal) => return Ok(Answer::refused(refusal, anchors.skipped)),
         };
-        let (revocations, lists) = self.revocations(&anchors, &chain, now);
+        let read = std::mem::take(&mut self.lists);
+        let (revocations, lists) = revocations(read, &anchors, &chain, now);
         let skipped = anchors.skipped.clone();
         let (anchors, revocations) = (Arc::new(anchors), Arc::new(revocations));
         let signatures = signatures.unwrap_or_default();
@@ -159,9 +179,9 @@ impl Request {
     /// registration.
     fn registries(&self, anchors: &mut Configurations<Device>) -> Result<Registries, String> {
         let mut registries = Registries::default();
-        if let Some(json) = &self.devices {
-            let registry = wire::devices::read_registry(json, MAX_DEVICES)
-                .map_err(|error| format!("the devices: {error}"))?;
+        if let Some(Part { name, bytes }) = &self.devices {
+            let registry = wire::devices::read_registry(bytes, MAX_DEVICES)
+                .map_err(|error| format!("{name}: {error}"))?;
             let source: Arc<str> = DEVICES_SOURCE.into();
             for configuration in &mut anchors.configurations {
                 Arc::make_mut(configuration).kind.devices =
@@ -194,45 +214,73 @@ impl Request {
 
     /// The presented certificates.  An empty text of a line stands for a device without one.
     fn chain(&self) -> Result<Vec<Vec<u8>>, String> {
-        if self.chain_pem.is_empty() {
+        let Part { name, bytes } = &self.chain_pem;
+        if bytes.is_empty() {
             return Ok(Vec::new());
         }
-        pem::certificates(&self.chain_pem).map_err(|error| format!("the chain: {error}"))
-    }
-
-    /// The usable lists, and the result of reading each.  Their signers can be authorities and
-    /// certificates of the chain.
-    fn revocations(
-        &self,
-        anchors: &Configurations<Device>,
-        chain: &UnverifiedChain,
-        now: Timestamp,
-    ) -> (Revocations, Vec<List>) {
-        let signers: Vec<Arc<Certificate>> = anchors
-            .authorities()
-            .map(|authority| &authority.certificate)
-            .chain(chain.certificates())
-            .cloned()
-            .collect();
-        let (mut usable, mut unusable, mut lists) = (Vec::new(), Vec::new(), Vec::new());
-        for bytes in &self.lists {
-            match RevocationList::read(bytes, &signers, now) {
-                Ok(list) => {
-                    let list = Arc::new(list);
-                    lists.push(List::Used(Arc::clone(&list)));
-                    usable.push(list);
-                }
-                Err(error) => {
-                    lists.push(List::Unusable(error.to_string()));
-                    let why = error.to_string();
-                    unusable.push(Unusable { issuers: error.issuer.into_iter().collect(), why });
-                }
-            }
-        }
-        (Revocations::new(usable).with_unusable(unusable), lists)
+        pem::certificates(bytes).map_err(|error| format!("{name}: {error}"))
     }
 }
 
-fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
-    read_input(path, limit).map_err(|error| error.to_string())
+/// The usable lists, and the result of reading each.  Their signers can be authorities and
+/// certificates of the chain.
+fn revocations(
+    read: Vec<ReadList>,
+    anchors: &Configurations<Device>,
+    chain: &UnverifiedChain,
+    now: Timestamp,
+) -> (Revocations, Vec<List>) {
+    let signers: Vec<Arc<Certificate>> = anchors
+        .authorities()
+        .map(|authority| &authority.certificate)
+        .chain(chain.certificates())
+        .cloned()
+        .collect();
+    let (mut usable, mut unusable, mut lists) = (Vec::new(), Vec::new(), Vec::new());
+    for ReadList { name, list } in read {
+        match list.and_then(|list| list.finish(&signers, now)) {
+            Ok(list) => {
+                let list = Arc::new(list);
+                lists.push(List::Used(Arc::clone(&list)));
+                usable.push(list);
+            }
+            Err(error) => {
+                let why = format!("{name}: {error}");
+                lists.push(List::Unusable(why.clone()));
+                unusable.push(Unusable { issuers: error.issuer.into_iter().collect(), why });
+            }
+        }
+    }
+    (Revocations::new(usable).with_unusable(unusable), lists)
+}
+
+impl Part {
+    fn read(path: &Path, limit: u64) -> Result<Self, String> {
+        let bytes = read_input(path, limit).map_err(|error| error.to_string())?;
+        Ok(Self { name: file_name(path), bytes })
+    }
+
+    fn into_list_response(self) -> Self {
+        Self { bytes: list_response(self.bytes), ..self }
+    }
+}
+
+impl ReadList {
+    /// Reads a list of any size.
+    fn from_file(path: &Path) -> Result<Self, String> {
+        let mut reader = Box::new(ListReader::new(u64::MAX));
+        let read = read_in_pieces(path, |piece| reader.feed(piece));
+        let read = read.map_err(|error| error.to_string())?;
+        Ok(Self { name: file_name(path), list: read.map(|()| reader) })
+    }
+
+    fn from_bytes(name: String, bytes: &[u8]) -> Self {
+        let mut reader = Box::new(ListReader::new(u64::MAX));
+        let read = reader.feed(bytes);
+        Self { name, list: read.map(|()| reader) }
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    if path.as_os_str() == "-" { "standard input".into() } else { path.display().to_string() }
 }
