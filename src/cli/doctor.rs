@@ -12,11 +12,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::app::capacity::Capacity;
+use crate::cli::check::creates_in;
 use crate::cli::exit;
 use crate::cli::input::read_ca_bundle;
 use crate::cli::output::Output;
 use crate::config::{Config, load};
-use crate::graph::client::Client;
+use crate::crl;
+use crate::graph::client::{Client, client_settings};
 use crate::http::listen::bind;
 use crate::http::outbound::{ClientSettings, ServerAuthorities, explain, header_text};
 use crate::keyring;
@@ -92,7 +94,7 @@ pub(super) async fn doctor(args: &DoctorArgs) -> ExitCode {
             findings.add("configuration", Verdict::Good, "no problem found");
             local(&config, &mut findings);
             for source in &config.graph {
-                directory(source, &mut findings).await;
+                directory(source, &config.crl, &mut findings).await;
             }
             replicas(args, &mut findings).await;
         }
@@ -141,16 +143,21 @@ fn local(config: &Config, findings: &mut Findings) {
                 }
             }
         }
-        Err(error) => findings.add("server certificate", Verdict::Failed, error),
+        // It is one of the problems below.
+        Err(_) => {}
     }
-    findings.result("ticket keys", keyring::ticket_secrets(&config.keyring), "usable");
-    if !config.is_hub() {
-        findings.result("signing keys", keyring::check_directory(&config.keyring), "usable");
+    let problems = keyring::check(&config.keyring, &tls::provider());
+    if problems.is_empty() {
+        findings.add("key files", Verdict::Good, "usable: certificate, ticket keys, signing keys");
+    }
+    for problem in problems {
+        findings.add("key files", Verdict::Failed, problem);
     }
     let capacity = Capacity::raised(config);
     let verdict = if capacity.is_reduced { Verdict::Warning } else { Verdict::Good };
     findings.add("open files", verdict, capacity);
-    findings.result("data_dir", writable(&config.data_dir), "writable");
+    let writable = creates_in(&config.data_dir).map_err(|(_, why)| why);
+    findings.result("data_dir", writable, "writable");
     let of_tokens = |listen| (!config.is_hub()).then_some(listen);
     let directory = config.directory.as_ref();
     let listeners = [
@@ -188,24 +195,14 @@ fn chain_problem(chain: &[&[u8]]) -> Option<String> {
     }
 }
 
-fn writable(folder: &Path) -> std::io::Result<()> {
-    let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(folder);
-    let file = existing.join(format!(".doctor-{}", std::process::id()));
-    std::fs::write(&file, b"")?;
-    std::fs::remove_file(&file)
-}
-
 /// Checks of one directory: address, clock, credential, and permission by permission.
-async fn directory(source: &sync::Config, findings: &mut Findings) {
+async fn directory(source: &sync::Config, lists: &crl::Config, findings: &mut Findings) {
     let name = format!("directory {} ({})", source.source, source.collection.path());
+    // Through the proxy that the gateway uses.
     let client = ClientSettings {
-        authorities: match (&source.ca_bundle, source.base.scheme()) {
-            (Some(pem), _) => ServerAuthorities::Only(pem.clone()),
-            (None, "http") => ServerAuthorities::Only(Vec::new()),
-            (None, _) => ServerAuthorities::System,
-        },
+        read: None,
         request: Some(PATIENCE),
-        ..ClientSettings::default()
+        ..client_settings(&source.base, source.ca_bundle.clone(), &source.limits)
     };
     let response = match client.client() {
         Ok(client) => client.get(source.base.clone()).send().await,
@@ -229,7 +226,7 @@ async fn directory(source: &sync::Config, findings: &mut Findings) {
             let list = client.list_page(client.url()).await;
             findings.result(&name, list.as_ref(), "reached, and its list may be read");
             for address in list.iter().flat_map(|(objects, _)| list_addresses(objects)) {
-                revocation_list(&address, findings).await;
+                revocation_list(lists, &address, findings).await;
             }
         }
         Err(error) => findings.add(name, Verdict::Failed, error),
@@ -258,8 +255,9 @@ fn list_addresses(objects: &[Value]) -> BTreeSet<String> {
 }
 
 /// Checks that the server of a revocation list returns something.
-async fn revocation_list(address: &str, findings: &mut Findings) {
-    let client = ClientSettings { request: Some(PATIENCE), ..ClientSettings::default() }.client();
+async fn revocation_list(config: &crl::Config, address: &str, findings: &mut Findings) {
+    let settings = ClientSettings { request: Some(PATIENCE), ..crl::client_settings(config) };
+    let client = settings.client();
     let name = format!("revocation list {}", clean(address, MAX_CHARACTERS));
     match client {
         Ok(client) => {

@@ -5,6 +5,7 @@ mod terminal;
 
 mod about;
 mod audit;
+mod check;
 mod config;
 mod crl;
 mod directory;
@@ -21,12 +22,11 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::app::capacity::Capacity;
 use crate::cli::about::{CompletionsArgs, ManArgs, VersionArgs};
 use crate::cli::audit::AuditCommand;
 use crate::cli::config::ConfigCommand;
@@ -39,9 +39,7 @@ use crate::cli::support::SupportArgs;
 use crate::cli::terminal::one_line;
 use crate::config::reference::{self, Entry};
 use crate::config::{Config, load};
-use crate::keyring;
 use crate::runtime::audit::SCHEMA;
-use crate::tls;
 
 const READABLE: &str =
     "all users can read this file with a key: chmod 600 it, or set the mode of the mount";
@@ -164,7 +162,7 @@ pub fn main() -> ExitCode {
         Command::CheckConfig { config, allow_insecure_file_modes } => {
             with_config(&config, |mut config| {
                 config.keyring.allow_insecure_modes = allow_insecure_file_modes;
-                check_keys(&config)
+                check::check(&config)
             })
         }
         Command::ConfigReference { key } => config_reference(key.as_deref()),
@@ -231,38 +229,6 @@ fn config_reference(key: Option<&str>) -> ExitCode {
         println!("{key}\n  type     {kind}\n  default  {default}\n  {meaning}\n");
     }
     ExitCode::SUCCESS
-}
-
-/// Last part of `check-config`: checks that the key files are usable.  It creates nothing.
-fn check_keys(config: &Config) -> ExitCode {
-    let keyring = &config.keyring;
-    let is_generated_at_start = keyring.generate_signing_key && !keyring.signing_key.exists();
-    let checked = keyring::identity(keyring, &tls::provider()).and_then(|identity| {
-        let hosts = config.advertised_hosts();
-        for problem in keyring::problems(&identity, &hosts, SystemTime::now().into()) {
-            println!("warning: {}: {problem}", keyring.certificate.display());
-        }
-        for path in keyring::readable_by_others(keyring) {
-            println!("warning: {}: {READABLE}", path.display());
-        }
-        keyring::ticket_secrets(keyring)?;
-        match is_generated_at_start {
-            _ if keyring.rotation.is_some() => keyring::check_directory(keyring),
-            true => Ok(()),
-            false => keyring::signing_keys(keyring).map(|_| ()),
-        }
-    });
-    match checked {
-        Ok(()) => {
-            println!("{}", Capacity::raised(config));
-            println!("no problem found");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            exit::CONFIG.into()
-        }
-    }
 }
 
 /// Waits for SIGTERM or Ctrl-C.

@@ -148,7 +148,9 @@ impl Reader<'_, '_> {
             self.endpoint(keys.token_url, keys.tenant, keys.client_id, keys.scope, login)?;
         let certificate = keys.certificate?;
         let Some(key) = keys.key else {
-            self.section.problem("key", None, "missing: the private key of `certificate`");
+            if !self.section.has_problem("key") {
+                self.section.problem("key", None, "missing: the private key of `certificate`");
+            }
             return None;
         };
         if keys.mutual_tls {
@@ -232,13 +234,18 @@ impl Reader<'_, '_> {
                 url
             }
             (None, None) => {
-                self.section.problem("tenant", None, "missing: set `tenant` or `token_url`");
+                // An address that is not valid was reported.
+                if !["tenant", "token_url"].iter().any(|key| self.section.has_problem(key)) {
+                    self.section.problem("tenant", None, "missing: set `tenant` or `token_url`");
+                }
                 return None;
             }
         };
         let Some(client_id) = client_id else {
-            let allowed = "missing: the application (client) id that requests tokens";
-            self.section.problem("client_id", None, allowed);
+            if !self.section.has_problem("client_id") {
+                let allowed = "missing: the application (client) id that requests tokens";
+                self.section.problem("client_id", None, allowed);
+            }
             return None;
         };
         let scope = scope.unwrap_or_else(|| format!("{}/.default", self.resource));
@@ -324,6 +331,23 @@ mod tests {
         ] {
             let error = read_keys(&format!("{text}{keys}"), &|_| None).expect_err("incomplete");
             assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn one_cause_gives_one_problem() {
+        let secret = "client_secret = 's'\n";
+        for (keys, expected) in [
+            ("client_id = 'c'\ntoken_url = 'http://login.example/token'", "token_url: "),
+            ("client_id = 'c'\ntenant = 7", "tenant: "),
+            ("client_id = 7\ntenant = 't'", "client_id: "),
+            ("client_id = 'c'", "tenant: missing"),
+        ] {
+            let problems = read_keys(&format!("{secret}{keys}"), &|_| None).map(drop);
+            let problems = problems.expect_err("not usable");
+            assert!(problems.starts_with(expected), "{problems}");
+            let missing = usize::from(expected.contains("missing"));
+            assert_eq!(problems.matches("missing").count(), missing, "{keys}: {problems}");
         }
     }
 }

@@ -113,6 +113,12 @@ impl<'r> Section<'r> {
         self.report.problems.borrow_mut().push(problem);
     }
 
+    /// True when a problem of `key` was added.
+    pub(super) fn has_problem(&self, key: &str) -> bool {
+        let key = dotted(&self.path, key);
+        self.report.problems.borrow().iter().any(|problem| problem.key == key)
+    }
+
     /// True when `key` is present.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)

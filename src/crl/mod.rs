@@ -44,6 +44,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::crl::status::Statuses;
+use crate::http::outbound::ClientSettings;
 use crate::trust::revocation::ListPolicy;
 use crate::x509::time::Timestamp;
 
@@ -56,6 +57,19 @@ pub use status::{ErrorStatus, ListStatus, Metrics, PolicyStatus, Status};
 use transport::Transport;
 
 pub use transport::{AuthorizedClient, Config as TransportConfig, FetchError};
+
+/// Settings of an HTTP client that reaches the CRL servers as the gateway does.
+pub(crate) fn client_settings(config: &Config) -> ClientSettings {
+    transport::client_settings(&config.transport, config.transport.roots_pem.as_deref())
+}
+
+/// Checks the proxy and the authorities of CRL servers.
+///
+/// # Errors
+/// One of them is not usable.
+pub(crate) fn check(config: &Config) -> Result<(), FetchError> {
+    Transport::new(config.transport.clone()).map(drop)
+}
 
 /// Settings of this part.
 #[derive(Debug, Clone)]

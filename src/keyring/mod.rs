@@ -2,6 +2,7 @@
 //!
 //! They are read from files, and read again when a file changes.  A signing key can be generated.
 
+mod check;
 mod generate;
 mod key_directory;
 mod rotation;
@@ -24,6 +25,7 @@ use crate::runtime::files::{ReadFileError, read_bounded};
 use crate::token::keys::{Algorithm, KeyError, SigningKey, SigningKeys};
 use crate::x509::pem;
 
+pub use check::check;
 pub use rotation::{
     Handle, KeyStatus, RotationConfig, RotationError, Rotator, SPREAD, check_directory,
 };
@@ -108,19 +110,27 @@ pub fn identity(
     config: &Config,
     provider: &CryptoProvider,
 ) -> Result<Arc<CertifiedKey>, KeyringError> {
-    let contents = |path: &Path, why: String| KeyringError::Contents { path: path.to_owned(), why };
-    let pem = read_bounded(&config.certificate, MAX_FILE)?;
-    let chain = pem::certificates(&pem)
-        .map_err(|e| contents(&config.certificate, e.to_string()))?
-        .into_iter()
-        .map(CertificateDer::from)
-        .collect();
-    let pem = read_secret(&config.key, config.allow_insecure_modes)?;
-    let key = PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|e| contents(&config.key, format!("the file contains no private key: {e}")))?;
+    let (chain, key) = (server_chain(config)?, private_key(config)?);
     CertifiedKey::from_der(chain, key, provider).map(Arc::new).map_err(|e| {
         contents(&config.key, format!("not the key of {}: {e}", config.certificate.display()))
     })
+}
+
+fn contents(path: &Path, why: String) -> KeyringError {
+    KeyringError::Contents { path: path.to_owned(), why }
+}
+
+fn server_chain(config: &Config) -> Result<Vec<CertificateDer<'static>>, KeyringError> {
+    let path = &config.certificate;
+    let chain = pem::certificates(&read_bounded(path, MAX_FILE)?);
+    let chain = chain.map_err(|e| contents(path, e.to_string()))?;
+    Ok(chain.into_iter().map(CertificateDer::from).collect())
+}
+
+fn private_key(config: &Config) -> Result<PrivateKeyDer<'static>, KeyringError> {
+    let pem = read_secret(&config.key, config.allow_insecure_modes)?;
+    PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|e| contents(&config.key, format!("the file contains no private key: {e}")))
 }
 
 /// Reads the signing keys.  Generates the signing key if its file does not exist and the
@@ -174,18 +184,18 @@ fn read_signing_keys(config: &Config) -> Result<KeyFiles, KeyringError> {
 /// # Errors
 /// A file cannot be read or is too short.
 pub fn ticket_secrets(config: &Config) -> Result<Vec<Zeroizing<Vec<u8>>>, KeyringError> {
-    let secret = |path: &PathBuf| {
-        let secret = read_secret(path, config.allow_insecure_modes)?;
-        if secret.len() < MIN_SECRET {
-            let why = format!(
-                "the ticket secret has {} bytes; at least {MIN_SECRET} are required",
-                secret.len()
-            );
-            return Err(KeyringError::Contents { path: path.clone(), why });
-        }
-        Ok(secret)
-    };
-    config.ticket_keys.iter().map(secret).collect()
+    config.ticket_keys.iter().map(|path| ticket_secret(config, path)).collect()
+}
+
+fn ticket_secret(config: &Config, path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
+    let secret = read_secret(path, config.allow_insecure_modes)?;
+    let bytes = secret.len();
+    if bytes < MIN_SECRET {
+        let why =
+            format!("the ticket secret has {bytes} bytes; at least {MIN_SECRET} are required");
+        return Err(contents(path, why));
+    }
+    Ok(secret)
 }
 
 /// Reads a file with a secret.
@@ -220,7 +230,7 @@ fn parse_signing_key(
     path: &Path,
     pem: &[u8],
 ) -> Result<SigningKey, KeyringError> {
-    let contents = |why: String| KeyringError::Contents { path: path.to_owned(), why };
+    let contents = |why: String| contents(path, why);
     let key = PrivatePkcs8KeyDer::from_pem_slice(pem)
         .map_err(|e| contents(format!("the file contains no PKCS#8 private key: {e}")))?;
     SigningKey::from_pkcs8(algorithm, key.secret_pkcs8_der()).map_err(|e| contents(e.to_string()))

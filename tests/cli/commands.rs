@@ -136,6 +136,35 @@ fn check_config_reads_keys_and_creates_none() {
 }
 
 #[test]
+fn check_config_reports_every_file_and_what_run_would_refuse() {
+    let (dir, world, file) = world();
+    let absent = dir.path().join("absent");
+    let keys = format!("[tls]\nticket_keys = [\"{0}-a\", \"{0}-b\"]", absent.display());
+    edit(&file, "[tls]", &keys);
+    for name in ["pki/server.key", "pki/server.pem"] {
+        std::fs::write(world.dir.join(name), "not PEM").expect("written");
+    }
+    let not_a_folder = world.dir.join("pki/server.pem/data");
+    let text_of = std::fs::read_to_string(&file).expect("there");
+    let data_dir = text_of.lines().find(|line| line.starts_with("data_dir")).expect("a setting");
+    edit(&file, data_dir, &format!("data_dir = \"{}\"", not_a_folder.display()));
+    let output = check(&file);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    let stderr = text(&output.stderr);
+    let expected = [
+        "server.pem: ",
+        "server.key: ",
+        "absent-a: ",
+        "absent-b: ",
+        "server.pem/data` cannot be created",
+    ];
+    for words in expected {
+        assert!(stderr.contains(words), "{words} is not in {stderr}");
+    }
+    assert_eq!(stderr.lines().count(), expected.len(), "one message for each cause: {stderr}");
+}
+
+#[test]
 fn a_failed_start_exits_with_1_and_the_reason() {
     let (_dir, world, file) = world();
     let run = || anchorgate(&["run", "--config", file.to_str().expect("UTF-8")]);

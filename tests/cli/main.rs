@@ -8,4 +8,5 @@ mod crl;
 mod exit_status;
 mod offline;
 mod process;
+mod quickstart;
 mod verify;

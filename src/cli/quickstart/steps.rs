@@ -13,7 +13,7 @@ use rustls::{ALL_VERSIONS, SupportedProtocolVersion};
 use serde_json::{Value, json};
 
 use crate::cli::quickstart::client::{Connection, Device};
-use crate::cli::quickstart::world::{Domain, Member, World};
+use crate::cli::quickstart::world::{DIRECTORY_TOKEN, Domain, Member, World};
 use crate::http::outbound::{ClientSettings, ServerAuthorities};
 use crate::trust::subject::SubjectField;
 
@@ -89,28 +89,45 @@ impl<'a> Steps<'a> {
         self.title(
             "A device is revoked by a delta CRL: it is refused on its open connection and on a \
              resumed session, while another device stays connected.",
-            &format!(
-                "openssl crl -inform DER -noout -text -in {}",
-                self.world.dir.join("crl/dns-issuer-delta.crl").display()
-            ),
+            &self.revocation_commands(),
         );
         let revoked = self.revocation().await;
         self.outcome(&revoked);
         self.title(
             "An anchor is removed from its configuration: its devices are refused on open \
              connections, and others are not affected. After it is added again, they are served.",
-            &format!(
-                "curl --cacert {ca} -X PATCH -H 'Authorization: Bearer {token}' -H 'Content-Type: \
-                 application/json' \\\n      -d '{{\"certificateAuthorities\":[]}}' \
-                 https://localhost:{port}/beta/directory/certificateAuthorities/\
-                 mutualTlsOauthConfigurations/ID",
-                ca = self.ca(),
-                token = self.world.directory_token,
-                port = self.world.ports.directory.port(),
-            ),
+            &self.removal_commands(),
         );
         let removed = self.anchor_removal().await;
         self.outcome(&removed);
+    }
+
+    /// Commands that show the delta list, and that the revoked device is refused.
+    fn revocation_commands(&self) -> String {
+        let list = self.world.dir.join("crl/dns-issuer-delta.crl");
+        let show = format!("openssl crl -inform DER -noout -text -in {}", list.display());
+        match self.domain(SubjectField::SanDns) {
+            Ok(domain) => format!("{show}\n   $ {}", self.curl(&domain.devices[2])),
+            Err(_) => show,
+        }
+    }
+
+    /// Commands that remove the anchor, and add it again.
+    fn removal_commands(&self) -> String {
+        let domain = self.domain(SubjectField::SanUri);
+        let Some((domain, id)) = domain.ok().and_then(|d| Some((d, self.id(d)?))) else {
+            return "anchorgate directory list".into();
+        };
+        let directory = format!(
+            "anchorgate directory --url https://localhost:{port} --ca-bundle {ca} \\\n      \
+             --token-file {token}",
+            port = self.world.ports.directory.port(),
+            ca = self.ca(),
+            token = self.world.dir.join(DIRECTORY_TOKEN).display(),
+        );
+        let root = self.world.dir.join(format!("pki/{}-root.pem", domain.slug));
+        let (root, crl) = (root.display(), self.world.list_url(domain, "root", false));
+        format!("{directory} remove-ca {id} {root}\n   $ {directory} add-ca {id} {root},crl={crl}")
     }
 
     fn title(&mut self, what: &str, command: &str) {
@@ -313,10 +330,7 @@ impl<'a> Steps<'a> {
     }
 
     async fn replace_authorities(&self, domain: &Domain, list: &Value) -> anyhow::Result<()> {
-        let at = self.world.domains.iter().position(|d| d.slug == domain.slug);
-        let id = at
-            .and_then(|i| self.configuration_ids.get(i))
-            .context("the configuration was not created")?;
+        let id = self.id(domain).context("the configuration was not created")?;
         self.http
             .patch(self.directory(&format!("/{id}")))
             .bearer_auth(&self.world.directory_token)
@@ -325,6 +339,12 @@ impl<'a> Steps<'a> {
             .await?
             .error_for_status()?;
         Ok(())
+    }
+
+    /// Id of the configuration of `domain`, if it was created.
+    fn id(&self, domain: &Domain) -> Option<&str> {
+        let at = self.world.domains.iter().position(|d| d.slug == domain.slug)?;
+        self.configuration_ids.get(at).map(String::as_str)
     }
 
     fn domain(&self, field: SubjectField) -> anyhow::Result<&'a Domain> {

@@ -23,6 +23,9 @@ pub(super) const INDEX: &str = "quickstart.json";
 /// Name of the file with the operators' token.
 pub(super) const ADMIN_TOKEN: &str = "admin-token";
 
+/// Name of the file with the token of the directory's administrators.
+pub(super) const DIRECTORY_TOKEN: &str = "directory-token";
+
 /// Addresses of the listeners.
 #[derive(Debug, Clone, Copy)]
 pub struct Ports {
@@ -144,7 +147,8 @@ impl World {
     ) -> anyhow::Result<Self> {
         clear(dir)?;
         for sub in ["pki", "crl"] {
-            fs::create_dir_all(dir.join(sub)).with_context(|| format!("cannot create {sub}"))?;
+            let sub = dir.join(sub);
+            fs::create_dir_all(&sub).with_context(|| format!("cannot create {}", sub.display()))?;
         }
         let dir = dir.canonicalize().context("the quickstart directory")?;
         let server_root = Authority::root("Quickstart Server Root", now)?;
@@ -172,6 +176,7 @@ impl World {
         self.put("pki/server.pem", &self.server.chain_pem)?;
         self.put_secret("pki/server.key", &self.server.key_pem)?;
         self.put_secret(ADMIN_TOKEN, &self.admin_token)?;
+        self.put_secret(DIRECTORY_TOKEN, &self.directory_token)?;
         for domain in &self.domains {
             let slug = domain.slug;
             for (kind, authority) in [("root", &domain.root), ("issuer", &domain.issuer)] {
@@ -260,14 +265,17 @@ impl World {
         })
     }
 
+    /// Address of a list of `domain`.
+    pub(super) fn list_url(&self, domain: &Domain, kind: &str, delta: bool) -> String {
+        format!("http://{}/{}", self.ports.crl, crl_name(domain.slug, kind, delta))
+    }
+
     /// The `certificateAuthorities` of `domain`.
     pub fn authorities(&self, domain: &Domain) -> serde_json::Value {
         use base64::Engine as _;
         let base64 =
             |a: &Authority| base64::engine::general_purpose::STANDARD.encode(a.certificate.der());
-        let url = |kind, delta| {
-            format!("http://{}/{}", self.ports.crl, crl_name(domain.slug, kind, delta))
-        };
+        let url = |kind, delta| self.list_url(domain, kind, delta);
         serde_json::json!([
             {
                 "isRootAuthority": true,
@@ -384,7 +392,7 @@ fn clear(dir: &Path) -> anyhow::Result<()> {
             _ => {}
         }
     }
-    for file in [INDEX, ADMIN_TOKEN, "anchorgate.toml"] {
+    for file in [INDEX, ADMIN_TOKEN, DIRECTORY_TOKEN, "anchorgate.toml"] {
         let _ = fs::remove_file(dir.join(file));
     }
     Ok(())

@@ -13,13 +13,10 @@ pub struct AuthorizedClient {
     pub(super) roots_pem: Option<Vec<u8>>,
 }
 
-/// Builds a client with its own connection pool.
-pub(super) fn client(
-    config: &Config,
-    roots_pem: Option<Vec<u8>>,
-) -> Result<AuthorizedClient, FetchError> {
-    let settings = ClientSettings {
-        authorities: ServerAuthorities::SystemAnd(roots_pem.clone().unwrap_or_default()),
+/// Settings of the HTTP client of transfers.
+pub(crate) fn client_settings(config: &Config, roots_pem: Option<&[u8]>) -> ClientSettings {
+    ClientSettings {
+        authorities: ServerAuthorities::SystemAnd(roots_pem.unwrap_or_default().to_vec()),
         proxy: match &config.proxy {
             Some(proxy) => ProxyChoice::Address(proxy.clone()),
             None => ProxyChoice::Direct,
@@ -28,7 +25,15 @@ pub(super) fn client(
         read: None,
         // `Transport::fetch` bounds the whole exchange, including redirects.
         request: None,
-    };
+    }
+}
+
+/// Builds a client with its own connection pool.
+pub(super) fn client(
+    config: &Config,
+    roots_pem: Option<Vec<u8>>,
+) -> Result<AuthorizedClient, FetchError> {
+    let settings = client_settings(config, roots_pem.as_deref());
     // With a proxy, only the proxy's own name is resolved here, and the operator chose it.
     let public_only = config.public_only && config.proxy.is_none();
     let client = settings.client_with(|builder| {

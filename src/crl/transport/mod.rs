@@ -28,6 +28,7 @@ use crate::http::outbound::{Network, explain, header_text, retry_after};
 use crate::runtime::telemetry::spans;
 
 pub use client::AuthorizedClient;
+pub(crate) use client::client_settings;
 
 /// Limits and settings of transfers.
 #[derive(Debug, Clone)]

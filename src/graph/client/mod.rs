@@ -53,6 +53,28 @@ pub struct Client {
     limits: Limits,
 }
 
+/// Settings of the HTTP client of the directory at `base`.
+pub(crate) fn client_settings(
+    base: &Url,
+    ca_bundle: Option<Vec<u8>>,
+    limits: &Limits,
+) -> ClientSettings {
+    let authorities = match ca_bundle {
+        Some(pem) => ServerAuthorities::Only(pem),
+        // Plain HTTP verifies nothing, and the system may not have any authorities.
+        None if base.scheme() == "http" => ServerAuthorities::Only(Vec::new()),
+        None => ServerAuthorities::System,
+    };
+    let proxy = if is_loopback(base) { ProxyChoice::Direct } else { ProxyChoice::Environment };
+    ClientSettings {
+        authorities,
+        proxy,
+        connect: limits.connect,
+        read: Some(limits.read),
+        request: Some(limits.request),
+    }
+}
+
 impl Client {
     /// Creates a client of the directory at `base`, such as `https://graph.microsoft.com`.
     ///
@@ -65,20 +87,7 @@ impl Client {
         limits: Limits,
     ) -> Result<Self, AuthError> {
         check_base(base)?;
-        let authorities = match ca_bundle {
-            Some(pem) => ServerAuthorities::Only(pem),
-            // Plain HTTP verifies nothing, and the system may not have any authorities.
-            None if base.scheme() == "http" => ServerAuthorities::Only(Vec::new()),
-            None => ServerAuthorities::System,
-        };
-        let proxy = if is_loopback(base) { ProxyChoice::Direct } else { ProxyChoice::Environment };
-        let settings = ClientSettings {
-            authorities,
-            proxy,
-            connect: limits.connect,
-            read: Some(limits.read),
-            request: Some(limits.request),
-        };
+        let settings = client_settings(base, ca_bundle, &limits);
         let http = settings.client()?;
         let collection = Collection::default();
         let list = below(base, collection.path());
