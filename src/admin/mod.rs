@@ -215,6 +215,16 @@ impl Admin {
         if !warnings.is_empty() {
             body["warnings"] = json!(warnings);
         }
+        let without_list: Vec<_> = self
+            .lists
+            .status()
+            .into_iter()
+            .filter(|status| status.list.is_none())
+            .map(|status| json!({ "address": status.address, "authorities": status.authorities }))
+            .collect();
+        if !without_list.is_empty() {
+            body["without_list"] = json!(without_list);
+        }
         reply::json(status, &body)
     }
 

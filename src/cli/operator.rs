@@ -122,12 +122,22 @@ pub(super) enum CrlCommand {
 pub(super) async fn ready(args: &ReadyArgs) -> anyhow::Result<ExitCode> {
     let status = request(&args.admin, Method::GET, "readyz", None).await?;
     let missing: Vec<_> = texts(&status["missing"]);
-    if status["ready"] == json!(true) {
-        println!("ready");
-        return Ok(ExitCode::SUCCESS);
+    let is_ready = status["ready"] == json!(true);
+    if args.admin.output().print(&status) {
+        return Ok(if is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    println!("not ready: {} missing", missing.join(", "));
-    Ok(ExitCode::FAILURE)
+    match is_ready {
+        true => println!("ready"),
+        false => println!("not ready: {} missing", missing.join(", ")),
+    }
+    for (part, warning) in status["warnings"].as_object().into_iter().flatten() {
+        println!("warning: {}: {}", clean(part, MAX_CHARACTERS), text(warning));
+    }
+    for list in status["without_list"].as_array().into_iter().flatten() {
+        let authorities = texts(&list["authorities"]).join(", ");
+        println!("no revocation list yet: {authorities}, from {}", text(&list["address"]));
+    }
+    Ok(if is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Runs `trust …`.

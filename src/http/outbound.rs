@@ -268,6 +268,11 @@ pub async fn read_limited(mut response: Response, limit: usize) -> Result<Vec<u8
     }
 }
 
+/// Settings that name the authority of a server whose certificate is not accepted.
+const BUNDLE_HINT: &str = "no accepted authority issued the server's certificate; name the PEM file of its \
+     authority in `ca_bundle` of the table of this server, in --ca-bundle of a command, or in \
+     OTEL_EXPORTER_OTLP_CERTIFICATE";
+
 /// Returns the text of an error and its causes.  The text of a reqwest error omits the causes.
 pub fn explain(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -275,6 +280,9 @@ pub fn explain(error: &dyn Error) -> String {
     while let Some(error) = cause {
         let _ = write!(text, ": {error}");
         cause = error.source();
+    }
+    if text.contains("UnknownIssuer") {
+        let _ = write!(text, " ({BUNDLE_HINT})");
     }
     text
 }

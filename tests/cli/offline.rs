@@ -2,12 +2,13 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use anchorgate::cli::quickstart::world::Domain;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::process::{Running, anchorgate, text, world};
+use crate::process::{Running, SOON, anchorgate, text, world};
 
 /// The commands of the README's example.
 fn example() -> &'static str {
@@ -64,7 +65,7 @@ fn the_list_of_a_real_directory_judges_a_certificate() {
             &ca("issuer"),
         ],
     );
-    assert!(created.status.success(), "{created:?}");
+    assert!(created.status.success() && created.stderr.is_empty(), "{created:?}");
 
     let work = dir.path().join("work");
     std::fs::create_dir(&work).expect("made");
@@ -121,4 +122,49 @@ fn the_list_of_a_real_directory_judges_a_certificate() {
     let unusable = judge("[7]", "issuer.crl");
     assert_eq!(unusable.status.code(), Some(2), "{unusable:?}");
     assert!(text(&unusable.stderr).contains("d.json: "), "{unusable:?}");
+}
+
+#[test]
+fn the_directory_commands_warn_of_a_shared_authority_and_name_the_bundle() {
+    let (dir, world, file) = world();
+    let gateway = Running::start(&world, &file);
+    let token = dir.path().join("token");
+    std::fs::write(&token, &world.directory_token).expect("written");
+    let token = token.to_str().expect("UTF-8");
+    let url = format!("https://localhost:{}", world.ports.directory.port());
+    let pem = |name: &str| world.dir.join(format!("pki/{name}.pem")).display().to_string();
+    let run = |bundle: &str, args: &[&str]| {
+        directory(&url, token, &[&["--ca-bundle", &pem(bundle)], args].concat())
+    };
+    let ca = format!("{},crl=http://127.0.0.1:9/absent.crl", pem("dn-root"));
+    let create = |name| {
+        let field = "tls_client_auth_subject_dn";
+        run("server-root", &["create", "--name", name, "--field", field, "--ca", &ca])
+    };
+    let (first, second) = (create("first"), create("second"));
+    assert!(first.status.success() && first.stderr.is_empty(), "{first:?}");
+    assert!(second.status.success(), "a warning does not prevent it: {second:?}");
+    let warning = text(&second.stderr);
+    let id = text(&first.stdout).split(' ').next().expect("an id").to_owned();
+    assert!(warning.contains(&id) && warning.contains("`first`"), "{warning}");
+    assert!(warning.contains("configuration_ambiguous"), "{warning}");
+
+    let wrong = run("dn-root", &["list"]);
+    assert_eq!(wrong.status.code(), Some(1), "{wrong:?}");
+    assert!(text(&wrong.stderr).contains("in --ca-bundle of a command"), "{wrong:?}");
+
+    // The gateway names the authority whose list it does not have.
+    let start = Instant::now();
+    let admin = format!("http://{}", world.ports.admin);
+    loop {
+        let ready = anchorgate(&["ready", "--admin", &admin]);
+        let printed = text(&ready.stdout);
+        if printed.contains(
+            "no revocation list yet: CN=Quickstart dn Root,O=Quickstart, from http://127.0.0.1:9/",
+        ) {
+            break;
+        }
+        assert!(start.elapsed() < SOON, "{printed}: {}", gateway.get("/readyz"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }

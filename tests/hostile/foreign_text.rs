@@ -175,7 +175,8 @@ fn commands_to_a_gateway_print_foreign_text_harmlessly() {
         "lastError": {"at": text, "error": text}}]);
     let keys = json!([{"kid": text, "algorithm": text, "state": text, "signsFrom": text, "publishedUntil": text}]);
     let status = json!({
-        "ready": false, "missing": [text], "started": text,
+        "ready": false, "missing": [text], "started": text, "warnings": {text.clone(): text},
+        "without_list": [{"address": text, "authorities": [text]}],
         "trust": {"generation": 1, "configurations": [{"id": text, "subjectField": text,
                 "devices": text, "displayName": text, "authorities": [{"root": true, "subject": text,
                 "notAfter": text, "fingerprint": text, "revocation": {"mode": text}}]}],

@@ -152,7 +152,9 @@ pub(super) async fn directory(args: &DirectoryArgs) -> anyhow::Result<ExitCode> 
                 "tlsClientAuthParameter": field.as_str(),
                 "certificateAuthorities": files.collect::<anyhow::Result<Vec<_>>>()?,
             });
-            args.access.client()?.call(Method::POST, "", Some(&body), None).await?
+            let client = args.access.client()?;
+            warn_of_shared_authorities(&client, &body["certificateAuthorities"]).await;
+            client.call(Method::POST, "", Some(&body), None).await?
         }
         DirectoryCommand::Update { id, name } => {
             configuration_id(id)?;
@@ -200,6 +202,33 @@ pub(super) async fn directory(args: &DirectoryArgs) -> anyhow::Result<ExitCode> 
     };
     output::objects(&result, output, "configurations", show);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Warns of each authority that another configuration has, before it is added to a new one.
+async fn warn_of_shared_authorities(client: &Client, new: &Value) {
+    let objects = match client.objects().await {
+        Ok(objects) => objects,
+        Err(error) => {
+            eprintln!(
+                "warning: not checked whether another configuration has the authorities: {error}"
+            );
+            return;
+        }
+    };
+    for authority in new.as_array().into_iter().flatten().filter_map(fingerprint) {
+        let has = |object: &&Value| {
+            let list = object["certificateAuthorities"].as_array().into_iter().flatten();
+            list.filter_map(fingerprint).any(|other| other == authority)
+        };
+        for other in objects.iter().filter(has) {
+            eprintln!(
+                "warning: the authority with SHA-256 {authority} is also in configuration {} `{}`: a device \
+                 that both accept is refused (configuration_ambiguous) unless its client_id selects one",
+                text(&other["id"]),
+                text(&other["displayName"])
+            );
+        }
+    }
 }
 
 /// Reads the list of authorities, changes it, and writes all of it, as Graph's documentation
