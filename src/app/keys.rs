@@ -42,6 +42,7 @@ impl GatewayKeys {
         let (sender, changes) = mpsc::channel(4);
         let check = Arc::<Notify>::default();
         keyring::remove_temporary_files(files);
+        keyring::replace_key_of_other_algorithm(files, (base.clock)())?;
         base.tasks.spawn_until_stop(keyring::watch(
             files.clone(),
             Arc::clone(&provider),

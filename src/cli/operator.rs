@@ -60,7 +60,7 @@ pub(super) enum TrustCommand {
     Sync(AdminArgs),
     /// Show what a list response of a directory would change, without applying it
     Diff(DiffArgs),
-    /// Apply a response that was held back because it removes too much
+    /// Apply a response that was held back, because it removes too much or makes devices ambiguous
     Approve {
         /// Source of the response; optional if there is only one
         #[arg(long, value_name = "NAME")]
@@ -218,6 +218,9 @@ fn show_trust(status: &Value) {
         if source["last_error"].is_string() {
             println!("  last error  {}", text(&source["last_error"]));
         }
+        if let Some(n) = source["ambiguous_configurations"].as_u64().filter(|n| *n > 0) {
+            println!("  {n} configurations share an authority with another one");
+        }
         show_held(source, &source["held_back"]);
         show_held(source, &source["devices"]["held_back"]);
         let devices = &source["devices"];
@@ -277,11 +280,19 @@ fn show_held(source: &Value, held: &Value) {
     if let Some(lost) = held["changes"]["revocation_lost"].as_u64().filter(|lost| *lost > 0) {
         println!("    revocation checking would be lost for {lost} authorities");
     }
+    if let Some(configurations) = newly_ambiguous(&held["changes"]) {
+        println!("    devices of {configurations} configurations would be ambiguous");
+    }
     println!(
         "    approve it with: anchorgate trust approve --source {} --digest {}",
         text(&source["source"]),
         text(&held["digest"])
     );
+}
+
+/// Number of configurations whose devices a change makes ambiguous.
+fn newly_ambiguous(changes: &Value) -> Option<u64> {
+    changes["newly_ambiguous"].as_u64().filter(|configurations| *configurations > 0)
 }
 
 fn show_diff(preview: &Value) {
@@ -306,6 +317,9 @@ fn show_diff(preview: &Value) {
     );
     if let Some(lost) = changes["revocation_lost"].as_u64().filter(|lost| *lost > 0) {
         println!("revocation checking would be lost for {lost} authorities");
+    }
+    if let Some(configurations) = newly_ambiguous(changes) {
+        println!("devices of {configurations} configurations would be ambiguous");
     }
     if preview["held_back"] == json!(true) {
         println!("it would be held back until `anchorgate trust approve`");

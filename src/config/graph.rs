@@ -99,6 +99,7 @@ fn source(
         (0.0..=1.0).contains(&part).then_some(part)
     });
     let guard = section.flag("guard").unwrap_or(true);
+    let guard_ambiguity = section.flag("guard_ambiguity").unwrap_or(false);
     let max_age = section.duration("max_age", SECOND..=365 * DAY);
     let choices = [("continue", TooOld::Continue), ("refuse", TooOld::Refuse)];
     let too_old = section.choice("too_old", &choices);
@@ -118,6 +119,7 @@ fn source(
         wait,
         max_removal: max_removal.unwrap_or(defaults.max_removal),
         guard,
+        guard_ambiguity,
         max_age: max_age.unwrap_or(defaults.max_age),
         too_old: too_old.unwrap_or_default(),
         start_without: start_without.unwrap_or_default(),

@@ -3,8 +3,8 @@
 use rustls::crypto::CryptoProvider;
 
 use crate::keyring::{
-    Config, KeyringError, check_directory, identity, private_key, server_chain, signing_key,
-    signing_keys, ticket_secret,
+    Config, KeyringError, check_directory, identity, other_algorithm, private_key, server_chain,
+    signing_key, signing_keys, ticket_secret,
 };
 
 /// Returns every problem of the key files, each once.  It creates nothing.
@@ -29,7 +29,8 @@ fn signing(config: &Config, problems: &mut Problems) {
         problems.note(check_directory(config));
         return;
     }
-    let is_generated = config.generate_signing_key && !config.signing_key.exists();
+    let is_missing = config.generate_signing_key && !config.signing_key.exists();
+    let is_generated = is_missing || matches!(other_algorithm(config), Ok(Some(_)));
     let current = (!is_generated).then_some(&config.signing_key);
     let read: Vec<_> = current
         .into_iter()

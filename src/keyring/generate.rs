@@ -15,14 +15,19 @@ use zeroize::Zeroizing;
 use crate::keyring::KeyringError;
 use crate::token::keys::Algorithm;
 
-/// Generates a key and writes it to a file that only the owner can read.  Never replaces a file.
+/// Start of the line with the algorithm, in files of generated keys.
+pub(super) const ALGORITHM: &str = "Algorithm: ";
+
+/// Generates a key and writes it, after a line with its algorithm, to a file that only the owner can read.
+/// Never replaces a file.
 pub(super) fn generate_signing_key(path: &Path, algorithm: Algorithm) -> Result<(), KeyringError> {
     let pem = new_key_pem(path, algorithm)?;
+    let file = Zeroizing::new(format!("{ALGORITHM}{}\n{}", algorithm.as_str(), *pem));
     let failed = |error| KeyringError::Write { path: path.to_owned(), error };
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
-    write_once(path, pem.as_bytes()).map(|_| ()).map_err(failed)
+    write_once(path, file.as_bytes()).map(|_| ()).map_err(failed)
 }
 
 /// Generates a key for the file at `path`, PKCS#8 PEM.

@@ -5,6 +5,7 @@
 mod check;
 mod generate;
 mod key_directory;
+mod other_algorithm;
 mod rotation;
 mod validity;
 mod watch;
@@ -21,11 +22,14 @@ use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
 use crate::keyring::generate::generate_signing_key;
+use crate::keyring::other_algorithm::previous_keys;
+use crate::runtime::clock;
 use crate::runtime::files::{ReadFileError, read_bounded};
 use crate::token::keys::{Algorithm, KeyError, SigningKey, SigningKeys};
 use crate::x509::pem;
 
 pub use check::check;
+pub use other_algorithm::{other_algorithm, replace_key_of_other_algorithm};
 pub use rotation::{
     Handle, KeyStatus, RotationConfig, RotationError, Rotator, SPREAD, check_directory,
 };
@@ -133,8 +137,9 @@ fn private_key(config: &Config) -> Result<PrivateKeyDer<'static>, KeyringError> 
         .map_err(|e| contents(&config.key, format!("the file contains no private key: {e}")))
 }
 
-/// Reads the signing keys.  Generates the signing key if its file does not exist and the
-/// configuration allows it.  If nothing is signed, the key is never written or published.
+/// Reads the signing keys, with those of earlier algorithms.  Generates the signing key if its file does
+/// not exist and the configuration allows it.  If nothing is signed, the key is never written or
+/// published.
 ///
 /// # Errors
 /// A file cannot be read or written, or contains no key of the algorithm.
@@ -148,7 +153,8 @@ pub fn signing_keys(config: &Config) -> Result<SigningKeys, KeyringError> {
     if config.generate_signing_key && !config.signing_key.exists() {
         generate_signing_key(&config.signing_key, config.algorithm)?;
     }
-    let (current, others) = read_signing_keys(config)?;
+    let (current, mut others) = read_signing_keys(config)?;
+    others.extend(previous_keys(config, clock::now()).into_iter().map(|previous| previous.key));
     Ok(SigningKeys::new(current, &others)?)
 }
 
@@ -241,7 +247,7 @@ mod tests {
     use super::*;
     use crate::runtime::health::Ready;
 
-    fn config(dir: &Path) -> Config {
+    pub(super) fn config(dir: &Path) -> Config {
         Config {
             certificate: dir.join("server.pem"),
             key: dir.join("server.key"),

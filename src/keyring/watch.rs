@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tracing::{error, info};
 use zeroize::Zeroizing;
 
+use crate::keyring::other_algorithm::{previous_keys, remove_expired};
 use crate::keyring::validity::invalidity;
 use crate::keyring::{Config, MAX_FILE, identity, read_signing_keys, ticket_secrets};
 use crate::runtime::clock;
@@ -56,7 +57,10 @@ pub fn watch(
         identity: identity(&config, &provider).ok(),
         signing_key: read_bounded(&config.signing_key, MAX_FILE).ok().map(Zeroizing::new),
         published: read_signing_keys(&config).ok().map(|(current, _)| current),
-        retired: Vec::new(),
+        retired: previous_keys(&config, clock::now())
+            .into_iter()
+            .map(|previous| (previous.key, Instant::now() + previous.until.since(clock::now())))
+            .collect(),
         config,
         provider,
         ready,
@@ -129,6 +133,7 @@ impl Watcher {
     }
 
     async fn check_signing_keys(&mut self) {
+        remove_expired(&self.config, clock::now());
         // A generated key that is lost is never replaced: its tokens would lose their key.
         if self.config.generate_signing_key && !self.config.signing_key.exists() {
             return;

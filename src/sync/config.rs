@@ -61,6 +61,8 @@ pub struct Config {
     pub max_removal: f64,
     /// Hold back responses that remove more than `max_removal`.  If false, every response is applied.
     pub guard: bool,
+    /// Hold back responses that make device configurations ambiguous, too.
+    pub guard_ambiguity: bool,
     /// Longest time without a confirmation by the directory before `too_old` applies.
     pub max_age: Duration,
     /// Policy after `max_age`.
@@ -100,6 +102,7 @@ impl Config {
             wait: None,
             max_removal: 0.5,
             guard: true,
+            guard_ambiguity: false,
             max_age: Duration::from_secs(7 * 86_400),
             too_old: TooOld::default(),
             start_without: StartWithout::default(),

@@ -298,8 +298,8 @@ impl<P: Payload> Follower<P> {
         let source = &self.source;
         error!(
             %source,
-            "{} held back: the response removes too much ({changes}); what is in force stays until it is \
-             approved",
+            "{} held back: the response removes too much or makes devices ambiguous ({changes}); what is in \
+             force stays until it is approved",
             P::NOUN
         );
         self.payload.metrics().count_poll(source, "held_back");

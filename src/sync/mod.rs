@@ -135,6 +135,7 @@ fn follow_kind<K: FollowedKind>(
         collection,
         prefix: config.prefix(),
         max_removal: config.guard.then_some(config.max_removal),
+        guard_ambiguity: config.guard && config.guard_ambiguity,
         configurations: configurations_handle,
         devices: devices_handle,
     };

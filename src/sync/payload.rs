@@ -86,7 +86,8 @@ pub trait Payload: Send + Sync + 'static {
     /// Notes that an operator approved the candidate, so that it counts as stable.
     fn approved(&mut self) {}
 
-    /// True if `changes` remove more than the part `max_removal`, which indicates a fault.
+    /// True if `changes` remove more than the part `max_removal`, or make devices ambiguous where the
+    /// operator wants to approve that.
     fn is_suspicious(&self, changes: &Self::Changes, max_removal: f64) -> bool;
 
     /// Puts the candidate in force.  `first` is true if nothing was in force before.

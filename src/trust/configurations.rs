@@ -54,6 +54,9 @@ pub struct Authority {
 
 /// The kind of client that a configuration trusts: [`Device`] or [`Application`].
 pub trait Kind: fmt::Debug + Clone + PartialEq + Send + Sync + 'static {
+    /// A certificate identifies its device by the configuration that it is valid for.
+    const IDENTIFIES_DEVICES: bool;
+
     /// Returns the name of the identifying field, or `applications`.
     fn as_str(&self) -> &'static str;
 }
@@ -73,12 +76,16 @@ pub struct Device {
 pub struct Application;
 
 impl Kind for Device {
+    const IDENTIFIES_DEVICES: bool = true;
+
     fn as_str(&self) -> &'static str {
         self.subject_field.as_str()
     }
 }
 
 impl Kind for Application {
+    const IDENTIFIES_DEVICES: bool = false;
+
     fn as_str(&self) -> &'static str {
         "applications"
     }

@@ -12,7 +12,7 @@ use rustls::version::TLS13;
 use serde_json::Value;
 
 use super::hub::following;
-use super::{Gateway, IN_FORCE, now, peer};
+use super::{App, Gateway, IN_FORCE, config, now, peer};
 
 impl Gateway {
     /// The server certificate on a new connection to the public listener.
@@ -101,13 +101,48 @@ async fn a_rotated_signing_key_is_published_before_and_after_it_signs() {
     // Both tokens verify with the key set from before the rotation and with the current one.
     for keys in [&keys, &gateway.jwks().await] {
         for token in [&before, &after] {
-            let key = keys.find(&kid(token).expect("a kid")).expect("published");
-            let mut validation = Validation::new(jsonwebtoken::Algorithm::ES256);
-            validation.set_audience(&["https://api.quickstart.example"]);
-            let key = DecodingKey::from_jwk(key).expect("a key");
-            jsonwebtoken::decode::<Value>(token, &key, &validation).expect("a good token");
+            assert_eq!(verify(token, keys), jsonwebtoken::Algorithm::ES256);
         }
     }
+}
+
+/// Checks a token with the key set, as a resource server would.
+fn verify(token: &str, keys: &JwkSet) -> jsonwebtoken::Algorithm {
+    let header = jsonwebtoken::decode_header(token).expect("a header");
+    let key = keys.find(&header.kid.expect("a kid")).expect("published");
+    let mut validation = Validation::new(header.alg);
+    validation.set_audience(&["https://api.quickstart.example"]);
+    let key = DecodingKey::from_jwk(key).expect("a key");
+    jsonwebtoken::decode::<Value>(token, &key, &validation).expect("a good token");
+    header.alg
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_signing_algorithm_begins_with_a_new_key_beside_the_old_one() {
+    let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
+    let before = gateway.issue_token(SubjectField::SanDns).await;
+    let Gateway { world, app, lists, http, _dir } = gateway;
+    assert!(app.stop().await);
+    let file = world.dir.join("anchorgate.toml");
+    let text = std::fs::read_to_string(&file).expect("written");
+    let changed = text.replacen("[oauth]\n", "[oauth]\nsigning_algorithm = \"EdDSA\"\n", 1);
+    std::fs::write(&file, changed).expect("written");
+    let check = std::process::Command::new(env!("CARGO_BIN_EXE_anchorgate"))
+        .args(["check-config", "--config"])
+        .arg(&file)
+        .output()
+        .expect("the program runs");
+    assert!(check.status.success(), "{check:?}");
+
+    let config = config::load(&file).unwrap_or_else(|faults| panic!("{faults}"));
+    let app = App::start(config).await.expect("started");
+    let gateway = Gateway { world, app, lists, http, _dir };
+    gateway.wait_until_served(gateway.domain(SubjectField::SanDns)).await;
+    let after = gateway.issue_token(SubjectField::SanDns).await;
+    let keys = gateway.jwks().await;
+    assert_eq!(keys.keys.len(), 2);
+    assert_eq!(verify(&before, &keys), jsonwebtoken::Algorithm::ES256, "still valid");
+    assert_eq!(verify(&after, &keys), jsonwebtoken::Algorithm::EdDSA);
 }
 
 #[tokio::test(flavor = "multi_thread")]

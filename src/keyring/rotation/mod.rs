@@ -16,6 +16,7 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use crate::keyring::key_directory::{DatedKey, KeyDirectory, KeyId, Keys};
+use crate::keyring::other_algorithm::algorithm_of;
 use crate::keyring::{Change, Config, KeyringError, read_secret};
 use crate::runtime::clock::Clock;
 use crate::runtime::health::Ready;
@@ -290,18 +291,22 @@ impl Rotator {
 }
 
 impl State {
-    /// Uses the key that signed before the rotation was configured as the first one.
+    /// Uses the key that signed before the rotation was configured as the first one of its algorithm, which
+    /// may be another one than the configured one.
     fn import_first(&mut self, config: &Config, now: Timestamp) -> Result<(), KeyringError> {
-        let present = self.directory.read(&Keys::default())?;
-        if !present.is_unused(self.algorithm) || !config.signing_key.exists() {
+        let (path, present) = (&config.signing_key, self.directory.read(&Keys::default())?);
+        if !present.is_unused(self.algorithm) || !path.exists() {
             return Ok(());
         }
-        let pem = read_secret(&config.signing_key, config.allow_insecure_modes)?;
-        let pem = std::str::from_utf8(&pem).map_err(|error| KeyringError::Contents {
-            path: config.signing_key.clone(),
-            why: error.to_string(),
-        })?;
-        self.directory.import(self.algorithm, pem, now)
+        let contents = |why: String| KeyringError::Contents { path: path.clone(), why };
+        let pem = read_secret(path, config.allow_insecure_modes)?;
+        let algorithm = algorithm_of(path, &pem, self.algorithm)
+            .ok_or_else(|| contents("the file contains no usable signing key".to_owned()))?;
+        if !present.is_unused(algorithm) {
+            return Ok(());
+        }
+        let pem = std::str::from_utf8(&pem).map_err(|error| contents(error.to_string()))?;
+        self.directory.import(algorithm, pem, now)
     }
 
     fn algorithms(&self) -> BTreeSet<Algorithm> {

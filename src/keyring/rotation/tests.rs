@@ -162,6 +162,26 @@ fn the_key_that_signed_before_becomes_the_first_one() {
     assert_eq!(Replica::start(&config, at(1)).kid(), before, "imported once");
 }
 
+/// The key that signed before and the existing keys of the directory stay published.
+#[test]
+fn another_algorithm_begins_with_a_key_of_its_own() {
+    for has_directory in [false, true] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = config(dir.path(), &[]);
+        generate_signing_key(&config.signing_key, Algorithm::Es256).expect("generated");
+        let before =
+            crate::keyring::signing_keys(&config).expect("keys").current().kid().to_owned();
+        if has_directory {
+            assert_eq!(Replica::start(&config, START).kid(), before);
+        }
+        let changed = Config { algorithm: Algorithm::EdDsa, ..config };
+        let replica = Replica::start(&changed, at(1));
+        assert_eq!(replica.keys.current().algorithm(), "EdDSA");
+        assert!(replica.keys.jwks().contains(&before), "the old key stays published");
+        assert_eq!(files(&changed), ["ES256-000001.pem", "EdDSA-000001.pem"]);
+    }
+}
+
 #[test]
 fn a_lost_file_is_written_back_and_a_lost_directory_is_left_alone() {
     let dir = tempfile::tempdir().expect("a directory");

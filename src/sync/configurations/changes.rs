@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::sync::configurations::ambiguity::NewlyAmbiguous;
 use crate::trust::configurations::{
     Authority, Configuration, ConfigurationId, Configurations, Kind,
 };
@@ -15,7 +16,8 @@ use crate::x509::name::Name;
 /// The differences between two lists, for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Changes {
-    /// One line for each difference, in the order of the configurations' ids.
+    /// One line for each authority that makes configurations ambiguous, then one for each difference, in
+    /// the order of the configurations' ids.
     pub lines: Vec<String>,
     /// Anchors that only the new list has.
     pub anchors_added: usize,
@@ -26,14 +28,20 @@ pub struct Changes {
     /// Authorities whose CRL or delta CRL address only the old list has, although certificates of theirs
     /// could still be accepted: revocation checking would be lost for them.
     pub revocation_lost: usize,
+    /// Device configurations that share an authority only in the new list.
+    pub newly_ambiguous: usize,
 }
 
 impl Changes {
     /// Compares `old` with `new`.
     pub fn between<K: Kind>(old: &Configurations<K>, new: &Configurations<K>) -> Self {
         let (before, after) = (anchors(old), anchors(new));
+        let NewlyAmbiguous { configurations: newly_ambiguous, lines: mut all_lines } =
+            NewlyAmbiguous::between(old, new);
+        all_lines.extend(lines(old, new));
         Self {
-            lines: lines(old, new),
+            lines: all_lines,
+            newly_ambiguous,
             anchors_added: after.difference(&before).count(),
             anchors_removed: before.difference(&after).count(),
             anchors_before: before.len(),
@@ -82,8 +90,12 @@ impl fmt::Display for Changes {
             self;
         write!(f, "{added} anchors added, {removed} of {before} removed")?;
         match self.revocation_lost {
+            0 => {}
+            lost => write!(f, "; revocation checking would be lost for {lost} authorities")?,
+        }
+        match self.newly_ambiguous {
             0 => Ok(()),
-            lost => write!(f, "; revocation checking would be lost for {lost} authorities"),
+            n => write!(f, "; devices of {n} configurations would be ambiguous"),
         }
     }
 }
@@ -280,6 +292,9 @@ pub(crate) mod tests {
         assert_eq!(
             changes.lines,
             [
+                "configurations 1, 3 share `CN=a`: devices of it are refused unless their client_id \
+                 selects one"
+                    .into(),
                 "configuration 1 changed from tls_client_auth_san_dns to tls_client_auth_san_uri"
                     .into(),
                 format!("configuration 1: root `CN=a` sha256 {fa} CRL address set to http://x/"),
@@ -291,7 +306,10 @@ pub(crate) mod tests {
                 format!("configuration 3: root `CN=a` sha256 {fa} added"),
             ]
         );
-        assert_eq!(changes.to_string(), "2 anchors added, 1 of 2 removed");
+        assert_eq!(
+            changes.to_string(),
+            "2 anchors added, 1 of 2 removed; devices of 2 configurations would be ambiguous"
+        );
         assert!(Changes::between(&new, &new).is_empty());
     }
 

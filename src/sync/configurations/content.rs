@@ -25,6 +25,8 @@ pub struct Content {
     pub devices: Option<devices::Status>,
     /// Authorities that would lose revocation checking by the change that waits for approval.
     pub revocation_at_risk: usize,
+    /// Device configurations in force that share an authority with another one.
+    pub ambiguous_configurations: usize,
     #[serde(skip)]
     pub(super) in_force: AllConfigurations,
 }
@@ -52,6 +54,7 @@ pub(crate) struct Metrics {
     anchors: SourceGauge,
     skipped: SourceGauge,
     revocation_at_risk: SourceGauge,
+    ambiguous: SourceGauge,
 }
 
 impl Metrics {
@@ -82,13 +85,17 @@ impl Metrics {
                 "graph_revocation_at_risk",
                 "Authorities that would lose revocation checking by the change that waits for approval",
             ),
+            ambiguous: gauge(
+                "graph_ambiguous_configurations",
+                "Device configurations in force that share an authority with another one",
+            ),
         }
     }
 
     pub(crate) fn remove(&self, source: &str) {
         self.follower.remove(source);
         let gauges = [&self.configurations, &self.anchors, &self.skipped, &self.revocation_at_risk];
-        for gauge in gauges {
+        for gauge in gauges.into_iter().chain([&self.ambiguous]) {
             gauge.remove(source);
         }
     }
@@ -98,5 +105,6 @@ impl Metrics {
         self.anchors.set_count(source, content.anchors);
         self.skipped.set_count(source, content.skipped.len());
         self.revocation_at_risk.set_count(source, content.revocation_at_risk);
+        self.ambiguous.set_count(source, content.ambiguous_configurations);
     }
 }

@@ -24,6 +24,8 @@ pub struct Handle {
     pub(crate) prefix: Option<Arc<str>>,
     /// Part of the anchors that one response may remove; `None` if nothing is held back.
     pub(crate) max_removal: Option<f64>,
+    /// Responses that make configurations ambiguous are held back.
+    pub(crate) guard_ambiguity: bool,
     pub(crate) configurations: handle::Handle<Changes, Content>,
     pub(crate) devices: Option<devices::Handle>,
 }
@@ -35,7 +37,7 @@ pub struct Preview {
     pub source: String,
     /// The changes.
     pub changes: Changes,
-    /// The changes would wait for approval because they remove too much.
+    /// The changes would wait for approval: they remove too much, or make configurations ambiguous.
     pub held_back: bool,
     /// Parts of the response that would not be in force.
     pub skipped: Vec<SkippedStatus>,
@@ -114,9 +116,13 @@ impl Handle {
         let in_force = K::of(&all);
         let next = merge(in_force, entries.list, self.prefix.as_deref());
         let changes = Changes::between(in_force, &next);
+        let makes_ambiguous = self.guard_ambiguity
+            && changes.newly_ambiguous > 0
+            && !in_force.configurations.is_empty();
+        let removes_too_much = self.max_removal.is_some_and(|most| changes.is_suspicious(most));
         Ok(Preview {
             source: self.source.to_string(),
-            held_back: self.max_removal.is_some_and(|most| changes.is_suspicious(most)),
+            held_back: removes_too_much || makes_ambiguous,
             skipped: next.skipped.iter().map(SkippedStatus::from).collect(),
             changes,
         })

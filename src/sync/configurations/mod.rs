@@ -1,5 +1,6 @@
 //! The list of configurations of a directory, replaced as a whole.
 
+mod ambiguity;
 pub mod changes;
 mod content;
 mod handle;

@@ -13,6 +13,7 @@ use crate::graph::client::{Client, FetchError, FetchOptions, Fetched};
 use crate::graph::wire::{self, Entry, JsonKind};
 use crate::runtime::text::Cleaned;
 use crate::sync::config::{Admission, Config};
+use crate::sync::configurations::ambiguity;
 use crate::sync::configurations::changes::Changes;
 use crate::sync::configurations::content::{Content, Metrics};
 use crate::sync::configurations::merge::merge;
@@ -101,6 +102,9 @@ pub struct Payload<K> {
     /// first.
     history: VecDeque<(Arc<Configurations<K>>, Instant)>,
     guard_window: Duration,
+    guard_ambiguity: bool,
+    /// Configurations in force that share an authority with another one.
+    ambiguous: usize,
     /// The candidate was approved.
     is_approved: bool,
     /// ETag of the list in force.
@@ -135,6 +139,8 @@ impl<K: FollowedKind> Payload<K> {
             candidate: None,
             history: VecDeque::new(),
             guard_window: config.guard_window,
+            guard_ambiguity: config.guard_ambiguity,
+            ambiguous: 0,
             is_approved: false,
             etag: None,
             full_at: None,
@@ -183,6 +189,7 @@ impl<K: FollowedKind> payload::Payload for Payload<K> {
         let saved = state::load(path).await?;
         Ok(saved.map(|saved| {
             self.in_force = Arc::new(self.with_settings(saved.data));
+            self.ambiguous = ambiguity::count(&self.in_force);
             Saved {
                 data: self.in_force.configurations.len(),
                 at: saved.at,
@@ -247,6 +254,11 @@ impl<K: FollowedKind> payload::Payload for Payload<K> {
     /// suspicious too.
     fn is_suspicious(&self, changes: &Changes, max_removal: f64) -> bool {
         let Some(Candidate { set, .. }) = &self.candidate else { return false };
+        // A first list has no devices that were served before.
+        let has_devices = !self.in_force.configurations.is_empty();
+        if self.guard_ambiguity && has_devices && changes.newly_ambiguous > 0 {
+            return true;
+        }
         let is_recent = |(_, end): &&(_, Instant)| end.elapsed() < self.guard_window;
         let earlier = self.history.iter().filter(is_recent).map(|(earlier, _)| &**earlier);
         !changes.is_empty() && changes.is_suspicious_since(earlier, set, max_removal)
@@ -260,6 +272,14 @@ impl<K: FollowedKind> payload::Payload for Payload<K> {
         if changed {
             let source = &self.source;
             info!(%source, "configurations changed: {changes}");
+            if changes.newly_ambiguous > 0 {
+                warn!(
+                    %source,
+                    configurations = changes.newly_ambiguous,
+                    "configurations share an authority: their devices are refused unless their client_id \
+                     selects one"
+                );
+            }
             for Skipped { configuration, why } in set.skipped.iter().take(MAX_LINES) {
                 let configuration = Cleaned(configuration.as_str());
                 warn!(%source, %configuration, "not in force: {}", Cleaned(&**why));
@@ -269,6 +289,7 @@ impl<K: FollowedKind> payload::Payload for Payload<K> {
                 warn!(%source, "not in force: {more} more");
             }
         }
+        self.ambiguous = ambiguity::count(&set);
         let old = std::mem::replace(&mut self.in_force, Arc::new(set));
         self.history.retain(|(_, end)| end.elapsed() < self.guard_window);
         let is_approved = std::mem::take(&mut self.is_approved);
@@ -315,6 +336,7 @@ impl<K: FollowedKind> payload::Payload for Payload<K> {
                 .candidate
                 .as_ref()
                 .map_or(0, |candidate| Changes::between(set, &candidate.set).revocation_lost),
+            ambiguous_configurations: self.ambiguous,
             in_force: K::only(Arc::clone(set)),
         };
         self.metrics.set(&self.source, &content);

@@ -54,6 +54,52 @@ async fn large_removals_wait_for_approval() {
     rig.accepts("back", &good.list, &good.all).await;
 }
 
+/// Adds the authorities of configuration `one` to configuration `two`.
+fn share(good: &Good) -> (Value, InForce) {
+    let list = good.but(|list| {
+        let authorities = list["value"][0]["certificateAuthorities"].clone();
+        let others = list["value"][1]["certificateAuthorities"].as_array_mut().expect("a list");
+        others.extend(authorities.as_array().expect("a list").clone());
+    });
+    let mut all = good.all.clone();
+    all.extend(["one-1", "one-2"].map(|name| ("two".to_owned(), name.to_owned())));
+    (list, all)
+}
+
+#[tokio::test]
+async fn an_addition_that_makes_devices_ambiguous_is_shown_and_counted() {
+    let (mut rig, good) = Rig::good().await;
+    assert!(rig.metric("graph_ambiguous_configurations{source=\"hub\"} 0"));
+    let (shared, all) = share(&good);
+    rig.accepts("shared", &shared, &all).await;
+    assert!(rig.metric("graph_ambiguous_configurations{source=\"hub\"} 2"));
+    let status = rig.handle.status();
+    assert_eq!(status.content.ambiguous_configurations, 2);
+    let (_, changes) = status.last_change.expect("a change");
+    assert_eq!(changes.newly_ambiguous, 2);
+    assert!(changes.lines[0].starts_with("configurations one, two share `CN="), "{changes:?}");
+    rig.accepts("apart again", &good.list, &good.all).await;
+    assert!(rig.metric("graph_ambiguous_configurations{source=\"hub\"} 0"));
+}
+
+#[tokio::test]
+async fn an_addition_that_makes_devices_ambiguous_waits_for_approval_if_configured() {
+    let (rig, good) = Rig::good().await;
+    let (graph, folder) = (rig.graph.clone(), Arc::clone(&rig.folder));
+    drop(rig);
+    let mut rig = Rig::start(graph, folder, |config| config.guard_ambiguity = true);
+    rig.accepts("apart", &good.list, &good.all).await;
+    let (shared, all) = share(&good);
+    assert!(rig.handle.preview(shared.to_string().as_bytes()).expect("a list").held_back);
+    rig.holds("shared", &shared).await;
+    assert_eq!(rig.handle.status().content.ambiguous_configurations, 0, "not in force");
+    let held = rig.handle.status().held_back.expect("held back");
+    assert_eq!(held.changes.newly_ambiguous, 2);
+    rig.handle.approve(&held.digest).await.expect("approved");
+    assert_eq!(rig.in_force(), Some(all.clone()));
+    rig.accepts("the same", &shared, &all).await;
+}
+
 #[tokio::test]
 async fn the_removal_guard_survives_a_restart_and_can_be_disabled() {
     let (rig, good) = Rig::good().await;
