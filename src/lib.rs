@@ -110,7 +110,10 @@
 //! # Tolerated encodings
 //!
 //! An encoding is accepted although DER or a profile forbids it to issuers, if it cannot mean anything
-//! else, the signature covers it, and OpenSSL, Java and GnuTLS accept it.  `verify --json` lists them.
+//! else, the signature covers it, and OpenSSL, Java and GnuTLS accept it.  `verify --json` lists those of
+//! certificates, and `crl show` those of lists.  Those with a name are counted, and logged once for each
+//! issuer.  Known suites of test cases want some of them refused (marked below).  All are accepted by
+//! default, so that no authority needs a setting for them.
 //!
 //! | encoding | name | reason |
 //! |---|---|---|
@@ -119,12 +122,12 @@
 //! | an empty list of extensions, in certificates, lists and entries | `empty-extensions` | no extension is present either way; Botan |
 //! | ECDSA algorithm identifiers with NULL parameters | `ecdsa-null-parameters` | RFC 5758 section 3.2; mbedTLS, JDK 11, Android |
 //! | RSA signature identifiers of lists without NULL | – | RFC 4055 section 5 |
-//! | an empty revokedCertificates | – | RFC 5280 section 5.1.2.6 requires issuers to omit it; it means "no entries" |
-//! | a dNSName constraint with a leading period | – | subdomains only, as OpenSSL, NSS, Go and webpki read it |
+//! | an empty revokedCertificates | `empty-revoked-list` | RFC 5280 section 5.1.2.6 requires issuers to omit it; it means "no entries". Chromium's suite wants it refused |
+//! | a dNSName constraint with a leading period | – | subdomains only, as OpenSSL, NSS, Go and webpki read it. x509-limbo wants it refused |
 //! | a name in subjectAltName that is not IA5String | `name-not-ia5` | refused if it is the subject ID, or its form is constrained |
-//! | a serial number that is 0, negative, or of 21 to 64 bytes | `irregular-serial` | a number all the same; lists are searched for exactly it |
+//! | a serial number that is 0, negative, or of 21 to 64 bytes | `irregular-serial` | a number all the same; lists are searched for exactly it. x509-limbo wants zero and 21 bytes refused |
 //! | `_` in a dNSName that is the subject ID | – | the bytes are compared; Windows hosts and SRV names have it |
-//! | a cRLNumber of 21 bytes | – | compared as a number |
+//! | a cRLNumber of 21 bytes | `long-crl-number` | compared as a number |
 //! | reasonCode 7 | – | RFC 5280 section 5.3.1 does not use it; the entry revokes, without a reason |
 //! | letter case of scheme and host in URIs of distribution points | – | RFC 5280 section 7.4 |
 //!

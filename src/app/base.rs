@@ -9,6 +9,7 @@ use crate::runtime::health::Ready;
 use crate::runtime::log;
 use crate::runtime::memory::{self, Budget, Pressure};
 use crate::runtime::metrics::{JudgeTimes, process};
+use crate::runtime::server_clocks::ServerClocks;
 use crate::runtime::tasks::Tasks;
 use crate::runtime::telemetry;
 use crate::tls;
@@ -22,6 +23,7 @@ pub(super) struct Base {
     pub(super) memory: Pressure,
     pub(super) connections: tls::metrics::Metrics,
     pub(super) judging: JudgeTimes,
+    pub(super) server_clocks: ServerClocks,
 }
 
 impl Base {
@@ -45,6 +47,7 @@ impl Base {
             memory,
             connections: connections.with_judge_times(judging.clone()),
             judging,
+            server_clocks: ServerClocks::default(),
             registry,
         })
     }

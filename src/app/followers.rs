@@ -14,6 +14,7 @@ use crate::graph::Collection;
 use crate::graph::auth::AuthError;
 use crate::http::load_system_authorities;
 use crate::runtime::clock::Clock;
+use crate::runtime::server_clocks::ServerClocks;
 use crate::runtime::tasks::Tasks;
 use crate::sync::{self, Follower, Handle};
 use crate::trust::assembly::Update;
@@ -29,6 +30,7 @@ pub(super) struct Followers {
     pub(super) tasks: Tasks,
     /// Signalled when a credential is refused.
     refused: Arc<Notify>,
+    server_clocks: ServerClocks,
 }
 
 struct Running {
@@ -78,6 +80,7 @@ impl Followers {
             clock: Arc::clone(&base.clock),
             tasks: base.tasks.clone(),
             refused: Arc::clone(refused),
+            server_clocks: base.server_clocks.clone(),
         };
         let prepared = followers.prepare(&config.graph, &config.origin)?;
         followers.run(prepared);
@@ -105,8 +108,9 @@ impl Followers {
                 true => None,
                 false => {
                     let (metrics, clock) = (self.metrics.clone(), Arc::clone(&self.clock));
-                    let source =
-                        sync::Config { refused: Arc::clone(&self.refused), ..source.clone() };
+                    let network = source.network.clone().with_clocks(self.server_clocks.clone());
+                    let refused = Arc::clone(&self.refused);
+                    let source = sync::Config { refused, network, ..source.clone() };
                     Some(sync::follow(source, metrics, self.updates.clone(), clock)?)
                 }
             };

@@ -82,7 +82,7 @@ impl App {
         let opened = directory::open(&config, &addresses, capacity, &refused, &mut base).await?;
         let followers = Followers::start(&config, &updates, &refused, &mut base)?;
         let token_plane = TokenPlane::start(&config, &live, &mut base);
-        readiness::start(&config, &updates, &followers, &base);
+        readiness::start(&config, &updates, &followers, &mut base);
         data_dir::start(&config, &mut base);
 
         let metrics = reload::Metrics::register(&mut base.registry);

@@ -1,6 +1,6 @@
 //! Readiness of a gateway.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
@@ -14,12 +14,14 @@ use crate::crl;
 use crate::runtime::clock;
 use crate::runtime::health::Ready;
 use crate::runtime::publisher::{ConfigurationsInForce, GatewayChange};
+use crate::runtime::server_clocks::ClockReport;
 use crate::sync;
 
 /// Starts the tasks that decide on readiness.
-pub(super) fn start(config: &Config, updates: &Updates, followers: &Followers, base: &Base) {
+pub(super) fn start(config: &Config, updates: &Updates, followers: &Followers, base: &mut Base) {
+    let server_clocks = ClockReport::register(base.server_clocks.clone(), &mut base.registry);
     let ready = &base.ready;
-    base.tasks.spawn_until_stop(watch_clock(ready.clone()));
+    base.tasks.spawn_until_stop(watch_clock(ready.clone(), server_clocks));
     if config.directory.is_some() && config.graph.is_empty() {
         // A directory that follows no other one has nothing to wait for.
         ready.start();
@@ -78,8 +80,9 @@ fn become_ready(
 /// Interval between two checks of the clock.
 const CLOCK: Duration = Duration::from_secs(10);
 
-/// Warns while the clock of the system is before the release of this version.
-async fn watch_clock(ready: Ready) {
+/// Warns while the clock of the system is before the release of this version, or differs from that of
+/// servers.
+async fn watch_clock(ready: Ready, mut server_clocks: ClockReport) {
     let mut was_wrong = false;
     loop {
         let problem = clock::problem();
@@ -90,6 +93,7 @@ async fn watch_clock(ready: Ready) {
         }
         was_wrong = problem.is_some();
         ready.warn("clock", problem);
+        server_clocks.update(&ready, SystemTime::now().into());
         sleep(CLOCK).await;
     }
 }

@@ -45,8 +45,10 @@ impl Updates {
         base.tasks.spawn_until_stop(publisher.run());
         let metrics = crl::Metrics::default();
         metrics.register(&mut base.registry);
+        let mut crl = config.crl.clone();
+        crl.transport.network = crl.transport.network.with_clocks(base.server_clocks.clone());
         let (source, lists) = crl::Source::new(
-            config.crl.clone(),
+            crl,
             in_force.clone(),
             trust.clone(),
             metrics,

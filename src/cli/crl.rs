@@ -226,6 +226,9 @@ pub(super) fn show_status(status: &Value, now: Timestamp) {
         Value::Null => println!("  no list"),
         list => show_in_force(list, now),
     }
+    if status["unused"].is_string() {
+        println!("  not combined with a complete list: {}", text(&status["unused"]));
+    }
     for policy in status["policies"].as_array().into_iter().flatten() {
         let delta = if policy["requireDelta"] == json!(true) { ", with a fresh delta" } else { "" };
         println!(
@@ -267,6 +270,10 @@ fn show_in_force(list: &Value, now: Timestamp) {
         Some(end) => format!("due {end}, in {}", span(end.since(now))),
     };
     println!("  issued {}, {age} ago; {end}", text(&list["thisUpdate"]));
+    if let Some(encodings) = list["tolerated"].as_array() {
+        let encodings: Vec<_> = encodings.iter().map(text).collect();
+        println!("  tolerated encodings: {}", encodings.join(", "));
+    }
 }
 
 /// A duration in one unit, with at least two significant units of it.

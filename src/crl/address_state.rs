@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::crl::list_key;
 use crate::crl::schedule::{self, FetchSummary, Times, Timing};
 use crate::crl::transport::{Location, Validators};
 use crate::trust::configurations::AllConfigurations;
@@ -76,7 +77,10 @@ impl Expected {
 /// The addresses to fetch from, and the certificates that may sign the lists.
 #[derive(Default)]
 pub(super) struct Targets {
+    /// By the key of the address ([`list_key`]).
     pub(super) addresses: BTreeMap<Arc<str>, Expected>,
+    /// Addresses that directories name, with the keys of their authorities.
+    named: HashSet<(Arc<str>, Fingerprint)>,
     /// All certificates that may sign lists.
     pub(super) signers: Vec<Arc<Certificate>>,
     /// The signers that a directory names.
@@ -156,7 +160,13 @@ impl Targets {
         referrer: Referrer,
         is_delta: bool,
     ) -> &mut Expected {
-        let expected = self.addresses.entry(Arc::clone(address)).or_default();
+        let mut key = list_key::of_directory(address);
+        if !group.ends_with(CERTIFICATES) {
+            self.named.insert((Arc::clone(&key), referrer.key));
+        } else if !self.named.contains(&(Arc::clone(&key), referrer.key)) {
+            key = list_key::of_issuer(address, &referrer.name, referrer.key);
+        }
+        let expected = self.addresses.entry(key).or_default();
         expected.add(referrer, is_delta);
         if !expected.groups.contains(group) {
             expected.groups.push(Arc::clone(group));
@@ -247,6 +257,8 @@ pub(super) struct AddressState {
     /// Distinguishes this state from an earlier one of the same address.
     pub(super) id: u64,
     pub(super) list: Option<Arc<RevocationList>>,
+    /// Reason why the delta in force amends no complete list.
+    pub(super) unused: Option<String>,
     pub(super) validators: Validators,
     pub(super) fetched: Option<Timestamp>,
     pub(super) from_disk: bool,
@@ -291,6 +303,7 @@ impl AddressState {
             expected,
             id,
             list: None,
+            unused: None,
             validators: Validators::default(),
             fetched: None,
             from_disk: false,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use crate::crl::address_state::{AddressState, Targets};
+use crate::crl::list_key;
 use crate::crl::source::Source;
 use crate::crl::status::Status;
 use crate::crl::transport::Location;
@@ -33,7 +34,7 @@ impl Source {
         if self.seen.is_some() {
             self.add_deltas(&mut targets);
         }
-        let Targets { addresses: expected, signers, authorities, unmatched } = targets;
+        let Targets { addresses: expected, signers, authorities, unmatched, .. } = targets;
         self.warn_about_unmatched(&configurations, unmatched);
         let same_signers = self.authorities == authorities;
         self.authorities = authorities;
@@ -62,7 +63,7 @@ impl Source {
                 state.expected = expected;
                 continue;
             }
-            match Location::parse(&address, self.config.transport.files) {
+            match Location::parse(list_key::address(&address), self.config.transport.files) {
                 Ok(location) => {
                     self.last_id += 1;
                     let (seed, id) = (self.config.seed, self.last_id);
@@ -76,7 +77,8 @@ impl Source {
                 Err(error) => {
                     let why = error.to_string();
                     if self.unusable.insert(Arc::clone(&address)) {
-                        warn!(crl.address = %Cleaned(&*address), error = %Cleaned(&error), "CRL address not usable");
+                        let address = Cleaned(list_key::address(&address));
+                        warn!(crl.address = %address, error = %Cleaned(&error), "CRL address not usable");
                     }
                     let status = Status::unusable(&address, &expected, now, why.clone());
                     self.statuses.put(&address, status);
@@ -125,7 +127,8 @@ impl Source {
     }
 
     async fn remove(&mut self, address: Arc<str>) {
-        info!(crl.address = %Cleaned(&*address), "CRL address removed: it is no longer named");
+        let named = Cleaned(list_key::address(&address));
+        info!(crl.address = %named, "CRL address removed: it is no longer named");
         self.statuses.remove(&address);
         self.metrics.remove(&address);
         self.send(address, ListState::Gone).await;

@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use crate::crl::address_state::{self, Expected, Rejected};
+use crate::crl::list_key;
 use crate::crl::permits::Permits;
 use crate::crl::persistence::{Metadata, PendingFile, Store};
 use crate::crl::transport::{FetchError, Location, Transport, Validators};
@@ -37,6 +38,7 @@ pub(super) struct FetchState {
 /// Parameters of one fetch.
 #[derive(Clone)]
 pub(super) struct Fetch {
+    /// Key of the address.
     pub(super) address: Arc<str>,
     /// Locations to fetch from, in this order, until one returns a list.
     pub(super) locations: Vec<Location>,
@@ -201,11 +203,13 @@ fn receive(
             reader.feed(piece)?;
             if std::mem::take(&mut first) {
                 file = store
-                    .and_then(|store| store.report(&fetch.address, store.begin(&fetch.address)))
+                    .and_then(|store| {
+                        store.report(list_key::address(&fetch.address), store.begin(&fetch.address))
+                    })
                     .zip(store);
             }
             if let Some((mut pending, store)) = file.take()
-                && store.report(&fetch.address, pending.write(piece)).is_some()
+                && store.report(list_key::address(&fetch.address), pending.write(piece)).is_some()
             {
                 file = Some((pending, store));
             }
@@ -236,13 +240,15 @@ fn finish(
         fetched: now.0,
         next_update: list.next_update.map(|at| at.0),
     };
-    let copied = file.is_some_and(|f| store.report(&fetch.address, f.commit(&metadata)).is_some());
+    let copied = file.is_some_and(|f| {
+        store.report(list_key::address(&fetch.address), f.commit(&metadata)).is_some()
+    });
     if copied {
         store.report_success();
     } else if is_new {
         // Removing a file needs no space.  A start without a list refuses devices until there is one; a
         // start with an older list would accept devices that were revoked since.
-        store.report(&fetch.address, store.remove(&fetch.address));
+        store.report(list_key::address(&fetch.address), store.remove(&fetch.address));
     }
     Ok((is_new.then(|| Arc::new(list)), copied))
 }
@@ -251,9 +257,17 @@ fn load(store: &Store, fetch: &Fetch, limit: u64) -> Option<(Arc<RevocationList>
     let mut reader = ListReader::new(limit);
     let feed = |piece: &[u8]| reader.feed(piece).map_err(io::Error::other);
     let loaded = store.load(&fetch.address, feed).inspect_err(
-        |error| warn!(crl.address = %Cleaned(&*fetch.address), %error, "CRL copy on disk not used"),
+        |error| warn!(crl.address = %Cleaned(list_key::address(&fetch.address)), %error, "CRL copy on disk not used"),
     );
-    let metadata = loaded.ok()??;
+    let metadata = match loaded.ok()? {
+        Some(metadata) => metadata,
+        // An earlier version had one copy for all issuers of an address.
+        None => {
+            reader = ListReader::new(limit);
+            let feed = |piece: &[u8]| reader.feed(piece).map_err(io::Error::other);
+            store.load(list_key::address(&fetch.address), feed).ok()??
+        }
+    };
     // The list was in force, so a thisUpdate in the future means that the clock was set back.  The judge
     // rejects such a list, and a present one with no lower number replaces it.  Dropping it here would
     // allow any older list.
@@ -265,7 +279,7 @@ fn load(store: &Store, fetch: &Fetch, limit: u64) -> Option<(Arc<RevocationList>
     match usable {
         Ok(list) => Some((Arc::new(list), metadata)),
         Err(error) => {
-            warn!(crl.address = %Cleaned(&*fetch.address), %error, "CRL copy on disk not used");
+            warn!(crl.address = %Cleaned(list_key::address(&fetch.address)), %error, "CRL copy on disk not used");
             None
         }
     }

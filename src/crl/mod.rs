@@ -29,6 +29,7 @@ mod address_state;
 mod addresses;
 mod fetch;
 mod filter;
+mod list_key;
 mod permits;
 mod persistence;
 mod schedule;
@@ -36,6 +37,7 @@ mod seen_addresses;
 mod source;
 mod status;
 mod transport;
+mod unused_deltas;
 
 use std::io;
 use std::path::PathBuf;

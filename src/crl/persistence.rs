@@ -32,7 +32,7 @@ const MAX_METADATA: u64 = 64 * 1024;
 /// Data stored beside a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Metadata {
-    /// Address that the list was fetched from.
+    /// Key of the address that the list was fetched from.
     pub(super) address: String,
     /// Version of the list.
     pub(super) validators: Validators,

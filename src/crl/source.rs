@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 
 use crate::crl::address_state::AddressState;
 use crate::crl::fetch::{Fetch, FetchFailure, FetchResult, FetchState};
+use crate::crl::list_key;
 use crate::crl::permits::Permits;
 use crate::crl::persistence::Store;
 use crate::crl::seen_addresses::SeenAddresses;
@@ -190,7 +191,8 @@ impl Source {
         let mut fetches = Vec::new();
         let now = self.now();
         for (address, state) in &mut self.addresses {
-            if refresh.address.as_deref().is_some_and(|wanted| wanted != &**address) {
+            let address = list_key::address(address);
+            if refresh.address.as_deref().is_some_and(|wanted| wanted != address) {
                 continue;
             }
             let (done, fetch) = oneshot::channel();
@@ -198,7 +200,7 @@ impl Source {
             state.bypass_caches = true;
             if refresh.accept_rollback {
                 warn!(
-                    crl.address = %Cleaned(&**address),
+                    crl.address = %Cleaned(address),
                     "refresh accepts a list older than the one in force"
                 );
                 state.accept_rollback = true;
@@ -223,7 +225,7 @@ impl Source {
                 self.fetch_state.store.is_some() && state.needs_copy(now, &self.config.timing);
             let fetch = Fetch {
                 address: Arc::clone(address),
-                locations: state.locations(address, self.config.transport.files),
+                locations: state.locations(list_key::address(address), self.config.transport.files),
                 expected: state.expected.clone(),
                 signers: Arc::clone(&self.signers),
                 in_force: state.list.clone().filter(|_| !accept_rollback),
@@ -258,6 +260,9 @@ impl Source {
         }
         let update = apply(&address, state, result, now, &self.config, &self.metrics);
         self.metrics.in_force(&address, state);
+        if let Some(ListState::InForce(list)) = &update {
+            self.metrics.tolerated.count("list", &list.issuer, &list.tolerated);
+        }
         let needs_first_fetch = state.loaded && !state.was_fetched();
         let mut waiting = Vec::new();
         if state.fetch_again || needs_first_fetch {
@@ -267,6 +272,9 @@ impl Source {
             waiting = std::mem::take(&mut state.waiting);
         }
         self.statuses.put(&address, Status::of(&address, state));
+        if let Some(ListState::InForce(list)) = &update {
+            self.note_unused_deltas(&list.issuer);
+        }
         let names_deltas = |state: &ListState| match state {
             ListState::InForce(list) => !list.freshest.is_empty(),
             _ => false,
@@ -319,23 +327,25 @@ fn audit_set_aside(address: &str, old: &RevocationList, new: &RevocationList, no
 
 /// Applies the result of a fetch to the state of its address.  Returns the update for the publisher.
 fn apply(
-    address: &str,
+    key: &str,
     state: &mut AddressState,
     result: FetchResult,
     now: Timestamp,
     config: &Config,
     metrics: &Metrics,
 ) -> Option<ListState> {
+    let address = list_key::address(key);
     match result {
         FetchResult::Loaded(found) => {
             state.loaded = true;
             // A list that was fetched meanwhile is at least as new as the copy.
             let (list, metadata) = found.filter(|_| state.list.is_none())?;
             info!(crl.address = %Cleaned(address), crl.entries = list.entries(), "CRL loaded from disk");
+            // An earlier version had one copy for all issuers of an address.
+            state.has_copy = metadata.address == key;
             state.validators = metadata.validators;
             state.fetched = Some(Timestamp(metadata.fetched));
             state.from_disk = true;
-            state.has_copy = true;
             state.list = Some(Arc::clone(&list));
             Some(ListState::InForce(list))
         }

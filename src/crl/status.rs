@@ -12,9 +12,11 @@ use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 
 use crate::crl::address_state::{AddressState, Expected, Referrer};
+use crate::crl::list_key;
 use crate::runtime::text::clean;
+use crate::runtime::tolerated::Tolerated;
 use crate::x509::certificate::Fingerprint;
-use crate::x509::crl::{Kind, RevocationList};
+use crate::x509::crl::{Kind, RevocationList, TOLERATED};
 use crate::x509::time::Timestamp;
 
 /// Status of one address.  Times are RFC 3339.
@@ -29,6 +31,9 @@ pub struct Status {
     pub policies: Vec<PolicyStatus>,
     /// The list in force.
     pub list: Option<ListStatus>,
+    /// Reason why the delta in force amends no complete list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unused: Option<String>,
     /// Time of the last successful fetch.  A load from disk does not count.
     pub fetched: Option<String>,
     /// The list was loaded from disk, and no fetch has confirmed it yet.
@@ -79,6 +84,9 @@ pub struct ListStatus {
     pub this_update: String,
     /// nextUpdate.
     pub next_update: Option<String>,
+    /// Names of the tolerated encodings.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tolerated: Vec<&'static str>,
 }
 
 /// A failed fetch.
@@ -91,12 +99,13 @@ pub struct ErrorStatus {
 }
 
 impl Status {
-    pub(super) fn of(address: &str, state: &AddressState) -> Self {
+    pub(super) fn of(key: &str, state: &AddressState) -> Self {
         Self {
-            address: address.to_owned(),
+            address: list_key::address(key).to_owned(),
             authorities: state.expected.issuers().iter().map(ToString::to_string).collect(),
             policies: policies(&state.expected),
             list: state.list.as_ref().map(|list| ListStatus::from(&**list)),
+            unused: state.unused.clone(),
             fetched: state.fetched.map(|at| at.to_string()),
             from_disk: state.from_disk,
             kept: state.has_copy,
@@ -109,17 +118,13 @@ impl Status {
     }
 
     /// Status of an address that cannot be fetched from.
-    pub(super) fn unusable(
-        address: &str,
-        expected: &Expected,
-        now: Timestamp,
-        why: String,
-    ) -> Self {
+    pub(super) fn unusable(key: &str, expected: &Expected, now: Timestamp, why: String) -> Self {
         Self {
-            address: address.to_owned(),
+            address: list_key::address(key).to_owned(),
             authorities: expected.issuers().iter().map(ToString::to_string).collect(),
             policies: policies(expected),
             list: None,
+            unused: None,
             fetched: None,
             from_disk: false,
             kept: false,
@@ -164,6 +169,7 @@ impl From<&RevocationList> for ListStatus {
             resident_bytes: list.resident_bytes(),
             this_update: list.this_update.to_string(),
             next_update: list.next_update.map(|at| at.to_string()),
+            tolerated: list.tolerated.clone(),
         }
     }
 }
@@ -209,6 +215,8 @@ pub struct Metrics {
     bytes: Family<Address, Gauge>,
     has_copy: Family<Address, Gauge>,
     fetches: Family<FetchLabels, Counter>,
+    /// Tolerated encodings of lists that come into force.
+    pub(super) tolerated: Tolerated,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -251,7 +259,8 @@ const MAX_LABEL: usize = 256;
 
 /// The label of an address, which a directory or a certificate chose.  A long one, or one with hidden
 /// characters, ends with a part of its SHA-256, so that two addresses never have one label.
-fn label(address: &str) -> String {
+fn label(key: &str) -> String {
+    let address = list_key::address(key);
     match clean(address, MAX_LABEL) {
         Cow::Borrowed(address) => address.to_owned(),
         Cow::Owned(_) => {
@@ -292,6 +301,8 @@ impl Metrics {
             self.has_copy.clone(),
         );
         registry.register("fetches", "Fetches, by result", self.fetches.clone());
+        let help = "Lists that came into force with an encoding that is tolerated, by encoding";
+        self.tolerated.register(registry, ("tolerated_lists", help), &TOLERATED);
     }
 
     pub(super) fn fetched(&self, address: &str, result: Outcome) {
@@ -334,7 +345,11 @@ mod tests {
     fn text(registry: &Registry) -> String {
         let mut text = String::new();
         encode(&mut text, registry).expect("written");
-        text
+        // Tolerated encodings have no address.
+        text.lines()
+            .filter(|line| !line.contains("tolerated"))
+            .map(|line| format!("{line}\n"))
+            .collect()
     }
 
     #[test]

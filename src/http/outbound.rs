@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use reqwest::header::{self, HeaderMap, HeaderName};
@@ -19,6 +19,7 @@ use url::Url;
 
 use crate::http::server_authorities::SystemAnd;
 use crate::runtime::clock;
+use crate::runtime::server_clocks::ServerClocks;
 use crate::x509::pem;
 use crate::x509::time::Timestamp;
 
@@ -79,7 +80,10 @@ impl Default for ClientSettings {
 
 /// Network that the requests of a part go over.  Simulations replace it.
 #[derive(Clone, Default)]
-pub struct Network(Option<Arc<Exchange>>);
+pub struct Network {
+    exchange: Option<Arc<Exchange>>,
+    clocks: Option<ServerClocks>,
+}
 
 /// Returns the response to a request, or the reason why the request failed.
 type Exchange = dyn Fn(Request) -> BoxFuture<'static, Result<Response, String>> + Send + Sync;
@@ -93,7 +97,13 @@ impl Network {
         + Sync
         + 'static,
     ) -> Self {
-        Self(Some(Arc::new(exchange)))
+        Self { exchange: Some(Arc::new(exchange)), clocks: None }
+    }
+
+    /// Compares the system clock with the `Date` of each response.
+    #[must_use]
+    pub fn with_clocks(self, clocks: ServerClocks) -> Self {
+        Self { clocks: Some(clocks), ..self }
     }
 
     /// Sends a request.
@@ -101,16 +111,23 @@ impl Network {
     /// # Errors
     /// The text says why the request failed.
     pub async fn send(&self, request: RequestBuilder) -> Result<Response, String> {
-        match &self.0 {
-            None => request.send().await.map_err(|error| explain(&error)),
-            Some(exchange) => exchange(request.build().map_err(|error| explain(&error))?).await,
+        let (client, request) = request.build_split();
+        let request = request.map_err(|error| explain(&error))?;
+        let server = request.url().host_str().unwrap_or_default().to_owned();
+        let response = match &self.exchange {
+            None => client.execute(request).await.map_err(|error| explain(&error))?,
+            Some(exchange) => exchange(request).await?,
+        };
+        if let (Some(clocks), Some(sent)) = (&self.clocks, sent_at(response.headers())) {
+            clocks.observe(&server, sent, SystemTime::now().into());
         }
+        Ok(response)
     }
 }
 
 impl fmt::Debug for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "simulated" } else { "system" })
+        f.write_str(if self.exchange.is_some() { "simulated" } else { "system" })
     }
 }
 
@@ -292,6 +309,15 @@ pub fn header_text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     Some(headers.get(name)?.to_str().ok()?.to_owned())
 }
 
+/// Returns the time at which a response was sent: its `Date`, and its `Age` in caches (RFC 9111 section
+/// 4.2.3).
+fn sent_at(headers: &HeaderMap) -> Option<Timestamp> {
+    let date = header_text(headers, &header::DATE)?;
+    let date = OffsetDateTime::parse(date.trim(), &Rfc2822).ok()?;
+    let age = header_text(headers, &header::AGE).and_then(|age| age.trim().parse().ok());
+    Some(Timestamp(date.unix_timestamp()).after(Duration::from_secs(age.unwrap_or(0))))
+}
+
 /// Parses `Retry-After` (RFC 9110 section 10.2.3).  The result is at most [`MAX_RETRY_AFTER`].
 ///
 /// A date is compared with the `Date` of the same response, so a wrong clock on either side has no effect;
@@ -314,6 +340,9 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::health::Ready;
+    use crate::runtime::server_clocks::ClockReport;
+    use prometheus_client::registry::Registry;
     use proptest::prelude::*;
 
     /// Sun, 06 Nov 1994 08:48:20 GMT.
@@ -324,6 +353,42 @@ mod tests {
             (name.clone(), value.parse().expect("a header value"))
         };
         retry_after(&pairs.iter().map(pair).collect(), NOW).map(|pause| pause.as_secs())
+    }
+
+    /// A response of a cache has the Date of its origin.
+    #[test]
+    fn a_response_was_sent_at_its_date_and_age() {
+        let at = |pairs: &[(HeaderName, &str)]| {
+            let pair = |(name, value): &(HeaderName, &str)| {
+                (name.clone(), value.parse().expect("a header value"))
+            };
+            sent_at(&pairs.iter().map(pair).collect()).map(|at| at.0 - NOW.0)
+        };
+        let date = (header::DATE, "Sun, 06 Nov 1994 08:48:20 GMT");
+        assert_eq!(at(std::slice::from_ref(&date)), Some(0));
+        assert_eq!(at(&[date.clone(), (header::AGE, "75")]), Some(75));
+        assert_eq!(at(&[date, (header::AGE, "-1")]), Some(0));
+        assert_eq!(at(&[(header::DATE, "yesterday")]), None);
+        assert_eq!(at(&[(header::AGE, "75")]), None);
+    }
+
+    #[tokio::test]
+    async fn compares_the_clock_with_each_response() {
+        let respond = |_: Request| -> BoxFuture<'static, Result<Response, String>> {
+            let response = hyper::Response::builder()
+                .header(header::DATE, "Sun, 06 Nov 1994 08:48:20 GMT")
+                .body("")
+                .expect("a response");
+            Box::pin(std::future::ready(Ok(response.into())))
+        };
+        let (clocks, ready) = (ServerClocks::default(), Ready::default());
+        let network = Network::simulated(respond).with_clocks(clocks.clone());
+        let client = ClientSettings::default().client().expect("a client");
+        network.send(client.get("https://pki.example/1.crl")).await.expect("a response");
+        ClockReport::register(clocks, &mut Registry::default())
+            .update(&ready, SystemTime::now().into());
+        let warning = &ready.warnings()["server_clocks"];
+        assert!(warning.contains(" s ahead of `pki.example` ("), "{warning}");
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub mod pace;
 pub mod publisher;
 pub mod random;
 pub mod reload;
+pub mod server_clocks;
 pub mod tasks;
 pub mod telemetry;
 pub mod text;
+pub mod tolerated;

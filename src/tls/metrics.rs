@@ -14,9 +14,11 @@ use crate::http::connections::Reason;
 use crate::runtime::metrics::JudgeTimes;
 use crate::runtime::metrics::latency::Latency;
 use crate::runtime::metrics::table::Table;
+use crate::runtime::tolerated::Tolerated;
 use crate::tls::saturation::Saturation;
 use crate::tls::strangers::Strangers;
 use crate::trust::refusal::Code;
+use crate::x509::certificate::TOLERATED;
 use crate::x509::time::Timestamp;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -77,6 +79,8 @@ pub struct Metrics {
     pub(super) saturation: Arc<Saturation>,
     /// Durations of the judge's decisions.
     pub(super) judging: JudgeTimes,
+    /// Tolerated encodings of accepted certificates.
+    pub(super) tolerated: Tolerated,
     /// Bounds the audit records of refused strangers.
     pub(super) strangers: Strangers,
 }
@@ -134,6 +138,15 @@ impl Metrics {
             "Connections that the client closed within five seconds after a TLS 1.3 session ticket, without \
              a request, or that it ended with an alert, by listener",
             metrics.closed_after_ticket.clone(),
+        );
+        metrics.tolerated.register(
+            registry,
+            (
+                "tolerated_certificates",
+                "Certificates of accepted chains in full handshakes with an encoding that is tolerated, by \
+                 encoding",
+            ),
+            &TOLERATED,
         );
         registry.register(
             "tickets_withheld",

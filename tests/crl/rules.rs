@@ -72,8 +72,9 @@ fn an_empty_list_revokes_nothing() {
         tbs[1] += 2;
     });
     let list = read(&ca, &list);
-    assert_eq!(list.entries(), 0);
+    assert_eq!((list.entries(), &*list.tolerated), (0, &["empty-revoked-list"][..]));
     assert_eq!(judge(&ca, list, &[5]), None);
+    assert_eq!(read(&ca, &ca.list().number(1).revoke(&[5], None).sign()).tolerated, [""; 0]);
 }
 
 #[test]
@@ -104,6 +105,9 @@ fn crl_numbers_have_at_most_21_bytes() {
     let number = |digits: &[u8]| read(&ca, &list(digits)).number;
     let (small, large) = ([&[0x7f][..], &[0xff; 19]].concat(), [0xff; 21]);
     assert!(number(&small) < number(&large) && number(&[0xff; 9]) < number(&small));
+    let is_long = |digits: &[u8]| read(&ca, &list(digits)).tolerated == ["long-crl-number"];
+    assert!(is_long(&large) && is_long(&[0x80; 20]), "21 bytes of contents");
+    assert!(!is_long(&[0x7f; 20]) && !is_long(&small));
     assert!(why_not(&ca, &list(&[1; 22])).contains("longer than 21 bytes"));
     let negative = ca.list().extension(&[0x55, 0x1d, 20], false, &[2, 1, 0x80]).sign();
     assert!(why_not(&ca, &negative).contains("negative"));

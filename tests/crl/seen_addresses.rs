@@ -17,11 +17,12 @@ use anchorgate::trust::revocation::{AuthorityPolicy, CrlMode, ListPolicy, Select
 use anchorgate::trust::snapshot::Snapshot;
 use anchorgate::trust::subject::SubjectField;
 use anchorgate::x509::certificate::Certificate;
+use anchorgate::x509::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::crl_maker::{Ca, NOW, extension, tlv};
+use crate::support::crl_maker::{Ca, HOUR, NOW, extension, tlv};
 use crate::support::web::{Page, Web};
 
 const POINTS: &[u8] = &[0x55, 0x1d, 31];
@@ -181,6 +182,45 @@ async fn partitions_named_by_certificates_are_fetched_and_survive_a_restart() {
     world.publish().await;
     world.publish().await;
     assert!(world.handle.status().is_empty());
+}
+
+/// Any device can name the address of another issuer's list.
+#[tokio::test]
+async fn a_list_of_another_issuer_at_the_address_blocks_none() {
+    let (alpha, beta, web) = (Ca::root("Alpha"), Ca::root("Beta"), Web::start().await);
+    let url = web.url("/1");
+    let folder = tempfile::tempdir().expect("a folder");
+    let set = || anchors(&[&alpha, &beta], None);
+    let mut world = World::start(set(), Some(folder.path()), ListPolicy::default());
+    let devices = [&alpha, &beta].map(|ca| device(ca, 4, &[&url]));
+    let revoked = [&alpha, &beta].map(|ca| device(ca, 9, &[&url]));
+    web.put("/1", beta.list().number(5).revoke(&[9], None).sign());
+    assert!(devices.iter().all(|device| world.judge(device).is_some()), "the first decisions");
+    world.publish().await;
+    world.publish().await;
+    let verdicts = |world: &World| {
+        let judge = |device: &Arc<Certificate>| world.judge(device);
+        (devices.each_ref().map(judge), revoked.each_ref().map(judge))
+    };
+    let (of_alpha, gone) = (Some(Code::CrlInvalid), Some(Code::CertificateRevoked));
+    assert_eq!(verdicts(&world), ([of_alpha, None], [of_alpha, gone]));
+    // The list of Alpha is older than that of Beta, and comes into force beside it.
+    let hour_ago = Timestamp(NOW.0 - 2 * HOUR);
+    web.put("/1", alpha.list().number(1).this_update(hour_ago).revoke(&[9], None).sign());
+    let statuses = world.handle.refresh(Some(&url)).await.expect("a known address");
+    assert_eq!(statuses.len(), 2, "one for each issuer");
+    assert!(statuses.iter().all(|status| status.address == url && status.list.is_some()));
+    world.publish().await;
+    assert_eq!(verdicts(&world), ([None, None], [gone, gone]));
+    world.stop().await;
+
+    // Both lists survive a restart without the server.
+    web.pages.lock().expect("no panic").clear();
+    let mut world = World::start(set(), Some(folder.path()), ListPolicy::default());
+    world.publish().await;
+    world.publish().await;
+    assert_eq!(verdicts(&world), ([None, None], [gone, gone]));
+    world.stop().await;
 }
 
 #[tokio::test]

@@ -7,12 +7,14 @@ use anchorgate::crl::{Config, RefreshError};
 use anchorgate::runtime::clock::Clock;
 use anchorgate::trust::assembly::ListState;
 use anchorgate::trust::configurations::Configurations;
-use anchorgate::trust::revocation::{AuthorityPolicy, CrlMode, ListPolicy, Selector};
+use anchorgate::trust::refusal::Code;
+use anchorgate::trust::revocation::{AuthorityPolicy, CrlMode, ListPolicy, Revocations, Selector};
 use anchorgate::x509::time::Timestamp;
 use tokio::net::TcpListener;
 
 use crate::support::crl_maker::{self, Ca, HOUR, NOW};
-use crate::support::crl_source::{anchors, number, start, start_at};
+use crate::support::crl_questions::{check_at, code};
+use crate::support::crl_source::{Running, anchors, number, start, start_at};
 use crate::support::web::{Page, Web};
 
 #[tokio::test]
@@ -379,6 +381,39 @@ async fn base_and_delta_come_from_their_own_addresses() {
     let kinds: Vec<_> =
         running.handle.status().iter().filter_map(|s| Some(s.list.as_ref()?.kind)).collect();
     assert_eq!(kinds, ["complete", "delta"]);
+}
+
+#[tokio::test]
+async fn a_delta_of_another_scope_is_shown_while_it_is_not_combined() {
+    let (ca, web) = (Ca::root("Root"), Web::start().await);
+    // onlyContainsUserCerts.
+    let scope = [0x81, 1, 0xff];
+    web.put("/base", ca.list().number(1).sign());
+    web.put("/delta", ca.list().number(2).delta_to(1).scope(&scope).revoke(&[9], None).sign());
+    let (base, delta) = (web.url("/base"), web.url("/delta"));
+    let mut running = start(Config::default(), anchors(&ca, Some(&base), Some(&delta)));
+    let lists = [running.list().await, running.list().await];
+    let unused = |running: &Running| {
+        let find = |address: &String| {
+            let mut all = running.handle.status().into_iter();
+            all.find(|status| status.address == *address).expect("a status").unused
+        };
+        (find(&base), find(&delta))
+    };
+    let (of_base, of_delta) = unused(&running);
+    assert_eq!(of_base, None);
+    let why = of_delta.expect("shown");
+    assert!(why.contains("delta (user certificates)"), "{why}");
+    assert!(why.contains("complete list (no issuingDistributionPoint)"), "{why}");
+    // Its entry counts.
+    let device = ca.issue("device", &[9], &[]);
+    let decision = check_at(&Revocations::new(lists), &ca, &device, NOW);
+    assert_eq!(code(decision), Some(Code::CertificateRevoked));
+
+    // A complete list of the same scope ends it.
+    web.put("/base", ca.list().number(2).scope(&scope).sign());
+    running.handle.refresh(Some(&base)).await.expect("refreshed");
+    assert_eq!(unused(&running), (None, None));
 }
 
 #[tokio::test(start_paused = true)]

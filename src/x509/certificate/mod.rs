@@ -22,6 +22,16 @@ pub(crate) use extensions::{
     read_authority_key_id, read_extensions, read_general_name, read_general_names,
 };
 
+/// Names of the encodings that are tolerated in certificates.
+pub(crate) const TOLERATED: [&str; 6] = [
+    "encoded-default",
+    "encoded-default-ca",
+    "empty-extensions",
+    "ecdsa-null-parameters",
+    "irregular-serial",
+    "name-not-ia5",
+];
+
 /// SHA-256 of a certificate's DER, or of a key's SubjectPublicKeyInfo.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(pub [u8; 32]);
@@ -251,17 +261,19 @@ impl Certificate {
             }
             _ => false,
         };
-        [
-            ("encoded-default", self.extensions.iter().any(|e| e.encodes_default)),
-            ("encoded-default-ca", explicit_ca().is_some()),
-            ("empty-extensions", self.has_empty_extensions),
-            ("ecdsa-null-parameters", without_null(&self.signature_algorithm).is_some()),
-            ("irregular-serial", has_irregular_serial(&self.serial)),
-            ("name-not-ia5", names.into_iter().any(is_not_ia5)),
-        ]
-        .into_iter()
-        .filter_map(|(name, occurs)| occurs.then_some(name))
-        .collect()
+        let found = [
+            self.extensions.iter().any(|e| e.encodes_default),
+            explicit_ca().is_some(),
+            self.has_empty_extensions,
+            without_null(&self.signature_algorithm).is_some(),
+            has_irregular_serial(&self.serial),
+            names.into_iter().any(is_not_ia5),
+        ];
+        TOLERATED
+            .into_iter()
+            .zip(found)
+            .filter_map(|(name, occurs)| occurs.then_some(name))
+            .collect()
     }
 
     /// Returns the whole DER.

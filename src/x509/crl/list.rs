@@ -15,6 +15,15 @@ use crate::x509::name::Name;
 use crate::x509::name::oid::dotted;
 use crate::x509::time::Timestamp;
 
+/// Names of the encodings that are tolerated in lists.
+pub(crate) const TOLERATED: [&str; 5] = [
+    "encoded-default",
+    "empty-extensions",
+    "ecdsa-null-parameters",
+    "empty-revoked-list",
+    "long-crl-number",
+];
+
 /// Complete or delta list.  Its signature was verified, unless it is inside
 /// [`Unverified`](crate::x509::crl::Unverified).
 #[derive(Debug)]
@@ -40,6 +49,8 @@ pub struct RevocationList {
     pub scope: Option<IssuingDistributionPoint>,
     /// freshestCRL: the addresses of deltas.
     pub(crate) freshest: Vec<DistributionPoint>,
+    /// Names of the tolerated encodings.  The crate doc lists them.
+    pub tolerated: Vec<&'static str>,
     /// Length of the DER in bytes.
     pub(crate) bytes: u64,
     /// Signature over the list.
@@ -119,7 +130,7 @@ impl RevocationList {
     }
 }
 
-/// cRLNumber: a non-negative integer of at most 20 bytes, big-endian (section 5.2.3).
+/// cRLNumber: a non-negative integer, big-endian (section 5.2.3).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CrlNumber([u8; 21]);
 
@@ -135,6 +146,12 @@ impl CrlNumber {
             21usize.checked_sub(digits.len()).ok_or(DerError::Value("is longer than 21 bytes"))?;
         number[start..].copy_from_slice(digits);
         Ok(Self(number))
+    }
+
+    /// True if the number has more than the 20 bytes that section 5.2.3 allows to issuers.
+    pub(super) fn is_long(&self) -> bool {
+        let [first, second, ..] = self.0;
+        first != 0 || second & 0x80 != 0
     }
 }
 
@@ -174,6 +191,10 @@ pub(super) struct Extensions {
     pub(super) signer: Option<AuthorityKeyIdentifier>,
     pub(super) next_publish: Option<Timestamp>,
     pub(super) freshest: Vec<DistributionPoint>,
+    /// `critical FALSE` is encoded.
+    pub(super) encodes_default: bool,
+    /// crlExtensions is present without an extension.
+    pub(super) is_empty: bool,
 }
 
 /// 1.3.6.1.4.1.311.21.4.
@@ -182,8 +203,10 @@ const NEXT_CRL_PUBLISH: &[u8] = &[0x2b, 6, 1, 4, 1, 0x82, 0x37, 21, 4];
 impl Extensions {
     /// Parses crlExtensions of a list of `issuer`.
     pub(super) fn read(value: &[u8], issuer: &Name) -> Result<Self, Fault> {
-        let mut out = Self::default();
-        for extension in certificate::read_extensions(value).map_err(at("crlExtensions"))? {
+        let extensions = certificate::read_extensions(value).map_err(at("crlExtensions"))?;
+        let encodes_default = extensions.iter().any(|extension| extension.encodes_default);
+        let mut out = Self { encodes_default, is_empty: extensions.is_empty(), ..Self::default() };
+        for extension in extensions {
             out.add(&extension, issuer)?;
         }
         Ok(out)

@@ -25,6 +25,7 @@ mod table;
 mod walk;
 
 pub use error::{CrlError, Fault};
+pub(crate) use list::TOLERATED;
 pub use list::{CrlNumber, Kind, RevocationList};
 pub(crate) use reader::DEFAULT_MAX_BYTES;
 pub use reader::{ListReader, Unverified};

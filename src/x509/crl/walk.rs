@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::x509::certificate::Certificate;
+use crate::x509::certificate::{Certificate, without_null};
 use crate::x509::crl::collector::EntryCollector;
 use crate::x509::crl::error::{CrlError, Fault};
-use crate::x509::crl::list::{Extensions, Kind, RevocationList};
+use crate::x509::crl::list::{Extensions, Kind, RevocationList, TOLERATED};
 use crate::x509::crl::piece::{Header, at, malformed, whole_element};
 use crate::x509::crl::serial_groups::Progress;
 use crate::x509::crl::signature::{Algorithm, Message, signers_of};
@@ -55,6 +55,8 @@ pub(super) struct Walker {
     tbs_end: u64,
     entries_start: u64,
     entries_end: u64,
+    /// revokedCertificates is present without an entry.
+    has_empty_entries: bool,
 
     message: Message,
     version: u8,
@@ -81,6 +83,7 @@ impl Walker {
             tbs_end: u64::MAX,
             entries_start: u64::MAX,
             entries_end: u64::MAX,
+            has_empty_entries: false,
             message: Message::new(),
             version: 1,
             algorithm: Box::default(),
@@ -293,6 +296,7 @@ impl Walker {
         // it cannot mean anything but "no entries", and the signature covers it.
         self.entries_start = self.offset + header as u64;
         self.entries_end = end;
+        self.has_empty_entries = end == self.entries_start;
         self.part = Part::Entry;
         Ok(Some(header))
     }
@@ -386,12 +390,30 @@ impl Walker {
         self.into_list(signers, between)
     }
 
+    /// Names of the tolerated encodings.
+    fn tolerated(&self) -> Vec<&'static str> {
+        let has_long_number = self.extensions.number.is_some_and(|number| number.is_long());
+        let found = [
+            self.extensions.encodes_default,
+            self.extensions.is_empty,
+            without_null(&self.algorithm).is_some(),
+            self.has_empty_entries,
+            has_long_number,
+        ];
+        TOLERATED
+            .into_iter()
+            .zip(found)
+            .filter_map(|(name, occurs)| occurs.then_some(name))
+            .collect()
+    }
+
     /// Returns the list with `signers` as its signers.
     pub(super) fn into_list(
         self,
         signers: Vec<Arc<Certificate>>,
         between: &mut dyn FnMut(),
     ) -> Result<RevocationList, Fault> {
+        let tolerated = self.tolerated();
         let issuer = self.issuer.ok_or(Fault::Rule("no issuer"))?;
         let scope = self.extensions.scope;
         if self.entries.has_other_issuers() && !scope.as_ref().is_some_and(|scope| scope.indirect) {
@@ -419,6 +441,7 @@ impl Walker {
             next_publish: self.extensions.next_publish,
             scope,
             freshest: self.extensions.freshest,
+            tolerated,
             bytes: self.outer_end,
             signature: self.signature,
             by_issuer,

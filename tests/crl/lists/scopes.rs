@@ -84,6 +84,36 @@ fn distribution_points_select_the_partition() {
     assert_eq!(judge(&own, &ca, &ca.issue("device", &[3], &[])), None);
 }
 
+/// A list of the address that the directory names can state a distribution point, as those of step-ca do,
+/// while the certificate has none.  The operator who configures the address vouches for the list's scope,
+/// for refusals.
+#[test]
+fn a_list_of_another_distribution_point_refuses_what_it_lists_without_being_required() {
+    let ca = Ca::root("Root");
+    let list = ca.list().number(1).scope(&uri("http://ca.example/1.crl")).revoke(&[5], Some(1));
+    let revocations = Revocations::new([Arc::new(read(&ca, &list.sign()))]);
+    let decide = |mode, serial: u8, extensions: &[Vec<u8>]| {
+        code(revocations.check(&Question {
+            domain: "",
+            certificate: &ca.issue("device", &[serial], extensions),
+            issuer: &ca.certificate.subject,
+            issuer_key: ca.certificate.key,
+            mode,
+            now: NOW,
+            signer_is_trusted: &|_| false,
+        }))
+    };
+    let elsewhere = [points(&[uri("http://ca.example/2.crl")])];
+    for extensions in [&[][..], &elsewhere] {
+        let of = |mode, serial| decide(mode, serial, extensions);
+        assert_eq!(of(CrlMode::IfAvailable, 5), Some(Code::CertificateRevoked));
+        assert_eq!(of(CrlMode::IfAvailable, 6), None);
+        // For acceptance the list says nothing.
+        assert_eq!(of(CrlMode::Require, 6), Some(Code::CrlMissing));
+        assert_eq!(of(CrlMode::Off, 5), None);
+    }
+}
+
 #[test]
 fn completes_names_relative_to_the_issuer() {
     let ca = Ca::root("Root");
