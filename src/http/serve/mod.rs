@@ -38,6 +38,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -135,42 +136,15 @@ where
 {
     let activity = Arc::new(Activity::new(protocol));
     let mut io = ObservedIo::new(io, Arc::clone(&activity));
+    let requests = Requests {
+        activity: Arc::clone(&activity),
+        hosts,
+        limit: limits.request,
+        stop: stop.clone(),
+    };
     // Boxed, because hyper gives the stream back only if the service can be moved.
     let handler = Box::new(handler);
-    let service = {
-        let (activity, limit, stop) = (Arc::clone(&activity), limits.request, stop.clone());
-        service_fn(move |request: Request<Incoming>| {
-            let guard = RequestGuard::begin(&activity);
-            let is_http1 = activity.protocol == Protocol::Http1;
-            activity.unread.store(!request.body().is_end_stream(), Ordering::Relaxed);
-            let has_fragment = activity.has_fragment.swap(false, Ordering::Relaxed);
-            let body = |body| RequestBody::new(body, &activity);
-            let reply = match admission::refusal(&request, &hosts, has_fragment) {
-                Some(refusal) => Either::Left(ready(Ok(refusal))),
-                // A timeout closes an HTTP/1 connection and resets an HTTP/2 stream.
-                None => Either::Right(timeout(limit, handler(request.map(body)))),
-            };
-            let (activity, stop) = (Arc::clone(&activity), stop.clone());
-            // Boxed: hyper keeps the space of this future for as long as the connection is open.
-            Box::pin(async move {
-                let mut reply = reply.await;
-                let is_last = stop.is_announced();
-                if let Ok(reply) = &mut reply
-                    && is_http1
-                    && (is_last || activity.unread.load(Ordering::Relaxed))
-                {
-                    reply
-                        .headers_mut()
-                        .insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
-                if is_last && !is_http1 {
-                    activity.last_request.notify_one();
-                }
-                drop(guard);
-                reply
-            })
-        })
-    };
+    let service = service_fn(move |request| requests.respond(request, &*handler));
     let signals = Signals { graceful, stop };
     let ended = match protocol {
         Protocol::Http1 => loop {
@@ -203,6 +177,57 @@ where
         }
     };
     io.finish(ended).await
+}
+
+/// Answers the requests of one connection.
+#[derive(Clone)]
+struct Requests {
+    activity: Arc<Activity>,
+    hosts: Hosts,
+    /// Time until a response must be ready.
+    limit: Duration,
+    stop: Stop,
+}
+
+impl Requests {
+    fn respond<H, F>(
+        &self,
+        request: Request<Incoming>,
+        handler: &H,
+    ) -> impl Future<Output = Result<Reply, Elapsed>> + Send + Unpin + use<H, F>
+    where
+        H: Fn(Request<RequestBody>) -> F,
+        F: Future<Output = Reply> + Send + 'static,
+    {
+        let (activity, stop) = (Arc::clone(&self.activity), self.stop.clone());
+        let guard = RequestGuard::begin(&activity);
+        let is_http1 = activity.protocol == Protocol::Http1;
+        activity.unread.store(!request.body().is_end_stream(), Ordering::Relaxed);
+        let has_fragment = activity.has_fragment.swap(false, Ordering::Relaxed);
+        let body = |body| RequestBody::new(body, &activity);
+        let reply = match admission::refusal(&request, &self.hosts, has_fragment) {
+            Some(refusal) => Either::Left(ready(Ok(refusal))),
+            // A timeout closes an HTTP/1 connection and resets an HTTP/2 stream.
+            None => Either::Right(timeout(self.limit, handler(request.map(body)))),
+        };
+        // Boxed: hyper keeps the space of this future for as long as the connection is open.
+        Box::pin(async move {
+            let mut reply = reply.await;
+            let is_last = stop.is_announced();
+            if let Ok(reply) = &mut reply
+                && is_http1
+                && (is_last || activity.unread.load(Ordering::Relaxed))
+            {
+                let close = HeaderValue::from_static("close");
+                reply.headers_mut().insert(header::CONNECTION, close);
+            }
+            if is_last && !is_http1 {
+                activity.last_request.notify_one();
+            }
+            drop(guard);
+            reply
+        })
+    }
 }
 
 /// Serves HTTP/1 until the connection has been idle for [`REST`], and returns `None` then.

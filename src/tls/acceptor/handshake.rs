@@ -55,7 +55,8 @@ pub(super) struct Edge {
 
 /// A completed handshake.
 pub(super) struct Completed {
-    pub(super) stream: TlsStream<Wire>,
+    /// Boxed, because moving it would reserve its space in each future that it passes through.
+    pub(super) stream: Box<TlsStream<Wire>>,
     pub(super) peer: Peer,
     pub(super) hosts: Hosts,
     pub(super) ticket: Ticket,
@@ -125,7 +126,7 @@ impl Edge {
                     listener.metrics.ticket_withheld(listener.name);
                 }
                 let peer = Peer { address, connection: number, certificate, chain, resumed };
-                return Ok(Completed { stream, peer, hosts, ticket });
+                return Ok(Completed { stream: Box::new(stream), peer, hosts, ticket });
             }
             Err(Incomplete::Dropped(reason)) => {
                 span.record("error.type", reason);

@@ -1,5 +1,6 @@
 //! Accepts TLS connections: a handshake under a time limit, then HTTP.
 
+mod connection;
 mod handshake;
 mod ticket;
 
@@ -12,24 +13,21 @@ use std::time::Duration;
 use hyper::Request;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tracing::debug;
 
 use crate::http::connections::{Admission, Shares};
 use crate::http::listen;
 use crate::http::peer::Peer;
 use crate::http::reply::Reply;
-use crate::http::serve::{Ended, Limits, Protocol, RequestBody};
-use crate::runtime::audit;
+use crate::http::serve::{Limits, RequestBody};
 use crate::runtime::live::{ListenerTls, Live};
 use crate::runtime::log_limit::LogLimit;
 use crate::runtime::memory::Pressure;
 use crate::runtime::tasks::Stop;
-use crate::tls::acceptor::handshake::{Completed, Edge, SLOW};
+use crate::tls::acceptor::handshake::{Edge, SLOW};
 use crate::tls::closing::OpenConnections;
 use crate::tls::handshakes::{Handshakes, Limits as HandshakeLimits};
 use crate::tls::lingering::Lingering;
 use crate::tls::metrics::Metrics;
-use crate::tls::proxied;
 
 /// Shortest interval between two log lines about failed handshakes, and between two hints about tickets.
 const FAILURES: Duration = Duration::from_secs(1);
@@ -126,70 +124,15 @@ pub async fn serve<H, F>(
         ticket_hints: LogLimit::new(HINTS),
         stop: stop.clone(),
     });
-    listen::accept(listener, admission, stop, |mut stream, address, connection| {
+    listen::accept(listener, admission, stop, |stream, address, connection| {
         let (edge, handler) = (Arc::clone(&edge), handler.clone());
         let number = NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed);
         async move {
             let _open = edge.listener.metrics.open(edge.listener.name);
-            let Edge { listener, stop, .. } = &*edge;
-            let (name, bounds) = (listener.name, &listener.bounds);
-            let (proxies, limit) = (&bounds.shares.proxies, bounds.handshake);
-            let addresses =
-                proxied::addresses(&mut stream, address, &connection, proxies, limit, stop);
-            let addresses = match addresses.await {
-                Ok(addresses) => addresses,
-                Err(reason) => {
-                    listener.metrics.failed(name, reason);
-                    debug!(connection = number, %address, reason, "connection not served");
-                    return;
-                }
-            };
-            let address = addresses.client;
-            // The verifier audits refusals without knowing the connection.
-            let connection_of_task = audit::Connection { number, address };
-            let handshake = edge.handshake(stream, &connection, addresses, number);
             // Boxed, so that an idle connection does not keep the space that a handshake needs.
-            let completed = Box::pin(audit::CONNECTION.scope(connection_of_task, handshake));
-            let Completed { stream, peer, hosts, ticket } = match completed.await {
-                Ok(completed) => completed,
-                Err(Some(refused)) => {
-                    connection.linger();
-                    let dropped = connection.until_unwanted(&edge.stop);
-                    return Box::pin(edge.lingering.close(refused, dropped)).await;
-                }
-                Err(None) => return,
-            };
-            // Boxed, because moving it would reserve its space in each future that it passes through.
-            let stream = Box::new(stream);
-            let protocol = match stream.get_ref().1.alpn_protocol() {
-                Some(b"h2") => Protocol::Http2,
-                _ => Protocol::Http1,
-            };
-            if let Some(certificate) = &peer.certificate
-                && connection.assign(&certificate.0).is_err()
-            {
-                return;
-            }
-            let _registration = match (&listener.open, &peer.chain) {
-                (Some(open), Ok(chain)) => Some(open.register(number, chain, connection.closing())),
-                _ => None,
-            };
-            let peer = Arc::new(peer);
-            let requested = Arc::clone(&ticket.has_request);
-            let handle = move |request| {
-                requested.store(true, Ordering::Relaxed);
-                handler(Arc::clone(&peer), request)
-            };
-            let (limits, unfinished) = (&bounds.http, bounds.unfinished);
-            let served =
-                connection.serve(stream, protocol, hosts, limits, stop, unfinished, handle);
-            let ended = served.await;
-            if ticket.ended(ended) {
-                edge.closed_after_ticket(number, address);
-            }
-            if ended == Ended::Flooded {
-                listener.metrics.flooded(name);
-                debug!(connection = number, %address, "closed: too many HTTP/2 control frames");
+            let completed = Box::pin(edge.establish(stream, address, &connection, number)).await;
+            if let Some(completed) = completed {
+                edge.serve(completed, &connection, number, handler).await;
             }
         }
     })
