@@ -16,7 +16,7 @@ request() { # DEVICE PRIORITY OPTION...: one token request; prints what came bac
   id=$("$python" -c 'import sys, urllib.parse; print(urllib.parse.quote(sys.argv[1], safe=""))' "$(value device "$device" client_id)")
   body="grant_type=client_credentials&client_id=$id"
   { printf 'POST /oauth2/token HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %s\r\n\r\n%s' \
-      "$authority" "${#body}" "$body"; sleep 1; } |
+      "$authority" "${#body}" "$body"; sleep 5; } |
     timeout 20 gnutls-cli --port "$port" --x509cafile "$ca" --priority "$priority" \
       --x509certfile "$(value device "$device" chain)" --x509keyfile "$(value device "$device" key)" \
       --logfile "$dir/gnutls.log" "$@" "$host" 2>&1 || true

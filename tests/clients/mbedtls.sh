@@ -3,7 +3,7 @@
 set -euo pipefail
 python=$1 dir=$2
 here=$(cd "$(dirname "$0")" && pwd)
-echo '#include <mbedtls/version.h>' | cc -E -dM -x c - 2>/dev/null | grep -q 'MBEDTLS_VERSION_MAJOR *2$' ||
+grep -q 'MBEDTLS_VERSION_MAJOR *2$' <<<"$(echo '#include <mbedtls/version.h>' | cc -E -dM -x c - 2>/dev/null)" ||
   { echo "mbedtls: SKIPPED, the headers of mbedTLS 2.28 are not installed (Debian 12: libmbedtls-dev)" >&2; exit 0; }
 cc -Wall -o "$dir/mbedtls" "$here/mbedtls.c" -lmbedtls -lmbedx509 -lmbedcrypto
 value() { "$python" "$here/index.py" "$dir/quickstart.json" "$@"; }
