@@ -9,12 +9,13 @@ mod support;
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anchorgate::http::peer::Peer;
 use anchorgate::oauth::{self, TokenEndpoint};
 use anchorgate::runtime::live::Active;
 use anchorgate::tls;
+use anchorgate::token::application::{Application, AuthMethod, Names};
 use anchorgate::token::policy::TokenPolicy;
 use anchorgate::token::terms::{Resource, Terms};
 use anchorgate::trust::configurations::{
@@ -23,7 +24,7 @@ use anchorgate::trust::configurations::{
 use anchorgate::trust::judge::devices::UnverifiedChain;
 use anchorgate::trust::path::signature::SignatureMemo;
 use anchorgate::trust::snapshot::Snapshot;
-use anchorgate::trust::subject::SubjectField;
+use anchorgate::trust::subject::{SubjectField, SubjectId};
 use anchorgate::x509::certificate::Certificate;
 use aws_lc_rs::agreement::{
     EphemeralPrivateKey, PrivateKey, UnparsedPublicKey, X25519, agree_ephemeral,
@@ -33,6 +34,8 @@ use aws_lc_rs::signature::{
     self, ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING,
     ECDSA_P521_SHA512_ASN1_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair,
 };
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use criterion::{Criterion, criterion_group, criterion_main};
 use http_body_util::Full;
 use hyper::Request;
@@ -215,7 +218,23 @@ impl Gateway {
             lifetime: Duration::from_secs(300),
             signing_algorithm: None,
         };
-        let policy = TokenPolicy::new("https://gw.example", Some(terms)).expect("a policy");
+        let inventory = Application {
+            id: "inventory".into(),
+            configuration: "applications".into(),
+            method: AuthMethod::PrivateKeyJwt,
+            names: Some(Names {
+                field: SubjectField::SubjectDn,
+                subjects: SubjectId::parse(SubjectField::SubjectDn, "CN=inventory")
+                    .into_iter()
+                    .collect(),
+            }),
+            certificates: Vec::new(),
+            bound: false,
+            terms: terms.clone(),
+        };
+        let policy = TokenPolicy::new("https://gw.example", Some(terms))
+            .and_then(|policy| policy.with_applications(vec![inventory]))
+            .expect("a policy");
         writer.publish(Active { policy: Arc::new(policy), ..Active::clone(&live.current()) });
         // The cell keeps the last published value without its writer.
         drop(writer);
@@ -336,6 +355,51 @@ fn bodies() -> Vec<(&'static str, Bytes)> {
     .collect()
 }
 
+/// Requests with a client assertion that does not authenticate anything.
+fn assertions() -> Vec<(&'static str, Bytes)> {
+    let leaf = device("inventory", "Root").sign(Key::number(6), Key::number(6));
+    let filler = name(&[(CN, 0x0c, &"x".repeat(2_000))]);
+    let filler = Spec { subject: filler, ..authority("x", "Root") };
+    let filler = filler.sign(Key::number(6), Key::number(6));
+    let x5c = |certificates: usize| {
+        let all = std::iter::once(&leaf).chain(std::iter::repeat(&filler)).take(certificates);
+        let all: Vec<_> = all.map(|der| format!("\"{}\"", STANDARD.encode(der))).collect();
+        format!(r#"{{"alg":"ES256","x5c":[{}]}}"#, all.join(","))
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let claims = |client: &str, more: &str| {
+        format!(
+            r#"{{"iss":"{client}","sub":"{client}","aud":"https://gw.example","exp":{},"jti":"1"{more}}}"#,
+            now + 300
+        )
+    };
+    let body = |header: &str, claims: &str| {
+        let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let (header, claims) = (part(header.as_bytes()), part(claims.as_bytes()));
+        Bytes::from(format!(
+            "grant_type=client_credentials&client_assertion_type=urn:ietf:params:oauth:\
+             client-assertion-type:jwt-bearer&client_assertion={header}.{claims}.{}",
+            part(&[0x11; 64])
+        ))
+    };
+    let plain = r#"{"alg":"ES256"}"#;
+    let members: String = (0..4_000).map(|n| format!(r#","m{n}":0"#)).collect();
+    let members = &members[..28_000].rsplit_once(',').expect("a member").0;
+    vec![
+        ("assertion of 38,000 bytes that is not JSON", body(plain, &"x".repeat(28_000))),
+        (
+            "assertion of an unknown client, thousands of members",
+            body(plain, &claims("x", members)),
+        ),
+        ("assertion of an unknown client, 10 certificates", body(&x5c(10), &claims("x", ""))),
+        ("assertion with a wrong signature", body(&x5c(1), &claims("inventory", ""))),
+        (
+            "assertion with a wrong signature, 10 certificates",
+            body(&x5c(10), &claims("inventory", "")),
+        ),
+    ]
+}
+
 fn hostile(c: &mut Criterion) {
     let [root_key, issuer_key, leaf_key] = [0, 1, 2].map(Key::number);
     let root = authority("Root", "Root").sign(root_key, root_key);
@@ -380,7 +444,7 @@ fn hostile(c: &mut Criterion) {
         table.add(&name, measure(|| _ = black_box(remembers.request(&chain, &form))), again);
         group.bench_function(name, |b| b.iter(|| remembers.request(&chain, &form)));
     }
-    for (name, body) in bodies() {
+    for (name, body) in bodies().into_iter().chain(assertions()) {
         table.add(name, measure(|| _ = black_box(remembers.request(&known, &body))), again);
         group.bench_function(name, |b| b.iter(|| remembers.request(&known, &body)));
     }

@@ -21,5 +21,5 @@ fuzz_target!(|input: &[u8]| {
                 .body(())
         });
     let (parts, ()) = request.expect("a request").into_parts();
-    let _ = parse(&parts, body);
+    let _ = parse(&parts, body).and_then(|form| form.interpret());
 });

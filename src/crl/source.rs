@@ -1,9 +1,11 @@
 //! The loop that keeps the newest valid list of each address in force.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -60,6 +62,9 @@ pub struct Source {
 
 /// Longest pause of the loop.  A change of the system clock is noticed within it.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// Pauses before the first restart after a panic, and before later ones.
+const MIN_RESTART_PAUSE: Duration = Duration::from_secs(1);
+const MAX_RESTART_PAUSE: Duration = Duration::from_secs(60);
 /// Interval between two sweeps of the copies of addresses that are no longer named.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -115,7 +120,25 @@ impl Source {
     }
 
     /// Runs until `stop` is signalled, or the publisher is gone.
+    ///
+    /// A panic ends one attempt, not the process: the source starts again after a pause, and the lists in
+    /// force stay.
     pub async fn run(mut self, stop: CancellationToken) {
+        let mut pause = MIN_RESTART_PAUSE;
+        while AssertUnwindSafe(self.follow(&stop)).catch_unwind().await.is_err() {
+            self.metrics.restarted();
+            error!(retry_in = ?pause, "source of CRLs panicked; the lists in force stay");
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(MAX_RESTART_PAUSE);
+        }
+        self.save_seen(true).await;
+    }
+
+    async fn follow(&mut self, stop: &CancellationToken) {
+        self.forget_fetches().await;
         self.reconcile().await;
         loop {
             self.start_fetches();
@@ -136,7 +159,21 @@ impl Source {
                 () = tokio::time::sleep(pause) => {}
             }
         }
-        self.save_seen(true).await;
+    }
+
+    /// Ends what a panic interrupted.  Lists are sent again, because the panic may have come between a
+    /// change of an address's state and its update.
+    async fn forget_fetches(&mut self) {
+        self.fetches = JoinSet::new();
+        self.running.clear();
+        let mut lists = Vec::new();
+        for (address, state) in &mut self.addresses {
+            state.is_fetching = false;
+            lists.extend(state.list.clone().map(|list| (Arc::clone(address), list)));
+        }
+        for (address, list) in lists {
+            self.send(address, ListState::InForce(list)).await;
+        }
     }
 
     /// Writes the addresses that certificates name, if they changed or `last` is set.

@@ -217,6 +217,7 @@ pub struct Metrics {
     fetches: Family<FetchLabels, Counter>,
     /// Tolerated encodings of lists that come into force.
     pub(super) tolerated: Tolerated,
+    restarts: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -303,6 +304,15 @@ impl Metrics {
         registry.register("fetches", "Fetches, by result", self.fetches.clone());
         let help = "Lists that came into force with an encoding that is tolerated, by encoding";
         self.tolerated.register(registry, ("tolerated_lists", help), &TOLERATED);
+        registry.register(
+            "source_restarts",
+            "Restarts of the source of CRLs after a panic",
+            self.restarts.clone(),
+        );
+    }
+
+    pub(super) fn restarted(&self) {
+        self.restarts.inc();
     }
 
     pub(super) fn fetched(&self, address: &str, result: Outcome) {
@@ -362,7 +372,7 @@ mod tests {
             metrics.fetched(&address, Outcome::New);
         }
         let text = text(&registry);
-        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let lines: Vec<_> = text.lines().filter(|line| line.contains('{')).collect();
         assert_eq!(lines.len(), 3, "{text}");
         for line in lines {
             assert!(line.starts_with("crl_fetches_total{address=\"http://a/"), "{line}");
@@ -384,6 +394,6 @@ mod tests {
             metrics.remove(&address);
         }
         let text = text(&registry);
-        assert!(text.lines().all(|line| line.starts_with('#')), "{text}");
+        assert!(text.lines().all(|line| line.starts_with('#') || !line.contains('{')), "{text}");
     }
 }

@@ -171,6 +171,11 @@ fn escape_description(text: &str) -> String {
         .collect()
 }
 
+/// Returns the error of a malformed request.
+pub(super) fn invalid<T>(why: impl Into<Cow<'static, str>>) -> Result<T, OauthError> {
+    Err(OauthError::InvalidRequest(why.into()))
+}
+
 /// Forbids caches to store a response of the token endpoint (RFC 6749 section 5.1).
 pub(super) fn no_store(reply: &mut Reply) {
     let headers = reply.headers_mut();

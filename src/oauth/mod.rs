@@ -13,6 +13,7 @@ pub mod rates;
 pub mod request;
 
 mod issued_tokens;
+mod parameters;
 mod replay;
 
 pub use endpoint::TokenEndpoint;

@@ -1,26 +1,37 @@
 //! Parses token requests (RFC 6749 sections 3.2 and 4.4.2).
 
+use std::borrow::Cow;
+use std::fmt;
+
 use hyper::header;
 use hyper::http::request::Parts;
 
-use crate::oauth::error::OauthError;
+use crate::oauth::error::{OauthError, invalid};
+use crate::oauth::parameters::{Parameters, decode};
 use crate::runtime::log::Secret;
+use crate::token::assertion::MAX_ASSERTION;
 use crate::token::grants::{Grant, TokenRequest, parse_scope};
 
-/// Largest number of parameters in one request.
-pub const MAX_PARAMETERS: usize = 64;
 /// Largest number of tokens in `scope`.
 pub const MAX_SCOPE_TOKENS: usize = 64;
 /// Longest `client_id` in bytes: a subject ID of 512 characters of four bytes each.
 pub const MAX_CLIENT_ID: usize = 2048;
+/// Longest `grant_type` and `client_assertion_type` in bytes.
+const MAX_KEYWORD: usize = 256;
 
-/// The parsed form of a token request.
+/// A token request whose rest is interpreted only after the client has authenticated.
+pub struct TokenForm<'a> {
+    grant: Grant,
+    client_id: Option<String>,
+    assertion: Option<Secret>,
+    parameters: Parameters<'a>,
+}
+
+/// The part of a token request that does not authenticate the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenForm {
+pub struct Interpreted {
     /// Grant, client, scope and resource.
     pub request: TokenRequest,
-    /// `client_assertion` (RFC 7523 section 2.2), not parsed.
-    pub assertion: Option<Secret>,
     /// The `token_type` of the response.
     pub token_type: TokenType,
 }
@@ -46,62 +57,95 @@ impl TokenType {
     }
 }
 
-/// Parses a token request.
+/// Parses the part of a token request that authenticates the client.
+///
+/// A stranger can send this, so the values of other parameters are not decoded.
 ///
 /// # Errors
-/// `invalid_request` if it is malformed, `unsupported_grant_type`, or `invalid_scope`.
-pub fn parse(parts: &Parts, body: &[u8]) -> Result<TokenForm, OauthError> {
+/// `invalid_request` if it is malformed, or `unsupported_grant_type`.
+pub fn parse<'a>(parts: &Parts, body: &'a [u8]) -> Result<TokenForm<'a>, OauthError> {
     check_headers(parts)?;
     check_query(parts.uri.query().unwrap_or_default())?;
     let parameters = Parameters::parse(body)?;
-    if parameters.get(CLIENT_SECRET).is_some() {
+    if parameters.contains(CLIENT_SECRET) {
         return invalid("client_secret is not supported as client authentication");
     }
     let assertion = assertion(&parameters)?;
-    let grant = match parameters.get("grant_type") {
+    let grant = match parameters.get("grant_type", MAX_KEYWORD)? {
         None => return invalid("grant_type is missing"),
-        Some(name) => Grant::parse(name).ok_or(OauthError::UnsupportedGrantType)?,
+        Some(name) => Grant::parse(&name).ok_or(OauthError::UnsupportedGrantType)?,
     };
-    let client_id = parameters.get("client_id").map(str::to_owned);
-    if let Some(id) = client_id.as_ref().filter(|id| id.len() > MAX_CLIENT_ID) {
-        return invalid(format!(
-            "client_id has {} bytes; at most {MAX_CLIENT_ID} are allowed",
-            id.len()
-        ));
+    let client_id = parameters.get("client_id", MAX_CLIENT_ID)?.map(Cow::into_owned);
+    Ok(TokenForm { grant, client_id, assertion, parameters })
+}
+
+impl TokenForm<'_> {
+    /// Returns `client_id`, which is not verified.
+    pub fn client_id(&self) -> Option<&str> {
+        self.client_id.as_deref()
     }
-    let scope = match parameters.get("scope") {
-        None => Vec::new(),
-        // Counted before the tokens are compared with each other.
-        Some(scope) if scope.split(' ').count() > MAX_SCOPE_TOKENS => {
-            let why = format!("scope has more than {MAX_SCOPE_TOKENS} tokens");
-            return Err(OauthError::InvalidScope(why.into()));
-        }
-        Some(scope) => parse_scope(scope).ok_or(OauthError::InvalidScope(
-            "scope is not a list of scope tokens separated by single spaces".into(),
-        ))?,
-    };
-    let mut resources: Vec<String> = Vec::new();
-    for resource in parameters.all("resource") {
-        if !resources.iter().any(|r| r == resource) {
-            resources.push(resource.to_owned());
-        }
+
+    /// Returns `client_assertion` (RFC 7523 section 2.2), which is not parsed.
+    pub fn assertion(&self) -> Option<&Secret> {
+        self.assertion.as_ref()
     }
-    let token_type = match parameters.get("token_type") {
-        Some(name) if name == TokenType::MtlsPop.as_str() => TokenType::MtlsPop,
-        _ => TokenType::Bearer,
-    };
-    let request = TokenRequest { grant, client_id, scope, resources };
-    Ok(TokenForm { request, assertion, token_type })
+
+    /// Interprets the rest of the request.  Call it for an authenticated client.
+    ///
+    /// # Errors
+    /// `invalid_request` if a parameter is malformed, or `invalid_scope`.
+    pub fn interpret(&self) -> Result<Interpreted, OauthError> {
+        let mut scope = Vec::new();
+        let mut resources: Vec<String> = Vec::new();
+        let mut token_type = TokenType::Bearer;
+        for parameter in self.parameters.decoded() {
+            let (name, value) = parameter?;
+            match name {
+                "scope" => scope = scope_tokens(&value)?,
+                "resource" if !resources.iter().any(|known| *known == value) => {
+                    resources.push(value.into_owned());
+                }
+                "token_type" if value == TokenType::MtlsPop.as_str() => {
+                    token_type = TokenType::MtlsPop;
+                }
+                _ => {}
+            }
+        }
+        let (grant, client_id) = (self.grant, self.client_id.clone());
+        Ok(Interpreted { request: TokenRequest { grant, client_id, scope, resources }, token_type })
+    }
+}
+
+/// The output contains neither the assertion nor other values that may be secret.
+impl fmt::Debug for TokenForm<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenForm(..)")
+    }
+}
+
+fn scope_tokens(scope: &str) -> Result<Vec<String>, OauthError> {
+    // Counted before the tokens are compared with each other.
+    if scope.split(' ').nth(MAX_SCOPE_TOKENS).is_some() {
+        let why = format!("scope has more than {MAX_SCOPE_TOKENS} tokens");
+        return Err(OauthError::InvalidScope(why.into()));
+    }
+    parse_scope(scope).ok_or(OauthError::InvalidScope(
+        "scope is not a list of scope tokens separated by single spaces".into(),
+    ))
 }
 
 /// Returns the `client_assertion`.  Its two parameters must occur together (RFC 7521 section 4.2).
-fn assertion(parameters: &Parameters) -> Result<Option<Secret>, OauthError> {
-    match (parameters.get(CLIENT_ASSERTION), parameters.get(CLIENT_ASSERTION_TYPE)) {
-        (None, None) => Ok(None),
-        (Some(assertion), Some(JWT_BEARER)) => Ok(Some(Secret::new(assertion))),
-        (_, Some(JWT_BEARER)) => invalid("client_assertion is missing"),
+fn assertion(parameters: &Parameters<'_>) -> Result<Option<Secret>, OauthError> {
+    let assertion_type = parameters.get(CLIENT_ASSERTION_TYPE, MAX_KEYWORD)?;
+    match (parameters.contains(CLIENT_ASSERTION), assertion_type.as_deref()) {
+        (false, None) => Ok(None),
+        (true, Some(JWT_BEARER)) => {
+            let assertion = parameters.get(CLIENT_ASSERTION, MAX_ASSERTION)?;
+            Ok(assertion.map(Secret::new))
+        }
+        (false, Some(JWT_BEARER)) => invalid("client_assertion is missing"),
         (_, Some(_)) => invalid(format!("client_assertion_type is not {JWT_BEARER}")),
-        (_, None) => invalid("client_assertion_type is missing"),
+        (true, None) => invalid("client_assertion_type is missing"),
     }
 }
 
@@ -122,10 +166,6 @@ const BODY_ONLY: [&str; 8] = [
     CLIENT_ASSERTION,
     CLIENT_ASSERTION_TYPE,
 ];
-
-fn invalid<T>(why: impl Into<std::borrow::Cow<'static, str>>) -> Result<T, OauthError> {
-    Err(OauthError::InvalidRequest(why.into()))
-}
 
 fn check_headers(parts: &Parts) -> Result<(), OauthError> {
     let mut types = parts.headers.get_all(header::CONTENT_TYPE).iter();
@@ -157,91 +197,30 @@ fn check_query(query: &str) -> Result<(), OauthError> {
     Ok(())
 }
 
-/// Parameters of an `application/x-www-form-urlencoded` body.
-struct Parameters {
-    pairs: Vec<(String, String)>,
-}
-
-impl Parameters {
-    fn parse(body: &[u8]) -> Result<Self, OauthError> {
-        let Ok(body) = std::str::from_utf8(body) else {
-            return invalid("the body is not form-encoded UTF-8");
-        };
-        let mut pairs: Vec<(String, String)> = Vec::new();
-        for pair in body.split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            // A parameter without a value counts as omitted (RFC 6749 section 3.2).
-            if value.is_empty() {
-                continue;
-            }
-            let (Some(name), Some(value)) = (decode(name), decode(value)) else {
-                return invalid("the body is not form-encoded UTF-8");
-            };
-            // Only `resource` may occur several times (RFC 8707 section 2).
-            if name != "resource" && pairs.iter().any(|(earlier, _)| *earlier == name) {
-                return invalid("a parameter occurs more than once");
-            }
-            pairs.push((name, value));
-            if pairs.len() > MAX_PARAMETERS {
-                return invalid(format!("the body has more than {MAX_PARAMETERS} parameters"));
-            }
-        }
-        Ok(Self { pairs })
-    }
-
-    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.pairs.iter().filter(move |(n, _)| n == name).map(|(_, value)| &value[..])
-    }
-
-    fn get(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
-    }
-}
-
-/// Decodes form encoding strictly: `+` is a space, `%` needs two hex digits, and the result must be
-/// UTF-8.
-fn decode(text: &str) -> Option<String> {
-    let digit = |b: &u8| char::from(*b).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [byte, after @ ..] = rest {
-        rest = after;
-        match byte {
-            b'+' => out.push(b' '),
-            b'%' => {
-                let [high, low, after @ ..] = after else { return None };
-                out.push((digit(high)? << 4) | digit(low)?);
-                rest = after;
-            }
-            byte => out.push(*byte),
-        }
-    }
-    String::from_utf8(out).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use hyper::Request;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::oauth::parameters::MAX_PARAMETERS;
 
     const FORM: &str = "application/x-www-form-urlencoded";
 
-    fn with(uri: &str, headers: &[(&str, &str)], body: &str) -> Result<TokenForm, OauthError> {
+    fn with(uri: &str, headers: &[(&str, &str)], body: &str) -> Result<Interpreted, OauthError> {
         let mut request = Request::post(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).expect("a request").into_parts();
-        parse(&parts, body.as_bytes())
+        parse(&parts, body.as_bytes())?.interpret()
     }
 
-    fn form(body: &str) -> Result<TokenForm, OauthError> {
+    fn form(body: &str) -> Result<Interpreted, OauthError> {
         with("/oauth2/token", &[("content-type", FORM)], body)
     }
 
-    fn code(result: Result<TokenForm, OauthError>) -> &'static str {
+    fn code(result: Result<Interpreted, OauthError>) -> &'static str {
         result.map(|form| format!("{form:?}")).expect_err("refused").code()
     }
 
@@ -354,17 +333,37 @@ mod tests {
     /// RFC 7521 section 4.2: an assertion needs its type.  The debug output does not contain it.
     #[test]
     fn parses_an_assertion_with_its_type() {
-        let with = |kind: &str| {
-            form(&format!(
+        let body = |kind: &str| {
+            format!(
                 "grant_type=client_credentials&client_assertion=a.b.c&client_assertion_type={kind}"
-            ))
+            )
         };
-        let parsed = with(JWT_BEARER).expect("a request");
-        assert_eq!(parsed.request.client_id, None);
-        assert_eq!(parsed.assertion.as_ref().map(Secret::expose), Some("a.b.c"));
+        let head = Request::post("/oauth2/token").header("content-type", FORM).body(());
+        let (head, ()) = head.expect("a request").into_parts();
+        let jwt = body(JWT_BEARER);
+        let parsed = parse(&head, jwt.as_bytes()).expect("a request");
+        assert_eq!(parsed.client_id(), None);
+        assert_eq!(parsed.assertion().map(Secret::expose), Some("a.b.c"));
         assert!(!format!("{parsed:?}").contains("a.b.c"));
         let saml = "urn:ietf:params:oauth:client-assertion-type:saml2-bearer";
-        assert_eq!(code(with(saml)), "invalid_request");
+        assert_eq!(code(form(&body(saml))), "invalid_request");
+    }
+
+    /// Values that a stranger makes long are not decoded before the client is authenticated.
+    #[test]
+    fn the_rest_is_interpreted_apart_from_the_client() {
+        let head = Request::post("/oauth2/token").header("content-type", FORM).body(());
+        let (head, ()) = head.expect("a request").into_parts();
+        for (rest, error) in [
+            ("scope=%zz", "invalid_request"),
+            ("other=%zz", "invalid_request"),
+            ("scope=a++b", "invalid_scope"),
+        ] {
+            let body = format!("grant_type=client_credentials&client_id=a&{rest}");
+            let parsed = parse(&head, body.as_bytes()).expect("the client is named");
+            assert_eq!(parsed.client_id(), Some("a"), "{rest}");
+            assert_eq!(code(parsed.interpret()), error, "{rest}");
+        }
     }
 
     /// 9700-3: only the client credentials grant is supported.
@@ -385,9 +384,11 @@ mod tests {
         let refused = form(&many.join("&")).expect_err("refused").to_string();
         assert!(refused.contains("64"), "{refused}");
         let long = "a".repeat(MAX_CLIENT_ID + 1);
-        let refused =
-            form(&format!("grant_type=client_credentials&client_id={long}")).expect_err("refused");
-        assert!(refused.to_string().contains("2049") && refused.to_string().contains("2048"));
+        for (id, bytes) in [(long.clone(), "2049"), ("%41".repeat(9_000), "more than 2048")] {
+            let refused = form(&format!("grant_type=client_credentials&client_id={id}"));
+            let refused = refused.expect_err("refused").to_string();
+            assert!(refused.contains(bytes) && refused.contains("2048"), "{refused}");
+        }
     }
 
     #[test]
@@ -404,7 +405,7 @@ mod tests {
         fn parsing_any_body_does_not_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let (parts, ()) = Request::post("/oauth2/token")
                 .header("content-type", FORM).body(()).expect("a request").into_parts();
-            let _ = parse(&parts, &body);
+            let _ = parse(&parts, &body).and_then(|form| form.interpret());
         }
 
         #[test]

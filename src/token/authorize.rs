@@ -9,10 +9,10 @@ use crate::token::denied::Denied;
 use crate::token::grants::TokenRequest;
 use crate::token::keys::Algorithm;
 use crate::token::policy::TokenPolicy;
+use crate::token::select::Selected;
 use crate::token::terms::Terms;
 use crate::trust::judge::devices::Verified;
 use crate::trust::refusal::{Code, Refusal};
-use crate::trust::subject::SubjectId;
 use crate::x509::certificate::Certificate;
 use crate::x509::time::Timestamp;
 
@@ -27,36 +27,35 @@ pub struct Authorized<'a> {
     pub algorithm: Option<Algorithm>,
 }
 
-/// Decides a client credentials request (RFC 6749 section 4.4) of a device.
-///
-/// `candidates` are the verdicts of the judge: the same certificate under each configuration that
-/// accepts it.  The `client_id` selects one.  `jti` is 128 random bits and must never repeat.
-///
-/// # Errors
-/// The codes `client_unknown`, `client_mismatch` and `configuration_ambiguous`, or an error in the
-/// request.
-pub fn authorize<'a>(
-    candidates: &'a [Verified],
-    request: &TokenRequest,
-    policy: &'a TokenPolicy,
-    now: Timestamp,
-    jti: [u8; 16],
-) -> Result<Authorized<'a>, Denied> {
-    let (verified, client_id, terms) = select(candidates, request.client_id.as_deref(), policy)?;
-    let resource = terms.resource(request)?;
-    let leaf = verified.leaf();
-    let claims = Claims {
-        iss: policy.issuer().to_owned(),
-        sub: subject_claim(verified.configuration(), verified.subject()),
-        aud: resource.audience.clone(),
-        client_id: client_id.to_owned(),
-        iat: now.0,
-        exp: expiry(terms, leaf, now)?.0,
-        jti: URL_SAFE_NO_PAD.encode(jti),
-        scope: scope_claim(resource.scope(&request.scope)?),
-        cnf: Some(Confirmation::certificate(leaf.fingerprint)),
-    };
-    Ok(Authorized { claims, verified, algorithm: terms.signing_algorithm })
+impl<'a> Selected<'a> {
+    /// Decides the rest of a client credentials request (RFC 6749 section 4.4).  `jti` is 128 random
+    /// bits and must never repeat.
+    ///
+    /// # Errors
+    /// An error in the request, or a certificate that expires now.
+    pub fn authorize(
+        self,
+        request: &TokenRequest,
+        policy: &TokenPolicy,
+        now: Timestamp,
+        jti: [u8; 16],
+    ) -> Result<Authorized<'a>, Denied> {
+        let Self { verified, client_id, terms } = self;
+        let resource = terms.resource(request)?;
+        let leaf = verified.leaf();
+        let claims = Claims {
+            iss: policy.issuer().to_owned(),
+            sub: subject_claim(verified.configuration(), verified.subject()),
+            aud: resource.audience.clone(),
+            client_id: client_id.to_owned(),
+            iat: now.0,
+            exp: expiry(terms, leaf, now)?.0,
+            jti: URL_SAFE_NO_PAD.encode(jti),
+            scope: scope_claim(resource.scope(&request.scope)?),
+            cnf: Some(Confirmation::certificate(leaf.fingerprint)),
+        };
+        Ok(Authorized { claims, verified, algorithm: terms.signing_algorithm })
+    }
 }
 
 /// Decides a client credentials request of an application (RFC 6749 section 4.4).
@@ -113,71 +112,6 @@ fn scope_claim(scope: &[String]) -> Option<String> {
     (!scope.is_empty()).then(|| scope.join(" "))
 }
 
-/// A candidate, the `client_id` it may use, and that client's terms.
-type Match<'a> = (&'a Verified, &'a str, &'a Terms);
-
-/// Selects the only candidate that may use `client_id`.
-fn select<'a>(
-    candidates: &'a [Verified],
-    client_id: Option<&str>,
-    policy: &'a TokenPolicy,
-) -> Result<Match<'a>, Denied> {
-    let own = |verified: &'a Verified| {
-        // The resulting client_id counts, not the request's spelling of it.
-        if !policy.may_be_own_client(verified.subject()) {
-            return None;
-        }
-        let terms = policy.own_terms(verified.configuration())?;
-        Some((verified, verified.subject().as_str(), terms))
-    };
-    let (mut matches, code_if_empty): (Vec<Match<'a>>, _) = match client_id {
-        None if policy.client_id_required() => {
-            return Err(Denied::InvalidRequest("client_id is missing".to_owned()));
-        }
-        None => (candidates.iter().filter_map(own).collect(), Code::ClientUnknown),
-        // No device may use the `client_id` of an application, whatever its certificate contains.
-        Some(id) if policy.application(id).is_some() => (Vec::new(), Code::ClientMismatch),
-        // A configured client_id belongs to that client.  It never matches a subject ID.
-        Some(id) if let Some(client) = policy.client(id) => {
-            let covered = candidates.iter().filter(|verified| client.covers(verified));
-            (covered.map(|v| (v, &client.id[..], &client.terms)).collect(), Code::ClientMismatch)
-        }
-        Some(id) => {
-            let is_subject = |v: &&Verified| {
-                SubjectId::parse(v.subject().field(), id).is_ok_and(|id| id == *v.subject())
-            };
-            let named: Vec<_> = candidates.iter().filter(is_subject).collect();
-            let reserved = named.iter().any(|v| !policy.may_be_own_client(v.subject()));
-            let code = if reserved { Code::ClientMismatch } else { Code::ClientUnknown };
-            (named.into_iter().filter_map(own).collect(), code)
-        }
-    };
-    // Candidates are in the operator's order of trust domains: the first domain decides, so that no
-    // configuration of another one makes a device ambiguous.
-    if let Some(first) = matches.first().map(|(verified, ..)| verified.domain()) {
-        matches.retain(|(verified, ..)| verified.domain() == first);
-    }
-    let requested = client_id
-        .map_or("a request without client_id".to_owned(), |id| format!("client_id `{id}`"));
-    match matches[..] {
-        [one] => Ok(one),
-        [] => {
-            let detail = format!("{requested} does not match {}", list(candidates));
-            Err(Refusal::new(code_if_empty, detail).into())
-        }
-        _ => {
-            let several = matches.iter().map(|(verified, ..)| *verified);
-            let detail = format!("{requested} matches several: {}", list(several));
-            Err(Refusal::new(Code::ConfigurationAmbiguous, detail).into())
-        }
-    }
-}
-
-fn list<'a>(candidates: impl IntoIterator<Item = &'a Verified>) -> String {
-    let name = |v: &Verified| format!("`{}` of `{}`", v.subject(), v.configuration());
-    candidates.into_iter().map(name).collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -188,9 +122,10 @@ mod tests {
     use super::*;
     use crate::token::grants::Grant;
     use crate::token::policy::{Client, Subjects};
+    use crate::token::select::select;
     use crate::token::terms::Resource;
     use crate::trust::judge::devices::tests::verified;
-    use crate::trust::subject::SubjectField;
+    use crate::trust::subject::{SubjectField, SubjectId};
 
     const NOW: Timestamp = Timestamp(1_800_000_000);
 
@@ -239,6 +174,17 @@ mod tests {
             scope: Vec::new(),
             resources: Vec::new(),
         }
+    }
+
+    fn authorize<'a>(
+        candidates: &'a [Verified],
+        request: &TokenRequest,
+        policy: &'a TokenPolicy,
+        now: Timestamp,
+        jti: [u8; 16],
+    ) -> Result<Authorized<'a>, Denied> {
+        select(candidates, request.client_id.as_deref(), policy)?
+            .authorize(request, policy, now, jti)
     }
 
     fn decide(candidates: &[Verified], request: &TokenRequest) -> Result<Claims, Denied> {

@@ -2,7 +2,7 @@
 //!
 //! A grant (RFC 6749) under the policy of a client results in claims (RFC 9068) that are bound to
 //! the certificate (RFC 8705 section 3).  To add a grant type, start with [`grants::Grant`] and
-//! [`authorize()`].
+//! [`select()`].
 
 pub mod application;
 pub mod assertion;
@@ -17,13 +17,15 @@ pub mod terms;
 
 mod authorize;
 mod denied;
+mod select;
 
 pub use application::{Application, AuthMethod};
-pub use authorize::{Authorized, authorize, authorize_application};
+pub use authorize::{Authorized, authorize_application};
 pub use claims::Claims;
 pub use denied::Denied;
 pub use grants::{Grant, TokenRequest};
 pub use keys::{Algorithm, SigningKey, SigningKeys};
 pub use policy::{Client, Subjects, TokenPolicy};
+pub use select::select;
 pub use tenants::Tenants;
 pub use terms::{Resource, Terms};

@@ -8,6 +8,7 @@ mod interoperability;
 mod judge;
 mod lists;
 mod merging;
+mod panics;
 mod policy;
 mod rules;
 mod seen_addresses;

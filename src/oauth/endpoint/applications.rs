@@ -10,7 +10,7 @@ use crate::oauth::endpoint::{
 };
 use crate::oauth::error::OauthError;
 use crate::oauth::rates::Holder;
-use crate::oauth::request::{TokenForm, TokenType};
+use crate::oauth::request::{Interpreted, TokenForm, TokenType};
 use crate::oauth::{TOKEN_PATH, address};
 use crate::token::application::{Application, AuthMethod, Authenticated};
 use crate::token::assertion::{Assertion, AssertionError};
@@ -27,15 +27,15 @@ impl TokenService {
     pub(super) fn decide_application(
         &self,
         head: &Parts,
-        form: &TokenForm,
+        form: &TokenForm<'_>,
         origin: Origin<'_>,
         trust: &Snapshot,
         keys: &SigningKeys,
         inputs: Inputs<'_>,
     ) -> Option<Outcome> {
         let mut requester =
-            Requester { client_id: form.request.client_id.clone(), ..Requester::default() };
-        let authenticated = match &form.assertion {
+            Requester { client_id: form.client_id().map(str::to_owned), ..Requester::default() };
+        let authenticated = match form.assertion() {
             Some(text) => self.authenticate_assertion(
                 head,
                 form,
@@ -46,8 +46,7 @@ impl TokenService {
                 &mut requester,
             ),
             None => {
-                let client_id = form.request.client_id.as_deref();
-                let application = client_id.and_then(|id| inputs.policy.application(id));
+                let application = form.client_id().and_then(|id| inputs.policy.application(id));
                 requester.application = application;
                 match (application, origin.listener) {
                     (None, Listener::Token) => return None,
@@ -65,9 +64,10 @@ impl TokenService {
         };
         let issued = authenticated.and_then(|authenticated| {
             requester.subject = authenticated.subject().cloned();
+            let Interpreted { request, token_type } = form.interpret()?;
             let claims = authorize_application(
                 &authenticated,
-                &form.request,
+                &request,
                 inputs.policy,
                 inputs.time,
                 inputs.jti,
@@ -79,7 +79,7 @@ impl TokenService {
             };
             self.count_token(holder, inputs.random)?;
             // `mtls_pop` means a bound token.
-            let token_type = if claims.cnf.is_some() { form.token_type } else { TokenType::Bearer };
+            let token_type = if claims.cnf.is_some() { token_type } else { TokenType::Bearer };
             let algorithm = authenticated.application().terms.signing_algorithm;
             let key = signing_key(keys, algorithm)?;
             Issued::sign(key, claims, token_type, inputs.random)
@@ -95,7 +95,7 @@ impl TokenService {
     fn authenticate_assertion<'a>(
         &self,
         head: &Parts,
-        form: &TokenForm,
+        form: &TokenForm<'_>,
         text: &'a str,
         origin: Origin<'_>,
         trust: &Snapshot,
@@ -111,7 +111,7 @@ impl TokenService {
         let assertion = Assertion::parse(text)?;
         let client_id = assertion.client_id();
         // RFC 7521 section 4.2: client_id is optional, but must match the assertion.
-        if form.request.client_id.as_deref().is_some_and(|id| id != client_id) {
+        if form.client_id().is_some_and(|id| id != client_id) {
             return Err(AssertionError::Issuer.into());
         }
         requester.client_id = Some(client_id.to_owned());

@@ -29,13 +29,13 @@ use crate::oauth::error::{OauthError, no_store};
 use crate::oauth::rates::metrics::RateMetrics;
 use crate::oauth::rates::{Holder, Limited, RateLimits, Rates};
 use crate::oauth::replay::ReplayCache;
-use crate::oauth::request::{self, TokenForm};
+use crate::oauth::request::{self, Interpreted, TokenForm};
 use crate::oauth::{Config, Metrics, TOKEN_PATH};
 use crate::runtime::clock;
 use crate::runtime::live::{Active, Live};
 use crate::runtime::metrics::JudgeTimes;
 use crate::runtime::telemetry::spans;
-use crate::token::{Algorithm, Authorized, SigningKey, SigningKeys, TokenPolicy, authorize};
+use crate::token::{Algorithm, Authorized, SigningKey, SigningKeys, TokenPolicy, select};
 use crate::trust::judge::devices::{Scope, Verified, judge_within};
 use crate::trust::refusal::{Code, Refusal};
 use crate::trust::snapshot::Snapshot;
@@ -279,7 +279,7 @@ impl TokenService {
         let judged = chain
             .and_then(|chain| self.judged(|| judge_within(&chain, trust, inputs.time, &scope)));
         drop(judging);
-        self.decide_device(form, judged, keys, inputs)
+        self.decide_device(&form, judged, keys, inputs)
     }
 
     fn rates(&self) -> Arc<Rates> {
@@ -300,45 +300,28 @@ impl TokenService {
         counted.map_err(|limited| rate_limited(limited, random))
     }
 
-    /// Decides a request of a device after the judge's verdict.
+    /// Decides a request of a device after the judge's verdict.  The rest of the form is interpreted
+    /// only if the device and its `client_id` are accepted.
     fn decide_device(
         &self,
-        form: TokenForm,
+        form: &TokenForm<'_>,
         judged: Result<Vec<Verified>, Refusal>,
         keys: &SigningKeys,
         inputs: Inputs<'_>,
     ) -> Outcome {
+        let client_id = form.client_id().map(str::to_owned);
         let candidates = match judged {
             Ok(candidates) => candidates,
-            Err(refusal) => {
-                return Outcome {
-                    client_id: form.request.client_id,
-                    ..Outcome::refused(refusal.into())
-                };
-            }
+            Err(refusal) => return Outcome { client_id, ..Outcome::refused(refusal.into()) },
         };
-        let decision =
-            authorize(&candidates, &form.request, inputs.policy, inputs.time, inputs.jti)
-                .map_err(OauthError::from)
-                .and_then(|Authorized { claims, verified, algorithm }| {
-                    let holder = Holder {
-                        configuration: verified.configuration(),
-                        subject: Some(verified.subject()),
-                        client_id: &claims.client_id,
-                    };
-                    self.count_token(holder, inputs.random)?;
-                    let key = signing_key(keys, algorithm)?;
-                    let issued = Issued::sign(key, claims, form.token_type, inputs.random)?;
-                    Ok((issued, Party::device(verified)))
-                });
-        match decision {
+        match self.issue_to_device(form, &candidates, keys, inputs) {
             Ok((issued, party)) => Outcome {
                 client_id: Some(issued.claims.client_id.clone()),
                 party: Some(party),
                 decision: Ok(issued),
             },
             Err(error) => Outcome {
-                client_id: form.request.client_id,
+                client_id,
                 // The device is known only if exactly one configuration accepts the certificate.
                 party: match &candidates[..] {
                     [only] => Some(Party::device(only)),
@@ -347,6 +330,28 @@ impl TokenService {
                 decision: Err(error),
             },
         }
+    }
+
+    fn issue_to_device(
+        &self,
+        form: &TokenForm<'_>,
+        candidates: &[Verified],
+        keys: &SigningKeys,
+        inputs: Inputs<'_>,
+    ) -> Result<(Box<Issued>, Party), OauthError> {
+        let selected = select(candidates, form.client_id(), inputs.policy)?;
+        let Interpreted { request, token_type } = form.interpret()?;
+        let Authorized { claims, verified, algorithm } =
+            selected.authorize(&request, inputs.policy, inputs.time, inputs.jti)?;
+        let holder = Holder {
+            configuration: verified.configuration(),
+            subject: Some(verified.subject()),
+            client_id: &claims.client_id,
+        };
+        self.count_token(holder, inputs.random)?;
+        let key = signing_key(keys, algorithm)?;
+        let issued = Issued::sign(key, claims, token_type, inputs.random)?;
+        Ok((issued, Party::device(verified)))
     }
 }
 

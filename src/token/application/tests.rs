@@ -195,13 +195,13 @@ fn reports_all_problems_of_applications() {
 /// A device with the `client_id` of an application as its name does not become the application.
 #[test]
 fn no_device_may_use_the_client_id_of_an_application() {
-    use crate::token::authorize;
+    use crate::token::select;
     use crate::trust::judge::devices::tests::verified;
     let policy = policy().with_applications(vec![application(AuthMethod::TlsClientAuth)]);
     let policy = policy.expect("a policy");
     let end = NOW.after(Duration::from_secs(300));
     let device = [verified("c1", SubjectField::SanDns, "app", end)];
-    let refused = authorize(&device, &request(&[]), &policy, NOW, [0; 16]).map(|a| a.claims);
+    let refused = select(&device, request(&[]).client_id.as_deref(), &policy);
     assert!(matches!(refused, Err(Denied::Refused(r)) if r.code == Code::ClientMismatch));
     let as_json = json!(application_claim("a/b:c%"));
     assert_eq!(as_json, "a%2Fb%3Ac%25");

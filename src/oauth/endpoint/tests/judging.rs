@@ -146,3 +146,21 @@ fn refuses_an_untrusted_certificate_first() {
     assert!(decide(&impostor, &trust, "dev1.example", NOW).is_err());
     assert_eq!(decide(&stranger(), &trust, "dev1.example", NOW), Err(Code::ChainUntrusted));
 }
+
+/// A stranger must not make the gateway interpret a long form, so a refused client gets
+/// no error about its other parameters.
+#[test]
+fn authenticates_before_it_interprets_the_rest_of_the_form() {
+    let world = World::new("root");
+    let trust = snapshot(1, vec![world.configuration("c1", SubjectField::SanDns)]);
+    let code = |peer: &Peer, client_id: &str| {
+        let form = format!("grant_type=client_credentials&client_id={client_id}&scope=%zz");
+        let (head, origin) = (head("POST", TOKEN_PATH), on_token_listener(peer));
+        let inputs = inputs(NOW, 0);
+        let outcome = service(false).decide(&head, &form.into(), origin, &trust, &keys(), inputs);
+        outcome.decision.map(|_| ()).expect_err("refused").code()
+    };
+    assert_eq!(code(&stranger(), "dev1.example"), "invalid_client");
+    assert_eq!(code(&world.device(), "dev2.example"), "invalid_client");
+    assert_eq!(code(&world.device(), "dev1.example"), "invalid_request");
+}

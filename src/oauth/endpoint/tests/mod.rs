@@ -94,7 +94,7 @@ fn device() -> Verified {
 /// Returns the outcome of a request whose certificate the judge accepted as `candidates`.
 fn grant(form: &str, candidates: &[Verified]) -> Outcome {
     let form = request::parse(&head("POST", TOKEN_PATH), form.as_bytes()).expect("a request");
-    service(false).decide_device(form, Ok(candidates.to_vec()), &keys(), inputs(NOW, 1))
+    service(false).decide_device(&form, Ok(candidates.to_vec()), &keys(), inputs(NOW, 1))
 }
 
 async fn body(reply: Reply) -> Value {
