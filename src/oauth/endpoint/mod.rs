@@ -115,7 +115,7 @@ impl TokenEndpoint {
             anchorgate.connection = origin.peer.connection,
             error.type = Empty,
         );
-        spans::continue_from(&span, &head.headers);
+        spans::continue_from(&span, &head.headers, origin.peer.address.ip());
         let random = SystemRandom::new();
         let limited = self.service.count_address(origin.peer.address.ip(), &random);
         // The body is read in any case, so that the connection can be used again.
