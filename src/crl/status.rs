@@ -1,6 +1,5 @@
 //! Status and metrics of each address.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,9 +12,8 @@ use serde::Serialize;
 
 use crate::crl::address_state::{AddressState, Expected, Referrer};
 use crate::crl::list_key;
-use crate::runtime::text::clean;
+use crate::runtime::text::distinct;
 use crate::runtime::tolerated::Tolerated;
-use crate::x509::certificate::Fingerprint;
 use crate::x509::crl::{Kind, RevocationList, TOLERATED};
 use crate::x509::time::Timestamp;
 
@@ -261,14 +259,7 @@ const MAX_LABEL: usize = 256;
 /// The label of an address, which a directory or a certificate chose.  A long one, or one with hidden
 /// characters, ends with a part of its SHA-256, so that two addresses never have one label.
 fn label(key: &str) -> String {
-    let address = list_key::address(key);
-    match clean(address, MAX_LABEL) {
-        Cow::Borrowed(address) => address.to_owned(),
-        Cow::Owned(_) => {
-            let hash = &Fingerprint::of(address.as_bytes()).to_string()[..16];
-            format!("{} {hash}", clean(address, MAX_LABEL - hash.len() - 1))
-        }
-    }
+    distinct(list_key::address(key), MAX_LABEL).into_owned()
 }
 
 impl Metrics {

@@ -16,7 +16,7 @@ use std::time::SystemTime;
 use tracing::info;
 
 use crate::runtime::activity::{ACTIVITY, Refused};
-use crate::runtime::text::{MAX_CHARACTERS, clean};
+use crate::runtime::text::{MAX_CHARACTERS, clean, distinct};
 use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
 
@@ -261,11 +261,11 @@ impl Record<'_> {
             actor_issuer = cleaned(self.actor_issuer).as_deref(),
             permission = cleaned(self.permission).as_deref(),
             object_type = cleaned(self.object_type).as_deref(),
-            object = cleaned(self.object).as_deref(),
+            object = identity(self.object).as_deref(),
             source = cleaned(self.source).as_deref(),
-            client_id = cleaned(self.client_id).as_deref(),
+            client_id = identity(self.client_id).as_deref(),
             configuration = cleaned(self.configuration).as_deref(),
-            subject = cleaned(self.subject).as_deref(),
+            subject = identity(self.subject).as_deref(),
             serial = cleaned(self.serial).as_deref(),
             certificate = self.certificate.map(tracing::field::display),
             audience = cleaned(self.audience).as_deref(),
@@ -302,8 +302,8 @@ impl Record<'_> {
             event: self.event.as_str(),
             code: bounded(self.refusal.or(self.error)),
             detail: bounded(self.detail),
-            subject: bounded(self.subject),
-            client_id: bounded(self.client_id),
+            subject: identity(self.subject).unwrap_or_default().into_owned(),
+            client_id: identity(self.client_id).unwrap_or_default().into_owned(),
             certificate: self.certificate.map_or_else(String::new, |hash| hash.to_string()),
             address: address.map_or_else(String::new, |address| address.ip().to_string()),
         }
@@ -312,6 +312,11 @@ impl Record<'_> {
 
 fn cleaned(text: Option<&str>) -> Option<Cow<'_, str>> {
     text.map(|text| clean(text, MAX_CHARACTERS))
+}
+
+/// Bounds a text that identifies a party, so that it can still be told apart from others.
+fn identity(text: Option<&str>) -> Option<Cow<'_, str>> {
+    text.map(|text| distinct(text, MAX_CHARACTERS))
 }
 
 #[cfg(test)]

@@ -8,8 +8,13 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
+use crate::x509::certificate::Fingerprint;
+
 /// Characters of one foreign text in a log line or an audit record.
 pub const MAX_CHARACTERS: usize = 256;
+
+/// Hexadecimal digits of the hash in a [`distinct`] text.
+const HASH_CHARACTERS: usize = 16;
 
 /// Marks a text that was cut.
 const ELLIPSIS: char = '…';
@@ -79,6 +84,18 @@ pub fn push_escaped(out: &mut String, c: char, form: Form) {
     };
 }
 
+/// Like [`clean`], for a text that identifies something: a changed one ends with a part of its SHA-256, so
+/// that two identities never become one text.
+pub fn distinct(text: &str, max: usize) -> Cow<'_, str> {
+    match clean(text, max) {
+        Cow::Borrowed(text) => Cow::Borrowed(text),
+        Cow::Owned(_) => {
+            let hash = &Fingerprint::of(text.as_bytes()).to_string()[..HASH_CHARACTERS];
+            Cow::Owned(format!("{} {hash}", clean(text, max.saturating_sub(HASH_CHARACTERS + 1))))
+        }
+    }
+}
+
 /// Escapes hidden characters and cuts the result to `max` characters, the last of which is `…` then.
 pub fn clean(text: &str, max: usize) -> Cow<'_, str> {
     // Text of at most `max` bytes has at most `max` characters.
@@ -137,6 +154,16 @@ impl<T: fmt::Display + ?Sized> fmt::Debug for Cleaned<'_, T> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn long_identities_that_differ_at_the_end_stay_apart() {
+        let long = |end: &str| distinct(&format!("CN={}{end}", "x".repeat(600)), 256).into_owned();
+        assert_ne!(long("1"), long("2"));
+        assert_eq!(long("1"), long("1"));
+        assert_eq!(long("1").chars().count(), 256);
+        assert_ne!(distinct("a\n", 256), distinct("a\\u{a}", 256));
+        assert_eq!(distinct("CN=device", 256), "CN=device");
+    }
 
     #[test]
     fn escapes_characters_that_forge_lines_or_hide_text() {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::runtime::audit::{Record, SCHEMA_VERSION, TARGET};
 use crate::runtime::audit_sink::attempts::timestamp;
-use crate::runtime::text::{MAX_CHARACTERS, clean};
+use crate::runtime::text::{MAX_CHARACTERS, clean, distinct};
 
 /// Returns the line, with its end.
 pub(super) fn json(record: &Record<'_>, now: SystemTime) -> Vec<u8> {
@@ -32,11 +32,8 @@ pub(super) fn json(record: &Record<'_>, now: SystemTime) -> Vec<u8> {
         ("actor_issuer", record.actor_issuer),
         ("permission", record.permission),
         ("object_type", record.object_type),
-        ("object", record.object),
         ("source", record.source),
-        ("client_id", record.client_id),
         ("configuration", record.configuration),
-        ("subject", record.subject),
         ("serial", record.serial),
         ("audience", record.audience),
         ("scope", record.scope),
@@ -44,6 +41,10 @@ pub(super) fn json(record: &Record<'_>, now: SystemTime) -> Vec<u8> {
     ] {
         put(name, text(value));
     }
+    let identity = |text: &str| distinct(text, MAX_CHARACTERS).into();
+    put("object", record.object.map(identity));
+    put("client_id", record.client_id.map(identity));
+    put("subject", record.subject.map(identity));
     put("certificate", record.certificate.map(|hash| hash.to_string().into()));
     put("address", record.address.map(|address| address.to_string().into()));
     put("expires", record.expires.map(Value::from));
