@@ -24,6 +24,7 @@ pub mod access;
 mod actions;
 pub mod answer;
 mod copies;
+mod expiry;
 mod health;
 mod page;
 mod scrape;
@@ -46,6 +47,7 @@ use tokio::sync::watch;
 use crate::admin::access::{Access, Caller, Denied, Permission, Token};
 use crate::admin::actions::Action;
 use crate::admin::copies::Copies;
+use crate::admin::expiry::Expiry;
 use crate::admin::scrape::Format;
 use crate::admin::status::Gauges;
 use crate::crl;
@@ -123,6 +125,7 @@ impl Admin {
     pub fn new(config: &Config, parts: Parts) -> Self {
         let Parts { ready, mut registry, live, lists, sources, keys, configuration, store } = parts;
         let gauges = Gauges::register(&mut registry);
+        registry.register_collector(Box::new(Expiry { live: live.clone(), keys: keys.clone() }));
         let mut process = Registry::default();
         metrics::process::register(&mut process);
         let started = SystemTime::now().into();

@@ -22,7 +22,7 @@ fn config(listen: &str, tokens: &[&str]) -> Config {
 }
 
 /// State without configurations, whose TLS configurations are not used.
-fn live() -> Live {
+pub(super) fn live() -> Live {
     let key = rcgen::KeyPair::generate().expect("a key");
     let signing = SigningKey::from_pkcs8(Algorithm::Es256, &key.serialize_der());
     let keys = SigningKeys::new(Arc::new(signing.expect("a key")), &[]).expect("keys");

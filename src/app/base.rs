@@ -8,6 +8,7 @@ use crate::runtime::clock::{self, Clock};
 use crate::runtime::health::Ready;
 use crate::runtime::log;
 use crate::runtime::memory::{self, Budget, Pressure};
+use crate::runtime::metrics::trust::TrustTimes;
 use crate::runtime::metrics::{JudgeTimes, process};
 use crate::runtime::server_clocks::ServerClocks;
 use crate::runtime::tasks::Tasks;
@@ -24,6 +25,7 @@ pub(super) struct Base {
     pub(super) connections: tls::metrics::Metrics,
     pub(super) judging: JudgeTimes,
     pub(super) server_clocks: ServerClocks,
+    pub(super) times: TrustTimes,
 }
 
 impl Base {
@@ -39,6 +41,7 @@ impl Base {
         let budgets = configured.into_iter().chain(Budget::of_control_group()).collect();
         memory::watch(budgets, &memory, &mut registry).context("memory_limit")?;
         let judging = JudgeTimes::register(&mut registry);
+        let times = TrustTimes::register(&mut registry);
         let connections = tls::metrics::Metrics::register(&mut registry);
         Ok(Self {
             tasks: Tasks::default(),
@@ -48,6 +51,7 @@ impl Base {
             connections: connections.with_judge_times(judging.clone()),
             judging,
             server_clocks: ServerClocks::default(),
+            times,
             registry,
         })
     }

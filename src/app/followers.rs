@@ -75,7 +75,7 @@ impl Followers {
         let mut followers = Self {
             running: Vec::new(),
             handles,
-            metrics: sync::Metrics::register(&mut base.registry),
+            metrics: sync::Metrics::register(&mut base.registry).with_trust_times(&base.times),
             updates: updates.trust.clone(),
             clock: Arc::clone(&base.clock),
             tasks: base.tasks.clone(),

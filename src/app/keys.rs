@@ -87,7 +87,7 @@ impl GatewayKeys {
     }
 }
 
-/// Builds the TLS configurations, and exposes the end of the certificate's validity.
+/// Builds the TLS configurations, and exposes the validity of the certificate.
 ///
 /// # Errors
 /// rustls rejects the settings.
@@ -98,8 +98,8 @@ pub(super) fn build_tls(
     metrics: &tls::metrics::Metrics,
 ) -> Result<ListenerTls, tls::TlsError> {
     let built = tls::build(config, identity, live, metrics)?;
-    if let Some((_, not_after)) = keyring::validity(identity) {
-        metrics.certificate(not_after);
+    if let Some((not_before, not_after)) = keyring::validity(identity) {
+        metrics.certificate(not_before, not_after);
     }
     Ok(built)
 }

@@ -41,9 +41,10 @@ impl Updates {
             own,
             in_force: published,
             lists: None,
+            times: base.times.clone(),
         };
         base.tasks.spawn_until_stop(publisher.run());
-        let metrics = crl::Metrics::default();
+        let metrics = crl::Metrics::default().with_trust_times(base.times.clone());
         metrics.register(&mut base.registry);
         let mut crl = config.crl.clone();
         crl.transport.network = crl.transport.network.with_clocks(base.server_clocks.clone());

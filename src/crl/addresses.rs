@@ -2,6 +2,7 @@
 //! lists name.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tracing::{info, warn};
 
@@ -83,7 +84,7 @@ impl Source {
                     let status = Status::unusable(&address, &expected, now, why.clone());
                     self.statuses.put(&address, status);
                     let state = ListState::Unusable { issuers: expected.issuers(), why };
-                    self.send(address, state).await;
+                    self.send(address, state, Instant::now()).await;
                 }
             }
         }
@@ -131,6 +132,6 @@ impl Source {
         info!(crl.address = %named, "CRL address removed: it is no longer named");
         self.statuses.remove(&address);
         self.metrics.remove(&address);
-        self.send(address, ListState::Gone).await;
+        self.send(address, ListState::Gone, Instant::now()).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
 use tokio::sync::mpsc::{self, Receiver};
@@ -80,6 +80,8 @@ pub(super) enum FetchResult {
         max_age: Option<Duration>,
         /// A copy was written to disk.
         copied: bool,
+        /// Arrival of the last byte.
+        received: Instant,
     },
     Failed(FetchFailure),
 }
@@ -145,6 +147,7 @@ impl FetchState {
             (read, fetch)
         });
         let fetched = self.transport.fetch(&location, known.as_ref(), bypass_caches, out).await;
+        let arrival = Instant::now();
         if let (Location::File(_), Err(FetchError::Timeout(_))) = (&location, &fetched) {
             // The thread that reads the file is still blocked, and `received` would wait for it.
             return Err(FetchFailure::Fetch(FetchError::Timeout(timeout)));
@@ -181,7 +184,10 @@ impl FetchState {
         let (validators, max_age) = (fetched.validators, fetched.max_age);
         Ok(match list {
             None => FetchResult::Unchanged { location, validators, max_age, copied },
-            Some(list) => FetchResult::New { list, location, validators, max_age, copied },
+            Some(list) => {
+                let received = arrival;
+                FetchResult::New { list, location, validators, max_age, copied, received }
+            }
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -14,10 +14,11 @@ use tracing::{error, info, warn};
 use crate::crl::address_state::AddressState;
 use crate::crl::fetch::{Fetch, FetchFailure, FetchResult, FetchState};
 use crate::crl::list_key;
+use crate::crl::metrics::{Metrics, Outcome as FetchOutcome};
 use crate::crl::permits::Permits;
 use crate::crl::persistence::Store;
 use crate::crl::seen_addresses::SeenAddresses;
-use crate::crl::status::{Metrics, Outcome as FetchOutcome, Status, Statuses};
+use crate::crl::status::{Status, Statuses};
 use crate::crl::transport::Transport;
 use crate::crl::{Config, Error, Handle, Progress, Refresh};
 use crate::runtime::audit::{Event, Outcome, Record};
@@ -86,7 +87,7 @@ impl Source {
         let permits = Permits::new(config.parallel);
         let (sender, commands) = mpsc::channel(16);
         let (progress, watched_progress) = watch::channel(Progress::default());
-        let statuses = Statuses::default();
+        let statuses = metrics.statuses();
         let handle = Handle {
             commands: sender,
             statuses: statuses.clone(),
@@ -172,7 +173,7 @@ impl Source {
             lists.extend(state.list.clone().map(|list| (Arc::clone(address), list)));
         }
         for (address, list) in lists {
-            self.send(address, ListState::InForce(list)).await;
+            self.send(address, ListState::InForce(list), Instant::now()).await;
         }
     }
 
@@ -219,7 +220,9 @@ impl Source {
         self.progress.send_replace(Progress { generation: self.generation, unattempted });
     }
 
-    pub(super) async fn send(&self, address: Arc<str>, state: ListState) {
+    /// Sends the state of an address, whose content arrived at `arrived`.
+    pub(super) async fn send(&self, address: Arc<str>, state: ListState, arrived: Instant) {
+        self.metrics.arrived(arrived);
         // An error means that the publisher is gone; `run` ends then.
         let _ = self.updates.send(Update::Lists { address, state }).await;
     }
@@ -295,6 +298,10 @@ impl Source {
         if state.id != id {
             return;
         }
+        let arrived = match &result {
+            FetchResult::New { received, .. } => *received,
+            _ => Instant::now(),
+        };
         let update = apply(&address, state, result, now, &self.config, &self.metrics);
         self.metrics.in_force(&address, state);
         if let Some(ListState::InForce(list)) = &update {
@@ -318,7 +325,7 @@ impl Source {
         };
         let addresses_changed = self.seen.is_some() && update.as_ref().is_some_and(names_deltas);
         if let Some(update) = update {
-            self.send(address, update).await;
+            self.send(address, update, arrived).await;
         }
         // After the update: readiness means that the lists are with the publisher.
         self.report_progress();
@@ -394,7 +401,7 @@ fn apply(
             state.succeeded(now, max_age, &config.timing);
             None
         }
-        FetchResult::New { list, location, validators, max_age, copied } => {
+        FetchResult::New { list, location, validators, max_age, copied, received: _ } => {
             metrics.fetched(address, FetchOutcome::New);
             state.has_copy = copied;
             state.location = location;

@@ -9,7 +9,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use tracing::{error, info};
 
 use crate::runtime::live::{Active, ListenerTls, Writer};
+use crate::runtime::metrics::trust::TrustTimes;
 use crate::token::keys::SigningKeys;
 use crate::token::policy::TokenPolicy;
 use crate::trust::assembly::{Assembly, Update};
@@ -78,16 +79,21 @@ pub struct Publisher {
     pub in_force: watch::Sender<ConfigurationsInForce>,
     /// Rules for revocation lists, if they changed since the start.
     pub lists: Option<Arc<ListPolicy>>,
+    /// Durations of publications and changes.
+    pub times: TrustTimes,
 }
 
 impl Publisher {
     /// Applies and publishes updates until every sender of trust updates is dropped.
     pub async fn run(mut self) {
         loop {
-            let (mut changed, mut own) = (false, None);
+            let (mut changed, mut own, mut updates) = (false, None, 0);
             tokio::select! {
                 update = self.updates.recv() => match update {
-                    Some(update) => changed = self.assembly.apply(update),
+                    Some(update) => {
+                        changed = self.assembly.apply(update);
+                        updates += 1;
+                    }
                     None => return,
                 },
                 Some(change) = self.own.recv() => own = Some(change),
@@ -95,14 +101,18 @@ impl Publisher {
             // Updates that are already queued join this publication; after a start, most of them do.
             while let Ok(update) = self.updates.try_recv() {
                 changed |= self.assembly.apply(update);
+                updates += 1;
             }
             let (own, flush) = match own {
                 Some(GatewayChange::Flush(flush)) => (None, Some(flush)),
                 own => (own, None),
             };
             if changed || own.is_some() {
+                let started = Instant::now();
                 self.publish(changed, own).await;
+                self.times.published(started.elapsed());
             }
+            self.times.in_force(updates, changed);
             if let Some(flush) = flush {
                 let _ = flush.send(());
             }
@@ -228,6 +238,7 @@ mod tests {
             own: own_inbox,
             in_force,
             lists: None,
+            times: TrustTimes::default(),
         };
         let reader = live.current();
         let old = Arc::downgrade(&reader.trust);

@@ -61,6 +61,8 @@ pub(super) struct Follower<P: Payload> {
     /// The candidate waits for approval since this time.
     held: Option<(P::Changes, Timestamp)>,
     freshness: Freshness,
+    /// Arrival of the response that is applied.
+    arrived: Option<std::time::Instant>,
     failures: u32,
     saved: Option<Instant>,
     /// Instant at which the data in force is due to be saved.
@@ -85,6 +87,7 @@ impl<P: Payload> Follower<P> {
             status,
             loaded: false,
             held: None,
+            arrived: None,
             failures: 0,
             saved: None,
             save_at: None,
@@ -152,7 +155,9 @@ impl<P: Payload> Follower<P> {
                 // Dropped by any of the above and started again: a response has no effect before.
                 response = async { sleep_until(next).await; payload.fetch(wait, refresh).await } => {
                     let now = (self.context.clock)();
+                    self.arrived = Some(std::time::Instant::now());
                     let (result, pause) = self.apply(response, now).await?;
+                    self.arrived = None;
                     next = Instant::now() + pause;
                     self.show(|status| {
                         status.last_poll = Some(now.to_string());
@@ -403,6 +408,8 @@ impl<P: Payload> Follower<P> {
     }
 
     async fn publish(&mut self, update: Update) -> Result<(), Stopped> {
+        let arrived = self.arrived.unwrap_or_else(std::time::Instant::now);
+        self.payload.metrics().times.arrived(arrived);
         self.context.updates.send(update).await.map_err(|_| Stopped)
     }
 

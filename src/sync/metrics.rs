@@ -8,6 +8,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::runtime::metrics::trust::TrustTimes;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Source {
     source: String,
@@ -53,6 +55,8 @@ pub(super) type Description = (&'static str, &'static str);
 #[derive(Clone)]
 pub struct FollowerMetrics {
     polls: Family<PollResult, Counter>,
+    /// Durations of changes.
+    pub(super) times: TrustTimes,
     pub(super) last_success: SourceGauge,
     pub(super) held_back: SourceGauge,
     pub(super) too_old: SourceGauge,
@@ -69,6 +73,7 @@ impl FollowerMetrics {
         let mut gauge = |(name, help)| SourceGauge::register(registry, name, help);
         Self {
             polls,
+            times: TrustTimes::default(),
             last_success: gauge(last_success),
             held_back: gauge(held_back),
             too_old: gauge(too_old),

@@ -40,8 +40,9 @@ use tokio::sync::mpsc;
 
 use crate::graph::Collection;
 use crate::graph::auth::AuthError;
-use crate::graph::client::Client;
+use crate::graph::client::{Client, RequestMetrics};
 use crate::runtime::clock::Clock;
+use crate::runtime::metrics::trust::TrustTimes;
 use crate::sync::configurations::{FollowedKind, Payload};
 use crate::sync::devices::Devices;
 use crate::sync::follower::Context;
@@ -58,6 +59,7 @@ pub use status::{HeldBack, Status};
 pub struct Metrics {
     configurations: configurations::Metrics,
     devices: devices::Metrics,
+    requests: RequestMetrics,
 }
 
 impl Metrics {
@@ -66,13 +68,23 @@ impl Metrics {
         Self {
             configurations: configurations::Metrics::register(registry),
             devices: devices::Metrics::register(registry),
+            requests: RequestMetrics::register(registry),
         }
+    }
+
+    /// Adds the arrivals of changes to `times`.
+    #[must_use]
+    pub fn with_trust_times(mut self, times: &TrustTimes) -> Self {
+        self.configurations.follower.times = times.clone();
+        self.devices.follower.times = times.clone();
+        self
     }
 
     /// Removes the series of a directory that is no longer followed.  Call it after its followers ended.
     pub fn remove(&self, source: &str) {
         self.configurations.remove(source);
         self.devices.remove(source);
+        self.requests.remove(source);
     }
 }
 
@@ -117,6 +129,7 @@ fn follow_kind<K: FollowedKind>(
     )?;
     let collection = K::COLLECTION;
     let client = client.with_collection(collection).with_network(config.network.clone());
+    let client = client.with_metrics(metrics.requests.of(&config.source));
     let client = Arc::new(client);
 
     let has_devices = collection == Collection::MutualTlsOauth && config.devices.needs_registry();

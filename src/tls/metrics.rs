@@ -75,6 +75,7 @@ pub struct Metrics {
     floods: Table<Listener, Counter>,
     closed_after_ticket: Table<Listener, Counter>,
     tickets_withheld: Table<Listener, Counter>,
+    certificate_start: Gauge,
     certificate_end: Gauge,
     pub(super) saturation: Arc<Saturation>,
     /// Durations of the judge's decisions.
@@ -160,6 +161,11 @@ impl Metrics {
             metrics.strangers.suppressed.clone(),
         );
         registry.register(
+            "server_certificate_not_before_timestamp_seconds",
+            "Start of the validity of the server's certificate, seconds since 1970",
+            metrics.certificate_start.clone(),
+        );
+        registry.register(
             "server_certificate_not_after_timestamp_seconds",
             "End of the validity of the server's certificate, seconds since 1970",
             metrics.certificate_end.clone(),
@@ -174,8 +180,9 @@ impl Metrics {
         Self { judging, ..self }
     }
 
-    /// Sets the end of the validity of the server's certificate.
-    pub fn certificate(&self, not_after: Timestamp) {
+    /// Sets the validity of the server's certificate.
+    pub fn certificate(&self, not_before: Timestamp, not_after: Timestamp) {
+        self.certificate_start.set(not_before.0);
         self.certificate_end.set(not_after.0);
     }
 
@@ -184,9 +191,9 @@ impl Metrics {
         self.handshake("token", "refused", code.as_str());
     }
 
-    pub(super) fn completed(&self, listener: &'static str, resumed: bool, took: Duration) {
-        let kind = if resumed { "resumed" } else { "full" };
-        self.handshake(listener, kind, "");
+    /// Counts a completed handshake.  `kind` is `full`, `known` or `resumed`.
+    pub(super) fn completed(&self, listener: &'static str, kind: &'static str, took: Duration) {
+        self.handshake(listener, if kind == "resumed" { kind } else { "full" }, "");
         self.durations.get(Kind { listener, kind }).observe(took);
     }
 

@@ -50,20 +50,24 @@ struct Slot {
     chain: Cell<Option<Arc<UnverifiedChain>>>,
     /// The part of `chain` that the connection keeps.
     kept: Cell<Option<Arc<UnverifiedChain>>>,
+    /// Every signature of the chain had been verified before.
+    is_known: Cell<bool>,
     resumed: Cell<Option<PresentedChain>>,
 }
 
 /// Runs `handshake` and returns its output with the chain that the verifier decided to keep meanwhile.
-/// There is no chain if the verifier was not called, as on a resumed session, or judged none.
+/// There is no chain if the verifier was not called, as on a resumed session, or judged none.  Also returns
+/// true if every signature of the chain had been verified before.
 pub(super) async fn collect<T>(
     intermediates: &Arc<Intermediates>,
     handshake: impl Future<Output = T>,
-) -> (T, Option<Arc<UnverifiedChain>>) {
-    let (chain, kept, resumed) = Default::default();
-    let slot = Slot { intermediates: Arc::clone(intermediates), chain, kept, resumed };
+) -> (T, Option<(Arc<UnverifiedChain>, bool)>) {
+    let (chain, kept, is_known, resumed) = Default::default();
+    let slot = Slot { intermediates: Arc::clone(intermediates), chain, kept, is_known, resumed };
     let handshake = async {
         let output = handshake.await;
-        (output, HANDSHAKE.with(|slot| slot.kept.take()))
+        let judged = HANDSHAKE.with(|slot| Some((slot.kept.take()?, slot.is_known.get())));
+        (output, judged)
     };
     HANDSHAKE.scope(slot, handshake).await
 }
@@ -79,8 +83,11 @@ pub(super) fn parse<B: AsRef<[u8]>>(presented: &[B]) -> Result<Arc<UnverifiedCha
 }
 
 /// Leaves a chain to the connection within [`collect`].
-pub(super) fn keep(chain: Arc<UnverifiedChain>) {
-    let _ = HANDSHAKE.try_with(|slot| slot.kept.set(Some(chain)));
+pub(super) fn keep(chain: Arc<UnverifiedChain>, is_known: bool) {
+    let _ = HANDSHAKE.try_with(|slot| {
+        slot.kept.set(Some(chain));
+        slot.is_known.set(is_known);
+    });
 }
 
 /// Returns the leaf that was parsed in the current handshake.
@@ -312,12 +319,12 @@ mod tests {
             assert!(parsed_leaf().is_none());
             tokio::task::yield_now().await;
             let chain = parse(&presented).expect("readable");
-            keep(Arc::clone(&chain));
+            keep(Arc::clone(&chain), true);
             assert!(parsed_leaf().is_some_and(|leaf| Arc::ptr_eq(&leaf, chain.leaf())));
             chain
         };
         let (verified, collected) = collect(&intermediates, handshake).await;
-        assert!(collected.is_some_and(|chain| Arc::ptr_eq(&chain, &verified)));
+        assert!(collected.is_some_and(|(chain, known)| known && Arc::ptr_eq(&chain, &verified)));
 
         let refused = async { parse(&[[0x30, 0]]).map(drop).map_err(|refusal| refusal.code) };
         let (refused, collected) = collect(&intermediates, refused).await;

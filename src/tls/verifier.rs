@@ -102,7 +102,7 @@ impl ClientCertVerifier for Verifier {
         let verdict = match (&active, &parsed) {
             (Some(active), Ok(chain)) => {
                 let admission = admit(chain, &active.trust, clock::now());
-                peer_chain::keep(admission.kept);
+                peer_chain::keep(admission.kept, admission.is_known);
                 admission.verdict
             }
             (Some(_), Err(refusal)) => Err(refusal.clone()),

@@ -2,7 +2,7 @@
 
 - Every metric in the rules and dashboards is in the reference table of deploy/README.md.
 - Every alert has a `runbook_url`, an entry in the runbook, and a test for firing and for silence.
-- The Helm chart has the same rules and dashboards.
+- The Helm chart has the same rules and dashboards, which are those that dashboards.py writes.
 - promtool accepts the rules and their tests.
 """
 
@@ -75,6 +75,12 @@ def check_chart(dashboards):
     assert {file.name for file in dashboards} == {file.name for file in (CHART / "dashboards").iterdir()}
 
 
+def check_generated():
+    script = [sys.executable, "dashboards.py", "--check"]
+    done = subprocess.run(script, capture_output=True, text=True, cwd=HERE)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def promtool(*arguments):
     done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, cwd=HERE)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -86,6 +92,7 @@ def main():
     count = check_metrics(documented(), rules, dashboards)
     check_alerts(rules)
     check_chart(dashboards)
+    check_generated()
     if shutil.which("promtool"):
         promtool("check", "rules", "rules.yaml")
         promtool("test", "rules", "rules_test.yaml")

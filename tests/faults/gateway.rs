@@ -61,8 +61,15 @@ impl Gateway {
         let (live, writer) = Live::start(|_| Ok::<_, ()>(empty())).expect("a cell");
         let assembly =
             Assembly::new(ListPolicy::default()).with_domain_order(vec!["a".into(), "b".into()]);
-        let publisher =
-            Publisher { assembly, writer, updates: inbox, own: own_inbox, in_force, lists: None };
+        let publisher = Publisher {
+            assembly,
+            writer,
+            updates: inbox,
+            own: own_inbox,
+            in_force,
+            lists: None,
+            times: Default::default(),
+        };
         let reading = Arc::clone(world);
         let clock: Clock = Arc::new(move || lock(&reading).wall());
         let mut tasks = vec![tokio::spawn(publisher.run())];

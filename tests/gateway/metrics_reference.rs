@@ -65,6 +65,7 @@ async fn the_table_of_metrics_lists_the_exposed_metrics() {
         )
         .replace("every = \"2s\"\n", "every = \"1s\"\ndevices = \"registered\"\n")
         .replace("[token]\n", "[token]\nclient_auth = \"report\"\n")
+        .replace("[oauth]\n", "[oauth.rotation]\n[oauth]\n")
     };
     let gateway = Gateway::start(&[], edit).await;
     let domain = gateway.domain(SubjectField::SanDns);

@@ -2,6 +2,7 @@
 
 mod base_url;
 mod error;
+mod metrics;
 mod pages;
 mod session;
 mod settings;
@@ -25,6 +26,7 @@ use crate::trust::configurations::{Configuration, ConfigurationId};
 
 pub(crate) use base_url::below;
 pub use error::FetchError;
+pub use metrics::{RequestCounters, RequestMetrics};
 pub use settings::{FetchOptions, Limits};
 
 /// The result of a fetch.
@@ -51,6 +53,7 @@ pub struct Client {
     collection: Collection,
     list: Url,
     limits: Limits,
+    requests: RequestCounters,
 }
 
 /// Settings of the HTTP client of the directory at `base`.
@@ -92,7 +95,8 @@ impl Client {
         let collection = Collection::default();
         let list = below(base, collection.path());
         let tokens = TokenSource::new(credential, settings);
-        Ok(Self { http, network: Network::default(), tokens, collection, list, limits })
+        let (network, requests) = (Network::default(), RequestCounters::default());
+        Ok(Self { http, network, tokens, collection, list, limits, requests })
     }
 
     /// Changes the collection that [`Client::fetch`] and [`Client::call`] refer to.
@@ -108,6 +112,12 @@ impl Client {
     #[must_use]
     pub fn with_network(self, network: Network) -> Self {
         Self { network, ..self }
+    }
+
+    /// Counts requests in `requests`.
+    #[must_use]
+    pub fn with_metrics(self, requests: RequestCounters) -> Self {
+        Self { requests, ..self }
     }
 
     /// URL of the list.
@@ -240,8 +250,8 @@ impl Client {
 
     async fn session(&self) -> Result<Session<'_>, AuthError> {
         let http = self.tokens.bound_client().await?.unwrap_or_else(|| self.http.clone());
-        let Self { network, tokens, limits, .. } = self;
-        Ok(Session { http, network, tokens, limits })
+        let Self { network, tokens, limits, requests, .. } = self;
+        Ok(Session { http, network, tokens, limits, requests })
     }
 
     /// Fetches the objects that the list shortened one by one.  An object that is still shortened

@@ -10,6 +10,7 @@ use url::Url;
 
 use crate::graph::auth::{Token, TokenSource, challenge_claims};
 use crate::graph::client::error::FetchError;
+use crate::graph::client::metrics::RequestCounters;
 use crate::graph::client::settings::{FetchOptions, Limits};
 use crate::graph::wire;
 use crate::http::outbound::{Network, header_text, read_limited, retry_after};
@@ -28,6 +29,7 @@ pub(super) struct Session<'a> {
     pub(super) network: &'a Network,
     pub(super) tokens: &'a TokenSource,
     pub(super) limits: &'a Limits,
+    pub(super) requests: &'a RequestCounters,
 }
 
 impl Session<'_> {
@@ -131,6 +133,7 @@ impl Session<'_> {
         let headers = span.in_scope(spans::context_headers);
         let request = request.header("client-request-id", &client_request_id).headers(headers);
         let sent = self.network.send(request).instrument(span).await;
+        self.requests.count(sent.as_ref().ok().map(reqwest::Response::status));
         let response = sent.map_err(FetchError::Transport)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let mut received = Response { status, headers, body: Vec::new() };

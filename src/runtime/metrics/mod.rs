@@ -12,6 +12,7 @@
 pub mod latency;
 pub mod process;
 pub mod table;
+pub mod trust;
 
 use std::time::Duration;
 

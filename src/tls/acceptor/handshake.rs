@@ -102,13 +102,19 @@ impl Edge {
         );
         let accepted = self.accept(stream, connection, addresses, started).instrument(span.clone());
         let collected = peer_chain::collect(intermediates, accepted);
-        let ((accepted, kept), ticket) = ticket_slot::observe(address.ip(), collected).await;
+        let ((accepted, judged), ticket) = ticket_slot::observe(address.ip(), collected).await;
+        let (kept, is_known) = judged.unzip();
         let (error, stream) = match accepted {
             Ok((stream, hosts)) => {
                 let tls = stream.get_ref().1;
                 let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
                 describe(&span, tls, resumed);
-                listener.metrics.completed(listener.name, resumed, started.elapsed());
+                let kind = match (resumed, is_known) {
+                    (true, _) => "resumed",
+                    (false, Some(true)) => "known",
+                    (false, _) => "full",
+                };
+                listener.metrics.completed(listener.name, kind, started.elapsed());
                 listener.metrics.negotiated(listener.name, tls);
                 let presented = tls.peer_certificates();
                 let chain = match listener.keeps_chains {

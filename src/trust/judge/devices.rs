@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::trust::configurations::ConfigurationId;
-use crate::trust::path::search::{Attempt, MAX_ATTEMPTS, Search, misplaced_authority};
+use crate::trust::path::search::{Attempt, MAX_ATTEMPTS, Search, Signed, misplaced_authority};
 use crate::trust::refusal::{Code, Refusal};
 use crate::trust::snapshot::Snapshot;
 use crate::trust::subject::SubjectId;
-use crate::x509::certificate::{Certificate, CertificateError, Fingerprint};
+use crate::x509::certificate::{Certificate, CertificateError};
 use crate::x509::time::Timestamp;
 
 /// Certificates in a presented chain.  A path has fewer, but some peers present every certificate they
@@ -205,10 +205,10 @@ pub(super) fn judge_and_list_signed(
     chain: &UnverifiedChain,
     snapshot: &Snapshot,
     now: Timestamp,
-) -> (Result<(), Refusal>, Vec<Fingerprint>) {
+) -> (Result<(), Refusal>, Signed) {
     let mut searches = Searches::new(chain, snapshot, now, false);
     let decision = decide(chain, snapshot, &mut searches, &Scope::All);
-    (decision.map(drop), searches.into_signed().collect())
+    (decision.map(drop), searches.into_signed())
 }
 
 /// Like [`judge`], and also returns the first 64 paths that were tried.
@@ -253,8 +253,10 @@ impl<'a> Searches<'a> {
         &self.by_domain[place].1
     }
 
-    fn into_signed(self) -> impl Iterator<Item = Fingerprint> {
-        self.by_domain.into_iter().flat_map(|(_, search)| search.signed())
+    fn into_signed(self) -> Signed {
+        let mut signed = Signed::default();
+        self.by_domain.into_iter().for_each(|(_, search)| signed.add(search.into_signed()));
+        signed
     }
 
     fn into_attempts(self) -> Vec<Attempt> {

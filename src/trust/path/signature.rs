@@ -46,7 +46,7 @@ impl SignatureMemo {
     }
 
     /// Verifies the signature of `certificate` with the key of `issuer`, unless the memo has the
-    /// pair.
+    /// pair.  Also returns true if the memo had it.
     ///
     /// # Errors
     /// Returns `signature_algorithm` if the algorithm or key is not accepted, and
@@ -55,13 +55,13 @@ impl SignatureMemo {
         &self,
         certificate: &Certificate,
         issuer: &Certificate,
-    ) -> Result<(), Refusal> {
+    ) -> (Result<(), Refusal>, bool) {
         let pair = (issuer.key, certificate.fingerprint);
         if self.verified.get(&pair).is_some() {
-            return Ok(());
+            return (Ok(()), true);
         }
         if self.failed.get(&pair).is_some() {
-            return Err(invalid(certificate, issuer));
+            return (Err(invalid(certificate, issuer)), true);
         }
         let result = verify(certificate, issuer);
         match &result {
@@ -72,7 +72,7 @@ impl SignatureMemo {
             // An algorithm is refused without cryptography.
             Err(_) => {}
         }
-        result
+        (result, false)
     }
 }
 
@@ -260,21 +260,21 @@ mod tests {
         let stranger = certificate(&Spec::authority(cn("R"), cn("R")), 1, 1);
         let leaf = certificate(&Spec::device(cn("d"), cn("R")), 2, 0);
         let code = |result: Result<(), Refusal>| result.map_err(|refusal| refusal.code);
-        assert_eq!(code(memo.verify(&leaf, &stranger)), Err(Code::SignatureInvalid));
+        assert_eq!(code(memo.verify(&leaf, &stranger).0), Err(Code::SignatureInvalid));
         assert_eq!(memo.len(), (0, 1));
-        assert_eq!(code(memo.verify(&leaf, &issuer)), Ok(()));
+        assert_eq!(code(memo.verify(&leaf, &issuer).0), Ok(()));
         assert_eq!(memo.len(), (1, 1));
         // An entry for one key does not apply to another.
-        assert_eq!(code(memo.verify(&leaf, &stranger)), Err(Code::SignatureInvalid));
-        assert_eq!(code(memo.verify(&leaf, &issuer)), Ok(()));
+        assert_eq!(code(memo.verify(&leaf, &stranger).0), Err(Code::SignatureInvalid));
+        assert_eq!(code(memo.verify(&leaf, &issuer).0), Ok(()));
         let disabled = SignatureMemo::new(0);
-        assert_eq!(code(disabled.verify(&leaf, &issuer)), Ok(()));
+        assert_eq!(code(disabled.verify(&leaf, &issuer).0), Ok(()));
         assert_eq!(disabled.len(), (0, 0));
         // An algorithm that is not accepted costs nothing, and anyone can name one.
         let mut spec = Spec::device(cn("d"), cn("R"));
         spec.algorithm = test_certificates::ECDSA_SHA1.to_vec();
         let old = certificate(&spec, 2, 0);
-        assert_eq!(code(memo.verify(&old, &issuer)), Err(Code::SignatureAlgorithm));
+        assert_eq!(code(memo.verify(&old, &issuer).0), Err(Code::SignatureAlgorithm));
         assert_eq!(memo.len(), (1, 1));
     }
 
@@ -285,9 +285,9 @@ mod tests {
         let stranger = certificate(&Spec::authority(cn("R"), cn("R")), 1, 1);
         let leaf = |n: usize| certificate(&Spec::device(cn(&format!("d{n}")), cn("R")), 2, 0);
         let good = leaf(0);
-        assert_eq!(memo.verify(&good, &issuer), Ok(()));
+        assert_eq!(memo.verify(&good, &issuer).0, Ok(()));
         for n in 1..100 {
-            assert!(memo.verify(&leaf(n), &stranger).is_err());
+            assert!(memo.verify(&leaf(n), &stranger).0.is_err());
         }
         let (successes, failures) = memo.len();
         assert_eq!(successes, 1);

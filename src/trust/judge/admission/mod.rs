@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::trust::judge::applications::{reach, search};
 use crate::trust::judge::devices::{UnverifiedChain, judge_and_list_signed};
-use crate::trust::path::search::Search;
+use crate::trust::path::search::{Search, Signed};
 use crate::trust::refusal::Refusal;
 use crate::trust::snapshot::Snapshot;
 use crate::x509::certificate::{Certificate, Fingerprint};
@@ -26,6 +26,8 @@ pub struct Admission {
     pub verdict: Result<(), Refusal>,
     /// The part of the chain that later decisions need.
     pub kept: Arc<UnverifiedChain>,
+    /// Every signature had been verified before.
+    pub is_known: bool,
 }
 
 /// Decides whether to continue a handshake.  A refusal is the most informative one of all paths that
@@ -35,24 +37,24 @@ pub fn admit(chain: &Arc<UnverifiedChain>, snapshot: &Snapshot, now: Timestamp) 
     // A chain without other certificates cannot be reduced.
     if verdict.is_err() || chain.certificates().len() > 1 {
         let (by_application, of_applications) = admit_application(chain, snapshot, now);
-        signed.extend(of_applications);
+        signed.add(of_applications);
         verdict = match (verdict, by_application) {
             (Ok(()), _) | (_, Some(Ok(()))) => Ok(()),
             (Err(refusal), Some(Err(other))) => Err(refusal.best(other)),
             (Err(refusal), None) => Err(refusal),
         };
     }
-    let kept = reduce(chain, &signed, verdict.as_ref().err());
-    Admission { verdict, kept }
+    let kept = reduce(chain, &signed.certificates, verdict.as_ref().err());
+    Admission { verdict, kept, is_known: !signed.has_new_signature }
 }
 
 /// Returns the decision under the application configurations that may have issued the chain, if there
-/// are any, and the presented certificates in paths whose signatures are all valid.
+/// are any, and what it learned about signatures.
 fn admit_application(
     chain: &UnverifiedChain,
     snapshot: &Snapshot,
     now: Timestamp,
-) -> (Option<Result<(), Refusal>>, Vec<Fingerprint>) {
+) -> (Option<Result<(), Refusal>>, Signed) {
     let (mut decision, mut searches) = (None, Vec::<(&str, Search<'_>)>::new());
     let certificates = chain.certificates().iter().map(AsRef::as_ref);
     for place in snapshot.application_index().candidates(&snapshot.applications, certificates) {
@@ -70,7 +72,9 @@ fn admit_application(
             (None, Err(refusal)) => Err(refusal),
         });
     }
-    (decision, searches.into_iter().flat_map(|(_, search)| search.signed()).collect())
+    let mut signed = Signed::default();
+    searches.into_iter().for_each(|(_, search)| signed.add(search.into_signed()));
+    (decision, signed)
 }
 
 /// Leaves out the certificates that no path needs.

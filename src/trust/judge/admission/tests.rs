@@ -82,7 +82,7 @@ fn a_junk_intermediate_is_never_verified_again() {
     let presented: Vec<_> = std::iter::once(device("A", 1)).chain(junk()).chain([real]).collect();
     let presented = chain(&presented);
     let first = snapshot(&[root()], TrustPolicy::default());
-    let Admission { verdict, kept } = admit(&presented, &first, AT);
+    let Admission { verdict, kept, .. } = admit(&presented, &first, AT);
     assert_eq!(verdict, Ok(()));
     assert_eq!(first.signatures.len().1, 6, "the handshake pays");
     assert_eq!(names(&kept), ["CN=device", "CN=A"]);
@@ -93,11 +93,23 @@ fn a_junk_intermediate_is_never_verified_again() {
 }
 
 #[test]
+fn a_chain_is_known_when_every_signature_was_verified_before() {
+    let trust = snapshot(&[root()], TrustPolicy::default());
+    let real = authority("A", 1, "R", 0);
+    let presented = chain(&[device("A", 1), real.clone()]);
+    assert!(!admit(&presented, &trust, AT).is_known);
+    assert!(admit(&presented, &trust, AT).is_known);
+    // One new signature among two.
+    let other = Spec::device(cn("other"), cn("A")).sign(key(8), key(1));
+    assert!(!admit(&chain(&[other, real]), &trust, AT).is_known);
+}
+
+#[test]
 fn a_refused_chain_keeps_no_junk_and_its_refusal() {
     let presented: Vec<_> = std::iter::once(device("A", 8)).chain(junk()).collect();
     let presented = chain(&presented);
     let trust = snapshot(&[root()], TrustPolicy::default());
-    let Admission { verdict, kept } = admit(&presented, &trust, AT);
+    let Admission { verdict, kept, .. } = admit(&presented, &trust, AT);
     let refusal = verdict.expect_err("junk");
     assert_eq!(refusal.code, Code::SignatureInvalid);
     assert_eq!(names(&kept), ["CN=device"]);
@@ -142,7 +154,7 @@ fn keeps_the_paths_of_devices_and_applications() {
     let other = configuration(Application, "app", &[(authority("S", 3, "S", 3), true)]);
     let trust = snapshot(&[root()], TrustPolicy::default())
         .with_applications(Configurations::from_iter([other]));
-    let Admission { verdict, kept } = admit(&presented, &trust, AT);
+    let Admission { verdict, kept, .. } = admit(&presented, &trust, AT);
     assert_eq!(verdict, Ok(()));
     assert_eq!(kept.certificates().len(), 3);
     assert!(judge(&kept, &trust, AT).is_ok());
@@ -198,7 +210,7 @@ proptest! {
         };
         let (now, later) = (force(&now), force(&later));
         let trust = snapshot(&now, TrustPolicy::default());
-        let Admission { verdict, kept } = admit(&presented, &trust, AT);
+        let Admission { verdict, kept, .. } = admit(&presented, &trust, AT);
         prop_assert_eq!(verdict.is_ok(), judge(&presented, &trust, AT).is_ok());
         prop_assert!(verdict.is_err() || judge(&kept, &trust, AT).is_ok());
         for authorities in [&now, &later] {

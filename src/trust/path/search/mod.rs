@@ -3,6 +3,7 @@
 
 mod describe;
 mod revocation;
+mod signed;
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -19,6 +20,7 @@ use crate::x509::name::Name;
 use crate::x509::time::Timestamp;
 
 pub use describe::misplaced_authority;
+pub use signed::Signed;
 
 /// Largest number of attempts in an explanation.
 pub const MAX_ATTEMPTS: usize = 64;
@@ -71,6 +73,8 @@ struct State {
     undecided_signer: Option<Refusal>,
     /// Presented certificates of paths whose signatures are all valid.
     signed: Vec<Fingerprint>,
+    /// A signature was verified that had not been before.
+    has_new_signature: bool,
     attempts: Option<Vec<Attempt>>,
 }
 
@@ -165,10 +169,10 @@ impl<'a> Search<'a> {
         self.state.into_inner().attempts.unwrap_or_default()
     }
 
-    /// Returns the presented certificates, without the leaf, in paths to an anchor whose signatures
-    /// are all valid.  Paths of CRL signers and refused paths are included.
-    pub fn signed(self) -> Vec<Fingerprint> {
-        self.state.into_inner().signed
+    /// Returns what the search learned about signatures.
+    pub fn into_signed(self) -> Signed {
+        let State { signed, has_new_signature, .. } = self.state.into_inner();
+        Signed { certificates: signed, has_new_signature }
     }
 
     fn find_path(
@@ -373,7 +377,8 @@ impl<'a> Search<'a> {
                 ));
             }
         }
-        let result = self.snapshot.signatures.verify(certificate, issuer);
+        let (result, is_remembered) = self.snapshot.signatures.verify(certificate, issuer);
+        state.has_new_signature |= !is_remembered;
         if result.is_err() {
             let counted = candidate.is_configured
                 && state.failed_by_directory.contains(&certificate.fingerprint);
