@@ -37,7 +37,7 @@ pub(super) async fn run(config: Config) -> ExitCode {
         eprintln!("log.filter: {error}");
         return exit::CONFIG.into();
     }
-    if let Err(error) = audit_sink::start(&config.audit) {
+    if let Err(error) = audit_sink::start(&config.audit, telemetry.log_channel()) {
         eprintln!("{error}");
         return exit::FAILURE.into();
     }

@@ -18,6 +18,7 @@ enum Sink {
     Stdout,
     File,
     Syslog,
+    Otlp,
 }
 
 /// Reads the section.  Paths are relative to `folder`.
@@ -28,6 +29,7 @@ pub(super) fn read(top: &mut Section<'_>, folder: &Path) -> Config {
             ("stdout", Sink::Stdout),
             ("file", Sink::File),
             ("syslog", Sink::Syslog),
+            ("otlp", Sink::Otlp),
         ];
         let sink = section.choice("sink", &sinks).unwrap_or(Sink::Log);
         let policies = [("drop-and-count", AuditWhenFull::Drop), ("block", AuditWhenFull::Block)];
@@ -55,6 +57,7 @@ pub(super) fn read(top: &mut Section<'_>, folder: &Path) -> Config {
             (Sink::Stdout, ..) => Target::Stdout,
             (Sink::File, Some(file), _) => Target::File(folder.join(file), rotation),
             (Sink::Syslog, _, Some(server)) => Target::Syslog(server),
+            (Sink::Otlp, ..) => Target::Otlp,
             (Sink::Log, ..) => Target::Log,
             (Sink::File, ..) => {
                 section.problem("file", None, "missing: sink = \"file\" needs a path");
@@ -139,6 +142,8 @@ mod tests {
             ("file = 'x'", "audit.file: used with"),
             ("sink = 'stdout'\nsyslog = 'unix:/x'", "audit.syslog: used with"),
             ("sink = 'stdout'\nhash_chain = true", "audit.hash_chain:"),
+            ("sink = 'otlp'\nhash_chain = true", "audit.hash_chain:"),
+            ("sink = 'otlp'\nsyslog = 'unix:/x'", "audit.syslog: used with"),
             ("when_full = 'block'", "audit.when_full: for the log"),
             ("sink = 'disk'", "audit.sink:"),
             ("sink = 'file'\nfile = 'x'\nmax_bytes = 1", "audit.max_bytes:"),

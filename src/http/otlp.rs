@@ -75,8 +75,8 @@ impl HttpClient for Collector {
                 warn!(
                     signal,
                     suppressed,
-                    "export to the OpenTelemetry collector failed: {error}. What was in the request is lost; \
-                     nothing else is affected"
+                    "export to the OpenTelemetry collector failed: {error}. Audit records of \
+                     `audit.sink = \"otlp\"` are sent again; anything else in the request is lost"
                 );
             }
             result.map_err(Into::into)

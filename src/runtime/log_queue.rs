@@ -105,6 +105,7 @@ impl LogQueue {
             for line in &lines {
                 write_all(&mut out, line);
             }
+            let _ = out.flush();
             let mut state = self.lock();
             state.bytes -= lines.iter().map(Vec::len).sum::<usize>();
             state.is_stuck = false;
@@ -113,6 +114,7 @@ impl LogQueue {
             self.written.notify_all();
             if dropped > 0 {
                 write_all(&mut out, &report(dropped));
+                let _ = out.flush();
             }
         }
     }
@@ -138,7 +140,6 @@ fn write_all(out: &mut impl Write, mut line: &[u8]) {
             Err(_) => return,
         }
     }
-    let _ = out.flush();
 }
 
 #[cfg(test)]

@@ -8,19 +8,35 @@ use std::time::{Duration, Instant};
 
 use anchorgate::cli::quickstart::world::Ports;
 use anchorgate::trust::subject::SubjectField;
-use serde_json::Value;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use prost::Message as _;
 
 use super::restart::Instance;
+use super::telemetry::{Received, collector};
 use super::{Gateway, IN_FORCE};
 
 /// A process that follows the gateway of the test, with a sink.
 async fn start(gateway: &Gateway, name: &str, audit: &str, stdout: Stdio) -> (Instance, Ports) {
+    start_with_collector(gateway, name, audit, stdout, "").await
+}
+
+/// Like [`start`], with the URL of a collector of logs; empty for none.
+async fn start_with_collector(
+    gateway: &Gateway,
+    name: &str,
+    audit: &str,
+    stdout: Stdio,
+    collector: &str,
+) -> (Instance, Ports) {
     let ports = Ports::free().expect("ports");
     let mut instance = Instance::new(&gateway.world, name, ports, "");
     let file = gateway.world.dir.join(format!("{name}.toml"));
     let text = fs::read_to_string(&file).expect("written");
     fs::write(&file, format!("{text}\n[audit]\n{audit}\n")).expect("written");
-    instance.process = Some(instance.command().stdout(stdout).spawn().expect("the program runs"));
+    let mut command = instance.command();
+    command.env("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", collector);
+    instance.process = Some(command.stdout(stdout).spawn().expect("the program runs"));
     instance.until_ready(true).await;
     (instance, ports)
 }
@@ -98,11 +114,60 @@ async fn every_sink_has_the_records_and_no_secret() {
         assert_has_no_secret(&gateway, &text, &token);
         let line = text.lines().find(|line| line.contains("\"issued\"")).expect("a record");
         let record = &line[line.find('{').expect("an object")..];
-        let record: Value = serde_json::from_str(record).expect("JSON");
+        let record: serde_json::Value = serde_json::from_str(record).expect("JSON");
         assert_eq!((&record["target"], &record["event"]), (&"audit".into(), &"token".into()));
         assert_eq!(name == "to-syslog", line.starts_with("<110>1 "), "{line}");
         instance.stop().await;
     }
+}
+
+/// The bodies of the audit records that a collector received, one a line.
+fn audit_records(received: &Received) -> String {
+    let requests = received.lock().expect("whole").get("/v1/logs").cloned().unwrap_or_default();
+    let mut lines = String::new();
+    for request in requests {
+        let request = ExportLogsServiceRequest::decode(&request[..]).expect("a message");
+        let scopes = request.resource_logs.into_iter().flat_map(|resource| resource.scope_logs);
+        let audits = scopes.filter(|scope| scope.scope.as_ref().is_some_and(|s| s.name == "audit"));
+        for record in audits.flat_map(|scope| scope.log_records) {
+            if let Some(Value::StringValue(body)) = record.body.and_then(|body| body.value) {
+                lines += &format!("{body}\n{:?}\n", record.attributes);
+            }
+        }
+    }
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_has_the_records_and_no_secret_and_the_log_has_none() {
+    let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
+    let received = Received::default();
+    let url = collector(&received).await + "/v1/logs";
+    let log = gateway.world.dir.join("to-otlp.stdout");
+    let out = File::create(&log).expect("created").into();
+    let (mut instance, ports) =
+        start_with_collector(&gateway, "to-otlp", "sink = \"otlp\"", out, &url).await;
+    let token = token(&gateway, ports).await;
+    let text = until_issued(|| audit_records(&received)).await;
+    assert_has_no_secret(&gateway, &text, &token);
+    let line = text.lines().find(|line| line.contains("\"issued\"")).expect("a record");
+    let record: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    assert_eq!((&record["target"], &record["event"]), (&"audit".into(), &"token".into()));
+    instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_are_served_while_the_collector_is_dead() {
+    let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
+    let closed = TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("bound");
+    let (url, audit) =
+        (format!("http://{closed}/v1/logs"), "sink = \"otlp\"\nwhen_full = \"block\"");
+    let (mut instance, ports) =
+        start_with_collector(&gateway, "dead", audit, Stdio::null(), &url).await;
+    for _ in 0..20 {
+        token(&gateway, ports).await;
+    }
+    instance.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,10 +20,10 @@ use super::IN_FORCE;
 use super::restart::{Instance, hub};
 
 /// Bodies that were received, by path.
-type Received = Arc<Mutex<HashMap<String, Vec<Vec<u8>>>>>;
+pub(super) type Received = Arc<Mutex<HashMap<String, Vec<Vec<u8>>>>>;
 
 /// Starts a collector, and returns its URL.
-async fn collector(received: &Received) -> String {
+pub(super) async fn collector(received: &Received) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let received = Arc::clone(received);

@@ -1,4 +1,4 @@
-//! Sinks of audit records other than the log: standard output, a file, or a syslog server.
+//! Sinks of audit records other than the log: standard output, a file, a syslog server, or a collector.
 //!
 //! # Design notes
 //! Records pass through the bounded queue of `log_queue` to a thread that
@@ -12,6 +12,7 @@ mod attempts;
 mod chain;
 mod file;
 mod line;
+mod otlp;
 mod syslog;
 
 use std::io::{self, Write};
@@ -22,6 +23,7 @@ use std::time::{Duration, SystemTime};
 use crate::runtime::audit::{self, Event, Outcome, Record, Sink};
 use crate::runtime::log::{AUDIT_PATIENCE, AuditWhenFull, count_dropped};
 use crate::runtime::log_queue::{LogQueue, MAX_BYTES};
+use crate::runtime::telemetry::LogChannel;
 
 pub use chain::{Chained, Fault, Verification};
 pub use file::Rotation;
@@ -30,6 +32,7 @@ pub use syslog::Server;
 use attempts::PAUSE;
 use chain::Chain;
 use file::RotatedFile;
+use otlp::Otlp;
 use syslog::Syslog;
 
 /// Longest wait for the queue at the end of the process.
@@ -49,6 +52,8 @@ pub enum Target {
     File(PathBuf, Rotation),
     /// A syslog server (RFC 5424).
     Syslog(Server),
+    /// An OpenTelemetry collector.
+    Otlp,
 }
 
 /// Settings of audit records.
@@ -68,11 +73,12 @@ struct Queued {
     patience: Duration,
 }
 
-/// Opens the sink of `config`.  Has no effect for [`Target::Log`] or if a sink is open.
+/// Opens the sink of `config`.  Has no effect for [`Target::Log`] or if a sink is open.  `collector` is
+/// used by [`Target::Otlp`].
 ///
 /// # Errors
-/// The file cannot be opened, or the thread cannot be started.
-pub fn start(config: &Config) -> io::Result<()> {
+/// The file cannot be opened, there is no collector, or the thread cannot be started.
+pub fn start(config: &Config, collector: Option<LogChannel>) -> io::Result<()> {
     let (out, last): (Box<dyn Write + Send>, _) = match &config.target {
         Target::Log => return Ok(()),
         Target::Stdout => (Box::new(Stdout), None),
@@ -82,6 +88,12 @@ pub fn start(config: &Config) -> io::Result<()> {
             (Box::new(file), last)
         }
         Target::Syslog(server) => (Box::new(Syslog::new(server.clone())), None),
+        Target::Otlp => {
+            let missing = "audit.sink: `otlp` needs a collector: set OTEL_EXPORTER_OTLP_ENDPOINT or \
+                           OTEL_EXPORTER_OTLP_LOGS_ENDPOINT";
+            let channel = collector.ok_or_else(|| io::Error::other(missing))?;
+            (Box::new(Otlp::new(channel)), None)
+        }
     };
     let chain = config.hash_chain.then(|| Chain::after(last.as_deref()));
     let patience = match config.when_full {

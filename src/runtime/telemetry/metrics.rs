@@ -43,9 +43,7 @@ impl Exporter {
         resource: &Resource,
         start: SystemTime,
     ) -> Self {
-        let attributes =
-            resource.iter().map(|(key, value)| attribute(key.as_str(), &value.as_str())).collect();
-        let resource = WireResource { attributes, ..WireResource::default() };
+        let resource = wire_resource(resource);
         Self { client, endpoint, headers, interval, resource, start }
     }
 
@@ -76,6 +74,13 @@ impl Exporter {
             let _ = self.client.send_bytes(request).await;
         }
     }
+}
+
+/// Returns a resource in the form of a request.
+pub(super) fn wire_resource(resource: &Resource) -> WireResource {
+    let attributes =
+        resource.iter().map(|(key, value)| attribute(key.as_str(), &value.as_str())).collect();
+    WireResource { attributes, ..WireResource::default() }
 }
 
 fn nanoseconds(time: SystemTime) -> u64 {

@@ -8,11 +8,12 @@
 //! Spans and log records pass through the bounded queues of the SDK, which drop what does not fit, so that a
 //! slow or dead collector delays nothing.  Metrics are those of `/metrics`, read once in each interval.
 
+mod log_channel;
 pub mod metrics;
 pub mod settings;
 pub mod spans;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::trace::TracerProvider as _;
@@ -32,6 +33,8 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::{Layer, Registry};
 
 use crate::runtime::telemetry::settings::{Settings, Signal};
+
+pub use log_channel::LogChannel;
 
 /// Longest wait for the queues at the end of the process.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -73,6 +76,7 @@ pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
     logs: Option<SdkLoggerProvider>,
     metrics: Option<metrics::Exporter>,
+    channel: Option<LogChannel>,
 }
 
 impl Telemetry {
@@ -111,6 +115,12 @@ impl Telemetry {
                 .with_resource(resource.clone())
                 .build();
             telemetry.logs = Some(provider);
+            telemetry.channel = Some(LogChannel::new(
+                Arc::new(client(Signal::Logs)),
+                endpoint.to_owned(),
+                settings.log_headers.clone(),
+                metrics::wire_resource(&resource),
+            ));
         }
         if let Some(endpoint) = settings.endpoint(Signal::Metrics) {
             let client = Box::new(client(Signal::Metrics));
@@ -124,6 +134,11 @@ impl Telemetry {
             ));
         }
         Ok(telemetry)
+    }
+
+    /// Returns the channel for records that wait for the collector; `None` if logs are not exported.
+    pub fn log_channel(&self) -> Option<LogChannel> {
+        self.channel.clone()
     }
 
     /// Returns the layer that takes spans and log records, or `None` if neither is exported.

@@ -52,6 +52,8 @@ pub struct Settings {
     endpoints: [Option<String>; 3],
     /// Headers of requests with metrics, which may be secret.
     pub metric_headers: HeaderMap,
+    /// Headers of requests with audit records, which may be secret.
+    pub log_headers: HeaderMap,
     /// Interval of metrics.
     pub metric_interval: Duration,
     /// The variables name the service.
@@ -85,12 +87,13 @@ impl Settings {
         if endpoints.iter().all(Option::is_none) {
             return Ok(None);
         }
-        let headers = "OTEL_EXPORTER_OTLP_METRICS_HEADERS";
-        let headers = match set(headers) {
-            Some(value) => read_headers(headers, &value)?,
-            None => {
-                let name = "OTEL_EXPORTER_OTLP_HEADERS";
-                set(name).map_or(Ok(HeaderMap::new()), |value| read_headers(name, &value))?
+        let headers = |signal: &str| {
+            let own = format!("OTEL_EXPORTER_OTLP_{signal}_HEADERS");
+            let general = "OTEL_EXPORTER_OTLP_HEADERS";
+            match (set(&own), set(general)) {
+                (Some(value), _) => read_headers(&own, &value),
+                (None, Some(value)) => read_headers(general, &value),
+                (None, None) => Ok(HeaderMap::new()),
             }
         };
         let metric_interval = match set(INTERVAL) {
@@ -108,7 +111,8 @@ impl Settings {
             || set("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|list| list.contains("service.name="));
         Ok(Some(Self {
             endpoints,
-            metric_headers: headers,
+            metric_headers: headers("METRICS")?,
+            log_headers: headers("LOGS")?,
             metric_interval,
             names_service,
             certificate: set("OTEL_EXPORTER_OTLP_CERTIFICATE"),
