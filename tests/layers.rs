@@ -89,6 +89,7 @@ const INNER_RANKS: &[(&str, InnerRanks)] = &[
             ("responses.rs", 1),
             ("issuers", 2),
             ("paths.rs", 2),
+            ("shared_pages.rs", 2),
             ("validate", 2),
             ("auth.rs", 3),
             ("call.rs", 3),

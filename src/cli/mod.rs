@@ -267,3 +267,40 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     eprintln!("anchorgate: {}", one_line(error));
     if error.is::<directory::UsageError>() { exit::USAGE.into() } else { exit::FAILURE.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// A name is looked up on a thread that waits for the name server.
+    #[test]
+    fn a_silent_name_server_does_not_delay_the_end() {
+        let server = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        // Only so that the test ends if the process waits for the thread.
+        client.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+        let has_ended = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&has_ended);
+        let address = server.local_addr().expect("bound");
+        block_on(async move {
+            let lookup = tokio::task::spawn_blocking(move || {
+                client.send_to(b"question", address).expect("sent");
+                let _ = client.recv(&mut [0; 8]);
+                ended.store(true, Ordering::Relaxed);
+            });
+            // The server has the question and does not answer it.
+            let asked = tokio::task::spawn_blocking(move || {
+                server.recv(&mut [0; 8]).expect("asked");
+                server
+            });
+            let _server = asked.await.expect("no panic");
+            drop(lookup);
+            ExitCode::SUCCESS
+        });
+        assert!(!has_ended.load(Ordering::Relaxed), "the end waited for the name server");
+    }
+}

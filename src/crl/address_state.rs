@@ -249,6 +249,29 @@ pub(super) fn accept(
     Ok(!new.is_copy_of(old))
 }
 
+/// Returns the list that decides on while `new`, which replaces `old`, is expired already when it
+/// arrives: a fresh one of `old` and of `earlier`.  A list that expires later, while it is in force, ends
+/// the time of its series: the issuer said until when its newest data is good.
+pub(super) fn still_fresh(
+    new: &RevocationList,
+    old: Option<&Arc<RevocationList>>,
+    earlier: Option<&Arc<RevocationList>>,
+    now: Timestamp,
+) -> Option<Arc<RevocationList>> {
+    let is_fresh = |list: &RevocationList| {
+        list.this_update <= now && list.next_update.is_some_and(|next| now <= next)
+    };
+    if new.is_delta() || new.next_update.is_none_or(|next| now <= next) {
+        return None;
+    }
+    let candidates = [old, earlier].into_iter().flatten();
+    let mut usable = candidates.filter(|list| {
+        let is_earlier = !list.is_delta() && list.this_update <= new.this_update;
+        is_earlier && list.is_same_series(new) && is_fresh(list)
+    });
+    usable.next().cloned()
+}
+
 /// An address and its state.
 pub(super) struct AddressState {
     /// The address that returned a list last; before that, the address itself.
@@ -259,6 +282,8 @@ pub(super) struct AddressState {
     pub(super) list: Option<Arc<RevocationList>>,
     /// Reason why the delta in force amends no complete list.
     pub(super) unused: Option<String>,
+    /// List that decides while `list`, which had expired when it arrived, does not.
+    pub(super) earlier: Option<Arc<RevocationList>>,
     pub(super) validators: Validators,
     pub(super) fetched: Option<Timestamp>,
     pub(super) from_disk: bool,
@@ -304,6 +329,7 @@ impl AddressState {
             id,
             list: None,
             unused: None,
+            earlier: None,
             validators: Validators::default(),
             fetched: None,
             from_disk: false,

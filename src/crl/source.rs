@@ -11,7 +11,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::crl::address_state::AddressState;
+use crate::crl::address_state::{AddressState, still_fresh};
 use crate::crl::fetch::{Fetch, FetchFailure, FetchResult, FetchState};
 use crate::crl::list_key;
 use crate::crl::metrics::{Metrics, Outcome as FetchOutcome};
@@ -415,9 +415,22 @@ fn apply(
                 audit_set_aside(address, old, &list, now);
             }
             state.validators = validators;
+            let (old, earlier) = (state.list.as_ref(), state.earlier.as_ref());
+            state.earlier = still_fresh(&list, old, earlier, now);
             state.list = Some(Arc::clone(&list));
             state.succeeded(now, max_age, &config.timing);
-            Some(ListState::InForce(list))
+            Some(match state.earlier.clone() {
+                None => ListState::InForce(list),
+                Some(earlier) => {
+                    warn!(
+                        crl.address = %Cleaned(address),
+                        "CRL had expired when it arrived: its entries count, and the list of {} decides \
+                         until its nextUpdate",
+                        earlier.this_update
+                    );
+                    ListState::Expired { newest: list, earlier }
+                }
+            })
         }
         FetchResult::Failed(failure) => {
             apply_failure(address, state, failure, now, config, metrics)

@@ -18,6 +18,7 @@ use crate::directory::in_flight::{InFlight, Reserved};
 use crate::directory::object_locks::ObjectLocks;
 use crate::directory::permissions::Caller;
 use crate::directory::responses::entity_tag;
+use crate::directory::shared_pages::SharedPages;
 use crate::directory::validate;
 use crate::http::body::{self, BodyError};
 use crate::runtime::audit::{Event, Outcome, Record};
@@ -32,6 +33,8 @@ pub(super) struct Call {
     pub(super) store: Store,
     pub(super) locks: Arc<ObjectLocks>,
     pub(super) in_flight: Arc<InFlight>,
+    /// Pages that several requests share.
+    pub(super) pages: Arc<SharedPages>,
     /// Memory for the response.
     pub(super) reserved: Mutex<Option<Reserved>>,
     /// Service root for links, without a slash at the end.

@@ -55,6 +55,8 @@ pub(crate) enum Fault {
     ContentCoding(String),
     /// The changes since the token are no longer available.  The URL to start again is given.
     SyncState(String),
+    /// The database does not accept changes; the reason is given.
+    ReadOnly(String),
     /// The store or an issuer is not available; the request can be retried.
     Unavailable(String),
 }
@@ -79,7 +81,7 @@ impl Fault {
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::ContentCoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::SyncState(_) => StatusCode::GONE,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::ReadOnly(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -99,7 +101,7 @@ impl Fault {
             Self::NotAcceptable => "NotAcceptable",
             Self::ContentCoding(_) => "UnsupportedMediaType",
             Self::SyncState(_) => "syncStateNotFound",
-            Self::Unavailable(_) => "ServiceUnavailable",
+            Self::Unavailable(_) | Self::ReadOnly(_) => "ServiceUnavailable",
         }
     }
 
@@ -149,7 +151,9 @@ impl Fault {
                     .into()
             }
             Self::Unavailable(_) => "The service is temporarily unavailable. Try again.".into(),
-            Self::Query(why) | Self::Quota(why) | Self::Conflict(why) => why.clone(),
+            Self::Query(why) | Self::Quota(why) | Self::Conflict(why) | Self::ReadOnly(why) => {
+                why.clone()
+            },
         }
     }
 
@@ -197,6 +201,7 @@ pub(crate) fn store_fault(error: StoreError, id: &str) -> Fault {
             Fault::Conflict("Another object with the same value already exists.".into())
         }
         StoreError::HistoryExpired(_) => Fault::SyncState(id.into()),
+        error @ StoreError::ReadOnly => Fault::ReadOnly(error.to_string()),
         StoreError::Refused(why) => Fault::Conflict(why),
         StoreError::Unavailable(why) => Fault::Unavailable(why),
     }

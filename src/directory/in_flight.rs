@@ -52,7 +52,7 @@ impl InFlight {
 
     /// Waits until `caller` can have `bytes`, at most [`PAGE`].
     pub(super) async fn reserve(&self, caller: &str, bytes: usize) -> Reserved {
-        let units = u32::try_from(bytes.min(PAGE).div_ceil(UNIT)).unwrap_or(u32::MAX);
+        let units = units(bytes);
         let acquire = |of: Arc<Semaphore>| async move {
             // The semaphores are never closed.
             of.acquire_many_owned(units).await.ok()
@@ -64,6 +64,13 @@ impl InFlight {
                 return Reserved([own, all]);
             }
         }
+    }
+
+    /// Like [`InFlight::reserve`], without waiting.
+    pub(super) fn try_reserve(&self, caller: &str, bytes: usize) -> Option<Reserved> {
+        let acquire = |of: Arc<Semaphore>| of.try_acquire_many_owned(units(bytes)).ok();
+        let own = acquire(self.of(caller))?;
+        Some(Reserved([own, acquire(Arc::clone(&self.all))?]))
     }
 
     fn of(&self, caller: &str) -> Arc<Semaphore> {
@@ -78,6 +85,11 @@ impl InFlight {
         callers.insert(caller.to_owned(), Arc::downgrade(&own));
         own
     }
+}
+
+/// Number of permits for `bytes`, at most [`PAGE`].
+fn units(bytes: usize) -> u32 {
+    u32::try_from(bytes.min(PAGE).div_ceil(UNIT)).unwrap_or(u32::MAX)
 }
 
 impl Reserved {

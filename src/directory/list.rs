@@ -1,5 +1,7 @@
 //! Lists of stored objects: filters, pages, counts, and waiting for changes.
 
+use std::sync::Arc;
+
 use hyper::header;
 use serde_json::{Map, Value};
 
@@ -8,8 +10,9 @@ use crate::directory::errors::{Fault, store_fault};
 use crate::directory::in_flight::PAGE;
 use crate::directory::objects::decode;
 use crate::directory::odata::{AllowedOptions, Filter, Query};
-use crate::directory::responses::{Success, entity_tag};
+use crate::directory::responses::{Encoded, Success, accepts_gzip, entity_tag};
 use crate::directory::shapes::Entity;
+use crate::directory::shared_pages::Key;
 use crate::store::{Collection, Record, StoreError};
 
 /// Number of objects that are read from the store at once.
@@ -53,7 +56,50 @@ pub(super) async fn page_of<E: Entity>(
         Waited::Changed(tag) => tag,
         Waited::Unchanged(tag) => return Ok(Success::Unchanged(tag)),
     };
+    if let Some(key) = shared_key(call, collection, scope, &query, &tag) {
+        let gzip = key.gzip;
+        let build = |reserved| async {
+            let json = objects_of::<E>(call, collection, scope, context, &query).await?;
+            Ok(Encoded::new(json, Some(reserved), gzip))
+        };
+        if let Some(page) = call.pages.get(key, &call.in_flight, build).await? {
+            return Ok(Success::Page(page, tag));
+        }
+    }
     call.reserve(PAGE).await;
+    Ok(Success::List(objects_of::<E>(call, collection, scope, context, &query).await?, tag))
+}
+
+/// The key of a page that other requests can share: configurations, which every gateway reads.
+fn shared_key(
+    call: &Call,
+    collection: Collection,
+    scope: Scope<'_>,
+    query: &Query,
+    tag: &str,
+) -> Option<Key> {
+    let is_shared = matches!(
+        collection,
+        Collection::MutualTlsOauthConfigurations | Collection::ApplicationConfigurations
+    ) && matches!(scope, Scope::All)
+        && query.filter.is_none();
+    is_shared.then(|| Key {
+        root: Arc::clone(&call.root),
+        path: call.path.clone(),
+        query: call.query.clone(),
+        gzip: accepts_gzip(&call.headers),
+        tag: tag.to_owned(),
+    })
+}
+
+/// Reads the objects of a page and returns its JSON.
+async fn objects_of<E: Entity>(
+    call: &Call,
+    collection: Collection,
+    scope: Scope<'_>,
+    context: &str,
+    query: &Query,
+) -> Result<Map<String, Value>, Fault> {
     let size = query.top.unwrap_or(call.page_size);
     let (mut page, mut last) = (Vec::with_capacity(size.min(BATCH)), None);
     let filter = query.filter.as_ref();
@@ -95,7 +141,7 @@ pub(super) async fn page_of<E: Entity>(
         Value::Object(object)
     });
     json.insert("value".into(), value.collect());
-    Ok(Success::List(json, tag))
+    Ok(json)
 }
 
 /// Result of waiting for a change, with the collection's entity tag.

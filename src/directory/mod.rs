@@ -36,6 +36,7 @@ mod objects;
 mod odata;
 mod paths;
 mod responses;
+mod shared_pages;
 mod template_routes;
 
 use std::sync::{Arc, Mutex};
@@ -65,6 +66,7 @@ use crate::directory::permissions::Need;
 use crate::directory::responses::{
     Success, accepts_gzip, accepts_json, error_response, insert, success_response,
 };
+use crate::directory::shared_pages::SharedPages;
 use crate::http::listen::MAX_CONNECTIONS;
 use crate::http::peer::Peer;
 use crate::http::reply::Reply;
@@ -131,6 +133,7 @@ struct Inner {
     locks: Arc<ObjectLocks>,
     stop: CancellationToken,
     in_flight: Arc<InFlight>,
+    pages: Arc<SharedPages>,
 }
 
 /// A processed request.
@@ -163,7 +166,8 @@ impl Directory {
         let authenticator = Authenticator::new(config.tokens.clone(), config.issuers.clone());
         let locks = Arc::new(ObjectLocks::new());
         let in_flight = Arc::new(InFlight::new());
-        let inner = Inner { config, authenticator, store, locks, stop, in_flight };
+        let pages = Arc::default();
+        let inner = Inner { config, authenticator, store, locks, stop, in_flight, pages };
         Self { inner: Arc::new(inner), metrics: Metrics::default() }
     }
 
@@ -286,7 +290,8 @@ impl Served {
         now: Timestamp,
     ) -> Result<Processed, Fault> {
         let (head, mut body) = request.into_parts();
-        let Inner { config, authenticator, store, locks, stop, in_flight } = &*self.directory.inner;
+        let Inner { config, authenticator, store, locks, stop, in_flight, pages } =
+            &*self.directory.inner;
         let authorization = head.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
         let certificate = client_certificate(&head.extensions);
         let caller = authenticator.caller(authorization, certificate.as_ref()).await?;
@@ -321,6 +326,7 @@ impl Served {
             store: store.clone(),
             locks: Arc::clone(locks),
             in_flight: Arc::clone(in_flight),
+            pages: Arc::clone(pages),
             reserved: Mutex::default(),
             root: Arc::clone(&self.root),
             page_size: config.page_size.clamp(1, odata::MAX_TOP),

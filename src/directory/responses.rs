@@ -20,6 +20,8 @@ pub(super) enum Success {
     Object(Map<String, Value>, u64),
     /// 200 with a list and its entity tag.
     List(Map<String, Value>, String),
+    /// 200 with an encoded list and its entity tag.
+    Page(Encoded, String),
     /// 200 with changes, which have no entity tag.
     Changes(Map<String, Value>),
     /// 201 with the new object and its version.
@@ -35,7 +37,38 @@ pub(super) enum Success {
 impl Success {
     /// Returns true if the request can have waited for a change.
     pub(super) fn supports_wait(&self) -> bool {
-        matches!(self, Self::List(..) | Self::Changes(_) | Self::Unchanged(_))
+        matches!(self, Self::List(..) | Self::Page(..) | Self::Changes(_) | Self::Unchanged(_))
+    }
+}
+
+/// Body of a response, with its memory.
+#[derive(Debug, Clone)]
+pub(super) struct Encoded {
+    pub(super) body: Bytes,
+    pub(super) is_compressed: bool,
+}
+
+impl Encoded {
+    /// Encodes `object`, compressed if the client accepts `gzip` and it is long enough.
+    pub(super) fn new(object: Map<String, Value>, reserved: Option<Reserved>, gzip: bool) -> Self {
+        let json = Value::Object(object).to_string();
+        let compressed =
+            (gzip && json.len() >= MIN_COMPRESSED).then(|| compress(json.as_bytes())).flatten();
+        let is_compressed = compressed.is_some();
+        let body: Bytes = compressed.unwrap_or_else(|| json.into_bytes()).into();
+        let body = match reserved {
+            Some(reserved) => reserved.hold(body),
+            None => body,
+        };
+        Self { body, is_compressed }
+    }
+
+    fn response(self, status: StatusCode) -> Reply {
+        let mut response = reply(status, Some(JSON), self.body);
+        if self.is_compressed {
+            insert(&mut response, header::CONTENT_ENCODING, "gzip");
+        }
+        response
     }
 }
 
@@ -79,6 +112,11 @@ pub(super) fn success_response(success: Success, reserved: Option<Reserved>, gzi
     let (status, object, tag) = match success {
         Success::Object(object, version) => (StatusCode::OK, object, Some(entity_tag(version))),
         Success::List(object, tag) => (StatusCode::OK, object, Some(tag)),
+        Success::Page(page, tag) => {
+            let mut response = page.response(StatusCode::OK);
+            insert(&mut response, header::ETAG, &tag);
+            return response;
+        }
         Success::Changes(object) => (StatusCode::OK, object, None),
         Success::Created(object, version) => {
             (StatusCode::CREATED, object, Some(entity_tag(version)))
@@ -96,21 +134,7 @@ pub(super) fn success_response(success: Success, reserved: Option<Reserved>, gzi
     let location = (status == StatusCode::CREATED)
         .then(|| object.get("@odata.id").and_then(Value::as_str).map(str::to_owned))
         .flatten();
-    let json = Value::Object(object).to_string();
-    let compressed =
-        (gzip && json.len() >= MIN_COMPRESSED).then(|| compress(json.as_bytes())).flatten();
-    let hold = |body: Bytes| match reserved {
-        Some(reserved) => reserved.hold(body),
-        None => body,
-    };
-    let mut response = match compressed {
-        Some(compressed) => {
-            let mut response = reply(status, Some(JSON), hold(compressed.into()));
-            insert(&mut response, header::CONTENT_ENCODING, "gzip");
-            response
-        }
-        None => reply(status, Some(JSON), hold(json.into())),
-    };
+    let mut response = Encoded::new(object, reserved, gzip).response(status);
     if let Some(tag) = tag {
         insert(&mut response, header::ETAG, &tag);
     }
@@ -142,7 +166,9 @@ pub(super) fn error_response(fault: &Fault, json: String) -> Reply {
         }
         Fault::MethodNotAllowed(allow) => insert(&mut response, header::ALLOW, allow),
         Fault::SyncState(restart) => insert(&mut response, header::LOCATION, restart),
-        Fault::Unavailable(_) => insert(&mut response, header::RETRY_AFTER, "5"),
+        Fault::Unavailable(_) | Fault::ReadOnly(_) => {
+            insert(&mut response, header::RETRY_AFTER, "5");
+        }
         _ => {}
     }
     response

@@ -121,7 +121,8 @@ pub fn start(
     // Tests start several gateways in one process; the first call wins.
     if registry().with(telemetry).with(lines).try_init().is_ok() {
         let _ = REPLACE_FILTER.set(Box::new(move |filter| handle.reload(filter)));
-        let started = queue.start(io::stderr(), move |dropped| report(dropped, format));
+        let started =
+            queue.start(CountErrors(io::stderr()), move |dropped| report(dropped, format));
         started.map_err(|error| format!("cannot start the log thread: {error}"))?;
         let _ = QUEUE.set(queue);
         // The default hook writes to standard error itself and could wait forever.
@@ -205,6 +206,25 @@ impl<'a> MakeWriter<'a> for Lines {
 
     fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Self::Writer {
         self.writer(metadata.target() == audit::TARGET)
+    }
+}
+
+/// Counts the lines that an output does not accept: a full disk, or a pipe without a reader.
+struct CountErrors<W>(W);
+
+impl<W: io::Write> io::Write for CountErrors<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let again = [io::ErrorKind::Interrupted, io::ErrorKind::WouldBlock];
+        let written = self.0.write(line);
+        written.inspect_err(|error| {
+            if !again.contains(&error.kind()) {
+                count_dropped("log");
+            }
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 

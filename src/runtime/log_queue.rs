@@ -102,19 +102,22 @@ impl LogQueue {
             }
             let lines = std::mem::take(&mut state.lines);
             drop(state);
-            for line in &lines {
-                write_all(&mut out, line);
-            }
-            let _ = out.flush();
+            let failed = lines.iter().filter(|line| !write_all(&mut out, line)).count();
+            let failed = if out.flush().is_ok() { failed } else { lines.len() };
             let mut state = self.lock();
+            state.dropped += failed as u64;
             state.bytes -= lines.iter().map(Vec::len).sum::<usize>();
             state.is_stuck = false;
             let dropped = std::mem::take(&mut state.dropped);
             drop(state);
             self.written.notify_all();
-            if dropped > 0 {
-                write_all(&mut out, &report(dropped));
-                let _ = out.flush();
+            // While nothing can be written, the number grows.
+            if dropped > 0
+                && (failed == lines.len()
+                    || !write_all(&mut out, &report(dropped))
+                    || out.flush().is_err())
+            {
+                self.lock().dropped += dropped;
             }
         }
     }
@@ -125,21 +128,22 @@ impl LogQueue {
     }
 }
 
-/// Writes a line.  Errors are ignored: there is no other place to report them, and the next line may
-/// succeed, for example after a log rotation freed the disk.
-fn write_all(out: &mut impl Write, mut line: &[u8]) {
+/// Writes a line.  Returns false after an error: there is no other place to report it, and the next line
+/// may succeed, for example after a log rotation freed the disk.
+fn write_all(out: &mut impl Write, mut line: &[u8]) -> bool {
     while !line.is_empty() {
         match out.write(line) {
-            Ok(0) => return,
+            Ok(0) => return false,
             Ok(written) => line = &line[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Standard error may share a non-blocking pipe with another program.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 std::thread::sleep(WOULD_BLOCK);
             }
-            Err(_) => return,
+            Err(_) => return false,
         }
     }
+    true
 }
 
 #[cfg(test)]
@@ -234,9 +238,10 @@ mod tests {
         }
         let (sender, written) = channel();
         let queue = Arc::new(LogQueue::new(100));
-        queue.start(Broken(true, sender), |_| Vec::new()).expect("a thread");
+        queue.start(Broken(true, sender), |n| format!("{n} lost").into_bytes()).expect("a thread");
         assert!(queue.push(b"lost".to_vec(), Duration::ZERO));
         assert!(queue.push(b"kept".to_vec(), Duration::ZERO));
         assert_eq!(written.recv().expect("written"), b"kept");
+        assert_eq!(written.recv().expect("written"), b"1 lost");
     }
 }

@@ -104,6 +104,12 @@ pub enum StoreError {
     /// The operation is not possible with this store or this backup; the reason is given.
     #[error("{0}")]
     Refused(String),
+    /// The database does not accept changes.
+    #[error(
+        "the database is read-only (a standby server, or default_transaction_read_only is set): changes \
+         are refused, and reads are served"
+    )]
+    ReadOnly,
     /// The disk or the database failed.  The operation can be retried.
     #[error("the store is not available: {0}")]
     Unavailable(String),

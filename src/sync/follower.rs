@@ -67,6 +67,8 @@ pub(super) struct Follower<P: Payload> {
     saved: Option<Instant>,
     /// Instant at which the data in force is due to be saved.
     save_at: Option<Instant>,
+    /// The last save failed, and `save_at` is the time of the next attempt.
+    save_failed: bool,
     /// Operators who wait for the current candidate, and for the next one.
     waiting: Vec<Reply<P::Changes>>,
     waiting_next: Vec<Reply<P::Changes>>,
@@ -91,6 +93,7 @@ impl<P: Payload> Follower<P> {
             failures: 0,
             saved: None,
             save_at: None,
+            save_failed: false,
             waiting: Vec::new(),
             waiting_next: Vec::new(),
         };
@@ -124,7 +127,12 @@ impl<P: Payload> Follower<P> {
         loop {
             let is_too_old = self.status.borrow().too_old;
             let expires_at = self.freshness.expires_at().filter(|_| !is_too_old);
-            let save_at = self.save_at;
+            if self.save_failed && self.save_at.is_some_and(|at| at <= Instant::now()) {
+                self.save().await;
+            }
+            // Another attempt to save does not interrupt a fetch: one that takes longer than the pause
+            // between attempts would never end while the disk is full.
+            let save_at = self.save_at.filter(|at| !self.save_failed || *at < next);
             self.payload.renew(self.context.config.full_every, (self.context.clock)());
             let refresh = !self.waiting.is_empty();
             // An operator waits for the current state, not for a change.
@@ -391,6 +399,7 @@ impl<P: Payload> Follower<P> {
         let result = self.payload.save(at).await;
         let now = Instant::now();
         self.saved = Some(now);
+        self.save_failed = result.is_err();
         if let Err(why) = result {
             self.save_at = Some(now + SAVE_RETRY);
             let (source, noun) = (&self.source, P::NOUN);

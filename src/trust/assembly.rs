@@ -52,6 +52,14 @@ pub enum Update {
 pub enum ListState {
     /// The list that decides until another replaces it.
     InForce(Arc<RevocationList>),
+    /// The newest list had expired when it arrived.  Its entries count, and an earlier list decides
+    /// until its own nextUpdate.
+    Expired {
+        /// The list that was fetched last.
+        newest: Arc<RevocationList>,
+        /// The list that is fresh.
+        earlier: Arc<RevocationList>,
+    },
     /// A list was fetched, and no list of the address was ever usable.
     Unusable {
         /// Names of the authorities that use the address.
@@ -154,7 +162,13 @@ impl Assembly {
         let authorities =
             of_devices.authorities_by_domain().chain(of_applications.authorities_by_domain());
         let lists = self.lists.values().filter_map(|state| match state {
-            ListState::InForce(list) => Some(Arc::clone(list)),
+            ListState::InForce(list) | ListState::Expired { newest: list, .. } => {
+                Some(Arc::clone(list))
+            }
+            _ => None,
+        });
+        let earlier = self.lists.values().filter_map(|state| match state {
+            ListState::Expired { earlier, .. } => Some(Arc::clone(earlier)),
             _ => None,
         });
         let unusable = self.lists.values().filter_map(|state| match state {
@@ -164,6 +178,7 @@ impl Assembly {
             _ => None,
         });
         let revocations = Revocations::new(lists)
+            .with_earlier(earlier)
             .with_unusable(unusable.collect())
             .with_policy(self.policy.resolve(authorities));
         let next = previous.next(devices, Arc::new(revocations));
@@ -234,6 +249,10 @@ fn in_domain<K: Kind>(
 fn same_state(a: &ListState, b: &ListState) -> bool {
     match (a, b) {
         (ListState::InForce(a), ListState::InForce(b)) => Arc::ptr_eq(a, b),
+        (
+            ListState::Expired { newest: a, earlier: x },
+            ListState::Expired { newest: b, earlier: y },
+        ) => Arc::ptr_eq(a, b) && Arc::ptr_eq(x, y),
         (
             ListState::Unusable { issuers: a, why: x },
             ListState::Unusable { issuers: b, why: y },

@@ -18,7 +18,7 @@ use anchorgate::x509::time::Timestamp;
 use crate::support::crl_maker::{self, Ca, HOUR, KEY_USAGE_CA, KEY_USAGE_LISTS, NOW};
 
 /// A snapshot with a device and an application configuration, both with these roots as anchors.
-fn snapshot(roots: &[&Ca], lists: &[Arc<RevocationList>], mode: CrlMode) -> Snapshot {
+pub(crate) fn snapshot(roots: &[&Ca], lists: &[Arc<RevocationList>], mode: CrlMode) -> Snapshot {
     fn set<K>(kind: K, roots: &[&Ca]) -> Configurations<K> {
         let authority = |ca: &&Ca| Authority {
             certificate: Arc::clone(&ca.certificate),
@@ -43,7 +43,7 @@ fn snapshot(roots: &[&Ca], lists: &[Arc<RevocationList>], mode: CrlMode) -> Snap
 }
 
 /// The decision about a chain, which must be the same for a device and for an application.
-fn decide(snapshot: &Snapshot, chain: &[&Certificate], now: Timestamp) -> Option<Code> {
+pub(crate) fn decide(snapshot: &Snapshot, chain: &[&Certificate], now: Timestamp) -> Option<Code> {
     let der: Vec<_> = chain.iter().map(|certificate| certificate.der()).collect();
     let chain = UnverifiedChain::from_der(&der).expect("a chain");
     let device = judge(&chain, snapshot, now).err().map(|refusal| refusal.code);
@@ -52,7 +52,7 @@ fn decide(snapshot: &Snapshot, chain: &[&Certificate], now: Timestamp) -> Option
     device
 }
 
-fn read(signer: &Ca, list: &crl_maker::List<'_>) -> Arc<RevocationList> {
+pub(crate) fn read(signer: &Ca, list: &crl_maker::List<'_>) -> Arc<RevocationList> {
     let signers = std::slice::from_ref(&signer.certificate);
     Arc::new(RevocationList::read(&list.sign(), signers, NOW).expect("a list"))
 }

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod expired;
 mod fetching;
 mod interoperability;
 mod judge;

@@ -66,15 +66,17 @@ fn expected(domain: &Domain, index: usize, device: &Device, wall: Timestamp) -> 
         listing.as_ref().is_some_and(|listing| listing.contains(&device.authority))
     };
     let (in_force, undecided) = (has_anchor(&model.listing), has_anchor(&model.undecided));
-    also((model.is_exact && in_force, in_force || undecided));
+    also((model.is_exact && in_force, in_force || undecided || model.is_lost));
     also(fresh(model.confirmed));
     if domain.name == "a" {
         let devices = model.devices.as_ref();
         let is_enabled = devices.and_then(|devices| devices.get(&index)) == Some(&true);
-        also((model.devices_are_exact && is_enabled, is_enabled || !model.devices_are_exact));
+        also((model.devices_are_exact && is_enabled, is_enabled || model.devices_are_lost));
         also(fresh(model.devices_confirmed));
     }
-    match &domain.issuer.lists[device.authority].model {
+    let lists = &domain.issuer.lists[device.authority];
+    match &lists.model {
+        _ if lists.is_unknown => also((false, true)),
         None => also((false, false)),
         Some(list) => {
             let is_listed = list.revoked.contains(&device.serial);
@@ -163,6 +165,9 @@ fn check_issuer(
         };
         let number = |list: &issuer::Published| list.number.to_string();
         let in_force = status.list.as_ref().and_then(|list| list.number.clone());
+        if lists.is_unknown {
+            continue;
+        }
         if in_force != lists.model.as_ref().map(number) {
             return Err(format!("{url}: list {in_force:?} is in force, not the newest received"));
         }

@@ -187,6 +187,12 @@ pub struct Model {
     pub devices_confirmed: Option<Confirmed>,
     pub devices_changed: Option<Instant>,
     pub devices_are_exact: bool,
+    /// The disk was full in this run of the gateway.
+    pub was_full: bool,
+    /// After a crash with a full disk, an earlier configuration may be in force.
+    pub is_lost: bool,
+    /// The same for devices, also after a change that came too late to be on disk.
+    pub devices_are_lost: bool,
     /// Result of the last response.
     pub listing_succeeded: Option<bool>,
     pub devices_succeeded: Option<bool>,
@@ -239,7 +245,7 @@ impl Model {
         if let Some(old) = self.listing.replace(new.clone()).filter(|old| old != new) {
             self.history.push((old, at.0));
         }
-        self.is_exact = true;
+        (self.is_exact, self.is_lost) = (true, false);
         self.confirm(at);
     }
 
@@ -270,7 +276,7 @@ impl Model {
             self.devices_changed = Some(at.0);
         }
         self.devices = Some(devices);
-        self.devices_are_exact = true;
+        (self.devices_are_exact, self.devices_are_lost) = (true, false);
         self.devices_confirmed = Some(Confirmed::now(at));
     }
 
@@ -280,11 +286,18 @@ impl Model {
         self.history.clear();
         (self.listing_succeeded, self.devices_succeeded) = (None, None);
         let recent = Duration::from_secs(3);
-        self.devices_are_exact &= self.devices_changed.is_none_or(|at| at.elapsed() > recent);
+        let was_full = std::mem::take(&mut self.was_full);
+        self.is_lost |= was_full;
+        self.devices_are_lost |=
+            was_full || self.devices_changed.is_some_and(|at| at.elapsed() <= recent);
+        self.is_exact &= !self.is_lost;
+        self.devices_are_exact &= !self.devices_are_lost;
         for confirmed in [&mut self.confirmed, &mut self.devices_confirmed].into_iter().flatten() {
             // Confirmations without a change are saved every ten minutes.
             let slack = Duration::from_secs(700);
-            confirmed.slack = if clock_jumped { MAX_AGE } else { slack };
+            let slack = if clock_jumped || was_full { MAX_AGE } else { slack };
+            // An earlier restart may have lost a confirmation that no later one replaced.
+            confirmed.slack = confirmed.slack.max(slack);
             confirmed.at = at.0 - at.1.since(confirmed.wall).min(2 * MAX_AGE);
         }
     }

@@ -49,6 +49,8 @@ pub struct Lists {
     pub revoked: BTreeSet<u8>,
     /// The list that must be in force after the responses so far.
     pub model: Option<Published>,
+    /// It is not known which list is in force, after a crash with a full disk.
+    pub is_unknown: bool,
 }
 
 impl Lists {
@@ -66,7 +68,12 @@ pub struct Issuer {
 
 impl Issuer {
     pub fn new(pki: Arc<Pki>, now: Timestamp) -> Self {
-        let none = || Lists { published: Vec::new(), revoked: BTreeSet::new(), model: None };
+        let none = || Lists {
+            published: Vec::new(),
+            revoked: BTreeSet::new(),
+            model: None,
+            is_unknown: false,
+        };
         let lists = (0..AUTHORITIES).map(|_| none()).collect();
         let mut issuer = Self { pki, lists, fault: None };
         (0..AUTHORITIES).for_each(|authority| issuer.publish(authority, now));
@@ -123,6 +130,10 @@ impl Issuer {
             _ => {}
         }
         let etag = format!("\"{}\"", list.number);
+        if lists.is_unknown && self.fault != Some(Fault::Older) && list.this_update <= wall {
+            // It is the newest list, so that it is in force after this response.
+            (lists.model, lists.is_unknown) = (Some(list.clone()), false);
+        }
         if request.headers().get(IF_NONE_MATCH).is_some_and(|known| known == etag.as_str()) {
             return Reply::status(304);
         }
@@ -130,7 +141,7 @@ impl Issuer {
         let in_force = lists.model.as_ref();
         // A list of the future and one that is older than the one in force are rejected.
         let is_older = in_force.is_some_and(|old| list.number < old.number);
-        if !is_older && list.this_update <= wall {
+        if !lists.is_unknown && !is_older && list.this_update <= wall {
             lists.model = Some(list);
         }
         reply

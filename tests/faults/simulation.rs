@@ -23,6 +23,7 @@ pub struct Simulation {
     pub world: Shared,
     pub gateway: Gateway,
     folder: TempDir,
+    disk_is_full: bool,
     /// Instant of the last start of the gateway.
     pub started: Instant,
     /// Instant of the last change of the gateway's clock.
@@ -49,6 +50,7 @@ impl Simulation {
             world,
             gateway,
             folder,
+            disk_is_full: false,
             started: now,
             clock_changed: now,
             directory_since: vec![now; 2],
@@ -107,9 +109,23 @@ impl Simulation {
             57..=76 => self.break_or_repair_issuer(domain),
             77..=82 => self.change_clock(),
             83..=90 => self.restart().await,
-            91..=95 => self.approve(domain).await,
+            91..=94 => self.approve(domain).await,
+            95..=97 => self.fill_or_free_disk(),
             _ => {}
         }
+    }
+
+    /// The disk becomes full, or has room again.
+    fn fill_or_free_disk(&mut self) {
+        self.disk_is_full = !self.disk_is_full;
+        let mut world = lock(&self.world);
+        disk::fail_writes(self.folder.path(), &world.domains, self.disk_is_full);
+        for domain in &mut world.domains {
+            // What is received from now on can be lost at a crash.
+            domain.directory.model.was_full = true;
+        }
+        drop(world);
+        self.note(&format!("disk full: {}", self.disk_is_full));
     }
 
     fn note(&mut self, event: &str) {
@@ -224,10 +240,18 @@ impl Simulation {
             let mut world = lock(&self.world);
             let at = world.now();
             for domain in &mut world.domains {
+                if domain.directory.model.was_full {
+                    domain.issuer.lists.iter_mut().for_each(|lists| lists.is_unknown = true);
+                }
                 domain.directory.model.restarted(at, jumped);
             }
             let domain = self.random.below(2) as usize;
-            if self.random.chance(50)
+            if self.disk_is_full {
+                // A start opens its folders: an operator made room.
+                self.disk_is_full = false;
+                disk::fail_writes(self.folder.path(), &world.domains, false);
+                event += " with room on the disk";
+            } else if self.random.chance(50)
                 && let Some(what) =
                     disk::damage(&mut self.random, self.folder.path(), &mut world.domains[domain])
             {

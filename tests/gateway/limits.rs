@@ -13,7 +13,7 @@ use super::{Gateway, IN_FORCE};
 
 impl Gateway {
     /// The metrics of another gateway.
-    async fn metrics_of(&self, instance: &Instance) -> String {
+    pub(super) async fn metrics_of(&self, instance: &Instance) -> String {
         let url = format!("http://{}/metrics", instance.admin);
         let answer = self.http.get(url).send().await.expect("the admin plane answers");
         answer.text().await.expect("a text")

@@ -28,6 +28,7 @@ mod reload;
 mod restart;
 mod rotation;
 mod status_page;
+mod stopping;
 mod telemetry;
 mod tenants;
 mod tickets;

@@ -7,6 +7,7 @@ use anchorgate::trust::subject::SubjectField;
 use anchorgate::x509::certificate::Fingerprint;
 use reqwest::Method;
 use reqwest::header::AUTHORIZATION;
+use tokio::net::TcpStream;
 
 use super::{Gateway, IN_FORCE, now};
 
@@ -146,4 +147,26 @@ async fn closes_connections_of_revoked_devices_only() {
     }
     assert!(!beside.is_closed());
     assert_eq!(beside.token(&neighbour.subject_id).await.expect("an answer").status, 200);
+}
+
+/// Peers that send nothing, or stop after their first bytes, hold no operator back.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_do_not_block_the_admin_plane() {
+    let gateway = Gateway::start(&[], |text| expose_admin(&text)).await;
+    let port = gateway.app.addresses.admin.port();
+    let mut silent = Vec::new();
+    // The number of concurrent handshakes, and as many again.
+    for n in 0..32 {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("accepted");
+        if n % 2 == 1 {
+            // The start of a ClientHello of 512 bytes.
+            stream.writable().await.expect("open");
+            stream.try_write(&[22, 3, 1, 2, 0, 1, 0]).expect("sent");
+        }
+        silent.push(stream);
+    }
+    let url = format!("https://localhost:{port}/status.json");
+    let asked = gateway.http.get(url).bearer_auth(SCRAPER).timeout(IN_FORCE).send().await;
+    assert_eq!(asked.expect("an answer").status(), 200);
+    drop(silent);
 }

@@ -95,7 +95,33 @@ async fn a_read_only_server_serves_reads_and_refuses_writes() {
     until_available(&store).await;
     assert_eq!(store.get(C, "a").await.expect("there").body, [1]);
     let refused = store.insert(C, "b", vec![1], None).await;
-    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::ReadOnly)), "{refused:?}");
+    assert_eq!(store.count(C).await.ok(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_was_set_read_only_serves_reads_and_refuses_writes() {
+    let cluster = Cluster::shared();
+    let url = cluster.database().await;
+    let store = open(&url).await;
+    store.insert(C, "a", vec![1], None).await.expect("stored");
+    drop(store);
+    let name = url.trim_start_matches("postgres:///").split('?').next().expect("a name");
+    let set =
+        |value: &str| format!("ALTER DATABASE {name} SET default_transaction_read_only = {value}");
+    Cluster::execute(&url, &[&set("on")]).await;
+    let store = open(&url).await;
+    until_available(&store).await;
+    assert_eq!(store.get(C, "a").await.expect("there").body, [1]);
+    for refused in [
+        store.insert(C, "b", vec![1], None).await.map(drop),
+        store.replace(C, "a", 1, vec![1]).await.map(drop),
+        store.remove(C, "a", None).await,
+    ] {
+        assert!(matches!(refused, Err(StoreError::ReadOnly)), "{refused:?}");
+    }
+    let why = StoreError::ReadOnly.to_string();
+    assert!(why.contains("default_transaction_read_only"), "{why}");
     assert_eq!(store.count(C).await.ok(), Some(1));
 }
 

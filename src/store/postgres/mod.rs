@@ -15,6 +15,7 @@ mod follow;
 
 use std::time::Duration;
 
+use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{PgConnection, query, query_as, query_scalar};
 use tokio::sync::watch;
@@ -311,9 +312,9 @@ impl Postgres {
 
     /// Begins a change.  Other changes wait until it is committed or dropped; dropping it undoes it.
     async fn begin(&self) -> Result<PendingChange, Failure> {
-        // Read committed: the statements after the lock see the previous change.
-        let mut transaction =
-            self.pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
+        // Read committed: the statements after the lock see the previous change.  Not `READ WRITE`: a
+        // provider sets the database read-only when its disk is almost full.
+        let mut transaction = self.pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
         let version =
             query_scalar("UPDATE directory_version SET version = version + 1 RETURNING version")
                 .fetch_one(&mut *transaction)
@@ -332,12 +333,18 @@ impl Postgres {
         match timeout(OPERATION_TIMEOUT, operation).await {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(Failure::Rule(error))) => Err(error),
+            Ok(Err(Failure::Engine(error))) if is_read_only(&error) => Err(StoreError::ReadOnly),
             Ok(Err(Failure::Engine(error))) => Err(StoreError::Unavailable(error.to_string())),
             Err(_) => Err(StoreError::Unavailable(format!(
                 "the database operation took longer than {OPERATION_TIMEOUT:?}"
             ))),
         }
     }
+}
+
+/// True if the database refused a change (read_only_sql_transaction).
+fn is_read_only(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(DatabaseError::code).as_deref() == Some("25006")
 }
 
 /// Returns the least id that is greater than `after`: the same id with a zero byte appended.

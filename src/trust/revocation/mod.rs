@@ -8,17 +8,24 @@
 //! 5280 section 5.2.4 forbids combining it, so it proves no certificate valid and lifts no hold.  But the
 //! certificates that it lists were revoked after the complete list was issued, and a device must not
 //! become valid again because a newer delta did not arrive.
+//!
+//! A complete list that has expired already when it arrives counts against certificates too, and proves
+//! none valid.  The list that it replaces decides on until its own nextUpdate, which RFC 5280 section
+//! 6.3.3 (a) allows, with the entries of both.  A list that expires later ends the use of all earlier
+//! ones: the issuer has said until when its newest data is good.  Only the newest list is on disk.
 
 pub mod addresses_seen;
 mod policy;
+mod series;
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::trust::refusal::{Code, Refusal};
+use crate::trust::revocation::series::Series;
 use crate::x509::certificate::{Certificate, Fingerprint, GeneralName};
-use crate::x509::crl::{self, DistributionPoint, Kind, Reason, Reasons, RevocationList};
+use crate::x509::crl::{self, DistributionPoint, Reason, Reasons, RevocationList};
 use crate::x509::name::Name;
 use crate::x509::time::Timestamp;
 
@@ -62,15 +69,6 @@ pub struct Revocations {
     policy: RevocationPolicy,
 }
 
-/// The lists of one issuer, key and scope.
-#[derive(Debug)]
-struct Series {
-    /// The latest complete list.
-    base: Option<Arc<RevocationList>>,
-    /// Deltas, the latest first.
-    deltas: Vec<Arc<RevocationList>>,
-}
-
 impl Revocations {
     /// Groups lists by issuer, key and scope.
     pub fn new(lists: impl IntoIterator<Item = Arc<RevocationList>>) -> Self {
@@ -83,6 +81,20 @@ impl Revocations {
             }
         }
         Self { by_issuer, ..Self::default() }
+    }
+
+    /// Adds lists that still decide because the list that replaced each of them had already expired when
+    /// it arrived.
+    #[must_use]
+    pub fn with_earlier(mut self, lists: impl IntoIterator<Item = Arc<RevocationList>>) -> Self {
+        for list in lists {
+            let of_issuer = self.by_issuer.get_mut(&list.issuer);
+            let mut of_issuer = of_issuer.into_iter().flatten();
+            if let Some(series) = of_issuer.find(|series| series.any().is_same_series(&list)) {
+                series.earlier.push(list);
+            }
+        }
+        self
     }
 
     /// Replaces the policy, which is the strict default.
@@ -171,59 +183,6 @@ impl Revocations {
                 format!("no revocation list of `{}` was ever loaded", question.issuer),
             ),
         }
-    }
-}
-
-impl Series {
-    fn of(list: Arc<RevocationList>) -> Self {
-        let mut series = Self { base: None, deltas: Vec::new() };
-        series.add(list);
-        series
-    }
-
-    fn add(&mut self, list: Arc<RevocationList>) {
-        let age = |list: &RevocationList| (list.number, list.this_update);
-        match (list.kind, &self.base) {
-            (Kind::Delta { .. }, _) => {
-                let later = self.deltas.partition_point(|delta| age(delta) > age(&list));
-                self.deltas.insert(later, list);
-            }
-            (Kind::Complete, Some(base)) if age(base) >= age(&list) => {}
-            (Kind::Complete, _) => self.base = Some(list),
-        }
-    }
-
-    fn any(&self) -> &RevocationList {
-        match &self.base {
-            Some(base) => base,
-            None => &self.deltas[0],
-        }
-    }
-
-    /// Returns true if any list of the series has an entry for the certificate.
-    fn lists(&self, question: &Question<'_>) -> bool {
-        let all = self.base.iter().chain(&self.deltas);
-        let serial = &question.certificate.serial;
-        all.into_iter().any(|list| list.listed(question.issuer, serial).is_some())
-    }
-
-    /// Returns the deltas that are newer than the complete list, the latest first.
-    fn later_deltas(&self) -> impl Iterator<Item = &RevocationList> {
-        let base = self.base.as_deref().and_then(|base| base.number);
-        self.deltas.iter().map(|delta| &**delta).filter(move |delta| delta.number > base)
-    }
-
-    /// Returns the latest delta that may be combined with the complete list (section 5.2.4): its
-    /// BaseCRLNumber is not above the list's number.
-    fn delta_for(
-        &self,
-        base: &RevocationList,
-        is_in_force: impl Fn(&RevocationList) -> bool,
-    ) -> Option<&RevocationList> {
-        self.later_deltas().find(|delta| {
-            matches!(delta.kind, Kind::Delta { base: from } if Some(from) <= base.number)
-                && is_in_force(delta)
-        })
     }
 }
 
@@ -341,13 +300,30 @@ impl Search<'_> {
                 Code::CrlStale,
                 format!("no fresh delta list of `{}` amends its complete list", base.issuer),
             )),
-            None => self.lateness(base),
+            None => match self.lateness(base) {
+                Err(late) => self.check_earlier(series)?.then_some(()).ok_or(late),
+                in_force => in_force,
+            },
         };
         match state {
             Ok(()) => self.covered = self.covered.or(reasons),
             Err(refusal) => self.note_refusal(refusal),
         }
         Ok(())
+    }
+
+    /// Returns true if an earlier list of the series is fresh, and an error if it has the certificate.
+    /// The entries of the expired list, which replaced it, count as well: they were searched before.
+    fn check_earlier(&self, series: &Series) -> Result<bool, Refusal> {
+        let now = self.question.now;
+        let is_fresh = |list: &&RevocationList| {
+            list.this_update <= now && list.next_update.is_some_and(|next| now <= next)
+        };
+        let Some(fresh) = series.earlier.iter().map(|list| &**list).find(is_fresh) else {
+            return Ok(false);
+        };
+        self.refuse_if_listed_in(std::iter::once(fresh))?;
+        Ok(true)
     }
 
     /// Returns an error if a list of the series has the certificate.
