@@ -1,6 +1,8 @@
 //! The embedded store after crashes: no acknowledged write is lost, and no other one appears.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use anchorgate::store::{Collection, Store, StoreError};
@@ -81,4 +83,36 @@ async fn acknowledged_writes_survive_crashes() {
             stored.check().await;
         }
     }
+}
+
+/// After the first integrity error, nothing is written into the damaged file.
+#[tokio::test]
+async fn a_damaged_store_refuses_every_change() {
+    let (mut random, mut stored) = (Random::new(1), Stored::new().await);
+    for n in 0..400 {
+        let body = random.number().to_be_bytes().repeat(200);
+        stored.store.insert(C, &format!("filler-{n}"), body, None).await.expect("a write");
+    }
+    // The next process has no pages in memory.
+    stored.crash().await;
+    let file = OpenOptions::new().write(true).open(stored.file()).expect("the file");
+    let length = file.metadata().expect("its length").len();
+    const INTACT: u64 = 64 * 1024;
+    file.write_all_at(&vec![0; (length - INTACT) as usize], INTACT).expect("damaged");
+    let mut refused = None;
+    for n in 0..400 {
+        let id = format!("filler-{n}");
+        if let Err(error) = stored.store.insert(C, &format!("{id}-2"), vec![1; 100], None).await {
+            refused = Some(error.to_string());
+            break;
+        }
+    }
+    assert!(refused.is_some(), "the damage is not noticed");
+    let damaged = std::fs::read(stored.file()).expect("the file");
+    for n in 0..3 {
+        let refused = stored.store.insert(C, &format!("later-{n}"), vec![1], None).await;
+        let why = refused.expect_err("refused").to_string();
+        assert!(why.contains("is damaged") && why.contains("changes are refused"), "{why}");
+    }
+    assert!(std::fs::read(stored.file()).expect("the file") == damaged, "it was written");
 }

@@ -9,6 +9,7 @@ mod write;
 use std::fs::File;
 use std::mem::take;
 use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::mpsc::TryRecvError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -274,7 +275,11 @@ impl Embedded {
 
     fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, Failure>) -> Result<T, StoreError> {
         let database = self.database()?;
-        let result = work(&database);
+        // The engine panics at some damaged pages.  Nothing is written after that.
+        let result = catch_unwind(AssertUnwindSafe(|| work(&database))).unwrap_or_else(|_| {
+            let why = "the engine stopped at a page that it cannot read";
+            Err(redb::Error::Corrupted(why.to_owned()).into())
+        });
         drop(database);
         result.map_err(|failure| match failure {
             Failure::Rule(error) => error,
