@@ -11,7 +11,7 @@ use reqwest::{Body, Request, Response};
 use tokio::task::yield_now;
 use tokio::time::{Instant, advance, sleep};
 
-use crate::directory::Directory;
+use crate::directory::{Directory, Listing};
 use crate::issuer::Issuer;
 use crate::pki::Pki;
 use crate::support::crl_maker::NOW;
@@ -88,6 +88,20 @@ pub struct Domain {
     pub pki: Arc<Pki>,
     pub directory: Directory,
     pub issuer: Issuer,
+}
+
+impl Domain {
+    /// A list is dropped when no authority names it.  Its copy is missing if the disk was full.
+    pub fn forget_unnamed_lists(&mut self) {
+        let model = &self.directory.model;
+        if !model.was_full {
+            return;
+        }
+        for (authority, lists) in self.issuer.lists.iter_mut().enumerate() {
+            let is_named = |listing: &Listing| listing.contains(&authority);
+            lists.is_unknown |= !model.listing.as_ref().is_some_and(is_named);
+        }
+    }
 }
 
 /// The world, shared with the network.

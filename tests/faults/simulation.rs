@@ -84,6 +84,7 @@ impl Simulation {
             domain.issuer.publish_due(now);
             let held = self.gateway.followers[index].status().held_back.is_some();
             domain.directory.model.decide(held, at);
+            domain.forget_unnamed_lists();
         }
     }
 
