@@ -28,8 +28,9 @@ use simulation::Simulation;
 const SECONDS: u64 = 15;
 /// Most seeds without that variable, so that a fast machine tries none that were never tried.
 const FIRST: u64 = 8;
-/// Seeds that once showed a violation, of the gateway or of a rule as it was written then.
-const FOUND: [u64; 5] = [11, 23, 106, 114, 130];
+/// Seeds that once showed a violation, of the gateway or of a rule as it was written then.  Seed 5 shows
+/// one if `start_without` is ignored.
+const FOUND: [u64; 5] = [5, 11, 23, 106, 130];
 
 /// Runs one seed on a runtime of its own.  Panics at a violation.
 fn run(seed: u64) -> Duration {
