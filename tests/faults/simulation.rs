@@ -228,6 +228,8 @@ impl Simulation {
         }
         let approved = handle.approve(&held.digest).await;
         self.settle().await;
+        // The error of the last poll is gone until the next one fails.
+        self.directory_since[domain] = Instant::now();
         self.note(&format!("{domain}: approval of the held change: {:?}", approved.err()));
     }
 
