@@ -128,23 +128,20 @@ fn show(findings: &Findings, output: Output) {
 
 /// Checks of this machine.
 fn local(config: &Config, findings: &mut Findings) {
-    match keyring::identity(&config.keyring, &tls::provider()) {
-        Ok(identity) => {
-            let hosts = config.advertised_hosts();
-            let problems = keyring::problems(&identity, &hosts, SystemTime::now().into());
-            for problem in &problems {
-                findings.add("server certificate", Verdict::Warning, problem);
-            }
-            let chain: Vec<&[u8]> = identity.cert.iter().map(AsRef::as_ref).collect();
-            match chain_problem(&chain) {
-                Some(why) => findings.add("certificate chain", Verdict::Warning, why),
-                None => {
-                    findings.add("certificate chain", Verdict::Good, "each issues the one before");
-                }
+    // An error is one of the problems below.
+    if let Ok(identity) = keyring::identity(&config.keyring, &tls::provider()) {
+        let hosts = config.advertised_hosts();
+        let problems = keyring::problems(&identity, &hosts, SystemTime::now().into());
+        for problem in &problems {
+            findings.add("server certificate", Verdict::Warning, problem);
+        }
+        let chain: Vec<&[u8]> = identity.cert.iter().map(AsRef::as_ref).collect();
+        match chain_problem(&chain) {
+            Some(why) => findings.add("certificate chain", Verdict::Warning, why),
+            None => {
+                findings.add("certificate chain", Verdict::Good, "each issues the one before");
             }
         }
-        // It is one of the problems below.
-        Err(_) => {}
     }
     let problems = keyring::check(&config.keyring, &tls::provider());
     if problems.is_empty() {

@@ -55,8 +55,8 @@ pub(super) fn read_in_pieces<E>(
 }
 
 /// A list response.  A bare array, as `directory list --json` prints it, becomes the `value` of one.
-pub(super) fn list_response(json: Vec<u8>) -> Vec<u8> {
-    let text = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&json).trim_ascii_start();
+pub(super) fn list_response(json: &[u8]) -> Vec<u8> {
+    let text = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json).trim_ascii_start();
     match text.first() {
         Some(b'[') => [b"{\"value\":", text, b"}"].concat(),
         _ => text.to_vec(),
@@ -90,7 +90,7 @@ mod tests {
             (b"\xef\xbb\xbf{}", "{}"),
             (b"", ""),
         ] {
-            assert_eq!(list_response(json.to_vec()), expected.as_bytes());
+            assert_eq!(list_response(json), expected.as_bytes());
         }
     }
 

@@ -149,7 +149,7 @@ pub(super) async fn trust(command: &TrustCommand) -> anyhow::Result<ExitCode> {
         TrustCommand::Show(args) => (args, request(args, Method::GET, "status.json", None).await?),
         TrustCommand::Sync(args) => (args, request(args, Method::POST, "trust/sync", None).await?),
         TrustCommand::Diff(args) => {
-            let list = wire::parse(&list_response(args.read().await?))
+            let list = wire::parse(&list_response(&args.read().await?))
                 .with_context(|| args.response.clone())?;
             let body = json!({ "answer": list, "source": args.source });
             (&args.admin, request(&args.admin, Method::POST, "trust/diff", Some(body)).await?)

@@ -10,13 +10,13 @@ use crate::keyring::{
 /// Returns every problem of the key files, each once.  It creates nothing.
 pub fn check(config: &Config, provider: &CryptoProvider) -> Vec<String> {
     let mut problems = Problems::default();
-    let is_chain = problems.note(server_chain(config));
-    let is_key = problems.note(private_key(config));
+    let is_chain = problems.note(&server_chain(config));
+    let is_key = problems.note(&private_key(config));
     if is_chain && is_key {
-        problems.note(identity(config, provider));
+        problems.note(&identity(config, provider));
     }
     for path in &config.ticket_keys {
-        problems.note(ticket_secret(config, path));
+        problems.note(&ticket_secret(config, path));
     }
     if config.signs {
         signing(config, &mut problems);
@@ -26,7 +26,7 @@ pub fn check(config: &Config, provider: &CryptoProvider) -> Vec<String> {
 
 fn signing(config: &Config, problems: &mut Problems) {
     if config.rotation.is_some() {
-        problems.note(check_directory(config));
+        problems.note(&check_directory(config));
         return;
     }
     let is_missing = config.generate_signing_key && !config.signing_key.exists();
@@ -35,11 +35,11 @@ fn signing(config: &Config, problems: &mut Problems) {
     let read: Vec<_> = current
         .into_iter()
         .chain(&config.published_keys)
-        .map(|path| problems.note(signing_key(config, path)))
+        .map(|path| problems.note(&signing_key(config, path)))
         .collect();
     // The set is checked when each key is usable.
     if !is_generated && read.iter().all(|is_usable| *is_usable) {
-        problems.note(signing_keys(config));
+        problems.note(&signing_keys(config));
     }
 }
 
@@ -49,8 +49,8 @@ struct Problems(Vec<String>);
 
 impl Problems {
     /// Returns true if there was no error.
-    fn note<T>(&mut self, result: Result<T, KeyringError>) -> bool {
-        let Err(error) = &result else { return true };
+    fn note<T>(&mut self, result: &Result<T, KeyringError>) -> bool {
+        let Err(error) = result else { return true };
         let text = error.to_string();
         if !self.0.contains(&text) {
             self.0.push(text);

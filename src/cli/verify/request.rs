@@ -261,7 +261,7 @@ impl Part {
     }
 
     fn into_list_response(self) -> Self {
-        Self { bytes: list_response(self.bytes), ..self }
+        Self { bytes: list_response(&self.bytes), ..self }
     }
 }
 
