@@ -104,7 +104,7 @@
 //! | a directory's list | 200 pages of 16 MiB; for devices 1,000 pages, and one more for each 50 of `graph.max_devices` |
 //! | configurations that devices are registered for | 10,000 |
 //! | our own directory | 10,000,000 devices, 10,000 templates, 10,000 trust configurations, 100,000 remembered removals of a kind |
-//! | responses of our own directory that are built or being sent | 64 MiB, of one caller 32 MiB, pages that gateways share 32 MiB; others wait up to the 28 s |
+//! | responses of our own directory that are built or being sent | 96 MiB, of one caller 32 MiB, pages that gateways share 32 MiB; others wait up to the 28 s |
 //! | one page of our own directory | 2,000 objects scanned, 8 MiB of objects |
 //!
 //! # Tolerated encodings

@@ -4,7 +4,8 @@
 //! A client can request many pages and read none of them.  HTTP/2 allows 64 requests on a connection and
 //! the listener many connections, so a limit for each connection does not help.  A response therefore
 //! reserves memory before it is built and releases it when its last byte was handed to the connection or
-//! the connection ended.  One caller can use half of the memory, so that it cannot lock out the others.
+//! the connection ended.  One caller can use a third of the memory, and the pages that callers share another
+//! third, so that a caller that fills both does not lock out the others.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -17,8 +18,8 @@ pub(super) const PAGE: usize = 16 * 1024 * 1024;
 /// Reserved for one object: twice the maximum of a request body.
 pub(super) const OBJECT: usize = 2 * 1024 * 1024;
 
-const ALL: usize = 64 * 1024 * 1024;
-const CALLER: usize = ALL / 2;
+const ALL: usize = 96 * 1024 * 1024;
+const CALLER: usize = ALL / 3;
 /// Bytes of one permit.
 const UNIT: usize = 1024;
 /// Number of callers from which those without a response are removed.
@@ -114,9 +115,9 @@ mod tests {
         let now = |caller, bytes| in_flight.reserve(caller, bytes).now_or_never();
         let first = now("a", PAGE).expect("free");
         let second = now("a", PAGE).expect("free");
-        assert!(now("a", OBJECT).is_none(), "half of the memory");
-        let _others = [now("b", PAGE), now("b", PAGE)].map(|held| held.expect("free"));
-        assert!(now("c", OBJECT).is_none(), "all of the memory");
+        assert!(now("a", OBJECT).is_none(), "a third of the memory");
+        let _others = ["b", "b", "c", "c"].map(|caller| now(caller, PAGE).expect("free"));
+        assert!(now("d", OBJECT).is_none(), "all of the memory");
 
         // A small body releases what it does not need, and the rest when it is dropped.
         let body = first.hold(Bytes::from(vec![7; UNIT + 1]));

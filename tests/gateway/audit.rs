@@ -78,7 +78,9 @@ async fn each_decision_is_one_audit_line_and_no_secret_is_logged() {
         (&second["outcome"], &second["error"], &second["refusal"]),
         (&"refused".into(), &"invalid_client".into(), &"client_unknown".into())
     );
-    assert_eq!(second["client_id"], "unknown\\u{d}\\u{a}x: y");
+    // What was escaped ends with a part of its SHA-256.
+    let client_id = second["client_id"].as_str().expect("a text");
+    assert!(client_id.starts_with("unknown\\u{d}\\u{a}x: y "), "{client_id}");
     for line in &lines {
         assert!(line["address"].as_str().is_some_and(|a| a.starts_with("127.0.0.1:")), "{line}");
         assert_eq!(line["connection"], first["connection"]);
