@@ -55,7 +55,7 @@ impl fmt::Debug for Token {
 
 /// Origin of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Caller {
+pub(crate) enum Caller {
     /// The listener.  A token permits actions.
     Network,
     /// The Unix socket, used by this user id.  The permissions of its file permit everything.

@@ -55,12 +55,12 @@ impl Answer {
     }
 
     /// True when the chain is accepted.
-    pub fn is_accept(&self) -> bool {
+    pub(crate) fn is_accept(&self) -> bool {
         self.decision.is_ok()
     }
 
     /// Returns one JSON object.  `id` is the id of a line of a batch.
-    pub fn to_json(&self, id: Option<&Value>) -> Value {
+    pub(crate) fn to_json(&self, id: Option<&Value>) -> Value {
         let mut out = Map::new();
         if let Some(id) = id {
             out.insert("id".into(), id.clone());
@@ -92,7 +92,7 @@ impl Answer {
     }
 
     /// Returns a text for people.
-    pub fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let mut out = String::new();
         // Writing to a String does not fail.
         let _ = match &self.decision {

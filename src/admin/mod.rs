@@ -102,7 +102,7 @@ pub struct Parts {
 }
 
 /// The admin plane.
-pub struct Admin {
+pub(crate) struct Admin {
     gate: RwLock<Arc<Gate>>,
     ready: Ready,
     registry: Registry,
@@ -235,7 +235,7 @@ impl Admin {
     ///
     /// # Errors
     /// A metric cannot be encoded.
-    pub fn metrics_text(&self) -> Result<String, std::fmt::Error> {
+    pub(crate) fn metrics_text(&self) -> Result<String, std::fmt::Error> {
         self.gauges.update(&self.live.current().trust);
         let mut out = String::new();
         text::encode_registry(&mut out, &self.process)?;

@@ -110,12 +110,12 @@ pub struct Config {
 
 impl Config {
     /// Returns true for a hub: a directory without tokens, and without a directory that it follows.
-    pub fn is_hub(&self) -> bool {
+    pub(crate) fn is_hub(&self) -> bool {
         self.oauth.is_none()
     }
 
     /// Hosts of the URLs that clients use, each once.  The server certificate must name them.
-    pub fn advertised_hosts(&self) -> Vec<String> {
+    pub(crate) fn advertised_hosts(&self) -> Vec<String> {
         let oauth = self.oauth.iter().flat_map(|part| [&part.token_origin, &part.public_origin]);
         let directory = self.directory.as_ref().filter(|part| part.listen.is_some());
         let directory = directory.and_then(|part| Url::parse(part.public_url.as_ref()?).ok());
@@ -177,7 +177,7 @@ pub fn load(path: &Path) -> Result<Config, LoadError> {
 ///
 /// # Errors
 /// The file cannot be read or is not TOML.
-pub fn redacted(path: &Path) -> Result<BTreeMap<String, String>, LoadError> {
+pub(crate) fn redacted(path: &Path) -> Result<BTreeMap<String, String>, LoadError> {
     Origin::new(path).redacted()
 }
 

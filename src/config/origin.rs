@@ -58,7 +58,7 @@ impl Origin {
     /// Hash of the contents of the file and of the files that its values in force name.  It is taken
     /// from bytes, so a link that is swapped and a time stamp that stays the same make no difference.
     /// `None` if the file cannot be read.
-    pub fn current_content(&self) -> Option<Fingerprint> {
+    pub(crate) fn current_content(&self) -> Option<Fingerprint> {
         let text = self.read().ok()?;
         let read = |file: &NamedFile| read_bounded(&file.path, section::MAX_FILE).ok();
         let named = self.files.iter().map(|file| read(file).map(|bytes| Fingerprint::of(&bytes)));

@@ -16,7 +16,7 @@ use crate::x509::certificate::{Certificate, Fingerprint};
 use crate::x509::time::Timestamp;
 
 /// Records that are kept by default.
-pub const MAX_RECORDS: usize = 10_000;
+pub(crate) const MAX_RECORDS: usize = 10_000;
 
 /// Addresses seen in certificates, at most a fixed number of records.
 pub struct AddressRecord {
@@ -84,7 +84,7 @@ impl AddressRecord {
     }
 
     /// Ready if a record was added since the last time.  One task at a time may wait.
-    pub fn poll_changed(&self, context: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_changed(&self, context: &Context<'_>) -> Poll<()> {
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         if std::mem::take(&mut changes.pending) {
             return Poll::Ready(());

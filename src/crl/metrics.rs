@@ -137,7 +137,7 @@ impl Metrics {
 
     /// Adds the arrivals of lists to `times`.
     #[must_use]
-    pub fn with_trust_times(self, times: TrustTimes) -> Self {
+    pub(crate) fn with_trust_times(self, times: TrustTimes) -> Self {
         Self { times, ..self }
     }
 

@@ -177,7 +177,7 @@ impl Handle {
     }
 
     /// Number of addresses whose list in force is past its nextUpdate.
-    pub fn count_expired(&self, now: Timestamp) -> usize {
+    pub(crate) fn count_expired(&self, now: Timestamp) -> usize {
         self.statuses.count_expired(now)
     }
 

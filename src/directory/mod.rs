@@ -173,7 +173,7 @@ impl Directory {
 
     /// Counts requests in `metrics`.
     #[must_use]
-    pub fn with_metrics(self, metrics: Metrics) -> Self {
+    pub(crate) fn with_metrics(self, metrics: Metrics) -> Self {
         Self { metrics, ..self }
     }
 
@@ -187,7 +187,7 @@ impl Directory {
 
     /// Uses the contents of the files that new settings name: credentials of the database, and
     /// authorities of issuers' key servers.
-    pub fn use_files(&self, config: &Config, database: Option<&Database>) {
+    pub(crate) fn use_files(&self, config: &Config, database: Option<&Database>) {
         self.inner.authenticator.use_files(&config.issuers);
         if let Some(database) = database {
             self.inner.store.use_credentials(database);

@@ -25,7 +25,7 @@ const BACKLOG: i32 = 4096;
 const MAX_FUTURE: usize = 6 * 1024;
 
 /// Connections of a listener of plain HTTP.
-pub const MAX_CONNECTIONS: usize = 1_024;
+pub(crate) const MAX_CONNECTIONS: usize = 1_024;
 
 /// Binds a listening socket.
 ///
@@ -40,7 +40,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// # Errors
 /// As for [`bind`].
-pub fn bind_shared(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn bind_shared(address: SocketAddr) -> io::Result<TcpListener> {
     open(address, true)
 }
 
@@ -141,7 +141,7 @@ pub async fn serve_plain<H, F>(
 }
 
 /// Like [`serve_plain`], with the connections that `admission` allows.
-pub async fn serve_plain_within<H, F>(
+pub(crate) async fn serve_plain_within<H, F>(
     listener: TcpListener,
     admission: Arc<Admission>,
     limits: Limits,

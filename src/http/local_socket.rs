@@ -27,7 +27,7 @@ use crate::runtime::memory::Pressure;
 use crate::runtime::tasks::Stop;
 
 /// Longest path of a socket in bytes (`sun_path` of unix(7), without its final zero).
-pub const MAX_PATH: usize = 107;
+pub(crate) const MAX_PATH: usize = 107;
 
 const MODE: u32 = 0o600;
 const BACKLOG: i32 = 64;
@@ -35,7 +35,7 @@ const MAX_CONNECTIONS: usize = 64;
 
 /// A listening socket.  Dropping it removes its file.
 #[derive(Debug)]
-pub struct LocalSocket {
+pub(crate) struct LocalSocket {
     listener: UnixListener,
     path: PathBuf,
 }
@@ -89,7 +89,7 @@ fn remove_unused(path: &Path) -> io::Result<()> {
 }
 
 /// Serves HTTP/1.1 on `socket` until `stop`.  The handler also gets the user id of the peer.
-pub async fn serve_local<H, F>(socket: LocalSocket, limits: Limits, stop: Stop, handler: H)
+pub(crate) async fn serve_local<H, F>(socket: LocalSocket, limits: Limits, stop: Stop, handler: H)
 where
     H: Fn(u32, Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Reply> + Send + 'static,

@@ -25,7 +25,7 @@ const FAILURES: Duration = Duration::from_secs(300);
 
 /// Client for one signal.  Its requests run on the runtime that created it, because the SDK sends from
 /// threads of its own.
-pub struct Collector {
+pub(crate) struct Collector {
     client: Client,
     runtime: Handle,
     signal: Signal,

@@ -24,7 +24,7 @@ use crate::x509::pem;
 use crate::x509::time::Timestamp;
 
 /// Longest `Retry-After` that is obeyed.  A faulty or malicious server must not stop a client for longer.
-pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// Certification authorities that a server's certificate may chain to.
 #[derive(Debug, Clone, Default)]
@@ -102,7 +102,7 @@ impl Network {
 
     /// Compares the system clock with the `Date` of each response.
     #[must_use]
-    pub fn with_clocks(self, clocks: ServerClocks) -> Self {
+    pub(crate) fn with_clocks(self, clocks: ServerClocks) -> Self {
         Self { clocks: Some(clocks), ..self }
     }
 
@@ -163,7 +163,7 @@ impl ClientSettings {
     ///
     /// # Errors
     /// As for [`ClientSettings::client`], or the key does not match the certificate.
-    pub fn client_as(
+    pub(crate) fn client_as(
         &self,
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
@@ -271,7 +271,10 @@ fn failed(what: &str, error: &reqwest::Error) -> ClientError {
 ///
 /// # Errors
 /// See [`BodyError`].  After `limit` bytes, reading stops.
-pub async fn read_limited(mut response: Response, limit: usize) -> Result<Vec<u8>, BodyError> {
+pub(crate) async fn read_limited(
+    mut response: Response,
+    limit: usize,
+) -> Result<Vec<u8>, BodyError> {
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
@@ -305,7 +308,7 @@ pub fn explain(error: &dyn Error) -> String {
 }
 
 /// Returns the value of a header, if it is present and visible ASCII.
-pub fn header_text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+pub(crate) fn header_text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     Some(headers.get(name)?.to_str().ok()?.to_owned())
 }
 
@@ -322,7 +325,7 @@ fn sent_at(headers: &HeaderMap) -> Option<Timestamp> {
 ///
 /// A date is compared with the `Date` of the same response, so a wrong clock on either side has no effect;
 /// without `Date`, with `now`.  A date in the past yields zero.
-pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let value = header_text(headers, &header::RETRY_AFTER)?;
     let value = value.trim();
     let pause = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -34,7 +34,7 @@ pub fn empty(status: StatusCode) -> Reply {
 }
 
 /// Returns 405 with the allowed methods (RFC 9110 section 15.5.6).
-pub fn method_not_allowed(allow: &'static str) -> Reply {
+pub(crate) fn method_not_allowed(allow: &'static str) -> Reply {
     let mut reply = empty(StatusCode::METHOD_NOT_ALLOWED);
     reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
     reply

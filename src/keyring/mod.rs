@@ -143,7 +143,7 @@ fn private_key(config: &Config) -> Result<PrivateKeyDer<'static>, KeyringError> 
 ///
 /// # Errors
 /// A file cannot be read or written, or contains no key of the algorithm.
-pub fn signing_keys(config: &Config) -> Result<SigningKeys, KeyringError> {
+pub(crate) fn signing_keys(config: &Config) -> Result<SigningKeys, KeyringError> {
     if !config.signs {
         let path = &config.signing_key;
         let pem = generate::new_key_pem(path, config.algorithm)?;
@@ -160,7 +160,7 @@ pub fn signing_keys(config: &Config) -> Result<SigningKeys, KeyringError> {
 
 /// Removes files that a process left behind when it ended while it wrote a signing key.  The caller
 /// holds the lock of the data directory, so no other process writes one now.
-pub fn remove_temporary_files(config: &Config) {
+pub(crate) fn remove_temporary_files(config: &Config) {
     let (Some(folder), Some(stem)) = (config.signing_key.parent(), config.signing_key.file_stem())
     else {
         return;
@@ -189,7 +189,7 @@ fn read_signing_keys(config: &Config) -> Result<KeyFiles, KeyringError> {
 ///
 /// # Errors
 /// A file cannot be read or is too short.
-pub fn ticket_secrets(config: &Config) -> Result<Vec<Zeroizing<Vec<u8>>>, KeyringError> {
+pub(crate) fn ticket_secrets(config: &Config) -> Result<Vec<Zeroizing<Vec<u8>>>, KeyringError> {
     config.ticket_keys.iter().map(|path| ticket_secret(config, path)).collect()
 }
 
@@ -218,7 +218,7 @@ fn read_secret(
 }
 
 /// Files with secrets that all users can read, as mounts of secrets often allow.
-pub fn readable_by_others(config: &Config) -> Vec<&Path> {
+pub(crate) fn readable_by_others(config: &Config) -> Vec<&Path> {
     let files = [&config.key, &config.signing_key].into_iter().chain(&config.ticket_keys);
     let mode = |path: &Path| fs::metadata(path).map_or(0, |file| file.permissions().mode());
     files.map(PathBuf::as_path).filter(|path| mode(path) & 0o004 != 0).collect()

@@ -18,7 +18,7 @@ use crate::token::assertion::AssertionAlgorithm;
 use crate::token::{AuthMethod, Grant, SigningKeys, TokenPolicy};
 
 /// Path of the key set.
-pub const JWKS_PATH: &str = "/jwks.json";
+pub(crate) const JWKS_PATH: &str = "/jwks.json";
 
 /// Serves the documents for verifiers and clients.  Their content follows from settings alone.  No
 /// header of a request changes it, in particular not `Host`.

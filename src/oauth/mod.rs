@@ -27,7 +27,7 @@ use url::Url;
 use crate::oauth::rates::RateLimits;
 
 /// Path of the token endpoint.
-pub const TOKEN_PATH: &str = "/oauth2/token";
+pub(crate) const TOKEN_PATH: &str = "/oauth2/token";
 
 /// Settings of the token listener and the public listener.
 #[derive(Debug, Clone)]

@@ -13,9 +13,9 @@ use crate::token::assertion::MAX_ASSERTION;
 use crate::token::grants::{Grant, TokenRequest, parse_scope};
 
 /// Largest number of tokens in `scope`.
-pub const MAX_SCOPE_TOKENS: usize = 64;
+pub(crate) const MAX_SCOPE_TOKENS: usize = 64;
 /// Longest `client_id` in bytes: a subject ID of 512 characters of four bytes each.
-pub const MAX_CLIENT_ID: usize = 2048;
+pub(crate) const MAX_CLIENT_ID: usize = 2048;
 /// Longest `grant_type` and `client_assertion_type` in bytes.
 const MAX_KEYWORD: usize = 256;
 

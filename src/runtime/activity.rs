@@ -2,7 +2,7 @@
 //!
 //! # Design notes
 //! Every decision passes the emitter of audit records, which notes them here, whatever the log filter is.
-//! Memory is bounded: 60 minutes of at most `CODES` codes, and [`REFUSALS`] refusals, whose texts the
+//! Memory is bounded: 60 minutes of at most `CODES` codes, and `REFUSALS` refusals, whose texts the
 //! emitter bounds.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -11,21 +11,21 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::x509::time::Timestamp;
 
 /// Minutes that are kept.
-pub const MINUTES: usize = 60;
+pub(crate) const MINUTES: usize = 60;
 /// Refusals that are kept.
-pub const REFUSALS: usize = 50;
+pub(crate) const REFUSALS: usize = 50;
 /// Codes that are counted apart in one minute.  Others count as [`OTHER`].
 const CODES: usize = 64;
 /// Code of refusals without a code, and of those beyond [`CODES`].
 const OTHER: &str = "other";
 /// Code of refusals that have no record of their own, because one address caused many.
-pub const SUPPRESSED: &str = "suppressed";
+pub(crate) const SUPPRESSED: &str = "suppressed";
 
 /// The activity of this process.
-pub static ACTIVITY: Activity = Activity::new();
+pub(crate) static ACTIVITY: Activity = Activity::new();
 
 /// Numbers of decisions by minute, and the newest refusals.
-pub struct Activity(Mutex<State>);
+pub(crate) struct Activity(Mutex<State>);
 
 struct State {
     /// Oldest first, without minutes in which nothing happened.
@@ -64,7 +64,7 @@ pub struct Refused {
 
 /// Numbers of the last [`MINUTES`] minutes, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     /// Issued tokens.
     pub issued: [u64; MINUTES],
     /// Refusals by code, the most frequent first.
@@ -82,7 +82,7 @@ impl Activity {
     }
 
     /// Counts refusals that have no record of their own.
-    pub fn suppressed(&self, number: u64, now: Timestamp) {
+    pub(crate) fn suppressed(&self, number: u64, now: Timestamp) {
         self.lock().minute(now).refuse(SUPPRESSED, number);
     }
 
@@ -95,7 +95,7 @@ impl Activity {
     }
 
     /// Returns the numbers of the minutes up to `now`.
-    pub fn traffic(&self, now: Timestamp) -> Traffic {
+    pub(crate) fn traffic(&self, now: Timestamp) -> Traffic {
         let first = now.0.div_euclid(60) - (MINUTES as i64 - 1);
         let mut issued = [0; MINUTES];
         let mut refused = BTreeMap::<&str, [u64; MINUTES]>::new();

@@ -1,10 +1,10 @@
 //! Audit records: one type, one emitter, one documented schema.
 //!
-//! A record is one log event with the target [`TARGET`] and level INFO, or one line of a [`Sink`].  In the
+//! A record is one log event with the target `TARGET` and level INFO, or one line of a `Sink`.  In the
 //! JSON log format and in sinks, each record is one line that satisfies [`SCHEMA`]; `anchorgate audit-schema` prints the schema.
 //!
 //! # Design notes
-//! Every text field is foreign until proven otherwise, so [`Record::emit`] passes all of them through
+//! Every text field is foreign until proven otherwise, so `Record::emit` passes all of them through
 //! [`clean`]: at most 256 characters each, hidden characters escaped.  A record never contains a token,
 //! an assertion or a key.
 
@@ -21,17 +21,17 @@ use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
 
 /// The tracing target of audit records.
-pub const TARGET: &str = "audit";
+pub(crate) const TARGET: &str = "audit";
 
 /// Version of the record format.  It grows when a field changes its meaning or is removed, not when
 /// one is added.
-pub const SCHEMA_VERSION: u64 = 1;
+pub(crate) const SCHEMA_VERSION: u64 = 1;
 
 /// The JSON Schema (draft 2020-12) of a record in the JSON log format.
 pub const SCHEMA: &str = include_str!("audit.schema.json");
 
 /// A destination of records in place of the log.
-pub trait Sink: Send + Sync {
+pub(crate) trait Sink: Send + Sync {
     /// Accepts a record that was made at `now`.  Waits for a bounded time at most.
     fn write(&self, record: &Record<'_>, now: SystemTime);
 }
@@ -39,7 +39,7 @@ pub trait Sink: Send + Sync {
 static SINK: OnceLock<Box<dyn Sink>> = OnceLock::new();
 
 /// Sends all further records to `sink`, once in a process.
-pub fn set_sink(sink: Box<dyn Sink>) {
+pub(crate) fn set_sink(sink: Box<dyn Sink>) {
     let _ = SINK.set(sink);
 }
 
@@ -143,7 +143,7 @@ pub struct Connection {
 tokio::task_local! {
     /// The connection that the current task handshakes with.  Records without a connection of their own
     /// carry this one: rustls calls the certificate verifier without saying for which connection.
-    pub static CONNECTION: Connection;
+    pub(crate) static CONNECTION: Connection;
 }
 
 /// One audit record.  Fields that do not apply are `None` and are left out of the output.
@@ -194,9 +194,9 @@ pub struct Record<'a> {
     pub expires: Option<i64>,
     /// Generation of the snapshot that decided.
     pub generation: Option<u64>,
-    /// The connection; [`CONNECTION`] where this is `None`.
+    /// The connection; `CONNECTION` where this is `None`.
     pub connection: Option<u64>,
-    /// Address of the peer; [`CONNECTION`] where this is `None`.
+    /// Address of the peer; `CONNECTION` where this is `None`.
     pub address: Option<SocketAddr>,
     /// The TLS session was resumed.
     pub resumed: Option<bool>,
@@ -238,7 +238,7 @@ impl Record<'_> {
     }
 
     /// Writes the record to the sink, or to the log if none is set, and counts it as activity.
-    pub fn emit(&self) {
+    pub(crate) fn emit(&self) {
         let current = CONNECTION.try_with(|connection| *connection).ok();
         let connection = self.connection.or(current.map(|current| current.number));
         let address = self.address.or(current.map(|current| current.address));

@@ -36,7 +36,7 @@ pub enum ReadFileCause {
 ///
 /// # Errors
 /// The file cannot be opened or read, or is longer than `limit`.
-pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ReadFileError> {
+pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ReadFileError> {
     let opened = File::open(path);
     let file = opened.map_err(|e| ReadFileError { path: path.to_owned(), cause: e.into() })?;
     read_bounded_from(file, path, limit)
@@ -46,7 +46,7 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ReadFileError> {
 ///
 /// # Errors
 /// As [`read_bounded`].
-pub async fn read_bounded_async(
+pub(crate) async fn read_bounded_async(
     path: impl Into<PathBuf>,
     limit: u64,
 ) -> Result<Vec<u8>, ReadFileError> {
@@ -66,7 +66,7 @@ pub async fn read_bounded_async(
 ///
 /// # Errors
 /// The stream cannot be read, or is longer than `limit`.
-pub fn read_bounded_from(
+pub(crate) fn read_bounded_from(
     stream: impl Read,
     name: impl AsRef<Path>,
     limit: u64,

@@ -23,14 +23,14 @@ pub struct Ready {
 
 /// Delays readiness until it is dropped.
 #[must_use = "readiness is granted by dropping this"]
-pub struct Latch {
+pub(crate) struct Latch {
     ready: Ready,
     part: &'static str,
 }
 
 impl Ready {
     /// Delays readiness until the latch is dropped.
-    pub fn latch(&self, part: &'static str) -> Latch {
+    pub(crate) fn latch(&self, part: &'static str) -> Latch {
         *self.lock().entry(part).or_default() += 1;
         Latch { ready: self.clone(), part }
     }
@@ -58,12 +58,12 @@ impl Ready {
     }
 
     /// Returns true from the first [`Ready::start`] on.
-    pub fn is_started(&self) -> bool {
+    pub(crate) fn is_started(&self) -> bool {
         self.is_started.load(Ordering::Relaxed)
     }
 
     /// Sets the warning of a part, or removes it.
-    pub fn warn(&self, part: &'static str, warning: Option<String>) {
+    pub(crate) fn warn(&self, part: &'static str, warning: Option<String>) {
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         match warning {
             Some(warning) => drop(warnings.insert(part, warning)),

@@ -87,7 +87,7 @@ impl ServedHosts {
     }
 
     /// Adds the DNS names and IP addresses of a server certificate.
-    pub fn add_certificate(&mut self, certificate: &Certificate) {
+    pub(crate) fn add_certificate(&mut self, certificate: &Certificate) {
         for name in certificate.subject_alt_name.iter().flatten() {
             match name {
                 GeneralName::Dns(name) => {

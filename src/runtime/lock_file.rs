@@ -11,7 +11,7 @@ use std::path::Path;
 
 /// An exclusive lock on a directory.  Dropping it releases the lock.
 #[derive(Debug)]
-pub struct DirectoryLock {
+pub(crate) struct DirectoryLock {
     _file: File,
 }
 

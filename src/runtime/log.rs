@@ -47,13 +47,13 @@ pub enum AuditWhenFull {
     /// Drop the record and count it.
     #[default]
     Drop,
-    /// Wait for room, at most [`AUDIT_PATIENCE`] and not again until lines were written.  Then drop the
+    /// Wait for room, at most `AUDIT_PATIENCE` and not again until lines were written.  Then drop the
     /// record and count it.
     Block,
 }
 
 /// Longest wait for room in the queue with [`AuditWhenFull::Block`].
-pub const AUDIT_PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const AUDIT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Longest wait for the queue at the end of the process.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -138,7 +138,7 @@ pub fn start(
 ///
 /// # Errors
 /// `filter` is not valid.
-pub fn set_filter(filter: &str) -> Result<(), String> {
+pub(crate) fn set_filter(filter: &str) -> Result<(), String> {
     let filter = parse_filter(filter).map_err(|error| error.to_string())?;
     match REPLACE_FILTER.get() {
         Some(replace) => replace(filter).map_err(|error| error.to_string()),
@@ -147,7 +147,7 @@ pub fn set_filter(filter: &str) -> Result<(), String> {
 }
 
 /// True for tracing directives that [`start`] accepts.
-pub fn is_filter(filter: &str) -> bool {
+pub(crate) fn is_filter(filter: &str) -> bool {
     parse_filter(filter).is_ok()
 }
 

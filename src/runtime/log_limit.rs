@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 /// Lets one log line through in each interval, and counts the others.
 #[derive(Debug)]
-pub struct LogLimit {
+pub(crate) struct LogLimit {
     interval: Duration,
     state: Mutex<State>,
 }

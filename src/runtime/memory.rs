@@ -81,12 +81,12 @@ enum Measurement {
 
 impl Budget {
     /// A limit on the resident memory of the process.
-    pub fn of_process(limit: u64) -> Self {
+    pub(crate) fn of_process(limit: u64) -> Self {
         Self { limit, measurement: Measurement::Process }
     }
 
     /// The lowest limit of the control groups of this process; `None` without a limit.
-    pub fn of_control_group() -> Option<Self> {
+    pub(crate) fn of_control_group() -> Option<Self> {
         let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
         Self::of_groups(&groups, Path::new("/sys/fs/cgroup"))
     }

@@ -8,13 +8,13 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// Longest work without a rest: about the delay that it may cause for one request.
-pub const SLICE: Duration = Duration::from_micros(200);
+pub(crate) const SLICE: Duration = Duration::from_micros(200);
 /// Rest for each unit of work: the work uses a quarter of one processor.
-pub const REST: u32 = 3;
+pub(crate) const REST: u32 = 3;
 
 /// The pace of one piece of work, on a thread that may block.
 #[derive(Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     /// Start of the slice.
     began: Instant,
     /// Remaining time for rests.
@@ -24,7 +24,7 @@ pub struct Pace {
 impl Pace {
     /// The pace of background work.  After `most` of rest in total it does not rest any more, so that the
     /// work also ends on a slow or busy machine.
-    pub fn background(most: Duration) -> Self {
+    pub(crate) fn background(most: Duration) -> Self {
         Self { began: Instant::now(), left: most }
     }
 

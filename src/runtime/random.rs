@@ -20,7 +20,7 @@ pub fn guid() -> String {
 }
 
 /// True if `text` consists of 8-4-4-4-12 hexadecimal digits.
-pub fn is_guid(text: &str) -> bool {
+pub(crate) fn is_guid(text: &str) -> bool {
     text.len() == 36
         && text.bytes().enumerate().all(|(i, b)| match i {
             8 | 13 | 18 | 23 => b == b'-',

@@ -28,7 +28,7 @@ const PART: &str = "server_clocks";
 
 /// The servers whose clocks differ from the system clock.
 #[derive(Debug, Clone, Default)]
-pub struct ServerClocks(Arc<Mutex<BTreeMap<String, Difference>>>);
+pub(crate) struct ServerClocks(Arc<Mutex<BTreeMap<String, Difference>>>);
 
 /// A difference of clocks.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,7 @@ struct Difference {
 
 impl ServerClocks {
     /// Compares `now` with the time `sent` at which `server` sent a response.
-    pub fn observe(&self, server: &str, sent: Timestamp, now: Timestamp) {
+    pub(crate) fn observe(&self, server: &str, sent: Timestamp, now: Timestamp) {
         let ahead = now.0.saturating_sub(sent.0);
         // Each statement leaves the map consistent, so a poisoned lock is usable.
         let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,7 +64,7 @@ impl ServerClocks {
 }
 
 /// Shows differences in the log, in readiness and as a metric.
-pub struct ClockReport {
+pub(crate) struct ClockReport {
     clocks: ServerClocks,
     offset: Gauge,
     was_different: bool,

@@ -23,12 +23,12 @@ pub struct Stop {
 
 impl Stop {
     /// Announces the stop.
-    pub fn announce(&self) {
+    pub(crate) fn announce(&self) {
         self.announced.cancel();
     }
 
     /// Returns true once the stop is announced or signalled.
-    pub fn is_announced(&self) -> bool {
+    pub(crate) fn is_announced(&self) -> bool {
         self.announced.is_cancelled() || self.is_cancelled()
     }
 
@@ -38,7 +38,7 @@ impl Stop {
     }
 
     /// Waits for the stop.
-    pub async fn cancelled(&self) {
+    pub(crate) async fn cancelled(&self) {
         self.now.cancelled().await;
     }
 }
@@ -52,7 +52,7 @@ impl From<CancellationToken> for Stop {
 
 /// The running tasks of one process, and their stop signal.
 #[derive(Clone, Default)]
-pub struct Tasks {
+pub(crate) struct Tasks {
     stop: Stop,
     tracker: TaskTracker,
     panicked: Arc<AtomicBool>,
@@ -74,7 +74,7 @@ impl Tasks {
     }
 
     /// Starts a task that is dropped at the stop signal, at whichever await it waits.
-    pub fn spawn_until_stop(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn_until_stop(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stopping();
         self.spawn(async move {
             tokio::select! {

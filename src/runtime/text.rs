@@ -48,7 +48,7 @@ pub fn is_hidden(c: char) -> bool {
 
 /// Notation of a hidden character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     /// `\u{202e}`, for people.
     Text,
     /// `\u202e`, inside a string of JSON.
@@ -58,7 +58,7 @@ pub enum Form {
 }
 
 /// Escapes the hidden characters for which `form` returns a notation.
-pub fn escape(text: &str, form: impl Fn(char) -> Option<Form>) -> Cow<'_, str> {
+pub(crate) fn escape(text: &str, form: impl Fn(char) -> Option<Form>) -> Cow<'_, str> {
     if !text.chars().any(is_hidden) {
         return Cow::Borrowed(text);
     }
@@ -73,7 +73,7 @@ pub fn escape(text: &str, form: impl Fn(char) -> Option<Form>) -> Cow<'_, str> {
 }
 
 /// Appends a character in this notation.
-pub fn push_escaped(out: &mut String, c: char, form: Form) {
+pub(crate) fn push_escaped(out: &mut String, c: char, form: Form) {
     // Writing to a String does not fail.
     let _ = match form {
         Form::Text => write!(out, "{}", c.escape_unicode()),
@@ -136,7 +136,7 @@ pub fn clean(text: &str, max: usize) -> Cow<'_, str> {
 /// use anchorgate::runtime::text::Cleaned;
 /// assert_eq!(Cleaned(&"a\nb").to_string(), "a\\u{a}b");
 /// ```
-pub struct Cleaned<'a, T: ?Sized>(pub &'a T);
+pub(crate) struct Cleaned<'a, T: ?Sized>(pub &'a T);
 
 impl<T: fmt::Display + ?Sized> fmt::Display for Cleaned<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

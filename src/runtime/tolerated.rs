@@ -24,7 +24,7 @@ struct Encoding {
 
 /// Tolerated encodings of one kind of object.
 #[derive(Debug, Clone, Default)]
-pub struct Tolerated {
+pub(crate) struct Tolerated {
     counts: Family<Encoding, Counter>,
     logged: Arc<Mutex<HashSet<(Fingerprint, &'static str)>>>,
 }

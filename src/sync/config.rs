@@ -134,7 +134,7 @@ pub struct Admission {
 
 impl Admission {
     /// True if a configuration may require the source's devices.
-    pub fn needs_registry(&self) -> bool {
+    pub(crate) fn needs_registry(&self) -> bool {
         self.registered || self.by_configuration.values().any(|registered| *registered)
     }
 

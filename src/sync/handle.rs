@@ -69,7 +69,7 @@ impl<C: Clone, D: Clone> Handle<C, D> {
     ///
     /// # Errors
     /// The follower stopped before.
-    pub async fn wait_until_loaded(&self) -> Result<(), HandleError> {
+    pub(crate) async fn wait_until_loaded(&self) -> Result<(), HandleError> {
         let mut status = self.status.clone();
         let loaded = status.wait_for(|status| status.loaded).await;
         loaded.map(drop).map_err(|_| HandleError::Stopped)

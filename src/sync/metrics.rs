@@ -53,7 +53,7 @@ pub(super) type Description = (&'static str, &'static str);
 
 /// Metrics of all followers of one kind.
 #[derive(Clone)]
-pub struct FollowerMetrics {
+pub(crate) struct FollowerMetrics {
     polls: Family<PollResult, Counter>,
     /// Durations of changes.
     pub(super) times: TrustTimes,

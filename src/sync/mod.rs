@@ -74,7 +74,7 @@ impl Metrics {
 
     /// Adds the arrivals of changes to `times`.
     #[must_use]
-    pub fn with_trust_times(mut self, times: &TrustTimes) -> Self {
+    pub(crate) fn with_trust_times(mut self, times: &TrustTimes) -> Self {
         self.configurations.follower.times = times.clone();
         self.devices.follower.times = times.clone();
         self

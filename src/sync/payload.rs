@@ -15,7 +15,7 @@ use crate::x509::time::Timestamp;
 ///
 /// The follower schedules, holds back, reports and publishes; the payload knows how the data is
 /// fetched, compared and saved.
-pub trait Payload: Send + Sync + 'static {
+pub(crate) trait Payload: Send + Sync + 'static {
     /// Result of one fetch.
     type Response: Send;
     /// Differences between the version in force and the candidate.
@@ -113,7 +113,7 @@ pub(super) fn is_full_due(last: Timestamp, full_every: Duration, now: Timestamp)
 }
 
 /// The effect of one response.
-pub enum Progress<C> {
+pub(crate) enum Progress<C> {
     /// The candidate is not complete yet.
     Partial,
     /// The version in force is current.
@@ -123,7 +123,7 @@ pub enum Progress<C> {
 }
 
 /// The effect of [`Payload::accept`].
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// The data changed; this is reported.
     pub changed: bool,
     /// The new version must be published.
@@ -132,7 +132,7 @@ pub struct Accepted {
 
 /// The retry after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recovery {
+pub(crate) enum Recovery {
     /// The same fetch is repeated.
     Repeat,
     /// The candidate is discarded and fetched again.

@@ -39,7 +39,7 @@ impl Default for Algorithms {
 
 /// A list of algorithms that is not usable.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AlgorithmsError {
+pub(crate) enum AlgorithmsError {
     /// A name is not that of a supported algorithm.
     #[error("`{name}` is not supported; supported: {supported}")]
     Unknown {
@@ -61,7 +61,7 @@ impl Algorithms {
     ///
     /// # Errors
     /// A name is unknown or repeated.
-    pub fn set_suites(&mut self, names: &[String]) -> Result<(), AlgorithmsError> {
+    pub(crate) fn set_suites(&mut self, names: &[String]) -> Result<(), AlgorithmsError> {
         self.suites = select(names, ALL_CIPHER_SUITES, |suite| suite_name(suite.suite()))?;
         Ok(())
     }
@@ -70,7 +70,7 @@ impl Algorithms {
     ///
     /// # Errors
     /// A name is unknown or repeated.
-    pub fn set_groups(&mut self, names: &[String]) -> Result<(), AlgorithmsError> {
+    pub(crate) fn set_groups(&mut self, names: &[String]) -> Result<(), AlgorithmsError> {
         self.groups = select(names, ALL_KX_GROUPS, |group| group_name(group.name()))?;
         Ok(())
     }
@@ -79,7 +79,7 @@ impl Algorithms {
     ///
     /// # Errors
     /// A version has none.
-    pub fn check_suites(&self, tls13_only: bool) -> Result<(), AlgorithmsError> {
+    pub(crate) fn check_suites(&self, tls13_only: bool) -> Result<(), AlgorithmsError> {
         let has = |version| self.suites.iter().any(|suite| suite.version().version == version);
         check_versions(tls13_only, has)
     }
@@ -88,7 +88,7 @@ impl Algorithms {
     ///
     /// # Errors
     /// A version has none.
-    pub fn check_groups(&self, tls13_only: bool) -> Result<(), AlgorithmsError> {
+    pub(crate) fn check_groups(&self, tls13_only: bool) -> Result<(), AlgorithmsError> {
         let has = |version| self.groups.iter().any(|group| group.usable_for_version(version));
         check_versions(tls13_only, has)
     }

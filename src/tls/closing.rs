@@ -65,7 +65,7 @@ impl OpenConnections {
     }
 
     /// Judges all connections again after each new snapshot.  Never returns.
-    pub async fn judge_after_updates(self, live: Live) {
+    pub(crate) async fn judge_after_updates(self, live: Live) {
         let mut judged = live.current().trust.generation;
         loop {
             sleep(CHECK_INTERVAL).await;

@@ -176,7 +176,7 @@ impl Metrics {
 
     /// Adds the durations of the judge's decisions in handshakes to `judging`.
     #[must_use]
-    pub fn with_judge_times(self, judging: JudgeTimes) -> Self {
+    pub(crate) fn with_judge_times(self, judging: JudgeTimes) -> Self {
         Self { judging, ..self }
     }
 

@@ -37,7 +37,7 @@ use crate::tls::verifier::Verifier;
 use crate::x509::certificate::Certificate;
 
 /// Certificates that a process keeps for its tickets, unless replicas share its ticket keys.
-pub const DEFAULT_LEAVES: usize = 100_000;
+pub(crate) const DEFAULT_LEAVES: usize = 100_000;
 
 /// Handling of a refused client certificate on the token listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

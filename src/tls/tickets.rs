@@ -26,7 +26,7 @@ use crate::runtime::clock;
 use crate::x509::time::Timestamp;
 
 /// Lifetime of a ticket.
-pub const LIFETIME: Duration = Duration::from_secs(12 * 3600);
+pub(crate) const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
 const NAME: usize = 16;
 const KEY: usize = 32;
@@ -51,7 +51,10 @@ impl Secrets {
     ///
     /// # Errors
     /// The crypto library cannot derive the keys.
-    pub fn ticketer(&self, listener: &str) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+    pub(crate) fn ticketer(
+        &self,
+        listener: &str,
+    ) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
         let keys = self.0.iter().map(|secret| TicketKey::derive(secret, listener));
         let keys = keys.collect::<Result<Vec<_>, _>>().map_err(|Unspecified| {
             rustls::Error::General("cannot derive the ticket keys".into())

@@ -37,7 +37,7 @@ const MAX_CHAIN: usize = 24 * 1024;
 
 /// Judges client certificates in the handshake, or accepts all of them and leaves it to each
 /// request.
-pub struct Verifier {
+pub(crate) struct Verifier {
     /// The published state to judge under; `None` accepts every certificate.
     live: Option<WeakLive>,
     metrics: Metrics,

@@ -33,7 +33,7 @@ impl<'a> Selected<'a> {
     ///
     /// # Errors
     /// An error in the request, or a certificate that expires now.
-    pub fn authorize(
+    pub(crate) fn authorize(
         self,
         request: &TokenRequest,
         policy: &TokenPolicy,

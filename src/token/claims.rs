@@ -13,7 +13,7 @@ use crate::x509::certificate::Fingerprint;
 pub struct Claims {
     /// The issuer, byte for byte as in the metadata.
     pub iss: String,
-    /// The device or the application: see [`subject_claim`] and [`application_claim`].
+    /// The device or the application: see `subject_claim` and `application_claim`.
     pub sub: String,
     /// The only resource that accepts the token.
     pub aud: String,
@@ -55,7 +55,7 @@ impl Confirmation {
 /// section 2). `spiffe://acme/1` becomes `<configuration>/spiffe%3A//acme/1`.  A distinguished name
 /// is copied from the certificate.  If a renewed certificate changes its letter case, the
 /// [`SubjectId`] stays equal, but the text of `sub` changes.
-pub fn subject_claim(configuration: &ConfigurationId, subject: &SubjectId) -> String {
+pub(crate) fn subject_claim(configuration: &ConfigurationId, subject: &SubjectId) -> String {
     let mut out = String::with_capacity(configuration.as_str().len() + subject.as_str().len() + 1);
     push(&mut out, configuration.as_str(), true);
     out.push('/');
@@ -65,7 +65,7 @@ pub fn subject_claim(configuration: &ConfigurationId, subject: &SubjectId) -> St
 
 /// Returns the `sub` of an application: its `client_id` (RFC 9068 section 2.2), with `%`, `:` and
 /// `/` percent-encoded.  It contains no `/`, while the `sub` of every device does.
-pub fn application_claim(client_id: &str) -> String {
+pub(crate) fn application_claim(client_id: &str) -> String {
     let mut out = String::with_capacity(client_id.len());
     push(&mut out, client_id, true);
     out

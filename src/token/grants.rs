@@ -42,12 +42,12 @@ pub struct TokenRequest {
 
 /// Returns true for a scope-token (RFC 6749 section 3.3): printable ASCII without space, `"` and
 /// `\`.
-pub fn is_scope_token(token: &str) -> bool {
+pub(crate) fn is_scope_token(token: &str) -> bool {
     !token.is_empty() && token.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
 }
 
 /// Returns the tokens of a `scope` value in their order, each once, or `None` if one is malformed.
-pub fn parse_scope(scope: &str) -> Option<Vec<String>> {
+pub(crate) fn parse_scope(scope: &str) -> Option<Vec<String>> {
     let mut tokens: Vec<String> = Vec::new();
     for token in scope.split(' ') {
         if !is_scope_token(token) {

@@ -282,7 +282,7 @@ impl SigningKeys {
     ///
     /// # Errors
     /// As [`SigningKeys::new`].
-    pub fn with_further(
+    pub(crate) fn with_further(
         current: Arc<SigningKey>,
         further: Vec<Arc<SigningKey>>,
         others: &[Arc<SigningKey>],
@@ -302,7 +302,7 @@ impl SigningKeys {
     }
 
     /// Creates a set that publishes no key, for a process that issues no tokens.
-    pub fn unpublished(current: Arc<SigningKey>) -> Self {
+    pub(crate) fn unpublished(current: Arc<SigningKey>) -> Self {
         let (further, published) = (Vec::new(), Vec::new());
         Self { current, further, published, jwks: r#"{"keys":[]}"#.into() }
     }

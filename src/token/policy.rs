@@ -104,7 +104,7 @@ impl TokenPolicy {
     ///
     /// # Errors
     /// All problems of the added part.
-    pub fn with_clients(mut self, clients: Vec<Client>) -> Result<Self, Vec<Problem>> {
+    pub(crate) fn with_clients(mut self, clients: Vec<Client>) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         for client in clients {
             problems.extend(check_client(&client));
@@ -145,7 +145,7 @@ impl TokenPolicy {
 
     /// Returns true if a device with this subject ID may be its own client: no configured
     /// `client_id` spells the same subject ID.
-    pub fn may_be_own_client(&self, subject: &SubjectId) -> bool {
+    pub(crate) fn may_be_own_client(&self, subject: &SubjectId) -> bool {
         !self.reserved.contains(subject)
             && !self.clients.contains_key(subject.as_str())
             && !self.applications.contains_key(subject.as_str())
@@ -168,26 +168,26 @@ impl TokenPolicy {
     /// Makes `client_id` optional: a request without it uses the device's own client.  RFC 8705
     /// section 2 requires clients to send it, so this is for clients that cannot.
     #[must_use]
-    pub fn with_optional_client_id(mut self) -> Self {
+    pub(crate) fn with_optional_client_id(mut self) -> Self {
         self.client_id_required = false;
         self
     }
 
     /// Restricts assertions to those of a profile.
     #[must_use]
-    pub fn with_profile(mut self, profile: Profile) -> Self {
+    pub(crate) fn with_profile(mut self, profile: Profile) -> Self {
         self.profile = profile;
         self
     }
 
     /// Returns the profile of assertions.
-    pub fn profile(&self) -> Profile {
+    pub(crate) fn profile(&self) -> Profile {
         self.profile
     }
 
     /// Sets the trust domains that a request can select.
     #[must_use]
-    pub fn with_tenants(self, tenants: Tenants) -> Self {
+    pub(crate) fn with_tenants(self, tenants: Tenants) -> Self {
         Self { tenants, ..self }
     }
 
@@ -202,7 +202,7 @@ impl TokenPolicy {
     }
 
     /// Returns true if a request without `client_id` is refused.
-    pub fn client_id_required(&self) -> bool {
+    pub(crate) fn client_id_required(&self) -> bool {
         self.client_id_required
     }
 
@@ -217,12 +217,12 @@ impl TokenPolicy {
     }
 
     /// Returns the applications that authenticate with assertions.
-    pub fn assertion_clients(&self) -> impl Iterator<Item = &Application> {
+    pub(crate) fn assertion_clients(&self) -> impl Iterator<Item = &Application> {
         self.applications().filter(|a| a.method == AuthMethod::PrivateKeyJwt)
     }
 
     /// Returns true if there are clients whose connections need no client certificate.
-    pub fn serves_without_certificate(&self) -> bool {
+    pub(crate) fn serves_without_certificate(&self) -> bool {
         self.assertion_clients().any(|a| !a.bound)
     }
 
@@ -232,7 +232,7 @@ impl TokenPolicy {
     }
 
     /// Returns the terms of the own client of a device of `configuration`.
-    pub fn own_terms(&self, configuration: &ConfigurationId) -> Option<&Terms> {
+    pub(crate) fn own_terms(&self, configuration: &ConfigurationId) -> Option<&Terms> {
         self.own_of.get(configuration).or(self.own.as_ref())
     }
 
@@ -244,12 +244,12 @@ impl TokenPolicy {
     }
 
     /// Returns the longest life of a token of any client.
-    pub fn longest_life(&self) -> Duration {
+    pub(crate) fn longest_life(&self) -> Duration {
         self.every_terms().map(|terms| terms.lifetime).max().unwrap_or_default()
     }
 
     /// Returns the signature algorithms that clients have of their own, each once.
-    pub fn signing_algorithms(&self) -> BTreeSet<Algorithm> {
+    pub(crate) fn signing_algorithms(&self) -> BTreeSet<Algorithm> {
         self.every_terms().filter_map(|terms| terms.signing_algorithm).collect()
     }
 

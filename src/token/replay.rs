@@ -7,11 +7,11 @@ use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
 
 /// Used assertions of one client that are remembered until they expire, about 100 bytes each.
-pub const MAX_REMEMBERED: usize = 16_384;
+pub(crate) const MAX_REMEMBERED: usize = 16_384;
 
 /// The used assertions of one client.
 #[derive(Debug, Default)]
-pub struct UsedAssertions {
+pub(crate) struct UsedAssertions {
     /// Expiry by the SHA-256 of the `jti`.
     expiries: BTreeMap<Fingerprint, Timestamp>,
     by_expiry: BTreeSet<(Timestamp, Fingerprint)>,

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::x509::time::Timestamp;
 
 /// Largest number of keys of one algorithm that may be published at a time.
-pub const MAX_PUBLISHED: u64 = 32;
+pub(crate) const MAX_PUBLISHED: u64 = 32;
 
 /// Times of a rotation, which [`Rotation::new`] has checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Rotation {
     /// Creates a schedule.
     ///
     /// # Errors
-    /// A token could become unverifiable, or more than [`MAX_PUBLISHED`] keys would be published.
+    /// A token could become unverifiable, or more than `MAX_PUBLISHED` keys would be published.
     pub fn new(times: Times, bounds: Bounds) -> Result<Self, RotationError> {
         let Times { every, publish_ahead, retire_after } = times;
         let Bounds { longest_life, cache, spread } = bounds;
@@ -122,7 +122,7 @@ impl Rotation {
     }
 
     /// Returns the time at which the key before `next` is no longer published.
-    pub fn published_until(&self, next: KeyTime) -> Timestamp {
+    pub(crate) fn published_until(&self, next: KeyTime) -> Timestamp {
         next.signs_from.after(self.0.retire_after)
     }
 

@@ -7,7 +7,7 @@ use crate::token::grants::TokenRequest;
 use crate::token::keys::Algorithm;
 
 /// Longest lifetime of a token.
-pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// A protected resource and its scopes (RFC 9068 section 3).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +104,6 @@ impl Resource {
 const DEFAULT_SUFFIX: &str = "/.default";
 
 /// Returns true for an absolute URI without a fragment (RFC 8707 section 2).
-pub fn is_resource(text: &str) -> bool {
+pub(crate) fn is_resource(text: &str) -> bool {
     crate::trust::subject::is_uri(text) && !text.contains('#')
 }

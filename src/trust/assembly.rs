@@ -147,7 +147,7 @@ impl Assembly {
     }
 
     /// True once a directory has returned its configurations of devices, possibly an empty list.
-    pub fn has_device_configurations(&self) -> bool {
+    pub(crate) fn has_device_configurations(&self) -> bool {
         !self.device_configurations.is_empty()
     }
 

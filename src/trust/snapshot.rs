@@ -179,7 +179,7 @@ impl Snapshot {
     }
 
     /// Returns device and application configurations together.
-    pub fn every_configuration(&self) -> AllConfigurations {
+    pub(crate) fn every_configuration(&self) -> AllConfigurations {
         AllConfigurations {
             devices: Arc::clone(&self.device_configurations),
             applications: Arc::clone(&self.applications),
@@ -192,7 +192,7 @@ impl Snapshot {
     ///
     /// Only the operator switches checks off.  Without an address, a list that another configuration
     /// brings for the same name and key still counts.
-    pub fn crl_mode(
+    pub(crate) fn crl_mode(
         &self,
         domain: &str,
         name: &Name,

@@ -9,22 +9,22 @@ use std::fmt;
 pub mod tag {
     pub const BOOLEAN: u8 = 0x01;
     pub const INTEGER: u8 = 0x02;
-    pub const BIT_STRING: u8 = 0x03;
-    pub const OCTET_STRING: u8 = 0x04;
+    pub(crate) const BIT_STRING: u8 = 0x03;
+    pub(crate) const OCTET_STRING: u8 = 0x04;
     pub const NULL: u8 = 0x05;
-    pub const OID: u8 = 0x06;
-    pub const ENUMERATED: u8 = 0x0a;
-    pub const UTF8_STRING: u8 = 0x0c;
-    pub const NUMERIC_STRING: u8 = 0x12;
-    pub const PRINTABLE_STRING: u8 = 0x13;
-    pub const TELETEX_STRING: u8 = 0x14;
-    pub const IA5_STRING: u8 = 0x16;
-    pub const UTC_TIME: u8 = 0x17;
-    pub const GENERALIZED_TIME: u8 = 0x18;
-    pub const VISIBLE_STRING: u8 = 0x1a;
-    pub const UNIVERSAL_STRING: u8 = 0x1c;
-    pub const BMP_STRING: u8 = 0x1e;
-    pub const SEQUENCE: u8 = 0x30;
+    pub(crate) const OID: u8 = 0x06;
+    pub(crate) const ENUMERATED: u8 = 0x0a;
+    pub(crate) const UTF8_STRING: u8 = 0x0c;
+    pub(crate) const NUMERIC_STRING: u8 = 0x12;
+    pub(crate) const PRINTABLE_STRING: u8 = 0x13;
+    pub(crate) const TELETEX_STRING: u8 = 0x14;
+    pub(crate) const IA5_STRING: u8 = 0x16;
+    pub(crate) const UTC_TIME: u8 = 0x17;
+    pub(crate) const GENERALIZED_TIME: u8 = 0x18;
+    pub(crate) const VISIBLE_STRING: u8 = 0x1a;
+    pub(crate) const UNIVERSAL_STRING: u8 = 0x1c;
+    pub(crate) const BMP_STRING: u8 = 0x1e;
+    pub(crate) const SEQUENCE: u8 = 0x30;
     pub const SET: u8 = 0x31;
 
     /// Context-specific, primitive (IMPLICIT of a primitive type).
@@ -32,7 +32,7 @@ pub mod tag {
         0x80 | number
     }
     /// Context-specific, constructed (EXPLICIT, or IMPLICIT of a constructed type).
-    pub const fn context_constructed(number: u8) -> u8 {
+    pub(crate) const fn context_constructed(number: u8) -> u8 {
         0xa0 | number
     }
 }
@@ -62,7 +62,7 @@ pub enum DerError {
 
 /// One DER element.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Element<'a> {
+pub(crate) struct Element<'a> {
     /// Identifier byte.
     pub tag: u8,
     /// Contents without identifier and length.
@@ -114,7 +114,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the tag of the next element without reading it.
-    pub fn peek(&self) -> Option<u8> {
+    pub(crate) fn peek(&self) -> Option<u8> {
         self.rest.first().copied()
     }
 
@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the next element if it has `tag`.
-    pub fn optional(&mut self, tag: u8) -> Result<Option<Element<'a>>, DerError> {
+    pub(crate) fn optional(&mut self, tag: u8) -> Result<Option<Element<'a>>, DerError> {
         if self.peek() == Some(tag) { self.any().map(Some) } else { Ok(None) }
     }
 
@@ -180,7 +180,7 @@ pub fn single(input: &[u8], expected: u8) -> Result<Element<'_>, DerError> {
 }
 
 /// Decodes a BOOLEAN.  DER allows only 0x00 and 0xff.
-pub fn boolean(element: Element<'_>) -> Result<bool, DerError> {
+pub(crate) fn boolean(element: Element<'_>) -> Result<bool, DerError> {
     match element.value {
         [0x00] => Ok(false),
         [0xff] => Ok(true),
@@ -190,7 +190,7 @@ pub fn boolean(element: Element<'_>) -> Result<bool, DerError> {
 
 /// Returns the contents of an OBJECT IDENTIFIER.  Every arc must be complete and minimal (X.690
 /// section 8.19).
-pub fn object_identifier<'a>(element: Element<'a>) -> Result<&'a [u8], DerError> {
+pub(crate) fn object_identifier<'a>(element: Element<'a>) -> Result<&'a [u8], DerError> {
     let arcs = element
         .value
         .iter()
@@ -213,7 +213,7 @@ pub fn integer(element: Element<'_>) -> Result<&[u8], DerError> {
 }
 
 /// Decodes a non-negative INTEGER below 2^32.
-pub fn small_integer(element: Element<'_>) -> Result<u32, DerError> {
+pub(crate) fn small_integer(element: Element<'_>) -> Result<u32, DerError> {
     let value = integer(element)?;
     if value[0] & 0x80 != 0 {
         return Err(DerError::Value("INTEGER is negative"));
@@ -227,7 +227,7 @@ pub fn small_integer(element: Element<'_>) -> Result<u32, DerError> {
 
 /// Splits the contents of a BIT STRING into its bytes and the number of unused bits.  The unused
 /// bits must be zero.
-pub fn bit_string(value: &[u8]) -> Result<(&[u8], u8), DerError> {
+pub(crate) fn bit_string(value: &[u8]) -> Result<(&[u8], u8), DerError> {
     let (&unused, bits) =
         value.split_first().ok_or(DerError::Value("BIT STRING has no contents"))?;
     if unused > 7 || (bits.is_empty() && unused != 0) {
@@ -243,7 +243,7 @@ pub fn bit_string(value: &[u8]) -> Result<(&[u8], u8), DerError> {
 
 /// Decodes a BIT STRING of named bits into a number that has bit `n` set for name `n`.  Names above
 /// 15 are an error.
-pub fn named_bits(value: &[u8]) -> Result<u16, DerError> {
+pub(crate) fn named_bits(value: &[u8]) -> Result<u16, DerError> {
     let (bits, _) = bit_string(value)?;
     if bits.len() > 2 {
         return Err(DerError::Value("BIT STRING names bits above 15"));

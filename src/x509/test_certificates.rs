@@ -38,7 +38,7 @@ pub const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
 pub const ANY_USAGE: &[u8] = &[0x55, 0x1d, 37, 0];
 pub const CN: &[u8] = &[0x55, 4, 3];
 pub const O: &[u8] = &[0x55, 4, 10];
-pub const EMAIL: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1];
+pub(crate) const EMAIL: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1];
 
 /// 2026-06-01T00:00:00Z: within the initial validity of [`Spec`].
 pub const NOW: i64 = 1_780_272_000;
@@ -67,7 +67,7 @@ pub fn uint(value: u32) -> Vec<u8> {
 }
 
 /// INTEGER contents.
-pub fn magnitude(value: u32) -> Vec<u8> {
+pub(crate) fn magnitude(value: u32) -> Vec<u8> {
     let bytes = value.to_be_bytes();
     let digits = &bytes[(value.leading_zeros() as usize / 8).min(3)..];
     if digits[0] & 0x80 != 0 { [&[0], digits].concat() } else { digits.to_vec() }
@@ -92,12 +92,12 @@ pub fn general_names(names: &[(u8, Vec<u8>)]) -> Vec<u8> {
     seq(&names.iter().map(general_name).collect::<Vec<_>>())
 }
 
-pub fn general_name((number, contents): &(u8, Vec<u8>)) -> Vec<u8> {
+pub(crate) fn general_name((number, contents): &(u8, Vec<u8>)) -> Vec<u8> {
     let constructed = matches!(number, 0 | 3 | 4 | 5);
     tlv(if constructed { 0xa0 | number } else { 0x80 | number }, contents)
 }
 
-pub fn subtrees(names: &[(u8, Vec<u8>)]) -> Vec<u8> {
+pub(crate) fn subtrees(names: &[(u8, Vec<u8>)]) -> Vec<u8> {
     names.iter().flat_map(|n| seq(&[general_name(n)])).collect()
 }
 
@@ -114,7 +114,7 @@ pub fn name_constraints(permitted: &[(u8, Vec<u8>)], excluded: &[(u8, Vec<u8>)])
 
 /// Encodes keyUsage from bit numbers.
 /// cRLDistributionPoints: one point for each list of addresses.
-pub fn distribution_points(of: &[&[&str]]) -> Vec<u8> {
+pub(crate) fn distribution_points(of: &[&[&str]]) -> Vec<u8> {
     let point = |uris: &&[&str]| {
         let names: Vec<Vec<u8>> = uris.iter().map(|uri| tlv(0x86, uri.as_bytes())).collect();
         tlv(0x30, &tlv(0xa0, &tlv(0xa0, &names.concat())))

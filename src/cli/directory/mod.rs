@@ -132,7 +132,7 @@ fn field(text: &str) -> Result<SubjectField, String> {
 /// Runs `directory …`.
 ///
 /// # Errors
-/// A file does not contain a usable authority, or the directory rejects the request.  [`Usage`] if
+/// A file does not contain a usable authority, or the directory rejects the request.  [`UsageError`] if
 /// the command line is not valid.
 pub(super) async fn directory(args: &DirectoryArgs) -> anyhow::Result<ExitCode> {
     let output = args.access.output();

@@ -94,7 +94,11 @@ impl Authority {
     ///
     /// # Errors
     /// As for [`Authority::root`].
-    pub fn root_with(kind: KeyKind, common_name: &str, now: Timestamp) -> anyhow::Result<Self> {
+    pub(crate) fn root_with(
+        kind: KeyKind,
+        common_name: &str,
+        now: Timestamp,
+    ) -> anyhow::Result<Self> {
         let params = authority_params(common_name, now)?;
         let key = kind.generate()?;
         let certificate = params.self_signed(&key)?;

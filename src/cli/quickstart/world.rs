@@ -90,7 +90,7 @@ impl Ports {
     ///
     /// # Errors
     /// No port is free.
-    pub fn choose() -> anyhow::Result<Self> {
+    pub(crate) fn choose() -> anyhow::Result<Self> {
         Self::preferring([8443, 8444, 8445, 8446, 9090, 8447])
     }
 
@@ -201,7 +201,7 @@ impl World {
     ///
     /// # Errors
     /// Writing fails.
-    pub fn write_settings(&self, resumption: &str) -> anyhow::Result<()> {
+    pub(crate) fn write_settings(&self, resumption: &str) -> anyhow::Result<()> {
         self.put_secret("anchorgate.toml", &self.settings(resumption))
     }
 

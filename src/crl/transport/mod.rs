@@ -123,7 +123,7 @@ pub enum FetchError {
 
 impl FetchError {
     /// The pause that the server asks for.
-    pub fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
             _ => None,
@@ -133,7 +133,7 @@ impl FetchError {
 
 /// Identifies a version of a list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Validators {
+pub(crate) struct Validators {
     /// ETag.
     pub etag: Option<String>,
     /// Last-Modified; for a file, its length, time and identity.
@@ -186,7 +186,7 @@ impl Location {
 
 /// Transfers lists.
 #[derive(Debug, Clone)]
-pub struct Transport {
+pub(crate) struct Transport {
     /// Shared by all copies, because its authorities can be replaced.
     client: Arc<RwLock<AuthorizedClient>>,
     config: Config,

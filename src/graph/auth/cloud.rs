@@ -70,7 +70,7 @@ impl Cloud {
     }
 
     /// True if Graph of this cloud has mutualTlsOauthConfigurations.
-    pub fn has_mutual_tls(self) -> bool {
+    pub(crate) fn has_mutual_tls(self) -> bool {
         self == Self::Global
     }
 

@@ -101,7 +101,7 @@ impl Client {
 
     /// Changes the collection that [`Client::fetch`] and [`Client::call`] refer to.
     #[must_use]
-    pub fn with_collection(mut self, collection: Collection) -> Self {
+    pub(crate) fn with_collection(mut self, collection: Collection) -> Self {
         let path = self.list.path();
         let root = path.strip_suffix(self.collection.path()).unwrap_or(path).to_owned();
         self.list.set_path(&format!("{root}{}", collection.path()));
@@ -110,13 +110,13 @@ impl Client {
 
     /// Changes the network that requests go over, except those for tokens.
     #[must_use]
-    pub fn with_network(self, network: Network) -> Self {
+    pub(crate) fn with_network(self, network: Network) -> Self {
         Self { network, ..self }
     }
 
     /// Counts requests in `requests`.
     #[must_use]
-    pub fn with_metrics(self, requests: RequestCounters) -> Self {
+    pub(crate) fn with_metrics(self, requests: RequestCounters) -> Self {
         Self { requests, ..self }
     }
 
@@ -239,7 +239,10 @@ impl Client {
     ///
     /// # Errors
     /// See [`FetchError`].
-    pub async fn list_page(&self, url: &Url) -> Result<(Vec<Value>, Option<Url>), FetchError> {
+    pub(crate) async fn list_page(
+        &self,
+        url: &Url,
+    ) -> Result<(Vec<Value>, Option<Url>), FetchError> {
         let mut page = wire::parse(&self.session().await?.get(url, None).await?.body)?;
         let Value::Array(list) = page["value"].take() else {
             return Err(WireError::Shape("`value` is not a list".into()).into());

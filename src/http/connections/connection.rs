@@ -51,7 +51,7 @@ impl Connection {
     ///
     /// # Errors
     /// The certificate has as many connections as one may have, and none is idle.
-    pub fn assign(&self, certificate: &[u8; 32]) -> Result<(), Reason> {
+    pub(crate) fn assign(&self, certificate: &[u8; 32]) -> Result<(), Reason> {
         let mut half = [0; 16];
         half.copy_from_slice(&certificate[..16]);
         self.hold(&[Holder::Certificate(half)], Reason::Certificate)
@@ -61,7 +61,7 @@ impl Connection {
     ///
     /// # Errors
     /// The address has as many connections as one may have, and none is idle.
-    pub fn assign_address(&self, client: IpAddr) -> Result<(), Reason> {
+    pub(crate) fn assign_address(&self, client: IpAddr) -> Result<(), Reason> {
         self.hold(&holders(client), Reason::Address)
     }
 
@@ -82,7 +82,7 @@ impl Connection {
     }
 
     /// Marks a connection that only waits for the peer to close it.  It counts as silent.
-    pub fn linger(&self) {
+    pub(crate) fn linger(&self) {
         let mut table = self.admission.lock();
         if table.open.contains_key(&self.number) {
             self.state.is_silent.store(true, Ordering::Relaxed);
@@ -180,7 +180,7 @@ impl Connection {
 
     /// Returns when a silent connection must be dropped: others need its place, or the process stops
     /// and the connection is not new.
-    pub async fn until_unwanted(&self, stop: &Stop) {
+    pub(crate) async fn until_unwanted(&self, stop: &Stop) {
         tokio::select! {
             () = self.state.close.cancelled() => {}
             () = stop.cancelled() => sleep_until(self.established + FRESH).await,
@@ -189,7 +189,7 @@ impl Connection {
 
     /// Returns when a handshake must be dropped: others need its place, or the process stops and the
     /// handshake does not end soon.
-    pub async fn until_overdue(&self, stop: &Stop) {
+    pub(crate) async fn until_overdue(&self, stop: &Stop) {
         tokio::select! {
             () = self.state.close.cancelled() => {}
             () = stop.cancelled() => sleep(FRESH).await,

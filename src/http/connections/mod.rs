@@ -167,7 +167,7 @@ impl Admission {
     }
 
     /// Closes idle connections for as long as memory is short.  Never returns.
-    pub async fn relieve(&self) {
+    pub(crate) async fn relieve(&self) {
         loop {
             sleep(RELIEF).await;
             if self.memory.level() > Level::Normal {

@@ -42,10 +42,10 @@ use crate::trust::snapshot::Snapshot;
 use crate::x509::time::Timestamp;
 
 /// Limit of a request body in bytes.
-pub const MAX_BODY: usize = 16 * 1024;
+pub(crate) const MAX_BODY: usize = 16 * 1024;
 /// Limit of a request body in bytes if there are clients that send assertions.  An assertion
 /// contains certificates (see [`MAX_ASSERTION`](crate::token::assertion::MAX_ASSERTION)).
-pub const MAX_ASSERTION_BODY: usize = 48 * 1024;
+pub(crate) const MAX_ASSERTION_BODY: usize = 48 * 1024;
 
 /// Part of Entra ID's token path that follows the tenant.
 const ENTRA_SUFFIX: &str = "/oauth2/v2.0/token";

@@ -2,7 +2,7 @@
 //!
 //! # Design notes
 //! Records pass through the bounded queue of `log_queue` to a thread that
-//! writes, so that a slow or dead sink cannot hold a decision for longer than [`AUDIT_PATIENCE`].  The
+//! writes, so that a slow or dead sink cannot hold a decision for longer than `AUDIT_PATIENCE`.  The
 //! thread tries a failed write again until it succeeds.  Meanwhile the queue fills, and then records wait
 //! or are dropped, as [`Config::when_full`] says.  The number of dropped records is itself a record.
 //!

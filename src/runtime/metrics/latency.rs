@@ -20,7 +20,7 @@ const SHARDS: usize = 4;
 
 /// Counts durations by size.
 #[derive(Clone)]
-pub struct Latency(Arc<[Shard; SHARDS]>);
+pub(crate) struct Latency(Arc<[Shard; SHARDS]>);
 
 /// The counts of some threads, on cache lines of their own.
 #[derive(Default)]
@@ -47,7 +47,7 @@ fn shard() -> usize {
 
 impl Latency {
     /// Counts a duration.
-    pub fn observe(&self, took: Duration) {
+    pub(crate) fn observe(&self, took: Duration) {
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let bucket = BOUNDS.partition_point(|bound| bound * 1_000 < nanoseconds);
         let shard = &self.0[shard()];

@@ -2,7 +2,7 @@
 //!
 //! # Design notes
 //! Handshakes and requests are counted without a lock and without an allocation: a [`table::Table`] finds
-//! a series with atomic loads, and a [`latency::Latency`] spreads its counts over shards, so that threads
+//! a series with atomic loads, and a `latency::Latency` spreads its counts over shards, so that threads
 //! do not write to the same cache lines.
 //!
 //! Histograms have fixed buckets.  Native histograms exist in the protobuf format only, which is not
@@ -29,7 +29,7 @@ struct Occasion {
 
 /// Durations of the judge's decisions, in handshakes and on requests.
 #[derive(Debug, Clone, Default)]
-pub struct JudgeTimes(Table<Occasion, Latency>);
+pub(crate) struct JudgeTimes(Table<Occasion, Latency>);
 
 impl JudgeTimes {
     /// Creates the metric in `registry`.

@@ -32,7 +32,7 @@ struct Build {
 }
 
 /// Registers the metric that names the build.
-pub fn register_build(registry: &mut Registry) {
+pub(crate) fn register_build(registry: &mut Registry) {
     let builds = Family::<Build, Gauge>::default();
     let build = Build {
         version: env!("CARGO_PKG_VERSION"),

@@ -24,7 +24,7 @@ use prost::Message as _;
 use tokio::time::{MissedTickBehavior, interval};
 
 /// Sends metrics to a collector.
-pub struct Exporter {
+pub(crate) struct Exporter {
     client: Box<dyn HttpClient>,
     endpoint: String,
     headers: HeaderMap,

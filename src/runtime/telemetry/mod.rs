@@ -2,7 +2,7 @@
 //!
 //! # Design notes
 //! The variables of the OpenTelemetry specification configure it; without an endpoint it is off, and a span
-//! then costs the load of one atomic.  Code marks its work with spans of the target [`spans::TARGET`] and
+//! then costs the load of one atomic.  Code marks its work with spans of the target `spans::TARGET` and
 //! knows nothing of OpenTelemetry.
 //!
 //! Spans and log records pass through the bounded queues of the SDK, which drop what does not fit, so that a
@@ -40,7 +40,7 @@ pub use log_channel::LogChannel;
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// A layer of the log subscriber.
-pub type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+pub(crate) type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Export {
@@ -72,7 +72,7 @@ pub fn count(signal: Signal, is_delivered: bool) {
 
 /// The running export.  By default it is off.
 #[derive(Default)]
-pub struct Telemetry {
+pub(crate) struct Telemetry {
     traces: Option<SdkTracerProvider>,
     logs: Option<SdkLoggerProvider>,
     metrics: Option<metrics::Exporter>,
@@ -137,12 +137,12 @@ impl Telemetry {
     }
 
     /// Returns the channel for records that wait for the collector; `None` if logs are not exported.
-    pub fn log_channel(&self) -> Option<LogChannel> {
+    pub(crate) fn log_channel(&self) -> Option<LogChannel> {
         self.channel.clone()
     }
 
     /// Returns the layer that takes spans and log records, or `None` if neither is exported.
-    pub fn layer(&self) -> Option<BoxedLayer> {
+    pub(crate) fn layer(&self) -> Option<BoxedLayer> {
         let spans = self.traces.as_ref().map(|provider| {
             tracing_opentelemetry::layer()
                 .with_tracer(provider.tracer("anchorgate"))
@@ -162,7 +162,7 @@ impl Telemetry {
     }
 
     /// Exports the metrics that `read` returns, in OpenMetrics text, in each interval.  Never returns.
-    pub async fn export_metrics(&self, read: impl Fn() -> String + Send) {
+    pub(crate) async fn export_metrics(&self, read: impl Fn() -> String + Send) {
         match &self.metrics {
             Some(exporter) => exporter.run(read).await,
             None => std::future::pending().await,

@@ -12,14 +12,14 @@ use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 /// Target of the spans that are exported.  Their level is TRACE, so that they do not appear in the log.
-pub const TARGET: &str = "anchorgate::span";
+pub(crate) const TARGET: &str = "anchorgate::span";
 
 /// Connects `span` with the span that the headers of a request from `peer` name, if they name one.
 ///
 /// A proxy on this machine is trusted: `span` becomes a child, in the trace of the proxy.  Other peers
 /// could join a trace that is not theirs, or have all their requests sampled: `span` begins a trace of its
 /// own, with a link to the named span.
-pub fn continue_from(span: &Span, headers: &HeaderMap, peer: IpAddr) {
+pub(crate) fn continue_from(span: &Span, headers: &HeaderMap, peer: IpAddr) {
     if span.is_disabled() || !headers.contains_key("traceparent") {
         return;
     }
@@ -37,7 +37,7 @@ pub fn continue_from(span: &Span, headers: &HeaderMap, peer: IpAddr) {
 }
 
 /// Returns the headers that tell a server about the current span; none if spans are off.
-pub fn context_headers() -> HeaderMap {
+pub(crate) fn context_headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
     let span = Span::current();
     if !span.is_disabled() {

@@ -75,7 +75,7 @@ impl Database {
 
     /// Sets the number of connections for operations.
     #[must_use]
-    pub fn with_connections(self, connections: u32) -> Self {
+    pub(crate) fn with_connections(self, connections: u32) -> Self {
         Self { connections, ..self }
     }
 }

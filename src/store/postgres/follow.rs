@@ -63,7 +63,7 @@ impl Follower {
 
     /// Signals `refused` when the database refuses the credentials.
     #[must_use]
-    pub fn notify_refusals(self, refused: Arc<Notify>) -> Self {
+    pub(crate) fn notify_refusals(self, refused: Arc<Notify>) -> Self {
         Self { refused, ..self }
     }
 

@@ -69,7 +69,7 @@ impl Changes {
     /// `earlier` are lists that were in force before.
     ///
     /// Each part is one of the larger list: the list in force, if it has grown since the earlier one.
-    pub fn is_suspicious_since<'a, K: Kind>(
+    pub(crate) fn is_suspicious_since<'a, K: Kind>(
         &self,
         earlier: impl IntoIterator<Item = &'a Configurations<K>>,
         new: &Configurations<K>,

@@ -34,7 +34,7 @@ const MAX_LINES: usize = 100;
 const MAX_HISTORY: usize = 64;
 
 /// A kind of configuration that is followed.
-pub trait FollowedKind: JsonKind {
+pub(crate) trait FollowedKind: JsonKind {
     /// Sets what only the settings determine: neither the directory nor the saved list contains it.
     #[must_use]
     fn with_settings(self, admission: &Admission, source: &Arc<str>, id: &ConfigurationId) -> Self;
@@ -86,7 +86,7 @@ impl FollowedKind for Application {
 }
 
 /// The configurations of one directory.
-pub struct Payload<K> {
+pub(crate) struct Payload<K> {
     /// Name of the follower.
     source: Arc<str>,
     client: Arc<Client>,

@@ -149,7 +149,7 @@ impl Application {
     ///
     /// # Errors
     /// The certificate is refused under the client's configuration, or identifies another client.
-    pub fn by_certificate(
+    pub(crate) fn by_certificate(
         &self,
         chain: &UnverifiedChain,
         trust: &Snapshot,

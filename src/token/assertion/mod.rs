@@ -29,15 +29,15 @@ use algorithm::VerifyError;
 pub use error::AssertionError;
 
 /// Bytes of an assertion: ten certificates of 2 KiB in base64 twice, and the claims.
-pub const MAX_ASSERTION: usize = 40 * 1024;
+pub(crate) const MAX_ASSERTION: usize = 40 * 1024;
 /// Certificates in `x5c`.
-pub const MAX_X5C: usize = 10;
+pub(crate) const MAX_X5C: usize = 10;
 /// Bytes of a `jti`.
-pub const MAX_JTI: usize = 256;
+pub(crate) const MAX_JTI: usize = 256;
 /// Longest time from now until `exp`, in seconds.  A used assertion is remembered until it expires.
-pub const MAX_LIFETIME: i64 = 600;
+pub(crate) const MAX_LIFETIME: i64 = 600;
 /// Allowed difference between clocks, in seconds.
-pub const SKEW: i64 = 60;
+pub(crate) const SKEW: i64 = 60;
 
 /// Profile that assertions must satisfy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -130,7 +130,7 @@ impl<'a> Assertion<'a> {
 
     /// Returns the time from which the assertion is rejected: its `exp` and [`SKEW`].  A used
     /// assertion must be remembered until then.
-    pub fn expiry(&self) -> Timestamp {
+    pub(crate) fn expiry(&self) -> Timestamp {
         Timestamp(self.claims.exp.0.saturating_add(SKEW))
     }
 
@@ -175,7 +175,11 @@ impl<'a> Assertion<'a> {
     ///
     /// # Errors
     /// The rule that the assertion breaks.
-    pub fn check_profile(&self, profile: Profile, issuer: &str) -> Result<(), AssertionError> {
+    pub(crate) fn check_profile(
+        &self,
+        profile: Profile,
+        issuer: &str,
+    ) -> Result<(), AssertionError> {
         if profile == Profile::Plain {
             return Ok(());
         }

@@ -32,7 +32,7 @@ pub use admission::{Registries, Registry};
 pub use removals::Removals;
 
 /// Maximum number of configurations that the devices of one directory name.
-pub const MAX_CONFIGURATIONS: usize = 10_000;
+pub(crate) const MAX_CONFIGURATIONS: usize = 10_000;
 
 /// The devices of one directory.  Copies are cheap, because they share shards.
 #[derive(Clone, Default)]
@@ -168,7 +168,7 @@ impl DeviceRegistry {
     }
 
     /// Returns true if both are the same copy.
-    pub fn is_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.by_device.is_same(&other.by_device)
     }
 
@@ -176,7 +176,7 @@ impl DeviceRegistry {
     /// registered devices.
     ///
     /// # Errors
-    /// More devices than `limit`, or more configurations than [`MAX_CONFIGURATIONS`].
+    /// More devices than `limit`, or more configurations than `MAX_CONFIGURATIONS`.
     pub fn changed(
         &self,
         changes: &[Change],

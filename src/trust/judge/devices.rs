@@ -12,9 +12,9 @@ use crate::x509::time::Timestamp;
 
 /// Certificates in a presented chain.  A path has fewer, but some peers present every certificate they
 /// have.
-pub const MAX_CHAIN_CERTIFICATES: usize = 48;
+pub(crate) const MAX_CHAIN_CERTIFICATES: usize = 48;
 /// Bytes of DER in a presented chain.
-pub const MAX_CHAIN_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_CHAIN_BYTES: usize = 64 * 1024;
 
 /// The chain that a peer presented, leaf first, parsed once per connection.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ impl UnverifiedChain {
 
     /// Like [`Self::from_der`], but obtains every certificate after the leaf from `parse`, so that
     /// several chains can share a parsed certificate.
-    pub fn from_der_with<B: AsRef<[u8]>>(
+    pub(crate) fn from_der_with<B: AsRef<[u8]>>(
         chain: &[B],
         mut parse: impl FnMut(&[u8]) -> Result<Arc<Certificate>, CertificateError>,
     ) -> Result<Self, Refusal> {
@@ -190,7 +190,7 @@ impl Scope {
 ///
 /// # Errors
 /// The most informative refusal of all paths that were tried.
-pub fn judge_within(
+pub(crate) fn judge_within(
     chain: &UnverifiedChain,
     snapshot: &Snapshot,
     now: Timestamp,

@@ -36,7 +36,7 @@ const CRITICAL_ALLOWED: &[&[u8]] = &[
 
 /// Use of the end-entity certificate of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// TLS client authentication.
     ClientAuth,
     /// Signing revocation lists (RFC 5280 section 6.3.3 (f)).
@@ -45,7 +45,7 @@ pub enum Purpose {
 
 /// Validates `path`, leaf first and anchor last, except for signatures, chaining of names and
 /// revocation.  `comparisons` is the remaining budget of the decision for name constraints.
-pub fn check_path(
+pub(crate) fn check_path(
     path: &[Arc<Certificate>],
     purpose: Purpose,
     now: Timestamp,
@@ -93,7 +93,7 @@ pub fn check_path(
 
 /// Checks an anchor by the policy of the operator.  RFC 5280 section 6.1.1 (d) uses only its name
 /// and key.
-pub fn check_anchor(
+pub(crate) fn check_anchor(
     anchor: &Certificate,
     purpose: Purpose,
     now: Timestamp,
@@ -111,7 +111,7 @@ pub fn check_anchor(
 }
 
 /// Checks a certificate between anchor and leaf: sections 6.1.3 (a) (2) and 6.1.4 (k), (n), (o).
-pub fn check_authority(
+pub(crate) fn check_authority(
     authority: &Certificate,
     purpose: Purpose,
     now: Timestamp,

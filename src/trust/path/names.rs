@@ -6,7 +6,7 @@ use crate::x509::name::{self, Name};
 
 /// Form of a GeneralName, as constraints distinguish them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NameForm {
+pub(crate) enum NameForm {
     /// directoryName, or the subject.
     Directory,
     Dns,
@@ -33,7 +33,7 @@ impl NameForm {
 }
 
 /// Name of a certificate, parsed for comparison.  Hosts are in lower case.
-pub enum PresentedName<'a> {
+pub(crate) enum PresentedName<'a> {
     /// directoryName, or the subject.
     Directory(Result<&'a Name, MalformedName>),
     /// Host of a dNSName.  The first label may be `*`.
@@ -50,7 +50,7 @@ pub enum PresentedName<'a> {
 
 /// Error of a name that does not have the syntax of its form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MalformedName;
+pub(crate) struct MalformedName;
 
 impl PresentedName<'_> {
     pub fn form(&self) -> NameForm {
@@ -65,7 +65,7 @@ impl PresentedName<'_> {
     }
 
     /// Describes the name as a noun phrase for messages.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Directory(Ok(name)) => format!("the name `{name}`"),
             Self::Directory(_) => "a directory name".into(),
@@ -87,7 +87,7 @@ impl PresentedName<'_> {
 ///
 /// RFC 5280 requires the e-mail addresses only if there is no subjectAltName.  They are always
 /// included here, because a configuration may take the subject ID from the subject.
-pub fn constrained_names(certificate: &Certificate) -> Vec<PresentedName<'_>> {
+pub(crate) fn constrained_names(certificate: &Certificate) -> Vec<PresentedName<'_>> {
     let mut names = Vec::new();
     if !certificate.subject.is_empty() {
         names.push(directory(&certificate.subject));
@@ -128,12 +128,12 @@ fn directory(name: &Name) -> PresentedName<'_> {
 }
 
 /// Converts the bytes of an IA5String, which are ASCII, to text.
-pub fn ascii(bytes: &[u8]) -> String {
+pub(crate) fn ascii(bytes: &[u8]) -> String {
     bytes.iter().map(|&b| char::from(b)).collect()
 }
 
 /// Returns true if `host` is `base` or a subdomain of it.  Both must be in lower case.
-pub fn is_below(host: &str, base: &str) -> bool {
+pub(crate) fn is_below(host: &str, base: &str) -> bool {
     if base.starts_with('.') {
         return host.ends_with(base) && host.len() > base.len();
     }
@@ -143,7 +143,7 @@ pub fn is_below(host: &str, base: &str) -> bool {
 
 /// Returns true for a domain name in preferred syntax (RFC 1034 section 3.5).  Underscores are
 /// allowed, because they occur in practice.  With `wildcard`, the first label may be `*`.
-pub fn is_host(text: &str, wildcard: bool) -> bool {
+pub(crate) fn is_host(text: &str, wildcard: bool) -> bool {
     let name = match text.strip_prefix("*.") {
         Some(rest) if wildcard => rest,
         _ => text,
@@ -159,7 +159,7 @@ pub fn is_host(text: &str, wildcard: bool) -> bool {
 
 /// Returns true for an unquoted local part: dot-separated atoms (RFC 5321 section 4.1.2).  A quoted
 /// local part can spell one mailbox in many ways, so it cannot be compared as bytes.
-pub fn is_local_part(text: &str) -> bool {
+pub(crate) fn is_local_part(text: &str) -> bool {
     text.split('.').all(|atom| {
         !atom.is_empty()
             && atom
@@ -169,7 +169,7 @@ pub fn is_local_part(text: &str) -> bool {
 }
 
 /// Splits an e-mail address into local part and lower-case host.
-pub fn mailbox(address: &str) -> Result<(String, String), MalformedName> {
+pub(crate) fn mailbox(address: &str) -> Result<(String, String), MalformedName> {
     match address.split_once('@') {
         Some((local, host)) if is_local_part(local) && is_host(host, false) => {
             Ok((local.to_owned(), host.to_ascii_lowercase()))
@@ -180,7 +180,7 @@ pub fn mailbox(address: &str) -> Result<(String, String), MalformedName> {
 
 /// Returns the host of a URI in lower case.  RFC 5280 section 4.2.1.10 requires an authority with a
 /// domain name.  The result is `None` for an IP address.
-pub fn uri_host(uri: &str) -> Option<String> {
+pub(crate) fn uri_host(uri: &str) -> Option<String> {
     let (scheme, rest) = uri.split_once(':')?;
     let scheme_is_valid = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));

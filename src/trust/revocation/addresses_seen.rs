@@ -20,11 +20,11 @@ use crate::x509::der::DerError;
 use crate::x509::time::Timestamp;
 
 /// Points that are read from one extension.
-pub const MAX_ADDRESSES: usize = 16;
+pub(crate) const MAX_ADDRESSES: usize = 16;
 /// Addresses of one point that are kept.
-pub const MAX_ALTERNATIVES: usize = 4;
+pub(crate) const MAX_ALTERNATIVES: usize = 4;
 /// Bytes of an address.
-pub const MAX_ADDRESS: usize = 2_048;
+pub(crate) const MAX_ADDRESS: usize = 2_048;
 
 /// The web addresses of one distribution point, in its order.  They are alternatives: each of them leads
 /// to the same list (RFC 5280 section 4.2.1.13).
@@ -99,7 +99,7 @@ impl SeenAddresses {
 
     /// Sets the trust domain.
     #[must_use]
-    pub fn in_domain(self, domain: &str) -> Self {
+    pub(crate) fn in_domain(self, domain: &str) -> Self {
         Self { domain: domain.into(), ..self }
     }
 }
@@ -174,7 +174,7 @@ fn addresses(points: &[u8], issuer: &Certificate) -> Result<Vec<PointAddresses>,
 }
 
 /// Returns the text of a name that is an http or https address of at most [`MAX_ADDRESS`] bytes.
-pub fn web_address(name: &GeneralName) -> Option<&str> {
+pub(crate) fn web_address(name: &GeneralName) -> Option<&str> {
     let GeneralName::Uri(uri) = name else { return None };
     let uri = std::str::from_utf8(uri).ok().filter(|uri| uri.is_ascii())?;
     let scheme = uri.split_once("://")?.0;

@@ -86,7 +86,10 @@ impl Revocations {
     /// Adds lists that still decide because the list that replaced each of them had already expired when
     /// it arrived.
     #[must_use]
-    pub fn with_earlier(mut self, lists: impl IntoIterator<Item = Arc<RevocationList>>) -> Self {
+    pub(crate) fn with_earlier(
+        mut self,
+        lists: impl IntoIterator<Item = Arc<RevocationList>>,
+    ) -> Self {
         for list in lists {
             let of_issuer = self.by_issuer.get_mut(&list.issuer);
             let mut of_issuer = of_issuer.into_iter().flatten();

@@ -85,7 +85,7 @@ impl RevocationPolicy {
 
     /// Returns the rules by which lists of the authority are fetched when its domain is not known:
     /// they are fetched unless every domain that configures it forbids that.
-    pub fn in_any_domain(&self, name: &Name, key: Fingerprint) -> &ListRules {
+    pub(crate) fn in_any_domain(&self, name: &Name, key: Fingerprint) -> &ListRules {
         let configured = self.by_authority.get(&key).into_iter().flatten();
         let rules = configured.filter(|of| of.name == *name).map(|of| &of.rules);
         rules.min_by_key(|rules| rules.mode == Some(CrlMode::Off)).unwrap_or(&self.rules)

@@ -37,7 +37,7 @@ pub(crate) struct BasicConstraints {
 
 /// GeneralName (RFC 5280 section 4.2.1.6).  Only its DER is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GeneralName {
+pub(crate) enum GeneralName {
     /// otherName: the whole encoding.
     Other(Box<[u8]>),
     /// rfc822Name, unchanged.

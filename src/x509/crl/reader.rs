@@ -91,7 +91,7 @@ impl ListReader {
     ///
     /// # Errors
     /// Returns the errors of [`ListReader::finish`].
-    pub fn finish_in_steps(
+    pub(crate) fn finish_in_steps(
         self,
         signers: &[Arc<Certificate>],
         now: Timestamp,
@@ -105,7 +105,7 @@ impl ListReader {
     ///
     /// # Errors
     /// Returns an error if the list is truncated or breaks a rule.
-    pub fn finish_unverified(self) -> Result<Unverified, CrlError> {
+    pub(crate) fn finish_unverified(self) -> Result<Unverified, CrlError> {
         let (issuer, walker) = self.end()?;
         let list =
             walker.into_list(Vec::new(), &mut || {}).map_err(|fault| CrlError { issuer, fault })?;

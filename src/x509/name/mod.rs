@@ -19,7 +19,7 @@ use stringprep::tables::case_fold_for_nfkc;
 use crate::x509::der::{DerError, Element, Reader, single, tag};
 
 /// Longest encoding of a Name in bytes.  No certification authority is known to need a tenth of it.
-pub const MAX_BYTES: usize = 8 * 1024;
+pub(crate) const MAX_BYTES: usize = 8 * 1024;
 
 /// Distinguished name with its original encoding and its canonical form.
 #[derive(Clone)]

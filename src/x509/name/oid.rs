@@ -18,7 +18,7 @@ pub(super) const SHORT_NAMES: &[(&str, &[u8])] = &[
 ];
 
 /// Formats OBJECT IDENTIFIER contents as dotted text.
-pub fn dotted(oid: &[u8]) -> String {
+pub(crate) fn dotted(oid: &[u8]) -> String {
     let mut out = String::new();
     let mut arc: u128 = 0;
     let mut first = true;

@@ -37,12 +37,12 @@ pub(super) const OTHER_NAMES: &[(&str, &[u8])] = &[
 ];
 
 /// Longest text that [`from_rfc4514`] accepts, in bytes.
-pub const MAX_TEXT: usize = 8 * 1024;
+pub(crate) const MAX_TEXT: usize = 8 * 1024;
 
 /// Reason why a text is not a valid distinguished name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an RFC 4514 name at byte {at}: {why}")]
-pub struct DnError {
+pub(crate) struct DnError {
     /// Byte offset at which parsing stopped.
     pub at: usize,
     pub why: &'static str,
@@ -56,7 +56,7 @@ pub struct DnError {
 /// # Errors
 /// Returns an error for any other syntax, an unknown attribute type, or more than [`MAX_TEXT`]
 /// bytes.
-pub fn from_rfc4514(text: &str) -> Result<Name, DnError> {
+pub(crate) fn from_rfc4514(text: &str) -> Result<Name, DnError> {
     if text.len() > MAX_TEXT {
         return Err(DnError { at: MAX_TEXT, why: "the text is longer than 8192 bytes" });
     }

@@ -11,7 +11,7 @@ use crate::x509::name::oid::{SHORT_NAMES, dotted};
 use crate::x509::name::{self, Attribute, Name};
 
 /// Formats a name as RFC 4514 text: the last RDN first, `,` between RDNs, `+` within one.
-pub fn to_rfc4514(name: &Name) -> String {
+pub(crate) fn to_rfc4514(name: &Name) -> String {
     let mut out = String::new();
     for rdn in name.rdns().iter().rev() {
         if !out.is_empty() {

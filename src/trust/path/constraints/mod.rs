@@ -16,7 +16,7 @@ use crate::x509::name::Name;
 
 /// Constraints of all authorities above the certificate that is checked.
 #[derive(Debug, Default)]
-pub struct Constraints {
+pub(crate) struct Constraints {
     authorities: Vec<(String, NameConstraints)>,
 }
 
@@ -63,7 +63,7 @@ impl Constraints {
 
 /// Decoded nameConstraints extension.
 #[derive(Debug)]
-pub struct NameConstraints {
+pub(crate) struct NameConstraints {
     permitted: Vec<Subtree>,
     excluded: Vec<Subtree>,
     explicit_minimum: bool,
@@ -103,7 +103,7 @@ impl NameConstraints {
     }
 
     /// Returns true if only dNSName and iPAddress are constrained, and `minimum` does not occur.
-    pub fn is_on_hosts_only(&self) -> bool {
+    pub(crate) fn is_on_hosts_only(&self) -> bool {
         let is_host = |s: &Subtree| matches!(s, Subtree::Dns(_) | Subtree::Ip { .. });
         !self.explicit_minimum && self.permitted.iter().chain(&self.excluded).all(is_host)
     }

@@ -19,7 +19,7 @@ type Oid = Box<[u8]>;
 
 /// Policy state variables of RFC 5280 section 6.1.2, from the anchor down to one certificate.
 #[derive(Debug)]
-pub struct PolicyState<'a> {
+pub(crate) struct PolicyState<'a> {
     wanted: &'a [Oid],
     graph: Option<Graph>,
     explicit_policy: usize,

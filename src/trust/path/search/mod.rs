@@ -23,7 +23,7 @@ pub use describe::misplaced_authority;
 pub use signed::Signed;
 
 /// Largest number of attempts in an explanation.
-pub const MAX_ATTEMPTS: usize = 64;
+pub(crate) const MAX_ATTEMPTS: usize = 64;
 
 /// Path that was tried, with its result.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ pub struct Attempt {
 
 /// Path search for one decision and trust domain, with its inputs and the budget it has used.  Each
 /// domain has a budget of its own, so that the authorities of one cannot use up another's.
-pub struct Search<'a> {
+pub(crate) struct Search<'a> {
     snapshot: &'a Snapshot,
     /// Index of the configurations of one kind, from the snapshot.
     index: &'a Index,
@@ -126,12 +126,12 @@ impl<'a> Search<'a> {
 
     /// Sets the number of certificates that the peer sent, if it sent more than are searched.
     #[must_use]
-    pub fn of_sent(self, sent: usize) -> Self {
+    pub(crate) fn of_sent(self, sent: usize) -> Self {
         Self { sent, ..self }
     }
 
     /// Like [`Search::new`], under the application configurations of `snapshot`.
-    pub fn among_applications(
+    pub(crate) fn among_applications(
         presented: &'a [Arc<Certificate>],
         snapshot: &'a Snapshot,
         now: Timestamp,
@@ -165,12 +165,12 @@ impl<'a> Search<'a> {
     }
 
     /// Returns the paths that were tried, in order.
-    pub fn into_attempts(self) -> Vec<Attempt> {
+    pub(crate) fn into_attempts(self) -> Vec<Attempt> {
         self.state.into_inner().attempts.unwrap_or_default()
     }
 
     /// Returns what the search learned about signatures.
-    pub fn into_signed(self) -> Signed {
+    pub(crate) fn into_signed(self) -> Signed {
         let State { signed, has_new_signature, .. } = self.state.into_inner();
         Signed { certificates: signed, has_new_signature }
     }
