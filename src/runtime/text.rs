@@ -136,7 +136,7 @@ pub fn clean(text: &str, max: usize) -> Cow<'_, str> {
 /// use anchorgate::runtime::text::Cleaned;
 /// assert_eq!(Cleaned(&"a\nb").to_string(), "a\\u{a}b");
 /// ```
-pub(crate) struct Cleaned<'a, T: ?Sized>(pub &'a T);
+pub struct Cleaned<'a, T: ?Sized>(pub &'a T);
 
 impl<T: fmt::Display + ?Sized> fmt::Display for Cleaned<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
