@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use tracing::{info, warn};
 
-use crate::crl::address_state::{AddressState, Targets};
+use crate::crl::address_state::AddressState;
 use crate::crl::list_key;
 use crate::crl::source::Source;
 use crate::crl::status::Status;
+use crate::crl::targets::Targets;
 use crate::crl::transport::Location;
 use crate::runtime::text::Cleaned;
 use crate::trust::assembly::ListState;

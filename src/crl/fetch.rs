@@ -9,10 +9,11 @@ use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use crate::crl::address_state::{self, Expected, Rejected};
 use crate::crl::list_key;
 use crate::crl::permits::Permits;
 use crate::crl::persistence::{Metadata, PendingFile, Store};
+use crate::crl::replacement::{self, Rejected};
+use crate::crl::targets::Expected;
 use crate::crl::transport::{FetchError, Location, Transport, Validators};
 use crate::runtime::clock::Clock;
 use crate::runtime::pace::Pace;
@@ -236,7 +237,7 @@ fn finish(
     mut pace: Pace,
 ) -> Result<(Option<Arc<RevocationList>>, bool), FetchFailure> {
     let list = reader.finish_in_steps(&fetch.signers, now, &mut || pace.rest())?;
-    let is_new = address_state::accept(&fetch.expected, fetch.in_force.as_deref(), &list, now)?;
+    let is_new = replacement::accept(&fetch.expected, fetch.in_force.as_deref(), &list, now)?;
     let Some(store) = store.filter(|_| is_new || fetch.write_copy) else {
         return Ok((is_new.then(|| Arc::new(list)), false));
     };
@@ -279,7 +280,7 @@ fn load(store: &Store, fetch: &Fetch, limit: u64) -> Option<(Arc<RevocationList>
     // allow any older list.
     let list = reader.finish(&fetch.signers, Timestamp(i64::MAX)).map_err(FetchFailure::from);
     let usable = list.and_then(|list| {
-        address_state::accept(&fetch.expected, None, &list, Timestamp(i64::MAX))?;
+        replacement::accept(&fetch.expected, None, &list, Timestamp(i64::MAX))?;
         Ok(list)
     });
     match usable {

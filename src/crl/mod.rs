@@ -33,10 +33,12 @@ mod list_key;
 mod metrics;
 mod permits;
 mod persistence;
+mod replacement;
 mod schedule;
 mod seen_addresses;
 mod source;
 mod status;
+mod targets;
 mod transport;
 mod unused_deltas;
 
@@ -52,9 +54,9 @@ use crate::trust::revocation::ListPolicy;
 use crate::x509::time::Timestamp;
 
 pub use address_record::AddressRecord;
-pub use address_state::Rejected;
 pub use fetch::FetchFailure;
 pub use metrics::Metrics;
+pub use replacement::Rejected;
 pub use schedule::Timing;
 pub use source::Source;
 pub use status::{ErrorStatus, ListStatus, PolicyStatus, Status};

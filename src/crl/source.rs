@@ -11,12 +11,13 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::crl::address_state::{AddressState, still_fresh};
+use crate::crl::address_state::AddressState;
 use crate::crl::fetch::{Fetch, FetchFailure, FetchResult, FetchState};
 use crate::crl::list_key;
 use crate::crl::metrics::{Metrics, Outcome as FetchOutcome};
 use crate::crl::permits::Permits;
 use crate::crl::persistence::Store;
+use crate::crl::replacement::still_fresh;
 use crate::crl::seen_addresses::SeenAddresses;
 use crate::crl::status::{Status, Statuses};
 use crate::crl::transport::Transport;

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
-use crate::crl::address_state::{AddressState, Expected, Referrer};
+use crate::crl::address_state::AddressState;
 use crate::crl::list_key;
+use crate::crl::targets::{Expected, Referrer};
 use crate::x509::crl::{Kind, RevocationList};
 use crate::x509::time::Timestamp;
 
