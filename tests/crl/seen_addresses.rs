@@ -223,6 +223,33 @@ async fn a_list_of_another_issuer_at_the_address_blocks_none() {
     world.stop().await;
 }
 
+/// A copy has the name of its address alone if a directory named the address, or an earlier version wrote
+/// it.
+#[tokio::test]
+async fn a_copy_named_after_the_address_alone_is_used() {
+    let (ca, web) = (Ca::root("Root"), Web::start().await);
+    let url = web.url("/1");
+    let folder = tempfile::tempdir().expect("a folder");
+    let begin = |url: Option<&str>| {
+        World::start(anchors(&[&ca], url), Some(folder.path()), ListPolicy::default())
+    };
+    web.put("/1", ca.list().number(1).revoke(&[9], None).sign());
+    let [good, revoked] = [4, 9].map(|serial| device(&ca, serial, &[&url]));
+    let mut world = begin(Some(&url));
+    world.judge(&good);
+    world.publish().await;
+    assert_eq!(world.judge(&good), None);
+    world.stop().await;
+
+    web.pages.lock().expect("no panic").clear();
+    let mut world = begin(None);
+    world.judge(&good);
+    world.publish().await;
+    let verdicts = [&good, &revoked].map(|device| world.judge(device));
+    assert_eq!(verdicts, [None, Some(Code::CertificateRevoked)]);
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn addresses_of_untrusted_certificates_are_not_fetched() {
     let (ca, stranger, web) = (Ca::root("Root"), Ca::root("Root"), Web::start().await);
