@@ -13,8 +13,8 @@ use tracing::warn;
 
 use crate::http::outbound::{ClientError, ClientSettings, explain, read_limited};
 use crate::runtime::log_limit::LogLimit;
-use crate::runtime::telemetry;
 use crate::runtime::telemetry::settings::Signal;
+use crate::runtime::telemetry::{self, NotAccepted};
 
 /// Limit of a response.
 const MAX_RESPONSE: usize = 64 * 1024;
@@ -65,7 +65,7 @@ impl HttpClient for Collector {
     {
         let exchange = self.runtime.spawn(exchange(self.client.clone(), request));
         Box::pin(async move {
-            let result = exchange.await.map_err(|_| "the process is stopping".to_owned());
+            let result = exchange.await.map_err(|_| HttpError::from("the process is stopping"));
             let result = result.and_then(|result| result);
             telemetry::count(self.signal, result.is_ok());
             if let Err(error) = &result
@@ -79,18 +79,18 @@ impl HttpClient for Collector {
                      `audit.sink = \"otlp\"` are sent again; anything else in the request is lost"
                 );
             }
-            result.map_err(Into::into)
+            result
         })
     }
 }
 
-async fn exchange(client: Client, request: Request<Bytes>) -> Result<Response<Bytes>, String> {
+async fn exchange(client: Client, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
     let request = reqwest::Request::try_from(request).map_err(|error| explain(&error))?;
     let response = client.execute(request).await.map_err(|error| explain(&error))?;
     let status = response.status();
     let body = read_limited(response, MAX_RESPONSE).await.map_err(|error| error.to_string())?;
     if !status.is_success() {
-        return Err(format!("the collector answered {status}"));
+        return Err(NotAccepted(status).into());
     }
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = status;

@@ -17,6 +17,11 @@ pub(super) const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Pause before another attempt to write to a destination that would block.
 const WOULD_BLOCK: Duration = Duration::from_millis(20);
 
+/// Error of a flush that tells how many lines are lost.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} lines are lost")]
+pub(super) struct Lost(pub(super) usize);
+
 /// A bounded queue of lines.
 pub(super) struct LogQueue {
     limit: usize,
@@ -103,7 +108,13 @@ impl LogQueue {
             let lines = std::mem::take(&mut state.lines);
             drop(state);
             let failed = lines.iter().filter(|line| !write_all(&mut out, line)).count();
-            let failed = if out.flush().is_ok() { failed } else { lines.len() };
+            let failed = match out.flush() {
+                Ok(()) => failed,
+                Err(error) => match error.get_ref().and_then(|e| e.downcast_ref::<Lost>()) {
+                    Some(Lost(lost)) => failed + lost,
+                    None => lines.len(),
+                },
+            };
             let mut state = self.lock();
             state.dropped += failed as u64;
             state.bytes -= lines.iter().map(Vec::len).sum::<usize>();

@@ -32,7 +32,6 @@ pub use syslog::Server;
 use attempts::PAUSE;
 use chain::Chain;
 use file::RotatedFile;
-use otlp::Otlp;
 use syslog::Syslog;
 
 /// Longest wait for the queue at the end of the process.
@@ -92,7 +91,7 @@ pub fn start(config: &Config, collector: Option<LogChannel>) -> io::Result<()> {
             let missing = "audit.sink: `otlp` needs a collector: set OTEL_EXPORTER_OTLP_ENDPOINT or \
                            OTEL_EXPORTER_OTLP_LOGS_ENDPOINT";
             let channel = collector.ok_or_else(|| io::Error::other(missing))?;
-            (Box::new(Otlp::new(channel)), None)
+            (Box::new(otlp::sink(channel)), None)
         }
     };
     let chain = config.hash_chain.then(|| Chain::after(last.as_deref()));

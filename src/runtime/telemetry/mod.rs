@@ -34,7 +34,7 @@ use tracing_subscriber::{Layer, Registry};
 
 use crate::runtime::telemetry::settings::{Settings, Signal};
 
-pub use log_channel::LogChannel;
+pub use log_channel::{LogChannel, NotAccepted, SendError};
 
 /// Longest wait for the queues at the end of the process.
 const FLUSH: Duration = Duration::from_secs(2);
