@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use prometheus_client::collector::Collector;
@@ -34,7 +34,9 @@ type Series = HashMap<String, HashMap<String, AtomicU64>>;
 pub(super) struct IssuedTokens {
     series: RwLock<Series>,
     other: AtomicU64,
-    /// Generation for which series of what is gone were removed.
+    /// There is no room for another series.
+    is_full: AtomicBool,
+    /// Newest generation for which series of what is gone were removed.
     generation: AtomicU64,
 }
 
@@ -43,7 +45,10 @@ impl IssuedTokens {
     /// client is not a label.
     pub(super) fn count(&self, active: &Active, configuration: &ConfigurationId, client_id: &str) {
         let generation = active.trust.generation;
-        if self.generation.swap(generation, Ordering::Relaxed) != generation {
+        // A request of an earlier generation may end after one of a later generation.
+        if self.generation.load(Ordering::Relaxed) < generation
+            && self.generation.fetch_max(generation, Ordering::Relaxed) < generation
+        {
             self.remove_gone(active);
         }
         let client = if is_configured(active, client_id) { client_id } else { "" };
@@ -57,9 +62,16 @@ impl IssuedTokens {
         // Two series must not have the same labels.
         let is_label =
             |text: &str| text != OTHER && matches!(clean(text, MAX_LABEL), Cow::Borrowed(_));
+        if self.is_full.load(Ordering::Relaxed)
+            || !is_label(configuration.as_str())
+            || !is_label(client)
+        {
+            self.other.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         let mut series = self.series.write().unwrap_or_else(PoisonError::into_inner);
-        let is_full = series.values().map(HashMap::len).sum::<usize>() >= MAX_SERIES;
-        if is_full || !is_label(configuration.as_str()) || !is_label(client) {
+        if series.values().map(HashMap::len).sum::<usize>() >= MAX_SERIES {
+            self.is_full.store(true, Ordering::Relaxed);
             self.other.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -77,6 +89,7 @@ impl IssuedTokens {
             clients.retain(|client, _| client.is_empty() || is_configured(active, client));
             in_force.contains(configuration.as_str()) && !clients.is_empty()
         });
+        self.is_full.store(false, Ordering::Relaxed);
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Series> {
@@ -160,7 +173,12 @@ mod tests {
         let other = r#"{configuration="other",client="other"} 0"#.to_owned();
         assert_eq!(lines(&tokens), [of("c1", 2), of("c2", 1), other.clone()]);
         tokens.count(&second, &"c2".into(), "dev1.example");
-        assert_eq!(lines(&tokens), [of("c2", 2), other]);
+        assert_eq!(lines(&tokens), [of("c2", 2), other.clone()]);
+        // A request that began under the first generation removes nothing of the second one.
+        let (third, late) = (active(3, &["c2", "c3"]), second);
+        tokens.count(&third, &"c3".into(), "dev1.example");
+        tokens.count(&late, &"c2".into(), "dev1.example");
+        assert_eq!(lines(&tokens), [of("c2", 3), of("c3", 1), other]);
     }
 
     #[test]
@@ -179,5 +197,9 @@ mod tests {
         assert_eq!(lines.len(), MAX_SERIES + 1);
         let rest = r#"{configuration="other",client="other"} 11"#.to_owned();
         assert!(lines.contains(&rest), "{lines:?}");
+        // What is gone makes room.
+        tokens.count(&self::active(2, &["new"]), &"new".into(), "dev1.example");
+        let new = r#"{configuration="new",client=""} 1"#.to_owned();
+        assert_eq!(self::lines(&tokens), [new, rest]);
     }
 }

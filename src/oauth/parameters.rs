@@ -68,9 +68,13 @@ impl<'a> Parameters<'a> {
         Ok(Some(value))
     }
 
-    /// Decodes all parameters, in their order.
-    pub(super) fn decoded(&self) -> impl Iterator<Item = Result<(&str, Cow<'a, str>), OauthError>> {
-        self.pairs.iter().map(|(name, value)| match decode(value) {
+    /// Decodes the parameters that are not among `read`, in their order.
+    pub(super) fn others(
+        &self,
+        read: &[&str],
+    ) -> impl Iterator<Item = Result<(&str, Cow<'a, str>), OauthError>> {
+        let others = self.pairs.iter().filter(|(name, _)| !read.contains(&&**name));
+        others.map(|(name, value)| match decode(value) {
             Some(value) => Ok((name.as_ref(), value)),
             None => malformed(),
         })

@@ -30,7 +30,7 @@ pub struct TokenForm<'a> {
 /// The part of a token request that does not authenticate the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interpreted {
-    /// Grant, client, scope and resource.
+    /// Grant, scope and resource.
     pub request: TokenRequest,
     /// The `token_type` of the response.
     pub token_type: TokenType,
@@ -98,7 +98,7 @@ impl TokenForm<'_> {
         let mut scope = Vec::new();
         let mut resources: Vec<String> = Vec::new();
         let mut token_type = TokenType::Bearer;
-        for parameter in self.parameters.decoded() {
+        for parameter in self.parameters.others(&READ) {
             let (name, value) = parameter?;
             match name {
                 "scope" => scope = scope_tokens(&value)?,
@@ -111,8 +111,8 @@ impl TokenForm<'_> {
                 _ => {}
             }
         }
-        let (grant, client_id) = (self.grant, self.client_id.clone());
-        Ok(Interpreted { request: TokenRequest { grant, client_id, scope, resources }, token_type })
+        let grant = self.grant;
+        Ok(Interpreted { request: TokenRequest { grant, scope, resources }, token_type })
     }
 }
 
@@ -149,6 +149,8 @@ fn assertion(parameters: &Parameters<'_>) -> Result<Option<Secret>, OauthError> 
     }
 }
 
+/// Parameters that [`parse`] reads.
+const READ: [&str; 4] = ["grant_type", "client_id", CLIENT_ASSERTION, CLIENT_ASSERTION_TYPE];
 const CLIENT_SECRET: &str = "client_secret";
 const CLIENT_ASSERTION: &str = "client_assertion";
 const CLIENT_ASSERTION_TYPE: &str = "client_assertion_type";
@@ -207,32 +209,35 @@ mod tests {
 
     const FORM: &str = "application/x-www-form-urlencoded";
 
-    fn with(uri: &str, headers: &[(&str, &str)], body: &str) -> Result<Interpreted, OauthError> {
+    type Parsed = (Option<String>, Interpreted);
+
+    fn with(uri: &str, headers: &[(&str, &str)], body: &str) -> Result<Parsed, OauthError> {
         let mut request = Request::post(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).expect("a request").into_parts();
-        parse(&parts, body.as_bytes())?.interpret()
+        let form = parse(&parts, body.as_bytes())?;
+        Ok((form.client_id().map(str::to_owned), form.interpret()?))
     }
 
-    fn form(body: &str) -> Result<Interpreted, OauthError> {
+    fn form(body: &str) -> Result<Parsed, OauthError> {
         with("/oauth2/token", &[("content-type", FORM)], body)
     }
 
-    fn code(result: Result<Interpreted, OauthError>) -> &'static str {
+    fn code<T: fmt::Debug>(result: Result<T, OauthError>) -> &'static str {
         result.map(|form| format!("{form:?}")).expect_err("refused").code()
     }
 
     #[test]
     fn parses_all_parameters() {
-        let parsed = form(
+        let (client_id, parsed) = form(
             "grant_type=client_credentials&client_id=CN%3Ddev+1&scope=a+b&resource=urn:a&resource=urn:b\
              &resource=urn:a&token_type=mtls_pop&claims=%7B%7D",
         )
         .expect("a request");
         assert_eq!(parsed.request.grant, Grant::ClientCredentials);
-        assert_eq!(parsed.request.client_id.as_deref(), Some("CN=dev 1"));
+        assert_eq!(client_id.as_deref(), Some("CN=dev 1"));
         assert_eq!(parsed.request.scope, ["a", "b"]);
         assert_eq!(parsed.request.resources, ["urn:a", "urn:b"]);
         assert_eq!(parsed.token_type, TokenType::MtlsPop);
@@ -243,8 +248,8 @@ mod tests {
     fn an_empty_parameter_is_omitted() {
         let parsed =
             form("grant_type=client_credentials&client_id=&scope=&resource=&client_secret=&&scope");
-        let request = parsed.expect("a request").request;
-        assert_eq!(request.client_id, None);
+        let (client_id, Interpreted { request, .. }) = parsed.expect("a request");
+        assert_eq!(client_id, None);
         assert!(request.scope.is_empty() && request.resources.is_empty());
         assert_eq!(code(form("grant_type=&client_id=a")), "invalid_request");
     }
@@ -326,7 +331,7 @@ mod tests {
             let tokens: Vec<String> = (0..tokens).map(|n| format!("s{n}")).collect();
             form(&format!("grant_type=client_credentials&client_id=a&scope={}", tokens.join("+")))
         };
-        assert_eq!(scope(MAX_SCOPE_TOKENS).expect("a request").request.scope.len(), 64);
+        assert_eq!(scope(MAX_SCOPE_TOKENS).expect("a request").1.request.scope.len(), 64);
         assert_eq!(code(scope(MAX_SCOPE_TOKENS + 1)), "invalid_scope");
     }
 
@@ -389,6 +394,11 @@ mod tests {
             let refused = refused.expect_err("refused").to_string();
             assert!(refused.contains(bytes) && refused.contains("2048"), "{refused}");
         }
+        let keyword = "k".repeat(MAX_KEYWORD + 1);
+        for name in ["grant_type", CLIENT_ASSERTION_TYPE] {
+            let refused = form(&format!("{name}={keyword}")).expect_err("refused").to_string();
+            assert!(refused.contains("257") && refused.contains("256"), "{refused}");
+        }
     }
 
     #[test]
@@ -415,8 +425,8 @@ mod tests {
                 .append_pair("client_id", &client_id)
                 .append_pair("resource", &resource)
                 .finish();
-            let request = form(&body).expect("a request").request;
-            prop_assert_eq!(request.client_id, Some(client_id));
+            let (parsed, Interpreted { request, .. }) = form(&body).expect("a request");
+            prop_assert_eq!(parsed, Some(client_id));
             prop_assert_eq!(request.resources, [resource]);
         }
     }

@@ -85,7 +85,7 @@ pub(crate) fn push_escaped(out: &mut String, c: char, form: Form) {
 }
 
 /// Like [`clean`], for a text that identifies something: a changed one ends with a part of its SHA-256, so
-/// that two identities never become one text.
+/// that cutting and escaping do not make two identities one text.
 pub fn distinct(text: &str, max: usize) -> Cow<'_, str> {
     match clean(text, max) {
         Cow::Borrowed(text) => Cow::Borrowed(text),

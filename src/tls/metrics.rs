@@ -17,6 +17,7 @@ use crate::runtime::metrics::table::Table;
 use crate::runtime::tolerated::Tolerated;
 use crate::tls::saturation::Saturation;
 use crate::tls::strangers::Strangers;
+use crate::trust::judge::devices::UnverifiedChain;
 use crate::trust::refusal::Code;
 use crate::x509::certificate::TOLERATED;
 use crate::x509::time::Timestamp;
@@ -81,7 +82,7 @@ pub struct Metrics {
     /// Durations of the judge's decisions.
     pub(super) judging: JudgeTimes,
     /// Tolerated encodings of accepted certificates.
-    pub(super) tolerated: Tolerated,
+    tolerated: Tolerated,
     /// Bounds the audit records of refused strangers.
     pub(super) strangers: Strangers,
 }
@@ -144,8 +145,8 @@ impl Metrics {
             registry,
             (
                 "tolerated_certificates",
-                "Certificates of accepted chains in full handshakes with an encoding that is tolerated, by \
-                 encoding",
+                "Certificates with an encoding that is tolerated, in accepted chains whose signatures were \
+                 verified for the first time, by encoding",
             ),
             &TOLERATED,
         );
@@ -184,6 +185,15 @@ impl Metrics {
     pub fn certificate(&self, not_before: Timestamp, not_after: Timestamp) {
         self.certificate_start.set(not_before.0);
         self.certificate_end.set(not_after.0);
+    }
+
+    /// Counts the tolerated encodings in the chain of a completed handshake.  Call it when signatures of the
+    /// chain were verified for the first time: a device that returns brings nothing new.
+    pub(super) fn tolerated(&self, chain: &UnverifiedChain) {
+        for certificate in chain.certificates() {
+            let encodings = certificate.tolerated();
+            self.tolerated.count("certificate", &certificate.issuer, &encodings);
+        }
     }
 
     /// Counts a handshake of the token listener in which the client certificate was refused.

@@ -19,7 +19,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use quick_cache::UnitWeighter;
@@ -70,13 +70,13 @@ pub struct TicketReaders(Arc<State>);
 
 struct State {
     suspects: Cache<u64, Suspect, UnitWeighter>,
-    kinds: Mutex<HashMap<u64, Kind>>,
+    kinds: RwLock<HashMap<u64, Kind>>,
 }
 
 impl Default for State {
     fn default() -> Self {
         let suspects = Cache::with_weighter(64, CLIENTS, UnitWeighter);
-        Self { suspects, kinds: Mutex::default() }
+        Self { suspects, kinds: RwLock::default() }
     }
 }
 
@@ -133,21 +133,25 @@ impl TicketReaders {
         if self.0.suspects.get(&client.name).is_some_and(|suspect| suspect.is_paused(now)) {
             return false;
         }
+        let may_fail = self.read(client.kind, |kind| !kind.is_proven && kind.failed >= FAILED);
+        if !may_fail {
+            return true;
+        }
         self.kinds().get_mut(&client.kind).is_none_or(|kind| kind.may_have_ticket(now))
     }
 
     /// Notes that a client resumed a session.
     pub(super) fn resumed(&self, client: &Client) {
         self.0.suspects.remove(&client.name);
-        if client.is_judged {
+        if client.is_judged && !self.read(client.kind, |kind| kind.is_proven) {
             self.change_kind(client.kind, |kind| kind.is_proven = true);
         }
     }
 
     /// Notes that a client that got a ticket ended the connection soon after it without a request, or
-    /// with an alert.
-    pub(super) fn failed(&self, client: &Client, has_alert: bool, now: Instant) {
-        let is_proven = self.kinds().get(&client.kind).is_some_and(|kind| kind.is_proven);
+    /// with an alert.  Returns true if it gets no ticket for a while.
+    pub(super) fn failed(&self, client: &Client, has_alert: bool, now: Instant) -> bool {
+        let is_proven = self.read(client.kind, |kind| kind.is_proven);
         let known = self.0.suspects.get(&client.name);
         let strikes = if is_proven && !has_alert { DOUBTFUL_FAILURE } else { FAILURE };
         let suspect = Suspect {
@@ -159,21 +163,29 @@ impl TicketReaders {
         if client.is_judged && !known.is_some_and(|known| known.is_counted) {
             self.change_kind(client.kind, |kind| kind.failed = kind.failed.saturating_add(1));
         }
+        suspect.is_paused(now)
     }
 
     fn change_kind(&self, kind: u64, change: impl FnOnce(&mut Kind)) {
         let mut kinds = self.kinds();
         if kinds.len() >= KINDS && !kinds.contains_key(&kind) {
-            // Any one: what is forgotten is learned again.
-            let any = kinds.keys().next().copied();
-            any.and_then(|any| kinds.remove(&any));
+            // What is forgotten is learned again, at the cost of failures for a kind that is proven.
+            let unproven = kinds.iter().find(|(_, kind)| !kind.is_proven).map(|(kind, _)| *kind);
+            let forgotten = unproven.or_else(|| kinds.keys().next().copied());
+            forgotten.and_then(|kind| kinds.remove(&kind));
         }
         change(kinds.entry(kind).or_default());
     }
 
-    fn kinds(&self) -> MutexGuard<'_, HashMap<u64, Kind>> {
+    /// Reads a fact about a kind; false for an unknown one.
+    fn read(&self, kind: u64, fact: impl FnOnce(&Kind) -> bool) -> bool {
+        let kinds = self.0.kinds.read().unwrap_or_else(PoisonError::into_inner);
+        kinds.get(&kind).is_some_and(fact)
+    }
+
+    fn kinds(&self) -> RwLockWriteGuard<'_, HashMap<u64, Kind>> {
         // A panic within a change leaves at most a wrong count.
-        self.0.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.kinds.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

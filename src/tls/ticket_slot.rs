@@ -70,7 +70,8 @@ pub(super) fn hello(hello: &ClientHello<'_>) {
     let _ = HANDSHAKE.try_with(|slot| slot.kind.set(kind(hello)));
 }
 
-/// Notes that the handshake is one of TLS 1.2, whatever the client offered.
+/// Notes that the handshake is one of TLS 1.2, whatever the client offered.  A handshake of TLS 1.2 without a
+/// client certificate counts as what the client offered.
 pub(super) fn chose_tls12() {
     let _ = HANDSHAKE.try_with(|slot| slot.kind.set(None));
 }

@@ -109,12 +109,6 @@ impl ClientCertVerifier for Verifier {
             (None, _) => Err(Refusal::new(Code::ChainUntrusted, "the gateway is stopping")),
         };
         self.metrics.judging.handshake(started.elapsed());
-        if let (Ok(()), Ok(chain)) = (&verdict, &parsed) {
-            for certificate in chain.certificates() {
-                let encodings = certificate.tolerated();
-                self.metrics.tolerated.count("certificate", &certificate.issuer, &encodings);
-            }
-        }
         verdict.map(|()| ClientCertVerified::assertion()).map_err(|refusal| {
             let leaf = match &parsed {
                 Ok(chain) => Some(Arc::clone(chain.leaf())),

@@ -167,27 +167,36 @@ mod tests {
         verified(configuration, SubjectField::SanDns, name, NOW.after(Duration::from_secs(86_400)))
     }
 
-    fn request(client_id: &str) -> TokenRequest {
-        TokenRequest {
+    struct Asked {
+        client_id: Option<String>,
+        request: TokenRequest,
+    }
+
+    fn request(client_id: &str) -> Asked {
+        let request = TokenRequest {
             grant: Grant::ClientCredentials,
-            client_id: Some(client_id.to_owned()),
             scope: Vec::new(),
             resources: Vec::new(),
-        }
+        };
+        Asked { client_id: Some(client_id.to_owned()), request }
     }
 
     fn authorize<'a>(
         candidates: &'a [Verified],
-        request: &TokenRequest,
+        asked: &Asked,
         policy: &'a TokenPolicy,
         now: Timestamp,
         jti: [u8; 16],
     ) -> Result<Authorized<'a>, Denied> {
-        select(candidates, request.client_id.as_deref(), policy)?
-            .authorize(request, policy, now, jti)
+        select(candidates, asked.client_id.as_deref(), policy)?.authorize(
+            &asked.request,
+            policy,
+            now,
+            jti,
+        )
     }
 
-    fn decide(candidates: &[Verified], request: &TokenRequest) -> Result<Claims, Denied> {
+    fn decide(candidates: &[Verified], request: &Asked) -> Result<Claims, Denied> {
         authorize(candidates, request, &policy(), NOW, [7; 16]).map(|a| a.claims)
     }
 
@@ -328,8 +337,8 @@ mod tests {
 
     fn have(scope: &str, resources: &[&str]) -> Result<(String, Option<String>), &'static str> {
         let mut request = request("d");
-        request.scope = scope.split_whitespace().map(str::to_owned).collect();
-        request.resources = resources.iter().map(ToString::to_string).collect();
+        request.request.scope = scope.split_whitespace().map(str::to_owned).collect();
+        request.request.resources = resources.iter().map(ToString::to_string).collect();
         match decide(&[dns("c1", "d")], &request) {
             Ok(claims) => Ok((claims.aud, claims.scope)),
             Err(Denied::InvalidScope(_)) => Err("invalid_scope"),

@@ -27,13 +27,12 @@ impl Grant {
     }
 }
 
-/// A well-formed token request.  Nothing about it is authenticated.
+/// The part of a well-formed token request that says what is requested.  `client_id` is not part of it:
+/// [`select`](crate::token::select) has used it before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRequest {
     /// `grant_type`.
     pub grant: Grant,
-    /// `client_id`.  RFC 8705 section 2 requires it; the policy decides whether it is optional.
-    pub client_id: Option<String>,
     /// Tokens of `scope` in their order, each once.  Empty if the parameter is missing.
     pub scope: Vec<String>,
     /// Values of `resource` (RFC 8707), each once.

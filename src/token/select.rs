@@ -64,17 +64,18 @@ pub fn select<'a>(
     if let Some(first) = matches.first().map(|first| first.verified.domain()) {
         matches.retain(|other| other.verified.domain() == first);
     }
-    let requested = client_id
-        .map_or("a request without client_id".to_owned(), |id| format!("client_id `{id}`"));
+    let requested = || {
+        client_id.map_or("a request without client_id".to_owned(), |id| format!("client_id `{id}`"))
+    };
     match matches[..] {
         [one] => Ok(one),
         [] => {
-            let detail = format!("{requested} does not match {}", list(candidates));
+            let detail = format!("{} does not match {}", requested(), list(candidates));
             Err(Refusal::new(code_if_empty, detail).into())
         }
         _ => {
             let several = matches.iter().map(|one| one.verified);
-            let detail = format!("{requested} matches several: {}", list(several));
+            let detail = format!("{} matches several: {}", requested(), list(several));
             Err(Refusal::new(Code::ConfigurationAmbiguous, detail).into())
         }
     }

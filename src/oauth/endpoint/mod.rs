@@ -309,10 +309,12 @@ impl TokenService {
         keys: &SigningKeys,
         inputs: Inputs<'_>,
     ) -> Outcome {
-        let client_id = form.client_id().map(str::to_owned);
+        let client_id = || form.client_id().map(str::to_owned);
         let candidates = match judged {
             Ok(candidates) => candidates,
-            Err(refusal) => return Outcome { client_id, ..Outcome::refused(refusal.into()) },
+            Err(refusal) => {
+                return Outcome { client_id: client_id(), ..Outcome::refused(refusal.into()) };
+            }
         };
         match self.issue_to_device(form, &candidates, keys, inputs) {
             Ok((issued, party)) => Outcome {
@@ -321,7 +323,7 @@ impl TokenService {
                 decision: Ok(issued),
             },
             Err(error) => Outcome {
-                client_id,
+                client_id: client_id(),
                 // The device is known only if exactly one configuration accepts the certificate.
                 party: match &candidates[..] {
                     [only] => Some(Party::device(only)),

@@ -91,8 +91,8 @@ impl Edge {
         let (limits, unfinished) = (&listener.bounds.http, listener.bounds.unfinished);
         let ended =
             connection.serve(stream, protocol, hosts, limits, stop, unfinished, handle).await;
-        if ticket.ended(ended) {
-            self.closed_after_ticket(number, address);
+        if let Some(gets_no_ticket) = ticket.ended(ended) {
+            self.closed_after_ticket(number, address, gets_no_ticket);
         }
         if ended == Ended::Flooded {
             listener.metrics.flooded(listener.name);

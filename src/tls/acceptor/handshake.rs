@@ -123,6 +123,9 @@ impl Edge {
                         .and_then(|sent| intermediates.share(sent, kept, &listener.live)),
                     false => Err(Refusal::new(Code::CertificateMissing, "no chain is kept")),
                 };
+                if let (Ok(chain), Some(false)) = (&chain, is_known) {
+                    listener.metrics.tolerated(chain);
+                }
                 let certificate = match &chain {
                     Ok(chain) => Some(chain.leaf().fingerprint),
                     Err(_) => presented.and_then(<[_]>::first).map(|leaf| Fingerprint::of(leaf)),
@@ -178,11 +181,16 @@ impl Edge {
         Record { detail: Some(&detail), ..Record::new(Event::Handshake, Outcome::Refused) }.emit();
     }
 
-    /// Counts a client that ended the connection after its session ticket, and tells the operator about
-    /// clients that cannot read tickets.
-    pub(super) fn closed_after_ticket(&self, connection: u64, address: SocketAddr) {
+    /// Counts a client that ended the connection after its session ticket, and tells the operator about one
+    /// that gets no further ticket.
+    pub(super) fn closed_after_ticket(
+        &self,
+        connection: u64,
+        address: SocketAddr,
+        gets_no_ticket: bool,
+    ) {
         self.listener.metrics.closed_after_ticket(self.listener.name);
-        if self.ticket_hints.permit().is_some() {
+        if gets_no_ticket && self.ticket_hints.permit().is_some() {
             warn!(
                 connection,
                 %address,

@@ -37,14 +37,15 @@ impl Ticket {
         Self { sent, is_withheld, completed: Instant::now(), has_request: Arc::default() }
     }
 
-    /// Notes the end of the connection.  Returns true if its client may not be able to read the ticket.
-    pub(super) fn ended(&self, ended: Ended) -> bool {
+    /// Notes the end of the connection.  Returns `None` unless the client may not be able to read the
+    /// ticket, and then whether it gets none for a while.
+    pub(super) fn ended(&self, ended: Ended) -> Option<bool> {
         let now = Instant::now();
         let has_alert = ended == Ended::Broken;
         let is_silent = ended == Ended::Closed
             && !self.has_request.load(Ordering::Relaxed)
             && now - self.completed < AFTER_TICKET;
         let failed = self.sent.as_ref().filter(|_| has_alert || is_silent);
-        failed.inspect(|sent| sent.readers.failed(&sent.client, has_alert, now)).is_some()
+        failed.map(|sent| sent.readers.failed(&sent.client, has_alert, now))
     }
 }

@@ -50,7 +50,6 @@ fn policy() -> TokenPolicy {
 fn request(scope: &[&str]) -> TokenRequest {
     TokenRequest {
         grant: Grant::ClientCredentials,
-        client_id: Some("app".to_owned()),
         scope: scope.iter().map(ToString::to_string).collect(),
         resources: Vec::new(),
     }
@@ -201,7 +200,7 @@ fn no_device_may_use_the_client_id_of_an_application() {
     let policy = policy.expect("a policy");
     let end = NOW.after(Duration::from_secs(300));
     let device = [verified("c1", SubjectField::SanDns, "app", end)];
-    let refused = select(&device, request(&[]).client_id.as_deref(), &policy);
+    let refused = select(&device, Some("app"), &policy);
     assert!(matches!(refused, Err(Denied::Refused(r)) if r.code == Code::ClientMismatch));
     let as_json = json!(application_claim("a/b:c%"));
     assert_eq!(as_json, "a%2Fb%3Ac%25");
