@@ -51,7 +51,7 @@ use crate::admin::expiry::Expiry;
 use crate::admin::scrape::Format;
 use crate::admin::status::Gauges;
 use crate::crl;
-use crate::http::body::{self, BodyError};
+use crate::http::body::{self, RequestBodyError};
 use crate::http::reply::{self, Reply};
 use crate::http::serve::RequestBody;
 use crate::keyring;
@@ -169,10 +169,10 @@ impl Admin {
         };
         match body::read(incoming, limit).await {
             Ok(body) => self.answer(&head, body).await,
-            Err(error @ BodyError::TooLong { .. }) => {
+            Err(error @ RequestBodyError::TooLong { .. }) => {
                 refused(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string())
             }
-            Err(error @ BodyError::Broken(_)) => {
+            Err(error @ RequestBodyError::Broken(_)) => {
                 refused(StatusCode::BAD_REQUEST, &error.to_string())
             }
         }

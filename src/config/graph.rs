@@ -10,7 +10,7 @@ use crate::config::credential::{self, Environment};
 use crate::config::section::Section;
 use crate::config::values::{secure_url, text};
 use crate::graph::auth::Cloud;
-use crate::sync::{Admission, Config, StartWithout, TooOld};
+use crate::sync::{Config, RegisteredOnly, StartWithout, TooOld};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -126,7 +126,7 @@ fn source(
         guard_window: guard_window.unwrap_or(defaults.guard_window),
         ca_bundle,
         state_file: data_dir.map(|dir| dir.join(format!("trust-{name}.state"))),
-        devices: Admission { registered, ..Admission::default() },
+        devices: RegisteredOnly { registered, ..RegisteredOnly::default() },
         max_devices: max_devices.unwrap_or(defaults.max_devices),
         devices_file: data_dir.map(|dir| dir.join(format!("devices-{name}.state"))),
         ..defaults

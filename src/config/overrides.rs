@@ -26,7 +26,11 @@ pub(super) fn apply(
     for (name, text) in variables {
         let parts: Vec<String> = name.split("__").map(str::to_ascii_lowercase).collect();
         if let Err(why) = set(table, &parts, value(&text)) {
-            problems.push(Problem { key: format!("{PREFIX}{name}"), value: None, allowed: why });
+            problems.push(Problem {
+                key: format!("{PREFIX}{name}"),
+                value: None,
+                requirement: why,
+            });
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(problems) }

@@ -38,14 +38,14 @@ pub struct Problem {
     /// The value found, if there is one.
     pub value: Option<String>,
     /// The fault, or the allowed values.
-    pub allowed: String,
+    pub requirement: String,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.value {
-            Some(value) => write!(f, "{}: {value} is not allowed; {}", self.key, self.allowed),
-            None => write!(f, "{}: {}", self.key, self.allowed),
+            Some(value) => write!(f, "{}: {value} is not allowed; {}", self.key, self.requirement),
+            None => write!(f, "{}: {}", self.key, self.requirement),
         }
     }
 }
@@ -109,7 +109,7 @@ impl<'r> Section<'r> {
 
     /// Adds a problem of `key`.
     pub(super) fn problem(&self, key: &str, value: Option<String>, allowed: impl Into<String>) {
-        let problem = Problem { key: dotted(&self.path, key), value, allowed: allowed.into() };
+        let problem = Problem { key: dotted(&self.path, key), value, requirement: allowed.into() };
         self.report.problems.borrow_mut().push(problem);
     }
 

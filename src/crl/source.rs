@@ -18,7 +18,7 @@ use crate::crl::metrics::{Metrics, Outcome as FetchOutcome};
 use crate::crl::permits::Permits;
 use crate::crl::persistence::Store;
 use crate::crl::replacement::still_fresh;
-use crate::crl::seen_addresses::SeenAddresses;
+use crate::crl::saved_addresses::SavedAddresses;
 use crate::crl::status::{Status, Statuses};
 use crate::crl::transport::Transport;
 use crate::crl::{Config, Error, Handle, Progress, Refresh};
@@ -52,7 +52,7 @@ pub struct Source {
     pub(super) signers: Arc<Vec<Arc<Certificate>>>,
     /// The signers that a directory names.
     pub(super) authorities: BTreeSet<Fingerprint>,
-    pub(super) seen: Option<SeenAddresses>,
+    pub(super) seen: Option<SavedAddresses>,
     /// Time of the last sweep of copies on disk.
     swept: Option<Timestamp>,
     fetches: JoinSet<FetchResult>,
@@ -83,7 +83,8 @@ impl Source {
         clock: Clock,
     ) -> Result<(Self, Handle), Error> {
         let store = config.directory.as_ref().map(Store::open).transpose()?;
-        let seen = SeenAddresses::start(config.address_record.clone(), config.directory.as_deref());
+        let seen =
+            SavedAddresses::start(config.address_record.clone(), config.directory.as_deref());
         let transport = Transport::new(config.transport.clone())?;
         let permits = Permits::new(config.parallel);
         let (sender, commands) = mpsc::channel(16);
@@ -147,7 +148,7 @@ impl Source {
             self.sweep().await;
             self.save_seen(false).await;
             let pause = self.pause();
-            let seen_changed = SeenAddresses::changed(self.seen.as_ref());
+            let seen_changed = SavedAddresses::changed(self.seen.as_ref());
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.updates.closed() => break,
@@ -348,7 +349,7 @@ impl Source {
         // Times are whole seconds, so a fetch that is due within this second waits for its end.
         let pause =
             next.map_or(MAX_PAUSE, |at| at.since(now).clamp(Duration::from_secs(1), MAX_PAUSE));
-        let save = self.seen.as_ref().and_then(SeenAddresses::save_in);
+        let save = self.seen.as_ref().and_then(SavedAddresses::save_in);
         save.map_or(pause, |save| pause.min(save))
     }
 }

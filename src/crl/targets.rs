@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::crl::list_key;
 use crate::trust::configurations::AllConfigurations;
-use crate::trust::revocation::addresses_seen::{self, PointAddresses, SeenAddresses as Seen};
+use crate::trust::revocation::addresses_seen::{self, PointAddresses, SeenAddresses};
 use crate::trust::revocation::{CrlMode, ListPolicy, ListRules};
 use crate::x509::certificate::{Certificate, Fingerprint};
 use crate::x509::name::Name;
@@ -86,7 +86,7 @@ impl Targets {
     pub(super) fn of(
         configurations: &AllConfigurations,
         policy: &ListPolicy,
-        seen: &[Seen],
+        seen: &[SeenAddresses],
     ) -> Self {
         let policy = policy.resolve(configurations.authorities_by_domain());
         let mut targets = Self::default();
@@ -213,7 +213,7 @@ mod tests {
     fn certificates_of_another_domain_add_no_alternatives_and_use_permits_of_their_own() {
         let der = Spec::authority(cn("A"), cn("A")).sign(Key::number(1), Key::number(1));
         let certificate = Arc::new(Certificate::from_der(&der).expect("a certificate"));
-        let seen = |domain: &str| Seen {
+        let seen = |domain: &str| SeenAddresses {
             issuer: Arc::clone(&certificate),
             anchor: certificate.fingerprint,
             domain: domain.into(),

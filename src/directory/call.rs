@@ -20,7 +20,7 @@ use crate::directory::permissions::Caller;
 use crate::directory::responses::entity_tag;
 use crate::directory::shared_pages::SharedPages;
 use crate::directory::validate;
-use crate::http::body::{self, BodyError};
+use crate::http::body::{self, RequestBodyError};
 use crate::runtime::audit::{Event, Outcome, Record};
 use crate::store::Store;
 use crate::x509::time::Timestamp;
@@ -171,8 +171,8 @@ where
     }
     let read = timeout(BODY_TIMEOUT, body::read(body, limit)).await;
     let bytes = read.map_err(|_| Fault::BodyTimeout)?.map_err(|error| match error {
-        BodyError::TooLong { limit } => Fault::BodyTooLong(limit),
-        BodyError::Broken(why) => Fault::Payload(why),
+        RequestBodyError::TooLong { limit } => Fault::BodyTooLong(limit),
+        RequestBodyError::Broken(why) => Fault::Payload(why),
     })?;
     if coding == "identity" {
         return Ok(bytes);

@@ -138,7 +138,7 @@ pub struct ClientError(String);
 
 /// Reasons why a body was not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BodyError {
+pub enum ResponseBodyError {
     /// The body is larger than the caller accepts.
     #[error("the response is larger than {limit} bytes")]
     TooLarge {
@@ -270,20 +270,20 @@ fn failed(what: &str, error: &reqwest::Error) -> ClientError {
 /// Reads a body of at most `limit` bytes.
 ///
 /// # Errors
-/// See [`BodyError`].  After `limit` bytes, reading stops.
+/// See [`ResponseBodyError`].  After `limit` bytes, reading stops.
 pub(crate) async fn read_limited(
     mut response: Response,
     limit: usize,
-) -> Result<Vec<u8>, BodyError> {
+) -> Result<Vec<u8>, ResponseBodyError> {
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) if body.len() + chunk.len() > limit => {
-                return Err(BodyError::TooLarge { limit });
+                return Err(ResponseBodyError::TooLarge { limit });
             }
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => return Ok(body),
-            Err(error) => return Err(BodyError::Transport(explain(&error))),
+            Err(error) => return Err(ResponseBodyError::Transport(explain(&error))),
         }
     }
 }

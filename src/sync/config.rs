@@ -74,7 +74,7 @@ pub struct Config {
     /// File of the last good configurations.
     pub state_file: Option<PathBuf>,
     /// The configurations that admit registered devices only.
-    pub devices: Admission,
+    pub devices: RegisteredOnly,
     /// Limit on the devices that are kept.
     pub max_devices: usize,
     /// File of the last good devices.
@@ -108,7 +108,7 @@ impl Config {
             start_without: StartWithout::default(),
             guard_window: Duration::from_secs(86_400),
             state_file: None,
-            devices: Admission::default(),
+            devices: RegisteredOnly::default(),
             max_devices: 10_000_000,
             devices_file: None,
             limits: Limits::default(),
@@ -125,14 +125,14 @@ impl Config {
 
 /// The configurations of a source that admit registered devices only.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Admission {
+pub struct RegisteredOnly {
     /// Default: true if a configuration admits registered devices only.
     pub registered: bool,
     /// Exceptions from the default.
     pub by_configuration: HashMap<ConfigurationId, bool>,
 }
 
-impl Admission {
+impl RegisteredOnly {
     /// True if a configuration may require the source's devices.
     pub(crate) fn needs_registry(&self) -> bool {
         self.registered || self.by_configuration.values().any(|registered| *registered)
@@ -159,12 +159,12 @@ mod tests {
         let named = |id: &str, registered| (ConfigurationId::from(id), registered);
         for (registered, expected) in [(false, [false, true, false]), (true, [true, true, false])] {
             let by_configuration = [named("2", true), named("3", false)].into();
-            let admission = Admission { registered, by_configuration };
+            let admission = RegisteredOnly { registered, by_configuration };
             assert!(admission.needs_registry());
             let registered = Devices::Registered(Arc::clone(&source));
             let got = ["1", "2", "3"].map(|id| admission.devices(&source, &id.into()));
             assert_eq!(got.map(|devices| devices == registered), expected);
         }
-        assert!(!Admission::default().needs_registry());
+        assert!(!RegisteredOnly::default().needs_registry());
     }
 }

@@ -49,7 +49,7 @@ use crate::sync::follower::Context;
 use crate::trust::assembly::Update;
 use crate::trust::configurations::{Application, Device};
 
-pub use config::{Admission, Config, StartWithout, TooOld};
+pub use config::{Config, RegisteredOnly, StartWithout, TooOld};
 pub use configurations::Handle;
 pub use handle::HandleError;
 pub use status::{HeldBack, Status};

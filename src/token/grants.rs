@@ -28,7 +28,7 @@ impl Grant {
 }
 
 /// The part of a well-formed token request that says what is requested.  `client_id` is not part of it:
-/// [`select`](crate::token::select) has used it before.
+/// [`select`](crate::token::select()) has used it before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRequest {
     /// `grant_type`.

@@ -10,7 +10,7 @@ use anchorgate::runtime::clock::Clock;
 use anchorgate::runtime::live::{Active, ListenerTls, Live};
 use anchorgate::runtime::log::Secret;
 use anchorgate::runtime::publisher::{ConfigurationsInForce, Publisher};
-use anchorgate::sync::{Admission, Config, Handle, Metrics, TooOld, follow};
+use anchorgate::sync::{Config, Handle, Metrics, RegisteredOnly, TooOld, follow};
 use anchorgate::token::keys::{Algorithm, SigningKey, SigningKeys};
 use anchorgate::trust::assembly::Assembly;
 use anchorgate::trust::judge::devices::judge;
@@ -128,7 +128,7 @@ fn config(world: &Shared, folder: &Path, name: &str) -> Config {
         state_file: Some(state),
         devices_file: Some(devices),
         // One of the two domains admits registered devices only.
-        devices: Admission { registered: name == "a", ..Admission::default() },
+        devices: RegisteredOnly { registered: name == "a", ..RegisteredOnly::default() },
         network: network(world),
         ..Config::new(name, url, Credential::Static(Secret::new("t")))
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::graph::auth::AuthError;
 use crate::graph::wire::WireError;
-use crate::http::outbound::BodyError;
+use crate::http::outbound::ResponseBodyError;
 use crate::runtime::text::Cleaned;
 use crate::trust::devices::RegistryError;
 
@@ -62,11 +62,11 @@ pub enum FetchError {
     Registry(#[from] RegistryError),
 }
 
-impl From<BodyError> for FetchError {
-    fn from(error: BodyError) -> Self {
+impl From<ResponseBodyError> for FetchError {
+    fn from(error: ResponseBodyError) -> Self {
         match error {
-            BodyError::TooLarge { limit } => Self::TooLarge { limit },
-            BodyError::Transport(why) => Self::Transport(why),
+            ResponseBodyError::TooLarge { limit } => Self::TooLarge { limit },
+            ResponseBodyError::Transport(why) => Self::Transport(why),
         }
     }
 }

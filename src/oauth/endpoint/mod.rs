@@ -22,7 +22,7 @@ use tracing::field::Empty;
 use tracing::trace_span;
 
 use crate::http::Peer;
-use crate::http::body::{self, BodyError};
+use crate::http::body::{self, RequestBodyError};
 use crate::http::reply::{self, Reply};
 use crate::oauth::endpoint::outcome::{Issued, Outcome, Party};
 use crate::oauth::error::{OauthError, no_store};
@@ -189,11 +189,11 @@ fn max_body(policy: &TokenPolicy) -> usize {
     if accepts_assertions(policy) { MAX_ASSERTION_BODY } else { MAX_BODY }
 }
 
-impl From<BodyError> for OauthError {
-    fn from(error: BodyError) -> Self {
+impl From<RequestBodyError> for OauthError {
+    fn from(error: RequestBodyError) -> Self {
         match error {
-            BodyError::TooLong { limit } => Self::TooLong { limit },
-            BodyError::Broken(_) => Self::InvalidRequest("the body ended early".into()),
+            RequestBodyError::TooLong { limit } => Self::TooLong { limit },
+            RequestBodyError::Broken(_) => Self::InvalidRequest("the body ended early".into()),
         }
     }
 }

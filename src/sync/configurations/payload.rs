@@ -12,7 +12,7 @@ use url::Url;
 use crate::graph::client::{Client, FetchError, FetchOptions, Fetched};
 use crate::graph::wire::{self, Entry, JsonKind};
 use crate::runtime::text::Cleaned;
-use crate::sync::config::{Admission, Config};
+use crate::sync::config::{Config, RegisteredOnly};
 use crate::sync::configurations::ambiguity;
 use crate::sync::configurations::changes::Changes;
 use crate::sync::configurations::content::{Content, Metrics};
@@ -37,7 +37,12 @@ const MAX_HISTORY: usize = 64;
 pub(crate) trait FollowedKind: JsonKind {
     /// Sets what only the settings determine: neither the directory nor the saved list contains it.
     #[must_use]
-    fn with_settings(self, admission: &Admission, source: &Arc<str>, id: &ConfigurationId) -> Self;
+    fn with_settings(
+        self,
+        registered_only: &RegisteredOnly,
+        source: &Arc<str>,
+        id: &ConfigurationId,
+    ) -> Self;
 
     /// Returns the list of this kind.
     fn of(all: &AllConfigurations) -> &Arc<Configurations<Self>>;
@@ -50,8 +55,13 @@ pub(crate) trait FollowedKind: JsonKind {
 }
 
 impl FollowedKind for Device {
-    fn with_settings(self, admission: &Admission, source: &Arc<str>, id: &ConfigurationId) -> Self {
-        Self { devices: admission.devices(source, id), ..self }
+    fn with_settings(
+        self,
+        registered_only: &RegisteredOnly,
+        source: &Arc<str>,
+        id: &ConfigurationId,
+    ) -> Self {
+        Self { devices: registered_only.devices(source, id), ..self }
     }
 
     fn of(all: &AllConfigurations) -> &Arc<Configurations<Self>> {
@@ -68,7 +78,7 @@ impl FollowedKind for Device {
 }
 
 impl FollowedKind for Application {
-    fn with_settings(self, _: &Admission, _: &Arc<str>, _: &ConfigurationId) -> Self {
+    fn with_settings(self, _: &RegisteredOnly, _: &Arc<str>, _: &ConfigurationId) -> Self {
         self
     }
 
@@ -92,7 +102,7 @@ pub(crate) struct Payload<K> {
     client: Arc<Client>,
     /// Prefix of ids.
     prefix: Option<Arc<str>>,
-    admission: Admission,
+    registered_only: RegisteredOnly,
     file: Option<PathBuf>,
     metrics: Metrics,
 
@@ -132,7 +142,7 @@ impl<K: FollowedKind> Payload<K> {
             source,
             client,
             prefix: config.prefix(),
-            admission: config.devices.clone(),
+            registered_only: config.devices.clone(),
             file: config.state_file.clone(),
             metrics,
             in_force: Arc::default(),
@@ -153,7 +163,7 @@ impl<K: FollowedKind> Payload<K> {
     fn with_settings(&self, mut set: Configurations<K>) -> Configurations<K> {
         for shared in &mut set.configurations {
             let kind = shared.kind.clone();
-            let kind = kind.with_settings(&self.admission, &self.source, &shared.id);
+            let kind = kind.with_settings(&self.registered_only, &self.source, &shared.id);
             if shared.domain != self.source || shared.kind != kind {
                 let configuration = Arc::make_mut(shared);
                 configuration.domain = Arc::clone(&self.source);

@@ -157,7 +157,7 @@ async fn stops_at_the_page_limit() {
 #[tokio::test]
 async fn devices_are_fetched_only_if_they_are_required() {
     let folder = Arc::new(tempfile::tempdir().expect("a folder"));
-    let not_required = |config: &mut Config| config.devices = Admission::default();
+    let not_required = |config: &mut Config| config.devices = RegisteredOnly::default();
     let mut rig = Rig::start(Misbehaving::start().await, folder, |_| {}, not_required);
     rig.handle.refresh().await.expect("a good poll");
     assert!(rig.handle.devices().is_none() && rig.handle.status().content.devices.is_none());

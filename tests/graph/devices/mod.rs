@@ -12,7 +12,7 @@ use std::time::Duration;
 use anchorgate::graph::auth::Credential;
 use anchorgate::graph::client::Limits;
 use anchorgate::runtime::log::Secret;
-use anchorgate::sync::Admission;
+use anchorgate::sync::RegisteredOnly;
 use anchorgate::sync::devices::Status;
 use anchorgate::sync::{Config, Handle, HandleError, Metrics, TooOld, follow};
 use anchorgate::trust::assembly::Update;
@@ -89,7 +89,7 @@ impl Rig {
         let mut config = Config {
             every: Duration::from_secs(3600),
             limits: Limits { page_bytes: 200_000, retries: 0, ..Limits::default() },
-            devices: Admission { registered: true, ..Admission::default() },
+            devices: RegisteredOnly { registered: true, ..RegisteredOnly::default() },
             devices_file: Some(folder.path().join("devices")),
             ..Config::new("hub", url, token)
         };

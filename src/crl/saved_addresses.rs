@@ -15,7 +15,7 @@ use tracing::warn;
 use crate::crl::address_record::AddressRecord;
 use crate::runtime::atomic::{self, AtomicError};
 use crate::trust::configurations::AllConfigurations;
-use crate::trust::revocation::addresses_seen::SeenAddresses as Seen;
+use crate::trust::revocation::addresses_seen::SeenAddresses;
 use crate::x509::certificate::{Certificate, Fingerprint};
 use crate::x509::time::Timestamp;
 
@@ -30,7 +30,7 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(5);
 const BATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The addresses that certificates name.
-pub(super) struct SeenAddresses {
+pub(super) struct SavedAddresses {
     record: Arc<AddressRecord>,
     file: Option<PathBuf>,
     /// Earliest time of the next batch.
@@ -59,7 +59,7 @@ struct Entry {
     seen: i64,
 }
 
-impl SeenAddresses {
+impl SavedAddresses {
     /// Restores the addresses of the previous run.  Returns `None` if `record` is `None`: then
     /// addresses in certificates are ignored.
     pub(super) fn start(
@@ -90,7 +90,7 @@ impl SeenAddresses {
     }
 
     /// Returns the addresses that certificates name under the anchors in force, and drops the others.
-    pub(super) fn under(&mut self, configurations: &AllConfigurations) -> Vec<Seen> {
+    pub(super) fn under(&mut self, configurations: &AllConfigurations) -> Vec<SeenAddresses> {
         // Before the first response of the directory, keep the addresses of the previous run.
         if configurations.is_empty() {
             return Vec::new();
@@ -134,7 +134,7 @@ impl SeenAddresses {
     }
 }
 
-fn save(file: &Path, record: &[Seen]) -> io::Result<()> {
+fn save(file: &Path, record: &[SeenAddresses]) -> io::Result<()> {
     let entries: Vec<Entry> = record
         .iter()
         .map(|seen| Entry {
@@ -150,7 +150,7 @@ fn save(file: &Path, record: &[Seen]) -> io::Result<()> {
     atomic::write(file, FORMS[0], &json).map_err(io::Error::other)
 }
 
-fn load(file: &Path) -> Result<Vec<Seen>, String> {
+fn load(file: &Path) -> Result<Vec<SeenAddresses>, String> {
     let loaded = match atomic::read(file, &FORMS, MAX_FILE) {
         Err(AtomicError::Missing(_)) => return Ok(Vec::new()),
         loaded => loaded.map_err(|error| error.to_string())?,
@@ -160,7 +160,7 @@ fn load(file: &Path) -> Result<Vec<Seen>, String> {
     entries.iter().map(restore).collect()
 }
 
-fn restore(entry: &Entry) -> Result<Seen, String> {
+fn restore(entry: &Entry) -> Result<SeenAddresses, String> {
     let bytes = |text: &str| STANDARD.decode(text).map_err(|error| error.to_string());
     let issuer =
         Certificate::from_der(&bytes(&entry.issuer)?).map_err(|error| error.to_string())?;
@@ -169,7 +169,7 @@ fn restore(entry: &Entry) -> Result<Seen, String> {
         .map_err(|_| "the anchor's fingerprint does not have 32 bytes")?;
     let freshest = entry.freshest.as_deref().map(bytes).transpose()?;
     let (points, seen) = (bytes(&entry.points)?, Timestamp(entry.seen));
-    Seen::new(Arc::new(issuer), Fingerprint(anchor), &points, freshest.as_deref(), seen)
+    SeenAddresses::new(Arc::new(issuer), Fingerprint(anchor), &points, freshest.as_deref(), seen)
         .map(|seen| seen.in_domain(&entry.domain))
         .map_err(|error| error.to_string())
 }
