@@ -40,7 +40,7 @@
 //! | judge | the pure function from (chain, snapshot, time) to `Verified` or a `Refusal` with a stable code |
 //! | client, application | an OAuth client policy; an application is a client that is not a device and is trusted through a `certificateBasedApplicationConfiguration` |
 //! | cell, generation | the one place with the published state, and the number that grows with each publication |
-//! | hold back | keep an answer of a directory out of force until an operator approves it |
+//! | hold back | keep a response of a directory out of force until an operator approves it |
 //! | registry | the directory's devices (`externalDeviceId`, `accountEnabled`), which a subject ID can be required to match |
 //! | source | an origin of updates: a directory, CRL addresses, key files |
 //! | poll, fetch, refresh, retry | a scheduled request to a source; one exchange with it; a fetch that an operator asks for; a fetch after a failed one |
@@ -48,7 +48,7 @@
 //! # Two flows, one meeting point
 //!
 //! ```text
-//! request  tls/acceptor: permit -> accept -> handshake (tls/verifier asks trust::judge) -> http/serve
+//! request  tls/acceptor: turn -> accept -> handshake (tls/verifier asks trust::judge) -> http/serve
 //!          -> oauth/request: bytes -> form -> oauth/endpoint: Live::current(), judge again,
 //!          authorize, sign -> reply -> audit           any refusal -> oauth/error -> reply
 //! update   sync: graph/client -> graph/wire -> compare, hold back --+
@@ -56,9 +56,13 @@
 //!          keyring: server certificate, signing keys ---------------+   Assembly -> build -> Writer::publish
 //! ```
 //!
-//! They meet in [`runtime::live`]: one cell with the snapshot, the signing keys and the TLS
-//! configurations, so that no reader sees half a change.  A decision loads it once, after the body has
+//! They meet in [`runtime::live`]: one cell with the snapshot, the client policy, the signing keys and the
+//! TLS configurations, so that no reader sees half a change.  A decision loads it once, after the body has
 //! arrived, and uses that one value throughout.
+//!
+//! A reload of the configuration (`app/reload`) sends new rules to the same publisher.  It changes rate
+//! limits, admin tokens, the log filter and the CRL client directly, because no decision compares them
+//! with other state.
 //!
 //! # Invariants
 //!
@@ -79,7 +83,8 @@
 //! 6. The data path never waits for the network or a disk.  The last good state is on disk and is used
 //!    at start, with its own validity.  An unknown dependency, such as the list of an address that a
 //!    certificate names for the first time, is recorded, fetched in the background, and present for a
-//!    later request.
+//!    later request.  One exception is an operator's choice: where logs or audit records must not be lost
+//!    (`block`), a decision waits up to a second for room in their queue.
 //! 7. Devices and applications are trusted apart: two lists of configurations, two judges, two types of
 //!    proof.  A certificate that is good for one means nothing for the other.
 //! 8. Identity is (configuration, anchor key, path, field, value).  Only the end-entity certificate
@@ -135,16 +140,16 @@
 //!
 //! | to add | start in | then |
 //! |---|---|---|
-//! | a subject field | `src/trust/subject/fields.rs`: a variant; `src/trust/subject/mod.rs` and `src/trust/subject/rules.rs`: its reader | `src/config/clients.rs`, `src/cli/quickstart/world.rs`, `deploy/configuration.md` |
-//! | a Graph credential | `src/graph/auth/credential.rs`: a variant; `src/graph/auth/request.rs`: its request | `src/config/credential.rs`, `deploy/configuration.md` |
-//! | a latency metric | the `metrics.rs` of the part, such as `src/oauth/metrics.rs` | the table in `deploy/README.md` |
+//! | a subject field | `src/trust/subject/fields.rs`: a variant; `src/trust/subject/mod.rs` and `src/trust/subject/rules.rs`: its reader; `src/x509/certificate/extensions.rs` for a new form of name | `src/config/clients.rs`, `src/cli/quickstart/world.rs`, `deploy/configuration.md` |
+//! | a Graph credential | `src/graph/auth/credential.rs`: a variant; `src/graph/auth/request.rs`: its request | `src/config/credential.rs`, `src/cli/directory/access.rs`, `deploy/configuration.md` |
+//! | a latency metric | the `metrics.rs` of the part, such as `src/oauth/metrics.rs`, with the type of `src/runtime/metrics/latency.rs` | the table in `deploy/README.md` |
 //! | a span | the place of the work, with the target of `src/runtime/telemetry/spans.rs` | the table in `deploy/opentelemetry.md` |
-//! | an endpoint on the token plane | `src/oauth/metadata.rs`: a path of the public listener; `src/oauth/endpoint/mod.rs` for the token listener | `src/oauth/mod.rs`, `src/app/planes.rs` |
-//! | a third store | `src/store/mod.rs`: an engine beside `src/store/embedded` and `src/store/postgres` | `src/config/directory.rs`, `src/app/directory.rs` |
-//! | OCSP as a revocation source | `src/trust/revocation/mod.rs`: the question that the judge asks | `src/trust/assembly.rs`: an `Update`; an adapter beside `src/crl/source.rs` |
-//! | a field in the audit record | `src/runtime/audit.rs` | `src/runtime/audit_sink/line.rs`, `src/runtime/audit.schema.json` |
+//! | an endpoint on the token plane | `src/oauth/metadata.rs`: a path of the public listener; `src/oauth/endpoint/mod.rs` for the token listener | `src/oauth/mod.rs`, the README's table of listeners |
+//! | a third store | `src/store/mod.rs`: an engine beside `src/store/embedded` and `src/store/postgres` | `src/config/directory.rs`, `src/app/directory.rs`, `src/app/reload.rs`, `tests/store/contract.rs` |
+//! | OCSP as a revocation source | `src/trust/revocation/mod.rs`: the question that the judge asks | `src/trust/assembly.rs`: an `Update`; an adapter beside `src/crl/source.rs`, started in `src/app/updates.rs`; `src/config/revocation.rs` |
+//! | a field in the audit record | `src/runtime/audit.rs` | `src/runtime/audit_sink/line.rs`, `src/runtime/audit.schema.json`, `deploy/audit.md` |
 //! | a sink of audit records | `src/runtime/audit_sink/mod.rs`: a target | `src/config/audit.rs`, `deploy/audit.md` |
-//! | a per-client limit | `src/token/terms.rs` or `src/oauth/rates/mod.rs` | `src/config/clients.rs`, `src/config/rate_limits.rs`, `src/oauth/endpoint/mod.rs` |
+//! | a per-client limit | `src/token/terms.rs` or `src/oauth/rates/mod.rs` | `src/config/clients.rs`, `src/config/rate_limits.rs`, `src/oauth/endpoint/mod.rs`, `src/oauth/rates/metrics.rs`, `deploy/configuration.md` |
 //! | a CRL transport | `src/crl/transport/mod.rs`: a scheme | |
 //! | a grant | `src/token/grants.rs`: a variant | `src/oauth/request.rs` |
 //! | a source of trust | a part of rank 5 or 6 that sends `Update`s | `src/app/updates.rs`, for directories `src/app/followers.rs` |

@@ -312,15 +312,22 @@ impl Admin {
             return Err(Failure::bad_request(why));
         };
         // The digest names either a change of configurations or one of devices.
-        if let Some(devices) = source.devices()
-            && let Ok(difference) = devices.approve(&digest).await
-        {
-            return Ok(json!({ "devices": difference }));
+        let of_devices = match source.devices() {
+            Some(devices) => devices.approve(&digest).await,
+            None => Err(sync::HandleError::NothingHeld),
+        };
+        let refused = match of_devices {
+            Ok(difference) => return Ok(json!({ "devices": difference })),
+            Err(refused) => refused,
+        };
+        match source.approve(&digest).await {
+            Ok(changes) => Ok(json!(changes)),
+            // Only devices are held back.
+            Err(sync::HandleError::NothingHeld) => {
+                Err(Failure(StatusCode::CONFLICT, refused.to_string()))
+            }
+            Err(error) => Err(Failure(StatusCode::CONFLICT, error.to_string())),
         }
-        let changes = source.approve(&digest).await;
-        changes
-            .map(|changes| json!(changes))
-            .map_err(|error| Failure(StatusCode::CONFLICT, error.to_string()))
     }
 
     /// Fetches the lists of one address, or of all.

@@ -13,6 +13,7 @@ use crate::runtime::metrics::{JudgeTimes, process};
 use crate::runtime::server_clocks::ServerClocks;
 use crate::runtime::tasks::Tasks;
 use crate::runtime::telemetry;
+use crate::runtime::unsaved::Unsaved;
 use crate::tls;
 
 /// The tasks, the readiness and the measurements of one gateway.
@@ -26,6 +27,8 @@ pub(super) struct Base {
     pub(super) judging: JudgeTimes,
     pub(super) server_clocks: ServerClocks,
     pub(super) times: TrustTimes,
+    /// State that a crash would lose.
+    pub(super) unsaved: Unsaved,
 }
 
 impl Base {
@@ -52,6 +55,7 @@ impl Base {
             judging,
             server_clocks: ServerClocks::default(),
             times,
+            unsaved: Unsaved::default(),
             registry,
         })
     }

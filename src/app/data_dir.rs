@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::app::base::Base;
@@ -36,15 +36,18 @@ pub(super) fn start(config: &Config, base: &mut Base) {
     let writable = Gauge::<i64>::default();
     base.registry.register(
         "data_dir_writable",
-        "1 if the last check could write to the data directory, else 0",
+        "1 if the last check could write to the data directory and all state in force is on disk, else 0",
         writable.clone(),
     );
     let (directory, limit) = (config.data_dir.clone(), config.unwritable_limit);
+    let unsaved = base.unsaved.clone();
     let check = move || {
-        let directory = directory.clone();
+        let (directory, unsaved) = (directory.clone(), unsaved.clone());
         async move {
             let checked = spawn_blocking(move || probe(&directory)).await;
-            checked.unwrap_or_else(|error| Err(io::Error::other(error).to_string()))
+            checked.unwrap_or_else(|error| Err(io::Error::other(error).to_string()))?;
+            // There can be room for a small file and none for the state.
+            unsaved.check()
         }
     };
     base.tasks.spawn_until_stop(watch(check, limit, base.ready.clone(), writable));
@@ -72,8 +75,15 @@ where
 {
     let mut failing_since = None;
     let mut not_ready = None;
+    // One that a hanging disk delays goes on; another would hang too.
+    let mut pending = None;
     loop {
-        let result = check().await;
+        let running = pending.get_or_insert_with(|| Box::pin(check()));
+        let result = timeout(INTERVAL, running).await;
+        if result.is_ok() {
+            pending = None;
+        }
+        let result = result.unwrap_or_else(|_| Err(format!("not written in {INTERVAL:?}")));
         writable.set(i64::from(result.is_ok()));
         match result {
             Ok(()) => {
@@ -101,14 +111,18 @@ where
                 ready.warn(PART, Some(format!("not writable: {why}")));
             }
         }
-        sleep(INTERVAL).await;
+        if pending.is_none() {
+            sleep(INTERVAL).await;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use tokio::sync::Notify;
 
     use super::*;
 
@@ -142,6 +156,34 @@ mod tests {
         works.store(false, Ordering::Relaxed);
         sleep(limit).await;
         assert_eq!(state(), (vec![], 1, 0));
+        watching.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_that_hangs_is_a_failure() {
+        let (ready, gauge) = (Ready::default(), Gauge::default());
+        let (works, checks) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+        let check = {
+            let (works, checks) = (Arc::clone(&works), Arc::clone(&checks));
+            move || {
+                let works = Arc::clone(&works);
+                checks.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    works.notified().await;
+                    Ok(())
+                }
+            }
+        };
+        let watching = tokio::spawn(watch(check, INTERVAL * 3, ready.clone(), gauge.clone()));
+        sleep(INTERVAL + Duration::from_secs(1)).await;
+        let warning = ready.warnings().get(PART).cloned();
+        assert_eq!(warning.as_deref(), Some("not writable: not written in 60s"));
+        sleep(INTERVAL * 3).await;
+        assert_eq!((ready.missing(), gauge.get()), (vec![PART], 0));
+        assert_eq!(checks.load(Ordering::Relaxed), 1, "no second thread waits");
+        works.notify_one();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!((ready.missing(), gauge.get()), (vec![], 1));
         watching.abort();
     }
 

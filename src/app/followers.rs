@@ -14,8 +14,9 @@ use crate::graph::Collection;
 use crate::graph::auth::AuthError;
 use crate::http::load_system_authorities;
 use crate::runtime::clock::Clock;
-use crate::runtime::server_clocks::ServerClocks;
+use crate::runtime::server_clocks::{Kind, ServerClocks};
 use crate::runtime::tasks::Tasks;
+use crate::runtime::unsaved::Unsaved;
 use crate::sync::{self, Follower, Handle};
 use crate::trust::assembly::Update;
 
@@ -31,6 +32,7 @@ pub(super) struct Followers {
     /// Signalled when a credential is refused.
     refused: Arc<Notify>,
     server_clocks: ServerClocks,
+    unsaved: Unsaved,
 }
 
 struct Running {
@@ -58,6 +60,11 @@ impl Prepared {
         let kept = self.0.iter().filter(|(_, new)| new.is_none());
         kept.map(|(settings, _)| settings.clone()).collect()
     }
+
+    /// Names of the directories that are followed, as before or with new settings.
+    pub(super) fn sources(&self) -> Vec<Arc<str>> {
+        self.0.iter().map(|(settings, _)| Arc::clone(&settings.source)).collect()
+    }
 }
 
 impl Followers {
@@ -81,6 +88,7 @@ impl Followers {
             tasks: base.tasks.clone(),
             refused: Arc::clone(refused),
             server_clocks: base.server_clocks.clone(),
+            unsaved: base.unsaved.clone(),
         };
         let prepared = followers.prepare(&config.graph, &config.origin)?;
         followers.run(prepared);
@@ -108,9 +116,13 @@ impl Followers {
                 true => None,
                 false => {
                     let (metrics, clock) = (self.metrics.clone(), Arc::clone(&self.clock));
-                    let network = source.network.clone().with_clocks(self.server_clocks.clone());
+                    let network = source
+                        .network
+                        .clone()
+                        .with_clocks(Kind::Directory, self.server_clocks.clone());
                     let refused = Arc::clone(&self.refused);
-                    let source = sync::Config { refused, network, ..source.clone() };
+                    let unsaved = self.unsaved.clone();
+                    let source = sync::Config { refused, network, unsaved, ..source.clone() };
                     Some(sync::follow(source, metrics, self.updates.clone(), clock)?)
                 }
             };
@@ -119,8 +131,9 @@ impl Followers {
         Ok(Prepared(prepared))
     }
 
-    /// Stops all followers except `kept`.  None of their updates arrives after this returns.
-    pub(super) async fn stop_others(&mut self, kept: &[Settings]) {
+    /// Stops all followers except `kept`.  None of their updates arrives after this returns.  The series
+    /// of `sources` stay.
+    pub(super) async fn stop_others(&mut self, kept: &[Settings], sources: &[Arc<str>]) {
         let is_kept = |running: &Running| kept.contains(&running.settings);
         let (kept, others): (Vec<_>, Vec<_>) = self.running.drain(..).partition(is_kept);
         self.running = kept;
@@ -128,8 +141,8 @@ impl Followers {
             running.stop.cancel();
             let _ = running.ended.await;
             let source = &running.settings.source;
-            // A follower of the same directory with new settings sets the series again.
-            if self.running.iter().all(|kept| kept.settings.source != *source) {
+            // A follower with new settings counts in the same series.
+            if !sources.contains(source) {
                 self.metrics.remove(source);
             }
             info!(source = &**source, "directory no longer followed as before");

@@ -235,17 +235,11 @@ impl Reloader {
         self.inbox.status.send_replace(status);
     }
 
-    /// Applies a checked configuration.  Whatever can fail comes first and changes nothing.
+    /// Applies a checked configuration.  Whatever can fail comes first and changes nothing, except a new
+    /// rotation of signing keys: it stays if the key that a client needs does not come into force.
     async fn apply(&mut self, config: Config) -> Result<(), String> {
         let prepared = self.followers.prepare(&config.graph, &config.origin);
         let prepared = prepared.map_err(|error| error.to_string())?;
-        if let Some(rotation) = &config.keyring.rotation
-            && self.rotation.as_ref() != Some(rotation)
-        {
-            let followed = self.keys.follow(rotation.clone()).await;
-            followed.map_err(|error| format!("oauth.rotation: {error}"))?;
-            self.rotation = Some(rotation.clone());
-        }
         let part = config.directory.as_ref();
         let database = part.and_then(|part| part.database.as_ref());
         if let Some(directory) = &self.directory {
@@ -253,6 +247,13 @@ impl Reloader {
         }
         let roots = config.crl.transport.roots_pem.as_deref();
         let client = self.lists.client_with(roots).map_err(|error| error.to_string())?;
+        if let Some(rotation) = &config.keyring.rotation
+            && self.rotation.as_ref() != Some(rotation)
+        {
+            let followed = self.keys.follow(rotation.clone()).await;
+            followed.map_err(|error| format!("oauth.rotation: {error}"))?;
+            self.rotation = Some(rotation.clone());
+        }
         let policy = Arc::clone(&config.policy);
         self.until(|live| {
             let keys = &live.current().keys;
@@ -270,8 +271,8 @@ impl Reloader {
         if let (Some(directory), Some(part)) = (&self.directory, part) {
             directory.use_files(&part.config, database);
         }
-        let kept = prepared.kept();
-        self.followers.stop_others(&kept).await;
+        let (kept, sources) = (prepared.kept(), prepared.sources());
+        self.followers.stop_others(&kept, &sources).await;
         let rules = GatewayChange::Rules(Box::new(rules(&config)));
         if self.gateway.send(rules).await.is_err() {
             return Err("the gateway is stopping".to_owned());

@@ -10,6 +10,7 @@ use crate::crl;
 use crate::graph::Collection;
 use crate::runtime::live::Writer;
 use crate::runtime::publisher::{ConfigurationsInForce, GatewayChange, Publisher, Rules};
+use crate::runtime::server_clocks::Kind;
 use crate::trust::assembly::{Assembly, Update};
 
 /// The inboxes of the publisher, and what it reports.
@@ -47,7 +48,9 @@ impl Updates {
         let metrics = crl::Metrics::default().with_trust_times(base.times.clone());
         metrics.register(&mut base.registry);
         let mut crl = config.crl.clone();
-        crl.transport.network = crl.transport.network.with_clocks(base.server_clocks.clone());
+        crl.unsaved = base.unsaved.clone();
+        crl.transport.network =
+            crl.transport.network.with_clocks(Kind::CrlServer, base.server_clocks.clone());
         let (source, lists) = crl::Source::new(
             crl,
             in_force.clone(),

@@ -36,6 +36,9 @@ const WITHOUT_RESTART: [&str; 23] = [
     "trust",
 ];
 
+/// A table that only a restart adds or removes, although keys below it can change without one.
+const SWITCH: &str = "oauth.rotation";
+
 /// Further keys that name files whose new contents need no restart.
 const FILES_WITHOUT_RESTART: [&str; 3] =
     ["directory.database_url_file", "directory.issuers.ca_bundle", "revocation.ca_bundle"];
@@ -45,6 +48,7 @@ const SECRET: [&str; 5] = ["client_secret", "database_url", "sha256", "token", "
 
 /// Returns every key whose value differs, sorted.
 pub(super) fn changes(before: &Table, after: &Table) -> Vec<KeyChange> {
+    let is_switched = is_switched(before, after);
     let (before, after) = (flat(before), flat(after));
     let keys: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
     let differs = keys.into_iter().filter(|key| before.get(*key) != after.get(*key));
@@ -55,7 +59,8 @@ pub(super) fn changes(before: &Table, after: &Table) -> Vec<KeyChange> {
             KeyChange {
                 before: shown(before.get(key)),
                 after: shown(after.get(key)),
-                needs_restart: needs_restart(&plain),
+                needs_restart: needs_restart(&plain)
+                    || is_switched && is_at_or_below(&plain, SWITCH),
                 key: key.clone(),
             }
         })
@@ -99,10 +104,19 @@ fn needs_restart(key: &str) -> bool {
     !WITHOUT_RESTART.iter().any(|live| is_at_or_below(key, live))
 }
 
+/// True if the table [`SWITCH`] is added or removed.
+fn is_switched(before: &Table, after: &Table) -> bool {
+    get(before, SWITCH).is_some() != get(after, SWITCH).is_some()
+}
+
 /// Returns `before` with those values of `after` that need no restart.
 pub(super) fn live_part(before: &Table, after: &Table) -> Table {
     let mut mixed = before.clone();
+    let is_switched = is_switched(before, after);
     for key in WITHOUT_RESTART {
+        if is_switched && is_at_or_below(key, SWITCH) {
+            continue;
+        }
         let value = get(after, key).cloned();
         put(&mut mixed, key, value);
     }
@@ -244,6 +258,21 @@ mod tests {
         let expected = "data_dir = 'a'\n[log]\n[oauth]\nscopes = ['s']\n[trust]\nmax_path = 3\n";
         assert_eq!(mixed, table(expected));
         assert!(changes(&mixed, &table(after)).iter().all(|change| change.needs_restart));
+    }
+
+    #[test]
+    fn a_rotation_is_added_and_removed_by_a_restart() {
+        let rotation = "[oauth.rotation]\nevery = '30 d'\n";
+        let after = format!("{BEFORE}{rotation}");
+        let [change] = &changes(&table(BEFORE), &table(&after))[..] else { panic!("one change") };
+        assert_eq!((change.key.as_str(), change.needs_restart), ("oauth.rotation.every", true));
+        assert_eq!(live_part(&table(BEFORE), &table(&after)), table(BEFORE));
+        assert_eq!(live_part(&table(&after), &table(BEFORE)), table(&after));
+
+        let other = after.replace("30 d", "20 d");
+        let [change] = &changes(&table(&after), &table(&other))[..] else { panic!("one change") };
+        assert!(!change.needs_restart);
+        assert_eq!(live_part(&table(&after), &table(&other)), table(&other));
     }
 
     /// A key with a `_file` variant contains a secret.

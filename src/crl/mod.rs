@@ -50,6 +50,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::crl::status::Statuses;
 use crate::http::outbound::ClientSettings;
+use crate::runtime::unsaved::Unsaved;
 use crate::trust::revocation::ListPolicy;
 use crate::x509::time::Timestamp;
 
@@ -82,6 +83,8 @@ pub(crate) fn check(config: &Config) -> Result<(), FetchError> {
 pub struct Config {
     /// Directory of the copies on disk; `None` for no copies.
     pub directory: Option<PathBuf>,
+    /// Is told about lists that could not be saved.
+    pub unsaved: Unsaved,
     /// Fetches that run at the same time.
     pub parallel: usize,
     /// Intervals between fetches.
@@ -101,6 +104,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             directory: None,
+            unsaved: Unsaved::default(),
             parallel: 4,
             timing: Timing::default(),
             transport: TransportConfig::default(),

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
 use crate::crl::transport::Validators;
+use crate::runtime::unsaved::Unsaved;
 use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
 
@@ -50,12 +51,16 @@ const RETENTION: Duration = Duration::from_secs(7 * 86_400);
 /// this.
 const MAX_RETENTION: Duration = Duration::from_secs(400 * 86_400);
 
+/// Name of the state for [`Unsaved`].
+const STATE: &str = "revocation lists";
+
 /// A directory of copies.
 #[derive(Debug, Clone)]
 pub(super) struct Store {
     directory: PathBuf,
     /// The last write failed.
     failing: Arc<AtomicBool>,
+    unsaved: Unsaved,
 }
 
 impl Store {
@@ -70,7 +75,13 @@ impl Store {
                 fs::remove_file(path)?;
             }
         }
-        Ok(Self { directory, failing: Arc::default() })
+        Ok(Self { directory, failing: Arc::default(), unsaved: Unsaved::default() })
+    }
+
+    /// Also tells `unsaved` whether lists are on disk.
+    #[must_use]
+    pub(super) fn with_unsaved(self, unsaved: Unsaved) -> Self {
+        Self { unsaved, ..self }
     }
 
     fn path(&self, address: &str) -> PathBuf {
@@ -84,6 +95,7 @@ impl Store {
         match result {
             Ok(done) => Some(done),
             Err(error) => {
+                self.unsaved.failed(STATE, &error.to_string());
                 if self.failing.swap(true, Ordering::Relaxed) {
                     debug!(what, %error, "CRL copy not written");
                 } else {
@@ -101,6 +113,7 @@ impl Store {
 
     /// Records that a copy was written completely.
     pub(super) fn report_success(&self) {
+        self.unsaved.saved(STATE);
         if self.failing.swap(false, Ordering::Relaxed) {
             info!("CRL copies are written to disk again");
         }

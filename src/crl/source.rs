@@ -83,6 +83,7 @@ impl Source {
         clock: Clock,
     ) -> Result<(Self, Handle), Error> {
         let store = config.directory.as_ref().map(Store::open).transpose()?;
+        let store = store.map(|store| store.with_unsaved(config.unsaved.clone()));
         let seen =
             SavedAddresses::start(config.address_record.clone(), config.directory.as_deref());
         let transport = Transport::new(config.transport.clone())?;

@@ -266,7 +266,7 @@ impl Served {
     }
 
     /// Processes a request with a timeout.  A change is completed and audited even if the client
-    /// disconnects or the timeout expires.  Also returns whether the request might wait for a change.
+    /// disconnects or the timeout expires.
     async fn process_in_time(
         &self,
         request: Request<RequestBody>,

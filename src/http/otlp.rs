@@ -88,10 +88,10 @@ async fn exchange(client: Client, request: Request<Bytes>) -> Result<Response<By
     let request = reqwest::Request::try_from(request).map_err(|error| explain(&error))?;
     let response = client.execute(request).await.map_err(|error| explain(&error))?;
     let status = response.status();
-    let body = read_limited(response, MAX_RESPONSE).await.map_err(|error| error.to_string())?;
     if !status.is_success() {
         return Err(NotAccepted(status).into());
     }
+    let body = read_limited(response, MAX_RESPONSE).await.map_err(|error| error.to_string())?;
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = status;
     Ok(response)

@@ -19,7 +19,7 @@ use url::Url;
 
 use crate::http::server_authorities::SystemAnd;
 use crate::runtime::clock;
-use crate::runtime::server_clocks::ServerClocks;
+use crate::runtime::server_clocks::{Kind, ServerClocks};
 use crate::x509::pem;
 use crate::x509::time::Timestamp;
 
@@ -82,7 +82,7 @@ impl Default for ClientSettings {
 #[derive(Clone, Default)]
 pub struct Network {
     exchange: Option<Arc<Exchange>>,
-    clocks: Option<ServerClocks>,
+    clocks: Option<(Kind, ServerClocks)>,
 }
 
 /// Returns the response to a request, or the reason why the request failed.
@@ -100,10 +100,10 @@ impl Network {
         Self { exchange: Some(Arc::new(exchange)), clocks: None }
     }
 
-    /// Compares the system clock with the `Date` of each response.
+    /// Compares the system clock with the `Date` of each response of servers of this kind.
     #[must_use]
-    pub(crate) fn with_clocks(self, clocks: ServerClocks) -> Self {
-        Self { clocks: Some(clocks), ..self }
+    pub(crate) fn with_clocks(self, kind: Kind, clocks: ServerClocks) -> Self {
+        Self { clocks: Some((kind, clocks)), ..self }
     }
 
     /// Sends a request.
@@ -118,8 +118,8 @@ impl Network {
             None => client.execute(request).await.map_err(|error| explain(&error))?,
             Some(exchange) => exchange(request).await?,
         };
-        if let (Some(clocks), Some(sent)) = (&self.clocks, sent_at(response.headers())) {
-            clocks.observe(&server, sent, SystemTime::now().into());
+        if let (Some((kind, clocks)), Some(sent)) = (&self.clocks, sent_at(response.headers())) {
+            clocks.observe(*kind, &server, sent, SystemTime::now().into());
         }
         Ok(response)
     }
@@ -385,7 +385,7 @@ mod tests {
             Box::pin(std::future::ready(Ok(response.into())))
         };
         let (clocks, ready) = (ServerClocks::default(), Ready::default());
-        let network = Network::simulated(respond).with_clocks(clocks.clone());
+        let network = Network::simulated(respond).with_clocks(Kind::Directory, clocks.clone());
         let client = ClientSettings::default().client().expect("a client");
         network.send(client.get("https://pki.example/1.crl")).await.expect("a response");
         ClockReport::register(clocks, &mut Registry::default())

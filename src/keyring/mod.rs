@@ -154,7 +154,13 @@ pub(crate) fn signing_keys(config: &Config) -> Result<SigningKeys, KeyringError>
         generate_signing_key(&config.signing_key, config.algorithm)?;
     }
     let (current, mut others) = read_signing_keys(config)?;
-    others.extend(previous_keys(config, clock::now()).into_iter().map(|previous| previous.key));
+    for previous in previous_keys(config, clock::now()) {
+        // An operator can have made an old key the current one again.
+        let is_same = |key: &Arc<SigningKey>| key.kid() == previous.key.kid();
+        if !is_same(&current) && !others.iter().any(is_same) {
+            others.push(previous.key);
+        }
+    }
     Ok(SigningKeys::new(current, &others)?)
 }
 

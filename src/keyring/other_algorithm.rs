@@ -208,6 +208,21 @@ mod tests {
         assert!(other.jwks().contains(&kid(&first)));
     }
 
+    /// An operator returns to the old algorithm, with the old key.
+    #[test]
+    fn an_old_key_can_become_the_current_one_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let first = start(dir.path(), Algorithm::Es256, NOW);
+        let path = config(dir.path()).signing_key;
+        let file = fs::read(&path).expect("there");
+        let other = start(dir.path(), Algorithm::EdDsa, NOW);
+        fs::write(&path, file).expect("written");
+        replace_key_of_other_algorithm(&config(dir.path()), NOW).expect("nothing to do");
+        let keys = signing_keys(&config(dir.path())).expect("usable");
+        assert_eq!(kid(&keys), kid(&first));
+        assert_ne!(kid(&keys), kid(&other));
+    }
+
     #[test]
     fn a_configured_or_damaged_file_is_never_replaced() {
         let dir = tempfile::tempdir().expect("a directory");

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::keyring::other_algorithm::{previous_keys, remove_expired};
 use crate::keyring::validity::invalidity;
-use crate::keyring::{Config, MAX_FILE, identity, read_signing_keys, ticket_secrets};
+use crate::keyring::{Config, KeyFiles, MAX_FILE, identity, read_signing_keys, ticket_secrets};
 use crate::runtime::clock;
 use crate::runtime::files::read_bounded;
 use crate::runtime::health::Ready;
@@ -56,7 +56,7 @@ pub fn watch(
         hashes: FileHashes::read(&config),
         identity: identity(&config, &provider).ok(),
         signing_key: read_bounded(&config.signing_key, MAX_FILE).ok().map(Zeroizing::new),
-        published: read_signing_keys(&config).ok().map(|(current, _)| current),
+        published: read_signing_keys(&config).ok(),
         retired: previous_keys(&config, clock::now())
             .into_iter()
             .map(|previous| (previous.key, Instant::now() + previous.until.since(clock::now())))
@@ -80,8 +80,8 @@ struct Watcher {
     identity: Option<Arc<CertifiedKey>>,
     /// The file of the signing key in use, to write it back if it is lost.
     signing_key: Option<Zeroizing<Vec<u8>>>,
-    /// The signing key in use.
-    published: Option<Arc<SigningKey>>,
+    /// The signing key in use, and the others of the configuration.
+    published: Option<KeyFiles>,
     /// Earlier signing keys, until the last of their tokens has expired.
     retired: Vec<(Arc<SigningKey>, Instant)>,
 }
@@ -134,31 +134,43 @@ impl Watcher {
 
     async fn check_signing_keys(&mut self) {
         remove_expired(&self.config, clock::now());
+        let retired = self.retired.len();
+        self.retired.retain(|(_, end)| *end > Instant::now());
+        let has_expired = self.retired.len() < retired;
         // A generated key that is lost is never replaced: its tokens would lose their key.
-        if self.config.generate_signing_key && !self.config.signing_key.exists() {
-            return;
-        }
-        let (current, mut others) = match read_signing_keys(&self.config) {
-            Ok(keys) => keys,
-            Err(error) => return self.rejected("signing_key", "signing keys", &error.to_string()),
+        let is_lost = self.config.generate_signing_key && !self.config.signing_key.exists();
+        let files = match read_signing_keys(&self.config) {
+            _ if is_lost => None,
+            Ok(files) => Some(files),
+            Err(error) => {
+                self.rejected("signing_key", "signing keys", &error.to_string());
+                None
+            }
         };
-        if let Some(old) = self.published.replace(Arc::clone(&current))
+        let is_read = files.is_some();
+        // Also without the files, an expired key is published no more.
+        let earlier = || self.published.clone().filter(|_| has_expired);
+        let Some((current, others)) = files.or_else(earlier) else { return };
+        if let Some((old, _)) = self.published.replace((Arc::clone(&current), others.clone()))
             && old.kid() != current.kid()
         {
             self.retired.push((old, Instant::now() + MAX_LIFETIME));
         }
-        self.retired.retain(|(key, end)| *end > Instant::now() && key.kid() != current.kid());
+        self.retired.retain(|(key, _)| key.kid() != current.kid());
+        let mut all = others;
         for (key, _) in &self.retired {
-            if others.iter().all(|other| other.kid() != key.kid()) {
-                others.push(Arc::clone(key));
+            if all.iter().all(|other| other.kid() != key.kid()) {
+                all.push(Arc::clone(key));
             }
         }
-        match SigningKeys::new(current, &others) {
+        match SigningKeys::new(current, &all) {
             Ok(keys) => {
                 info!(kid = keys.current().kid(), "signing keys changed");
-                self.signing_key =
-                    read_bounded(&self.config.signing_key, MAX_FILE).ok().map(Zeroizing::new);
-                self.ready.warn("signing_key", None);
+                if is_read {
+                    self.signing_key =
+                        read_bounded(&self.config.signing_key, MAX_FILE).ok().map(Zeroizing::new);
+                    self.ready.warn("signing_key", None);
+                }
                 let _ = self.changes.send(Change::SigningKeys(Arc::new(keys))).await;
             }
             Err(error) => self.rejected("signing_key", "signing keys", &error.to_string()),

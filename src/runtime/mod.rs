@@ -25,3 +25,4 @@ pub mod tasks;
 pub mod telemetry;
 pub mod text;
 pub mod tolerated;
+pub mod unsaved;

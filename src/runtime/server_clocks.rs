@@ -3,6 +3,7 @@
 //! A difference is shown and changes no decision: either clock can be the wrong one, and a CRL server can
 //! be malicious.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,8 +20,8 @@ use crate::x509::time::Timestamp;
 const LIMIT: Duration = Duration::from_secs(60);
 /// Time after which a difference that was not seen again is no longer shown.
 const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
-/// Servers whose difference is remembered.  Certificates can name many.
-const MAX_SERVERS: usize = 64;
+/// CRL servers whose difference is remembered.  Certificates can name many.
+const MAX_CRL_SERVERS: usize = 64;
 /// Servers that a warning names.
 const MAX_NAMED: usize = 3;
 /// Key of the warning in `/readyz`.
@@ -28,7 +29,17 @@ const PART: &str = "server_clocks";
 
 /// The servers whose clocks differ from the system clock.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct ServerClocks(Arc<Mutex<BTreeMap<String, Difference>>>);
+pub(crate) struct ServerClocks(Arc<Mutex<BTreeMap<(Kind, String), Difference>>>);
+
+/// Kinds of servers.  Devices choose the CRL servers of their certificates, so that these do not hide
+/// what a directory's clock shows: directories come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// The operator names it.
+    Directory,
+    /// A directory or a certificate names it.
+    CrlServer,
+}
 
 /// A difference of clocks.
 #[derive(Debug, Clone, Copy)]
@@ -40,26 +51,33 @@ struct Difference {
 
 impl ServerClocks {
     /// Compares `now` with the time `sent` at which `server` sent a response.
-    pub(crate) fn observe(&self, server: &str, sent: Timestamp, now: Timestamp) {
+    pub(crate) fn observe(&self, kind: Kind, server: &str, sent: Timestamp, now: Timestamp) {
         let ahead = now.0.saturating_sub(sent.0);
         // Each statement leaves the map consistent, so a poisoned lock is usable.
         let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = (kind, server.to_owned());
         if ahead.unsigned_abs() <= LIMIT.as_secs() {
-            servers.remove(server);
-        } else if servers.len() < MAX_SERVERS || servers.contains_key(server) {
-            servers.insert(server.to_owned(), Difference { ahead, seen: now });
+            servers.remove(&server);
+            return;
+        }
+        let crl_servers = || servers.keys().filter(|(kind, _)| *kind == Kind::CrlServer).count();
+        let is_kept = kind == Kind::Directory
+            || servers.contains_key(&server)
+            || crl_servers() < MAX_CRL_SERVERS;
+        if is_kept {
+            servers.insert(server, Difference { ahead, seen: now });
         }
     }
 
-    /// The servers that differ at `now`, with the seconds that the system clock is ahead of them, the
-    /// largest difference first.
+    /// The servers that differ at `now`, with the seconds that the system clock is ahead of them:
+    /// directories first, and the largest difference first.
     fn differing(&self, now: Timestamp) -> Vec<(String, i64)> {
         let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         servers.retain(|_, difference| now.since(difference.seen) < MAX_AGE);
         let mut differing: Vec<_> =
-            servers.iter().map(|(server, difference)| (server.clone(), difference.ahead)).collect();
-        differing.sort_by_key(|(_, ahead)| std::cmp::Reverse(ahead.unsigned_abs()));
-        differing
+            servers.iter().map(|(server, difference)| (server, difference.ahead)).collect();
+        differing.sort_by_key(|((kind, _), ahead)| (*kind, Reverse(ahead.unsigned_abs())));
+        differing.into_iter().map(|((_, server), ahead)| (server.clone(), ahead)).collect()
     }
 }
 
@@ -76,8 +94,9 @@ impl ClockReport {
         let offset = Gauge::default();
         registry.register_with_unit(
             "clock_offset",
-            "Largest difference of the system clock from the Date of a directory or CRL server; negative \
-             if the system clock is behind, 0 if none differs by more than a minute",
+            "Largest difference of the system clock from the Date of a directory, or of a CRL server if no \
+             directory differs; negative if the system clock is behind, 0 if the difference is at most a \
+             minute",
             Unit::Seconds,
             offset.clone(),
         );
@@ -143,40 +162,42 @@ mod tests {
             (ready.warnings().get(PART).cloned().unwrap_or_default(), report.offset.get())
         };
         for seconds in [-60, 0, 60] {
-            clocks.observe("graph.example", sent(seconds), NOW);
+            clocks.observe(Kind::CrlServer, "graph.example", sent(seconds), NOW);
             assert_eq!(shown(NOW), (String::new(), 0), "{seconds}");
         }
-        clocks.observe("graph.example", sent(61), NOW);
+        clocks.observe(Kind::CrlServer, "graph.example", sent(61), NOW);
         let (text, offset) = shown(NOW);
         assert!(text.starts_with("the system clock is 61 s behind `graph.example` ("), "{text}");
         assert_eq!(offset, -61);
-        clocks.observe("pki.example", sent(-3_600), NOW);
+        clocks.observe(Kind::CrlServer, "pki.example", sent(-3_600), NOW);
         let (text, offset) = shown(NOW);
         assert!(text.contains("3600 s ahead of `pki.example`, 61 s behind"), "{text}");
         assert_eq!(offset, 3_600);
-        clocks.observe("pki.example", NOW, NOW);
-        clocks.observe("graph.example", NOW, NOW);
+        clocks.observe(Kind::CrlServer, "pki.example", NOW, NOW);
+        clocks.observe(Kind::CrlServer, "graph.example", NOW, NOW);
         assert_eq!(shown(NOW), (String::new(), 0));
     }
 
     #[test]
     fn a_difference_that_is_not_seen_again_ends_after_a_day() {
         let clocks = ServerClocks::default();
-        clocks.observe("pki.example", sent(100), NOW);
+        clocks.observe(Kind::CrlServer, "pki.example", sent(100), NOW);
         let day = NOW.after(MAX_AGE);
         assert_eq!(clocks.differing(Timestamp(day.0 - 1)).len(), 1);
         assert_eq!(clocks.differing(day), []);
     }
 
     #[test]
-    fn the_number_of_servers_is_bounded() {
+    fn crl_servers_are_bounded_and_hide_no_directory() {
         let clocks = ServerClocks::default();
         for n in 0..1_000 {
-            clocks.observe(&format!("{n}.example"), sent(-100 - n), NOW);
+            clocks.observe(Kind::CrlServer, &format!("{n}.example"), sent(-100 - n), NOW);
         }
+        clocks.observe(Kind::Directory, "graph.example", sent(-61), NOW);
         let differing = clocks.differing(NOW);
-        assert_eq!(differing.len(), MAX_SERVERS);
+        assert_eq!(differing.len(), MAX_CRL_SERVERS + 1);
         let text = describe(&differing).expect("a warning");
-        assert!(text.contains(" and 61 more ("), "{text}");
+        assert!(text.contains("61 s ahead of `graph.example`, "), "the directory is first: {text}");
+        assert!(text.contains(" and 62 more ("), "{text}");
     }
 }

@@ -85,15 +85,23 @@ pub(crate) fn push_escaped(out: &mut String, c: char, form: Form) {
 }
 
 /// Like [`clean`], for a text that identifies something: a changed one ends with a part of its SHA-256, so
-/// that cutting and escaping do not make two identities one text.
+/// that cutting and escaping do not make two identities one text.  So does a text that has such an end
+/// itself, which would otherwise look like another one that was changed.
 pub fn distinct(text: &str, max: usize) -> Cow<'_, str> {
     match clean(text, max) {
-        Cow::Borrowed(text) => Cow::Borrowed(text),
-        Cow::Owned(_) => {
+        Cow::Borrowed(text) if !ends_like_a_hash(text) => Cow::Borrowed(text),
+        _ => {
             let hash = &Fingerprint::of(text.as_bytes()).to_string()[..HASH_CHARACTERS];
             Cow::Owned(format!("{} {hash}", clean(text, max.saturating_sub(HASH_CHARACTERS + 1))))
         }
     }
+}
+
+/// True if the text ends with a blank and [`HASH_CHARACTERS`] hexadecimal digits.
+fn ends_like_a_hash(text: &str) -> bool {
+    let is_digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    text.rsplit_once(' ')
+        .is_some_and(|(_, end)| end.len() == HASH_CHARACTERS && end.chars().all(is_digit))
 }
 
 /// Escapes hidden characters and cuts the result to `max` characters, the last of which is `…` then.
@@ -163,6 +171,8 @@ mod tests {
         assert_eq!(long("1").chars().count(), 256);
         assert_ne!(distinct("a\n", 256), distinct("a\\u{a}", 256));
         assert_eq!(distinct("CN=device", 256), "CN=device");
+        let changed = distinct("a\n", 256).into_owned();
+        assert_ne!(distinct(&changed, 256), changed, "another identity that is this text");
     }
 
     #[test]

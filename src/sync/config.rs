@@ -12,6 +12,7 @@ use crate::graph::Collection;
 use crate::graph::auth::Credential;
 use crate::graph::client::Limits;
 use crate::http::outbound::Network;
+use crate::runtime::unsaved::Unsaved;
 use crate::trust::configurations::{ConfigurationId, Devices};
 
 /// Policy for data that the directory has not confirmed for [`Config::max_age`].
@@ -85,6 +86,8 @@ pub struct Config {
     pub refused: Arc<Notify>,
     /// Network that the requests go over.
     pub network: Network,
+    /// Is told about state that could not be saved.
+    pub unsaved: Unsaved,
 }
 
 impl Config {
@@ -114,6 +117,7 @@ impl Config {
             limits: Limits::default(),
             refused: Arc::default(),
             network: Network::default(),
+            unsaved: Unsaved::default(),
         }
     }
 

@@ -122,7 +122,11 @@ impl<P: Payload> Follower<P> {
     }
 
     async fn follow(&mut self) -> Result<Infallible, Stopped> {
-        self.load().await?;
+        if self.loaded {
+            self.resume().await?;
+        } else {
+            self.load().await?;
+        }
         let mut next = Instant::now();
         loop {
             let is_too_old = self.status.borrow().too_old;
@@ -222,6 +226,16 @@ impl<P: Payload> Follower<P> {
         if usable { self.publish(self.payload.update()).await } else { self.expire().await }
     }
 
+    /// Continues after a panic with the data in force, which may be newer than the saved data.
+    async fn resume(&mut self) -> Result<(), Stopped> {
+        // What the panic interrupted may be incomplete.
+        (self.held, self.arrived) = (None, None);
+        self.payload.restart();
+        // Data in force may not have been published yet.
+        let is_published = !self.freshness.is_withdrawn();
+        if is_published { self.publish(self.payload.update()).await } else { Ok(()) }
+    }
+
     /// Applies the result of a fetch.  Returns the result for the operators who wait, unless it is yet
     /// to come, and the pause before the next fetch.
     async fn apply(
@@ -311,8 +325,7 @@ impl<P: Payload> Follower<P> {
         let source = &self.source;
         error!(
             %source,
-            "{} held back: the response removes too much or makes devices ambiguous ({changes}); what is in \
-             force stays until it is approved",
+            "{} held back until an operator approves them: {changes}; what is in force stays",
             P::NOUN
         );
         self.payload.metrics().count_poll(source, "held_back");
@@ -400,11 +413,20 @@ impl<P: Payload> Follower<P> {
         let now = Instant::now();
         self.saved = Some(now);
         self.save_failed = result.is_err();
+        let unsaved = &self.context.config.unsaved;
         if let Err(why) = result {
             self.save_at = Some(now + SAVE_RETRY);
+            unsaved.failed(&self.state_name(), &why);
             let (source, noun) = (&self.source, P::NOUN);
             error!(%source, "{noun} in force, but not written to disk: {why}");
+        } else {
+            unsaved.saved(&self.state_name());
         }
+    }
+
+    /// Name of the saved state.
+    fn state_name(&self) -> String {
+        format!("{} of `{}`", P::NOUN, self.source)
     }
 
     /// Applies the policy for data that the directory has not confirmed for too long.
@@ -418,8 +440,11 @@ impl<P: Payload> Follower<P> {
 
     async fn publish(&mut self, update: Update) -> Result<(), Stopped> {
         let arrived = self.arrived.unwrap_or_else(std::time::Instant::now);
+        let place = self.context.updates.reserve().await.map_err(|_| Stopped)?;
+        // Together, without a point at which this future can be dropped in between.
         self.payload.metrics().times.arrived(arrived);
-        self.context.updates.send(update).await.map_err(|_| Stopped)
+        place.send(update);
+        Ok(())
     }
 
     fn audit(&self, outcome: Outcome, action: &str, detail: &str) {
@@ -445,5 +470,12 @@ impl<P: Payload> Follower<P> {
         metrics.last_success.set(source, self.freshness.confirmed_at().map_or(0, |at| at.0));
         metrics.held_back.set(source, status.held_back.is_some().into());
         metrics.too_old.set(source, status.too_old.into());
+    }
+}
+
+impl<P: Payload> Drop for Follower<P> {
+    /// Data that is no longer followed is not in force.
+    fn drop(&mut self) {
+        self.context.config.unsaved.saved(&self.state_name());
     }
 }

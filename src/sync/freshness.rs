@@ -69,6 +69,11 @@ impl Freshness {
         }
     }
 
+    /// True if the data is not in force until the directory confirms it.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.withdrawn
+    }
+
     /// Notes that the data is not in force until the directory confirms it.
     pub(super) fn withdraw(&mut self) {
         self.withdrawn = true;

@@ -41,6 +41,9 @@ pub(crate) trait Payload: Send + Sync + 'static {
     /// Returns `None` if no run saved one.
     fn load(&mut self) -> impl Future<Output = Result<Option<Saved<usize>>, String>> + Send;
 
+    /// Discards the candidate.  The next fetch reads everything.
+    fn restart(&mut self);
+
     /// Saves the version in force, which the directory confirmed at `at`.
     fn save(&mut self, at: Timestamp) -> impl Future<Output = Result<(), String>> + Send;
 

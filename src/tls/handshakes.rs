@@ -15,8 +15,8 @@
 //! wait for as long as the most patient ones do.  The connections that arrived first have the least
 //! time left; those that have waited too long are closed before any cryptography.
 //!
-//! A peer that answers no more after our part holds no turn, only one of the handshakes that may be
-//! open.  When these are used up, one that is older than [`Limits::slow`] makes room for another.
+//! A peer that stops responding after our flight holds no turn.  It still counts as an open
+//! handshake.  When these are used up, one that is older than [`Limits::slow`] makes room for another.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};

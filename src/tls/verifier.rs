@@ -26,14 +26,13 @@ use crate::tls::metrics::Metrics;
 use crate::tls::peer_chain;
 use crate::tls::ticket_slot;
 use crate::trust::judge::admission::admit;
+use crate::trust::judge::devices::MAX_CHAIN_CERTIFICATES;
 use crate::trust::refusal::{Code, Refusal};
 use crate::x509::certificate::{Certificate, Fingerprint};
 
-/// Certificates of a presented chain.
-const MAX_CERTIFICATES: usize = 48;
 /// Bytes of a presented chain.  rustls keeps them for as long as the connection is open, and a connection may
 /// cost 64 kB.
-const MAX_CHAIN: usize = 24 * 1024;
+const MAX_HANDSHAKE_BYTES: usize = 24 * 1024;
 
 /// Judges client certificates in the handshake, or accepts all of them and leaves it to each
 /// request.
@@ -164,12 +163,12 @@ impl<'a> Leaf<'a> {
 /// Checks what a connection would keep, whatever its certificates are worth.
 fn check_size(presented: &[&CertificateDer<'_>]) -> Result<(), Refusal> {
     let (count, bytes) = (presented.len(), presented.iter().map(|der| der.len()).sum::<usize>());
-    if count <= MAX_CERTIFICATES && bytes <= MAX_CHAIN {
+    if count <= MAX_CHAIN_CERTIFICATES && bytes <= MAX_HANDSHAKE_BYTES {
         return Ok(());
     }
     let detail = format!(
         "the chain has {count} certificates and {bytes} bytes; a connection may present \
-         {MAX_CERTIFICATES} and {MAX_CHAIN}"
+         {MAX_CHAIN_CERTIFICATES} and {MAX_HANDSHAKE_BYTES}"
     );
     Err(Refusal::new(Code::ChainTooLong, detail))
 }
@@ -244,8 +243,8 @@ mod tests {
             let now = UnixTime::now();
             verifier.verify_client_cert(&chain[0], &chain[1..], now).map(drop).is_ok()
         };
-        assert!(verify(&[MAX_CHAIN]) && verify(&[1; MAX_CERTIFICATES]));
-        assert!(!verify(&[MAX_CHAIN, 1]) && !verify(&[1; MAX_CERTIFICATES + 1]));
+        assert!(verify(&[MAX_HANDSHAKE_BYTES]) && verify(&[1; MAX_CHAIN_CERTIFICATES]));
+        assert!(!verify(&[MAX_HANDSHAKE_BYTES, 1]) && !verify(&[1; MAX_CHAIN_CERTIFICATES + 1]));
     }
 
     #[test]

@@ -65,7 +65,6 @@ pub struct TokenPolicy {
     clients: HashMap<String, Client>,
     applications: HashMap<String, Application>,
     own: Option<Terms>,
-    own_of: HashMap<ConfigurationId, Terms>,
     client_id_required: bool,
     profile: Profile,
     /// Subject IDs that a configured `client_id` spells, in any field.
@@ -92,7 +91,6 @@ impl TokenPolicy {
             clients: HashMap::new(),
             applications: HashMap::new(),
             own,
-            own_of: HashMap::new(),
             client_id_required: true,
             profile: Profile::default(),
             reserved: HashSet::new(),
@@ -149,20 +147,6 @@ impl TokenPolicy {
         !self.reserved.contains(subject)
             && !self.clients.contains_key(subject.as_str())
             && !self.applications.contains_key(subject.as_str())
-    }
-
-    /// Sets other terms for the own clients of one configuration's devices.
-    ///
-    /// # Errors
-    /// All problems of the added part.
-    pub fn with_own_terms(
-        mut self,
-        configuration: ConfigurationId,
-        terms: Terms,
-    ) -> Result<Self, Vec<Problem>> {
-        let problems = check_terms(&format!("configuration `{configuration}`"), &terms);
-        self.own_of.insert(configuration, terms);
-        if problems.is_empty() { Ok(self) } else { Err(problems) }
     }
 
     /// Makes `client_id` optional: a request without it uses the device's own client.  RFC 8705
@@ -231,15 +215,15 @@ impl TokenPolicy {
         self.clients.get(id)
     }
 
-    /// Returns the terms of the own client of a device of `configuration`.
-    pub(crate) fn own_terms(&self, configuration: &ConfigurationId) -> Option<&Terms> {
-        self.own_of.get(configuration).or(self.own.as_ref())
+    /// Returns the terms of devices that are their own clients.
+    pub(crate) fn own_terms(&self) -> Option<&Terms> {
+        self.own.as_ref()
     }
 
     /// Returns the terms of every client.
     fn every_terms(&self) -> impl Iterator<Item = &Terms> {
         let terms = self.clients.values().map(|c| &c.terms);
-        let terms = terms.chain(&self.own).chain(self.own_of.values());
+        let terms = terms.chain(&self.own);
         terms.chain(self.applications.values().map(|a| &a.terms))
     }
 
@@ -452,17 +436,5 @@ mod tests {
         let policy = TokenPolicy::new("https://as.example", None).expect("a policy");
         let problems = policy.with_clients(vec![client("a"), client("b"), client("a")]);
         assert_eq!(problems.expect_err("refused").len(), 1);
-    }
-
-    #[test]
-    fn own_terms_of_a_configuration_override_the_general_ones() {
-        let mut short = terms();
-        short.lifetime = Duration::from_secs(60);
-        let policy = TokenPolicy::new("https://as.example", Some(terms()))
-            .and_then(|policy| policy.with_own_terms("c2".into(), short.clone()))
-            .expect("a policy");
-        assert_eq!(policy.own_terms(&"c1".into()), Some(&terms()));
-        assert_eq!(policy.own_terms(&"c2".into()), Some(&short));
-        assert_eq!(policy.scopes(), ["read", "write"]);
     }
 }

@@ -33,7 +33,7 @@ pub fn select<'a>(
         if !policy.may_be_own_client(verified.subject()) {
             return None;
         }
-        let terms = policy.own_terms(verified.configuration())?;
+        let terms = policy.own_terms()?;
         Some(Selected { verified, client_id: verified.subject().as_str(), terms })
     };
     let (mut matches, code_if_empty): (Vec<Selected<'a>>, _) = match client_id {

@@ -261,7 +261,7 @@ fn same_state(a: &ListState, b: &ListState) -> bool {
     }
 }
 
-/// Returns true if decisions under both lists are the same.
+/// Returns true if nothing differs that decisions depend on or operators see.
 fn same_lists<K: Kind>(a: &Configurations<K>, b: &Configurations<K>) -> bool {
     a.configurations.len() == b.configurations.len()
         && a.configurations.iter().zip(&b.configurations).all(|(a, b)| same_configuration(a, b))

@@ -240,7 +240,7 @@ async fn directory_faults_do_not_interrupt_service() {
                 assert!(gateway.number(&polls(result)).await > before, "{name}");
             }
             Ends::HeldBack => {
-                assert_logged("held back", "removes too much");
+                assert_logged("held back until an operator approves them", "");
                 assert_eq!(status["held_back"]["changes"], polled["changes"], "{name}");
                 assert!(gateway.number(&polls(result)).await > before, "{name}");
                 let held = "anchorgate_graph_held_back{source=\"bad-days\"}";

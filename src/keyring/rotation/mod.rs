@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use crate::keyring::key_directory::{DatedKey, KeyDirectory, KeyId, Keys};
-use crate::keyring::other_algorithm::algorithm_of;
+use crate::keyring::other_algorithm::{PreviousKey, algorithm_of, previous_keys};
 use crate::keyring::{Change, Config, KeyringError, read_secret};
 use crate::runtime::clock::Clock;
 use crate::runtime::health::Ready;
@@ -187,6 +187,8 @@ struct State {
     directory: KeyDirectory,
     algorithm: Algorithm,
     keys: Keys,
+    /// Keys that signed before the rotation was configured, and are published until their tokens expire.
+    previous: Vec<PreviousKey>,
     /// The published key set, to detect a change.
     jwks: Option<Arc<str>>,
     /// IDs of the keys that sign, to detect a change.
@@ -212,6 +214,7 @@ impl Rotator {
             directory: directory(config, rotation),
             algorithm: config.algorithm,
             keys: Keys::default(),
+            previous: previous_keys(config, clock()),
             jwks: None,
             signing: Vec::new(),
         };
@@ -427,8 +430,13 @@ impl State {
         let further = self.config.further.iter().filter(|a| **a != self.algorithm);
         let further: Vec<_> = further.filter_map(|algorithm| signs(*algorithm)).collect();
         let signing = |kid: &str| current.kid() == kid || further.iter().any(|k| k.kid() == kid);
-        let others: Vec<_> = self.keys.keys.values().map(|key| Arc::clone(&key.key)).collect();
-        let others: Vec<_> = others.into_iter().filter(|key| !signing(key.kid())).collect();
+        let all = self.keys.keys.values().map(|key| Arc::clone(&key.key));
+        let mut others: Vec<_> = all.filter(|key| !signing(key.kid())).collect();
+        for PreviousKey { key, .. } in self.previous.iter().filter(|old| now < old.until) {
+            if !signing(key.kid()) && others.iter().all(|other| other.kid() != key.kid()) {
+                others.push(Arc::clone(key));
+            }
+        }
         SigningKeys::with_further(Arc::clone(&current), further.clone(), &others)
             .map_err(|error: KeyError| error.into())
     }

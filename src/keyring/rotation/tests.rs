@@ -2,7 +2,9 @@ use std::path::Path;
 
 use super::*;
 use crate::keyring::generate::generate_signing_key;
+use crate::keyring::replace_key_of_other_algorithm;
 use crate::token::rotation::{Bounds, Times};
+use crate::token::terms::MAX_LIFETIME;
 
 const SECOND: Duration = Duration::from_secs(1);
 const START: Timestamp = Timestamp(1_800_000_000);
@@ -180,6 +182,23 @@ fn another_algorithm_begins_with_a_key_of_its_own() {
         assert!(replica.keys.jwks().contains(&before), "the old key stays published");
         assert_eq!(files(&changed), ["ES256-000001.pem", "EdDSA-000001.pem"]);
     }
+}
+
+/// The rotation is configured while tokens of an earlier algorithm are valid.
+#[test]
+fn a_key_of_an_earlier_algorithm_is_published_until_its_tokens_expire() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = config(dir.path(), &[]);
+    generate_signing_key(&config.signing_key, Algorithm::EdDsa).expect("generated");
+    let old = Config { algorithm: Algorithm::EdDsa, rotation: None, ..config.clone() };
+    let old = crate::keyring::signing_keys(&old).expect("keys").current().kid().to_owned();
+    // The end of the publication counts from the time of the change.
+    let changed = Config { rotation: None, ..config.clone() };
+    replace_key_of_other_algorithm(&changed, START).expect("replaced");
+    let mut replica = Replica::start(&config, START);
+    assert!(replica.keys.jwks().contains(&old));
+    replica.step(START.after(MAX_LIFETIME));
+    assert!(!replica.keys.jwks().contains(&old));
 }
 
 #[test]

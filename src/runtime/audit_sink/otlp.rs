@@ -4,7 +4,8 @@
 //! The thread of the sink sends, so that it may wait for the collector.  Records that are already in the
 //! queue share a request.  A request that the collector does not accept is sent again, so a record may
 //! arrive twice.  Sending again does not help against a request that is too large or not valid for the
-//! collector: it is divided until one record is left, which is lost and counted.
+//! collector: it is divided until one record is left.  That record is lost and counted if the collector
+//! accepts an empty request.  If it does not, the fault is not in the record: a proxy, or a wrong address.
 
 use std::io::{self, Write};
 
@@ -56,25 +57,39 @@ impl<S: FnMut(Vec<u8>) -> Result<u64, SendError>> Otlp<S> {
             if batch.is_empty() {
                 continue;
             }
-            let body = self.request(batch.clone()).encode_to_vec();
-            let mut outcome = Some(0);
-            until_done(|| {
-                outcome = match (self.send)(body.clone()) {
-                    Ok(rejected) => Some(rejected),
-                    Err(SendError::NotAccepted(NotAccepted(status))) if is_final(status) => None,
-                    Err(error) => return Err(io::Error::other(error)),
-                };
-                Ok(())
-            });
-            match outcome {
-                Some(rejected) => self.lose(usize::try_from(rejected).unwrap_or(batch.len())),
-                None if batch.len() == 1 => self.lose(1),
-                None => {
+            match self.deliver(&batch) {
+                Delivery::Accepted { rejected } => self.lose(rejected),
+                Delivery::Refused if batch.len() == 1 => self.lose(1),
+                Delivery::Refused => {
                     let rest = batch.split_off(batch.len() / 2);
                     batches.extend([rest, batch]);
                 }
             }
         }
+    }
+
+    /// Sends a batch until the collector accepts it, or refuses it for what it contains.
+    fn deliver(&mut self, batch: &[LogRecord]) -> Delivery {
+        let request = self.request(batch.to_vec()).encode_to_vec();
+        let empty = self.request(Vec::new()).encode_to_vec();
+        let mut delivery = Delivery::Refused;
+        until_done(|| {
+            delivery = match (self.send)(request.clone()) {
+                Ok(rejected) => {
+                    let rejected = usize::try_from(rejected).unwrap_or(usize::MAX);
+                    Delivery::Accepted { rejected: rejected.min(batch.len()) }
+                }
+                Err(SendError::NotAccepted(NotAccepted(status))) if is_final(status) => {
+                    if batch.len() == 1 {
+                        (self.send)(empty.clone()).map_err(io::Error::other)?;
+                    }
+                    Delivery::Refused
+                }
+                Err(error) => return Err(io::Error::other(error)),
+            };
+            Ok(())
+        });
+        delivery
     }
 
     fn lose(&mut self, records: usize) {
@@ -94,6 +109,14 @@ impl<S: FnMut(Vec<u8>) -> Result<u64, SendError>> Otlp<S> {
         };
         ExportLogsServiceRequest { resource_logs: vec![of_process] }
     }
+}
+
+/// The collector's decision about a request.
+enum Delivery {
+    /// Accepted, except so many of its records.
+    Accepted { rejected: usize },
+    /// Refused for its size or content.
+    Refused,
 }
 
 /// True for answers about the request itself, which sending it again does not change.  Others, such as
@@ -251,8 +274,30 @@ mod tests {
 
     #[test]
     fn records_of_a_partial_success_are_lost() {
-        let mut otlp = Otlp::new(Resource::default(), |_| Ok(2));
-        otlp.write_all(b"line\n").expect("taken");
-        assert_eq!(lost(otlp.flush()), 2);
+        for (rejected, expected) in [(0, 0), (1, 1), (2, 2), (u64::MAX, 2)] {
+            let mut otlp = Otlp::new(Resource::default(), |_| Ok(rejected));
+            otlp.write_all(b"line\n").expect("taken");
+            otlp.write_all(b"line\n").expect("taken");
+            assert_eq!(lost(otlp.flush()), expected);
+        }
+    }
+
+    #[test]
+    fn nothing_is_lost_while_a_proxy_refuses_everything() {
+        // The batch, its first record, and the empty request after it.
+        let (accepted, mut refusals) = (RefCell::new(0), 3);
+        let mut otlp = Otlp::new(Resource::default(), |body: Vec<u8>| {
+            if refusals > 0 {
+                refusals -= 1;
+                return Err(SendError::NotAccepted(NotAccepted(StatusCode::BAD_REQUEST)));
+            }
+            *accepted.borrow_mut() += bodies(&body).len();
+            Ok(0)
+        });
+        for _ in 0..3 {
+            otlp.write_all(b"line\n").expect("taken");
+        }
+        assert_eq!(lost(otlp.flush()), 0);
+        assert_eq!(*accepted.borrow(), 3);
     }
 }

@@ -206,29 +206,37 @@ fn compare<K: Kind>(old: &Configuration<K>, new: &Configuration<K>, out: &mut Ve
     if from != to {
         out.push(format!("configuration {id} changed from {from} to {to}"));
     }
-    let same = |list: &'_ [Authority], one: &Authority| -> Option<Authority> {
-        let wanted = one.certificate.fingerprint;
-        list.iter().find(|a| a.certificate.fingerprint == wanted).cloned()
-    };
     for authority in &old.authorities {
-        match same(&new.authorities, authority) {
+        match find(&new.authorities, authority) {
+            Some(new) => compare_authority(id, authority, new, out),
             None => out.push(line(id, authority, "removed")),
-            Some(new) if new.is_root != authority.is_root => {
-                let to =
-                    if new.is_root { "changed to a root" } else { "changed to an intermediate" };
-                out.push(line(id, authority, to));
-            }
-            Some(new) if new.crl_url != authority.crl_url => {
-                out.push(line(id, authority, &address(new.crl_url.as_deref(), "CRL")));
-            }
-            Some(new) if new.delta_crl_url != authority.delta_crl_url => {
-                out.push(line(id, authority, &address(new.delta_crl_url.as_deref(), "delta CRL")));
-            }
-            Some(_) => {}
         }
     }
-    let added = new.authorities.iter().filter(|a| same(&old.authorities, a).is_none());
+    let added = new.authorities.iter().filter(|a| find(&old.authorities, a).is_none());
     out.extend(added.map(|a| line(id, a, "added")));
+}
+
+/// Returns the authority of `list` with the same certificate.
+fn find<'a>(list: &'a [Authority], one: &Authority) -> Option<&'a Authority> {
+    list.iter().find(|a| a.certificate.fingerprint == one.certificate.fingerprint)
+}
+
+fn compare_authority(
+    id: &ConfigurationId,
+    old: &Authority,
+    new: &Authority,
+    out: &mut Vec<String>,
+) {
+    if old.is_root != new.is_root {
+        let to = if new.is_root { "changed to a root" } else { "changed to an intermediate" };
+        out.push(line(id, old, to));
+    }
+    if old.crl_url != new.crl_url {
+        out.push(line(id, old, &address(new.crl_url.as_deref(), "CRL")));
+    }
+    if old.delta_crl_url != new.delta_crl_url {
+        out.push(line(id, old, &address(new.delta_crl_url.as_deref(), "delta CRL")));
+    }
 }
 
 fn address(url: Option<&str>, list: &str) -> String {
@@ -276,6 +284,20 @@ pub(crate) mod tests {
             authorities: authorities.to_vec(),
         };
         configurations.iter().map(configuration).collect()
+    }
+
+    #[test]
+    fn describes_every_difference_of_an_authority() {
+        let mut old = authority("a", true);
+        (old.crl_url, old.delta_crl_url) = (Some("http://x/".into()), Some("http://y/".into()));
+        let new = Authority { is_root: false, crl_url: None, delta_crl_url: None, ..old.clone() };
+        let changes = Changes::between(&set(&[("1", &[old])]), &set(&[("1", &[new])]));
+        let ends =
+            ["changed to an intermediate", "delta CRL address removed", "CRL address removed"];
+        for end in ends {
+            assert!(changes.lines.iter().any(|line| line.ends_with(end)), "{:?}", changes.lines);
+        }
+        assert_eq!(changes.lines.len(), ends.len());
     }
 
     #[test]

@@ -209,6 +209,10 @@ impl<K: FollowedKind> payload::Payload for Payload<K> {
         }))
     }
 
+    fn restart(&mut self) {
+        (self.candidate, self.etag) = (None, None);
+    }
+
     async fn save(&mut self, at: Timestamp) -> Result<(), String> {
         let Some(path) = self.file.clone() else { return Ok(()) };
         state::save(path, Arc::clone(&self.in_force), at).await

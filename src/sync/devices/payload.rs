@@ -128,6 +128,12 @@ impl Payload for Devices {
         }))
     }
 
+    fn restart(&mut self) {
+        self.candidate = self.in_force.clone();
+        self.cursor = None;
+        self.begin_round();
+    }
+
     async fn save(&mut self, at: Timestamp) -> Result<(), String> {
         let (Some(path), Some(cursor)) = (self.file.clone(), &self.cursor) else { return Ok(()) };
         let registry = self.in_force.clone();

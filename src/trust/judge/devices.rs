@@ -102,7 +102,8 @@ impl UnverifiedChain {
         Self { certificates, unreadable, sent, refusal: refusal.cloned() }
     }
 
-    /// Returns `refusal`, or the reason why the path that it misses may be missing.
+    /// Returns `refusal`.  If it is `chain_untrusted`, returns the refusal of an unreadable or omitted
+    /// certificate instead, which may be the missing issuer.
     pub(super) fn explained(&self, refusal: Refusal) -> Refusal {
         match self.unreadable.as_ref().or(self.refusal.as_ref()) {
             Some(reason) if refusal.code == Code::ChainUntrusted => reason.clone(),

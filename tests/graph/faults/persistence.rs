@@ -185,10 +185,22 @@ async fn a_killed_process_leaves_a_complete_list() {
     assert!(written.iter().any(|f| f == "anchors.1"), "{written:?}");
 }
 
-/// A panic in one directory's follower stops neither the process nor the follower.
+/// A panic in one directory's follower stops neither the process nor the follower, and does not bring the
+/// saved list back, which can be older than the list in force.
 #[tokio::test]
 async fn a_follower_that_panics_starts_again_and_changes_nothing() {
     let (mut rig, good) = Rig::good().await;
+    let kept = saved_files(&rig);
+    let half = good.but(|list| {
+        list["value"].as_array_mut().expect("a list").pop();
+    });
+    rig.accepts("half", &half, &good.only("one")).await;
+    // As if the last list had not been written, because the disk was full.
+    for (file, bytes) in kept {
+        std::fs::write(file, bytes).expect("written");
+    }
+
+    rig.graph.answer(|_, _| Reply::status(500));
     rig.clock.store(BROKEN, Ordering::Relaxed);
     let handle = rig.handle.clone();
     let refresh = tokio::spawn(async move { handle.refresh().await });
@@ -202,9 +214,17 @@ async fn a_follower_that_panics_starts_again_and_changes_nothing() {
     assert!(rig.polls("panicked") > 0);
     assert!(logged(&["ERROR", "follower of configurations panicked", "source=hub"]));
     rig.clock.store(NOW, Ordering::Relaxed);
-    soon(refresh).await.expect("not aborted").expect("a good poll");
+    soon(refresh).await.expect("not aborted").expect_err("a directory that cannot be reached");
+    assert_eq!(rig.in_force(), Some(good.only("one")));
+    rig.accepts("reached again", &half, &good.only("one")).await;
     assert_eq!(rig.handle.status().last_error, None);
-    assert_eq!(rig.in_force(), Some(good.all.clone()));
+}
+
+/// The saved files of a follower of configurations, with their content.
+fn saved_files(rig: &Rig) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = std::fs::read_dir(rig.folder.path()).expect("the folder");
+    let files = entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file());
+    files.map(|path| (path.clone(), std::fs::read(path).expect("saved"))).collect()
 }
 
 #[tokio::test]

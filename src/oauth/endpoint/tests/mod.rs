@@ -147,7 +147,7 @@ fn an_application_belongs_to_one_directory() {
         names: None,
         certificates: Vec::new(),
         bound: true,
-        terms: policy().own_terms(&"c1".into()).expect("terms").clone(),
+        terms: policy().own_terms().expect("terms").clone(),
     };
     let configuration = Configuration {
         id: "b/1".into(),
