@@ -20,6 +20,7 @@ use crate::trust::refusal::{Code, Refusal};
 use crate::trust::snapshot::Snapshot;
 use crate::trust::subject::SubjectId;
 use crate::x509::certificate::Fingerprint;
+use crate::x509::time::Timestamp;
 
 impl TokenService {
     /// Decides a request of an application.  Returns `None` for a request of a device, which only
@@ -57,14 +58,20 @@ impl TokenService {
                         let judge = |chain: &Arc<_>| {
                             self.judged(|| application.by_certificate(chain, trust, inputs.time))
                         };
-                        chain.and_then(judge).map_err(OauthError::from)
+                        let unused = |authenticated| (authenticated, None);
+                        chain.and_then(judge).map(unused).map_err(OauthError::from)
                     }
                 }
             }
         };
-        let issued = authenticated.and_then(|authenticated| {
+        let issued = authenticated.and_then(|(authenticated, assertion)| {
             requester.subject = authenticated.subject().cloned();
+            // Before the assertion is recorded, so that a malformed form does not use it up.
             let Interpreted { request, token_type } = form.interpret()?;
+            if let Some(VerifiedAssertion { jti, expiry }) = assertion {
+                let id = &authenticated.application().id;
+                self.replays.record(id, &jti, expiry, inputs.time)?;
+            }
             let claims = authorize_application(
                 &authenticated,
                 &request,
@@ -87,7 +94,8 @@ impl TokenService {
         Some(requester.outcome(issued, trust.generation))
     }
 
-    /// Authenticates an application with its assertion.  The cheap checks come first.
+    /// Authenticates an application with its assertion.  The cheap checks come first.  The caller records
+    /// the returned assertion.
     #[expect(
         clippy::too_many_arguments,
         reason = "the request, the inputs of the decision and the facts for the audit record"
@@ -101,7 +109,7 @@ impl TokenService {
         trust: &Snapshot,
         inputs: Inputs<'a>,
         requester: &mut Requester<'a>,
-    ) -> Result<Authenticated<'a>, OauthError> {
+    ) -> Result<(Authenticated<'a>, Option<VerifiedAssertion>), OauthError> {
         let connection = match origin.listener {
             Listener::Public => None,
             // If no client uses assertions, the certificate is the only authentication method.
@@ -135,9 +143,8 @@ impl TokenService {
         requester.certificate = Some(chain.leaf().fingerprint);
         let connection = connection.map(AsRef::as_ref);
         let authenticated = self.judged(|| checked.authenticate(&chain, connection, trust, now))?;
-        // Only verified assertions are recorded, so that strangers cannot fill the cache.
-        self.replays.record(&application.id, jti, checked.assertion().expiry(), now)?;
-        Ok(authenticated)
+        let (jti, expiry) = (jti.to_owned(), checked.assertion().expiry());
+        Ok((authenticated, Some(VerifiedAssertion { jti, expiry })))
     }
 
     /// Returns the accepted audiences of an assertion: the issuer, both addresses of the token
@@ -155,6 +162,13 @@ impl TokenService {
             address(origin, head.uri.path()),
         ]
     }
+}
+
+/// Identity of a verified assertion.  Only these are recorded as used, so that strangers cannot fill
+/// the cache.
+struct VerifiedAssertion {
+    jti: String,
+    expiry: Timestamp,
 }
 
 /// Refuses an application of a trust domain that the request's path does not select.

@@ -100,6 +100,19 @@ async fn invalid_assertions_are_rejected() {
     assert_eq!((status, &answer["error"]), (401, &json!("invalid_client")));
     assert!(answer["error_description"].as_str().expect("why").contains("used before"), "{answer}");
 
+    // A form that is malformed after authentication does not use the assertion up.
+    let kept = world.assertion();
+    for (scope, status, error) in [
+        ("a  b", 400, Some("invalid_scope")),
+        ("", 200, None),
+        ("a  b", 401, Some("invalid_client")),
+    ] {
+        let form =
+            [("client_assertion", &*kept), ("client_assertion_type", JWT_BEARER), ("scope", scope)];
+        let (got, answer) = world.post(&form).await;
+        assert_eq!((got, answer["error"].as_str()), (status, error), "`{scope}`: {answer}");
+    }
+
     // Requests that this client must not make.
     let typed = ("client_assertion_type", JWT_BEARER);
     let fresh = || ("client_assertion", world.assertion());
