@@ -106,6 +106,7 @@ impl App {
         let reloader = Reloader {
             origin: config.origin,
             rotation: config.keyring.rotation,
+            file_modes: config.keyring.file_modes,
             keys,
             gateway: updates.gateway,
             followers,

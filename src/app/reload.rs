@@ -30,6 +30,7 @@ use crate::runtime::live::Live;
 use crate::runtime::log;
 use crate::runtime::publisher::GatewayChange;
 use crate::runtime::reload::{Inbox, Rejected, Reply, Report, Request, Status};
+use crate::runtime::secret_files::FileModes;
 use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
 
@@ -93,6 +94,8 @@ impl Metrics {
 pub(super) struct Reloader {
     pub(super) origin: Origin,
     pub(super) rotation: Option<keyring::RotationConfig>,
+    /// Files with secrets that are refused.
+    pub(super) file_modes: FileModes,
     pub(super) keys: keyring::Handle,
     pub(super) gateway: mpsc::Sender<GatewayChange>,
     pub(super) followers: Followers,
@@ -238,6 +241,9 @@ impl Reloader {
     /// Applies a checked configuration.  Whatever can fail comes first and changes nothing, except a new
     /// rotation of signing keys: it stays if the key that a client needs does not come into force.
     async fn apply(&mut self, config: Config) -> Result<(), String> {
+        if let Some(fault) = config.insecure_files(self.file_modes).refused.first() {
+            return Err(fault.to_string());
+        }
         let prepared = self.followers.prepare(&config.graph, &config.origin);
         let prepared = prepared.map_err(|error| error.to_string())?;
         let part = config.directory.as_ref();

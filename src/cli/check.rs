@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use crate::app::capacity::Capacity;
-use crate::cli::{READABLE, exit};
+use crate::cli::exit;
 use crate::config::Config;
 use crate::crl;
 use crate::graph::client::Client;
@@ -41,8 +41,14 @@ fn findings(config: &Config) -> (Vec<String>, Vec<String>) {
         let name = keys.certificate.display();
         warnings.extend(found.iter().map(|problem| format!("{name}: {problem}")));
     }
-    let readable = keyring::readable_by_others(keys);
-    warnings.extend(readable.iter().map(|path| format!("{}: {READABLE}", path.display())));
+    let files = config.insecure_files(keys.file_modes);
+    warnings.extend(files.reported.iter().map(ToString::to_string));
+    for fault in files.refused.iter().map(ToString::to_string) {
+        // A key file was read above.
+        if !problems.contains(&fault) {
+            problems.push(fault);
+        }
+    }
     match creates_in(&config.data_dir) {
         Ok(()) => {}
         // The gateway can run as another user.

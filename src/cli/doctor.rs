@@ -22,6 +22,7 @@ use crate::graph::client::{Client, client_settings};
 use crate::http::listen::bind;
 use crate::http::outbound::{ClientSettings, ServerAuthorities, explain, header_text};
 use crate::keyring;
+use crate::runtime::secret_files::FileModes;
 use crate::runtime::text::{MAX_CHARACTERS, clean};
 use crate::sync;
 use crate::tls;
@@ -41,6 +42,10 @@ pub(super) struct DoctorArgs {
     /// Configuration file (TOML)
     #[arg(long, short, value_name = "FILE", env = "ANCHORGATE_CONFIG")]
     config: PathBuf,
+    /// Accept files with keys and secrets that other users can read or write, for mounts that cannot
+    /// change modes
+    #[arg(long)]
+    allow_insecure_file_modes: bool,
     /// Public URL of a replica; all of them must have the same signing keys; repeatable
     #[arg(long, value_name = "URL")]
     replica: Vec<url::Url>,
@@ -90,7 +95,10 @@ pub(super) async fn doctor(args: &DoctorArgs) -> ExitCode {
     let mut findings = Findings::default();
     let mut is_configured = true;
     match load(&args.config) {
-        Ok(config) => {
+        Ok(mut config) => {
+            if args.allow_insecure_file_modes {
+                config.keyring.file_modes = FileModes::Unchecked;
+            }
             findings.add("configuration", Verdict::Good, "no problem found");
             local(&config, &mut findings);
             for source in &config.graph {
@@ -143,12 +151,24 @@ fn local(config: &Config, findings: &mut Findings) {
             }
         }
     }
-    let problems = keyring::check(&config.keyring, &tls::provider());
+    let files = config.insecure_files(config.keyring.file_modes);
+    let mut problems = keyring::check(&config.keyring, &tls::provider());
+    // A key file is reported once, below.
+    problems.retain(|problem| !files.refused.iter().any(|fault| fault.to_string() == *problem));
     if problems.is_empty() {
         findings.add("key files", Verdict::Good, "usable: certificate, ticket keys, signing keys");
     }
     for problem in problems {
         findings.add("key files", Verdict::Failed, problem);
+    }
+    if files.refused.is_empty() && files.reported.is_empty() {
+        findings.add("modes of secret files", Verdict::Good, "no other user has access");
+    }
+    let refused = files.refused.iter().map(|fault| (Verdict::Failed, fault));
+    for (verdict, fault) in
+        refused.chain(files.reported.iter().map(|fault| (Verdict::Warning, fault)))
+    {
+        findings.add("modes of secret files", verdict, fault);
     }
     let capacity = Capacity::raised(config);
     let verdict = if capacity.is_reduced { Verdict::Warning } else { Verdict::Good };

@@ -40,9 +40,7 @@ use crate::cli::terminal::one_line;
 use crate::config::reference::{self, Entry};
 use crate::config::{Config, load};
 use crate::runtime::audit::SCHEMA;
-
-const READABLE: &str =
-    "all users can read this file with a key: chmod 600 it, or set the mode of the mount";
+use crate::runtime::secret_files::FileModes;
 
 /// Exit codes besides 0 (sysexits.h).  The README has the table.
 mod exit {
@@ -87,7 +85,8 @@ enum Command {
         /// Configuration file (TOML); `config-reference` prints its keys
         #[arg(long, short, value_name = "FILE", env = "ANCHORGATE_CONFIG")]
         config: PathBuf,
-        /// Accept key files that other users can write, for mounts that cannot change modes
+        /// Accept files with keys and secrets that other users can read or write, for mounts that
+        /// cannot change modes
         #[arg(long)]
         allow_insecure_file_modes: bool,
     },
@@ -96,7 +95,8 @@ enum Command {
         /// Configuration file (TOML)
         #[arg(long, short, value_name = "FILE", env = "ANCHORGATE_CONFIG")]
         config: PathBuf,
-        /// Accept key files that other users can write, for mounts that cannot change modes
+        /// Accept files with keys and secrets that other users can read or write, for mounts that
+        /// cannot change modes
         #[arg(long)]
         allow_insecure_file_modes: bool,
     },
@@ -155,15 +155,11 @@ pub fn main() -> ExitCode {
         }
     };
     match cli.command {
-        Command::Run { config, allow_insecure_file_modes } => with_config(&config, |mut config| {
-            config.keyring.allow_insecure_modes = allow_insecure_file_modes;
-            block_on(run::run(config))
-        }),
+        Command::Run { config, allow_insecure_file_modes } => {
+            with_config(&config, allow_insecure_file_modes, |config| block_on(run::run(config)))
+        }
         Command::CheckConfig { config, allow_insecure_file_modes } => {
-            with_config(&config, |mut config| {
-                config.keyring.allow_insecure_modes = allow_insecure_file_modes;
-                check::check(&config)
-            })
+            with_config(&config, allow_insecure_file_modes, |config| check::check(&config))
         }
         Command::ConfigReference { key } => config_reference(key.as_deref()),
         Command::Quickstart(args) => block_on(async move {
@@ -201,9 +197,18 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn with_config(path: &Path, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+fn with_config(
+    path: &Path,
+    allow_insecure_file_modes: bool,
+    then: impl FnOnce(Config) -> ExitCode,
+) -> ExitCode {
     match load(path) {
-        Ok(config) => then(config),
+        Ok(mut config) => {
+            if allow_insecure_file_modes {
+                config.keyring.file_modes = FileModes::Unchecked;
+            }
+            then(config)
+        }
         Err(error) => {
             eprintln!("{error}");
             exit::CONFIG.into()

@@ -10,11 +10,10 @@ use tokio::time::interval;
 use tracing::{error, info, warn};
 
 use crate::app::App;
-use crate::cli::{READABLE, exit, failed};
+use crate::cli::{exit, failed};
 use crate::config::Config;
 use crate::http::otlp::{self, Collector};
 use crate::http::outbound::{ClientSettings, ProxyChoice, ServerAuthorities};
-use crate::keyring;
 use crate::runtime::telemetry::Telemetry;
 use crate::runtime::telemetry::settings::Settings;
 use crate::runtime::{audit_sink, core_dumps, files, log};
@@ -24,6 +23,11 @@ const MAX_BUNDLE: u64 = 1 << 20;
 
 /// Runs a gateway until SIGTERM or Ctrl-C.  A second signal ends it at once.
 pub(super) async fn run(config: Config) -> ExitCode {
+    let files = config.insecure_files(config.keyring.file_modes);
+    if !files.refused.is_empty() {
+        files.refused.iter().for_each(|fault| eprintln!("{fault}"));
+        return exit::CONFIG.into();
+    }
     let telemetry = match telemetry() {
         Ok(telemetry) => telemetry,
         Err(error) => {
@@ -44,8 +48,8 @@ pub(super) async fn run(config: Config) -> ExitCode {
     if let Err(error) = core_dumps::disable() {
         warn!(%error, "core dumps could not be switched off: a crash can write keys to a disk");
     }
-    for path in keyring::readable_by_others(&config.keyring) {
-        warn!(file = %path.display(), "{READABLE}");
+    for fault in &files.reported {
+        warn!("{fault}");
     }
     // Before anything runs.  Without a handler, SIGHUP ends the process, and a process with the number
     // 1 ignores the others.

@@ -129,8 +129,12 @@ fn is_at_or_below(key: &str, of: &str) -> bool {
 
 /// The value for a message; a secret is not shown.
 fn shown(key: &str, value: &Value) -> String {
-    let last = key.rsplit('.').next().unwrap_or(key);
-    if SECRET.contains(&last) { "(not shown)".to_owned() } else { excerpt(value) }
+    if is_secret(key) { "(not shown)".to_owned() } else { excerpt(value) }
+}
+
+/// Returns true if the value of a key is not shown.
+pub(super) fn is_secret(key: &str) -> bool {
+    SECRET.contains(&key.rsplit('.').next().unwrap_or(key))
 }
 
 /// The key without the names of array items.

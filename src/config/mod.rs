@@ -18,6 +18,7 @@ mod parse;
 mod rate_limits;
 pub mod reference;
 mod revocation;
+mod secret_files;
 mod section;
 mod tls;
 mod values;

@@ -23,6 +23,7 @@ use crate::oauth as oauth_plane;
 use crate::oauth::rates::RateLimits;
 use crate::runtime::hosts::ServedHosts;
 use crate::runtime::log::{AuditWhenFull, Format, is_filter};
+use crate::runtime::secret_files::FileModes;
 use crate::sync;
 use crate::tls::{self as tls_part, ClientAuth};
 use crate::token::policy::TokenPolicy;
@@ -107,7 +108,7 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
         None if is_hub => (None, TokenPolicy::default(), graph),
         None => return None,
     };
-    Some(Config {
+    let mut config = Config {
         origin: Default::default(),
         keyring,
         data_dir,
@@ -134,7 +135,9 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
         health,
         health_is_set,
         drain,
-    })
+    };
+    config.keyring.file_modes = config.file_modes();
+    Some(config)
 }
 
 /// Returns the address of the health listener, and whether the file names it.
@@ -225,7 +228,7 @@ fn keyring(
         rotation,
         published_keys: published.iter().map(|file| folder.join(file)).collect(),
         ticket_keys: tls.ticket_keys.clone(),
-        allow_insecure_modes: false,
+        file_modes: FileModes::Strict,
     })
 }
 

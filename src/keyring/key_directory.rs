@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::keyring::generate::{new_key_pem, write_once};
 use crate::keyring::{KeyringError, parse_signing_key, read_secret};
+use crate::runtime::secret_files::FileModes;
 use crate::token::keys::{Algorithm, SigningKey};
 use crate::token::rotation::KeyTime;
 use crate::x509::certificate::Fingerprint;
@@ -106,7 +107,7 @@ impl Keys {
 #[derive(Debug, Clone)]
 pub(super) struct KeyDirectory {
     pub(super) path: PathBuf,
-    pub(super) allow_insecure_modes: bool,
+    pub(super) file_modes: FileModes,
 }
 
 impl KeyDirectory {
@@ -157,7 +158,7 @@ impl KeyDirectory {
         path: &Path,
         earlier: Option<&DatedKey>,
     ) -> Result<DatedKey, KeyringError> {
-        let file = read_secret(path, self.allow_insecure_modes)?;
+        let file = read_secret(path, self.file_modes)?;
         let hash = Fingerprint::of(&file);
         if let Some(earlier) = earlier.filter(|earlier| earlier.hash == hash) {
             return Ok(earlier.clone());

@@ -11,7 +11,6 @@ mod validity;
 mod watch;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,6 +24,7 @@ use crate::keyring::generate::generate_signing_key;
 use crate::keyring::other_algorithm::previous_keys;
 use crate::runtime::clock;
 use crate::runtime::files::{ReadFileError, read_bounded};
+use crate::runtime::secret_files::{FileModes, ModeFault};
 use crate::token::keys::{Algorithm, KeyError, SigningKey, SigningKeys};
 use crate::x509::pem;
 
@@ -63,8 +63,8 @@ pub struct Config {
     pub published_keys: Vec<PathBuf>,
     /// Secrets for session tickets, any bytes.  The first one seals; all of them open.
     pub ticket_keys: Vec<PathBuf>,
-    /// Accept key files that other users can write.
-    pub allow_insecure_modes: bool,
+    /// Key files that are refused because of their modes.
+    pub file_modes: FileModes,
 }
 
 /// Error of reading or generating a key.
@@ -81,17 +81,9 @@ pub enum KeyringError {
         /// Error of the operating system.
         error: std::io::Error,
     },
-    /// Other users can write the file, so they could replace the key.
-    #[error(
-        "{path}: other users can write the key file (mode {mode:04o}); run `chmod 600 {path}`, or \
-         start with --allow-insecure-file-modes if the mount cannot change modes"
-    )]
-    Mode {
-        /// Path of the file.
-        path: PathBuf,
-        /// Permission bits.
-        mode: u32,
-    },
+    /// Other users can read or replace the key.
+    #[error(transparent)]
+    Mode(#[from] ModeFault),
     /// The file does not contain a usable key, or a key cannot be generated.
     #[error("{path}: {why}")]
     Contents {
@@ -132,7 +124,7 @@ fn server_chain(config: &Config) -> Result<Vec<CertificateDer<'static>>, Keyring
 }
 
 fn private_key(config: &Config) -> Result<PrivateKeyDer<'static>, KeyringError> {
-    let pem = read_secret(&config.key, config.allow_insecure_modes)?;
+    let pem = read_secret(&config.key, config.file_modes)?;
     PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|e| contents(&config.key, format!("the file contains no private key: {e}")))
 }
@@ -200,7 +192,7 @@ pub(crate) fn ticket_secrets(config: &Config) -> Result<Vec<Zeroizing<Vec<u8>>>,
 }
 
 fn ticket_secret(config: &Config, path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
-    let secret = read_secret(path, config.allow_insecure_modes)?;
+    let secret = read_secret(path, config.file_modes)?;
     let bytes = secret.len();
     if bytes < MIN_SECRET {
         let why =
@@ -211,28 +203,23 @@ fn ticket_secret(config: &Config, path: &Path) -> Result<Zeroizing<Vec<u8>>, Key
 }
 
 /// Reads a file with a secret.
-fn read_secret(
-    path: &Path,
-    allow_insecure_modes: bool,
-) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
+fn read_secret(path: &Path, modes: FileModes) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
     let secret = Zeroizing::new(read_bounded(path, MAX_FILE)?);
-    let mode = fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
-    if mode & 0o002 != 0 && !allow_insecure_modes {
-        return Err(KeyringError::Mode { path: path.to_owned(), mode });
-    }
+    modes.check(path)?;
     Ok(secret)
 }
 
-/// Files with secrets that all users can read, as mounts of secrets often allow.
-pub(crate) fn readable_by_others(config: &Config) -> Vec<&Path> {
-    let files = [&config.key, &config.signing_key].into_iter().chain(&config.ticket_keys);
-    let mode = |path: &Path| fs::metadata(path).map_or(0, |file| file.permissions().mode());
-    files.map(PathBuf::as_path).filter(|path| mode(path) & 0o004 != 0).collect()
+/// Returns the files with secrets that the configuration names.
+pub(crate) fn secret_files(config: &Config) -> Vec<&Path> {
+    let signing = [&config.signing_key].into_iter().chain(&config.published_keys);
+    let signing = signing.filter(|_| config.signs);
+    let files = [&config.key].into_iter().chain(signing).chain(&config.ticket_keys);
+    files.map(PathBuf::as_path).collect()
 }
 
 fn signing_key(config: &Config, path: &Path) -> Result<SigningKey, KeyringError> {
     let algorithm = config.algorithm;
-    let pem = read_secret(path, config.allow_insecure_modes)?;
+    let pem = read_secret(path, config.file_modes)?;
     parse_signing_key(algorithm, path, &pem)
 }
 
@@ -251,6 +238,8 @@ fn parse_signing_key(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use crate::runtime::health::Ready;
 
     pub(super) fn config(dir: &Path) -> Config {
@@ -264,7 +253,7 @@ mod tests {
             rotation: None,
             published_keys: Vec::new(),
             ticket_keys: Vec::new(),
-            allow_insecure_modes: false,
+            file_modes: FileModes::Loopback,
         }
     }
 
@@ -274,7 +263,6 @@ mod tests {
 
     #[test]
     fn generates_the_signing_key_once() {
-        use std::os::unix::fs::PermissionsExt as _;
         for algorithm in Algorithm::ALL {
             let dir = tempfile::tempdir().expect("a directory");
             let config = Config { algorithm, ..config(dir.path()) };
@@ -327,9 +315,9 @@ mod tests {
     }
 
     #[test]
-    fn rejects_a_key_file_that_others_can_write() {
+    fn rejects_a_key_file_that_others_can_read_or_write() {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut config = config(dir.path());
+        let mut config = Config { file_modes: FileModes::Strict, ..config(dir.path()) };
         signing_keys(&config).expect("generated");
         let mode = |mode| {
             let permissions = fs::Permissions::from_mode(mode);
@@ -339,12 +327,11 @@ mod tests {
         let error = signing_keys(&config).expect_err("writable").to_string();
         assert!(error.contains("mode 0666") && error.contains("chmod 600"), "{error}");
         mode(0o644);
-        assert!(signing_keys(&config).is_ok(), "mounted secrets are readable");
-        assert!(readable_by_others(&config).contains(&&*config.signing_key));
+        assert!(matches!(signing_keys(&config), Err(KeyringError::Mode(_))), "readable");
         mode(0o640);
-        assert!(!readable_by_others(&config).contains(&&*config.signing_key));
+        assert!(signing_keys(&config).is_ok(), "mounts give access through a group");
         mode(0o666);
-        config.allow_insecure_modes = true;
+        config.file_modes = FileModes::Unchecked;
         assert!(signing_keys(&config).is_ok());
     }
 

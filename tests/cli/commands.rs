@@ -136,6 +136,42 @@ fn check_config_reads_keys_and_creates_none() {
 }
 
 #[test]
+fn a_secret_that_all_users_can_read_is_refused_beyond_this_machine() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (_dir, world, file) = world();
+    let key = world.dir.join("pki/server.key");
+    let mode = |mode| std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode));
+    let fault = "server.key: all users can read this file with a secret (mode 0644)";
+    let command = |name: &str, more: &[&str]| {
+        let output =
+            anchorgate(&[&[name, "--config", file.to_str().expect("UTF-8")], more].concat());
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let has = |(status, output): (Option<i32>, String), expected: i32, line: &str| {
+        assert_eq!(status, Some(expected), "{output}");
+        assert!(output.contains(line), "`{line}` is not in {output}");
+    };
+    mode(0o644).expect("changed");
+    has(command("check-config", &[]), 0, "warning: ");
+    has(command("check-config", &[]), 0, fault);
+    let port = world.ports.token.port();
+    edit(&file, &format!("\"127.0.0.1:{port}\""), &format!("\"0.0.0.0:{port}\""));
+    has(command("check-config", &[]), 78, fault);
+    has(command("doctor", &[]), 1, fault);
+    let mut refused = Running::spawn(&world, &file, Stdio::piped());
+    assert_eq!(refused.ends(), Some(78));
+    let mut printed = String::new();
+    let stderr = refused.process.stderr.as_mut().expect("piped");
+    stderr.read_to_string(&mut printed).expect("UTF-8");
+    assert!(printed.contains(fault) && !printed.contains("listening"), "{printed}");
+    has(command("check-config", &["--allow-insecure-file-modes"]), 0, fault);
+    // A mount gives access through a group.
+    mode(0o440).expect("changed");
+    let (status, output) = command("check-config", &[]);
+    assert!(status == Some(0) && !output.contains("server.key"), "{output}");
+}
+
+#[test]
 fn check_config_reports_every_file_and_what_run_would_refuse() {
     let (dir, world, file) = world();
     let absent = dir.path().join("absent");

@@ -52,13 +52,18 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(world: &World, file: &Path) -> Self {
+    /// Starts the program and does not wait until it is ready.
+    pub(crate) fn spawn(world: &World, file: &Path, stderr: Stdio) -> Self {
         let process = Command::new(env!("CARGO_BIN_EXE_anchorgate"))
             .args(["run", "--config", file.to_str().expect("UTF-8")])
-            .stderr(Stdio::null())
+            .stderr(stderr)
             .spawn()
             .expect("the program runs");
-        let running = Self { process, admin: world.ports.admin.to_string() };
+        Self { process, admin: world.ports.admin.to_string() }
+    }
+
+    pub(crate) fn start(world: &World, file: &Path) -> Self {
+        let running = Self::spawn(world, file, Stdio::null());
         let start = Instant::now();
         while !running.get("/readyz").starts_with("HTTP/1.0 200") {
             assert!(start.elapsed() < SOON, "not ready: {}", running.get("/status.json"));

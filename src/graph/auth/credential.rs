@@ -1,6 +1,6 @@
 //! Settings of each kind of credential.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use url::Url;
 
@@ -107,6 +107,18 @@ pub enum Credential {
 }
 
 impl Credential {
+    /// Returns the file of the private key.
+    pub fn key_file(&self) -> Option<&Path> {
+        match self {
+            Self::ClientCertificate { key, .. } | Self::MutualTls { key, .. } => Some(key),
+            Self::Static(_)
+            | Self::ClientSecret { .. }
+            | Self::WorkloadIdentity { .. }
+            | Self::InstanceMetadata { .. }
+            | Self::AppService { .. } => None,
+        }
+    }
+
     /// Returns the tenant in the path of Entra ID's token endpoint, `/{tenant}/oauth2/v2.0/token`.
     pub fn tenant(&self) -> Option<String> {
         let endpoint = match self {

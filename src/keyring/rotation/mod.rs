@@ -165,10 +165,7 @@ pub fn check_directory(config: &Config) -> Result<(), KeyringError> {
 }
 
 fn directory(config: &Config, rotation: &RotationConfig) -> KeyDirectory {
-    KeyDirectory {
-        path: rotation.directory.clone(),
-        allow_insecure_modes: config.allow_insecure_modes,
-    }
+    KeyDirectory { path: rotation.directory.clone(), file_modes: config.file_modes }
 }
 
 /// Follows the schedule.
@@ -302,7 +299,7 @@ impl State {
             return Ok(());
         }
         let contents = |why: String| KeyringError::Contents { path: path.clone(), why };
-        let pem = read_secret(path, config.allow_insecure_modes)?;
+        let pem = read_secret(path, config.file_modes)?;
         let algorithm = algorithm_of(path, &pem, self.algorithm)
             .ok_or_else(|| contents("the file contains no usable signing key".to_owned()))?;
         if !present.is_unused(algorithm) {

@@ -3,6 +3,7 @@ use std::path::Path;
 use super::*;
 use crate::keyring::generate::generate_signing_key;
 use crate::keyring::replace_key_of_other_algorithm;
+use crate::runtime::secret_files::FileModes;
 use crate::token::rotation::{Bounds, Times};
 use crate::token::terms::MAX_LIFETIME;
 
@@ -31,7 +32,7 @@ fn config(dir: &Path, further: &[Algorithm]) -> Config {
         }),
         published_keys: Vec::new(),
         ticket_keys: Vec::new(),
-        allow_insecure_modes: false,
+        file_modes: FileModes::Loopback,
     }
 }
 
