@@ -21,6 +21,7 @@ use crate::directory::responses::entity_tag;
 use crate::directory::shared_pages::SharedPages;
 use crate::directory::validate;
 use crate::http::body::{self, RequestBodyError};
+use crate::http::delta_seconds::delta_seconds;
 use crate::runtime::audit::{Event, Outcome, Record};
 use crate::store::Store;
 use crate::x509::time::Timestamp;
@@ -86,7 +87,7 @@ impl Call {
 
     /// Returns how long to wait for a change: the client's preference, up to the configured limit.
     pub(super) fn wait(&self) -> Duration {
-        preferred_wait(&self.headers).unwrap_or_default().min(self.max_wait)
+        preferred_wait(&self.headers, self.max_wait).unwrap_or_default()
     }
 
     /// Waits for `change` for at most [`Call::wait`], and not while the process stops.  Returns true
@@ -126,14 +127,14 @@ impl Call {
     }
 }
 
-/// Reads the preference `wait` (RFC 7240 section 4.3).
-pub(super) fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+/// Reads the preference `wait` (RFC 7240 section 4.3), up to `longest`.
+pub(super) fn preferred_wait(headers: &HeaderMap, longest: Duration) -> Option<Duration> {
     let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     preferences
         .flat_map(|value| value.split([',', ';']))
         .find_map(|preference| preference.trim().strip_prefix("wait="))
-        .and_then(|seconds| seconds.trim_matches('"').parse().ok())
-        .map(Duration::from_secs)
+        .and_then(|seconds| delta_seconds(seconds.trim_matches('"')))
+        .map(|wait| wait.min(longest))
 }
 
 /// Returns true if one of the entity tags of `If-Match` or `If-None-Match` is `own`.
@@ -185,4 +186,27 @@ where
         .read_to_end(&mut plain)
         .map_err(|error| Fault::Payload(format!("the gzip stream is damaged: {error}")))?;
     if plain.len() > limit { Err(Fault::BodyTooLong(limit)) } else { Ok(plain.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_as_long_as_the_operator_allows() {
+        let longest = Duration::from_secs(25);
+        let wait = |prefer: &str| {
+            let headers = [(HeaderName::from_static("prefer"), prefer)];
+            let value = |(name, value): (HeaderName, &str)| (name, value.parse().expect("a value"));
+            preferred_wait(&headers.into_iter().map(value).collect(), longest)
+        };
+        assert_eq!(wait("respond-async, wait=7"), Some(Duration::from_secs(7)));
+        assert_eq!(wait("wait=\"0\""), Some(Duration::ZERO));
+        for long in ["26", "18446744073709551615", "99999999999999999999999"] {
+            assert_eq!(wait(&format!("wait={long}")), Some(longest), "{long}");
+        }
+        for wrong in ["wait=-1", "wait=1.5", "wait=soon", "wait=", "wait"] {
+            assert_eq!(wait(wrong), None, "{wrong}");
+        }
+    }
 }

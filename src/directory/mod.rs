@@ -319,7 +319,7 @@ impl Served {
             Bytes::new()
         };
         // Taken after the authorization, so that strangers use no place.
-        let prefers_wait = preferred_wait(&head.headers).is_some();
+        let prefers_wait = preferred_wait(&head.headers, config.max_wait).is_some();
         let place = if prefers_wait { self.waiters.try_acquire().ok() } else { None };
         let _waits = place.is_some().then(|| self.directory.metrics.wait());
         let call = Call {

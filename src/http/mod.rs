@@ -3,6 +3,7 @@
 mod admission;
 pub mod body;
 pub mod connections;
+pub(crate) mod delta_seconds;
 mod frames;
 pub mod listen;
 pub mod local_socket;

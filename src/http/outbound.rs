@@ -17,6 +17,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 use url::Url;
 
+use crate::http::delta_seconds::delta_seconds;
 use crate::http::server_authorities::SystemAnd;
 use crate::runtime::clock;
 use crate::runtime::server_clocks::{Kind, ServerClocks};
@@ -317,8 +318,8 @@ pub(crate) fn header_text(headers: &HeaderMap, name: &HeaderName) -> Option<Stri
 fn sent_at(headers: &HeaderMap) -> Option<Timestamp> {
     let date = header_text(headers, &header::DATE)?;
     let date = OffsetDateTime::parse(date.trim(), &Rfc2822).ok()?;
-    let age = header_text(headers, &header::AGE).and_then(|age| age.trim().parse().ok());
-    Some(Timestamp(date.unix_timestamp()).after(Duration::from_secs(age.unwrap_or(0))))
+    let age = header_text(headers, &header::AGE).and_then(|age| delta_seconds(&age));
+    Some(Timestamp(date.unix_timestamp()).after(age.unwrap_or_default()))
 }
 
 /// Parses `Retry-After` (RFC 9110 section 10.2.3).  The result is at most [`MAX_RETRY_AFTER`].
@@ -327,15 +328,14 @@ fn sent_at(headers: &HeaderMap) -> Option<Timestamp> {
 /// without `Date`, with `now`.  A date in the past yields zero.
 pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let value = header_text(headers, &header::RETRY_AFTER)?;
-    let value = value.trim();
-    let pause = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // A number that does not fit is beyond the limit.
-        Duration::from_secs(value.parse().unwrap_or(u64::MAX))
-    } else {
-        let date = |text: &str| OffsetDateTime::parse(text, &Rfc2822).ok();
-        let sent = header_text(headers, &header::DATE).and_then(|text| date(text.trim()));
-        let sent = sent.map_or(now, |sent| Timestamp(sent.unix_timestamp()));
-        Timestamp(date(value)?.unix_timestamp()).since(sent)
+    let pause = match delta_seconds(&value) {
+        Some(pause) => pause,
+        None => {
+            let date = |text: &str| OffsetDateTime::parse(text.trim(), &Rfc2822).ok();
+            let sent = header_text(headers, &header::DATE).and_then(|text| date(&text));
+            let sent = sent.map_or(now, |sent| Timestamp(sent.unix_timestamp()));
+            Timestamp(date(&value)?.unix_timestamp()).since(sent)
+        }
     };
     Some(pause.min(MAX_RETRY_AFTER))
 }
@@ -343,6 +343,7 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duratio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::delta_seconds::MAX_DELTA;
     use crate::runtime::health::Ready;
     use crate::runtime::server_clocks::ClockReport;
     use prometheus_client::registry::Registry;
@@ -370,7 +371,9 @@ mod tests {
         let date = (header::DATE, "Sun, 06 Nov 1994 08:48:20 GMT");
         assert_eq!(at(std::slice::from_ref(&date)), Some(0));
         assert_eq!(at(&[date.clone(), (header::AGE, "75")]), Some(75));
-        assert_eq!(at(&[date, (header::AGE, "-1")]), Some(0));
+        assert_eq!(at(&[date.clone(), (header::AGE, "-1")]), Some(0));
+        let old = at(&[date, (header::AGE, "18446744073709551615")]);
+        assert_eq!(old, i64::try_from(MAX_DELTA.as_secs()).ok());
         assert_eq!(at(&[(header::DATE, "yesterday")]), None);
         assert_eq!(at(&[(header::AGE, "75")]), None);
     }

@@ -5,6 +5,7 @@
 
 mod client;
 mod file;
+mod freshness;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,11 +13,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use hyper::body::Bytes;
-use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::header::{self, HeaderMap};
 use reqwest::{Client, Response, StatusCode};
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
 use tokio::sync::mpsc::Sender;
 use tracing::{Instrument as _, trace_span};
 use url::{Host, Url};
@@ -24,6 +23,7 @@ use url::{Host, Url};
 use crate::crl::filter;
 use crate::crl::transport::client::client;
 use crate::crl::transport::file::ActiveReads;
+use crate::crl::transport::freshness::max_age;
 use crate::http::outbound::{Network, explain, header_text, retry_after};
 use crate::runtime::telemetry::spans;
 
@@ -379,57 +379,15 @@ fn next_hop(from: &Url, headers: &HeaderMap) -> Option<Url> {
     matches!(to.scheme(), "http" | "https").then_some(to)
 }
 
-/// The remaining freshness lifetime (RFC 9111 section 4.2): max-age or Expires, minus Age.
-fn max_age(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = |value: &HeaderValue| value.to_str().ok()?.trim().parse().ok();
-    let mut lifetime = None;
-    for directive in headers
-        .get_all(header::CACHE_CONTROL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-    {
-        match directive.trim().to_ascii_lowercase().split_once('=') {
-            None if matches!(directive.trim(), "no-cache" | "no-store") => {
-                return Some(Duration::ZERO);
-            }
-            Some(("max-age", value)) => lifetime = value.trim_matches('"').parse().ok(),
-            _ => {}
-        }
-    }
-    let lifetime = lifetime.or_else(|| {
-        let date = |name| OffsetDateTime::parse(&header_text(headers, &name)?, &Rfc2822).ok();
-        let lifetime = date(header::EXPIRES)? - date(header::DATE)?;
-        Some(u64::try_from(lifetime.whole_seconds()).unwrap_or(0))
-    })?;
-    let age: u64 = headers.get(header::AGE).and_then(seconds).unwrap_or(0);
-    Some(Duration::from_secs(lifetime.saturating_sub(age)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn headers(pairs: &[(header::HeaderName, &str)]) -> HeaderMap {
         let pair = |(name, value): &(header::HeaderName, &str)| {
-            (name.clone(), HeaderValue::from_str(value).expect("a value"))
+            (name.clone(), value.parse().expect("a value"))
         };
         pairs.iter().map(pair).collect()
-    }
-
-    #[test]
-    fn computes_the_freshness_lifetime() {
-        let age = |pairs: &[_]| max_age(&headers(pairs)).map(|age| age.as_secs());
-        assert_eq!(age(&[]), None);
-        assert_eq!(age(&[(header::CACHE_CONTROL, "public, Max-Age=60")]), Some(60));
-        assert_eq!(age(&[(header::CACHE_CONTROL, "max-age=60"), (header::AGE, "45")]), Some(15));
-        assert_eq!(age(&[(header::CACHE_CONTROL, "max-age=60"), (header::AGE, "450")]), Some(0));
-        assert_eq!(age(&[(header::CACHE_CONTROL, "no-cache, max-age=60")]), Some(0));
-        assert_eq!(age(&[(header::CACHE_CONTROL, "max-age=soon")]), None);
-        let date = (header::DATE, "Sat, 21 Nov 2026 08:00:00 GMT");
-        assert_eq!(age(&[date, (header::EXPIRES, "Sat, 21 Nov 2026 09:00:00 GMT")]), Some(3600));
-        let date = (header::DATE, "Sat, 21 Nov 2026 08:00:00 GMT");
-        assert_eq!(age(&[date, (header::EXPIRES, "0")]), None);
     }
 
     #[test]

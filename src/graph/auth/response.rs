@@ -116,6 +116,28 @@ mod tests {
     }
 
     #[test]
+    fn bounds_the_lifetime_that_a_server_states() {
+        let lifetime = |name: &str, value: Value| {
+            let response = json!({"access_token": "t", name: value});
+            read_token(&response, Timestamp(1_000)).map(|issued| issued.lifetime)
+        };
+        for value in [json!(i64::MAX), json!(31_536_001), json!(i64::MAX.to_string())] {
+            assert_eq!(lifetime("expires_in", value.clone()), Some(MAX_LIFETIME), "{value}");
+        }
+        // Values that are not a usable number are ignored.
+        let huge = "9".repeat(40);
+        for value in
+            [json!(-1), json!(i64::MIN), json!(u64::MAX), json!(1e300), json!("soon"), json!(huge)]
+        {
+            assert_eq!(lifetime("expires_in", value.clone()), Some(DEFAULT_LIFETIME), "{value}");
+        }
+        assert_eq!(lifetime("expires_on", json!(i64::MAX)), Some(MAX_LIFETIME));
+        for past in [json!(999), json!(-1), json!(i64::MIN)] {
+            assert_eq!(lifetime("expires_on", past.clone()), Some(Duration::ZERO), "{past}");
+        }
+    }
+
+    #[test]
     fn decodes_the_claims_of_a_challenge() {
         let header = r#"Bearer realm="", error="insufficient_claims", claims="eyJhIjoxfQ==""#;
         assert_eq!(challenge_claims(header).as_deref(), Some(r#"{"a":1}"#));
