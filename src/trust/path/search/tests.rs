@@ -203,6 +203,74 @@ fn bounds_the_cost_of_presented_keys_but_not_of_configured_ones() {
     assert!(found(&own, &[device("A", 1)]));
 }
 
+/// Returns the refusal's detail, which must be of the code `path_budget`.
+fn exceeded(snapshot: &Snapshot, chain: &[Vec<u8>]) -> String {
+    let presented: Vec<_> = chain.iter().map(|der| read(der)).collect();
+    let search = Search::new(&presented, snapshot, Timestamp(NOW), false);
+    let refusal = search.path(0, &snapshot.device_configurations.configurations[0]);
+    let refusal = refusal.expect_err("a bound is exceeded");
+    assert_eq!(refusal.code, Code::PathBudget, "{refusal:?}");
+    refusal.detail.to_string()
+}
+
+/// Presented authorities `A` that did not sign the device.  They are tried before one of 2026.
+fn impostors(number: usize) -> impl Iterator<Item = Vec<u8>> {
+    (0..number).map(|_| {
+        let spec = Spec::authority(cn("A"), cn("R")).valid("250101000000Z", "361231235959Z");
+        spec.sign(&Key::generate(), key(0))
+    })
+}
+
+#[test]
+fn tries_at_most_eight_invalid_signatures_of_presented_certificates() {
+    let chain = |junk: usize| -> Vec<Vec<u8>> {
+        let good = authority("A", 1, "R", 0);
+        [device("A", 1)].into_iter().chain(impostors(junk)).chain([good]).collect()
+    };
+    let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
+    assert!(found(&of, &chain(7)));
+    assert_eq!(of.signatures.len(), (2, 7));
+    let of = snapshot(&[root("R", 0)], &[], TrustPolicy::default());
+    let detail = exceeded(&of, &chain(8));
+    assert!(detail.contains("8 signatures of presented certificates are invalid"), "{detail}");
+    assert_eq!(of.signatures.len(), (0, 8));
+}
+
+#[test]
+fn verifies_at_most_128_signatures() {
+    let keys: Vec<Key> = (0..129).map(|_| Key::generate()).collect();
+    let chain = |signer: &Key| [Spec::device(cn("device"), cn("Root")).sign(key(15), signer)];
+    let with = |roots: usize| {
+        let root = |own: &Key| Spec::authority(cn("Root"), cn("Root")).sign(own, own);
+        let roots: Vec<_> = keys.iter().take(roots).map(root).collect();
+        snapshot(&roots, &[], TrustPolicy::default())
+    };
+    // The failures of the directory's namesakes count once for each certificate.
+    let of = with(128);
+    assert!(found(&of, &chain(&keys[127])));
+    assert_eq!(of.signatures.len(), (1, 127));
+    let of = with(129);
+    let detail = exceeded(&of, &chain(&keys[128]));
+    assert!(detail.contains("within 128 signature verifications"), "{detail}");
+    assert_eq!(of.signatures.len(), (0, 128));
+}
+
+#[test]
+fn tries_the_directorys_authorities_before_presented_ones() {
+    let own = snapshot(&[root("R", 0)], &[authority("A", 1, "R", 0)], TrustPolicy::default());
+    let chain: Vec<_> = [device("A", 1)].into_iter().chain(impostors(20)).collect();
+    assert!(found(&own, &chain));
+    // Presented certificates do not come first by claiming the key identifier that the device names.
+    let leaf = Spec::device(cn("device"), cn("A")).key_ids(key(15), key(1)).sign(key(15), key(1));
+    let claim = |_| {
+        let spec = Spec::authority(cn("A"), cn("R")).valid("250101000000Z", "361231235959Z");
+        spec.key_ids(key(1), key(0)).sign(&Key::generate(), key(0))
+    };
+    let chain: Vec<_> = [leaf].into_iter().chain((0..20).map(claim)).collect();
+    assert!(found(&own, &chain));
+    assert_eq!(own.signatures.len(), (3, 0), "no presented key was used");
+}
+
 #[test]
 fn bounds_the_number_of_complete_paths() {
     // 2^6 paths to the root, and a leaf that is refused in each.
