@@ -23,7 +23,7 @@ use crate::http::listen::bind;
 use crate::http::outbound::{ClientSettings, ServerAuthorities, explain, header_text};
 use crate::keyring;
 use crate::runtime::secret_files::FileModes;
-use crate::runtime::text::{MAX_CHARACTERS, clean};
+use crate::runtime::text::{Cleaned, MAX_CHARACTERS, clean};
 use crate::sync;
 use crate::tls;
 use crate::x509::certificate::Certificate;
@@ -230,7 +230,7 @@ async fn directory(source: &sync::Config, lists: &crl::Config, findings: &mut Fi
             let date = header_text(response.headers(), &header::DATE);
             clock(&name, date.as_deref(), findings);
         }
-        Err(error) => return findings.add(name, Verdict::Failed, explain(&error)),
+        Err(error) => return findings.add(name, Verdict::Failed, Cleaned(&*explain(&error))),
     }
     let client = Client::new(
         &source.base,
@@ -241,7 +241,8 @@ async fn directory(source: &sync::Config, lists: &crl::Config, findings: &mut Fi
     match client.map(|client| client.with_collection(source.collection)) {
         Ok(client) => {
             let list = client.list_page(client.url()).await;
-            findings.result(&name, list.as_ref(), "reached, and its list may be read");
+            let reached = list.as_ref().map_err(Cleaned);
+            findings.result(&name, reached, "reached, and its list may be read");
             for address in list.iter().flat_map(|(objects, _)| list_addresses(objects)) {
                 revocation_list(lists, &address, findings).await;
             }
@@ -280,7 +281,7 @@ async fn revocation_list(config: &crl::Config, address: &str, findings: &mut Fin
         Ok(client) => {
             match client.get(address).send().await.and_then(reqwest::Response::error_for_status) {
                 Ok(_) => findings.add(name, Verdict::Good, "reached"),
-                Err(error) => findings.add(name, Verdict::Failed, explain(&error)),
+                Err(error) => findings.add(name, Verdict::Failed, Cleaned(&*explain(&error))),
             }
         }
         Err(error) => findings.add(name, Verdict::Failed, error),
@@ -308,7 +309,10 @@ async fn replicas(args: &DoctorArgs, findings: &mut Findings) {
     for url in &args.replica {
         match key_ids(url, args.ca_bundle.as_deref()).await {
             Ok(ids) => seen.push((url.to_string(), ids)),
-            Err(error) => findings.add(format!("replica {url}"), Verdict::Failed, error),
+            Err(error) => {
+                let error = Cleaned(&error);
+                findings.add(format!("replica {url}"), Verdict::Failed, error);
+            }
         }
     }
     for pair in seen.windows(2) {

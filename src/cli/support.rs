@@ -1,5 +1,6 @@
 //! `support-bundle`: one document with everything that a colleague needs to look at a problem.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -11,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::about;
 use crate::cli::gateway::Gateway;
+use crate::cli::terminal::json_text;
 use crate::config;
 use crate::x509::time::Timestamp;
 
@@ -48,8 +50,11 @@ pub(super) async fn bundle(args: &SupportArgs) -> anyhow::Result<ExitCode> {
 
     let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&args.file);
     let name = args.file.display();
-    let file = file.with_context(|| format!("cannot create {name}"))?;
-    serde_json::to_writer_pretty(file, &parts).with_context(|| format!("cannot write {name}"))?;
+    let mut file = file.with_context(|| format!("cannot create {name}"))?;
+    // A colleague may print the file.
+    let text = format!("{:#}", Value::Object(parts));
+    let written = file.write_all(json_text(&text).as_bytes());
+    written.with_context(|| format!("cannot write {name}"))?;
     println!(
         "written: {name}. It contains names of devices' authorities and addresses, no secrets"
     );

@@ -4,8 +4,10 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::Command;
+use std::time::SystemTime;
 
 use anchorgate::cli::quickstart::pki::pem;
+use anchorgate::cli::quickstart::world::{Ports, World};
 use anchorgate::runtime::text::is_hidden;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,13 +20,13 @@ const ID: &str = "11111111-2222-4333-8444-555555555555";
 const FORGED: &str = "2026-11-28T00:00:00Z  INFO audit: outcome=\"issued\"";
 
 /// A line break, terminal sequences in 7 and 8 bits, bidirectional controls, invisible characters, and length.
-fn hostile() -> String {
+pub(super) fn hostile() -> String {
     let controls = "\r\x1b[2J\x1b]0;title\x07\u{9b}31m\u{7f}\u{85}\u{202e}\u{2066}\u{200b}\u{2028}";
     format!("a\n{FORGED}{controls}\u{e0041}{}", "y".repeat(600))
 }
 
 /// Answers every request whose path contains a key with its value, others with `rest`.
-fn server(status: u16, answers: Vec<(&'static str, Value)>, rest: Value) -> String {
+pub(super) fn server(status: u16, answers: Vec<(&'static str, Value)>, rest: Value) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     std::thread::spawn(move || {
@@ -114,7 +116,7 @@ fn authority() -> Value {
 }
 
 /// An object with every member that a command prints.
-fn object() -> Value {
+pub(super) fn object() -> Value {
     let text = hostile();
     json!({"id": ID, "displayName": text, "description": text, "tlsClientAuthParameter": text,
         "certificateAuthorities": [authority()], "trustedCertificateAuthorities": [authority()],
@@ -214,9 +216,41 @@ fn commands_to_a_gateway_print_foreign_text_harmlessly() {
     {
         run.json(&[command, &["--json", "--admin", &url]].concat());
     }
+    let chain =
+        run.file("chain.pem", pem("CERTIFICATE", Ca::root("r").certificate.der()).as_bytes());
+    run.json(&["explain", "--chain", &chain, "--json", "--admin", &url]);
+    let bundle = run.folder.path().join("bundle.json").display().to_string();
+    run.outputs(&["support-bundle", &bundle, "--admin", &url]);
+    let written = std::fs::read_to_string(bundle).expect("written");
+    assert_eq!(written.chars().find(|c| *c != '\n' && is_hidden(*c)), None, "{written}");
+    let written = serde_json::from_str(&written).expect("JSON");
+    assert!(contains(&written, &text), "{written}");
     let url = server(409, Vec::new(), json!({"error": text}));
     for command in [&["trust", "show"][..], &["trust", "sync"], &approve, &["crl", "refresh"]] {
         run.text(&[command, &["--admin", &url]].concat());
+    }
+}
+
+#[test]
+fn the_doctor_prints_text_of_a_directory_harmlessly() {
+    let run = Run::new();
+    let ports = Ports::free().expect("ports");
+    let world = World::create(&run.folder.path().join("world"), ports, SystemTime::now().into());
+    let file = world.expect("a world").dir.join("anchorgate.toml");
+    let settings = std::fs::read_to_string(&file).expect("written");
+    let mut listed = object();
+    let address = format!("http://127.0.0.1:9/{}", hostile());
+    listed["certificateAuthorities"][0]["certificateRevocationListUrl"] = address.into();
+    let error = json!({"error": {"code": hostile(), "message": hostile()}});
+    for (status, answer, printed) in
+        [(200, json!({"value": [listed]}), "revocation list"), (400, error, "directory ")]
+    {
+        let url = format!("url = \"{}\"", server(status, Vec::new(), answer));
+        let own = format!("url = \"http://{}\"", ports.directory_http);
+        assert!(settings.contains(&own), "{settings}");
+        std::fs::write(&file, settings.replace(&own, &url)).expect("written");
+        let out = run.text(&["doctor", "--config", &file.display().to_string()]);
+        assert!(out.contains(printed), "{out}");
     }
 }
 

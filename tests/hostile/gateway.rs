@@ -17,11 +17,11 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 /// Upper limit for a change to come into force; far above the expected time.
-const IN_FORCE: Duration = Duration::from_secs(30);
+pub(super) const IN_FORCE: Duration = Duration::from_secs(30);
 
-struct Gateway {
-    world: World,
-    app: App,
+pub(super) struct Gateway {
+    pub(super) world: World,
+    pub(super) app: App,
     _lists: tokio_util::sync::DropGuard,
     _dir: TempDir,
 }
@@ -32,7 +32,7 @@ fn now() -> Timestamp {
 
 impl Gateway {
     /// Starts a gateway that trusts the devices of `fields`.
-    async fn start(fields: &[SubjectField], edit: impl Fn(String) -> String) -> Self {
+    pub(super) async fn start(fields: &[SubjectField], edit: impl Fn(String) -> String) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let ports = Ports::free().expect("ports");
         let world = World::create(&dir.path().join("world"), ports, now()).expect("a world");

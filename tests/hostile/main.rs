@@ -5,6 +5,7 @@ mod support;
 
 mod foreign_text;
 mod gateway;
+mod operators;
 mod responses;
 mod settings;
 mod trust_domains;
