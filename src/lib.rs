@@ -111,6 +111,7 @@
 //! | our own directory | 10,000,000 devices, 10,000 templates, 10,000 trust configurations, 100,000 remembered removals of a kind |
 //! | responses of our own directory that are built or being sent | 96 MiB, of one caller 32 MiB, pages that gateways share 32 MiB; others wait up to the 28 s |
 //! | one page of our own directory | 2,000 objects scanned, 8 MiB of objects |
+//! | one read, and one transaction, of the store | 8 MiB of objects, and one more |
 //!
 //! # Tolerated encodings
 //!

@@ -6,7 +6,7 @@
 //! may not be reachable.  A short failure is therefore a warning.  One that lasts makes the gateway not
 //! ready, so that balancers use replicas whose state is on disk.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use crate::app::base::Base;
 use crate::config::Config;
 use crate::runtime::health::Ready;
+use crate::runtime::state_files;
 
 /// Interval between two checks.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -57,7 +58,7 @@ pub(super) fn start(config: &Config, base: &mut Base) {
 fn probe(directory: &Path) -> Result<(), String> {
     let path: PathBuf = directory.join("write-check");
     let write = || {
-        let mut file = File::create(&path)?;
+        let mut file = state_files::create(&path)?;
         file.write_all(PROBE)?;
         file.sync_all()
     };

@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::crl::transport::Validators;
 use crate::runtime::unsaved::Unsaved;
+use crate::runtime::state_files;
 use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
 
@@ -143,7 +144,7 @@ impl Store {
         let target = self.path(address);
         let temporary = target.with_extension("crl.new");
         Ok(PendingFile {
-            file: File::create(&temporary)?,
+            file: state_files::create(&temporary)?,
             checksum: Context::new(&SHA256),
             temporary: Some(temporary),
             target,
@@ -175,7 +176,7 @@ impl Store {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut file = match File::open(path) {
+        let mut file = match state_files::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
@@ -259,7 +260,8 @@ const RETIRED: &str = "aside";
 fn retire(path: &Path, now: Timestamp) -> io::Result<()> {
     let retired = path.with_extension(RETIRED);
     // Set the time before renaming: a retired copy with an old time would be removed at once.
-    File::options().append(true).open(path)?.set_modified(system_time(now))?;
+    let opened = state_files::open_with(File::options().append(true), path)?;
+    opened.set_modified(system_time(now))?;
     fs::rename(path, retired)
 }
 
@@ -267,7 +269,8 @@ fn retire(path: &Path, now: Timestamp) -> io::Result<()> {
 fn remove_expired(path: &Path, now: Timestamp) -> io::Result<()> {
     let since = Timestamp::from(fs::metadata(path)?.modified()?);
     // A damaged copy has no readable nextUpdate, and would not be used.
-    let next_update = File::open(path).and_then(|mut file| next_update(&mut file)).ok().flatten();
+    let next_update =
+        state_files::open(path).and_then(|mut file| next_update(&mut file)).ok().flatten();
     let until = next_update.map_or(since.after(RETENTION), |at| at.max(since.after(RETENTION)));
     if now < until.min(since.after(MAX_RETENTION)) {
         return Ok(());

@@ -23,7 +23,7 @@ use crate::directory::objects::decode;
 use crate::directory::odata::{AllowedOptions, MAX_TOP, Query, options};
 use crate::directory::responses::Success;
 use crate::directory::shapes::Entity;
-use crate::store::{Change, Since};
+use crate::store::{Change, Since, may_have_more};
 
 /// Version of the token format.  A reader with a token of another version starts again.
 const FORMAT: &str = "1";
@@ -98,7 +98,8 @@ pub(super) async fn delta(call: &Call) -> Result<Success, Fault> {
 /// Returns the response with the changes `found` and the link to the next request.
 fn page(call: &Call, token: &Token, mut found: Vec<Change>) -> Result<Success, Fault> {
     let fitting = fitting(&found, PAGE_BYTES);
-    let more = fitting < found.len() || found.len() >= token.size;
+    let lengths = found.iter().map(length);
+    let more = fitting < found.len() || may_have_more(lengths, token.size);
     found.truncate(fitting);
     let mut since = token.since;
     since.seen = found.last().map_or(since.seen, |change| change.version);
@@ -130,11 +131,12 @@ fn page(call: &Call, token: &Token, mut found: Vec<Change>) -> Result<Success, F
 /// Returns the number of changes that a page of `bytes` has room for, at least one.
 fn fitting(found: &[Change], bytes: usize) -> usize {
     let mut left = bytes;
-    let fits = |change: &Change| {
-        let length = change.body.as_ref().map_or(0, Vec::len);
-        left.checked_sub(length).map(|rest| left = rest)
-    };
+    let fits = |change: &Change| left.checked_sub(length(change)).map(|rest| left = rest);
     found.iter().map_while(fits).count().max(1)
+}
+
+fn length(change: &Change) -> usize {
+    change.body.as_ref().map_or(0, Vec::len)
 }
 
 /// Returns the selected properties and the id, which is always present.

@@ -13,14 +13,14 @@ use crate::directory::odata::{AllowedOptions, Filter, Query};
 use crate::directory::responses::{Encoded, Success, accepts_gzip, entity_tag};
 use crate::directory::shapes::Entity;
 use crate::directory::shared_pages::Key;
-use crate::store::{Collection, Record, StoreError};
+use crate::store::{Collection, READ_BYTES, Record, StoreError, may_have_more};
 
 /// Number of objects that are read from the store at once.
 const BATCH: usize = 100;
 
 /// Bytes of stored objects in a page.  The page then ends with a link to the next one.  Gateways accept
 /// pages of twice this length, because the JSON of a page has more than the stored bytes.
-pub(super) const PAGE_BYTES: usize = 8 * 1024 * 1024;
+pub(super) const PAGE_BYTES: usize = READ_BYTES;
 
 /// Maximum number of objects that are scanned for one page, and for one count.  If few objects match the filter, a page is
 /// short and has a link to the next one.  This limits the time of a request.
@@ -309,7 +309,7 @@ impl<'a> Scan<'a> {
                 store.referrers((kind, id), self.collection, after, BATCH).await?
             }
         };
-        self.ended = batch.len() < BATCH;
+        self.ended = !may_have_more(batch.iter().map(|record| record.body.len()), BATCH);
         self.after = batch.last().map(|record| record.id.clone());
         Ok(batch)
     }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::keyring::generate::{new_key_pem, write_once};
-use crate::keyring::{KeyringError, parse_signing_key, read_secret};
+use crate::keyring::{KeyringError, parse_signing_key, read_own_secret};
 use crate::runtime::secret_files::FileModes;
 use crate::token::keys::{Algorithm, SigningKey};
 use crate::token::rotation::KeyTime;
@@ -158,7 +158,7 @@ impl KeyDirectory {
         path: &Path,
         earlier: Option<&DatedKey>,
     ) -> Result<DatedKey, KeyringError> {
-        let file = read_secret(path, self.file_modes)?;
+        let file = read_own_secret(path, self.file_modes)?;
         let hash = Fingerprint::of(&file);
         if let Some(earlier) = earlier.filter(|earlier| earlier.hash == hash) {
             return Ok(earlier.clone());

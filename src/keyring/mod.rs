@@ -23,8 +23,9 @@ use zeroize::Zeroizing;
 use crate::keyring::generate::generate_signing_key;
 use crate::keyring::other_algorithm::previous_keys;
 use crate::runtime::clock;
-use crate::runtime::files::{ReadFileError, read_bounded};
+use crate::runtime::files::{ReadFileError, read_bounded, read_bounded_from};
 use crate::runtime::secret_files::{FileModes, ModeFault};
+use crate::runtime::state_files;
 use crate::token::keys::{Algorithm, KeyError, SigningKey, SigningKeys};
 use crate::x509::pem;
 
@@ -209,6 +210,16 @@ fn read_secret(path: &Path, modes: FileModes) -> Result<Zeroizing<Vec<u8>>, Keyr
     Ok(secret)
 }
 
+/// Reads a file with a secret that this program writes.
+fn read_own_secret(path: &Path, modes: FileModes) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
+    let failed =
+        |error: std::io::Error| ReadFileError { path: path.to_owned(), cause: error.into() };
+    let file = state_files::open(path).map_err(failed)?;
+    let secret = Zeroizing::new(read_bounded_from(file, path, MAX_FILE)?);
+    modes.check(path)?;
+    Ok(secret)
+}
+
 /// Returns the files with secrets that the configuration names.
 pub(crate) fn secret_files(config: &Config) -> Vec<&Path> {
     let signing = [&config.signing_key].into_iter().chain(&config.published_keys);
@@ -219,7 +230,9 @@ pub(crate) fn secret_files(config: &Config) -> Vec<&Path> {
 
 fn signing_key(config: &Config, path: &Path) -> Result<SigningKey, KeyringError> {
     let algorithm = config.algorithm;
-    let pem = read_secret(path, config.file_modes)?;
+    let is_own = config.generate_signing_key && path == config.signing_key;
+    let read = if is_own { read_own_secret } else { read_secret };
+    let pem = read(path, config.file_modes)?;
     parse_signing_key(algorithm, path, &pem)
 }
 
@@ -333,6 +346,21 @@ mod tests {
         mode(0o666);
         config.file_modes = FileModes::Unchecked;
         assert!(signing_keys(&config).is_ok());
+    }
+
+    /// A configured key may be a link, as in a mounted secret.
+    #[test]
+    fn a_generated_signing_key_is_not_read_through_a_link() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = config(dir.path());
+        signing_keys(&config).expect("generated");
+        let other = dir.path().join("other.pem");
+        fs::rename(&config.signing_key, &other).expect("moved");
+        std::os::unix::fs::symlink(&other, &config.signing_key).expect("linked");
+        let error = signing_keys(&config).expect_err("a link").to_string();
+        assert!(error.contains("signing.pem: a symbolic link is not followed"), "{error}");
+        let configured = Config { generate_signing_key: false, ..config };
+        assert!(signing_keys(&configured).is_ok());
     }
 
     #[test]

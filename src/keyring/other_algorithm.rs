@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use crate::keyring::generate::{ALGORITHM, generate_signing_key, write_once};
-use crate::keyring::{Config, KeyringError, parse_signing_key, read_secret};
+use crate::keyring::{Config, KeyringError, parse_signing_key, read_own_secret};
 use crate::token::keys::{Algorithm, SigningKey};
 use crate::token::terms::MAX_LIFETIME;
 use crate::x509::time::Timestamp;
@@ -40,7 +40,7 @@ pub fn other_algorithm(config: &Config) -> Result<Option<Algorithm>, KeyringErro
     if !is_generated || !config.signing_key.exists() {
         return Ok(None);
     }
-    let file = read_secret(&config.signing_key, config.file_modes)?;
+    let file = read_own_secret(&config.signing_key, config.file_modes)?;
     // A file without a usable key is an error of those who read it.
     Ok(algorithm_of(&config.signing_key, &file, config.algorithm)
         .filter(|algorithm| *algorithm != config.algorithm))
@@ -65,7 +65,7 @@ pub fn replace_key_of_other_algorithm(config: &Config, now: Timestamp) -> Result
     remove_expired(config, now);
     let Some(old) = other_algorithm(config)? else { return Ok(()) };
     let path = &config.signing_key;
-    let file = read_secret(path, config.file_modes)?;
+    let file = read_own_secret(path, config.file_modes)?;
     let kid = parse_signing_key(old, path, &file)?.kid().to_owned();
     let until = now.after(MAX_LIFETIME);
     let mut contents = Zeroizing::new(format!("{PUBLISHED_UNTIL}{until}\n").into_bytes());
@@ -124,7 +124,7 @@ fn previous_files(config: &Config) -> Vec<PathBuf> {
 }
 
 fn read_previous(config: &Config, path: &Path) -> Result<PreviousKey, KeyringError> {
-    let file = read_secret(path, config.file_modes)?;
+    let file = read_own_secret(path, config.file_modes)?;
     let contents =
         |why: &str| KeyringError::Contents { path: path.to_owned(), why: why.to_owned() };
     let until = line(&file, PUBLISHED_UNTIL)

@@ -4,10 +4,11 @@
 //! misplaced or overwritten file is detected.  A write goes to a new file, which is synced and renamed.
 //! The replaced file is kept with the suffix `.1`, and is read if the newest one is damaged.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use crate::runtime::state_files;
 use crate::x509::certificate::Fingerprint;
 
 /// Errors of reading and writing.
@@ -68,7 +69,7 @@ pub fn write(path: &Path, kind: &str, payload: &[u8]) -> Result<(), AtomicError>
     let failed = |error| AtomicError::Io { path: path.to_owned(), error };
     let (new, old) = (beside(path, ".new"), beside(path, ".1"));
     let store = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&new)?;
+        let mut file = state_files::create(&new)?;
         file.write_all(header(kind, payload).as_bytes())?;
         file.write_all(payload)?;
         file.sync_all()?;
@@ -132,7 +133,7 @@ fn read_one(
     let mut bytes = Vec::new();
     let most = limit.saturating_add(MAX_HEADER);
     // One byte more than allowed distinguishes a full file from one that is too long.
-    File::open(path)
+    state_files::open(path)
         .and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes))
         .map_err(failed)?;
     if bytes.len() as u64 > most {
@@ -248,6 +249,28 @@ mod tests {
         fs::create_dir(beside(&path, ".new")).expect("in the way");
         assert!(matches!(write(&path, "x/1", b"two"), Err(AtomicError::Io { .. })));
         assert_eq!(read(&path, &["x/1"], 100).expect("read").payload, b"one");
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_file_is_not_followed() {
+        let (folder, path) = place();
+        let other = folder.path().join("other");
+        write(&other, "x/1", b"foreign").expect("written");
+        let before = fs::read(&other).expect("read");
+        for name in [path.clone(), beside(&path, ".1"), beside(&path, ".new")] {
+            std::os::unix::fs::symlink(&other, &name).expect("linked");
+            let error = read(&path, &["x/1"], 100).expect_err("a link");
+            assert!(!matches!(error, AtomicError::Damaged { .. }), "{error}");
+            fs::remove_file(&name).expect("removed");
+        }
+        // The file is replaced, and its temporary name is not written through.
+        std::os::unix::fs::symlink(&other, &path).expect("linked");
+        write(&path, "x/1", b"own").expect("written");
+        assert_eq!(read(&path, &["x/1"], 100).expect("read").payload, b"own");
+        std::os::unix::fs::symlink(&other, beside(&path, ".new")).expect("linked");
+        let error = write(&path, "x/1", b"own").expect_err("a link").to_string();
+        assert!(error.contains("a symbolic link is not followed"), "{error}");
+        assert_eq!(fs::read(&other).expect("read"), before);
     }
 
     proptest! {

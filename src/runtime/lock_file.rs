@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
+use crate::runtime::state_files;
+
 /// An exclusive lock on a directory.  Dropping it releases the lock.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
@@ -24,7 +26,9 @@ impl DirectoryLock {
         let acquire = || {
             DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
             let path = directory.join("lock");
-            let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(false);
+            let file = state_files::open_with(&mut options, &path)?;
             match file.try_lock() {
                 Ok(()) => Ok(Self { _file: file }),
                 Err(TryLockError::WouldBlock) => Err(io::Error::new(

@@ -22,6 +22,7 @@ pub mod random;
 pub mod reload;
 pub mod secret_files;
 pub mod server_clocks;
+pub mod state_files;
 pub mod tasks;
 pub mod telemetry;
 pub mod text;

@@ -29,7 +29,8 @@ use postgres::Postgres;
 
 pub use backup::Backup;
 pub use changes::Versions;
-pub use objects::{Change, Collection, Record, Since, StoreError};
+pub(crate) use objects::may_have_more;
+pub use objects::{Change, Collection, READ_BYTES, Record, Since, StoreError};
 pub use postgres::{Database, DatabaseUrlError, Follower};
 
 /// Number of removals that are kept for each collection, about 10 MB.
@@ -183,7 +184,8 @@ impl Store {
         }
     }
 
-    /// Returns at most `limit` objects with ids after `after`, in byte order of the ids.
+    /// Returns at most `limit` objects with ids after `after`, in byte order of the ids.  The list ends
+    /// earlier if the bodies reach [`READ_BYTES`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -227,8 +229,8 @@ impl Store {
 
     /// Returns at most `limit` changes that the reader has not seen, in the order of their versions.
     ///
-    /// The list has the last change of each object, and removals.  Fewer than `limit` changes mean that
-    /// there are no more.
+    /// The list has the last change of each object, and removals.  It ends earlier if the bodies reach
+    /// [`READ_BYTES`].  Fewer than `limit` changes with fewer bytes mean that there are no more.
     ///
     /// # Errors
     /// [`StoreError::HistoryExpired`] or [`StoreError::Unavailable`].

@@ -54,6 +54,17 @@ pub struct Change {
     pub body: Option<Vec<u8>>,
 }
 
+/// Bytes of bodies at which a read ends.  The object that reaches them is its last one.
+pub const READ_BYTES: usize = 8 * 1024 * 1024;
+
+/// Returns true if a read of at most `limit` objects, which returned bodies of these lengths, ended at one
+/// of its bounds.
+pub(crate) fn may_have_more(lengths: impl Iterator<Item = usize>, limit: usize) -> bool {
+    let (count, bytes) =
+        lengths.fold((0, 0), |(n, sum), length| (n + 1, length.saturating_add(sum)));
+    count >= limit || bytes >= READ_BYTES
+}
+
 /// Part of a collection's history that a reader has already read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Since {

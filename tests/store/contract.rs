@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use anchorgate::store::{Collection, Record, Since, StoreError};
+use anchorgate::store::{Collection, READ_BYTES, Record, Since, StoreError};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use tokio::task::JoinSet;
@@ -26,6 +26,7 @@ both_engines!(
     objects_that_refer_to_one_are_listed_by_page,
     dropped_callers_leave_the_store_consistent,
     lists_are_paged_in_byte_order,
+    a_read_ends_at_a_limit_in_bytes,
     concurrent_changes_are_all_kept_and_never_mixed,
     behaves_like_a_persistent_map,
     a_killed_process_loses_no_acknowledged_write,
@@ -190,6 +191,47 @@ async fn lists_are_paged_in_byte_order(place: Place) {
     }
     ids.sort();
     assert_eq!(seen, ids);
+}
+
+async fn a_read_ends_at_a_limit_in_bytes(place: Place) {
+    const MEBIBYTE: usize = 1024 * 1024;
+    let (store, target) = (place.open().await, (Collection::DeviceTemplates, "t"));
+    store.insert(target.0, target.1, vec![], None).await.expect("stored");
+    let ids: Vec<String> = (0..20).map(|n| format!("{n:02}")).collect();
+    for id in &ids {
+        store.insert_referring(D, id, vec![7; MEBIBYTE], None, target).await.expect("stored");
+    }
+    let most = READ_BYTES / MEBIBYTE;
+    for of_target in [false, true] {
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = match of_target {
+                false => store.list(D, after.clone(), 100).await.expect("a page"),
+                true => store.referrers(target, D, after.clone(), 100).await.expect("a page"),
+            };
+            let Some(last) = page.last() else { break };
+            assert!(page.len() <= most, "{} objects", page.len());
+            after = Some(last.id.clone());
+            seen.extend(page.into_iter().map(|r| r.id));
+        }
+        assert_eq!(seen, ids, "{of_target}");
+    }
+    // A removal is not reported before the changes that precede it.
+    store.remove(D, &ids[3], None).await.expect("removed");
+    let late = store.insert(D, "late", vec![], None).await.expect("stored");
+    let (mut since, mut seen) = (Since { seen: 0, removals: 0 }, Vec::new());
+    while since.seen < late {
+        let page = store.changes_since(D, since, 100).await.expect("changes");
+        assert!(page.len() <= most + 2, "{} changes", page.len());
+        since.seen = page.last().expect("changes").version;
+        seen.extend(
+            page.into_iter().map(|change| (change.version, change.id, change.body.is_some())),
+        );
+    }
+    assert!(seen.is_sorted(), "{seen:?}");
+    let removed: Vec<_> = seen.iter().filter(|(_, _, is_present)| !is_present).collect();
+    assert!(matches!(removed[..], [(_, id, _)] if *id == ids[3]), "{removed:?}");
+    assert_eq!(seen.len(), ids.len() + 1);
 }
 
 /// Each writer adds its own entry to the list that it has read, like an administrator.

@@ -7,7 +7,6 @@ mod tables;
 mod write;
 
 use std::fs::File;
-use std::mem::take;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -21,12 +20,12 @@ use redb::{
 
 use crate::store::backup::Backup;
 use crate::store::changes::Versions;
-use crate::store::objects::{Change, Collection, Record, Since, StoreError};
+use crate::store::objects::{Change, Collection, READ_BYTES, Record, Since, StoreError};
 
 use failure::Failure;
 use place::{FileId, Place};
 use tables::{IDENTITY, META, REFERRERS, TEXTS, VERSION, changed, expired, last, objects, removed};
-use write::{BATCH, Pending};
+use write::{Pending, next_batch};
 
 pub(super) use write::Write;
 
@@ -102,11 +101,15 @@ impl Embedded {
         self.read(|transaction| {
             let objects = transaction.open_table(objects(collection))?;
             let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-            let mut out = Vec::new();
+            let (mut out, mut bytes) = (Vec::new(), 0);
             for entry in objects.range::<&str>((from, Bound::Unbounded))?.take(limit) {
                 let (id, object) = entry?;
                 let (version, body) = object.value();
+                bytes += body.len();
                 out.push(Record { id: id.value().into(), version, body: body.into() });
+                if bytes >= READ_BYTES {
+                    break;
+                }
             }
             Ok(out)
         })
@@ -130,13 +133,17 @@ impl Embedded {
                 None => Bound::Included((target, id, from, "")),
             };
             let range = (first, Bound::Excluded((target, id, &*end, "")));
-            let mut out = Vec::new();
+            let (mut out, mut bytes) = (Vec::new(), 0);
             for entry in referrers.range(range)?.take(limit) {
                 let key = entry?.0;
                 let id = key.value().3;
                 if let Some(object) = objects.get(id)? {
                     let (version, body) = object.value();
+                    bytes += body.len();
                     out.push(Record { id: id.into(), version, body: body.into() });
+                }
+                if bytes >= READ_BYTES {
+                    break;
                 }
             }
             Ok(out)
@@ -155,16 +162,21 @@ impl Embedded {
             if !available.contains(&since.removals()) {
                 return Err(StoreError::HistoryExpired(since.seen).into());
             }
-            let mut out = Vec::new();
+            let (mut out, mut bytes, mut end) = (Vec::new(), 0, u64::MAX);
             let objects = transaction.open_table(objects(collection))?;
             let changes = transaction.open_table(changed(collection))?;
             for entry in changes.range(since.seen.saturating_add(1)..)?.take(limit) {
                 let (version, id) = entry?;
                 let body = objects.get(id.value())?.map(|object| object.value().1.to_vec());
+                bytes += body.as_ref().map_or(0, Vec::len);
                 out.push(Change { id: id.value().into(), version: version.value(), body });
+                if bytes >= READ_BYTES {
+                    end = version.value();
+                    break;
+                }
             }
             let removals = transaction.open_table(removed(collection))?;
-            for entry in removals.range(since.removals().saturating_add(1)..)?.take(limit) {
+            for entry in removals.range(since.removals().saturating_add(1)..=end)?.take(limit) {
                 let (version, id) = entry?;
                 out.push(Change { id: id.value().into(), version: version.value(), body: None });
             }
@@ -225,7 +237,7 @@ impl Embedded {
     fn write_pending(&self) {
         let batch: Vec<Pending> = {
             let mut queue = lock(&self.queue);
-            if queue.len() <= BATCH { take(&mut *queue) } else { queue.drain(..BATCH).collect() }
+            next_batch(&mut queue)
         };
         if batch.is_empty() {
             return;
@@ -308,6 +320,7 @@ impl Embedded {
         if let Some(file) = *file {
             self.place.check(file)?;
         }
+        self.place.refuse_link()?;
         let database = Database::builder().set_cache_size(CACHE).create(path);
         let database = Arc::new(database.map_err(unavailable)?);
         *file = Some(self.place.file_id()?);

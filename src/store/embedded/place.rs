@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::runtime::atomic::{self, AtomicError};
+use crate::runtime::state_files;
 use crate::store::objects::StoreError;
 
 /// Forms of the identity file: the current one.
@@ -75,6 +76,12 @@ impl Place {
         ))
     }
 
+    /// Checks that the store is not a symbolic link, which the database engine would follow.
+    pub(super) fn refuse_link(&self) -> Result<(), StoreError> {
+        state_files::check(&self.path)
+            .map_err(|error| StoreError::Unavailable(format!("{}: {error}", self.path.display())))
+    }
+
     /// Writes the identity file.
     pub(super) fn note_identity(&self, identity: &str) -> Result<(), StoreError> {
         atomic::write(&self.identity_file(), FORMS[0], identity.as_bytes())
@@ -104,5 +111,21 @@ impl Place {
              earlier file back, or restart the gateway to use the new one",
             self.path.display()
         )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::embedded::Embedded;
+
+    #[test]
+    fn a_store_behind_a_link_is_not_opened() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (target, link) =
+            (folder.path().join("other.redb"), folder.path().join("directory.redb"));
+        std::os::unix::fs::symlink(&target, &link).expect("linked");
+        let error = Embedded::open(&link).err().expect("a link").to_string();
+        assert!(error.contains("directory.redb: a symbolic link is not followed"), "{error}");
+        assert!(!target.exists(), "nothing was created");
     }
 }

@@ -13,7 +13,20 @@ use crate::store::embedded::tables::{
 use crate::store::objects::{Collection, StoreError};
 
 /// Maximum number of changes in one transaction.  It limits how long one change waits for others.
-pub(super) const BATCH: usize = 256;
+const BATCH: usize = 256;
+/// Bytes of bodies in one transaction, unless one change alone has more.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Takes the oldest changes out of the queue, at most one batch.
+pub(super) fn next_batch(queue: &mut Vec<Pending>) -> Vec<Pending> {
+    let mut bytes = 0;
+    let fits = |pending: &&Pending| {
+        bytes += pending.length();
+        bytes <= BATCH_BYTES
+    };
+    let number = queue.iter().take(BATCH).take_while(fits).count().max(1).min(queue.len());
+    queue.drain(..number).collect()
+}
 
 /// Change of one collection.
 pub(in crate::store) enum Write {
@@ -39,6 +52,13 @@ impl Pending {
     ) -> (Self, Receiver<Result<u64, StoreError>>) {
         let (result, done) = sync_channel(1);
         (Self { collection, write, result }, done)
+    }
+
+    fn length(&self) -> usize {
+        match &self.write {
+            Write::Insert { body, .. } | Write::Replace { body, .. } => body.len(),
+            Write::Remove { .. } => 0,
+        }
     }
 
     pub(super) fn done(&self, result: Result<u64, StoreError>) {
@@ -167,5 +187,28 @@ fn expect(found: Option<u64>, expected: Option<u64>) -> Result<u64, StoreError> 
             Err(StoreError::Changed { expected, found })
         }
         (Some(found), _) => Ok(found),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_bounded_in_changes_and_bytes() {
+        let change = |length: usize| {
+            let write = Write::Replace { id: String::new(), expected: 1, body: vec![0; length] };
+            Pending::new(Collection::Devices, write).0
+        };
+        for (lengths, batches) in [
+            (vec![0; 600], &[256, 256, 88][..]),
+            (vec![BATCH_BYTES / 2; 5], &[2, 2, 1]),
+            (vec![1, BATCH_BYTES + 1, 1, 1], &[1, 1, 2]),
+        ] {
+            let mut queue: Vec<Pending> = lengths.into_iter().map(change).collect();
+            let taken = std::iter::from_fn(|| Some(next_batch(&mut queue).len()));
+            let taken: Vec<usize> = taken.take_while(|number| *number > 0).collect();
+            assert_eq!(taken, batches);
+        }
     }
 }

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::store::changes::{ChangeNotifier, Versions};
-use crate::store::objects::{Change, Collection, Record, Since, StoreError};
+use crate::store::objects::{Change, Collection, READ_BYTES, Record, Since, StoreError};
 
 use change::{PendingChange, count, expect, expire_removals, referrer};
 use follow::{Availability, versions};
@@ -115,12 +115,16 @@ impl Postgres {
     ) -> Result<Vec<Record>, StoreError> {
         self.run(async {
             let rows = query_as(
-                "SELECT id, version, body FROM directory_object \
-                 WHERE collection = $1 AND id >= $2 ORDER BY id LIMIT $3",
+                "SELECT id, version, body FROM (SELECT *, \
+                  sum(octet_length(body)) OVER (ORDER BY id) - octet_length(body) AS before FROM \
+                  (SELECT id, version, body FROM directory_object \
+                   WHERE collection = $1 AND id >= $2 ORDER BY id LIMIT $3) AS rows) AS sized \
+                 WHERE before < $4 ORDER BY id",
             )
             .bind(collection.name())
             .bind(least_after(after))
             .bind(rows_up_to(limit))
+            .bind(rows_up_to(READ_BYTES))
             .fetch_all(&self.pool)
             .await?;
             Ok(rows.into_iter().map(record).collect())
@@ -137,15 +141,19 @@ impl Postgres {
     ) -> Result<Vec<Record>, StoreError> {
         self.run(async {
             let rows = query_as(
-                "SELECT id, version, body FROM directory_object \
-                 WHERE refers_to_collection = $1 AND refers_to_id = $2 \
-                 AND collection = $3 AND id >= $4 ORDER BY id LIMIT $5",
+                "SELECT id, version, body FROM (SELECT *, \
+                  sum(octet_length(body)) OVER (ORDER BY id) - octet_length(body) AS before FROM \
+                  (SELECT id, version, body FROM directory_object \
+                   WHERE refers_to_collection = $1 AND refers_to_id = $2 \
+                   AND collection = $3 AND id >= $4 ORDER BY id LIMIT $5) AS rows) AS sized \
+                 WHERE before < $6 ORDER BY id",
             )
             .bind(target.0.name())
             .bind(target.1.as_bytes())
             .bind(collection.name())
             .bind(least_after(after))
             .bind(rows_up_to(limit))
+            .bind(rows_up_to(READ_BYTES))
             .fetch_all(&self.pool)
             .await?;
             Ok(rows.into_iter().map(record).collect())
@@ -165,17 +173,21 @@ impl Postgres {
         self.run(async {
             let mut connection = self.pool.acquire().await?;
             let rows: Vec<(Vec<u8>, i64, Option<Vec<u8>>)> = query_as(
-                "(SELECT id, version, body FROM directory_object \
-                  WHERE collection = $1 AND version > $2 ORDER BY version LIMIT $4) \
-                 UNION ALL \
-                 (SELECT id, version, NULL FROM directory_removed \
-                  WHERE collection = $1 AND version > $3 ORDER BY version LIMIT $4) \
-                 ORDER BY version LIMIT $4",
+                "SELECT id, version, body FROM (SELECT *, sum(coalesce(octet_length(body), 0)) \
+                  OVER (ORDER BY version) - coalesce(octet_length(body), 0) AS before FROM \
+                  ((SELECT id, version, body FROM directory_object \
+                    WHERE collection = $1 AND version > $2 ORDER BY version LIMIT $4) \
+                   UNION ALL \
+                   (SELECT id, version, NULL FROM directory_removed \
+                    WHERE collection = $1 AND version > $3 ORDER BY version LIMIT $4) \
+                   ORDER BY version LIMIT $4) AS rows) AS sized \
+                 WHERE before < $5 ORDER BY version",
             )
             .bind(collection.name())
             .bind(number(since.seen))
             .bind(number(since.removals()))
             .bind(limit)
+            .bind(rows_up_to(READ_BYTES))
             .fetch_all(&mut *connection)
             .await?;
             // Read after the changes: a removal that expires in between causes an error.
