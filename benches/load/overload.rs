@@ -5,10 +5,11 @@
 //! response on the same quota.  The quota needs root and a control group; without it, or without
 //! `--bench`, the figures only show that the program works.
 
+mod servers;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,22 +21,14 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use servers::{gateway, nginx};
+
 /// Time after which a client gives up.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Offered load, as multiples of the capacity.
 const LOADS: [f64; 4] = [0.7, 1.5, 3.0, 5.0];
 /// Part of a processor for the server, in percent.
 const QUOTA: u64 = 15;
-
-/// A process, stopped when dropped.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-        let _ = self.0.wait();
-    }
-}
 
 /// A control group with a CPU quota, removed when dropped.
 struct Quota(PathBuf);
@@ -179,55 +172,6 @@ fn device_of(world: &World, domain: &Domain, address: SocketAddr) -> Clients {
     }
 }
 
-/// Starts the gateway of `world`, with a configuration for `domain`.
-async fn gateway(world: &World, domain: &Domain) -> Server {
-    let file = world.dir.join("anchorgate.toml");
-    let text = fs::read_to_string(&file).expect("written");
-    fs::write(&file, text + "\n[log]\nfilter = \"error\"\n").expect("written");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_anchorgate"));
-    command.args(["run", "--config"]).arg(&file).stderr(Stdio::null());
-    let server = Server(command.spawn().expect("the program runs"));
-    let url = format!(
-        "http://{}/beta/directory/certificateAuthorities/mutualTlsOauthConfigurations",
-        world.ports.directory_http
-    );
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-    let create = || {
-        client
-            .post(&url)
-            .bearer_auth(&world.directory_token)
-            .json(&world.configuration(domain))
-            .send()
-    };
-    while !create().await.is_ok_and(|answer| answer.status() == 201) {
-        sleep(Duration::from_millis(50)).await;
-    }
-    server
-}
-
-/// Starts nginx with the same certificates; `None` if it is not installed.
-fn nginx(world: &World, domain: &Domain, address: SocketAddr) -> Option<Server> {
-    let folder = world.dir.join("nginx");
-    fs::create_dir(&folder).expect("a folder");
-    fs::write(folder.join("server.pem"), &world.server.chain_pem).expect("written");
-    fs::write(folder.join("server.key"), &world.server.key_pem).expect("written");
-    fs::write(folder.join("root.pem"), domain.root.certificate_pem()).expect("written");
-    let text = format!(
-        "daemon off; master_process off; error_log stderr crit; pid {0}/pid; worker_rlimit_nofile 20000;\n\
-         events {{ worker_connections 10000; }}\n\
-         http {{ access_log off; server {{ listen {address} ssl backlog=4096;\n\
-         ssl_certificate {0}/server.pem; ssl_certificate_key {0}/server.key;\n\
-         ssl_client_certificate {0}/root.pem; ssl_verify_client on; ssl_verify_depth 3;\n\
-         location / {{ default_type application/json; return 200 '{{}}'; }} }} }}\n",
-        folder.display()
-    );
-    let file = folder.join("nginx.conf");
-    fs::write(&file, text).expect("written");
-    let mut command = Command::new("nginx");
-    command.arg("-p").arg(&folder).arg("-c").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().ok().map(Server)
-}
-
 #[tokio::main]
 async fn main() {
     let is_bench = std::env::args().any(|argument| argument == "--bench");
@@ -250,13 +194,13 @@ async fn main() {
         None => println!("without a CPU quota: the figures are not comparable"),
     }
     {
-        let server = gateway(&world, domain).await;
+        let server = gateway(&world, domain, false).await;
         if let Some(quota) = &quota {
             quota.add(server.0.id());
         }
         measure("anchorgate", device_of(&world, domain, ports.token), time).await;
     }
-    if let Some(server) = nginx(&world, domain, ports.public) {
+    if let Some(server) = nginx(&world, domain, ports.public, false) {
         if let Some(quota) = &quota {
             quota.add(server.0.id());
         }

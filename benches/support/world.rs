@@ -14,6 +14,7 @@ use anchorgate::trust::configurations::{
 use anchorgate::trust::revocation::Revocations;
 use anchorgate::trust::snapshot::Snapshot;
 use anchorgate::trust::subject::SubjectField;
+use anchorgate::x509::certificate::Certificate;
 use anchorgate::x509::crl::RevocationList;
 use anchorgate::x509::time::Timestamp;
 use aws_lc_rs::rand::SystemRandom;
@@ -45,28 +46,8 @@ impl World {
 
     /// A snapshot in which the issuer's list has `revoked` other devices.
     pub fn snapshot(&self, revoked: u64) -> Snapshot {
-        let authority = |a: &Authority, is_root| TrustedAuthority {
-            certificate: Arc::clone(&a.certificate),
-            is_root,
-            crl_url: Some("http://crl.example/list.crl".into()),
-            delta_crl_url: None,
-        };
-        let configuration = Configuration {
-            id: ConfigurationId::from("bench"),
-            domain: Arc::default(),
-            display_name: "bench".into(),
-            kind: Device { subject_field: SubjectField::SanDns, devices: Devices::Any },
-            authorities: vec![authority(&self.root, true), authority(&self.issuer, false)],
-        };
-        let anchors = Configurations::from_iter([configuration]);
         let lists = [self.list(&self.root, 0), self.list(&self.issuer, revoked)];
-        Snapshot::new(
-            1,
-            Arc::new(anchors),
-            Arc::new(Revocations::new(lists)),
-            Arc::default(),
-            Arc::default(),
-        )
+        snapshot([&self.root.certificate, &self.issuer.certificate], lists)
     }
 
     fn list(&self, authority: &Authority, revoked: u64) -> Arc<RevocationList> {
@@ -102,6 +83,29 @@ impl World {
         })
         .expect("a cell")
     }
+}
+
+/// A snapshot that trusts a root with an intermediate authority.
+pub(super) fn snapshot(
+    [root, issuer]: [&Arc<Certificate>; 2],
+    lists: [Arc<RevocationList>; 2],
+) -> Snapshot {
+    let authority = |certificate: &Arc<Certificate>, is_root| TrustedAuthority {
+        certificate: Arc::clone(certificate),
+        is_root,
+        crl_url: Some("http://crl.example/list.crl".into()),
+        delta_crl_url: None,
+    };
+    let configuration = Configuration {
+        id: ConfigurationId::from("bench"),
+        domain: Arc::default(),
+        display_name: "bench".into(),
+        kind: Device { subject_field: SubjectField::SanDns, devices: Devices::Any },
+        authorities: vec![authority(root, true), authority(issuer, false)],
+    };
+    let anchors = Configurations::from_iter([configuration]);
+    let revocations = Arc::new(Revocations::new(lists));
+    Snapshot::new(1, Arc::new(anchors), revocations, Arc::default(), Arc::default())
 }
 
 /// A subject with this dNSName.
