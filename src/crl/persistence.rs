@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
 use crate::crl::transport::Validators;
-use crate::runtime::unsaved::Unsaved;
 use crate::runtime::state_files;
+use crate::runtime::unsaved::Unsaved;
 use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
 

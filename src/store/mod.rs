@@ -40,7 +40,7 @@ pub use postgres::{Database, DatabaseUrlError, Follower};
 const KEPT_REMOVALS: u64 = 100_000;
 
 /// Answer to a request for a backup of a database.
-const USE_PG_DUMP: &str = "the directory is in PostgreSQL: back it up with pg_dump, and restore it with \
+pub(crate) const USE_PG_DUMP: &str = "the directory is in PostgreSQL: back it up with pg_dump, and restore it with \
     pg_restore while the gateway is stopped. A start of the database server and a restored table begin a \
     new history, so that gateways read everything again";
 
@@ -64,9 +64,24 @@ impl Store {
     /// # Errors
     /// The file is not a store, or another process uses it.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, Embedded::open).await
+    }
+
+    /// Opens the embedded store in the file `path`, which exists.
+    ///
+    /// # Errors
+    /// As for [`Store::open`], or the file is missing or empty.
+    pub async fn open_existing(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, Embedded::open_existing).await
+    }
+
+    async fn open_with(
+        path: &Path,
+        open: impl FnOnce(&Path) -> Result<Embedded, StoreError> + Send + 'static,
+    ) -> Result<Self, StoreError> {
         let path = path.to_owned();
         let (engine, versions) = blocking(move || {
-            let engine = Embedded::open(&path)?;
+            let engine = open(&path)?;
             let versions = engine.versions()?;
             Ok((engine, versions))
         })
@@ -164,7 +179,8 @@ impl Store {
     }
 
     /// Replaces everything in the embedded store by a backup, in one transaction, and begins a new
-    /// history.  Unless `accept_other` is set, a backup of another directory replaces only an empty one.
+    /// history.  The store is then a copy of the backup's directory and has its identity.  Unless
+    /// `accept_other` is set, a backup of another directory replaces only an empty one.
     ///
     /// # Errors
     /// [`StoreError::Refused`] for a database, or if the backup is not valid.  Nothing has changed then.
@@ -182,6 +198,20 @@ impl Store {
             }
             Engine::Postgres(_) => Err(StoreError::Refused(USE_PG_DUMP.into())),
         }
+    }
+
+    /// Like [`Store::restore`], for the store in the file `path`, which no process uses.  The file may be
+    /// damaged or missing: a new file replaces it.
+    ///
+    /// # Errors
+    /// As for [`Store::restore`], or the file cannot be replaced.  Nothing has changed then.
+    pub async fn restore_file(
+        path: &Path,
+        backup: PathBuf,
+        accept_other: bool,
+    ) -> Result<Backup, StoreError> {
+        let path = path.to_owned();
+        blocking(move || embedded::restore(&path, &backup::open(&backup)?, accept_other)).await
     }
 
     /// Returns at most `limit` objects with ids after `after`, in byte order of the ids.  The list ends

@@ -113,6 +113,8 @@ async fn a_damaged_store_refuses_every_change() {
         let refused = stored.store.insert(C, &format!("later-{n}"), vec![1], None).await;
         let why = refused.expect_err("refused").to_string();
         assert!(why.contains("is damaged") && why.contains("changes are refused"), "{why}");
+        let command = "`anchorgate directory restore BACKUP --offline CONFIG`";
+        assert!(why.contains(command), "{why}");
     }
     assert!(std::fs::read(stored.file()).expect("the file") == damaged, "it was written");
 }

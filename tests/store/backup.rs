@@ -13,19 +13,19 @@ use crate::{C, LONG, Place, open};
 
 const T: Collection = Collection::DeviceTemplates;
 
-fn beside(place: &Place, name: &str) -> PathBuf {
+pub(crate) fn beside(place: &Place, name: &str) -> PathBuf {
     PathBuf::from(place.text()).with_file_name(name)
 }
 
 /// Objects of all collections that the tests use.
-async fn everything(store: &Store) -> Vec<Record> {
+pub(crate) async fn everything(store: &Store) -> Vec<Record> {
     let mut all = store.list(C, None, 100).await.expect("a page");
     all.extend(store.list(T, None, 100).await.expect("a page"));
     all
 }
 
 /// A store with two configurations and a template that refers to one of them.
-async fn filled(place: &Place) -> Store {
+pub(crate) async fn filled(place: &Place) -> Store {
     let store = place.open().await;
     store.insert(C, "a", b"one".to_vec(), None).await.expect("stored");
     store.insert(C, "b", vec![0, 255, 10], None).await.expect("stored");
@@ -104,20 +104,17 @@ async fn a_backup_that_is_not_valid_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_directory_is_replaced_only_if_it_is_empty_or_the_operator_says_so() {
+async fn another_directory_that_is_not_empty_is_replaced_only_if_the_operator_says_so() {
     let (place, other) = (Place::file(), Place::file());
     let path = beside(&place, "copy");
     let store = filled(&place).await;
     store.backup(path.clone()).await.expect("written");
-    let second = other.open().await;
-    second.restore(path.clone(), false).await.expect("it is empty");
-    assert_eq!(everything(&second).await, everything(&store).await);
+    let second = filled(&other).await;
     let why = refusal(&second, path.clone()).await;
     assert!(why.contains("another directory") && why.contains("--accept-other-directory"), "{why}");
     second.remove(C, "b", None).await.expect("removed");
     second.restore(path, true).await.expect("accepted");
     assert_eq!(everything(&second).await, everything(&store).await);
-    // The identity file still fits.
     let second = crate::reopen(&other, second).await;
     assert_eq!(everything(&second).await, everything(&store).await);
 }

@@ -8,6 +8,7 @@ mod changes;
 mod contract;
 mod limited;
 mod lost;
+mod offline;
 mod replicas;
 mod upgrade;
 

@@ -13,7 +13,7 @@ use crate::cli::output::Output;
 use crate::cli::terminal::text;
 use crate::config::load;
 use crate::runtime::lock_file::DirectoryLock;
-use crate::store::Store;
+use crate::store::{Store, USE_PG_DUMP};
 
 /// Arguments of `directory backup`.
 #[derive(Debug, Args)]
@@ -54,8 +54,8 @@ pub(super) async fn back_up(args: &BackupArgs, output: Output) -> anyhow::Result
     let file = absolute(&args.file)?;
     let done = match &args.place.offline {
         Some(config) => {
-            let (store, _lock) = stopped(config).await?;
-            json!(store.backup(file).await?)
+            let (store, _lock) = stopped(config)?;
+            json!(Store::open_existing(&store).await?.backup(file).await?)
         }
         None => ask(&args.place.gateway, "directory/backup", json!({ "file": file })).await?,
     };
@@ -71,8 +71,8 @@ pub(super) async fn restore(args: &RestoreArgs, output: Output) -> anyhow::Resul
     let file = absolute(&args.file)?;
     let done = match &args.place.offline {
         Some(config) => {
-            let (store, _lock) = stopped(config).await?;
-            json!(store.restore(file, args.accept_other_directory).await?)
+            let (store, _lock) = stopped(config)?;
+            json!(Store::restore_file(&store, file, args.accept_other_directory).await?)
         }
         None => {
             let accept = args.accept_other_directory;
@@ -93,19 +93,18 @@ async fn ask(gateway: &Gateway, path: &str, body: Value) -> anyhow::Result<Value
     Ok(done)
 }
 
-/// Opens the store of a gateway that does not run, and keeps it from starting meanwhile.
-async fn stopped(config: &Path) -> anyhow::Result<(Store, DirectoryLock)> {
+/// Returns the file of the store of a gateway that does not run, and keeps it from starting meanwhile.
+fn stopped(config: &Path) -> anyhow::Result<(PathBuf, DirectoryLock)> {
     let config = load(config)?;
     let Some(part) = &config.directory else {
         bail!("the configuration has no `[directory]`: this gateway has no directory of its own");
     };
+    if part.database.is_some() {
+        bail!(USE_PG_DUMP);
+    }
     let lock = DirectoryLock::acquire(&config.data_dir)
         .context("data_dir; leave --offline out to ask the running gateway")?;
-    let store = match &part.database {
-        None => Store::open(&config.data_dir.join("directory.redb")).await?,
-        Some(database) => Store::connect(database).await?.0,
-    };
-    Ok((store, lock))
+    Ok((config.data_dir.join("directory.redb"), lock))
 }
 
 fn show(done: &str, backup: &Value, output: Output) {

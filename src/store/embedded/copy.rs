@@ -8,8 +8,8 @@ use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransacti
 use crate::store::backup::{self, Backup, Entry, Reference, Writer};
 use crate::store::embedded::failure::Failure;
 use crate::store::embedded::tables::{
-    DIRECTORY, INDEXED, META, REFERENCES, REFERRERS, TEXTS, VERSION, changed, objects, prepare,
-    removed,
+    DIRECTORY, INDEXED, META, REFERENCES, REFERRERS, REPLACED, TEXTS, VERSION, changed, objects,
+    prepare, removed,
 };
 use crate::store::objects::{Collection, StoreError};
 
@@ -42,15 +42,57 @@ pub(super) fn check(file: &File) -> Result<Backup, StoreError> {
     backup::read(rewound(file)?, |_| Ok(()))
 }
 
-/// Replaces all objects by those of `file` and begins a new history.  Unless `accept_other` is set, a
-/// backup of another directory replaces only an empty one.
+/// The directory that a restore replaces.
+#[derive(Default)]
+pub(super) struct Present {
+    /// Its identity, if it is known.
+    pub(super) directory: Option<String>,
+    /// Identity that the last restore replaced.
+    pub(super) replaced: Option<String>,
+    /// Version of its last change, or 0 if it cannot be read.
+    pub(super) version: u64,
+    /// True if it has an object, or cannot be read and may have one.
+    pub(super) has_objects: bool,
+}
+
+impl Present {
+    pub(super) fn read(transaction: &ReadTransaction) -> Result<Self, Failure> {
+        let texts = transaction.open_table(TEXTS)?;
+        let mut present = Self {
+            directory: texts.get(DIRECTORY)?.map(|text| text.value().to_owned()),
+            replaced: texts.get(REPLACED)?.map(|text| text.value().to_owned()),
+            version: transaction.open_table(META)?.get(VERSION)?.map_or(0, |v| v.value()),
+            has_objects: false,
+        };
+        for collection in Collection::ALL {
+            present.has_objects |= !transaction.open_table(objects(collection))?.is_empty()?;
+        }
+        Ok(present)
+    }
+
+    /// Checks that `backup` may replace this directory: it is a backup of it, or nothing is lost.
+    pub(super) fn accept(&self, backup: &Backup) -> Result<(), StoreError> {
+        if !self.has_objects || self.directory.as_ref() == Some(&backup.directory) {
+            return Ok(());
+        }
+        Err(StoreError::Refused(format!(
+            "the backup is of another directory, {}, and this one, {}, is not empty: it is unchanged. \
+             `--accept-other-directory` replaces it nevertheless",
+            backup.directory,
+            self.directory.as_deref().unwrap_or("of unknown identity")
+        )))
+    }
+}
+
+/// Replaces all objects and the identity by those of `file`, which was checked to be `backup`, and begins
+/// a new history.  `noted` is the identity in the identity file.
 pub(super) fn restore(
     transaction: &WriteTransaction,
     file: &File,
-    accept_other: bool,
-) -> Result<Backup, Failure> {
-    let version = transaction.open_table(META)?.get(VERSION)?.map_or(0, |v| v.value());
-    let is_empty = is_empty(transaction)?;
+    backup: &Backup,
+    present: &Present,
+    noted: Option<&str>,
+) -> Result<(), Failure> {
     for collection in Collection::ALL {
         transaction.delete_table(objects(collection))?;
         transaction.delete_table(changed(collection))?;
@@ -58,36 +100,24 @@ pub(super) fn restore(
     }
     transaction.delete_table(REFERENCES)?;
     transaction.delete_table(REFERRERS)?;
-    let restored = backup::read(rewound(file)?, |entry| insert(transaction, &entry))?;
-    let texts = transaction.open_table(TEXTS)?;
-    let directory = texts.get(DIRECTORY)?.map_or_else(String::new, |text| text.value().to_owned());
-    drop(texts);
-    if restored.directory != directory && !is_empty && !accept_other {
-        return Err(StoreError::Refused(format!(
-            "the backup is of another directory, {}, and this one, {directory}, is not empty: it is \
-             unchanged. `--accept-other-directory` replaces it nevertheless",
-            restored.directory
-        ))
-        .into());
+    if backup::read(rewound(file)?, |entry| insert(transaction, &entry))? != *backup {
+        let why = "the backup was changed while it was read. The directory is unchanged";
+        return Err(StoreError::Refused(why.into()).into());
     }
     {
+        let mut texts = transaction.open_table(TEXTS)?;
+        texts.insert(DIRECTORY, &*backup.directory)?;
+        if let Some(noted) = noted {
+            texts.insert(REPLACED, noted)?;
+        }
         let mut meta = transaction.open_table(META)?;
         // Above all versions that an administrator can have seen, so that `If-Match` with an entity tag
         // of the old history does not match another object.
-        meta.insert(VERSION, version.max(restored.version) + 1)?;
+        meta.insert(VERSION, present.version.max(backup.version) + 1)?;
         meta.remove(INDEXED)?;
     }
     prepare(transaction)?;
-    Ok(restored)
-}
-
-fn is_empty(transaction: &WriteTransaction) -> Result<bool, Failure> {
-    for collection in Collection::ALL {
-        if !transaction.open_table(objects(collection))?.is_empty()? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    Ok(())
 }
 
 fn insert(transaction: &WriteTransaction, entry: &Entry) -> Result<(), Failure> {

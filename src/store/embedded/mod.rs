@@ -2,6 +2,7 @@
 
 mod copy;
 mod failure;
+mod offline;
 mod place;
 mod tables;
 mod write;
@@ -22,11 +23,15 @@ use crate::store::backup::Backup;
 use crate::store::changes::Versions;
 use crate::store::objects::{Change, Collection, READ_BYTES, Record, Since, StoreError};
 
+use copy::Present;
 use failure::Failure;
 use place::{FileId, Place};
-use tables::{IDENTITY, META, REFERRERS, TEXTS, VERSION, changed, expired, last, objects, removed};
+use tables::{
+    IDENTITY, META, REFERRERS, REPLACED, TEXTS, VERSION, changed, expired, last, objects, removed,
+};
 use write::{Pending, next_batch};
 
+pub(super) use offline::restore;
 pub(super) use write::Write;
 
 /// Size of redb's cache in bytes.  The operating system caches more of the file.
@@ -48,29 +53,45 @@ pub(super) struct Embedded {
 }
 
 impl Embedded {
+    /// Opens the store, and creates it if it does not exist and no identity file shows that it did.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        let store = Self {
+        let store = Self::at(path);
+        let known = store.place.known_identity()?;
+        let identity = store.change(|transaction| {
+            let identity = tables::prepare(transaction)?;
+            let texts = transaction.open_table(TEXTS)?;
+            let replaced = texts.get(REPLACED)?.map(|text| text.value().to_owned());
+            match &known {
+                Some(known) if *known != identity && replaced.as_ref() != Some(known) => {
+                    Err(store.place.lost("belongs to another directory").into())
+                }
+                _ => Ok(identity),
+            }
+        })?;
+        if known.as_ref() != Some(&identity) {
+            store.place.note_identity(&identity)?;
+        }
+        Ok(store)
+    }
+
+    /// Opens a store that exists.
+    pub(super) fn open_existing(path: &Path) -> Result<Self, StoreError> {
+        if let Some(fault) = Place::new(path).fault() {
+            return Err(StoreError::Refused(format!("{} {fault}", path.display())));
+        }
+        Self::open(path)
+    }
+
+    /// The store in this file, which the first operation opens.
+    fn at(path: &Path) -> Self {
+        Self {
             place: Place::new(path),
             database: Mutex::new(None),
             file: Mutex::new(None),
             damage: Mutex::new(None),
             queue: Mutex::default(),
             writer: Mutex::default(),
-        };
-        let known = store.place.known_identity()?;
-        let identity = store.change(|transaction| {
-            let identity = tables::prepare(transaction)?;
-            match &known {
-                Some(known) if *known != identity => {
-                    Err(store.place.lost("belongs to another directory").into())
-                }
-                _ => Ok(identity),
-            }
-        })?;
-        if known.is_none() {
-            store.place.note_identity(&identity)?;
         }
-        Ok(store)
     }
 
     /// Returns the version of the last change of each collection.
@@ -206,9 +227,18 @@ impl Embedded {
 
     /// Replaces everything by the backup `file`, in one transaction.  Changes wait meanwhile.
     pub(super) fn restore(&self, file: &File, accept_other: bool) -> Result<Backup, StoreError> {
-        copy::check(file)?;
+        let backup = copy::check(file)?;
         let _writer = lock(&self.writer);
-        self.change(|transaction| copy::restore(transaction, file, accept_other))
+        let present = self.read(Present::read)?;
+        if !accept_other {
+            present.accept(&backup)?;
+        }
+        let noted = self.place.noted_identity()?;
+        self.change(|transaction| {
+            copy::restore(transaction, file, &backup, &present, noted.as_deref())
+        })?;
+        self.place.follow(&backup.directory);
+        Ok(backup)
     }
 
     /// Applies a change, in one transaction with the changes of concurrent callers.
@@ -263,7 +293,8 @@ impl Embedded {
         if let Some(why) = &*lock(&self.damage) {
             let path = self.place.path().display();
             return Err(StoreError::Unavailable(format!(
-                "{path} is damaged ({why}): changes are refused. Stop the gateway and restore a copy"
+                "{path} is damaged ({why}): changes are refused. Stop the gateway, run `anchorgate \
+                 directory restore BACKUP --offline CONFIG`, which replaces the file, and start it"
             )));
         }
         self.with(|database| {
@@ -286,13 +317,12 @@ impl Embedded {
     }
 
     fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, Failure>) -> Result<T, StoreError> {
-        let database = self.database()?;
         // The engine panics at some damaged pages.  Nothing is written after that.
-        let result = catch_unwind(AssertUnwindSafe(|| work(&database))).unwrap_or_else(|_| {
+        let run = || work(&*self.database()?);
+        let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
             let why = "the engine stopped at a page that it cannot read";
             Err(redb::Error::Corrupted(why.to_owned()).into())
         });
-        drop(database);
         result.map_err(|failure| match failure {
             Failure::Rule(error) => error,
             Failure::Engine(error) => {

@@ -4,10 +4,12 @@
 //! nothing, or hold an empty list back for days.  A file that is replaced while it is open is another
 //! file: changes that are written to the open one are lost with the restart.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use tracing::warn;
 
 use crate::runtime::atomic::{self, AtomicError};
 use crate::runtime::state_files;
@@ -46,31 +48,43 @@ impl Place {
         self.path.with_extension("identity")
     }
 
+    /// Describes why the file cannot be a store.
+    pub(super) fn fault(&self) -> Option<String> {
+        match fs::metadata(&self.path) {
+            Ok(metadata) if metadata.len() > 0 => None,
+            Ok(_) => Some("is empty".to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some("is missing".to_owned()),
+            Err(error) => Some(format!("cannot be used: {error}")),
+        }
+    }
+
     /// Reads the identity of the directory that was here.  Returns `None` if none was.
     ///
     /// # Errors
     /// The identity file is not usable, or it exists and the store is missing or empty.
     pub(super) fn known_identity(&self) -> Result<Option<String>, StoreError> {
-        let file = self.identity_file();
-        let identity = match atomic::read(&file, &FORMS, MAX_IDENTITY) {
-            Ok(loaded) => String::from_utf8_lossy(&loaded.payload).into_owned(),
-            Err(AtomicError::Missing(_)) => return Ok(None),
-            Err(error) => return Err(StoreError::Unavailable(error.to_string())),
-        };
-        let fault = match fs::metadata(&self.path) {
-            Ok(metadata) if metadata.len() > 0 => return Ok(Some(identity)),
-            Ok(_) => "is empty".to_owned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => "is missing".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        Err(self.lost(&fault))
+        let Some(identity) = self.noted_identity()? else { return Ok(None) };
+        match self.fault() {
+            None => Ok(Some(identity)),
+            Some(fault) => Err(self.lost(&fault)),
+        }
+    }
+
+    /// Reads the identity file.
+    pub(super) fn noted_identity(&self) -> Result<Option<String>, StoreError> {
+        match atomic::read(&self.identity_file(), &FORMS, MAX_IDENTITY) {
+            Ok(loaded) => Ok(Some(String::from_utf8_lossy(&loaded.payload).into_owned())),
+            Err(AtomicError::Missing(_)) => Ok(None),
+            Err(error) => Err(StoreError::Unavailable(error.to_string())),
+        }
     }
 
     /// The error of a store that is not the one of the identity file.
     pub(super) fn lost(&self, fault: &str) -> StoreError {
         StoreError::Unavailable(format!(
-            "{} {fault}, and {} shows that a directory was here: put the file or a copy of it back. To \
-             begin with an empty directory, remove both",
+            "{} {fault}, and {} shows that a directory was here: put the file or a copy of it back, or \
+             run `anchorgate directory restore BACKUP --offline CONFIG`. To begin with an empty directory, \
+             remove both",
             self.path.display(),
             self.identity_file().display()
         ))
@@ -84,8 +98,47 @@ impl Place {
 
     /// Writes the identity file.
     pub(super) fn note_identity(&self, identity: &str) -> Result<(), StoreError> {
-        atomic::write(&self.identity_file(), FORMS[0], identity.as_bytes())
-            .map_err(|error| StoreError::Unavailable(error.to_string()))
+        let file = self.identity_file();
+        atomic::write(&file, FORMS[0], identity.as_bytes())
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        // The replaced file would be read once the operator has removed the present one.
+        match fs::remove_file(file.with_extension("identity.1")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::Unavailable(format!("{}.1: {error}", file.display())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the identity of a restored store to the identity file.  If that fails, the next start
+    /// repeats it: the store knows the identity that it replaced.
+    pub(super) fn follow(&self, identity: &str) {
+        if let Err(error) = self.note_identity(identity) {
+            warn!(
+                "directory restored, but not its identity file, which the next start writes: {error}"
+            );
+        }
+    }
+
+    /// Path of a file that can replace the store.  Removes the one that an interrupted restore left.
+    pub(super) fn new_file(&self) -> Result<PathBuf, StoreError> {
+        let new = self.path.with_extension("redb.new");
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::Unavailable(format!("{}: {error}", new.display())))
+            }
+            _ => Ok(new),
+        }
+    }
+
+    /// Replaces the store by the file `new`.
+    pub(super) fn put(&self, new: &Path) -> Result<(), StoreError> {
+        let put = || {
+            fs::rename(new, &self.path)?;
+            // The rename is durable once the folder is synced.
+            self.path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+        };
+        put().map_err(|error| StoreError::Unavailable(format!("{}: {error}", self.path.display())))
     }
 
     /// Identifies the file that is at the path now.

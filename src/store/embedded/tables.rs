@@ -40,8 +40,11 @@ pub(super) const VERSION: &str = "version";
 pub(super) const INDEXED: &str = "kept";
 /// In [`TEXTS`]: identity of the history that began when the file was opened.
 pub(super) const IDENTITY: &str = "identity";
-/// In [`TEXTS`]: identity of the directory, which all copies of the file share.
+/// In [`TEXTS`]: identity of the directory, which all copies and restored backups share.
 pub(super) const DIRECTORY: &str = "directory";
+/// In [`TEXTS`]: identity of the directory that a restore replaced.  The identity file still names it if
+/// the process ended directly after the restore.
+pub(super) const REPLACED: &str = "replaced";
 
 pub(super) fn objects(collection: Collection) -> Objects {
     TableDefinition::new(collection.name())
