@@ -82,7 +82,7 @@ impl GatewayKeys {
         let (reader, metrics) = (live.downgrade(), base.connections.clone());
         let build = move |config: &_, identity: &_| build_tls(config, identity, &reader, &metrics);
         let rebuild = Rebuild { config: self.tls, identity: self.identity, build };
-        base.tasks.spawn_until_stop(rebuild.run(self.changes, publisher));
+        base.tasks.spawn_until_stop(rebuild.run(self.changes, publisher, base.ready.clone()));
         (self.rotation, self.check)
     }
 }

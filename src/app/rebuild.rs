@@ -9,8 +9,10 @@ use tokio::time::sleep;
 use tracing::error;
 
 use crate::keyring;
+use crate::runtime::health::Ready;
 use crate::runtime::live::ListenerTls;
 use crate::runtime::publisher::GatewayChange;
+use crate::runtime::restarts::Restarts;
 use crate::tls::tickets::Secrets;
 use crate::tls::{self, TlsError};
 
@@ -36,24 +38,38 @@ where
         mut self,
         mut changed: mpsc::Receiver<keyring::Change>,
         own: mpsc::Sender<GatewayChange>,
+        ready: Ready,
     ) {
+        let mut restarts = Restarts::new("tls_configurations", &ready);
         // Set while the last build failed.
         let mut retry: Option<Duration> = None;
+        while !restarts.ended(self.follow(&mut changed, &own, &mut retry)).await {
+            // The change that was being built may not be in force.
+            retry = Some(Duration::ZERO);
+        }
+    }
+
+    async fn follow(
+        &mut self,
+        changed: &mut mpsc::Receiver<keyring::Change>,
+        own: &mpsc::Sender<GatewayChange>,
+        retry: &mut Option<Duration>,
+    ) {
         loop {
             let change = tokio::select! {
                 change = changed.recv() => match change {
                     Some(keyring::Change::SigningKeys(keys)) => Some(GatewayChange::Keys(keys)),
                     Some(keyring::Change::Identity(identity)) => {
                         self.identity = identity;
-                        self.edge(&mut retry)
+                        self.edge(retry)
                     }
                     Some(keyring::Change::TicketSecrets(secrets)) => {
                         self.config.tickets = Secrets::new(secrets);
-                        self.edge(&mut retry)
+                        self.edge(retry)
                     }
                     None => return,
                 },
-                () = sleep(retry.unwrap_or_default()), if retry.is_some() => self.edge(&mut retry),
+                () = sleep(retry.unwrap_or_default()), if retry.is_some() => self.edge(retry),
             };
             if let Some(change) = change
                 && own.send(change).await.is_err()
@@ -72,7 +88,8 @@ where
                 Some(GatewayChange::Tls(Arc::new(tls)))
             }
             Err(error) => {
-                let pause = retry.map_or(FIRST_RETRY, |last| (last * 2).min(LONGEST_RETRY));
+                let pause =
+                    retry.map_or(FIRST_RETRY, |last| (last * 2).clamp(FIRST_RETRY, LONGEST_RETRY));
                 *retry = Some(pause);
                 error!(
                     %error,
@@ -125,7 +142,7 @@ mod tests {
         let rebuild = Rebuild { config: tls::Config::default(), identity: identity(), build };
         let (keyring, changed) = mpsc::channel(1);
         let (own, mut changes) = mpsc::channel(1);
-        let task = tokio::spawn(rebuild.run(changed, own));
+        let task = tokio::spawn(rebuild.run(changed, own, Ready::default()));
         let start = Instant::now();
         keyring.send(keyring::Change::Identity(identity())).await.expect("received");
         assert!(matches!(changes.recv().await, Some(GatewayChange::Tls(_))));
@@ -136,5 +153,26 @@ mod tests {
         drop(keyring);
         task.await.expect("ended");
         assert_eq!(attempts.load(Ordering::Relaxed), FAILURES + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_build_that_panics_is_repeated_and_alarmed() {
+        let attempts = Arc::new(AtomicUsize::new(0));
+        let (counted, live) = (Arc::clone(&attempts), no_state());
+        let build = move |config: &tls::Config, identity: &Arc<CertifiedKey>| {
+            assert!(counted.fetch_add(1, Ordering::Relaxed) > 1, "on purpose");
+            tls::build(config, identity, &live, &Default::default())
+        };
+        let rebuild = Rebuild { config: tls::Config::default(), identity: identity(), build };
+        let (keyring, changed) = mpsc::channel(1);
+        let (own, mut changes) = mpsc::channel(1);
+        let ready = Ready::default();
+        let task = tokio::spawn(rebuild.run(changed, own, ready.clone()));
+        keyring.send(keyring::Change::Identity(identity())).await.expect("received");
+        assert!(matches!(changes.recv().await, Some(GatewayChange::Tls(_))));
+        assert_eq!(attempts.load(Ordering::Relaxed), 3);
+        assert!(ready.warnings()["tls_configurations"].contains("panicked"));
+        drop(keyring);
+        task.await.expect("ended");
     }
 }

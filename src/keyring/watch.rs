@@ -24,6 +24,7 @@ use crate::keyring::{Config, KeyFiles, MAX_FILE, identity, read_signing_keys, ti
 use crate::runtime::clock;
 use crate::runtime::files::read_bounded;
 use crate::runtime::health::Ready;
+use crate::runtime::restarts::Restarts;
 use crate::token::keys::{SigningKey, SigningKeys};
 use crate::token::terms::MAX_LIFETIME;
 use crate::x509::certificate::Fingerprint;
@@ -88,6 +89,14 @@ struct Watcher {
 
 impl Watcher {
     async fn run(mut self, every: Duration, check_now: Arc<Notify>) {
+        let mut restarts = Restarts::new("key_files", &self.ready);
+        while !restarts.ended(self.follow(every, &check_now)).await {
+            // Every file is checked again: the change that was being checked may not be in use.
+            self.hashes = FileHashes::default();
+        }
+    }
+
+    async fn follow(&mut self, every: Duration, check_now: &Notify) {
         loop {
             // The files are checked after the interval and after a notification alike.
             let _ = tokio::time::timeout(every, check_now.notified()).await;
@@ -215,7 +224,7 @@ impl Watcher {
 }
 
 /// SHA-256 of each file, or `None` if it cannot be read.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 struct FileHashes {
     identity: Vec<Option<Fingerprint>>,
     signing: Vec<Option<Fingerprint>>,

@@ -20,6 +20,7 @@ pub mod pace;
 pub mod publisher;
 pub mod random;
 pub mod reload;
+pub(crate) mod restarts;
 pub mod secret_files;
 pub mod server_clocks;
 pub mod state_files;

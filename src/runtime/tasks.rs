@@ -2,7 +2,8 @@
 //!
 //! # Design notes
 //! A panic in one task stops the process.  Without its publisher or a poller, the gateway would continue
-//! with stale trust and appear healthy.
+//! with stale trust and appear healthy.  Tasks that can go on with what is in force start again instead
+//! (`runtime/restarts`).
 
 use std::future::Future;
 use std::sync::Arc;

@@ -6,8 +6,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -20,6 +21,7 @@ use crate::keyring::other_algorithm::{PreviousKey, algorithm_of, previous_keys};
 use crate::keyring::{Change, Config, KeyringError, read_secret};
 use crate::runtime::clock::Clock;
 use crate::runtime::health::Ready;
+use crate::runtime::restarts::Restarts;
 use crate::token::keys::{Algorithm, KeyError, SigningKeys};
 use crate::token::rotation::{Plan, Rotation};
 use crate::x509::time::Timestamp;
@@ -170,7 +172,7 @@ fn directory(config: &Config, rotation: &RotationConfig) -> KeyDirectory {
 
 /// Follows the schedule.
 pub struct Rotator {
-    state: State,
+    state: Arc<Mutex<State>>,
     clock: Clock,
     ready: Ready,
     changes: mpsc::Sender<Change>,
@@ -225,13 +227,20 @@ impl Rotator {
             None => state.signing_keys(clock())?,
         };
         let (status, watched) = watch::channel(state.status(clock()));
+        let state = Arc::new(Mutex::new(state));
         let (sender, commands) = mpsc::channel(4);
         let rotator = Self { state, clock, ready, changes, commands, status };
         Ok((keys, rotator, Handle(Some(Inner { commands: sender, status: watched }))))
     }
 
-    /// Follows the schedule until the handle and the receiver of changes are dropped.
+    /// Follows the schedule until the handle and the receiver of changes are dropped.  After a panic it
+    /// starts again: each step reads the directory.
     pub async fn run(mut self) {
+        let mut restarts = Restarts::new("signing_key_task", &self.ready);
+        while !restarts.ended(self.follow()).await {}
+    }
+
+    async fn follow(&mut self) {
         loop {
             let command = tokio::select! {
                 command = self.commands.recv() => match command {
@@ -243,19 +252,21 @@ impl Rotator {
             let (command, reply) = command.unzip();
             let now = (self.clock)();
             // The directory may be on a network.
-            let mut state = self.state;
+            let state = Arc::clone(&self.state);
             let work = spawn_blocking(move || {
+                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
                 let done = command.map(|command| state.perform(command, now));
                 let stepped = state.step(now);
-                (state, done, stepped)
+                (done, stepped, state.keys.problems.first().cloned(), state.status(now))
             });
-            let Ok((state, done, stepped)) = work.await else { return };
-            self.state = state;
-            self.report(stepped.as_ref().err());
-            self.status.send_if_modified(|status| {
-                let new = self.state.status(now);
-                std::mem::replace(status, new.clone()) != new
-            });
+            let (done, stepped, problem, new) = match work.await {
+                Ok(worked) => worked,
+                Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                // The runtime is shutting down.
+                Err(_) => return,
+            };
+            self.report(stepped.as_ref().err().map(ToString::to_string).or(problem));
+            self.status.send_if_modified(|status| std::mem::replace(status, new.clone()) != new);
             let stepped = match stepped {
                 Ok(Some(keys)) => {
                     info!(kid = keys.current().kid(), "signing keys changed");
@@ -275,11 +286,7 @@ impl Rotator {
     }
 
     /// Sets or clears the warning, and logs a new one.
-    fn report(&self, failed: Option<&KeyringError>) {
-        let problem = match failed {
-            Some(error) => Some(error.to_string()),
-            None => self.state.keys.problems.first().cloned(),
-        };
+    fn report(&self, problem: Option<String>) {
         let warning = problem.map(|why| format!("{why}; the earlier signing keys stay in use"));
         if warning.as_ref() != self.ready.warnings().get(PART) {
             if let Some(warning) = &warning {

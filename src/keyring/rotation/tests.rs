@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::keyring::generate::generate_signing_key;
@@ -49,7 +50,8 @@ impl Replica {
         let clock: Clock = Arc::new(move || now);
         let started = Rotator::start(config, rotation, clock, Ready::default(), changes);
         let (keys, rotator, _) = started.expect("started");
-        Self { state: rotator.state, keys }
+        let state = Arc::into_inner(rotator.state).expect("the only one");
+        Self { state: state.into_inner().expect("no panic"), keys }
     }
 
     fn step(&mut self, now: Timestamp) {
@@ -291,4 +293,28 @@ async fn operators_rotate_and_revoke_while_it_runs() {
     let Some(Change::SigningKeys(keys)) = changed.recv().await else { panic!("a change") };
     assert!(keys.of(Some(Algorithm::EdDsa)).is_ok());
     assert!(matches!(Handle::default().rotate().await, Err(RotationError::Off)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotation_that_panics_starts_again_and_is_alarmed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = config(dir.path(), &[]);
+    let (fails, ready) = (Arc::new(AtomicBool::new(false)), Ready::default());
+    let switch = Arc::clone(&fails);
+    let clock: Clock = Arc::new(move || {
+        assert!(!switch.swap(false, Ordering::SeqCst), "on purpose");
+        START
+    });
+    let (changes, mut changed) = mpsc::channel(1);
+    let rotation = config.rotation.as_ref().expect("a rotation");
+    let started = Rotator::start(&config, rotation, clock, ready.clone(), changes);
+    let (_, rotator, handle) = started.expect("started");
+    let task = tokio::spawn(rotator.run());
+    fails.store(true, Ordering::SeqCst);
+    assert!(handle.rotate().await.is_err(), "the command is lost with the panic");
+    handle.rotate().await.expect("started again");
+    assert!(matches!(changed.recv().await, Some(Change::SigningKeys(_))));
+    assert!(ready.warnings()["signing_key_task"].contains("panicked"));
+    drop(handle);
+    task.await.expect("ended");
 }
