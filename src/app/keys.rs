@@ -10,7 +10,7 @@ use tracing::warn;
 use crate::app::base::Base;
 use crate::app::rebuild::Rebuild;
 use crate::config::Config;
-use crate::keyring::{self, Change, KeyringError, Rotator};
+use crate::keyring::{self, Change, KeyringError, NameReport, Rotator};
 use crate::runtime::live::{ListenerTls, Live, WeakLive};
 use crate::runtime::publisher::GatewayChange;
 use crate::tls;
@@ -25,6 +25,8 @@ pub(super) struct GatewayKeys {
     pub(super) tls: tls::Config,
     pub(super) identity: Arc<CertifiedKey>,
     pub(super) signing: Arc<SigningKeys>,
+    /// Report of the hosts that the certificate does not name.
+    pub(super) names: NameReport,
     /// Handle of the rotation of signing keys.
     pub(super) rotation: keyring::Handle,
     /// Signals that the files must be checked now.
@@ -37,7 +39,7 @@ impl GatewayKeys {
     ///
     /// # Errors
     /// A key or a file is not usable.
-    pub(super) fn start(config: &Config, base: &Base) -> Result<Self, KeyringError> {
+    pub(super) fn start(config: &Config, base: &mut Base) -> Result<Self, KeyringError> {
         let (files, provider) = (&config.keyring, tls::provider());
         let (sender, changes) = mpsc::channel(4);
         let check = Arc::<Notify>::default();
@@ -52,10 +54,11 @@ impl GatewayKeys {
             sender.clone(),
         ));
         let identity = keyring::identity(files, &provider)?;
-        let hosts = config.advertised_hosts();
-        for problem in keyring::problems(&identity, &hosts, SystemTime::now().into()) {
+        if let Some(problem) = keyring::invalidity(&identity, SystemTime::now().into()) {
             warn!(file = %files.certificate.display(), "server certificate: {problem}");
         }
+        let (hosts, ready) = (config.advertised_hosts(), base.ready.clone());
+        let names = NameReport::register(hosts, ready, &mut base.registry);
         let (signing, rotation) = match &files.rotation {
             Some(rotation) => {
                 let (clock, ready) = (Arc::clone(&base.clock), base.ready.clone());
@@ -68,7 +71,7 @@ impl GatewayKeys {
         };
         let tickets = Secrets::new(keyring::ticket_secrets(files)?);
         let tls = tls::Config { tickets, ..config.tls.clone() };
-        Ok(Self { tls, identity, signing: Arc::new(signing), rotation, check, changes })
+        Ok(Self { tls, identity, signing: Arc::new(signing), names, rotation, check, changes })
     }
 
     /// Starts to send the changes of the keys to the publisher.  Returns the handle of the rotation of
@@ -80,14 +83,16 @@ impl GatewayKeys {
         publisher: mpsc::Sender<GatewayChange>,
     ) -> (keyring::Handle, Arc<Notify>) {
         let (reader, metrics) = (live.downgrade(), base.connections.clone());
-        let build = move |config: &_, identity: &_| build_tls(config, identity, &reader, &metrics);
+        let names = self.names;
+        let build =
+            move |config: &_, identity: &_| build_tls(config, identity, &reader, &metrics, &names);
         let rebuild = Rebuild { config: self.tls, identity: self.identity, build };
         base.tasks.spawn_until_stop(rebuild.run(self.changes, publisher, base.ready.clone()));
         (self.rotation, self.check)
     }
 }
 
-/// Builds the TLS configurations, and exposes the validity of the certificate.
+/// Builds the TLS configurations, and exposes the validity of the certificate and missing names.
 ///
 /// # Errors
 /// rustls rejects the settings.
@@ -96,10 +101,12 @@ pub(super) fn build_tls(
     identity: &Arc<CertifiedKey>,
     live: &WeakLive,
     metrics: &tls::metrics::Metrics,
+    names: &NameReport,
 ) -> Result<ListenerTls, tls::TlsError> {
     let built = tls::build(config, identity, live, metrics)?;
     if let Some((not_before, not_after)) = keyring::validity(identity) {
         metrics.certificate(not_before, not_after);
     }
+    names.check(identity);
     Ok(built)
 }

@@ -72,7 +72,7 @@ impl App {
         let sockets = Sockets::open(&config)?;
         let addresses = sockets.addresses()?;
         let mut base = Base::start(&config)?;
-        let keys = GatewayKeys::start(&config, &base)?;
+        let keys = GatewayKeys::start(&config, &mut base)?;
         let (live, writer) = first_state(&config, &keys, &base)?;
         let updates = Updates::start(&config, writer, &mut base)?;
         let (keys, check_keys) = keys.follow(&base, &live, updates.gateway.clone());
@@ -196,7 +196,13 @@ fn first_state(
             trust: Arc::new(trust),
             keys: Arc::clone(&keys.signing),
             policy: Arc::clone(&config.policy),
-            tls: Arc::new(build_tls(&keys.tls, &keys.identity, live, &base.connections)?),
+            tls: Arc::new(build_tls(
+                &keys.tls,
+                &keys.identity,
+                live,
+                &base.connections,
+                &keys.names,
+            )?),
         })
     })
 }

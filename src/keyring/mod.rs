@@ -34,6 +34,7 @@ pub use other_algorithm::{other_algorithm, replace_key_of_other_algorithm};
 pub use rotation::{
     Handle, KeyStatus, RotationConfig, RotationError, Rotator, SPREAD, check_directory,
 };
+pub(crate) use validity::{NameReport, invalidity};
 pub use validity::{problems, validity};
 pub use watch::{Change, watch};
 

@@ -70,6 +70,34 @@ async fn a_new_server_certificate_is_presented_without_dropping_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_certificate_without_the_advertised_host_is_reported() {
+    let gateway = Gateway::start(&[], |text| text).await;
+    let count = |text: &str| {
+        let name = "anchorgate_server_certificate_name_mismatches ";
+        text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
+    };
+    let (_, metrics) = gateway.admin("/metrics").await;
+    assert_eq!(count(&metrics).as_deref(), Some("0"));
+    let subject = Subject { dns: vec!["elsewhere.example".into()], ..Subject::default() };
+    let new = gateway.world.server_root.server(&subject, now()).expect("a certificate");
+    let pki = gateway.world.dir.join("pki");
+    std::fs::write(pki.join("server.key"), &new.key_pem).expect("written");
+    std::fs::write(pki.join("server.pem"), &new.chain_pem).expect("written");
+    gateway.app.reload();
+    let start = Instant::now();
+    loop {
+        let (_, ready) = gateway.admin("/readyz").await;
+        if ready.contains("the server certificate does not name `localhost`") {
+            break;
+        }
+        assert!(start.elapsed() < IN_FORCE, "not reported: {ready}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (_, metrics) = gateway.admin("/metrics").await;
+    assert_ne!(count(&metrics).as_deref(), Some("0"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_signing_key_is_published_before_and_after_it_signs() {
     let published = |text: String| {
         text.replace("[oauth]\n", "[oauth]\npublished_keys = [\"data/other.pem\"]\n")
