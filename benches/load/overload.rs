@@ -2,7 +2,8 @@
 //!
 //! Prints the goodput as a part of the capacity, the latency of the requests that were answered and the
 //! time until the next client is served, for the gateway and, if it is installed, for nginx with a fixed
-//! response on the same quota.  The quota needs root and a control group; without it, or without
+//! response on the same quota.  Then the latency beside silent connections, and the time in which
+//! devices are served that all connect at once and have patience.  The quota needs root and a control group; without it, or without
 //! `--bench`, the figures only show that the program works.
 
 mod servers;
@@ -17,6 +18,7 @@ use anchorgate::cli::quickstart::client::Device;
 use anchorgate::cli::quickstart::serve_lists;
 use anchorgate::cli::quickstart::world::{Domain, Ports, World};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +29,11 @@ use servers::{gateway, nginx};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Offered load, as multiples of the capacity.
 const LOADS: [f64; 4] = [0.7, 1.5, 3.0, 5.0];
+/// Silent connections a second.
+const SILENT: f64 = 120.0;
+/// Devices that connect at once, and the time in which each tries.
+const DEVICES: usize = 5_000;
+const LONG_PATIENCE: Duration = Duration::from_secs(120);
 /// Part of a processor for the server, in percent.
 const QUOTA: u64 = 15;
 
@@ -88,8 +95,12 @@ struct Clients {
 impl Clients {
     /// Returns the latency of a request that was answered in time.
     async fn request(&self) -> Option<Duration> {
+        self.request_within(PATIENCE).await
+    }
+
+    async fn request_within(&self, patience: Duration) -> Option<Duration> {
         let start = Instant::now();
-        let answered = timeout(PATIENCE, async {
+        let answered = timeout(patience, async {
             let device = Device::new(&self.root, &self.chain, &self.key).ok()?;
             let mut connection = device.connect(self.address).await.ok()?;
             connection.token(&self.id).await.ok().filter(|answer| answer.status == 200)
@@ -129,6 +140,34 @@ impl Clients {
         latencies
     }
 
+    /// Latencies beside [`SILENT`] connections a second, with `rate` requests a second.
+    async fn beside_silent(self: &Arc<Self>, rate: f64, time: Duration) -> Vec<Duration> {
+        let address = self.address;
+        let silent = tokio::spawn(async move {
+            let (mut open, mut ticks) =
+                (Vec::new(), interval(Duration::from_secs_f64(1.0 / SILENT)));
+            loop {
+                ticks.tick().await;
+                open.extend(TcpStream::connect(address).await);
+            }
+        });
+        let latencies = self.load(rate, time).await;
+        silent.abort();
+        latencies
+    }
+
+    /// Latencies of `count` devices that all connect at once.
+    async fn reconnect(self: &Arc<Self>, count: usize) -> Vec<Duration> {
+        let mut requests = JoinSet::new();
+        for _ in 0..count {
+            let this = Arc::clone(self);
+            requests.spawn(async move { this.request_within(LONG_PATIENCE).await });
+        }
+        let mut latencies: Vec<_> = requests.join_all().await.into_iter().flatten().collect();
+        latencies.sort_unstable();
+        latencies
+    }
+
     /// Time until a client is served.
     async fn recovery(&self) -> Duration {
         let start = Instant::now();
@@ -149,16 +188,35 @@ async fn measure(name: &str, clients: Clients, time: Duration) {
     clients.recovery().await;
     let capacity = clients.capacity(time).await;
     println!("\n{name}: capacity {capacity:.0} full handshakes with a request a second");
-    println!("| offered ÷ capacity | goodput ÷ capacity | p50 | p99 | next client served after |");
-    println!("|---|---|---|---|---|");
+    println!(
+        "| offered ÷ capacity | goodput ÷ capacity | p50 | p99 | p99 ÷ quiet | next client served after |"
+    );
+    println!("|---|---|---|---|---|---|");
+    let mut quiet = None;
     for load in LOADS {
         let latencies = clients.load(capacity * load, time).await;
         let recovery = clients.recovery().await;
         let goodput = latencies.len() as f64 / time.as_secs_f64() / capacity;
         let [p50, p99] = [50, 99].map(|percent| percentile(&latencies, percent));
-        println!("| {load} | {goodput:.2} | {p50:.0?} | {p99:.0?} | {recovery:.1?} |");
+        let ratio = p99.as_secs_f64() / quiet.get_or_insert(p99).as_secs_f64();
+        println!("| {load} | {goodput:.2} | {p50:.0?} | {p99:.0?} | {ratio:.1} | {recovery:.1?} |");
         sleep(time / 4).await;
     }
+    let latencies = clients.beside_silent(capacity * LOADS[0], time).await;
+    let [p50, p99] = [50, 99].map(|percent| percentile(&latencies, percent));
+    println!(
+        "load {} beside {SILENT} silent connections a second: p50 {p50:.0?}, p99 {p99:.0?}",
+        LOADS[0]
+    );
+    let devices = if time < Duration::from_secs(1) { 50 } else { DEVICES };
+    let latencies = clients.reconnect(devices).await;
+    let [half, all] = [50, 100].map(|percent| percentile(&latencies, percent));
+    println!(
+        "{devices} devices at once: {} served, half of them after {half:.1?}, all after {all:.1?}; at the \
+         capacity {:.1} s",
+        latencies.len(),
+        devices as f64 / capacity
+    );
 }
 
 fn device_of(world: &World, domain: &Domain, address: SocketAddr) -> Clients {

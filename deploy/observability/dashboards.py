@@ -94,6 +94,8 @@ DASHBOARDS = {
              "{{instance}} {{listener}}")]),
         ("Connections that wait for their handshake", "short", [
             ("anchorgate_handshakes_waiting", "{{instance}} {{listener}}")]),
+        ("Acceptance paused because of overload, share of time", "percentunit", [
+            (f"rate(anchorgate_accept_paused_seconds_total{RATE})", "{{instance}} {{listener}}")]),
         ("Connections not kept", "cps", [
             (rate("anchorgate_connections_not_kept_total", "listener, reason"), "{{listener}} {{reason}}")]),
         ("File descriptors, share of the limit", "percentunit", [

@@ -7,19 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Request;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::yield_now;
 use tracing::warn;
 
 use crate::http::admission::Hosts;
 use crate::http::connections::{Admission, Connection, Shares};
+use crate::http::gate::{BACKLOG, Backlog, Gate};
 use crate::http::reply::Reply;
 use crate::http::serve::{Limits, Protocol as Http, RequestBody};
 use crate::runtime::memory::Pressure;
 use crate::runtime::tasks::Stop;
 
-/// Connections that the kernel queues while there is no room, as after a mass reconnect.
-const BACKLOG: i32 = 4096;
+/// Connections that are accepted before others have had their turn to run.  What these connections
+/// have sent has then been seen.
+const BATCH: usize = 8;
 /// Largest future of a connection, in bytes.  Every connection keeps one, also while it waits or is
 /// idle, and a storm of connections pays for the first use of that memory.
 const MAX_FUTURE: usize = 6 * 1024;
@@ -59,10 +62,15 @@ fn open(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
     open().map_err(named)
 }
 
-/// Accepts connections until `stop`, as `admission` allows, and spawns `handle` for each.  Returns when
-/// all of them have ended.
-pub async fn accept<H, F>(listener: TcpListener, admission: Arc<Admission>, stop: Stop, handle: H)
-where
+/// Accepts connections until `stop`, as `gate` and `admission` allow, and spawns `handle` for each.
+/// Returns when all of them have ended.
+pub(crate) async fn accept<H, F>(
+    listener: TcpListener,
+    gate: Arc<Gate>,
+    admission: Arc<Admission>,
+    stop: Stop,
+    handle: H,
+) where
     H: Fn(TcpStream, SocketAddr, Connection) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
@@ -76,9 +84,20 @@ where
         }
     };
     let mut pause = Duration::from_millis(10);
-    loop {
+    let mut backlog = Backlog::new(Arc::clone(&gate));
+    for number in 1_usize.. {
+        if let Some(length) = backlog.change() {
+            set_backlog(&listener, length);
+        }
+        if number.is_multiple_of(BATCH) {
+            yield_now().await;
+        }
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = async {
+                gate.open().await;
+                listener.accept().await
+            } => accepted,
+            () = backlog.due() => continue,
             () = admission.relieve() => continue,
             () = stop.cancelled() => break,
         };
@@ -100,8 +119,16 @@ where
             }
         }
     }
+    // The socket may be in use after this process.
+    set_backlog(&listener, BACKLOG);
     accept_queued(listener, admit);
     admission.ended().await;
+}
+
+fn set_backlog(listener: &TcpListener, length: i32) {
+    if let Err(error) = SockRef::from(listener).listen(length) {
+        warn!(%error, length, "length of the kernel's queue not changed");
+    }
 }
 
 /// Accepts the connections in the kernel's queue, which the kernel would reset, and closes the socket.
@@ -153,7 +180,7 @@ pub(crate) async fn serve_plain_within<H, F>(
 {
     let stop = stop.into();
     let stopping = stop.clone();
-    accept(listener, admission, stop, |stream, _, connection| {
+    accept(listener, Arc::default(), admission, stop, |stream, _, connection| {
         let (limits, handler, stop) = (limits.clone(), handler.clone(), stopping.clone());
         async move {
             let (hosts, unfinished) = (Hosts::Any, limits.request);
@@ -161,4 +188,86 @@ pub(crate) async fn serve_plain_within<H, F>(
         }
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc;
+    use tokio::task::JoinHandle;
+    use tokio_util::sync::CancellationToken;
+
+    struct Listener {
+        address: SocketAddr,
+        gate: Arc<Gate>,
+        stop: CancellationToken,
+        handled: mpsc::UnboundedReceiver<SocketAddr>,
+        accepting: JoinHandle<()>,
+    }
+
+    /// Starts a listener that reports the clients of accepted connections.
+    fn listener() -> Listener {
+        let socket = bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
+        let address = socket.local_addr().expect("bound");
+        let admission = Admission::new(Shares::new(64), Pressure::default(), |_| {});
+        let (gate, stop) = (Arc::<Gate>::default(), CancellationToken::new());
+        let (report, handled) = mpsc::unbounded_channel();
+        let handle = move |_, client, _| {
+            let report = report.clone();
+            async move { report.send(client).expect("the test waits") }
+        };
+        let stopping = Stop::from(stop.clone());
+        let accepting =
+            tokio::spawn(accept(socket, Arc::clone(&gate), admission, stopping, handle));
+        Listener { address, gate, stop, handled, accepting }
+    }
+
+    impl Listener {
+        async fn connect(&self) -> TcpStream {
+            TcpStream::connect(self.address).await.expect("connected")
+        }
+
+        /// Waits for the next accepted connection, which must be one of `client`.
+        async fn expect(&mut self, client: &TcpStream) {
+            let handled = self.handled.recv().await.expect("accepted");
+            assert_eq!(handled, client.local_addr().expect("connected"));
+        }
+
+        /// Closes the gate.  The listener, which waits for a connection then, accepts one more.
+        async fn close_gate(&mut self) {
+            let first = self.connect().await;
+            self.expect(&first).await;
+            self.gate.set_waiting(usize::MAX);
+            let last = self.connect().await;
+            self.expect(&last).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_wait_in_the_kernel_until_the_gate_opens() {
+        let (mut closed, mut other) = (listener(), listener());
+        closed.close_gate().await;
+        let [first, second] = [closed.connect().await, closed.connect().await];
+        // Another listener accepts meanwhile.
+        for _ in 0..16 {
+            let client = other.connect().await;
+            other.expect(&client).await;
+        }
+        assert!(closed.handled.try_recv().is_err());
+        closed.gate.set_waiting(0);
+        closed.expect(&first).await;
+        closed.expect(&second).await;
+    }
+
+    #[tokio::test]
+    async fn connections_behind_a_closed_gate_are_served_at_a_stop() {
+        let mut listener = listener();
+        listener.close_gate().await;
+        let clients = [listener.connect().await, listener.connect().await];
+        listener.stop.cancel();
+        for client in &clients {
+            listener.expect(client).await;
+        }
+        listener.accepting.await.expect("stopped");
+    }
 }

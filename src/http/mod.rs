@@ -5,6 +5,7 @@ pub mod body;
 pub mod connections;
 pub(crate) mod delta_seconds;
 mod frames;
+pub(crate) mod gate;
 pub mod listen;
 pub mod local_socket;
 pub mod otlp;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::tls::handshakes::Handshakes;
@@ -39,6 +40,12 @@ const METRICS: [(&str, &str, Read); 4] = [
     ),
 ];
 
+/// Name and help text of the counter.
+const PAUSED: (&str, &str) = (
+    "accept_paused_seconds",
+    "Time in which no connections were accepted because handshakes waited, by listener.",
+);
+
 impl Saturation {
     /// Adds a listener with at most this many connections.
     pub(super) fn watch(
@@ -68,6 +75,13 @@ impl Collector for Saturation {
                 let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
                 gauge.encode(family.encode_family(&labels)?)?;
             }
+        }
+        let (name, help) = PAUSED;
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (watched, handshakes) in running() {
+            let labels = [("listener", watched.listener)];
+            let counter = ConstCounter::new(handshakes.gate().closed().as_secs_f64());
+            counter.encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }

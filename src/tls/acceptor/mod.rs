@@ -114,6 +114,7 @@ pub async fn serve<H, F>(
         slow: SLOW,
     };
     let handshakes = Handshakes::new(limits);
+    let gate = Arc::clone(handshakes.gate());
     edge.metrics.saturation.watch(edge.name, edge.bounds.shares.connections, &handshakes);
     let edge = Arc::new(Edge {
         listener: edge,
@@ -124,7 +125,7 @@ pub async fn serve<H, F>(
         ticket_hints: LogLimit::new(HINTS),
         stop: stop.clone(),
     });
-    listen::accept(listener, admission, stop, |stream, address, connection| {
+    listen::accept(listener, gate, admission, stop, |stream, address, connection| {
         let (edge, handler) = (Arc::clone(&edge), handler.clone());
         let number = NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed);
         async move {
