@@ -5,6 +5,8 @@ mod failure;
 mod offline;
 mod place;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::fs::File;
@@ -44,7 +46,7 @@ pub(super) struct Embedded {
     database: Mutex<Option<Arc<Database>>>,
     /// The file that is in use, once it was opened.
     file: Mutex<Option<FileId>>,
-    /// The first integrity error.  After it nothing is written.
+    /// The first integrity error, or panic in a change.  After it nothing is written.
     damage: Mutex<Option<String>>,
     /// Changes that wait for a transaction.
     queue: Mutex<Vec<Pending>>,
@@ -293,11 +295,11 @@ impl Embedded {
         if let Some(why) = &*lock(&self.damage) {
             let path = self.place.path().display();
             return Err(StoreError::Unavailable(format!(
-                "{path} is damaged ({why}): changes are refused. Stop the gateway, run `anchorgate \
+                "{path} may be damaged ({why}): changes are refused. Stop the gateway, run `anchorgate \
                  directory restore BACKUP --offline CONFIG`, which replaces the file, and start it"
             )));
         }
-        self.with(|database| {
+        let changed = self.with(|database| {
             let transaction = database.begin_write()?;
             // A transaction that is dropped without a commit changes nothing.
             let result = work(&transaction)?;
@@ -306,6 +308,13 @@ impl Embedded {
             }
             transaction.commit()?;
             Ok(result)
+        });
+        changed.map_err(|failure| {
+            // The engine panics at some damaged pages.
+            if let Failure::Panic(why) = &failure {
+                lock(&self.damage).get_or_insert_with(|| why.clone());
+            }
+            self.report(failure)
         })
     }
 
@@ -313,18 +322,20 @@ impl Embedded {
         &self,
         work: impl FnOnce(&ReadTransaction) -> Result<T, Failure>,
     ) -> Result<T, StoreError> {
-        self.with(|database| work(&database.begin_read()?))
+        // A panic does not end changes: one that touches a damaged page fails too.
+        self.with(|database| work(&database.begin_read()?)).map_err(|failure| self.report(failure))
     }
 
-    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, Failure>) -> Result<T, StoreError> {
-        // The engine panics at some damaged pages.  Nothing is written after that.
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, Failure>) -> Result<T, Failure> {
         let run = || work(&*self.database()?);
-        let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
-            let why = "the engine stopped at a page that it cannot read";
-            Err(redb::Error::Corrupted(why.to_owned()).into())
-        });
-        result.map_err(|failure| match failure {
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(Failure::panic(&*panic)))
+    }
+
+    /// Notes what the failure means for later operations.
+    fn report(&self, failure: Failure) -> StoreError {
+        match failure {
             Failure::Rule(error) => error,
+            Failure::Panic(why) => StoreError::Unavailable(why),
             Failure::Engine(error) => {
                 match &*error {
                     redb::Error::Io(_) | redb::Error::PreviousIo => *lock(&self.database) = None,
@@ -335,7 +346,7 @@ impl Embedded {
                 }
                 StoreError::Unavailable(error.to_string())
             }
-        })
+        }
     }
 
     fn database(&self) -> Result<Arc<Database>, StoreError> {

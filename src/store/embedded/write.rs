@@ -71,7 +71,7 @@ impl Pending {
     pub(super) fn apply(
         &self,
         transaction: &WriteTransaction,
-    ) -> Result<Result<u64, StoreError>, redb::Error> {
+    ) -> Result<Result<u64, StoreError>, Failure> {
         let done = match &self.write {
             Write::Insert { id, body, most, refers_to } => {
                 let target = refers_to.as_ref().map(|(kind, id)| (*kind, &**id));
@@ -87,7 +87,7 @@ impl Pending {
         match done {
             Ok(version) => Ok(Ok(version)),
             Err(Failure::Rule(error)) => Ok(Err(error)),
-            Err(Failure::Engine(error)) => Err(*error),
+            Err(failure) => Err(failure),
         }
     }
 }
