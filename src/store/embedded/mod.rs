@@ -4,6 +4,7 @@ mod copy;
 mod failure;
 mod offline;
 mod place;
+mod queue;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,6 @@ use std::fs::File;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::mpsc::TryRecvError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::{
@@ -28,10 +28,11 @@ use crate::store::objects::{Change, Collection, READ_BYTES, Record, Since, Store
 use copy::Present;
 use failure::Failure;
 use place::{FileId, Place};
+use queue::Queue;
 use tables::{
     IDENTITY, META, REFERRERS, REPLACED, TEXTS, VERSION, changed, expired, last, objects, removed,
 };
-use write::{Pending, next_batch};
+use write::Pending;
 
 pub(super) use offline::restore;
 pub(super) use write::Write;
@@ -48,10 +49,7 @@ pub(super) struct Embedded {
     file: Mutex<Option<FileId>>,
     /// The first integrity error, or panic in a change.  After it nothing is written.
     damage: Mutex<Option<String>>,
-    /// Changes that wait for a transaction.
-    queue: Mutex<Vec<Pending>>,
-    /// Held while a transaction applies queued changes.
-    writer: Mutex<()>,
+    queue: Queue,
 }
 
 impl Embedded {
@@ -91,8 +89,7 @@ impl Embedded {
             database: Mutex::new(None),
             file: Mutex::new(None),
             damage: Mutex::new(None),
-            queue: Mutex::default(),
-            writer: Mutex::default(),
+            queue: Queue::default(),
         }
     }
 
@@ -227,10 +224,11 @@ impl Embedded {
         self.read(|transaction| copy::write(transaction, file))
     }
 
-    /// Replaces everything by the backup `file`, in one transaction.  Changes wait meanwhile.
+    /// Replaces everything by the backup `file`, in one transaction.  Changes are refused
+    /// meanwhile.
     pub(super) fn restore(&self, file: &File, accept_other: bool) -> Result<Backup, StoreError> {
         let backup = copy::check(file)?;
-        let _writer = lock(&self.writer);
+        let _restoring = self.queue.refuse_changes()?;
         let present = self.read(Present::read)?;
         if !accept_other {
             present.accept(&backup)?;
@@ -245,38 +243,13 @@ impl Embedded {
 
     /// Applies a change, in one transaction with the changes of concurrent callers.
     pub(super) fn write(&self, collection: Collection, write: Write) -> Result<u64, StoreError> {
-        let (pending, done) = Pending::new(collection, write);
-        lock(&self.queue).push(pending);
-        loop {
-            let writer = lock(&self.writer);
-            self.write_pending();
-            drop(writer);
-            // A batch has the oldest changes, so another caller may have applied this one, and this
-            // batch may have had only changes of others.
-            match done.try_recv() {
-                Ok(result) => return result,
-                Err(TryRecvError::Empty) => {}
-                Err(TryRecvError::Disconnected) => {
-                    return Err(StoreError::Unavailable(
-                        "the transaction stopped unexpectedly".into(),
-                    ));
-                }
-            }
-        }
+        self.queue.write(collection, write, |batch| self.apply(batch))
     }
 
-    /// Applies the oldest queued changes, at most one batch.
-    fn write_pending(&self) {
-        let batch: Vec<Pending> = {
-            let mut queue = lock(&self.queue);
-            next_batch(&mut queue)
-        };
-        if batch.is_empty() {
-            return;
-        }
+    fn apply(&self, batch: &[Pending]) {
         let changed = self.change(|transaction| {
             let mut results = Vec::with_capacity(batch.len());
-            for pending in &batch {
+            for pending in batch {
                 results.push(pending.apply(transaction)?);
             }
             Ok(results)

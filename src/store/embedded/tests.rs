@@ -1,5 +1,8 @@
 //! Faults of the engine and of this program, and restores that run meanwhile.
 
+use std::sync::mpsc::channel;
+use std::thread;
+
 use tempfile::TempDir;
 
 use super::*;
@@ -29,4 +32,53 @@ fn a_panic_is_named_and_ends_changes_only_if_a_change_panicked() {
     assert!(why.contains("may be damaged (the engine or this program stopped"), "{why}");
     assert!(why.contains("a fault in a change"), "{why}");
     assert_eq!(store.count(C).ok(), Some(1), "reads continue");
+}
+
+#[test]
+fn changes_that_meet_a_restore_are_refused_and_have_no_effect() {
+    let (store, _folder) = store();
+    insert(&store, "before").expect("stored");
+    let (entered, is_inside) = channel();
+    let (leave, may_leave) = channel::<()>();
+    thread::scope(|scope| {
+        let store = &store;
+        // A transaction runs, a change waits for it, and then a restore begins.
+        let running = scope.spawn(move || {
+            store.queue.write(C, removal("absent"), |batch| {
+                entered.send(()).expect("received");
+                may_leave.recv().expect("sent");
+                store.apply(batch);
+            })
+        });
+        is_inside.recv().expect("a transaction runs");
+        let queued = scope.spawn(|| insert(store, "queued"));
+        store.queue.until_waiting(1);
+        let (begun, has_begun) = channel();
+        let (end, may_end) = channel::<()>();
+        scope.spawn(move || {
+            let restoring = store.queue.refuse_changes().expect("no other restore");
+            begun.send(()).expect("received");
+            may_end.recv().expect("sent");
+            drop(restoring);
+        });
+        let refused = queued.join().expect("no panic").expect_err("refused").to_string();
+        assert!(refused.contains("a restore is running"), "{refused}");
+        leave.send(()).expect("received");
+        has_begun.recv().expect("the transaction has ended");
+        assert!(matches!(running.join().expect("no panic"), Err(StoreError::Missing)));
+
+        let refused = insert(store, "during").expect_err("refused").to_string();
+        assert!(refused.contains("a restore is running"), "{refused}");
+        assert_eq!(store.count(C).ok(), Some(1), "reads continue");
+        assert!(store.queue.refuse_changes().is_err(), "another restore");
+        end.send(()).expect("received");
+    });
+    insert(&store, "after").expect("stored");
+    let ids: Vec<_> =
+        store.list(C, None, 9).expect("a page").into_iter().map(|one| one.id).collect();
+    assert_eq!(ids, ["after", "before"]);
+}
+
+fn removal(id: &str) -> Write {
+    Write::Remove { id: id.to_owned(), expected: None, kept_removals: 9 }
 }
