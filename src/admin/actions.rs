@@ -180,7 +180,10 @@ struct RestoreDirectory {
 /// Body of `/directory/wait`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AwaitCopy {}
+struct AwaitCopy {
+    /// The `id` of the response that said that the work is running.
+    id: String,
+}
 
 /// A failed action: the status and text of its response.
 #[derive(Debug)]
@@ -236,8 +239,8 @@ impl Admin {
                 self.copies.restore(file, accept_other_directory).await
             }
             Action::AwaitCopy => {
-                let AwaitCopy {} = parse(body)?;
-                self.copies.wait().await
+                let AwaitCopy { id } = parse(body)?;
+                self.copies.wait(&id).await
             }
         }
     }

@@ -190,8 +190,9 @@ impl Store {
                 let (store, changes) = (Arc::clone(store), self.changes.clone());
                 // Notify in the blocking task: the caller may be dropped during the transaction.
                 let work = move || {
-                    let restored = store.restore(&backup::open(&path)?, accept_other)?;
-                    changes.reset_to(store.versions()?);
+                    let (restored, versions) =
+                        store.restore(&backup::open(&path)?, accept_other)?;
+                    changes.reset_to(versions);
                     Ok(restored)
                 };
                 blocking(work).await

@@ -88,7 +88,8 @@ pub(super) async fn restore(args: &RestoreArgs, output: Output) -> anyhow::Resul
 async fn ask(gateway: &Gateway, path: &str, body: Value) -> anyhow::Result<Value> {
     let mut done = gateway.request(Method::POST, path, Some(body)).await?;
     while done["running"] == json!(true) {
-        done = gateway.request(Method::POST, "directory/wait", None).await?;
+        let body = json!({ "id": done["id"] });
+        done = gateway.request(Method::POST, "directory/wait", Some(body)).await?;
     }
     Ok(done)
 }

@@ -85,14 +85,14 @@ impl Present {
 }
 
 /// Replaces all objects and the identity by those of `file`, which was checked to be `backup`, and begins
-/// a new history.  `noted` is the identity in the identity file.
+/// a new history.  `noted` is the identity in the identity file.  Returns the version of all collections.
 pub(super) fn restore(
     transaction: &WriteTransaction,
     file: &File,
     backup: &Backup,
     present: &Present,
     noted: Option<&str>,
-) -> Result<(), Failure> {
+) -> Result<u64, Failure> {
     for collection in Collection::ALL {
         transaction.delete_table(objects(collection))?;
         transaction.delete_table(changed(collection))?;
@@ -104,6 +104,9 @@ pub(super) fn restore(
         let why = "the backup was changed while it was read. The directory is unchanged";
         return Err(StoreError::Refused(why.into()).into());
     }
+    // Above all versions that an administrator can have seen, so that `If-Match` with an entity tag of the
+    // old history does not match another object.
+    let version = present.version.max(backup.version) + 1;
     {
         let mut texts = transaction.open_table(TEXTS)?;
         texts.insert(DIRECTORY, &*backup.directory)?;
@@ -111,13 +114,11 @@ pub(super) fn restore(
             texts.insert(REPLACED, noted)?;
         }
         let mut meta = transaction.open_table(META)?;
-        // Above all versions that an administrator can have seen, so that `If-Match` with an entity tag
-        // of the old history does not match another object.
-        meta.insert(VERSION, present.version.max(backup.version) + 1)?;
+        meta.insert(VERSION, version)?;
         meta.remove(INDEXED)?;
     }
     prepare(transaction)?;
-    Ok(())
+    Ok(version)
 }
 
 fn insert(transaction: &WriteTransaction, entry: &Entry) -> Result<(), Failure> {

@@ -226,7 +226,11 @@ impl Embedded {
 
     /// Replaces everything by the backup `file`, in one transaction.  Changes are refused
     /// meanwhile.
-    pub(super) fn restore(&self, file: &File, accept_other: bool) -> Result<Backup, StoreError> {
+    pub(super) fn restore(
+        &self,
+        file: &File,
+        accept_other: bool,
+    ) -> Result<(Backup, Versions), StoreError> {
         let backup = copy::check(file)?;
         let _restoring = self.queue.refuse_changes()?;
         let present = self.read(Present::read)?;
@@ -234,11 +238,13 @@ impl Embedded {
             present.accept(&backup)?;
         }
         let noted = self.place.noted_identity()?;
-        self.change(|transaction| {
+        let version = self.change(|transaction| {
             copy::restore(transaction, file, &backup, &present, noted.as_deref())
         })?;
         self.place.follow(&backup.directory);
-        Ok(backup)
+        let mut versions = Versions::default();
+        Collection::ALL.into_iter().for_each(|one| versions.set(one, version));
+        Ok((backup, versions))
     }
 
     /// Applies a change, in one transaction with the changes of concurrent callers.

@@ -31,7 +31,7 @@ pub(in crate::store) fn restore(
         copy::restore(transaction, file, &backup, &present, noted.as_deref())
     });
     drop(store);
-    if let Err(error) = built.and_then(|()| place.put(&new)) {
+    if let Err(error) = built.and_then(|_| place.put(&new)) {
         // The first error is the one to report.
         let _ = place.new_file();
         return Err(error);
