@@ -11,7 +11,7 @@ use redb::{
 
 use crate::runtime::random::guid;
 use crate::store::embedded::failure::Failure;
-use crate::store::objects::Collection;
+use crate::store::objects::{Collection, StoreError};
 
 /// Name of an object's table, and the id of the object.
 type Name<'a> = (&'a str, &'a str);
@@ -118,7 +118,12 @@ pub(super) fn prepare(transaction: &WriteTransaction) -> Result<String, Failure>
         changed.retain(|_, _| false)?;
         for object in transaction.open_table(objects(collection))?.iter()? {
             let (id, object) = object?;
-            changed.insert(object.value().0, id.value())?;
+            let version = object.value().0;
+            if changed.insert(version, id.value())?.is_some() {
+                let why =
+                    format!("two objects of {} have the version {version}", collection.name());
+                return Err(StoreError::Refused(why).into());
+            }
         }
         transaction.open_table(removed(collection))?.retain(|_, _| false)?;
         // The history is unknown: readers must read everything again.

@@ -6,6 +6,7 @@ use std::thread;
 use tempfile::TempDir;
 
 use super::*;
+use crate::store::backup::Writer;
 
 const C: Collection = Collection::Devices;
 
@@ -81,4 +82,27 @@ fn changes_that_meet_a_restore_are_refused_and_have_no_effect() {
 
 fn removal(id: &str) -> Write {
     Write::Remove { id: id.to_owned(), expected: None, kept_removals: 9 }
+}
+
+#[test]
+fn a_backup_with_one_version_twice_is_refused() {
+    let (store, folder) = store();
+    insert(&store, "a").expect("stored");
+    let file = folder.path().join("backup");
+    for (second, is_valid) in [(5, false), (6, true)] {
+        let out = File::create(&file).expect("a file");
+        let mut writer = Writer::start(out, "d".into(), 6).expect("written");
+        writer.object(C, "x", 5, b"x").expect("written");
+        writer.object(C, "y", second, b"y").expect("written");
+        writer.end().expect("written");
+        let restored = store.restore(&File::open(&file).expect("it"), true).map(|_| ());
+        match is_valid {
+            true => restored.expect("valid"),
+            false => {
+                let why = restored.expect_err("refused").to_string();
+                assert!(why.contains("two objects of devices have the version 5"), "{why}");
+                assert_eq!(store.get(C, "a").expect("unchanged").id, "a");
+            }
+        }
+    }
 }
