@@ -29,6 +29,7 @@ use crate::runtime::log_limit::LogLimit;
 use crate::runtime::tasks::Stop;
 use crate::runtime::telemetry::spans;
 use crate::tls::acceptor::TlsListener;
+use crate::tls::acceptor::closers::Closers;
 use crate::tls::acceptor::ticket::Ticket;
 use crate::tls::handshakes::{Handshake, Handshakes};
 use crate::tls::lingering::Lingering;
@@ -50,6 +51,7 @@ pub(super) struct Edge {
     pub(super) lingering: Lingering,
     pub(super) failures: LogLimit,
     pub(super) ticket_hints: LogLimit,
+    pub(super) closers: Closers,
     pub(super) stop: Stop,
 }
 
@@ -181,8 +183,8 @@ impl Edge {
         Record { detail: Some(&detail), ..Record::new(Event::Handshake, Outcome::Refused) }.emit();
     }
 
-    /// Counts a client that ended the connection after its session ticket, and tells the operator about one
-    /// that gets no further ticket.
+    /// Counts a client that ended the connection after its session ticket.  Several that get no further
+    /// ticket are logged; a single one is likelier a probe.
     pub(super) fn closed_after_ticket(
         &self,
         connection: u64,
@@ -190,15 +192,16 @@ impl Edge {
         gets_no_ticket: bool,
     ) {
         self.listener.metrics.closed_after_ticket(self.listener.name);
-        if gets_no_ticket && self.ticket_hints.permit().is_some() {
+        let is_likely = gets_no_ticket && self.closers.add(address.ip());
+        if is_likely && self.ticket_hints.permit().is_some() {
             warn!(
                 connection,
                 %address,
                 listener = self.listener.name,
-                "client ended the connection after its TLS 1.3 session ticket, as wolfSSL built by default \
-                 does. Its next connection gets no ticket and can request a token. To spare such clients \
-                 the first failure, set `tls.resumption = \"1.2\"`. anchorgate_closed_after_ticket_total \
-                 counts these connections"
+                "several clients ended their connections after their TLS 1.3 session tickets, as wolfSSL \
+                 built by default does. This can also be a health check or a client that closes at once. \
+                 Their next connections get no ticket and can request a token; `tls.resumption` has more. \
+                 anchorgate_closed_after_ticket_total counts these connections"
             );
         }
     }

@@ -1,5 +1,6 @@
 //! Accepts TLS connections: a handshake under a time limit, then HTTP.
 
+mod closers;
 mod connection;
 mod handshake;
 mod ticket;
@@ -123,6 +124,7 @@ pub async fn serve<H, F>(
         lingering: Lingering::default(),
         failures: LogLimit::new(FAILURES),
         ticket_hints: LogLimit::new(HINTS),
+        closers: closers::Closers::default(),
         stop: stop.clone(),
     });
     listen::accept(listener, gate, admission, stop, |stream, address, connection| {
