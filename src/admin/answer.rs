@@ -108,7 +108,7 @@ impl Answer {
         };
         for (number, attempt) in self.attempts.iter().enumerate() {
             let _ = match &attempt.refusal {
-                None => writeln!(out, "path {}: accepted", number + 1),
+                None => writeln!(out, "path {}: valid", number + 1),
                 Some(refusal) => {
                     writeln!(
                         out,

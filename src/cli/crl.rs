@@ -4,14 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cli::exit;
-use crate::cli::input::{read_in_pieces, read_input};
+use crate::cli::input::{expect_revocation_list, read_in_pieces, read_input};
 use crate::cli::terminal::{one_line, text};
 use crate::runtime::text::Cleaned;
 use crate::x509::certificate::{Certificate, GeneralName};
@@ -19,7 +18,7 @@ use crate::x509::crl::{
     CrlError, Fault, Kind, ListReader, OnlyContains, RevocationList, Unverified,
 };
 use crate::x509::pem;
-use crate::x509::time::Timestamp;
+use crate::x509::time::{Timestamp, span};
 
 /// Limit in bytes on a file of certificates.
 const MAX_SIGNERS: u64 = 16 << 20;
@@ -28,7 +27,7 @@ const MAX_SIGNERS: u64 = 16 << 20;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit status: 0 if the list is usable (with --serial: and does not contain that \
-    number), 1 if not, 2 if a file cannot be read or an argument is not valid."
+    number), 1 if not, 2 if a file cannot be read or contains something else, or an argument is not valid."
 )]
 pub(super) struct InspectArgs {
     /// List, DER or PEM; `-` is standard input
@@ -66,10 +65,11 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
         signers.extend(read_signers(path)?);
     }
 
+    expect_revocation_list(&args.file)?;
     let (unverified, verified) = match read_list(&args.file, &signers, now)? {
         Ok(read) => read,
         Err(error) => {
-            println!("not usable: {}", Cleaned(&error));
+            println!("not usable: {}: {}", args.file.display(), Cleaned(&error));
             return Ok(ExitCode::FAILURE);
         }
     };
@@ -277,15 +277,6 @@ fn show_in_force(list: &Value, now: Timestamp) {
 }
 
 /// A duration in one unit, with at least two significant units of it.
-fn span(time: Duration) -> String {
-    match time.as_secs() {
-        seconds @ ..120 => format!("{seconds} s"),
-        seconds @ ..7_200 => format!("{} min", seconds / 60),
-        seconds @ ..172_800 => format!("{} h", seconds / 3_600),
-        seconds => format!("{} d", seconds / 86_400),
-    }
-}
-
 fn general_name(name: &GeneralName) -> String {
     match name {
         GeneralName::Directory(name) => name.to_string(),
@@ -298,6 +289,8 @@ fn general_name(name: &GeneralName) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -5,14 +5,18 @@ use std::io::{self, Read, stdin};
 use std::path::Path;
 
 use anyhow::{Context, ensure};
+use serde_json::Value;
 
 use crate::runtime::files::{ReadFileCause, ReadFileError, read_bounded, read_bounded_from};
 use crate::runtime::log::Secret;
+use crate::runtime::text::clean;
 
 /// Limit in bytes on a file with a token, a secret or CA certificates.
 const MAX_SMALL: u64 = 1 << 20;
 /// Bytes of one piece of a file.
 const PIECE: usize = 256 * 1024;
+/// Characters of a PEM label that a message has.
+const MAX_LABEL: usize = 40;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Reads a file of up to `limit` bytes; `-` is standard input.
@@ -63,6 +67,44 @@ pub(super) fn list_response(json: &[u8]) -> Vec<u8> {
     }
 }
 
+/// Refuses a PEM file that contains something else than a revocation list.  Only regular files are checked,
+/// because others can be read only once.
+pub(super) fn expect_revocation_list(path: &Path) -> anyhow::Result<()> {
+    if !std::fs::metadata(path).is_ok_and(|file| file.is_file()) {
+        return Ok(());
+    }
+    // A large file is a list, or the reader of lists refuses it.
+    let Ok(bytes) = read_bounded(path, MAX_SMALL) else { return Ok(()) };
+    let text = String::from_utf8_lossy(&bytes);
+    let mut labels = text.lines().filter_map(|line| {
+        let label = line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----")?;
+        Some(clean(label, MAX_LABEL))
+    });
+    let first = labels.clone().next();
+    ensure!(
+        first.is_none() || labels.any(|label| label == "X509 CRL"),
+        "{}: not a revocation list: it contains {}",
+        path.display(),
+        first.unwrap_or_default()
+    );
+    Ok(())
+}
+
+/// Refuses a list of devices where one of trust configurations is needed.
+pub(super) fn expect_configurations(name: &str, response: &Value) -> anyhow::Result<()> {
+    let objects = response["value"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let has = |object: &Value, member: &str| object.get(member).is_some();
+    let is_device = |object: &Value| {
+        !has(object, "certificateAuthorities")
+            && ["physicalIds", "accountEnabled", "externalDeviceId"].iter().any(|m| has(object, m))
+    };
+    ensure!(
+        objects.is_empty() || !objects.iter().all(is_device),
+        "{name}: a list of devices, not of trust configurations"
+    );
+    Ok(())
+}
+
 /// Reads a PEM file of certification authorities.
 pub(super) fn read_ca_bundle(path: &Path) -> Result<Vec<u8>, ReadFileError> {
     read_bounded(path, MAX_SMALL)
@@ -92,6 +134,35 @@ mod tests {
         ] {
             assert_eq!(list_response(json), expected.as_bytes());
         }
+    }
+
+    #[test]
+    fn a_list_of_devices_is_not_one_of_configurations() {
+        let check = |value| expect_configurations("d.json", &serde_json::json!({ "value": value }));
+        let device = serde_json::json!({"id": "1", "accountEnabled": true, "physicalIds": []});
+        let configuration = serde_json::json!({"id": "2", "certificateAuthorities": []});
+        let error = check(vec![device.clone()]).expect_err("devices").to_string();
+        assert_eq!(error, "d.json: a list of devices, not of trust configurations");
+        assert!(check(vec![configuration, device]).is_ok());
+        assert!(check(Vec::new()).is_ok());
+    }
+
+    #[test]
+    fn another_pem_file_is_not_a_revocation_list() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("x.pem");
+        let check = |text: &str| {
+            std::fs::write(&file, text).expect("written");
+            expect_revocation_list(&file).map_err(|error| error.to_string())
+        };
+        let pem = |label: &str| format!("-----BEGIN {label}-----\nAA==\n-----END {label}-----\n");
+        let error = check(&pem("CERTIFICATE")).expect_err("a certificate");
+        assert!(
+            error.ends_with("x.pem: not a revocation list: it contains CERTIFICATE"),
+            "{error}"
+        );
+        assert_eq!(check(&(pem("CERTIFICATE") + &pem("X509 CRL"))), Ok(()));
+        assert_eq!(check("no PEM"), Ok(()));
     }
 
     #[test]

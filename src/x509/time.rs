@@ -12,6 +12,16 @@ use crate::x509::der::{DerError, Element, tag};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub i64);
 
+/// Prints a time span in one unit, rounded down.
+pub(crate) fn span(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ ..120 => format!("{seconds} s"),
+        seconds @ ..7_200 => format!("{} min", seconds / 60),
+        seconds @ ..172_800 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} d", seconds / 86_400),
+    }
+}
+
 impl Timestamp {
     /// Returns the time `duration` later, saturating.
     #[must_use]

@@ -108,12 +108,18 @@ fn the_list_of_a_real_directory_judges_a_certificate() {
     };
     assert_eq!(judge(&format!("{{\"value\":{list}}}"), "issuer.crl").status.code(), Some(0));
     let refused = judge(&list, "device.pem");
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let why = "device.pem: not a revocation list: it contains CERTIFICATE";
+    assert!(text(&refused.stderr).contains(why), "{refused:?}");
+    std::fs::write(work.join("cut.crl"), b"\x30\x82\x01\x00").expect("written");
+    let refused = judge(&list, "cut.crl");
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-    assert!(
-        text(&refused.stdout).contains("list not used: ")
-            && text(&refused.stdout).contains("device.pem: "),
-        "{refused:?}"
-    );
+    let stdout = text(&refused.stdout);
+    assert!(stdout.contains("list not used: ") && stdout.contains("cut.crl: "), "{refused:?}");
+    let devices = judge(r#"[{"id":"1","accountEnabled":true,"physicalIds":[]}]"#, "issuer.crl");
+    assert_eq!(devices.status.code(), Some(2), "{devices:?}");
+    let why = "d.json: a list of devices, not of trust configurations";
+    assert!(text(&devices.stderr).contains(why), "{devices:?}");
     // Text before a list in PEM counts towards its size.  The gateway's own limit is smaller.
     std::fs::write(work.join("large.crl"), large_list(&here(&format!("crl/{slug}-issuer.crl"))))
         .expect("written");

@@ -10,7 +10,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::admin::answer::{Answer, List};
-use crate::cli::input::{list_response, read_in_pieces, read_input};
+use crate::cli::input::{
+    expect_configurations, expect_revocation_list, list_response, read_in_pieces, read_input,
+};
 use crate::cli::verify::Args;
 use crate::graph::wire;
 use crate::trust::configurations::{ConfigurationId, Configurations, Device, Devices};
@@ -90,8 +92,13 @@ impl Request {
             return Err(format!("{}: {}", chain_pem.name, CertificateFileError::Empty));
         }
         let list = |file, limit| Part::read(file, limit).map(Part::into_list_response);
+        let directory = list(directory, MAX_DIRECTORY)?;
+        // A file that is not JSON is refused later.
+        if let Ok(response) = wire::parse(&directory.bytes) {
+            expect_configurations(&directory.name, &response).map_err(|error| error.to_string())?;
+        }
         Ok(Self {
-            directory: list(directory, MAX_DIRECTORY)?,
+            directory,
             devices: args.devices.as_ref().map(|file| list(file, MAX_DEVICES_FILE)).transpose()?,
             chain_pem,
             lists,
@@ -268,6 +275,7 @@ impl Part {
 impl ReadList {
     /// Reads a list of any size.
     fn from_file(path: &Path) -> Result<Self, String> {
+        expect_revocation_list(path).map_err(|error| error.to_string())?;
         let mut reader = Box::new(ListReader::new(u64::MAX));
         let read = read_in_pieces(path, |piece| reader.feed(piece));
         let read = read.map_err(|error| error.to_string())?;

@@ -27,7 +27,7 @@ use crate::trust::revocation::series::Series;
 use crate::x509::certificate::{Certificate, Fingerprint, GeneralName};
 use crate::x509::crl::{self, DistributionPoint, Reason, Reasons, RevocationList};
 use crate::x509::name::Name;
-use crate::x509::time::Timestamp;
+use crate::x509::time::{Timestamp, span};
 
 pub use policy::{
     AuthorityPolicy, AuthorityRules, CrlMode, ListPolicy, ListRules, RevocationPolicy, Selector,
@@ -398,10 +398,10 @@ impl Search<'_> {
         Err(Refusal::new(
             Code::CrlStale,
             format!(
-                "the list of `{}` was due for renewal at {next_update}, {} s ago; {} s are allowed",
+                "the list of `{}` was due for renewal at {next_update}, {} ago; {} are allowed",
                 list.issuer,
-                now.since(next_update).as_secs(),
-                grace.as_secs()
+                span(now.since(next_update)),
+                span(grace)
             ),
         ))
     }
