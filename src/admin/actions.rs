@@ -14,7 +14,7 @@ use crate::graph::Collection;
 use crate::http::reply::{self, Reply};
 use crate::keyring::{KeyStatus, RotationError};
 use crate::runtime::clock;
-use crate::runtime::reload::{Rejected, Report, Request};
+use crate::runtime::reload::{OtherFile, Rejected, Report, Request};
 use crate::sync;
 use crate::trust::judge::devices::{UnverifiedChain, explain};
 use crate::x509::pem::{self, CertificateFileError};
@@ -156,6 +156,8 @@ struct Reload {}
 struct DiffConfiguration {
     /// Text of a configuration file; the gateway's own file if absent.
     toml: Option<String>,
+    /// Name of that file, for messages.
+    name: Option<String>,
 }
 
 /// Body of `/directory/backup`.
@@ -227,8 +229,10 @@ impl Admin {
                 configuration(self.configuration.send(Request::Reload).await)
             }
             Action::DiffConfiguration => {
-                let DiffConfiguration { toml } = parse(body)?;
-                configuration(self.configuration.send(Request::Compare(toml)).await)
+                let DiffConfiguration { toml, name } = parse(body)?;
+                let name = name.unwrap_or_else(|| "`toml`".to_owned());
+                let other = toml.map(|toml| OtherFile { name, toml });
+                configuration(self.configuration.send(Request::Compare(other)).await)
             }
             Action::BackUpDirectory => {
                 let BackUpDirectory { file } = parse(body)?;
@@ -393,6 +397,7 @@ async fn poll(source: &sync::Handle) -> Value {
         }
     };
     let (changes, devices) = tokio::join!(source.refresh(), devices);
+    let status = source.status();
     let mut result = match changes {
         Ok(changes) => json!({ "changes": changes }),
         Err(error) => json!({ "error": error.to_string() }),
@@ -401,6 +406,13 @@ async fn poll(source: &sync::Handle) -> Value {
         Some(Ok(difference)) => result["devices"] = json!(difference),
         Some(Err(error)) => result["devicesError"] = json!(error.to_string()),
         None => {}
+    }
+    // What waits for approval, with the digest that an approval names.
+    if let Some(held) = status.held_back {
+        result["held_back"] = json!(held);
+    }
+    if let Some(held) = status.content.devices.and_then(|devices| devices.held_back) {
+        result["devices_held_back"] = json!(held);
     }
     result
 }

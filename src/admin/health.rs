@@ -47,7 +47,7 @@ impl Admin {
     }
 
     /// The parts that work and need attention.  Their texts are on the admin plane.
-    fn degraded(&self) -> Vec<String> {
+    pub(super) fn degraded(&self) -> Vec<String> {
         let warnings = self.ready.warnings();
         let mut degraded: Vec<String> = warnings.into_keys().map(str::to_owned).collect();
         for source in &*self.sources.borrow() {

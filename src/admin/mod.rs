@@ -228,6 +228,10 @@ impl Admin {
         if !without_list.is_empty() {
             body["without_list"] = json!(without_list);
         }
+        let degraded = self.degraded();
+        if !degraded.is_empty() {
+            body["degraded"] = json!(degraded);
+        }
         reply::json(status, &body)
     }
 

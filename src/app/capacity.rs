@@ -17,6 +17,8 @@ use crate::http::listen::MAX_CONNECTIONS;
 const ADMIN: usize = 256;
 /// Connections of the health listener.
 const HEALTH: usize = 256;
+/// Largest number of files that connections may not use.
+const MAX_RESERVED: usize = 1_024;
 
 /// Numbers of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub(crate) struct Capacity {
     pub(crate) health: usize,
     /// The configuration allows more connections than fit.
     pub(crate) is_reduced: bool,
+    /// Numbers before a reduction, in the order of the members; 0 if nothing was reduced.
+    wanted: [usize; 4],
 }
 
 impl Capacity {
@@ -87,6 +91,7 @@ impl Capacity {
             admin: ADMIN,
             health: config.health.map_or(0, |_| HEALTH),
             is_reduced: false,
+            wanted: [0; 4],
         };
         wanted.fit()
     }
@@ -99,8 +104,8 @@ impl Capacity {
         let admin = self.admin.min(files / 8).max(1);
         let health = self.health.min((files / 16).max(1));
         let room = files.saturating_sub(reserved(files)).saturating_sub(admin + health);
-        let most =
-            largest_share(room, [self.token, self.public, self.directory, self.directory_http]);
+        let wanted = self.connections();
+        let most = largest_share(room, wanted);
         let part = |connections: usize| match connections {
             0 => 0,
             _ => connections.min(most).max(1),
@@ -114,8 +119,17 @@ impl Capacity {
             admin,
             health,
             is_reduced: false,
+            wanted: self.wanted,
         };
-        Self { is_reduced: fitted != self, ..fitted }
+        match fitted == self {
+            true => fitted,
+            false => Self { is_reduced: true, wanted, ..fitted },
+        }
+    }
+
+    /// Numbers that can be reduced.
+    fn connections(&self) -> [usize; 4] {
+        [self.token, self.public, self.directory, self.directory_http]
     }
 }
 
@@ -136,7 +150,7 @@ fn largest_share(room: usize, mut wanted: [usize; 4]) -> usize {
 
 /// Files that connections may not use: a quarter, at least 128 and at most 1,024.
 fn reserved(files: usize) -> usize {
-    (files / 4).clamp(128, 1_024)
+    (files / 4).clamp(128, MAX_RESERVED)
 }
 
 /// Returns `shares` with at most `connections`.
@@ -155,18 +169,32 @@ fn at_most(shares: Shares, connections: usize) -> Shares {
 
 impl fmt::Display for Capacity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { files, token, public, directory, directory_http, admin, .. } = self;
-        write!(f, "connections: token {token}, public {public}, directory {directory}")?;
-        write!(f, ", directory (plain) {directory_http}, admin {admin}, health {}", self.health)?;
-        write!(f, "; limit on open files: ")?;
-        match files {
-            Some(files) => write!(f, "{files}")?,
-            None => write!(f, "none")?,
+        const LISTENERS: [&str; 4] = ["token", "public", "directory", "directory (plain)"];
+        write!(f, "connections: ")?;
+        let connections = self.connections();
+        for (name, number) in LISTENERS.iter().zip(connections).filter(|(_, n)| *n > 0) {
+            write!(f, "{name} {number}, ")?;
         }
-        match self.is_reduced {
-            true => write!(f, " (reduced to fit: raise LimitNOFILE or `ulimit -Hn`)"),
-            false => Ok(()),
+        write!(f, "admin {}", self.admin)?;
+        if self.health > 0 {
+            write!(f, ", health {}", self.health)?;
         }
+        match self.files {
+            Some(files) => write!(f, "; limit on open files: {files}")?,
+            None => write!(f, "; no limit on open files")?,
+        }
+        if !self.is_reduced {
+            return Ok(());
+        }
+        for ((name, number), wanted) in LISTENERS.iter().zip(connections).zip(self.wanted) {
+            if number < wanted {
+                write!(f, "; {name} reduced from {wanted}")?;
+            }
+        }
+        let others = self.admin + self.health;
+        // As many as leave room for the largest reserve.
+        let needed = self.wanted.iter().sum::<usize>() + others + MAX_RESERVED;
+        write!(f, "; {needed} files are needed: raise LimitNOFILE or `ulimit -Hn`")
     }
 }
 
@@ -183,7 +211,22 @@ mod tests {
         admin: 256,
         health: 256,
         is_reduced: false,
+        wanted: [0; 4],
     };
+
+    #[test]
+    fn names_the_listeners_that_are_on_and_what_was_reduced() {
+        let fitted = Capacity { files: Some(20_000), ..WANTED }.fit();
+        assert_eq!(
+            fitted.to_string(),
+            "connections: token 8720, public 8720, directory (plain) 1024, admin 256, health 256; limit on \
+             open files: 20000; token reduced from 20000; public reduced from 20000; 42560 files are needed: \
+             raise LimitNOFILE or `ulimit -Hn`"
+        );
+        let hub = Capacity { token: 0, public: 0, health: 0, ..WANTED }.fit();
+        let expected = "connections: directory (plain) 1024, admin 256; no limit on open files";
+        assert_eq!(hub.to_string(), expected);
+    }
 
     fn sum(capacity: &Capacity) -> usize {
         let Capacity { token, public, directory, directory_http, admin, health, .. } = capacity;

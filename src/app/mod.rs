@@ -132,7 +132,7 @@ impl App {
         let listening = planes.listen(sockets, settings, &base.ready, &base.tasks);
         listening.context("health listener")?;
         followers::load_authorities(&config.graph);
-        info!(?addresses, "listening");
+        info!("listening: {addresses}");
         Ok(Self {
             addresses,
             live,

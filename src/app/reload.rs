@@ -29,7 +29,7 @@ use crate::runtime::health::Ready;
 use crate::runtime::live::Live;
 use crate::runtime::log;
 use crate::runtime::publisher::GatewayChange;
-use crate::runtime::reload::{Inbox, Rejected, Reply, Report, Request, Status};
+use crate::runtime::reload::{Inbox, OtherFile, Rejected, Reply, Report, Request, Status};
 use crate::runtime::secret_files::FileModes;
 use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
@@ -133,8 +133,8 @@ impl Reloader {
             let mut is_wanted = false;
             tokio::select! {
                 request = self.inbox.requests.recv() => match request {
-                    Some((Request::Compare(text), reply)) => {
-                        let _ = reply.send(self.compare(text).await);
+                    Some((Request::Compare(other), reply)) => {
+                        let _ = reply.send(self.compare(other).await);
                         continue;
                     }
                     Some((Request::Reload, reply)) => waiting.push(reply),
@@ -164,7 +164,7 @@ impl Reloader {
         while let Ok((request, reply)) = self.inbox.requests.try_recv() {
             match request {
                 Request::Reload => waiting.push(reply),
-                Request::Compare(text) => drop(reply.send(self.compare(text).await)),
+                Request::Compare(other) => drop(reply.send(self.compare(other).await)),
             }
         }
     }
@@ -175,10 +175,12 @@ impl Reloader {
         spawn_blocking(move || origin.current_content()).await.ok().flatten()
     }
 
-    async fn candidate(&self, text: Option<String>) -> Result<Candidate, LoadError> {
+    async fn candidate(&self, other: Option<OtherFile>) -> Result<Candidate, LoadError> {
         let origin = self.origin.clone();
-        let read = spawn_blocking(move || match text {
-            Some(text) => origin.compare(text.as_bytes()),
+        let read = spawn_blocking(move || match other {
+            Some(OtherFile { name, toml }) => {
+                origin.compare(toml.as_bytes()).map_err(|error| error.of_other_file(&name))
+            }
             None => origin.compare(&origin.read()?),
         });
         match read.await {
@@ -188,8 +190,8 @@ impl Reloader {
         }
     }
 
-    async fn compare(&self, text: Option<String>) -> Result<Report, Rejected> {
-        match self.candidate(text).await {
+    async fn compare(&self, other: Option<OtherFile>) -> Result<Report, Rejected> {
+        match self.candidate(other).await {
             Ok(candidate) => Ok(Report { changes: candidate.changes }),
             Err(error) => Err(Rejected(error.to_string().into())),
         }
@@ -208,7 +210,9 @@ impl Reloader {
         match &result {
             Ok(report) => self.succeeded(report),
             Err(Rejected(why)) => {
-                error!("configuration rejected; the earlier one stays in use: {why}");
+                // One record is one line.
+                let line = why.replace("\n  ", "; ");
+                error!("configuration rejected; the earlier one stays in use: {line}");
                 self.metrics.successful.set(0);
                 let warning = format!("{why}; the earlier configuration stays in use");
                 self.ready.warn(PART, Some(warning));
@@ -224,7 +228,10 @@ impl Reloader {
             changes.map(|change| change.key.clone()).collect()
         };
         let (applied, waiting) = (keys(false), keys(true));
-        info!(applied = applied.join(", "), "configuration applied");
+        match applied[..] {
+            [] => info!("configuration read again; nothing to apply"),
+            _ => info!(applied = applied.join(", "), "configuration applied"),
+        }
         self.ready.warn(
             PART,
             (!waiting.is_empty())

@@ -1,5 +1,6 @@
 //! The listening sockets, opened before anything runs.
 
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener as StdListener};
 
@@ -40,6 +41,23 @@ pub struct Addresses {
     pub health: Option<SocketAddr>,
 }
 
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, address) in [
+            ("token", self.token),
+            ("public", self.public),
+            ("directory", self.directory),
+            ("directory (plain)", self.directory_http),
+            ("health", self.health),
+        ] {
+            if let Some(address) = address {
+                write!(f, "{name} {address}, ")?;
+            }
+        }
+        write!(f, "admin {}", self.admin)
+    }
+}
+
 impl Sockets {
     /// Takes the sockets that a service manager passed (sd_listen_fds(3)), and binds the others.
     ///
@@ -48,10 +66,13 @@ impl Sockets {
     pub(super) fn open(config: &Config) -> io::Result<Self> {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut passed = Passed::take(&mut ListenFd::from_env(), &names)?;
-        let mut open = |name, address, is_shared| match passed.find(name, address) {
-            Some(socket) => TcpListener::from_std(socket),
-            None if is_shared => bind_shared(address),
-            None => bind(address),
+        let mut open = |name, address, is_shared| {
+            let socket = match passed.find(name, address) {
+                Some(socket) => TcpListener::from_std(socket),
+                None if is_shared => bind_shared(address),
+                None => bind(address),
+            };
+            socket.map_err(|error| with_key(name, &error))
         };
         let (directory, is_shared) = (config.directory.as_ref(), config.reuse_port);
         let https = directory.and_then(|part| part.listen);
@@ -93,10 +114,19 @@ impl Sockets {
     }
 }
 
+/// The error of a listener, with the key of its address.
+fn with_key(listener: &str, error: &io::Error) -> io::Error {
+    let key = match listener {
+        "directory_http" => "directory.listen_http".to_owned(),
+        listener => format!("{listener}.listen"),
+    };
+    io::Error::new(error.kind(), format!("{key}: {error}"))
+}
+
 /// The health listener has a default, which another gateway on this machine may use.
 fn health_error(error: &io::Error) -> io::Error {
     let hint = "set it to another address, or to \"off\"";
-    io::Error::new(error.kind(), format!("health.listen: {error}; {hint}"))
+    io::Error::new(error.kind(), format!("{error}; {hint}"))
 }
 
 /// The sockets that a service manager passed, with their names.

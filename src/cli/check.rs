@@ -8,26 +8,42 @@ use std::time::SystemTime;
 
 use crate::app::capacity::Capacity;
 use crate::cli::exit;
-use crate::config::Config;
+use crate::config::{Config, LoadError, load_for_check};
 use crate::crl;
 use crate::graph::client::Client;
 use crate::keyring;
+use crate::runtime::secret_files::FileModes;
 use crate::tls;
 
-/// Last part of `check-config`: checks what is not in the file itself, and reports every problem.
-pub(super) fn check(config: &Config) -> ExitCode {
-    let (mut problems, warnings) = findings(config);
-    for warning in warnings {
-        println!("warning: {warning}");
+/// Runs `check-config`: reports every problem of the file, and of what is not in the file itself.
+pub(super) fn check(path: &Path, allow_insecure_modes: bool) -> ExitCode {
+    let (config, error) = load_for_check(path);
+    if let Some(error) = &error {
+        eprintln!("{error}");
     }
+    let Some(mut config) = config else {
+        if matches!(error, Some(LoadError::Problems(..))) {
+            eprintln!("Key files were not checked; correct these first.");
+        }
+        return exit::CONFIG.into();
+    };
+    if allow_insecure_modes {
+        config.keyring.file_modes = FileModes::Unchecked;
+    }
+    let (mut problems, warnings) = findings(&config);
+    warnings.iter().for_each(|warning| println!("warning: {warning}"));
     problems.dedup();
-    if problems.is_empty() {
-        println!("{}", Capacity::raised(config));
-        println!("no problem found");
-        return ExitCode::SUCCESS;
-    }
     problems.iter().for_each(|problem| eprintln!("{problem}"));
-    exit::CONFIG.into()
+    if error.is_some() || !problems.is_empty() {
+        return exit::CONFIG.into();
+    }
+    println!("{}", Capacity::raised(&config));
+    match warnings.len() {
+        0 => println!("no problem found"),
+        1 => println!("1 warning, no error"),
+        warnings => println!("{warnings} warnings, no error"),
+    }
+    ExitCode::SUCCESS
 }
 
 /// The problems, and the warnings.
@@ -39,7 +55,7 @@ fn findings(config: &Config) -> (Vec<String>, Vec<String>) {
         let found =
             keyring::problems(&identity, &config.advertised_hosts(), SystemTime::now().into());
         let name = keys.certificate.display();
-        warnings.extend(found.iter().map(|problem| format!("{name}: {problem}")));
+        warnings.extend(found.iter().map(|problem| format!("tls.certificate: {name}: {problem}")));
     }
     let files = config.insecure_files(keys.file_modes);
     warnings.extend(files.reported.iter().map(ToString::to_string));

@@ -21,7 +21,8 @@ pub(super) enum ConfigCommand {
     /// Show what a configuration file would change, and what needs a restart
     ///
     /// The running gateway compares the file with its configuration in force, and checks it.  Exit
-    /// status 1 if the file has a problem.
+    /// status 1 if the file has a problem.  Relative paths in it are relative to the folder of the gateway's
+    /// own file, as if the file replaced it.
     Diff {
         /// The file, or `-` for standard input; the gateway's own file if absent
         #[arg(value_name = "FILE")]
@@ -40,6 +41,7 @@ pub(super) enum ConfigCommand {
 pub(super) async fn config(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
     let (args, report) = match command {
         ConfigCommand::Diff { file, admin } => {
+            let name = file.as_ref().map(|file| file.display().to_string());
             let toml = match file {
                 Some(file) => {
                     let bytes = read_input(file, MAX_FILE)?;
@@ -48,7 +50,7 @@ pub(super) async fn config(command: &ConfigCommand) -> anyhow::Result<ExitCode> 
                 }
                 None => None,
             };
-            let body = json!({ "toml": toml });
+            let body = json!({ "toml": toml, "name": name });
             (admin, request(admin, Method::POST, "config/diff", Some(body)).await?)
         }
         ConfigCommand::Reload(args) => {

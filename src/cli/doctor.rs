@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -138,15 +140,25 @@ fn show(findings: &Findings, output: Output) {
 fn local(config: &Config, findings: &mut Findings) {
     // An error is one of the problems below.
     if let Ok(identity) = keyring::identity(&config.keyring, &tls::provider()) {
-        let hosts = config.advertised_hosts();
-        let problems = keyring::problems(&identity, &hosts, SystemTime::now().into());
-        for problem in &problems {
-            findings.add("server certificate", Verdict::Warning, problem);
+        let (hosts, now) = (config.advertised_hosts(), SystemTime::now().into());
+        let invalidity = keyring::invalidity(&identity, now);
+        for problem in keyring::problems(&identity, &hosts, now) {
+            let is_refused = Some(&problem) == invalidity.as_ref();
+            let verdict = if is_refused { Verdict::Failed } else { Verdict::Warning };
+            findings.add("server certificate", verdict, problem);
         }
         let chain: Vec<&[u8]> = identity.cert.iter().map(AsRef::as_ref).collect();
-        match chain_problem(&chain) {
-            Some(why) => findings.add("certificate chain", Verdict::Warning, why),
-            None => {
+        match (chain_problem(&chain), issuer_of_only(&chain)) {
+            (Some(why), _) => findings.add("certificate chain", Verdict::Warning, why),
+            (None, Some(issuer)) => findings.add(
+                "certificate chain",
+                Verdict::Good,
+                format!(
+                    "the server's certificate only: clients must trust `{issuer}` itself; if it is an \
+                     intermediate, append its certificate"
+                ),
+            ),
+            (None, None) => {
                 findings.add("certificate chain", Verdict::Good, "each issues the one before");
             }
         }
@@ -156,7 +168,14 @@ fn local(config: &Config, findings: &mut Findings) {
     // A key file is reported once, below.
     problems.retain(|problem| !files.refused.iter().any(|fault| fault.to_string() == *problem));
     if problems.is_empty() {
-        findings.add("key files", Verdict::Good, "usable: certificate, ticket keys, signing keys");
+        let keys = &config.keyring;
+        let files = [
+            (true, "certificate and key"),
+            (!keys.ticket_keys.is_empty(), "ticket keys"),
+            (keys.signs, "signing keys"),
+        ];
+        let files: Vec<_> = files.iter().filter(|(is_set, _)| *is_set).map(|file| file.1).collect();
+        findings.add("key files", Verdict::Good, format!("usable: {}", files.join(", ")));
     }
     for problem in problems {
         findings.add("key files", Verdict::Failed, problem);
@@ -185,10 +204,19 @@ fn local(config: &Config, findings: &mut Findings) {
         ("admin.listen", Some(config.admin.listen)),
         ("health.listen", config.health),
     ];
+    let socket = config.admin.socket.as_deref();
+    let is_running = socket.is_some_and(|socket| UnixStream::connect(socket).is_ok());
     for (name, address) in listeners {
         let Some(address) = address else { continue };
         match bind(address) {
             Ok(_) => findings.add(name, Verdict::Good, format!("{address} is free")),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && is_running => {
+                findings.add(
+                    name,
+                    Verdict::Good,
+                    format!("{address} is in use, by the running gateway"),
+                );
+            }
             Err(error) => findings.add(name, Verdict::Warning, format!("{address}: {error}")),
         }
     }
@@ -203,13 +231,15 @@ fn chain_problem(chain: &[&[u8]]) -> Option<String> {
             return Some(format!("`{}` did not issue `{}`", pair[1].subject, pair[0].subject));
         }
     }
-    match &parsed[..] {
-        [only] if only.issuer != only.subject => Some(format!(
-            "the file has no certificate of the issuer `{}`: if that is an intermediate, append its certificate",
-            only.issuer
-        )),
-        _ => None,
-    }
+    None
+}
+
+/// The issuer of the only certificate, unless it signed itself.  It can be a root, whose certificate clients
+/// have, or an intermediate.
+fn issuer_of_only(chain: &[&[u8]]) -> Option<String> {
+    let [only] = chain else { return None };
+    let only = Certificate::from_der(only).ok()?;
+    (only.issuer != only.subject).then(|| only.issuer.to_string())
 }
 
 /// Checks of one directory: address, clock, credential, and permission by permission.
@@ -356,9 +386,9 @@ mod tests {
             (leaf.certificate.der(), root.certificate.der(), other.certificate.der());
         assert_eq!(chain_problem(&[leaf, root]), None);
         assert_eq!(chain_problem(&[root]), None, "self-signed");
-        assert!(
-            chain_problem(&[leaf]).is_some_and(|why| why.contains("if that is an intermediate"))
-        );
+        assert_eq!(chain_problem(&[leaf]), None, "the issuer can be a root");
+        assert!(issuer_of_only(&[leaf]).is_some_and(|issuer| issuer.contains("root")));
+        assert_eq!((issuer_of_only(&[root]), issuer_of_only(&[leaf, root])), (None, None));
         assert!(chain_problem(&[leaf, other]).is_some_and(|why| why.contains("did not issue")));
         assert!(chain_problem(&[b"x"]).is_some());
     }

@@ -1,29 +1,30 @@
 //! Requests of commands to the admin plane of a running gateway.
 
+use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use clap::Args;
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use url::Url;
 
 use crate::cli::input::{read_ca_bundle, read_secret};
-use crate::cli::terminal::text;
-use crate::http::outbound::{ClientSettings, ServerAuthorities};
+use crate::cli::terminal::indented;
+use crate::http::outbound::{BUNDLE_HINT, ClientSettings, ServerAuthorities, explain};
 use crate::runtime::log::Secret;
 
 /// Address of the admin plane, and the credentials for it.
 #[derive(Debug, Args)]
 pub(super) struct Gateway {
-    /// Admin plane of the running gateway: `unix:` and the path of its socket, or a URL
+    /// Admin plane of the running gateway: the path of its socket, with or without `unix:`, or a URL
     #[arg(
         long,
         value_name = "SOCKET|URL",
-        default_value = "unix:/var/lib/anchorgate/admin.sock",
+        default_value = DEFAULT,
         env = "ANCHORGATE_ADMIN"
     )]
     admin: Address,
@@ -35,20 +36,38 @@ pub(super) struct Gateway {
     admin_ca_bundle: Option<PathBuf>,
 }
 
+/// Address of the admin plane where none is given.
+const DEFAULT: &str = "unix:/var/lib/anchorgate/admin.sock";
+
+/// A response of the gateway that is an error, in lines for people.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Refused(String);
+
 /// Address of an admin plane.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Address {
     Socket(PathBuf),
     Url(Url),
 }
 
 impl FromStr for Address {
-    type Err = url::ParseError;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.strip_prefix("unix:") {
-            Some(path) => Ok(Self::Socket(path.into())),
-            None => text.parse().map(Self::Url),
+        // A variable without a value counts as not set.
+        let text = if text.is_empty() { DEFAULT } else { text };
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Self::Socket(path.into()));
+        }
+        match text.parse::<Url>() {
+            Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(Self::Url(url)),
+            _ if text.contains('/') && !text.contains("://") => Ok(Self::Socket(text.into())),
+            _ => {
+                Err("it must be the path of a socket, such as /var/lib/anchorgate/admin.sock, or \
+                      an http or https URL"
+                    .to_owned())
+            }
         }
     }
 }
@@ -80,7 +99,7 @@ impl Gateway {
             response.json().await.with_context(|| format!("{at}: the response is not JSON"))?;
         let is_not_ready = path == "readyz" && status == 503;
         if !status.is_success() && !is_not_ready {
-            bail!("{at}: /{path}: {status}: {}", text(&body["error"]));
+            return Err(Refused(refusal(at, status, &body["error"])).into());
         }
         Ok(body)
     }
@@ -126,12 +145,13 @@ impl Gateway {
             request = request.json(&body);
         }
         let at = &self.admin;
-        let response = request.send().await.with_context(|| {
-            format!(
-                "no response from a gateway at {at}: is it running? --admin names its socket or URL"
+        request.send().await.map_err(|error| {
+            let why = cause(&error);
+            anyhow!(
+                "no response from a gateway at {at}: {why}; is it running? --admin names its socket \
+                 or URL"
             )
-        })?;
-        Ok(response)
+        })
     }
 
     /// The token.  It is not an argument, because other users can read a process's arguments.
@@ -153,5 +173,67 @@ impl Gateway {
             "the admin token is not sent to {host} in plain text; use an https URL"
         );
         Ok(Some(token))
+    }
+}
+
+/// The text of a response that is an error.  What the gateway says of a request needs no status.
+fn refusal(at: &Address, status: StatusCode, error: &Value) -> String {
+    let why = indented(error);
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            format!("{at}: {status}: {why}; name the file with the token in --admin-token-file")
+        }
+        _ if status.is_client_error() && error.is_string() => why,
+        _ => format!("{at}: {status}: {why}"),
+    }
+}
+
+/// The innermost cause, which is that of the operating system or of TLS.
+fn cause(error: &reqwest::Error) -> String {
+    let hint = explain(error);
+    if hint.contains(BUNDLE_HINT) {
+        return hint;
+    }
+    let mut cause: &dyn Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_path_or_a_url() {
+        let socket = |path: &str| Ok(Address::Socket(path.into()));
+        for (text, expected) in [
+            ("unix:/run/a.sock", socket("/run/a.sock")),
+            ("/run/a.sock", socket("/run/a.sock")),
+            ("./a.sock", socket("./a.sock")),
+            ("", socket("/var/lib/anchorgate/admin.sock")),
+            ("https://h:1", Ok(Address::Url("https://h:1".parse().expect("a URL")))),
+        ] {
+            assert_eq!(text.parse(), expected, "{text}");
+        }
+        for wrong in ["localhost:9090", "ftp://h/x", "admin.sock"] {
+            let error = wrong.parse::<Address>().expect_err(wrong);
+            assert!(error.contains("the path of a socket"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_short_and_keeps_its_lines() {
+        let at = "unix:/a".parse().expect("an address");
+        let text = |status, error| refusal(&at, status, &error);
+        assert_eq!(text(StatusCode::CONFLICT, json!("a\nb")), "a\n  b");
+        assert_eq!(
+            text(StatusCode::SERVICE_UNAVAILABLE, json!("busy")),
+            "unix:/a: 503 Service Unavailable: busy"
+        );
+        assert!(text(StatusCode::UNAUTHORIZED, json!("no")).contains("--admin-token-file"));
     }
 }

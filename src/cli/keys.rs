@@ -61,14 +61,21 @@ pub(super) async fn keys(command: &KeysCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn show(key: &Value) {
-    println!(
-        "{}  {}  {}  signs from {}  published until {}",
+    println!("{}", line(key));
+}
+
+fn line(key: &Value) -> String {
+    let until = match &key["publishedUntil"] {
+        Value::Null => "the next key replaces it".into(),
+        until => text(until),
+    };
+    format!(
+        "{}  {}  {}  signs from {}  published until {until}",
         text(&key["kid"]),
         text(&key["algorithm"]),
         text(&key["state"]),
-        text(&key["signsFrom"]),
-        text(&key["publishedUntil"])
-    );
+        text(&key["signsFrom"])
+    )
 }
 
 #[cfg(test)]
@@ -77,6 +84,13 @@ mod tests {
 
     use super::*;
     use crate::cli::{Cli, Command};
+
+    #[test]
+    fn a_key_without_a_successor_is_published_until_there_is_one() {
+        let key = json!({"kid": "k", "algorithm": "ES256", "state": "signs", "signsFrom": "t"});
+        let expected = "k  ES256  signs  signs from t  published until the next key replaces it";
+        assert_eq!(line(&key), expected);
+    }
 
     #[test]
     fn a_key_id_may_begin_with_a_hyphen() {

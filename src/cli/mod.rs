@@ -4,6 +4,7 @@
 mod terminal;
 
 mod about;
+mod arguments;
 mod audit;
 mod check;
 mod config;
@@ -18,6 +19,7 @@ mod output;
 pub mod quickstart;
 mod run;
 mod support;
+mod trust_actions;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -38,7 +40,7 @@ use crate::cli::quickstart::QuickstartArgs;
 use crate::cli::support::SupportArgs;
 use crate::cli::terminal::one_line;
 use crate::config::reference::{self, Entry};
-use crate::config::{Config, load};
+use crate::config::{Config, closest, load};
 use crate::runtime::audit::SCHEMA;
 use crate::runtime::secret_files::FileModes;
 
@@ -147,7 +149,8 @@ enum Command {
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let words: Vec<_> = std::env::args_os().collect();
+    let cli = match arguments::parse(&words) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -159,7 +162,7 @@ pub fn main() -> ExitCode {
             with_config(&config, allow_insecure_file_modes, |config| block_on(run::run(config)))
         }
         Command::CheckConfig { config, allow_insecure_file_modes } => {
-            with_config(&config, allow_insecure_file_modes, |config| check::check(&config))
+            check::check(&config, allow_insecure_file_modes)
         }
         Command::ConfigReference { key } => config_reference(key.as_deref()),
         Command::Quickstart(args) => block_on(async move {
@@ -225,9 +228,11 @@ fn config_reference(key: Option<&str>) -> ExitCode {
     let key = key.trim_matches(['[', ']']);
     let found = reference::find(key);
     if found.is_empty() {
-        eprintln!(
-            "anchorgate: `{key}` is not a configuration key; `anchorgate config-reference` prints all"
-        );
+        let hint = match closest(key, reference::entries().map(|entry| entry.key)) {
+            Some(known) => format!("did you mean `{known}`?"),
+            None => "`anchorgate config-reference` prints all".to_owned(),
+        };
+        eprintln!("anchorgate: `{key}` is not a configuration key; {hint}");
         return exit::USAGE.into();
     }
     for Entry { key, kind, default, meaning } in found {
@@ -269,7 +274,10 @@ fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("anchorgate: {}", one_line(error));
+    match error.downcast_ref::<gateway::Refused>() {
+        Some(refused) => eprintln!("anchorgate: {refused}"),
+        None => eprintln!("anchorgate: {}", one_line(error)),
+    }
     if error.is::<directory::UsageError>() { exit::USAGE.into() } else { exit::FAILURE.into() }
 }
 

@@ -9,13 +9,17 @@ use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
+use url::Url;
 
 use crate::cli::crl::{InspectArgs, run_inspect, show_status};
 use crate::cli::gateway::Gateway;
-use crate::cli::input::{list_response, read_ca_bundle, read_input, read_secret};
+use crate::cli::input::{
+    expect_configurations, list_response, read_ca_bundle, read_input, read_secret,
+};
 use crate::cli::output::{Output, no_objects};
-use crate::cli::terminal::{print_json, text};
-use crate::graph::wire;
+use crate::cli::terminal::{indented, text};
+use crate::cli::trust_actions::{self, approval, counted, texts};
+use crate::graph::{Collection, wire};
 use crate::http::outbound::{ClientSettings, ProxyChoice, ServerAuthorities, read_limited};
 use crate::runtime::text::{MAX_CHARACTERS, clean};
 use crate::x509::time::Timestamp;
@@ -57,6 +61,9 @@ pub(super) enum TrustCommand {
     /// Show the configurations in force, their sources and ages
     Show(AdminArgs),
     /// Poll the directories now; exit status 1 if one of them failed
+    ///
+    /// A change that is held back is shown, with the command that approves it.  It is not a failure: the exit
+    /// status is 0, and `ready` warns of it.
     Sync(AdminArgs),
     /// Show what a list response of a directory would change, without applying it
     Diff(DiffArgs),
@@ -101,7 +108,7 @@ pub(super) enum CrlCommand {
     Inspect(InspectArgs),
     /// Fetch the list of one address, or of all, now; exit status 1 if a fetch failed
     Refresh {
-        /// The address, as the authorities name it; all if absent
+        /// The address, as the authorities name it; all if absent, except with --accept-rollback
         #[arg(value_name = "URL")]
         address: Option<String>,
         /// Accept a list whose number or time is older, or that another key signed
@@ -130,8 +137,14 @@ pub(super) async fn ready(args: &ReadyArgs) -> anyhow::Result<ExitCode> {
         true => println!("ready"),
         false => println!("not ready: {} missing", missing.join(", ")),
     }
-    for (part, warning) in status["warnings"].as_object().into_iter().flatten() {
-        println!("warning: {}: {}", clean(part, MAX_CHARACTERS), text(warning));
+    let warnings = status["warnings"].as_object();
+    for (part, warning) in warnings.into_iter().flatten() {
+        println!("warning: {}: {}", clean(part, MAX_CHARACTERS), indented(warning));
+    }
+    let is_new = |part: &&Cow<'_, str>| warnings.is_none_or(|all| !all.contains_key(&***part));
+    for part in texts(&status["degraded"]).iter().filter(is_new) {
+        let of = if part.starts_with("directory ") { "trust" } else { "crl" };
+        println!("warning: {part}; see `anchorgate {of} show`");
     }
     for list in status["without_list"].as_array().into_iter().flatten() {
         let authorities = texts(&list["authorities"]).join(", ");
@@ -151,6 +164,7 @@ pub(super) async fn trust(command: &TrustCommand) -> anyhow::Result<ExitCode> {
         TrustCommand::Diff(args) => {
             let list = wire::parse(&list_response(&args.read().await?))
                 .with_context(|| args.response.clone())?;
+            expect_configurations(&args.response, &list)?;
             let body = json!({ "answer": list, "source": args.source });
             (&args.admin, request(&args.admin, Method::POST, "trust/diff", Some(body)).await?)
         }
@@ -163,7 +177,8 @@ pub(super) async fn trust(command: &TrustCommand) -> anyhow::Result<ExitCode> {
         match command {
             TrustCommand::Show(_) => show_trust(&response),
             TrustCommand::Diff(_) => show_diff(&response),
-            _ => print_json(&response),
+            TrustCommand::Sync(_) => trust_actions::show_sync(&response),
+            TrustCommand::Approve { .. } => trust_actions::show_approval(&response),
         }
     }
     let failed = |source: &Value| source["error"].is_string() || source["devicesError"].is_string();
@@ -209,10 +224,10 @@ fn show_trust(status: &Value) {
     println!("generation {}, started {}", status["trust"]["generation"], text(&status["started"]));
     for source in status["sources"].as_array().into_iter().flatten() {
         println!(
-            "source {}  {} configurations, {} anchors, last confirmed {}",
+            "source {}  {}, {}, last confirmed {}",
             text(&source["source"]),
-            source["configurations"],
-            source["anchors"],
+            counted(&source["configurations"], "configuration"),
+            counted(&source["anchors"], "anchor"),
             text(&source["last_success"])
         );
         if source["last_error"].is_string() {
@@ -283,11 +298,7 @@ fn show_held(source: &Value, held: &Value) {
     if let Some(configurations) = newly_ambiguous(&held["changes"]) {
         println!("    devices of {configurations} configurations would be ambiguous");
     }
-    println!(
-        "    approve it with: anchorgate trust approve --source {} --digest {}",
-        text(&source["source"]),
-        text(&held["digest"])
-    );
+    println!("    {}", approval(&text(&source["source"]), held));
 }
 
 /// Number of configurations whose devices a change makes ambiguous.
@@ -347,15 +358,29 @@ impl DiffArgs {
         if let Some(file) = &self.ca_bundle {
             client.authorities = ServerAuthorities::Only(read_ca_bundle(file)?);
         }
-        let mut request = client.client()?.get(&self.response);
+        let url = list_url(&self.response)?;
+        let mut request = client.client()?.get(url.clone());
         if let Some(file) = &self.token_file {
             request = request.bearer_auth(read_secret(file)?.expose());
         }
-        let url = &self.response;
         let response = request.send().await.with_context(|| format!("no response from {url}"))?;
-        ensure!(response.status().is_success(), "{url}: {}", response.status());
-        read_limited(response, MAX_LIST_RESPONSE).await.with_context(|| url.clone())
+        let status = response.status();
+        ensure!(
+            status.is_success(),
+            "{url}: {status}; the URL must be that of a directory, or of its list, which ends with {}",
+            Collection::MutualTlsOauth.path()
+        );
+        read_limited(response, MAX_LIST_RESPONSE).await.with_context(|| url.to_string())
     }
+}
+
+/// The URL of a list: `url`, or below it if it is that of a directory.
+fn list_url(url: &str) -> anyhow::Result<Url> {
+    let mut url: Url = url.parse().with_context(|| url.to_owned())?;
+    if ["", "/beta"].contains(&url.path().trim_end_matches('/')) {
+        url.set_path(Collection::MutualTlsOauth.path());
+    }
+    Ok(url)
 }
 
 /// Sends a request to the gateway, and returns the JSON of the response.
@@ -368,7 +393,16 @@ pub(super) async fn request(
     args.gateway.request(method, path, body).await
 }
 
-fn texts(value: &Value) -> Vec<Cow<'_, str>> {
-    let texts = value.as_array().into_iter().flatten().filter_map(Value::as_str);
-    texts.map(|text| clean(text, MAX_CHARACTERS)).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_of_a_directory_leads_to_its_list() {
+        let list = "https://h/beta/directory/certificateAuthorities/mutualTlsOauthConfigurations";
+        for url in ["https://h", "https://h/", "https://h/beta", "https://h/beta/", list] {
+            assert_eq!(list_url(url).expect("a URL").as_str(), list, "{url}");
+        }
+        assert_eq!(list_url("https://h/x.json").expect("a URL").as_str(), "https://h/x.json");
+    }
 }

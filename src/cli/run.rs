@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::interval;
-use tracing::{error, info, warn};
+use tracing::{Level, enabled, error, info, warn};
 
 use crate::app::App;
 use crate::cli::{exit, failed};
@@ -61,11 +61,12 @@ pub(super) async fn run(config: Config) -> ExitCode {
     let app = tokio::select! {
         app = App::start(config) => match app {
             Ok(app) => app,
-            Err(error) => {
+            Err(error) if enabled!(Level::ERROR) => {
                 error!("{error:#}");
                 log::flush();
-                return failed(&error);
+                return exit::FAILURE.into();
             }
+            Err(error) => return failed(&error),
         },
         _ = signals.stop() => {
             info!("stopped before the start was complete");
@@ -96,6 +97,7 @@ pub(super) async fn run(config: Config) -> ExitCode {
             exit::signalled(signal).into()
         }
     };
+    info!("stopped");
     watchdog.abort();
     telemetry.stop().await;
     audit_sink::flush();

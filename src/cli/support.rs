@@ -1,6 +1,7 @@
 //! `support-bundle`: one document with everything that a colleague needs to look at a problem.
 
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -48,7 +49,8 @@ pub(super) async fn bundle(args: &SupportArgs) -> anyhow::Result<ExitCode> {
     let metrics = args.gateway.text("metrics").await.map(Value::from);
     parts.insert("metrics".into(), metrics.unwrap_or_else(|error| reason(&format!("{error:#}"))));
 
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&args.file);
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o600).open(&args.file);
     let name = args.file.display();
     let mut file = file.with_context(|| format!("cannot create {name}"))?;
     // A colleague may print the file.

@@ -17,6 +17,9 @@ use serde_json::Value;
 use crate::cli::exit;
 use crate::runtime::text::{Form, MAX_CHARACTERS, clean, escape};
 
+/// Lines of a foreign text that are shown.
+const MAX_LINES: usize = 200;
+
 /// Like the standard macro, without hidden characters.  If the reader has closed the pipe, as `| head` does,
 /// it ends the program silently instead of panicking.
 macro_rules! println {
@@ -64,6 +67,12 @@ pub(super) fn text(value: &Value) -> Cow<'_, str> {
     clean(value.as_str().unwrap_or("-"), MAX_CHARACTERS)
 }
 
+/// A foreign text of several lines: each is bounded, and all but the first are indented.
+pub(super) fn indented(value: &Value) -> String {
+    let lines = value.as_str().unwrap_or("-").lines().take(MAX_LINES);
+    lines.map(|line| clean(line.trim(), MAX_CHARACTERS)).collect::<Vec<_>>().join("\n  ")
+}
+
 /// An error as one line.  It may contain a message of a server.
 pub(super) fn one_line(error: &anyhow::Error) -> String {
     format!("{error:#}").replace('\n', "\\u{a}")
@@ -88,6 +97,13 @@ mod tests {
     #[test]
     fn lines_keep_their_breaks_and_nothing_else_that_is_hidden() {
         assert_eq!(lines("a\nb\x1b[2J\u{9b}\u{202e}\r"), "a\nb\\u{1b}[2J\\u{9b}\\u{202e}\\u{d}");
+    }
+
+    #[test]
+    fn further_lines_of_a_foreign_text_are_indented() {
+        let problems = json!("x.toml: 2 problem(s)\n  a: wrong\r\nanchorgate: \u{1b}[2J");
+        let expected = "x.toml: 2 problem(s)\n  a: wrong\n  anchorgate: \\u{1b}[2J";
+        assert_eq!(indented(&problems), expected);
     }
 
     #[test]

@@ -47,7 +47,11 @@ pub(super) fn read(top: &mut Section<'_>, folder: &Path) -> Config {
             }
         }
         if hash_chain && sink != Sink::File {
-            section.problem("hash_chain", Some("`true`".to_owned()), "it needs sink = \"file\"");
+            section.problem(
+                "hash_chain",
+                Some("`true`".to_owned()),
+                "it needs audit.sink = \"file\"",
+            );
         }
         if when_full.is_some() && sink == Sink::Log {
             let allowed = "for the log, set log.audit_when_full";

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 use crate::config::named_files::NamedFile;
-use crate::config::values::excerpt;
+use crate::config::values::bounded;
 use crate::runtime::reload::KeyChange;
 
 /// Keys whose change needs no restart, each with everything below it.
@@ -129,7 +129,11 @@ fn is_at_or_below(key: &str, of: &str) -> bool {
 
 /// The value for a message; a secret is not shown.
 fn shown(key: &str, value: &Value) -> String {
-    if is_secret(key) { "(not shown)".to_owned() } else { excerpt(value) }
+    match value {
+        _ if is_secret(key) => "(not shown)".to_owned(),
+        Value::String(text) => bounded(text),
+        value => bounded(&value.to_string()),
+    }
 }
 
 /// Returns true if the value of a key is not shown.
@@ -243,12 +247,12 @@ mod tests {
             .collect();
         let some = |text: &str| Some(text.to_owned());
         let expected = [
-            ("client[a].scopes", some("`[\"r\"]`"), some("`[\"r\", \"w\"]`"), false),
-            ("client[b].id", some("`\"b\"`"), None, false),
-            ("client[c].id", None, some("`\"c\"`"), false),
-            ("data_dir", some("`\"a\"`"), some("`\"b\"`"), true),
+            ("client[a].scopes", some("[\"r\"]"), some("[\"r\", \"w\"]"), false),
+            ("client[b].id", some("b"), None, false),
+            ("client[c].id", None, some("c"), false),
+            ("data_dir", some("a"), some("b"), true),
             ("graph[hub].credential.token", some("(not shown)"), some("(not shown)"), false),
-            ("log.filter", some("`\"info\"`"), some("`\"debug\"`"), false),
+            ("log.filter", some("info"), some("debug"), false),
         ];
         assert_eq!(found, expected.map(|(key, b, a, restart)| (key.to_owned(), b, a, restart)));
         assert_eq!(changes(&table(BEFORE), &table(BEFORE)), []);

@@ -43,10 +43,12 @@ fn part(section: &mut Section<'_>, folder: &Path, own_issuer: Option<&str>) -> D
     let database = database(section, folder);
     let mut config = directory::Config::default();
     config.page_size = section.size("page_size", 1..=999).unwrap_or(config.page_size);
+    let is_open_to_none = section.array_len("tokens") + section.array_len("issuers") == 0;
     config.tokens = section.sections("tokens", token).into_iter().flatten().collect();
     let issuers = section.sections("issuers", |section| issuer(section, folder, own_issuer));
     config.issuers = issuers.into_iter().flatten().collect();
-    if config.tokens.is_empty() && config.issuers.is_empty() {
+    let is_reported = section.has_problem("tokens") || section.has_problem("issuers");
+    if is_open_to_none && !is_reported {
         let allowed = "missing: without `tokens` and `issuers` every request would be denied";
         section.problem("tokens", None, allowed);
     }
@@ -82,6 +84,8 @@ fn issuer(section: &mut Section<'_>, folder: &Path, own_issuer: Option<&str>) ->
     let keys = match (section.file("jwks_file"), section.secure_url("jwks_url")) {
         (Some(file), None) => Some(KeySource::File(folder.join(file))),
         (None, Some(url)) => Some(KeySource::Url(url)),
+        // The value that is not valid was reported.
+        _ if section.has_problem("jwks_file") || section.has_problem("jwks_url") => None,
         _ => {
             section.problem("jwks_url", None, "set either `jwks_url` or `jwks_file`");
             None

@@ -1,6 +1,6 @@
 //! `[token]` and `[public]`: the listeners of clients.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::config::Listener;
@@ -36,6 +36,30 @@ pub(super) fn public(section: &mut Section<'_>, is_hub: bool) -> Listener {
         section.problem("listen", None, UNUSED_IN_HUB);
     }
     listener(section, PUBLIC_PORT)
+}
+
+/// Reports two listeners of `addresses`, which their keys name, on one address.
+pub(super) fn check_addresses(top: &Section<'_>, addresses: &[(&str, Option<SocketAddr>)]) {
+    let given: Vec<_> =
+        addresses.iter().filter_map(|(key, address)| Some((*key, (*address)?))).collect();
+    for (number, (key, address)) in given.iter().enumerate() {
+        let earlier = given[..number].iter().find(|(_, earlier)| overlap(*earlier, *address));
+        if let Some((other, _)) = earlier {
+            let fault =
+                format!("`{address}` is also the address of {other}; each listener needs its own");
+            top.problem(key, None, fault);
+        }
+    }
+}
+
+/// True if two sockets cannot listen on these addresses.  Port 0 stands for any free one.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    // On Linux, `[::]` accepts connections over IPv4 as well.
+    let contains = |all: IpAddr, one: IpAddr| {
+        all.is_unspecified() && (all.is_ipv6() || one.is_ipv4()) || all == one
+    };
+    let (ip_a, ip_b) = (a.ip(), b.ip());
+    a.port() == b.port() && a.port() != 0 && (contains(ip_a, ip_b) || contains(ip_b, ip_a))
 }
 
 /// The problem of a setting that a hub does not use.
@@ -85,4 +109,30 @@ fn proxies(section: &mut Section<'_>) -> Proxies {
         }
     }
     Proxies::new(networks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_listeners_need_different_addresses() {
+        let is_one = |a: &str, b: &str| {
+            let (a, b) = (a.parse().expect("an address"), b.parse().expect("an address"));
+            assert_eq!(overlap(a, b), overlap(b, a), "{a} {b}");
+            overlap(a, b)
+        };
+        for (a, b, expected) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("0.0.0.0:1", "127.0.0.1:1", true),
+            ("0.0.0.0:1", "[::1]:1", false),
+            ("[::]:1", "127.0.0.1:1", true),
+            ("[::]:1", "0.0.0.0:1", true),
+        ] {
+            assert_eq!(is_one(a, b), expected, "{a} {b}");
+        }
+    }
 }

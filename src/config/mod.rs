@@ -15,11 +15,13 @@ mod oauth;
 mod origin;
 mod overrides;
 mod parse;
+mod problem;
 mod rate_limits;
 pub mod reference;
 mod revocation;
 mod secret_files;
 mod section;
+mod similar;
 mod tls;
 mod values;
 
@@ -49,7 +51,8 @@ use crate::trust::revocation::ListPolicy;
 use crate::trust::snapshot::TrustPolicy;
 
 pub use origin::{Candidate, Origin};
-pub use section::Problem;
+pub use problem::Problem;
+pub(crate) use similar::closest;
 
 /// All settings of one gateway.
 pub struct Config {
@@ -174,12 +177,34 @@ pub fn load(path: &Path) -> Result<Config, LoadError> {
     Origin::new(path).load()
 }
 
+/// Like [`load`], and returns the settings also if some of the file are not valid.  They are only for
+/// checks that find further problems.
+pub(crate) fn load_for_check(path: &Path) -> (Option<Config>, Option<LoadError>) {
+    Origin::new(path).load_for_check()
+}
+
 /// Returns every value of a configuration file by its key.  Secrets are not shown.
 ///
 /// # Errors
 /// The file cannot be read or is not TOML.
 pub(crate) fn redacted(path: &Path) -> Result<BTreeMap<String, String>, LoadError> {
     Origin::new(path).redacted()
+}
+
+impl LoadError {
+    /// The error of another file's text, which was read in the place of this one.
+    pub(crate) fn of_other_file(self, name: &str) -> Self {
+        let named = |path: PathBuf| {
+            let folder = path.parent().unwrap_or(Path::new("")).display();
+            PathBuf::from(format!("{name} (paths relative to {folder}/)"))
+        };
+        match self {
+            Self::File(error) => Self::File(error),
+            Self::Syntax(path, why) => Self::Syntax(named(path), why),
+            Self::Problems(path, problems) => Self::Problems(named(path), problems),
+            Self::NeedsRestart(path, problems) => Self::NeedsRestart(named(path), problems),
+        }
+    }
 }
 
 impl fmt::Display for LoadError {
@@ -205,3 +230,6 @@ impl fmt::Display for LoadError {
 }
 
 impl std::error::Error for LoadError {}
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use toml::Table;
 
 use crate::config::named_files::{self, NamedFile};
-use crate::config::{Config, LoadError, changes, overrides, parse, section};
+use crate::config::{Config, LoadError, Problem, changes, overrides, parse, section};
 use crate::runtime::files::read_bounded;
 use crate::runtime::reload::KeyChange;
 use crate::x509::certificate::Fingerprint;
@@ -45,6 +45,26 @@ impl Origin {
         let named = config.origin.files.iter().map(|file| Some(file.content));
         config.origin.content = Some(named_files::hash(&text, named));
         Ok(config)
+    }
+
+    /// Reads the file, and returns the settings also if some are not valid.
+    pub(super) fn load_for_check(&self) -> (Option<Config>, Option<LoadError>) {
+        let table = match self.read().and_then(|text| self.table_of(&text)) {
+            Ok(table) => table,
+            Err(error) => return (None, Some(error)),
+        };
+        let (config, problems, _) = parse::parse_recording(table, self.folder());
+        let error = (!problems.is_empty()).then(|| self.problems(problems));
+        (config, error)
+    }
+
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    fn problems(&self, mut problems: Vec<Problem>) -> LoadError {
+        overrides::name_variables(&mut problems, variables().map(|(name, _)| name));
+        LoadError::Problems(self.path.clone(), problems)
     }
 
     /// Returns the bytes of the file.
@@ -109,21 +129,25 @@ impl Origin {
         let syntax = |why: String| LoadError::Syntax(self.path.clone(), why);
         let text = std::str::from_utf8(text).map_err(|_| syntax("not UTF-8".to_owned()))?;
         let mut table: Table = text.parse().map_err(|e: toml::de::Error| syntax(e.to_string()))?;
-        let variables = std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
-        overrides::apply(&mut table, variables)
+        overrides::apply(&mut table, variables())
             .map_err(|problems| LoadError::Problems(self.path.clone(), problems))?;
         Ok(table)
     }
 
     /// Paths in the values are relative to the folder of the file.
     fn config(&self, table: Table) -> Result<Config, LoadError> {
-        let folder = self.path.parent().unwrap_or(Path::new(""));
-        let mut config = parse::parse(table.clone(), folder)
-            .map_err(|problems| LoadError::Problems(self.path.clone(), problems))?;
+        let mut config = parse::parse(table.clone(), self.folder())
+            .map_err(|problems| self.problems(problems))?;
         let files = std::mem::take(&mut config.origin.files);
         config.origin = Self { path: self.path.clone(), table, files, content: self.content };
         Ok(config)
     }
+}
+
+/// The environment, without names and values that are not UTF-8.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text)
 }

@@ -27,13 +27,38 @@ pub(super) fn apply(
         let parts: Vec<String> = name.split("__").map(str::to_ascii_lowercase).collect();
         if let Err(why) = set(table, &parts, value(&text)) {
             problems.push(Problem {
-                key: format!("{PREFIX}{name}"),
+                key: format!("environment {PREFIX}{name}"),
                 value: None,
                 requirement: why,
             });
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// Names the variable in each problem of a value that a variable set, in place of the key.
+pub(super) fn name_variables(
+    problems: &mut [Problem],
+    variables: impl IntoIterator<Item = String>,
+) {
+    let own = variables.into_iter().filter(|name| name.starts_with(PREFIX));
+    let keys: Vec<_> = own.map(|name| (dotted(&name[PREFIX.len()..]), name)).collect();
+    for problem in problems {
+        // `graph[0].every` is `graph.0.every` here.
+        let key = problem.key.replace('[', ".").replace(']', "");
+        // An unknown table is one problem, whatever is in it.
+        let is_below = |of: &str| {
+            problem.is_unknown_key()
+                && of.strip_prefix(&key).is_some_and(|rest| rest.starts_with('.'))
+        };
+        if let Some((_, name)) = keys.iter().find(|(of, _)| *of == key || is_below(of)) {
+            problem.key = format!("environment {name}");
+        }
+    }
+}
+
+fn dotted(name: &str) -> String {
+    name.split("__").map(str::to_ascii_lowercase).collect::<Vec<_>>().join(".")
 }
 
 /// A TOML value such as `true`, `5` or `["a", "b"]`; every other text is a text.
@@ -135,7 +160,35 @@ mod tests {
         )
         .expect_err("four problems");
         assert_eq!(problems.len(), 4, "{problems:#?}");
-        assert!(problems.iter().any(|p| p == "ANCHORGATE__DRAIN__X: `drain` is not a table"));
+        let drain = "environment ANCHORGATE__DRAIN__X: `drain` is not a table";
+        assert!(problems.iter().any(|p| p == drain), "{problems:#?}");
+    }
+
+    #[test]
+    fn a_problem_of_a_variable_names_it() {
+        let problem = |key: &str, requirement: &str| Problem {
+            key: key.to_owned(),
+            value: None,
+            requirement: requirement.to_owned(),
+        };
+        let unknown = "unknown key; known keys here: graph";
+        let mut problems = [
+            problem("graphh", unknown),
+            problem("graph[0].every", "it must be a duration"),
+            problem("graph[1].every", "it must be a duration"),
+            problem("graph", "the names of directories must differ"),
+        ];
+        let names = ["PATH", "ANCHORGATE__GRAPHH__0__EVERY", "ANCHORGATE__GRAPH__0__EVERY"];
+        name_variables(&mut problems, names.map(str::to_owned));
+        assert_eq!(
+            problems.map(|problem| problem.key),
+            [
+                "environment ANCHORGATE__GRAPHH__0__EVERY",
+                "environment ANCHORGATE__GRAPH__0__EVERY",
+                "graph[1].every",
+                "graph"
+            ]
+        );
     }
 
     proptest! {

@@ -15,7 +15,7 @@ use crate::config::section::{Report, Section};
 use crate::config::tls::{self, TlsSettings};
 use crate::config::values::text;
 use crate::config::{
-    Config, DirectoryPart, Problem, admin, applications, audit, directory, graph, oauth,
+    Config, DirectoryPart, Listener, Problem, admin, applications, audit, directory, graph, oauth,
     rate_limits, revocation,
 };
 use crate::keyring::{self, RotationConfig};
@@ -94,6 +94,17 @@ fn read(top: &mut Section<'_>, folder: &Path) -> Option<Config> {
     let admin = admin::read(top, folder, data_dir.as_deref());
     let (health, health_is_set) = health(top);
     let rate_limits = rate_limits::read(top);
+    let of_tokens = |listener: &Listener| (!is_hub).then_some(listener.listen);
+    let addresses = [
+        ("token.listen", of_tokens(&token)),
+        ("public.listen", of_tokens(&public)),
+        ("directory.listen", directory.as_ref().and_then(|part| part.listen)),
+        ("directory.listen_http", directory.as_ref().and_then(|part| part.listen_http)),
+        ("admin.listen", admin.as_ref().map(|admin| admin.listen)),
+        // Without the setting, the gateway starts also if the default is taken.
+        ("health.listen", health.filter(|_| health_is_set)),
+    ];
+    listeners::check_addresses(top, &addresses);
 
     let data_dir = data_dir?;
     let graph = graph?;

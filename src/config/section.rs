@@ -11,7 +11,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -21,7 +20,11 @@ use toml::{Table, Value};
 use url::Url;
 
 use crate::config::named_files::NamedFile;
-use crate::config::values::{ShortDuration, duration, excerpt, hex, secure_url, text, url};
+use crate::config::problem::{Problem, UNKNOWN_KEY};
+use crate::config::similar::closest;
+use crate::config::values::{
+    ShortDuration, duration, excerpt, has_impossible_port, hex, secure_url, text, url,
+};
 use crate::runtime::files::{ReadFileError, read_bounded};
 use crate::runtime::log::Secret;
 use crate::x509::certificate::Fingerprint;
@@ -29,26 +32,6 @@ use crate::x509::certificate::Fingerprint;
 /// Limit in bytes on the configuration file, and on each file that a setting names and that is read
 /// together with it.
 pub(super) const MAX_FILE: u64 = 4 * 1024 * 1024;
-
-/// A fault of a configuration file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The key, dotted from the top.
-    pub key: String,
-    /// The value found, if there is one.
-    pub value: Option<String>,
-    /// The fault, or the allowed values.
-    pub requirement: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.value {
-            Some(value) => write!(f, "{}: {value} is not allowed; {}", self.key, self.requirement),
-            None => write!(f, "{}: {}", self.key, self.requirement),
-        }
-    }
-}
 
 /// Findings of reading one file, shared by all its sections.
 #[derive(Default)]
@@ -102,8 +85,11 @@ impl<'r> Section<'r> {
     pub(super) fn finish(mut self) {
         let unknown = std::mem::take(&mut self.table);
         for key in unknown.keys() {
-            let known = self.asked.join(", ");
-            self.problem(key, None, format!("unknown key; known keys here: {known}"));
+            let hint = match closest(key, self.asked.iter().copied()) {
+                Some(known) => format!("did you mean `{known}`?"),
+                None => format!("known keys here: {}", self.asked.join(", ")),
+            };
+            self.problem(key, None, format!("{UNKNOWN_KEY}; {hint}"));
         }
     }
 
@@ -179,7 +165,11 @@ impl<'r> Section<'r> {
         let value = self.ask(key)?;
         let read = read(&value);
         if read.is_none() {
-            self.problem(key, Some(excerpt(&value)), format!("it must be {allowed}"));
+            let requirement = match has_impossible_port(&value) {
+                true => "the port must be a number from 0 to 65535".to_owned(),
+                false => format!("it must be {allowed}"),
+            };
+            self.problem(key, Some(excerpt(&value)), requirement);
         }
         read
     }

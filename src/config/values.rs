@@ -17,6 +17,11 @@ pub(super) fn url(value: &Value) -> Option<Url> {
     (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
 }
 
+/// True for a text that is a URL except for its port.
+pub(super) fn has_impossible_port(value: &Value) -> bool {
+    value.as_str().map(Url::parse) == Some(Err(url::ParseError::InvalidPort))
+}
+
 /// An https URL, or an http URL on loopback: secrets and keys do not cross a network in the clear.
 pub(super) fn secure_url(value: &Value) -> Option<Url> {
     url(value).filter(|url| url.scheme() == "https" || is_loopback(url))
@@ -75,15 +80,20 @@ impl fmt::Display for ShortDuration {
     }
 }
 
-/// A value for a message: at most 80 characters, on one line.
+/// A value for a message, in backticks.
 pub(super) fn excerpt(value: &Value) -> String {
+    format!("`{}`", bounded(&value.to_string()))
+}
+
+/// The text, with at most 80 characters, on one line.
+pub(super) fn bounded(text: &str) -> String {
     const MAX: usize = 80;
-    let text: String =
-        value.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    match text.char_indices().nth(MAX) {
-        Some((end, _)) => format!("`{}…`", &text[..end]),
-        None => format!("`{text}`"),
+    let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if let Some((end, _)) = text.char_indices().nth(MAX) {
+        text.truncate(end);
+        text.push('…');
     }
+    text
 }
 
 #[cfg(test)]

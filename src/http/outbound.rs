@@ -290,7 +290,7 @@ pub(crate) async fn read_limited(
 }
 
 /// Settings that name the authority of a server whose certificate is not accepted.
-const BUNDLE_HINT: &str = "no accepted authority issued the server's certificate; name the PEM file of its \
+pub(crate) const BUNDLE_HINT: &str = "no accepted authority issued the server's certificate; name the PEM file of its \
      authority in `ca_bundle` of the table of this server, in --ca-bundle of a command, or in \
      OTEL_EXPORTER_OTLP_CERTIFICATE";
 

@@ -16,7 +16,8 @@ pub fn check(config: &Config, provider: &CryptoProvider) -> Vec<String> {
         problems.note(&identity(config, provider));
     }
     for path in &config.ticket_keys {
-        problems.note(&ticket_secret(config, path));
+        let secret = ticket_secret(config, path);
+        problems.note(&secret.map_err(|error| error.of_setting("tls.ticket_keys")));
     }
     if config.signs {
         signing(config, &mut problems);
@@ -35,7 +36,13 @@ fn signing(config: &Config, problems: &mut Problems) {
     let read: Vec<_> = current
         .into_iter()
         .chain(&config.published_keys)
-        .map(|path| problems.note(&signing_key(config, path)))
+        .map(|path| {
+            let key = match *path == config.signing_key {
+                true => "oauth.signing_key",
+                false => "oauth.published_keys",
+            };
+            problems.note(&signing_key(config, path).map_err(|error| error.of_setting(key)))
+        })
         .collect();
     // The set is checked when each key is usable.
     if !is_generated && read.iter().all(|is_usable| *is_usable) {

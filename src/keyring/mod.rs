@@ -7,6 +7,7 @@ mod generate;
 mod key_directory;
 mod other_algorithm;
 mod rotation;
+mod unusable;
 mod validity;
 mod watch;
 
@@ -94,6 +95,14 @@ pub enum KeyringError {
         /// The problem.
         why: String,
     },
+    /// The file of a setting cannot be read or used.
+    #[error("{key}: {error}")]
+    Setting {
+        /// The configuration key.
+        key: &'static str,
+        /// The error of the file.
+        error: Box<KeyringError>,
+    },
     /// The signing keys do not form a valid key set.
     #[error("signing keys: {0}")]
     Set(#[from] KeyError),
@@ -109,9 +118,9 @@ pub fn identity(
     provider: &CryptoProvider,
 ) -> Result<Arc<CertifiedKey>, KeyringError> {
     let (chain, key) = (server_chain(config)?, private_key(config)?);
-    CertifiedKey::from_der(chain, key, provider).map(Arc::new).map_err(|e| {
-        contents(&config.key, format!("not the key of {}: {e}", config.certificate.display()))
-    })
+    CertifiedKey::from_der(chain.clone(), key, provider)
+        .map(Arc::new)
+        .map_err(|error| unusable::mismatch(config, &chain, &error))
 }
 
 fn contents(path: &Path, why: String) -> KeyringError {
@@ -120,15 +129,19 @@ fn contents(path: &Path, why: String) -> KeyringError {
 
 fn server_chain(config: &Config) -> Result<Vec<CertificateDer<'static>>, KeyringError> {
     let path = &config.certificate;
-    let chain = pem::certificates(&read_bounded(path, MAX_FILE)?);
-    let chain = chain.map_err(|e| contents(path, e.to_string()))?;
+    let file = read_bounded(path, MAX_FILE).map_err(KeyringError::from);
+    let chain = file
+        .and_then(|file| pem::certificates(&file).map_err(|e| contents(path, e.to_string())))
+        .map_err(|error| error.of_setting("tls.certificate"))?;
     Ok(chain.into_iter().map(CertificateDer::from).collect())
 }
 
 fn private_key(config: &Config) -> Result<PrivateKeyDer<'static>, KeyringError> {
-    let pem = read_secret(&config.key, config.file_modes)?;
-    PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|e| contents(&config.key, format!("the file contains no private key: {e}")))
+    let pem =
+        read_secret(&config.key, config.file_modes).map_err(|error| error.of_setting("tls.key"))?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
+        unusable::no_private_key(&config.key, &pem, &error.to_string()).of_setting("tls.key")
+    })
 }
 
 /// Reads the signing keys, with those of earlier algorithms.  Generates the signing key if its file does
@@ -325,7 +338,22 @@ mod tests {
         assert!(identity(&config, &provider()).is_ok());
         fs::write(&config.key, b.signing_key.serialize_pem()).expect("written");
         let error = identity(&config, &provider()).expect_err("not its key").to_string();
-        assert!(error.contains("not the key of"), "{error}");
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let expected = format!(
+            "tls.key: {}: does not belong to the first certificate of {}",
+            path("server.key"),
+            path("server.pem")
+        );
+        assert_eq!(error, expected);
+        let mut issuer = rcgen::CertificateParams::new(Vec::new()).expect("params");
+        issuer.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let issuer = issuer.self_signed(&b.signing_key).expect("a certificate").pem();
+        fs::write(&config.certificate, issuer + &a.cert.pem()).expect("written");
+        fs::write(&config.key, a.signing_key.serialize_pem()).expect("written");
+        let error = identity(&config, &provider()).expect_err("wrong order").to_string();
+        let expected =
+            format!("tls.certificate: {}: the first certificate is `", path("server.pem"));
+        assert!(error.starts_with(&expected) && error.contains("an authority"), "{error}");
     }
 
     #[test]

@@ -21,8 +21,18 @@ pub fn validity(identity: &CertifiedKey) -> Option<(Timestamp, Timestamp)> {
 /// Returns the problem of the validity at `now`, if there is one.
 pub(crate) fn invalidity(identity: &CertifiedKey, now: Timestamp) -> Option<String> {
     match validity(identity)? {
-        (_, not_after) if not_after < now => Some(format!("it expired at {not_after}")),
-        (not_before, _) if now < not_before => Some(format!("it is not valid before {not_before}")),
+        (_, not_after) if not_after < now => {
+            let days = now.since(not_after).as_secs() / 86_400;
+            let ago = match days {
+                0 => String::new(),
+                1 => ", 1 day ago".to_owned(),
+                days => format!(", {days} days ago"),
+            };
+            Some(format!("it expired at {not_after}{ago}; every client will refuse it"))
+        }
+        (not_before, _) if now < not_before => {
+            Some(format!("it is not valid before {not_before}; every client will refuse it"))
+        }
         _ => None,
     }
 }

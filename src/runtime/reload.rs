@@ -40,13 +40,22 @@ pub struct Status {
     pub restart_needed: Vec<String>,
 }
 
+/// The text of another configuration file.
+#[derive(Debug)]
+pub struct OtherFile {
+    /// Name of the file, for messages.
+    pub name: String,
+    /// Its text.
+    pub toml: String,
+}
+
 /// A request to the task that reloads.
 #[derive(Debug)]
 pub enum Request {
     /// Read the file again and apply what needs no restart.
     Reload,
-    /// Compare the file, or this text in its place, with the configuration in force.
-    Compare(Option<String>),
+    /// Compare the file, or another text in its place, with the configuration in force.
+    Compare(Option<OtherFile>),
 }
 
 /// Receives the result of a request.

@@ -350,7 +350,8 @@ impl<P: Payload> Follower<P> {
         };
         let held = self.payload.digest();
         if held != digest {
-            return Ok(Err(HandleError::OtherHeld { held }));
+            let approved = digest.to_owned();
+            return Ok(Err(HandleError::OtherHeld { approved, held }));
         }
         self.payload.approved();
         self.audit(Outcome::Approved, "approve", &changes.to_string());

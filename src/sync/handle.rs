@@ -14,8 +14,13 @@ pub enum HandleError {
     #[error("nothing is held back")]
     NothingHeld,
     /// Another change than the approved one is held back.
-    #[error("the change with digest {held} is held back, not the approved one: read it first")]
+    #[error(
+        "`{approved}` is not the digest of the change that is held back ({held}); read it with \
+         `anchorgate trust show`"
+    )]
     OtherHeld {
+        /// Digest that the operator approved.
+        approved: String,
         /// Digest of the change that is held back.
         held: String,
     },

@@ -39,6 +39,29 @@ fn wrong_usage_exits_with_64_and_help_with_0() {
 }
 
 #[test]
+fn variables_do_not_change_usage_and_may_be_empty() {
+    let run = |args: &[&str], variables: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_anchorgate"));
+        command.args(args).envs(variables.iter().copied()).output().expect("it runs")
+    };
+    let approve = run(&["trust", "approve"], &[("ANCHORGATE_ADMIN", "/run/a.sock")]);
+    assert_eq!(approve.status.code(), Some(64), "{approve:?}");
+    let stderr = text(&approve.stderr);
+    assert!(stderr.contains("--digest <HEX>") && !stderr.contains("--admin"), "{stderr}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("a.sock");
+    let socket = socket.to_str().expect("UTF-8");
+    let empty = [("ANCHORGATE_ADMIN_TOKEN_FILE", ""), ("ANCHORGATE_ADMIN_CA_BUNDLE", "")];
+    let ready = run(&["ready", "--admin", socket], &empty);
+    assert_eq!(ready.status.code(), Some(1), "{ready:?}");
+    let expected = format!("no response from a gateway at unix:{socket}: No such file");
+    assert!(text(&ready.stderr).contains(&expected), "{ready:?}");
+    assert!(!text(&ready.stderr).contains("error sending request"), "{ready:?}");
+    let ready = run(&["ready"], &[("ANCHORGATE_ADMIN", "")]);
+    assert!(text(&ready.stderr).contains("unix:/var/lib/anchorgate/admin.sock"), "{ready:?}");
+}
+
+#[test]
 fn a_closed_output_ends_the_program_quietly() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
@@ -131,7 +154,10 @@ fn check_config_reads_keys_and_creates_none() {
     std::fs::write(&key, &world.domains[0].devices[0].identity.key_pem).expect("written");
     let output = check(&file);
     assert_eq!(output.status.code(), Some(78), "{output:?}");
-    assert!(text(&output.stderr).contains("server.key: not the key of"), "{output:?}");
+    assert!(
+        text(&output.stderr).contains("server.key: does not belong to the first"),
+        "{output:?}"
+    );
     assert!(!world.dir.join("data").exists(), "check-config created the data folder");
 }
 
@@ -200,6 +226,50 @@ fn check_config_reports_every_file_and_what_run_would_refuse() {
     assert_eq!(stderr.lines().count(), expected.len(), "one message for each cause: {stderr}");
 }
 
+/// A problem of the file hides none of the files that it names, as long as their keys can be read.
+#[test]
+fn check_config_reports_files_together_with_wrong_settings() {
+    let (_dir, world, file) = world();
+    edit(&file, "[token]", "[token]\nspelt = 1");
+    for name in ["pki/server.key", "pki/server.pem"] {
+        std::fs::remove_file(world.dir.join(name)).expect("removed");
+    }
+    let output = check(&file);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    let stderr = text(&output.stderr);
+    for words in ["token.spelt: unknown key", "server.pem: ", "server.key: "] {
+        assert!(stderr.contains(words), "{words} is not in {stderr}");
+    }
+    assert!(!stderr.contains("were not checked"), "{stderr}");
+    edit(&file, "data_dir", "data-dir");
+    let stderr = text(&check(&file).stderr);
+    assert!(stderr.contains("data-dir: unknown key; did you mean `data_dir`?"), "{stderr}");
+    assert!(stderr.ends_with("Key files were not checked; correct these first.\n"), "{stderr}");
+}
+
+#[test]
+fn an_expired_server_certificate_is_a_warning_and_fails_the_doctor() {
+    let (_dir, world, file) = world();
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let names = vec!["localhost".to_owned()];
+    let mut params = rcgen::CertificateParams::new(names).expect("params");
+    params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2002, 1, 1);
+    let certificate = params.self_signed(&key).expect("a certificate");
+    std::fs::write(world.dir.join("pki/server.pem"), certificate.pem()).expect("written");
+    std::fs::write(world.dir.join("pki/server.key"), key.serialize_pem()).expect("written");
+    let output = check(&file);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let stdout = text(&output.stdout);
+    assert!(stdout.contains("server.pem: it expired at 2002-01-01T00:00:00Z, "), "{stdout}");
+    assert!(stdout.contains(" days ago; every client will refuse it\n"), "{stdout}");
+    assert!(stdout.ends_with(" no error\n") && !stdout.contains("no problem found"), "{stdout}");
+    let doctor = anchorgate(&["doctor", "--config", file.to_str().expect("UTF-8")]);
+    assert_eq!(doctor.status.code(), Some(1), "{doctor:?}");
+    let failed = "FAILED   server certificate: it expired at";
+    assert!(text(&doctor.stdout).contains(failed), "{doctor:?}");
+}
+
 #[test]
 fn a_failed_start_exits_with_1_and_the_reason() {
     let (_dir, world, file) = world();
@@ -207,8 +277,8 @@ fn a_failed_start_exits_with_1_and_the_reason() {
     let taken = TcpListener::bind(world.ports.public).expect("free until now");
     let output = run();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let stderr = format!("cannot listen on {}", world.ports.public);
-    assert!(text(&output.stderr).contains(&stderr), "{output:?}");
+    let stderr = format!("public.listen: cannot listen on {}", world.ports.public);
+    assert_eq!(text(&output.stderr).matches(&stderr).count(), 1, "{output:?}");
     drop(taken);
 
     std::fs::rename(world.dir.join("pki/server.key"), world.dir.join("moved")).expect("moved");

@@ -50,6 +50,12 @@ fn the_printed_commands_are_complete() {
     let revoked = revoked.expect("a command for the revoked device");
     assert!(revoked.starts_with("curl ") && revoked.ends_with("/oauth2/token"), "{revoked}");
 
+    for words in
+        ["It fails with \"alert certificate revoked\"", "-H \"Authorization: Bearer $(cat "]
+    {
+        assert!(printed.contains(words), "{words} is not in {printed}");
+    }
+
     let bin = Path::new(env!("CARGO_BIN_EXE_anchorgate")).parent().expect("a folder");
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").expect("a path"));
     let directory = commands.iter().filter(|c| c.starts_with("anchorgate directory "));

@@ -314,6 +314,9 @@ async fn an_import_reports_devices_of_other_configurations() {
     ] {
         assert!(done.stderr.contains(part), "{} has no `{part}`", done.stderr);
     }
+    let number = |line: &str| line.strip_prefix("line ")?.split(':').next()?.parse::<u64>().ok();
+    let numbers: Vec<_> = done.stderr.lines().filter_map(number).collect();
+    assert!(numbers.len() == 5 && numbers.is_sorted(), "{}", done.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,7 @@ async fn the_support_bundle_has_everything_except_secrets() {
     let text = std::fs::read_to_string(&file).expect("written");
     let bundle: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(bundle["build"]["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(bundle["configuration"]["graph[quickstart].every"], "`\"2s\"`");
+    assert_eq!(bundle["configuration"]["graph[quickstart].every"], "2s");
     assert_eq!(bundle["configuration"]["graph[quickstart].credential.token"], "(not shown)");
     assert!(bundle["status"]["trust"]["configurations"][0]["id"].is_string(), "{bundle:#}");
     assert!(bundle["metrics"].as_str().is_some_and(|m| m.contains("anchorgate_trust_generation")));
@@ -52,7 +52,7 @@ async fn the_doctor_finds_what_a_gateway_lacks() {
     assert_eq!(verdict("mutualTlsOauthConfigurations"), "good", "{findings:#}");
     assert_eq!(verdict("revocation list"), "good");
     assert_eq!(verdict("signing keys of"), "good");
-    assert_eq!(verdict("token.listen"), "warning", "the running gateway uses the port");
+    assert_eq!(verdict("token.listen"), "good", "the running gateway uses the port");
 
     // The credential is wrong, and a list cannot be fetched.
     let text = std::fs::read_to_string(&config).expect("written");

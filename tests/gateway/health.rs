@@ -87,6 +87,10 @@ async fn the_start_is_complete_with_the_first_trust_and_stays_so() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(probe("/readyz").starts_with("HTTP/1.0 503"));
+    let (code, text) = gateway.program("ready").await;
+    let warning =
+        "warning: directory quickstart: the last poll failed; see `anchorgate trust show`";
+    assert!(code == Some(1) && text.contains(warning), "{text}");
     assert!(probe("/startupz").starts_with("HTTP/1.0 503"), "no trust is in force");
     // The right directory.
     let file = gateway.world.dir.join("anchorgate.toml");

@@ -60,9 +60,15 @@ async fn a_client_with_another_algorithm_is_added_to_an_open_connection() {
     });
     let (code, text) = gateway.program("config diff").await;
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("client[cloud].signing_algorithm: - -> `\"RS256\"`\n"), "{text}");
-    assert!(text.contains("drain: - -> `\"31s\"`  (needs a restart)\n"), "{text}");
+    assert!(text.contains("client[cloud].signing_algorithm: - -> RS256\n"), "{text}");
+    assert!(text.contains("drain: - -> 31s  (needs a restart)\n"), "{text}");
     assert_eq!(open.token("cloud").await.expect("an answer").status, 401, "a diff changes nothing");
+    let other = gateway.world.dir.join("other.toml");
+    std::fs::write(&other, "spelt = 1\n").expect("written");
+    let (code, text) = gateway.program(&format!("config diff {}", other.display())).await;
+    let names = format!("anchorgate: {} (paths relative to ", other.display());
+    assert!(code == Some(1) && text.starts_with(&names), "{text}");
+    assert!(text.contains("\n  spelt: unknown key"), "a line for each problem: {text}");
 
     let (code, text) = gateway.program("config reload").await;
     assert!(code == Some(0) && text.contains("(needs a restart)"), "{text}");

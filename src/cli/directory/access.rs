@@ -69,7 +69,10 @@ impl std::error::Error for UsageError {}
 
 impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; see `anchorgate directory --help`", self.0)
+        match self.0.contains("`anchorgate ") {
+            true => write!(f, "{}", self.0),
+            false => write!(f, "{}; see `anchorgate directory --help`", self.0),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `anchorgate directory device import`: registers the devices of a file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, stdin};
 use std::path::Path;
@@ -56,6 +56,8 @@ struct Import {
     counts: Counts,
     /// Lines whose requests have not succeeded or failed yet.
     pending: BTreeSet<u64>,
+    /// Messages of lines after the first pending one.
+    messages: BTreeMap<u64, String>,
     reported: Instant,
 }
 
@@ -74,8 +76,12 @@ pub(super) async fn import(
         }
     };
     skip_byte_order_mark(&mut *input).with_context(|| file.display().to_string())?;
-    let (counts, pending, reported) = (Counts::default(), BTreeSet::new(), Instant::now());
-    let mut import = Import { counts, pending, reported };
+    let mut import = Import {
+        counts: Counts::default(),
+        pending: BTreeSet::new(),
+        messages: BTreeMap::new(),
+        reported: Instant::now(),
+    };
     let mut requests = JoinSet::new();
     let (mut number, mut more) = (0u64, true);
     while more || !requests.is_empty() {
@@ -86,7 +92,7 @@ pub(super) async fn import(
                 Some(_) if number < from => {}
                 Some(Err(why)) => {
                     import.counts.failed += 1;
-                    eprintln!("line {number}: {}", Cleaned(&why));
+                    import.report(number, Cleaned(&why).to_string());
                 }
                 Some(Ok(name)) if name.is_empty() => {}
                 Some(Ok(name)) => {
@@ -120,13 +126,14 @@ impl Import {
             Outcome::Created => self.counts.created += 1,
             Outcome::AlreadyRegistered => {
                 self.counts.already_registered += 1;
-                eprintln!("line {line}: `{}` is already registered", Cleaned(name));
+                self.messages.insert(line, format!("`{}` is already registered", Cleaned(name)));
             }
             Outcome::Failed(why) => {
                 self.counts.failed += 1;
-                eprintln!("line {line}: `{}`: {}", Cleaned(name), Cleaned(&why));
+                self.messages.insert(line, format!("`{}`: {}", Cleaned(name), Cleaned(&why)));
             }
             Outcome::Stop(why) => {
+                self.show_messages(u64::MAX);
                 // Pending requests may still succeed.  The next import finds their devices
                 // registered.
                 let first = self.pending.first().unwrap_or(&line);
@@ -135,7 +142,26 @@ impl Import {
             }
         }
         self.pending.remove(&line);
+        self.show_messages(self.first_pending());
         Ok(())
+    }
+
+    /// Reports the problem of a line, in the order of the lines.
+    fn report(&mut self, line: u64, why: String) {
+        self.messages.insert(line, why);
+        self.show_messages(self.first_pending());
+    }
+
+    fn first_pending(&self) -> u64 {
+        self.pending.first().copied().unwrap_or(u64::MAX)
+    }
+
+    /// Shows the messages of the lines before `end`.
+    fn show_messages(&mut self, end: u64) {
+        let later = self.messages.split_off(&end);
+        for (line, message) in std::mem::replace(&mut self.messages, later) {
+            eprintln!("line {line}: {message}");
+        }
     }
 
     /// Reports the counts at an interval.  `number` is the last line that was read.

@@ -111,7 +111,8 @@ pub(super) async fn get(client: &Client, id: &str) -> anyhow::Result<Value> {
 pub(super) fn url(client: &Client, id: &str, below: Option<&str>) -> Result<Url, UsageError> {
     if !is_guid(id) {
         return Err(UsageError(format!(
-            "`{id}` is not the id of a device template, which is a GUID"
+            "`{id}` is not the id of a device template, which is a GUID; `anchorgate directory \
+             device-template list` shows them"
         )));
     }
     let segments: Vec<&str> = PATH.into_iter().chain([id]).chain(below).collect();

@@ -63,10 +63,10 @@ impl<'a> Steps<'a> {
             "An administrator creates five configurations in the directory, one for each subject \
              field.",
             &format!(
-                "curl --cacert {ca} -H 'Authorization: Bearer {token}' \\\n      \
+                "curl --cacert {ca} -H \"Authorization: Bearer $(cat {token})\" \\\n      \
                  https://localhost:{port}/beta/directory/certificateAuthorities/mutualTlsOauthConfigurations",
                 ca = self.ca(),
-                token = self.world.directory_token,
+                token = self.world.dir.join(DIRECTORY_TOKEN).display(),
                 port = self.world.ports.directory.port(),
             ),
         );
@@ -107,7 +107,10 @@ impl<'a> Steps<'a> {
         let list = self.world.dir.join("crl/dns-issuer-delta.crl");
         let show = format!("openssl crl -inform DER -noout -text -in {}", list.display());
         match self.domain(SubjectField::SanDns) {
-            Ok(domain) => format!("{show}\n   $ {}", self.curl(&domain.devices[2])),
+            Ok(domain) => format!(
+                "{show}\n   $ {}\n   It fails with \"alert certificate revoked\".",
+                self.curl(&domain.devices[2])
+            ),
             Err(_) => show,
         }
     }
@@ -127,7 +130,11 @@ impl<'a> Steps<'a> {
         );
         let root = self.world.dir.join(format!("pki/{}-root.pem", domain.slug));
         let (root, crl) = (root.display(), self.world.list_url(domain, "root", false));
-        format!("{directory} remove-ca {id} {root}\n   $ {directory} add-ca {id} {root},crl={crl}")
+        let request = self.curl(&domain.devices[0]);
+        format!(
+            "{directory} remove-ca {id} {root}\n   $ {request}\n   It fails with \"alert unknown ca\" as \
+             soon as the gateway has polled the directory.\n   $ {directory} add-ca {id} {root},crl={crl}"
+        )
     }
 
     fn title(&mut self, what: &str, command: &str) {

@@ -460,7 +460,11 @@ impl State {
                     std::cmp::Ordering::Equal => "signs",
                     std::cmp::Ordering::Greater => "next",
                 },
-                signs_from: dated.signs_from.to_string(),
+                // After the revocation of another key, a key signs before its time.
+                signs_from: match id.number == signs {
+                    true => dated.signs_from.min(now).to_string(),
+                    false => dated.signs_from.to_string(),
+                },
                 published_until: next
                     .map(|next| self.config.schedule.published_until(*next).to_string()),
             });

@@ -285,6 +285,7 @@ async fn operators_rotate_and_revoke_while_it_runs() {
     assert!(matches!(handle.rotate().await, Err(RotationError::Announced { .. })));
     let after = handle.revoke(&first).await.expect("revoked");
     assert_eq!((after.len(), after[0].state), (1, "signs"));
+    assert_eq!(after[0].signs_from, START.to_string(), "it signs before its time");
     let Some(Change::SigningKeys(keys)) = changed.recv().await else { panic!("a change") };
     assert!(!keys.jwks().contains(&first));
     // A client with another algorithm is added.

@@ -61,7 +61,8 @@ async fn more_removals_than_are_allowed_wait_for_approval() {
     assert_eq!(rig.standing(150), Standing::Enabled);
     let digest = rig.status().held_back.expect("held back").digest;
     let other = rig.devices().approve("0").await;
-    assert_eq!(other, Err(HandleError::OtherHeld { held: digest.clone() }));
+    let held = digest.clone();
+    assert!(matches!(other, Err(HandleError::OtherHeld { held: h, .. }) if h == held));
     let difference = rig.devices().approve(&digest).await.expect("it was held back");
     assert_eq!(difference.removed, 102);
     assert_eq!((rig.standing(150), rig.standing(9)), (Standing::Unknown, Standing::Enabled));
