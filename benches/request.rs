@@ -58,7 +58,7 @@ fn start(runtime: &Runtime, world: &World) -> SocketAddr {
     let edge = TlsListener {
         name: "token",
         tls: |tls| &tls.token,
-        bounds: Bounds::default(),
+        bounds: tokio::sync::watch::channel(Bounds::default()).1,
         live,
         metrics: Metrics::default(),
         keeps_chains: true,

@@ -74,20 +74,22 @@ impl GatewayKeys {
         Ok(Self { tls, identity, signing: Arc::new(signing), names, rotation, check, changes })
     }
 
-    /// Starts to send the changes of the keys to the publisher.  Returns the handle of the rotation of
-    /// signing keys, and the signal that checks the files.
+    /// Starts to send the changes of the keys and of the TLS settings to the publisher.  Returns the handle
+    /// of the rotation of signing keys, and the signal that checks the files.
     pub(super) fn follow(
         self,
         base: &Base,
         live: &Live,
         publisher: mpsc::Sender<GatewayChange>,
+        settings: mpsc::Receiver<tls::Config>,
     ) -> (keyring::Handle, Arc<Notify>) {
         let (reader, metrics) = (live.downgrade(), base.connections.clone());
         let names = self.names;
         let build =
             move |config: &_, identity: &_| build_tls(config, identity, &reader, &metrics, &names);
         let rebuild = Rebuild { config: self.tls, identity: self.identity, build };
-        base.tasks.spawn_until_stop(rebuild.run(self.changes, publisher, base.ready.clone()));
+        let ready = base.ready.clone();
+        base.tasks.spawn_until_stop(rebuild.run(self.changes, settings, publisher, ready));
         (self.rotation, self.check)
     }
 }

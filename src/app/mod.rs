@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -53,11 +53,25 @@ pub struct App {
     ready: Ready,
     admin: Arc<Admin>,
     connections: tls::metrics::Metrics,
-    drain_delay: Duration,
-    drain: Duration,
+    drain: watch::Receiver<Drain>,
     check_keys: Arc<Notify>,
     reload: Arc<Notify>,
     _lock: DirectoryLock,
+}
+
+/// Times of a stop.
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    /// Time in which the gateway is not ready but still serves.
+    delay: Duration,
+    /// Time limit for requests in progress.
+    limit: Duration,
+}
+
+impl Drain {
+    fn of(config: &Config) -> Self {
+        Self { delay: config.drain_delay, limit: config.drain }
+    }
 }
 
 impl App {
@@ -75,7 +89,8 @@ impl App {
         let keys = GatewayKeys::start(&config, &mut base)?;
         let (live, writer) = first_state(&config, &keys, &base)?;
         let updates = Updates::start(&config, writer, &mut base)?;
-        let (keys, check_keys) = keys.follow(&base, &live, updates.gateway.clone());
+        let (tls, tls_settings) = mpsc::channel(1);
+        let (keys, check_keys) = keys.follow(&base, &live, updates.gateway.clone(), tls_settings);
 
         // The directory is served before it is polled: a gateway can sync from its own directory.
         let refused = Arc::<Notify>::default();
@@ -98,7 +113,9 @@ impl App {
             store: opened.store.clone(),
         };
         let admin = Arc::new(Admin::new(&config.admin, parts));
-        let settings = Listeners::new(&config, capacity, &live, &base.connections, &base.memory);
+        let (settings, limits) =
+            Listeners::new(&config, capacity, &live, &base.connections, &base.memory);
+        let (drain, stop_times) = watch::channel(Drain::of(&config));
         if let Some(open) = settings.token.open.clone() {
             base.tasks.spawn_until_stop(open.judge_after_updates(live.clone()));
         }
@@ -120,6 +137,9 @@ impl App {
             lists: updates.lists,
             directory: opened.directory,
             refused,
+            tls,
+            limits,
+            drain,
         };
         base.tasks.spawn_until_stop(reloader.run());
 
@@ -140,8 +160,7 @@ impl App {
             ready: base.ready,
             admin,
             connections: base.connections,
-            drain_delay: config.drain_delay,
-            drain: config.drain,
+            drain: stop_times,
             check_keys,
             reload,
             _lock: lock,
@@ -172,8 +191,9 @@ impl App {
         let _not_ready = self.ready.latch("stopping");
         self.tasks.stop().announce();
         let failed = self.tasks.stopping();
-        let _ = timeout(self.drain_delay, failed.cancelled()).await;
-        let is_clean = self.tasks.drain(self.drain).await;
+        let Drain { delay, limit } = *self.drain.borrow();
+        let _ = timeout(delay, failed.cancelled()).await;
+        let is_clean = self.tasks.drain(limit).await;
         let cut = self.connections.cut();
         if cut > 0 {
             warn!(cut, "connections closed before their requests were answered");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use hyper::Request;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::admin::Admin;
@@ -63,6 +64,30 @@ pub(super) struct Listeners {
     pub(super) health: usize,
 }
 
+/// Limits of the listeners, which a new configuration changes.
+pub(super) struct ListenerLimits {
+    token: watch::Sender<Bounds>,
+    public: watch::Sender<Bounds>,
+    directory: watch::Sender<Bounds>,
+    plain_directory: Arc<Admission>,
+}
+
+impl ListenerLimits {
+    /// Applies the limits of `config`, fitted to the limit on open files.
+    pub(super) fn apply(&self, config: &mut Config) {
+        let capacity = Capacity::raise(config);
+        self.token.send_replace(config.token.bounds.clone());
+        self.public.send_replace(config.public.bounds.clone());
+        self.directory.send_replace(directory_bounds(config));
+        self.plain_directory.limit(Shares::new(capacity.directory_http));
+    }
+}
+
+/// Bounds of the directory's TLS listener.  A write may take as long as the database needs.
+fn directory_bounds(config: &Config) -> Bounds {
+    Bounds { unfinished: config.drain, ..config.public.bounds.clone() }
+}
+
 impl TokenPlane {
     /// Builds the services.  Returns `None` in a hub.
     pub(super) fn start(config: &Config, live: &Live, base: &mut Base) -> Option<Self> {
@@ -82,8 +107,8 @@ impl Listeners {
         live: &Live,
         metrics: &tls::metrics::Metrics,
         memory: &Pressure,
-    ) -> Self {
-        let tls = |name, tls, bounds: Bounds| TlsListener {
+    ) -> (Self, ListenerLimits) {
+        let tls = |name, tls, bounds: watch::Receiver<Bounds>| TlsListener {
             name,
             tls,
             bounds,
@@ -94,13 +119,20 @@ impl Listeners {
             open: None,
         };
         let plain = |most, memory| Admission::new(Shares::new(most), memory, |_| {});
-        let (token, public) = (config.token.bounds.clone(), config.public.bounds.clone());
-        // A write may take as long as the database needs.
-        let directory = Bounds { unfinished: config.drain, ..public.clone() };
+        let plain_directory = plain(capacity.directory_http, memory.clone());
+        let (token_limits, token) = watch::channel(config.token.bounds.clone());
+        let (public_limits, public) = watch::channel(config.public.bounds.clone());
+        let (directory_limits, directory) = watch::channel(directory_bounds(config));
         // Few clients use the admin listener, and handshakes of others must not delay devices.
         let admin =
             Bounds { shares: Shares::new(capacity.admin), handshakes: 16, ..Bounds::default() };
-        Self {
+        let limits = ListenerLimits {
+            token: token_limits,
+            public: public_limits,
+            directory: directory_limits,
+            plain_directory: Arc::clone(&plain_directory),
+        };
+        let listeners = Self {
             token: TlsListener {
                 open: config.close_refused.then(OpenConnections::default),
                 keeps_chains: true,
@@ -111,12 +143,13 @@ impl Listeners {
             // Operators are served when memory is short.
             admin: config.admin.tls.then(|| TlsListener {
                 memory: Pressure::default(),
-                ..tls("admin", |tls| &tls.public, admin)
+                ..tls("admin", |tls| &tls.public, watch::channel(admin).1)
             }),
-            plain_directory: plain(capacity.directory_http, memory.clone()),
+            plain_directory,
             plain_admin: plain(capacity.admin, Pressure::default()),
             health: capacity.health,
-        }
+        };
+        (listeners, limits)
     }
 }
 

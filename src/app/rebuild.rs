@@ -1,4 +1,4 @@
-//! New TLS configurations after a change of the gateway's key files.
+//! New TLS configurations after a change of the gateway's key files or TLS settings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,13 +37,14 @@ where
     pub(super) async fn run(
         mut self,
         mut changed: mpsc::Receiver<keyring::Change>,
+        mut settings: mpsc::Receiver<tls::Config>,
         own: mpsc::Sender<GatewayChange>,
         ready: Ready,
     ) {
         let mut restarts = Restarts::new("tls_configurations", &ready);
         // Set while the last build failed.
         let mut retry: Option<Duration> = None;
-        while !restarts.ended(self.follow(&mut changed, &own, &mut retry)).await {
+        while !restarts.ended(self.follow(&mut changed, &mut settings, &own, &mut retry)).await {
             // The change that was being built may not be in force.
             retry = Some(Duration::ZERO);
         }
@@ -52,6 +53,7 @@ where
     async fn follow(
         &mut self,
         changed: &mut mpsc::Receiver<keyring::Change>,
+        settings: &mut mpsc::Receiver<tls::Config>,
         own: &mpsc::Sender<GatewayChange>,
         retry: &mut Option<Duration>,
     ) {
@@ -69,6 +71,12 @@ where
                     }
                     None => return,
                 },
+                Some(config) = settings.recv() => {
+                    // The secrets are those that the keyring read.
+                    let tickets = std::mem::take(&mut self.config.tickets);
+                    self.config = tls::Config { tickets, ..config };
+                    self.edge(retry)
+                }
                 () = sleep(retry.unwrap_or_default()), if retry.is_some() => self.edge(retry),
             };
             if let Some(change) = change
@@ -142,7 +150,8 @@ mod tests {
         let rebuild = Rebuild { config: tls::Config::default(), identity: identity(), build };
         let (keyring, changed) = mpsc::channel(1);
         let (own, mut changes) = mpsc::channel(1);
-        let task = tokio::spawn(rebuild.run(changed, own, Ready::default()));
+        let (_, settings) = mpsc::channel(1);
+        let task = tokio::spawn(rebuild.run(changed, settings, own, Ready::default()));
         let start = Instant::now();
         keyring.send(keyring::Change::Identity(identity())).await.expect("received");
         assert!(matches!(changes.recv().await, Some(GatewayChange::Tls(_))));
@@ -167,7 +176,8 @@ mod tests {
         let (keyring, changed) = mpsc::channel(1);
         let (own, mut changes) = mpsc::channel(1);
         let ready = Ready::default();
-        let task = tokio::spawn(rebuild.run(changed, own, ready.clone()));
+        let (_, settings) = mpsc::channel(1);
+        let task = tokio::spawn(rebuild.run(changed, settings, own, ready.clone()));
         keyring.send(keyring::Change::Identity(identity())).await.expect("received");
         assert!(matches!(changes.recv().await, Some(GatewayChange::Tls(_))));
         assert_eq!(attempts.load(Ordering::Relaxed), 3);

@@ -12,13 +12,15 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
 
 use crate::admin::Admin;
+use crate::app::Drain;
 use crate::app::followers::Followers;
+use crate::app::planes::ListenerLimits;
 use crate::app::updates::rules;
 use crate::config::{Candidate, Config, LoadError, Origin};
 use crate::crl;
@@ -29,8 +31,11 @@ use crate::runtime::health::Ready;
 use crate::runtime::live::Live;
 use crate::runtime::log;
 use crate::runtime::publisher::GatewayChange;
-use crate::runtime::reload::{Inbox, OtherFile, Rejected, Reply, Report, Request, Status};
+use crate::runtime::reload::{
+    Inbox, KeyChange, OtherFile, Rejected, Reply, Report, Request, Status,
+};
 use crate::runtime::secret_files::FileModes;
+use crate::tls;
 use crate::x509::certificate::Fingerprint;
 use crate::x509::time::Timestamp;
 
@@ -111,6 +116,10 @@ pub(super) struct Reloader {
     pub(super) directory: Option<Directory>,
     /// Signals that a credential was refused: its file may have changed.
     pub(super) refused: Arc<Notify>,
+    /// Receives changed TLS settings.
+    pub(super) tls: mpsc::Sender<tls::Config>,
+    pub(super) limits: ListenerLimits,
+    pub(super) drain: watch::Sender<Drain>,
 }
 
 /// The state of a configuration that was read now.
@@ -200,7 +209,11 @@ impl Reloader {
     async fn reload(&mut self) -> Result<Report, Rejected> {
         let result = match self.candidate(None).await {
             Ok(Candidate { config, changes }) => {
-                let applied = self.apply(config).await;
+                // New TLS configurations forget which certificates are known.
+                let is_tls =
+                    |change: &KeyChange| !change.needs_restart && change.key.starts_with("tls.");
+                let has_tls = changes.iter().any(is_tls);
+                let applied = self.apply(config, has_tls).await;
                 applied.map(|()| Report { changes }).map_err(|why| Rejected(why.into()))
             }
             Err(error) => Err(Rejected(error.to_string().into())),
@@ -245,9 +258,10 @@ impl Reloader {
         self.inbox.status.send_replace(status);
     }
 
-    /// Applies a checked configuration.  Whatever can fail comes first and changes nothing, except a new
-    /// rotation of signing keys: it stays if the key that a client needs does not come into force.
-    async fn apply(&mut self, config: Config) -> Result<(), String> {
+    /// Applies a checked configuration; `has_tls` if TLS settings differ.  Whatever can fail comes first
+    /// and changes nothing, except a new rotation of signing keys: it stays if the key that a client needs
+    /// does not come into force.
+    async fn apply(&mut self, mut config: Config, has_tls: bool) -> Result<(), String> {
         if let Some(fault) = config.insecure_files(self.file_modes).refused.first() {
             return Err(fault.to_string());
         }
@@ -294,6 +308,11 @@ impl Reloader {
         self.admin.permit(&config.admin);
         if let (Some(endpoint), Some(oauth)) = (&self.endpoint, &config.oauth) {
             endpoint.limit(&oauth.rate_limits);
+        }
+        self.limits.apply(&mut config);
+        self.drain.send_replace(Drain::of(&config));
+        if has_tls && self.tls.send(config.tls).await.is_err() {
+            return Err("the gateway is stopping".to_owned());
         }
         self.origin = config.origin;
         let is_in_force = |live: &Live| Arc::ptr_eq(&live.current().policy, &policy);

@@ -17,7 +17,8 @@ pub(super) struct Saturation(Mutex<Vec<Watched>>);
 
 struct Watched {
     listener: &'static str,
-    connections: usize,
+    /// Reads the limit of open connections.
+    connections: Box<dyn Fn() -> usize + Send + Sync>,
     handshakes: Weak<Handshakes>,
 }
 
@@ -47,16 +48,20 @@ const PAUSED: (&str, &str) = (
 );
 
 impl Saturation {
-    /// Adds a listener with at most this many connections.
+    /// Adds a listener.
     pub(super) fn watch(
         &self,
         listener: &'static str,
-        connections: usize,
+        connections: impl Fn() -> usize + Send + Sync + 'static,
         handshakes: &Arc<Handshakes>,
     ) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|watched| watched.handshakes.strong_count() > 0);
-        all.push(Watched { listener, connections, handshakes: Arc::downgrade(handshakes) });
+        all.push(Watched {
+            listener,
+            connections: Box::new(connections),
+            handshakes: Arc::downgrade(handshakes),
+        });
     }
 }
 
@@ -70,7 +75,7 @@ impl Collector for Saturation {
         for (name, help, read) in METRICS {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for (watched, handshakes) in running() {
-                let value = read(watched.connections, &handshakes);
+                let value = read((watched.connections)(), &handshakes);
                 let labels = [("listener", watched.listener)];
                 let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
                 gauge.encode(family.encode_family(&labels)?)?;

@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use anchorgate::trust::subject::SubjectField;
 use anchorgate::x509::certificate::Fingerprint;
+use rustls::AlertDescription;
+use rustls::version::TLS12;
 use serde_json::{Value, json};
 
-use super::{Gateway, IN_FORCE};
+use super::{Gateway, IN_FORCE, peer};
 
 impl Gateway {
     fn edit(&self, edit: impl Fn(String) -> String) {
@@ -53,7 +55,7 @@ async fn a_client_with_another_algorithm_is_added_to_an_open_connection() {
     let id = gateway.configuration_id();
     gateway.edit(|text| {
         format!(
-            "drain = \"31s\"\n{text}\n[[client]]\nid = \"cloud\"\nconfigurations = [\"{id}\"]\n\
+            "reuse_port = true\n{text}\n[[client]]\nid = \"cloud\"\nconfigurations = [\"{id}\"]\n\
              scopes = [\"cloud:write\"]\ndefault_scopes = [\"cloud:write\"]\n\
              audience = \"https://cloud.example\"\nsigning_algorithm = \"RS256\"\n"
         )
@@ -61,7 +63,7 @@ async fn a_client_with_another_algorithm_is_added_to_an_open_connection() {
     let (code, text) = gateway.program("config diff").await;
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("client[cloud].signing_algorithm: - -> RS256\n"), "{text}");
-    assert!(text.contains("drain: - -> 31s  (needs a restart)\n"), "{text}");
+    assert!(text.contains("reuse_port: - -> true  (needs a restart)\n"), "{text}");
     assert_eq!(open.token("cloud").await.expect("an answer").status, 401, "a diff changes nothing");
     let other = gateway.world.dir.join("other.toml");
     std::fs::write(&other, "spelt = 1\n").expect("written");
@@ -80,9 +82,9 @@ async fn a_client_with_another_algorithm_is_added_to_an_open_connection() {
     let scopes = metadata["scopes_supported"].as_array().expect("scopes");
     assert!(scopes.contains(&json!("cloud:write")), "{scopes:?}");
     let status: Value = serde_json::from_str(&gateway.admin("/status.json").await.1).expect("JSON");
-    assert_eq!(status["configuration"]["restartNeeded"], json!(["drain"]));
+    assert_eq!(status["configuration"]["restartNeeded"], json!(["reuse_port"]));
     let ready = gateway.admin("/readyz").await.1;
-    assert!(ready.contains("a restart is needed for drain"), "{ready}");
+    assert!(ready.contains("a restart is needed for reuse_port"), "{ready}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -264,4 +266,63 @@ async fn other_rate_limits_apply_and_the_unchanged_ones_keep_their_state() {
     limits("100/1s", "999/1s");
     assert_eq!(gateway.act("/config/reload", &json!({})).await.0, 200);
     assert_eq!(open.token(id).await.expect("an answer").status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_listeners_and_tls_settings_apply_to_new_connections() {
+    let gateway = Gateway::start(&[SubjectField::SanDns], |text| text).await;
+    let domain = gateway.domain(SubjectField::SanDns);
+    let device = gateway.device(domain, 0);
+    let id = &domain.devices[0].subject_id;
+    let mut first = gateway.connect(&device).await;
+    assert_eq!(first.token(id).await.expect("an answer").status, 200);
+    gateway.edit(|text| {
+        text.replace("[token]\n", "[token]\nhandshakes = 7\n")
+            .replace("[public]\n", "[public]\nhandshakes = 9\n")
+            .replace("[tls]\n", "[tls]\nminimum_version = \"1.3\"\n")
+    });
+    let (code, text) = gateway.program("config reload").await;
+    assert!(code == Some(0) && !text.contains("needs a restart"), "{text}");
+    for key in ["token.handshakes", "public.handshakes", "tls.minimum_version"] {
+        assert!(text.contains(key), "{text}");
+    }
+    let start = Instant::now();
+    for limit in [r#"limit{listener="token"} 7"#, r#"limit{listener="public"} 9"#] {
+        while !gateway.admin("/metrics").await.1.contains(&format!("in_progress_{limit}")) {
+            assert!(start.elapsed() < IN_FORCE, "not applied: {limit}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let ca = gateway.world.server_root.certificate_pem();
+    let old = peer::client(&ca, &TLS12, None);
+    let address = gateway.app.addresses.token.unwrap();
+    let refusal = Some(AlertDescription::ProtocolVersion);
+    while peer::alert(&old, address).await != refusal {
+        assert!(start.elapsed() < IN_FORCE, "TLS 1.2 is still accepted");
+    }
+    // The first connection is open, and makes room for the third.
+    gateway.edit(|text| text.replace("[token]\n", "[token]\nconnections = 2\n"));
+    let (code, text) = gateway.program("config reload").await;
+    assert!(code == Some(0) && text.contains("token.connections: - -> 2\n"), "{text}");
+    assert_eq!(first.token(id).await.expect("an answer").status, 200);
+    let mut others = Vec::new();
+    for _ in 0..2 {
+        let mut connection = gateway.connect(&device).await;
+        assert_eq!(connection.token(id).await.expect("an answer").status, 200);
+        others.push(connection);
+    }
+    while first.token(id).await.is_ok() {
+        assert!(start.elapsed() < IN_FORCE, "the first connection stays open");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_takes_the_times_of_the_newest_file() {
+    let hour = |text: String| format!("drain_delay = \"10m\"\n{text}");
+    let gateway = Gateway::start(&[], hour).await;
+    gateway.edit(|text| text.replace("drain_delay = \"10m\"", "drain_delay = \"0s\""));
+    let (code, text) = gateway.program("config reload").await;
+    assert!(code == Some(0) && !text.contains("needs a restart"), "{text}");
+    let stopped = tokio::time::timeout(IN_FORCE, gateway.app.stop()).await;
+    assert!(stopped.expect("without the delay"), "the stop was not clean");
 }

@@ -76,7 +76,6 @@ type Observer = Box<dyn Fn(Reason) + Send + Sync>;
 
 /// The connections of one listener.
 pub struct Admission {
-    shares: Shares,
     memory: Pressure,
     start: Instant,
     table: Mutex<Table>,
@@ -86,8 +85,8 @@ pub struct Admission {
     observer: Observer,
 }
 
-#[derive(Default)]
 struct Table {
+    shares: Shares,
     next: u64,
     open: HashMap<u64, Open>,
     silent: BTreeSet<u64>,
@@ -121,14 +120,19 @@ impl Admission {
         observer: impl Fn(Reason) + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self {
-            shares,
             memory,
             start: Instant::now(),
-            table: Mutex::default(),
+            table: Mutex::new(Table::new(shares)),
             changed: Notify::new(),
             is_room_wanted: AtomicBool::new(false),
             observer: Box::new(observer),
         })
+    }
+
+    /// Replaces the limits.  Connections above a lower one stay open until others arrive.
+    pub(crate) fn limit(&self, shares: Shares) {
+        self.lock().shares = shares;
+        self.changed.notify_waiters();
     }
 
     /// Waits until there is room for one more connection.
@@ -159,7 +163,7 @@ impl Admission {
 
     fn make_room(&self) -> bool {
         let mut table = self.lock();
-        if table.open.len() < self.shares.connections {
+        if table.open.len() < table.shares.connections {
             return true;
         }
         let all: Vec<u64> = table.open.keys().copied().collect();
@@ -203,7 +207,7 @@ impl Admission {
             return Err(Reason::Memory);
         }
         // The address that a load balancer tells is counted when it is known.
-        let holders = match self.shares.proxies.contains(address) {
+        let holders = match table.shares.proxies.contains(address) {
             true => Vec::new(),
             false => holders(address),
         };
@@ -211,7 +215,7 @@ impl Admission {
             (self.observer)(Reason::Address);
             return Err(Reason::Address);
         }
-        if table.silent.len() >= self.shares.silent
+        if table.silent.len() >= table.shares.silent
             && let Some(oldest) = table.silent.first().copied()
         {
             self.close(&mut table, oldest, Reason::Silent);
@@ -240,7 +244,7 @@ impl Admission {
     fn make_room_among(&self, table: &mut Table, holders: &[Holder]) -> bool {
         for holder in holders {
             let Some(held) = table.holders.get(holder) else { continue };
-            if held.len() >= self.shares.limit(holder) {
+            if held.len() >= table.shares.limit(holder) {
                 let held: Vec<u64> = held.iter().copied().collect();
                 if !self.shed(table, &held, false) {
                     return false;
@@ -254,7 +258,7 @@ impl Admission {
     /// Returns false if nothing can be closed.
     fn shed(&self, table: &mut Table, numbers: &[u64], may_cut: bool) -> bool {
         let is_over = |holder: &Holder| {
-            table.holders.get(holder).is_some_and(|held| held.len() > self.shares.fair(holder))
+            table.holders.get(holder).is_some_and(|held| held.len() > table.shares.fair(holder))
         };
         let rank = |number: &u64| {
             let open = table.open.get(number)?;
@@ -301,6 +305,11 @@ impl Admission {
 }
 
 impl Table {
+    fn new(shares: Shares) -> Self {
+        let (open, silent, holders) = Default::default();
+        Self { shares, next: 0, open, silent, holders }
+    }
+
     fn remove(&mut self, number: u64) -> Option<Open> {
         let open = self.open.remove(&number)?;
         self.silent.remove(&number);

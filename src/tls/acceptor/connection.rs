@@ -27,10 +27,13 @@ impl Edge {
         connection: &Connection,
         number: u64,
     ) -> Option<Completed> {
-        let (bounds, stop) = (&self.listener.bounds, &self.stop);
-        let (proxies, limit) = (&bounds.shares.proxies, bounds.handshake);
+        let stop = &self.stop;
+        let (proxies, limit) = {
+            let bounds = self.listener.bounds.borrow();
+            (bounds.shares.proxies.clone(), bounds.handshake)
+        };
         let addresses =
-            proxied::addresses(&mut stream, address, connection, proxies, limit, stop).await;
+            proxied::addresses(&mut stream, address, connection, &proxies, limit, stop).await;
         let addresses = match addresses {
             Ok(addresses) => addresses,
             Err(reason) => {
@@ -88,9 +91,12 @@ impl Edge {
             requested.store(true, Ordering::Relaxed);
             handler(Arc::clone(&peer), request)
         };
-        let (limits, unfinished) = (&listener.bounds.http, listener.bounds.unfinished);
+        let (limits, unfinished) = {
+            let bounds = listener.bounds.borrow();
+            (bounds.http.clone(), bounds.unfinished)
+        };
         let ended =
-            connection.serve(stream, protocol, hosts, limits, stop, unfinished, handle).await;
+            connection.serve(stream, protocol, hosts, &limits, stop, unfinished, handle).await;
         if let Some(gets_no_ticket) = ticket.ended(ended) {
             self.closed_after_ticket(number, address, gets_no_ticket);
         }

@@ -214,7 +214,7 @@ impl Edge {
         started: Instant,
     ) -> Result<(TlsStream<Wire>, Hosts), Incomplete> {
         // The time runs from accept, so that all silent peers time out together.
-        let deadline = started + self.listener.bounds.handshake;
+        let deadline = started + self.listener.bounds.borrow().handshake;
         let accepted = async {
             tokio::select! {
                 biased;

@@ -5,7 +5,7 @@ mod connection;
 mod handshake;
 mod ticket;
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::available_parallelism;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use hyper::Request;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::http::connections::{Admission, Shares};
 use crate::http::listen;
@@ -75,8 +76,8 @@ pub struct TlsListener {
     pub name: &'static str,
     /// Selects the listener's TLS configuration.
     pub tls: fn(&ListenerTls) -> &Arc<ServerConfig>,
-    /// Limits on handshakes and connections.
-    pub bounds: Bounds,
+    /// Limits on handshakes and connections.  A change applies to the next connection.
+    pub bounds: watch::Receiver<Bounds>,
     /// The published state.
     pub live: Live,
     /// Counters of handshakes and connections.
@@ -106,17 +107,15 @@ pub async fn serve<H, F>(
     let stop = stop.into();
     edge.metrics.start(edge.name);
     let shed = edge.metrics.not_kept(edge.name);
-    let admission = Admission::new(edge.bounds.shares.clone(), edge.memory.clone(), shed);
-    let limits = HandshakeLimits {
-        starting: available_parallelism().map_or(1, usize::from),
-        open: edge.bounds.handshakes,
-        per_address: edge.bounds.handshakes_per_address,
-        wait: edge.bounds.handshake_queue,
-        slow: SLOW,
-    };
+    let bounds = edge.bounds.clone();
+    let (shares, limits) = limits(&bounds.borrow());
+    let admission = Admission::new(shares, edge.memory.clone(), shed);
     let handshakes = Handshakes::new(limits);
+    let follow = follow(bounds, Arc::clone(&admission), Arc::clone(&handshakes));
     let gate = Arc::clone(handshakes.gate());
-    edge.metrics.saturation.watch(edge.name, edge.bounds.shares.connections, &handshakes);
+    let limit = edge.bounds.clone();
+    let limit = move || limit.borrow().shares.connections;
+    edge.metrics.saturation.watch(edge.name, limit, &handshakes);
     let edge = Arc::new(Edge {
         listener: edge,
         handshakes,
@@ -127,7 +126,7 @@ pub async fn serve<H, F>(
         closers: closers::Closers::default(),
         stop: stop.clone(),
     });
-    listen::accept(listener, gate, admission, stop, |stream, address, connection| {
+    let accept = listen::accept(listener, gate, admission, stop, |stream, address, connection| {
         let (edge, handler) = (Arc::clone(&edge), handler.clone());
         let number = NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed);
         async move {
@@ -138,8 +137,36 @@ pub async fn serve<H, F>(
                 edge.serve(completed, &connection, number, handler).await;
             }
         }
-    })
-    .await;
+    });
+    tokio::select! {
+        () = accept => {}
+        () = follow => {}
+    }
+}
+
+/// Applies changed limits.  Never returns.
+async fn follow(
+    mut bounds: watch::Receiver<Bounds>,
+    admission: Arc<Admission>,
+    handshakes: Arc<Handshakes>,
+) {
+    while bounds.changed().await.is_ok() {
+        let (shares, limits) = limits(&bounds.borrow_and_update());
+        admission.limit(shares);
+        handshakes.limit(limits);
+    }
+    pending::<()>().await;
+}
+
+fn limits(bounds: &Bounds) -> (Shares, HandshakeLimits) {
+    let limits = HandshakeLimits {
+        starting: available_parallelism().map_or(1, usize::from),
+        open: bounds.handshakes,
+        per_address: bounds.handshakes_per_address,
+        wait: bounds.handshake_queue,
+        slow: SLOW,
+    };
+    (bounds.shares.clone(), limits)
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ async fn connections_share_their_intermediates() {
     let edge = TlsListener {
         name: "token",
         tls: |tls| &tls.token,
-        bounds: Bounds::default(),
+        bounds: watch::channel(Bounds::default()).1,
         live,
         metrics: Metrics::default(),
         keeps_chains: true,
@@ -171,7 +171,7 @@ impl Server {
         let edge = TlsListener {
             name: "token",
             tls: |tls| &tls.token,
-            bounds: Bounds::default(),
+            bounds: watch::channel(Bounds::default()).1,
             live,
             metrics: metrics.clone(),
             keeps_chains: true,

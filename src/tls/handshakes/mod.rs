@@ -49,13 +49,12 @@ pub(super) struct Limits {
 
 /// The handshakes of one listener.
 pub(super) struct Handshakes {
-    limits: Limits,
     gate: Arc<Gate>,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
+    limits: Limits,
     starting: usize,
     next: u64,
     /// Handshakes that have begun, in this order.
@@ -82,7 +81,13 @@ struct Waiting {
 
 impl Handshakes {
     pub(super) fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits, gate: Arc::default(), state: Mutex::default() })
+        Arc::new(Self { gate: Arc::default(), state: Mutex::new(State::new(limits)) })
+    }
+
+    /// Replaces the limits.  Those that wait keep their longest wait.
+    pub(super) fn limit(self: &Arc<Self>, limits: Limits) {
+        self.lock().limits = limits;
+        self.give_turns();
     }
 
     /// Returns the gate that is closed while many connections wait for their turn.
@@ -97,7 +102,7 @@ impl Handshakes {
 
     /// Returns the number of handshakes that may have begun.
     pub(super) fn most(&self) -> usize {
-        self.limits.open
+        self.lock().limits.open
     }
 
     /// Returns the number of connections that wait for their turn.
@@ -115,7 +120,7 @@ impl Handshakes {
     ) -> Option<Handshake> {
         let address = network(address);
         let (turn, waiting) = oneshot::channel();
-        let place = {
+        let (place, limits) = {
             let mut state = self.lock();
             let full = match self.start(&mut state, address, close) {
                 Ok(handshake) => return Some(handshake),
@@ -129,9 +134,9 @@ impl Handshakes {
             };
             queue.insert(number, Waiting { address, close: close.clone(), turn });
             self.gate.set_waiting(state.waiting.len());
-            Place { handshakes: self, number, address }
+            (Place { handshakes: self, number, address }, state.limits.clone())
         };
-        match timeout(self.limits.wait, self.wait(waiting)).await {
+        match timeout(limits.wait, self.wait(waiting, limits.slow)).await {
             Ok(handshake) => handshake,
             Err(_) => {
                 drop(place);
@@ -144,6 +149,7 @@ impl Handshakes {
     async fn wait(
         self: &Arc<Self>,
         mut waiting: oneshot::Receiver<Handshake>,
+        slow: Duration,
     ) -> Option<Handshake> {
         loop {
             tokio::select! {
@@ -151,7 +157,7 @@ impl Handshakes {
                 handshake = &mut waiting => return handshake.ok(),
                 // Handshakes that have become slow make room, also if the gate is closed and no
                 // other connection arrives.
-                () = sleep(self.limits.slow) => self.give_turns(),
+                () = sleep(slow) => self.give_turns(),
             }
         }
     }
@@ -162,33 +168,16 @@ impl Handshakes {
         address: IpAddr,
         close: &CancellationToken,
     ) -> Result<Handshake, Full> {
-        if state.starting >= self.limits.starting {
+        if state.starting >= state.limits.starting {
             return Err(Full::Listener);
         }
-        self.make_room(state, address)?;
+        state.make_room(address)?;
         let number = state.next;
         state.next += 1;
         state.starting += 1;
         state.addresses.entry(address).or_default().insert(number);
         state.open.insert(number, Open { address, since: Instant::now(), close: close.clone() });
         Ok(Handshake { handshakes: Arc::clone(self), number, is_starting: true, waited: false })
-    }
-
-    /// Makes sure that one more handshake of `address` may begin.  Ends a slow one if it must.
-    fn make_room(&self, state: &mut State, address: IpAddr) -> Result<(), Full> {
-        let of_address = state.addresses.get(&address);
-        let (oldest, full) = if of_address.is_some_and(|all| all.len() >= self.limits.per_address) {
-            (of_address.and_then(|all| all.first().copied()), Full::Address)
-        } else if state.open.len() >= self.limits.open {
-            (state.open.first_key_value().map(|(number, _)| *number), Full::Listener)
-        } else {
-            return Ok(());
-        };
-        let is_slow = |open: &Open| open.since.elapsed() >= self.limits.slow;
-        let slow = oldest.filter(|number| state.open.get(number).is_some_and(is_slow));
-        let open = slow.and_then(|number| state.remove(number)).ok_or(full)?;
-        open.close.cancel();
-        Ok(())
     }
 
     /// Gives free turns to the next connections that may begin.
@@ -224,6 +213,28 @@ impl Handshakes {
 }
 
 impl State {
+    fn new(limits: Limits) -> Self {
+        let (open, addresses, waiting, held) = Default::default();
+        Self { limits, starting: 0, next: 0, open, addresses, waiting, held }
+    }
+
+    /// Makes sure that one more handshake of `address` may begin.  Ends a slow one if it must.
+    fn make_room(&mut self, address: IpAddr) -> Result<(), Full> {
+        let of_address = self.addresses.get(&address);
+        let (oldest, full) = if of_address.is_some_and(|all| all.len() >= self.limits.per_address) {
+            (of_address.and_then(|all| all.first().copied()), Full::Address)
+        } else if self.open.len() >= self.limits.open {
+            (self.open.first_key_value().map(|(number, _)| *number), Full::Listener)
+        } else {
+            return Ok(());
+        };
+        let is_slow = |open: &Open| open.since.elapsed() >= self.limits.slow;
+        let slow = oldest.filter(|number| self.open.get(number).is_some_and(is_slow));
+        let open = slow.and_then(|number| self.remove(number)).ok_or(full)?;
+        open.close.cancel();
+        Ok(())
+    }
+
     fn remove(&mut self, number: u64) -> Option<Open> {
         let open = self.open.remove(&number)?;
         if let Some(numbers) = self.addresses.get_mut(&open.address) {
