@@ -1,16 +1,44 @@
-//! The state of one address: the list in force, and the time of the next fetch.
+//! The state of one address: the lists in force, and the time of the next fetch.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::crl::replacement;
 use crate::crl::schedule::{self, FetchSummary, Times, Timing};
-use crate::crl::targets::Expected;
+use crate::crl::targets::{Expected, Referrer};
 use crate::crl::transport::{Location, Validators};
+use crate::trust::assembly::ListState;
 use crate::x509::certificate::Fingerprint;
 use crate::x509::crl::RevocationList;
+use crate::x509::name::Name;
 use crate::x509::time::Timestamp;
+
+/// A list in force.
+pub(super) struct HeldList {
+    pub(super) list: Arc<RevocationList>,
+    /// List that decides while `list`, which had expired when it arrived, does not.
+    pub(super) earlier: Option<Arc<RevocationList>>,
+    /// Key of the copy of `list` on disk.
+    pub(super) copy: Option<Arc<str>>,
+    /// Reason why the list, a delta, amends no complete list.
+    pub(super) unused: Option<String>,
+}
+
+impl HeldList {
+    pub(super) fn new(list: Arc<RevocationList>, copy: Option<Arc<str>>) -> Self {
+        Self { list, earlier: None, copy, unused: None }
+    }
+
+    fn state(&self) -> ListState {
+        let newest = Arc::clone(&self.list);
+        match self.earlier.clone() {
+            None => ListState::InForce(newest),
+            Some(earlier) => ListState::Expired { newest, earlier },
+        }
+    }
+}
 
 /// An address and its state.
 pub(super) struct AddressState {
@@ -19,16 +47,12 @@ pub(super) struct AddressState {
     pub(super) expected: Expected,
     /// Distinguishes this state from an earlier one of the same address.
     pub(super) id: u64,
-    pub(super) list: Option<Arc<RevocationList>>,
-    /// Reason why the delta in force amends no complete list.
-    pub(super) unused: Option<String>,
-    /// List that decides while `list`, which had expired when it arrived, does not.
-    pub(super) earlier: Option<Arc<RevocationList>>,
+    /// The lists in force, of each issuer one.  The one that arrived last is the last.
+    pub(super) lists: Vec<HeldList>,
+    /// Version of the last response.
     pub(super) validators: Validators,
     pub(super) fetched: Option<Timestamp>,
     pub(super) from_disk: bool,
-    /// A copy of the list in force is on disk.
-    pub(super) has_copy: bool,
     /// Time of the last attempt to write a copy.
     copy_attempted: Timestamp,
     pub(super) last_error: Option<(Timestamp, String)>,
@@ -67,13 +91,10 @@ impl AddressState {
             location,
             expected,
             id,
-            list: None,
-            unused: None,
-            earlier: None,
+            lists: Vec::new(),
             validators: Validators::default(),
             fetched: None,
             from_disk: false,
-            has_copy: false,
             copy_attempted: now,
             last_error: None,
             loaded: false,
@@ -115,20 +136,51 @@ impl AddressState {
         self.next_fetch <= now || now < self.scheduled
     }
 
-    /// True once a fetch from the network has ended.
-    pub(super) fn was_fetched(&self) -> bool {
-        self.fetches > 0
-    }
-
     /// True once there is a list or an error to report.
     pub(super) fn was_attempted(&self) -> bool {
-        self.list.is_some() || self.last_error.is_some()
+        !self.lists.is_empty() || self.last_error.is_some()
+    }
+
+    /// The state of each list in force, for the publisher.
+    pub(super) fn states(&self) -> Vec<ListState> {
+        self.lists.iter().map(HeldList::state).collect()
+    }
+
+    pub(super) fn in_force(&self) -> impl Iterator<Item = &Arc<RevocationList>> {
+        self.lists.iter().map(|held| &held.list)
+    }
+
+    /// True if a list of an authority of this name is in force.
+    pub(super) fn has_list_of(&self, issuer: &Name) -> bool {
+        self.in_force().any(|list| list.issuer == *issuer)
+    }
+
+    /// Sets the authorities that name the address.  If one of them has no list yet, reads the disk and
+    /// fetches at once: a fetch that failed because the signer was missing may succeed now.
+    pub(super) fn expect(&mut self, expected: Expected, now: Timestamp) {
+        let is_missing = |authority: &Referrer| {
+            !self.expected.authorities.contains(authority) && !self.has_list_of(&authority.name)
+        };
+        if self.lists.is_empty() || expected.authorities.iter().any(is_missing) {
+            self.next_fetch = now;
+            self.loaded = false;
+            self.fetch_again = self.is_fetching;
+            // An unchanged list may have replaced one of this authority before.
+            self.validators = Validators::default();
+        }
+        self.expected = expected;
+    }
+
+    /// Removes the lists that the address no longer may have.  Returns the names of their issuers.
+    pub(super) fn drop_unnamed(&mut self) -> Vec<Name> {
+        let is_unnamed = |held: &mut HeldList| !replacement::may_hold(&self.expected, &held.list);
+        self.lists.extract_if(.., is_unnamed).map(|held| held.list.issuer.clone()).collect()
     }
 
     /// The version of the list in force, for a conditional request.  `None` if the complete list must be
     /// sent.
     pub(super) fn known_version(&self, force_full: bool) -> Option<Validators> {
-        (self.list.is_some() && !force_full).then(|| self.validators.clone())
+        (!self.lists.is_empty() && !force_full).then(|| self.validators.clone())
     }
 
     /// True if the next fetch must return the list in force again, to write a copy to disk.  A list can
@@ -137,7 +189,7 @@ impl AddressState {
     pub(super) fn needs_copy(&mut self, now: Timestamp, timing: &Timing) -> bool {
         let is_time =
             self.bypass_caches || now.since(self.copy_attempted) >= timing.max_unconditional;
-        let needs_copy = self.list.is_some() && !self.has_copy && is_time;
+        let needs_copy = self.lists.iter().any(|held| held.copy.is_none()) && is_time;
         if needs_copy {
             self.copy_attempted = now;
         }
@@ -148,7 +200,7 @@ impl AddressState {
         self.last_error = None;
         self.fetched = Some(now);
         self.from_disk = false;
-        let times = self.list.as_deref().map(Times::from);
+        let times = self.times();
         let overdue = times.is_some_and(|times| schedule::is_overdue(&times, now));
         self.fruitless = if overdue { self.fruitless.saturating_add(1) } else { 0 };
         self.schedule(now, max_age, None, timing);
@@ -167,6 +219,11 @@ impl AddressState {
         self.schedule(now, None, retry_after, timing);
     }
 
+    /// The times of the list that arrived last.
+    fn times(&self) -> Option<Times> {
+        self.lists.last().map(|held| Times::from(&*held.list))
+    }
+
     fn schedule(
         &mut self,
         now: Timestamp,
@@ -178,7 +235,7 @@ impl AddressState {
         self.scheduled = now;
         let summary = FetchSummary {
             now,
-            times: self.list.as_deref().map(Times::from),
+            times: self.times(),
             max_age,
             fruitless: self.fruitless,
             retry_after,

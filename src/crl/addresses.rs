@@ -7,7 +7,6 @@ use std::time::Instant;
 use tracing::{info, warn};
 
 use crate::crl::address_state::AddressState;
-use crate::crl::list_key;
 use crate::crl::source::Source;
 use crate::crl::status::Status;
 use crate::crl::targets::Targets;
@@ -50,22 +49,25 @@ impl Source {
             self.sweep_soon();
         }
         for address in gone {
-            self.addresses.remove(&address);
+            let state = self.addresses.remove(&address);
             self.unusable.remove(&address);
             self.remove(address).await;
+            for list in state.iter().flat_map(AddressState::in_force) {
+                self.note_unused_deltas(&list.issuer);
+            }
         }
         for (address, expected) in expected {
             if let Some(state) = self.addresses.get_mut(&address) {
-                // A fetch that failed because the signer was missing may succeed now.
-                if state.list.is_none() && (!same_signers || state.expected != expected) {
-                    state.next_fetch = now;
-                    state.loaded = false;
-                    state.fetch_again = state.is_fetching;
+                let is_changed = state.expected != expected;
+                if is_changed || !same_signers {
+                    state.expect(expected, now);
                 }
-                state.expected = expected;
+                if is_changed {
+                    self.apply_expected(&address).await;
+                }
                 continue;
             }
-            match Location::parse(list_key::address(&address), self.config.transport.files) {
+            match Location::parse(&address, self.config.transport.files) {
                 Ok(location) => {
                     self.last_id += 1;
                     let (seed, id) = (self.config.seed, self.last_id);
@@ -79,13 +81,12 @@ impl Source {
                 Err(error) => {
                     let why = error.to_string();
                     if self.unusable.insert(Arc::clone(&address)) {
-                        let address = Cleaned(list_key::address(&address));
-                        warn!(crl.address = %address, error = %Cleaned(&error), "CRL address not usable");
+                        warn!(crl.address = %Cleaned(&address), error = %Cleaned(&error), "CRL address not usable");
                     }
                     let status = Status::unusable(&address, &expected, now, why.clone());
-                    self.statuses.put(&address, status);
+                    self.statuses.put(&address, vec![status]);
                     let state = ListState::Unusable { issuers: expected.issuers(), why };
-                    self.send(address, state, Instant::now()).await;
+                    self.send(address, vec![state], Instant::now()).await;
                 }
             }
         }
@@ -97,21 +98,40 @@ impl Source {
     /// 5.2.6).  The signatures of these lists were verified, so the addresses come from the issuer.
     fn add_deltas(&self, targets: &mut Targets) {
         for (address, state) in &self.addresses {
-            let (Some(list), Some(expected)) = (&state.list, targets.addresses.get(address)) else {
-                continue;
-            };
-            if list.is_delta() {
-                continue;
+            let Some(expected) = targets.addresses.get(address) else { continue };
+            let (expected, mut points) = (expected.clone(), Vec::new());
+            for list in state.in_force().filter(|list| !list.is_delta()) {
+                let of_list = list.freshest.iter().filter_map(PointAddresses::of);
+                let of_list = of_list.take(addresses_seen::MAX_ADDRESSES);
+                points.extend(of_list.map(|point| (point, &list.issuer)));
             }
-            let (referrers, groups) = (expected.authorities.clone(), expected.groups.clone());
-            let points = list.freshest.iter().filter_map(PointAddresses::of);
-            for point in points.take(addresses_seen::MAX_ADDRESSES) {
-                for (referrer, group) in
-                    referrers.iter().flat_map(|r| groups.iter().map(move |group| (r, group)))
-                {
-                    targets.add_point(&point, group, referrer.clone(), true);
+            for (point, issuer) in points {
+                // An indirect list may be of an issuer that does not name the address.
+                let of_others = !expected.names(issuer);
+                let referrers = expected.authorities.iter();
+                for referrer in referrers.filter(|r| of_others || r.name == *issuer) {
+                    for group in &expected.groups {
+                        targets.add_point(&point, group, referrer.clone(), true);
+                    }
                 }
             }
+        }
+    }
+
+    /// Ends the lists of issuers that do not name the address any more.
+    async fn apply_expected(&mut self, address: &Arc<str>) {
+        let Some(state) = self.addresses.get_mut(address) else { return };
+        let dropped = state.drop_unnamed();
+        self.statuses.put(address, Status::of(address, state));
+        if dropped.is_empty() {
+            return;
+        }
+        self.metrics.in_force(address, state);
+        let lists = state.states();
+        self.sweep_soon();
+        self.send(Arc::clone(address), lists, Instant::now()).await;
+        for issuer in dropped {
+            self.note_unused_deltas(&issuer);
         }
     }
 
@@ -129,10 +149,9 @@ impl Source {
     }
 
     async fn remove(&mut self, address: Arc<str>) {
-        let named = Cleaned(list_key::address(&address));
-        info!(crl.address = %named, "CRL address removed: it is no longer named");
+        info!(crl.address = %Cleaned(&address), "CRL address removed: it is no longer named");
         self.statuses.remove(&address);
         self.metrics.remove(&address);
-        self.send(address, ListState::Gone, Instant::now()).await;
+        self.send(address, Vec::new(), Instant::now()).await;
     }
 }

@@ -1,15 +1,14 @@
 //! One fetch: from the disk or the network to a verified list.
 
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::spawn_blocking;
-use tracing::warn;
 
-use crate::crl::list_key;
+use crate::crl::copies::{self, LoadedCopy, Place};
+use crate::crl::copy_key;
 use crate::crl::permits::Permits;
 use crate::crl::persistence::{Metadata, PendingFile, Store};
 use crate::crl::replacement::{self, Rejected};
@@ -17,7 +16,6 @@ use crate::crl::targets::Expected;
 use crate::crl::transport::{FetchError, Location, Transport, Validators};
 use crate::runtime::clock::Clock;
 use crate::runtime::pace::Pace;
-use crate::runtime::text::Cleaned;
 use crate::x509::certificate::Certificate;
 use crate::x509::crl::{CrlError, ListReader, RevocationList};
 use crate::x509::time::Timestamp;
@@ -39,15 +37,16 @@ pub(super) struct FetchState {
 /// Parameters of one fetch.
 #[derive(Clone)]
 pub(super) struct Fetch {
-    /// Key of the address.
     pub(super) address: Arc<str>,
     /// Locations to fetch from, in this order, until one returns a list.
     pub(super) locations: Vec<Location>,
     pub(super) expected: Expected,
     pub(super) signers: Arc<Vec<Arc<Certificate>>>,
-    pub(super) in_force: Option<Arc<RevocationList>>,
+    pub(super) in_force: Vec<Arc<RevocationList>>,
+    /// The list may be older than the ones in force.
+    pub(super) accept_rollback: bool,
     pub(super) known: Option<Validators>,
-    /// The list in force has no copy on disk.  Write one, even if the list did not change.
+    /// A list in force has no copy on disk.  Write one, even if the list did not change.
     pub(super) write_copy: bool,
     pub(super) bypass_caches: bool,
 }
@@ -57,21 +56,30 @@ impl Fetch {
     /// the old one serves them, so the work rests.  Rests use at most a third of `timeout`, the time
     /// limit of a fetch.
     fn pace(&self, timeout: Duration) -> Pace {
-        if self.in_force.is_some() { Pace::background(timeout / 3) } else { Pace::full() }
+        if self.replaceable().is_empty() { Pace::full() } else { Pace::background(timeout / 3) }
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place { address: &self.address, expected: &self.expected, signers: &self.signers }
+    }
+
+    /// The lists that the new one is compared with.
+    fn replaceable(&self) -> &[Arc<RevocationList>] {
+        if self.accept_rollback { &[] } else { &self.in_force }
     }
 }
 
 /// The result of one fetch.
 pub(super) enum FetchResult {
-    /// The disk was read, which happens once for each address.
-    Loaded(Option<(Arc<RevocationList>, Metadata)>),
+    /// The disk was read.
+    Loaded(Vec<LoadedCopy>),
     Unchanged {
         /// Location that the list was fetched from.
         location: Location,
         validators: Validators,
         max_age: Option<Duration>,
         /// A copy was written to disk.
-        copied: bool,
+        copied: Option<SavedCopy>,
     },
     New {
         list: Arc<RevocationList>,
@@ -79,12 +87,29 @@ pub(super) enum FetchResult {
         location: Location,
         validators: Validators,
         max_age: Option<Duration>,
-        /// A copy was written to disk.
-        copied: bool,
+        /// Key of the copy that was written to disk.
+        copy: Option<Arc<str>>,
+        /// It replaces lists that may be newer.
+        accept_rollback: bool,
         /// Arrival of the last byte.
         received: Instant,
     },
     Failed(FetchFailure),
+}
+
+/// The list that a response contained.
+struct Read {
+    list: Arc<RevocationList>,
+    /// It is not in force yet.
+    is_new: bool,
+    /// Key of the copy that was written to disk.
+    copy: Option<Arc<str>>,
+}
+
+/// A copy of a list that was in force already.
+pub(super) struct SavedCopy {
+    pub(super) list: Arc<RevocationList>,
+    pub(super) key: Arc<str>,
 }
 
 /// Reasons why a fetch did not yield a list.
@@ -106,12 +131,12 @@ pub enum FetchFailure {
 
 impl FetchState {
     pub(super) async fn load(self: Arc<Self>, fetch: Fetch) -> FetchResult {
-        let Some(store) = self.store.clone() else { return FetchResult::Loaded(None) };
+        let Some(store) = self.store.clone() else { return FetchResult::Loaded(Vec::new()) };
         let Some(_permit) = self.permits.acquire(&fetch.expected.groups).await else {
             return FetchResult::Failed(FetchFailure::Aborted);
         };
         let limit = self.transport.config().max_bytes;
-        spawn_blocking(move || FetchResult::Loaded(load(&store, &fetch, limit)))
+        spawn_blocking(move || FetchResult::Loaded(copies::load(&store, fetch.place(), limit)))
             .await
             .unwrap_or(FetchResult::Failed(FetchFailure::Aborted))
     }
@@ -167,7 +192,7 @@ impl FetchState {
                     location,
                     validators: fetched.validators,
                     max_age: fetched.max_age,
-                    copied: false,
+                    copied: None,
                 });
             }
             Ok(fetched) => fetched,
@@ -175,20 +200,28 @@ impl FetchState {
         let (reader, file) = read?;
         let validators = fetched.validators.clone();
         let store = self.store.clone();
+        let accept_rollback = fetch.accept_rollback;
         // A fetch may wait for a permit and take long.  The list may be newer than its start.
         let now = (self.clock)();
         let finished = spawn_blocking(move || {
             finish(reader, (file, store), &fetch, validators, now, fetch.pace(timeout))
         })
         .await;
-        let (list, copied) = finished.map_err(|_| FetchFailure::Aborted)??;
+        let Read { list, is_new, copy } = finished.map_err(|_| FetchFailure::Aborted)??;
         let (validators, max_age) = (fetched.validators, fetched.max_age);
-        Ok(match list {
-            None => FetchResult::Unchanged { location, validators, max_age, copied },
-            Some(list) => {
-                let received = arrival;
-                FetchResult::New { list, location, validators, max_age, copied, received }
-            }
+        if !is_new {
+            let copied = copy.map(|key| SavedCopy { list, key });
+            return Ok(FetchResult::Unchanged { location, validators, max_age, copied });
+        }
+        let received = arrival;
+        Ok(FetchResult::New {
+            list,
+            location,
+            validators,
+            max_age,
+            copy,
+            accept_rollback,
+            received,
         })
     }
 }
@@ -210,13 +243,11 @@ fn receive(
             reader.feed(piece)?;
             if std::mem::take(&mut first) {
                 file = store
-                    .and_then(|store| {
-                        store.report(list_key::address(&fetch.address), store.begin(&fetch.address))
-                    })
+                    .and_then(|store| store.report(&fetch.address, store.begin(&fetch.address)))
                     .zip(store);
             }
             if let Some((mut pending, store)) = file.take()
-                && store.report(list_key::address(&fetch.address), pending.write(piece)).is_some()
+                && store.report(&fetch.address, pending.write(piece)).is_some()
             {
                 file = Some((pending, store));
             }
@@ -226,8 +257,7 @@ fn receive(
     Ok((reader, file.map(|(pending, _)| pending)))
 }
 
-/// Verifies the list, compares it with the one in force, and writes a copy to disk.  Returns the list,
-/// or `None` if it is the one in force, and whether a copy was written.
+/// Verifies the list, compares it with the ones in force, and writes a copy to disk.
 fn finish(
     reader: ListReader,
     (file, store): (Option<PendingFile>, Option<Store>),
@@ -235,59 +265,27 @@ fn finish(
     validators: Validators,
     now: Timestamp,
     mut pace: Pace,
-) -> Result<(Option<Arc<RevocationList>>, bool), FetchFailure> {
-    let list = reader.finish_in_steps(&fetch.signers, now, &mut || pace.rest())?;
-    let is_new = replacement::accept(&fetch.expected, fetch.in_force.as_deref(), &list, now)?;
+) -> Result<Read, FetchFailure> {
+    let list = Arc::new(reader.finish_in_steps(&fetch.signers, now, &mut || pace.rest())?);
+    let is_new = replacement::accept(&fetch.expected, fetch.replaceable(), &list, now)?;
     let Some(store) = store.filter(|_| is_new || fetch.write_copy) else {
-        return Ok((is_new.then(|| Arc::new(list)), false));
+        return Ok(Read { list, is_new, copy: None });
     };
+    let key = copy_key::of(&fetch.address, &fetch.expected, &list);
     let metadata = Metadata {
-        address: fetch.address.to_string(),
+        address: key.to_string(),
         validators,
         fetched: now.0,
         next_update: list.next_update.map(|at| at.0),
     };
-    let copied = file.is_some_and(|f| {
-        store.report(list_key::address(&fetch.address), f.commit(&metadata)).is_some()
-    });
-    if copied {
+    let committed =
+        file.is_some_and(|file| store.report(&fetch.address, file.commit(&metadata)).is_some());
+    if committed {
         store.report_success();
-    } else if is_new {
-        // Removing a file needs no space.  A start without a list refuses devices until there is one; a
-        // start with an older list would accept devices that were revoked since.
-        store.report(list_key::address(&fetch.address), store.remove(&fetch.address));
     }
-    Ok((is_new.then(|| Arc::new(list)), copied))
-}
-
-fn load(store: &Store, fetch: &Fetch, limit: u64) -> Option<(Arc<RevocationList>, Metadata)> {
-    let mut reader = ListReader::new(limit);
-    let feed = |piece: &[u8]| reader.feed(piece).map_err(io::Error::other);
-    let loaded = store.load(&fetch.address, feed).inspect_err(
-        |error| warn!(crl.address = %Cleaned(list_key::address(&fetch.address)), %error, "CRL copy on disk not used"),
-    );
-    let metadata = match loaded.ok()? {
-        Some(metadata) => metadata,
-        // An earlier version had one copy for all issuers of an address.
-        None => {
-            reader = ListReader::new(limit);
-            let feed = |piece: &[u8]| reader.feed(piece).map_err(io::Error::other);
-            store.load(list_key::address(&fetch.address), feed).ok()??
-        }
-    };
-    // The list was in force, so a thisUpdate in the future means that the clock was set back.  The judge
-    // rejects such a list, and a present one with no lower number replaces it.  Dropping it here would
-    // allow any older list.
-    let list = reader.finish(&fetch.signers, Timestamp(i64::MAX)).map_err(FetchFailure::from);
-    let usable = list.and_then(|list| {
-        replacement::accept(&fetch.expected, None, &list, Timestamp(i64::MAX))?;
-        Ok(list)
-    });
-    match usable {
-        Ok(list) => Some((Arc::new(list), metadata)),
-        Err(error) => {
-            warn!(crl.address = %Cleaned(list_key::address(&fetch.address)), %error, "CRL copy on disk not used");
-            None
-        }
+    let copy = committed.then_some(key);
+    if is_new {
+        copies::remove_older(&store, fetch.place(), &fetch.in_force, &list, copy.as_deref());
     }
+    Ok(Read { list, is_new, copy })
 }

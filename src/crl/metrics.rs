@@ -13,12 +13,11 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::crl::address_state::AddressState;
-use crate::crl::list_key;
 use crate::crl::status::Statuses;
 use crate::runtime::metrics::trust::TrustTimes;
 use crate::runtime::text::distinct;
 use crate::runtime::tolerated::Tolerated;
-use crate::x509::crl::TOLERATED;
+use crate::x509::crl::{RevocationList, TOLERATED};
 use crate::x509::time::Timestamp;
 
 /// Metrics of this part.
@@ -77,10 +76,14 @@ impl Outcome {
 /// Characters of an address in a label.
 const MAX_LABEL: usize = 256;
 
+/// Authorities of one address.  A directory may name an address for each authority that fits into its
+/// response.
+const MAX_AUTHORITIES: usize = 100;
+
 /// The label of an address or an authority, which a directory or a certificate chose.  A long one, or one with hidden
 /// characters, ends with a part of its SHA-256, so that two addresses never have one label.
-fn label(key: &str) -> String {
-    distinct(list_key::address(key), MAX_LABEL).into_owned()
+fn label(text: &str) -> String {
+    distinct(text, MAX_LABEL).into_owned()
 }
 
 impl Metrics {
@@ -89,33 +92,33 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("crl");
         registry.register(
             "this_update_timestamp_seconds",
-            "thisUpdate of the list in force, seconds since 1970",
+            "thisUpdate of the list in force that ends first, seconds since 1970",
             self.this_update.clone(),
         );
         registry.register(
             "next_update_timestamp_seconds",
-            "nextUpdate of the list in force, seconds since 1970; 0 if it has none",
+            "nextUpdate of the list in force that ends first, seconds since 1970; 0 if it has none",
             self.next_update.clone(),
         );
         registry.register(
             "entries",
-            "Revoked certificates in the list in force",
+            "Revoked certificates in the lists in force",
             self.entries.clone(),
         );
         registry.register_with_unit(
             "resident",
-            "Memory used by the list in force",
+            "Memory used by the lists in force",
             Unit::Bytes,
             self.bytes.clone(),
         );
         registry.register(
             "saved",
-            "1 if a copy of the list in force is on disk, else 0",
+            "1 if a copy of each list in force is on disk, else 0",
             self.has_copy.clone(),
         );
         registry.register_with_unit(
             "size",
-            "Length of the list in force, encoded",
+            "Length of the lists in force, encoded",
             Unit::Bytes,
             self.size.clone(),
         );
@@ -161,17 +164,26 @@ impl Metrics {
             .inc();
     }
 
+    /// Sets the values of an address: the sum of its lists, and the times of the one that ends first.
     pub(super) fn in_force(&self, address: &str, state: &AddressState) {
-        let Some(list) = &state.list else { return };
         let label = Address { address: label(address) };
+        let Some(first) = state.in_force().min_by_key(|list| {
+            (list.next_update.map_or(Timestamp(i64::MAX), |at| at), list.this_update)
+        }) else {
+            return self.remove_lists(&label);
+        };
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let time = |at: Timestamp| at.0;
-        self.this_update.get_or_create(&label).set(time(list.this_update));
-        self.next_update.get_or_create(&label).set(list.next_update.map_or(0, time));
-        self.entries.get_or_create(&label).set(count(list.entries()));
-        self.bytes.get_or_create(&label).set(count(list.resident_bytes()));
-        self.has_copy.get_or_create(&label).set(i64::from(state.has_copy));
-        self.size.get_or_create(&label).set(i64::try_from(list.bytes).unwrap_or(i64::MAX));
+        let sum =
+            |of: &dyn Fn(&RevocationList) -> usize| count(state.in_force().map(|l| of(l)).sum());
+        self.this_update.get_or_create(&label).set(time(first.this_update));
+        self.next_update.get_or_create(&label).set(first.next_update.map_or(0, time));
+        self.entries.get_or_create(&label).set(sum(&RevocationList::entries));
+        self.bytes.get_or_create(&label).set(sum(&RevocationList::resident_bytes));
+        let has_copy = state.lists.iter().all(|held| held.copy.is_some());
+        self.has_copy.get_or_create(&label).set(i64::from(has_copy));
+        let size = state.in_force().map(|list| list.bytes).sum::<u64>();
+        self.size.get_or_create(&label).set(i64::try_from(size).unwrap_or(i64::MAX));
         if let Some(at) = state.fetched {
             self.last_success.get_or_create(&label).set(time(at));
         }
@@ -183,13 +195,22 @@ impl Metrics {
             self.fetches
                 .remove(&FetchLabels { address: label.address.clone(), result: result.as_str() });
         }
-        self.this_update.remove(&label);
-        self.next_update.remove(&label);
-        self.entries.remove(&label);
-        self.bytes.remove(&label);
-        self.has_copy.remove(&label);
-        self.size.remove(&label);
-        self.last_success.remove(&label);
+        self.remove_lists(&label);
+    }
+
+    fn remove_lists(&self, label: &Address) {
+        let lists = [
+            &self.this_update,
+            &self.next_update,
+            &self.entries,
+            &self.bytes,
+            &self.has_copy,
+            &self.size,
+            &self.last_success,
+        ];
+        for family in lists {
+            family.remove(label);
+        }
     }
 }
 
@@ -200,14 +221,15 @@ struct Authorities(Statuses);
 impl Collector for Authorities {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut pairs = BTreeSet::new();
-        for status in self.0.read() {
-            let authorities = status.authorities.iter();
-            pairs.extend(authorities.map(|name| (label(&status.address), label(name))));
-        }
+        self.0.visit(|statuses| {
+            let named = statuses.iter().flat_map(|s| s.authorities.iter().map(|a| (&s.address, a)));
+            let named = named.take(MAX_AUTHORITIES);
+            pairs.extend(named.map(|(address, authority)| (label(address), label(authority))));
+        });
         if pairs.is_empty() {
             return Ok(());
         }
-        let help = "1 for each authority whose list has the address.";
+        let help = "1 for each authority whose list has the address, 100 of an address at most.";
         let mut family =
             encoder.encode_descriptor("authority_info", help, None, MetricType::Gauge)?;
         for (address, authority) in pairs {
@@ -221,7 +243,10 @@ impl Collector for Authorities {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crl::status::Status;
+    use crate::crl::targets::Expected;
     use prometheus_client::encoding::text::encode;
+    use std::sync::Arc;
 
     fn text(registry: &Registry) -> String {
         let mut text = String::new();
@@ -250,6 +275,19 @@ mod tests {
             assert!(line.chars().count() < MAX_LABEL + 80, "{line}");
             assert!(!line.chars().any(crate::runtime::text::is_hidden), "{line}");
         }
+    }
+
+    #[test]
+    fn an_address_of_many_authorities_has_few_series() {
+        let (metrics, mut registry) = (Metrics::default(), Registry::default());
+        metrics.register(&mut registry);
+        let (address, expected): (Arc<str>, _) = ("http://a/".into(), Expected::default());
+        let mut status = Status::unusable(&address, &expected, Timestamp(0), String::new());
+        status.authorities = (0..100_000).map(|n| format!("CN={n}")).collect();
+        metrics.statuses().put(&address, vec![status]);
+        let text = text(&registry);
+        let pairs = text.lines().filter(|line| line.starts_with("crl_authority_info{"));
+        assert_eq!(pairs.count(), MAX_AUTHORITIES);
     }
 
     #[test]

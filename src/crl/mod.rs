@@ -1,7 +1,7 @@
 //! Rank 5: revocation lists as a source.
 //!
 //! The directory names the addresses of lists.  If the operator allows it, trusted certificates name
-//! further ones.  This part keeps the newest valid list of each address: it loads the copy on disk
+//! further ones.  This part keeps the newest valid list of each issuer at each address: it loads the copy on disk
 //! first, fetches the list when it is due, verifies it outside the async threads, and sends it on as an
 //! [`Update`](crate::trust::assembly::Update).
 //!
@@ -12,6 +12,7 @@
 //! # Invariants
 //! - A list that cannot be fetched, read or verified, or that is older than the one in force, replaces
 //!   nothing.  The exception is a refresh of one address with `--accept-rollback`.
+//! - A list of one issuer replaces no list of another one at the same address.
 //! - At most one fetch of an address runs at a time, and a bounded number in all.
 //! - The newest list survives a restart.  It also survives the absence of its authority from the
 //!   directory for some time.  An older copy is never used in its place: the copy is removed if a newer
@@ -27,13 +28,15 @@
 mod address_record;
 mod address_state;
 mod addresses;
+mod copies;
+mod copy_key;
 mod fetch;
 mod filter;
-mod list_key;
 mod metrics;
 mod permits;
 mod persistence;
 mod replacement;
+mod results;
 mod saved_addresses;
 mod schedule;
 mod source;

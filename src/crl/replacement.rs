@@ -18,7 +18,7 @@ pub enum Rejected {
         /// Issuer of the list.
         found: String,
     },
-    /// The signing key is neither the one of the list in force nor one of these authorities.
+    /// The signing key is not one of these authorities', as the key of the list in force is.
     #[error("the list is signed by another key than the list in force")]
     Key,
     /// cRLNumber decreases (RFC 5280 section 5.2.3), as in a replayed list.
@@ -39,26 +39,55 @@ pub enum Rejected {
     },
 }
 
-/// Decides whether `new` may replace `old` at `now`.  Returns false if both are the same list.
-pub(super) fn accept(
+/// Decides whether `new` may come into force at `now`, in place of those lists of `in_force` that it
+/// replaces.  Returns false if it is in force already.
+pub(super) fn accept<'l>(
     expected: &Expected,
-    old: Option<&RevocationList>,
+    in_force: impl IntoIterator<Item = &'l Arc<RevocationList>>,
     new: &RevocationList,
     now: Timestamp,
 ) -> Result<bool, Rejected> {
     if new.is_delta() && !expected.delta {
         return Err(Rejected::Delta);
     }
-    // An indirect list carries its own issuer's name.  Each use checks whether that issuer is trusted.
-    let indirect = new.scope.as_ref().is_some_and(|scope| scope.indirect);
-    if !indirect && !expected.authorities.iter().any(|authority| authority.name == new.issuer) {
+    if !may_hold(expected, new) {
         return Err(Rejected::Issuer { found: new.issuer.to_string() });
     }
-    let Some(old) = old else { return Ok(true) };
-    let has_expected_key = |list: &RevocationList| {
-        let key = list.signer_key();
-        expected.authorities.iter().any(|authority| Some(authority.key) == key)
-    };
+    let mut is_new = true;
+    for old in in_force.into_iter().filter(|old| replaces(expected, new, old)) {
+        is_not_older(expected, old, new, now)?;
+        is_new &= !new.is_copy_of(old);
+    }
+    Ok(is_new)
+}
+
+/// Returns true if the address may have lists of this issuer.  An indirect list carries its own issuer's
+/// name.  Each use checks whether that issuer is trusted.
+pub(super) fn may_hold(expected: &Expected, list: &RevocationList) -> bool {
+    list.scope.as_ref().is_some_and(|scope| scope.indirect) || expected.names(&list.issuer)
+}
+
+/// Returns true if `new` takes the place of `old`, which otherwise stays in force beside it.
+///
+/// An issuer has one list at an address, also after a change of its key.  Authorities of different trust
+/// domains that only share a name are different issuers: the list of one does not end the other's.  Of all
+/// issuers that do not name the address, there is one list.
+pub(super) fn replaces(expected: &Expected, new: &RevocationList, old: &RevocationList) -> bool {
+    if new.issuer != old.issuer {
+        return !expected.names(&new.issuer) && !expected.names(&old.issuer);
+    }
+    let (of_new, of_old) = (expected.domains(new), expected.domains(old));
+    of_new.is_empty() || of_old.is_empty() || !of_new.is_disjoint(&of_old)
+}
+
+/// Returns an error if `new` may not replace `old`.
+fn is_not_older(
+    expected: &Expected,
+    old: &RevocationList,
+    new: &RevocationList,
+    now: Timestamp,
+) -> Result<(), Rejected> {
+    let has_expected_key = |list: &RevocationList| !expected.domains(list).is_empty();
     if has_expected_key(old) && !has_expected_key(new) {
         return Err(Rejected::Key);
     }
@@ -77,16 +106,15 @@ pub(super) fn accept(
     if new.this_update < old.this_update && old.this_update <= now {
         return Err(Rejected::Older { in_force: old.this_update, found: new.this_update });
     }
-    Ok(!new.is_copy_of(old))
+    Ok(())
 }
 
-/// Returns the list that decides on while `new`, which replaces `old`, is expired already when it
-/// arrives: a fresh one of `old` and of `earlier`.  A list that expires later, while it is in force, ends
-/// the time of its series: the issuer said until when its newest data is good.
-pub(super) fn still_fresh(
+/// Returns the list that decides on while `new`, which replaces the lists of `old`, is expired already when
+/// it arrives: a fresh one of them.  A list that expires later, while it is in force, ends the time of its
+/// series: the issuer said until when its newest data is good.
+pub(super) fn still_fresh<'l>(
     new: &RevocationList,
-    old: Option<&Arc<RevocationList>>,
-    earlier: Option<&Arc<RevocationList>>,
+    old: impl IntoIterator<Item = &'l Arc<RevocationList>>,
     now: Timestamp,
 ) -> Option<Arc<RevocationList>> {
     let is_fresh = |list: &RevocationList| {
@@ -95,8 +123,7 @@ pub(super) fn still_fresh(
     if new.is_delta() || new.next_update.is_none_or(|next| now <= next) {
         return None;
     }
-    let candidates = [old, earlier].into_iter().flatten();
-    let mut usable = candidates.filter(|list| {
+    let mut usable = old.into_iter().filter(|list| {
         let is_earlier = !list.is_delta() && list.this_update <= new.this_update;
         is_earlier && list.is_same_series(new) && is_fresh(list)
     });

@@ -9,26 +9,24 @@ use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::crl::address_state::AddressState;
+use crate::crl::copy_key;
 use crate::crl::fetch::{Fetch, FetchFailure, FetchResult, FetchState};
-use crate::crl::list_key;
-use crate::crl::metrics::{Metrics, Outcome as FetchOutcome};
+use crate::crl::metrics::Metrics;
 use crate::crl::permits::Permits;
 use crate::crl::persistence::Store;
-use crate::crl::replacement::still_fresh;
+use crate::crl::results::apply;
 use crate::crl::saved_addresses::SavedAddresses;
 use crate::crl::status::{Status, Statuses};
 use crate::crl::transport::Transport;
 use crate::crl::{Config, Error, Handle, Progress, Refresh};
-use crate::runtime::audit::{Event, Outcome, Record};
 use crate::runtime::clock::Clock;
 use crate::runtime::publisher::ConfigurationsInForce;
 use crate::runtime::text::Cleaned;
 use crate::trust::assembly::{ListState, Update};
 use crate::x509::certificate::{Certificate, Fingerprint};
-use crate::x509::crl::RevocationList;
 use crate::x509::time::Timestamp;
 
 /// The task that fetches lists.
@@ -170,13 +168,15 @@ impl Source {
     async fn forget_fetches(&mut self) {
         self.fetches = JoinSet::new();
         self.running.clear();
-        let mut lists = Vec::new();
+        let mut updates = Vec::new();
         for (address, state) in &mut self.addresses {
             state.is_fetching = false;
-            lists.extend(state.list.clone().map(|list| (Arc::clone(address), list)));
+            if !state.lists.is_empty() {
+                updates.push((Arc::clone(address), state.states()));
+            }
         }
-        for (address, list) in lists {
-            self.send(address, ListState::InForce(list), Instant::now()).await;
+        for (address, lists) in updates {
+            self.send(address, lists, Instant::now()).await;
         }
     }
 
@@ -202,7 +202,12 @@ impl Source {
             return;
         };
         self.swept = Some(now);
-        let named: Vec<Arc<str>> = self.addresses.keys().cloned().collect();
+        let mut named: Vec<Arc<str>> = Vec::new();
+        for (address, state) in &self.addresses {
+            let keys = copy_key::all(address, &state.expected, &[]);
+            named.extend(keys.into_iter().map(Arc::from));
+            named.extend(state.lists.iter().filter_map(|held| held.copy.clone()));
+        }
         let swept = tokio::task::spawn_blocking(move || store.sweep(&named, now)).await;
         if let Ok(Err(error)) = swept {
             warn!(%error, "sweep of old CRL copies failed");
@@ -223,19 +228,18 @@ impl Source {
         self.progress.send_replace(Progress { generation: self.generation, unattempted });
     }
 
-    /// Sends the state of an address, whose content arrived at `arrived`.
-    pub(super) async fn send(&self, address: Arc<str>, state: ListState, arrived: Instant) {
+    /// Sends the lists of an address, which arrived at `arrived`.
+    pub(super) async fn send(&self, address: Arc<str>, lists: Vec<ListState>, arrived: Instant) {
         self.metrics.arrived(arrived);
         // An error means that the publisher is gone; `run` ends then.
-        let _ = self.updates.send(Update::Lists { address, state }).await;
+        let _ = self.updates.send(Update::Lists { address, lists }).await;
     }
 
     fn refresh(&mut self, refresh: Refresh) {
         let mut fetches = Vec::new();
         let now = self.now();
         for (address, state) in &mut self.addresses {
-            let address = list_key::address(address);
-            if refresh.address.as_deref().is_some_and(|wanted| wanted != address) {
+            if refresh.address.as_deref().is_some_and(|wanted| *wanted != **address) {
                 continue;
             }
             let (done, fetch) = oneshot::channel();
@@ -268,10 +272,11 @@ impl Source {
                 self.fetch_state.store.is_some() && state.needs_copy(now, &self.config.timing);
             let fetch = Fetch {
                 address: Arc::clone(address),
-                locations: state.locations(list_key::address(address), self.config.transport.files),
+                locations: state.locations(address, self.config.transport.files),
                 expected: state.expected.clone(),
                 signers: Arc::clone(&self.signers),
-                in_force: state.list.clone().filter(|_| !accept_rollback),
+                in_force: state.in_force().cloned().collect(),
+                accept_rollback,
                 known: state.known_version(write_copy || accept_rollback),
                 write_copy,
                 bypass_caches: state.bypass_caches,
@@ -301,34 +306,29 @@ impl Source {
         if state.id != id {
             return;
         }
+        let was_load = matches!(result, FetchResult::Loaded(_));
         let arrived = match &result {
             FetchResult::New { received, .. } => *received,
             _ => Instant::now(),
         };
         let update = apply(&address, state, result, now, &self.config, &self.metrics);
         self.metrics.in_force(&address, state);
-        if let Some(ListState::InForce(list)) = &update {
-            self.metrics.tolerated.count("list", &list.issuer, &list.tolerated);
-        }
-        let needs_first_fetch = state.loaded && !state.was_fetched();
         let mut waiting = Vec::new();
-        if state.fetch_again || needs_first_fetch {
+        // A fetch follows each reading of the disk.
+        if state.fetch_again || was_load {
             state.fetch_again = false;
             state.next_fetch = now;
         } else {
             waiting = std::mem::take(&mut state.waiting);
         }
         self.statuses.put(&address, Status::of(&address, state));
-        if let Some(ListState::InForce(list)) = &update {
-            self.note_unused_deltas(&list.issuer);
-        }
-        let names_deltas = |state: &ListState| match state {
-            ListState::InForce(list) => !list.freshest.is_empty(),
-            _ => false,
-        };
-        let addresses_changed = self.seen.is_some() && update.as_ref().is_some_and(names_deltas);
-        if let Some(update) = update {
-            self.send(address, update, arrived).await;
+        let mut addresses_changed = false;
+        if let Some(lists) = update {
+            for list in lists.iter().filter_map(ListState::newest) {
+                self.note_unused_deltas(&list.issuer);
+                addresses_changed |= self.seen.is_some() && !list.freshest.is_empty();
+            }
+            self.send(address, lists, arrived).await;
         }
         // After the update: readiness means that the lists are with the publisher.
         self.report_progress();
@@ -353,129 +353,4 @@ impl Source {
         let save = self.seen.as_ref().and_then(SavedAddresses::save_in);
         save.map_or(pause, |save| pause.min(save))
     }
-}
-
-/// Records that a present list replaces one of the future, which a clock that ran ahead had accepted.
-fn audit_set_aside(address: &str, old: &RevocationList, new: &RevocationList, now: Timestamp) {
-    let detail = format!(
-        "the list of {} is set aside because its thisUpdate is in the future (now: {now}); the list of \
-         {} is in force",
-        old.this_update, new.this_update
-    );
-    Record {
-        action: Some("change"),
-        detail: Some(&detail),
-        object_type: Some("certificateRevocationList"),
-        object: Some(address),
-        ..Record::new(Event::Trust, Outcome::Changed)
-    }
-    .emit();
-}
-
-/// Applies the result of a fetch to the state of its address.  Returns the update for the publisher.
-fn apply(
-    key: &str,
-    state: &mut AddressState,
-    result: FetchResult,
-    now: Timestamp,
-    config: &Config,
-    metrics: &Metrics,
-) -> Option<ListState> {
-    let address = list_key::address(key);
-    match result {
-        FetchResult::Loaded(found) => {
-            state.loaded = true;
-            // A list that was fetched meanwhile is at least as new as the copy.
-            let (list, metadata) = found.filter(|_| state.list.is_none())?;
-            info!(crl.address = %Cleaned(address), crl.entries = list.entries(), "CRL loaded from disk");
-            // An earlier version had one copy for all issuers of an address.
-            state.has_copy = metadata.address == key;
-            state.validators = metadata.validators;
-            state.fetched = Some(Timestamp(metadata.fetched));
-            state.from_disk = true;
-            state.list = Some(Arc::clone(&list));
-            Some(ListState::InForce(list))
-        }
-        FetchResult::Unchanged { location, validators, max_age, copied } => {
-            metrics.fetched(address, FetchOutcome::Unchanged);
-            state.has_copy |= copied;
-            state.location = location;
-            state.validators = validators;
-            state.succeeded(now, max_age, &config.timing);
-            None
-        }
-        FetchResult::New { list, location, validators, max_age, copied, received: _ } => {
-            metrics.fetched(address, FetchOutcome::New);
-            state.has_copy = copied;
-            state.location = location;
-            info!(
-                crl.address = %Cleaned(address),
-                crl.number = list.number.map(tracing::field::display),
-                crl.entries = list.entries(),
-                "CRL updated"
-            );
-            if let Some(old) = state.list.as_ref().filter(|old| old.this_update > now) {
-                audit_set_aside(address, old, &list, now);
-            }
-            state.validators = validators;
-            let (old, earlier) = (state.list.as_ref(), state.earlier.as_ref());
-            state.earlier = still_fresh(&list, old, earlier, now);
-            state.list = Some(Arc::clone(&list));
-            state.succeeded(now, max_age, &config.timing);
-            Some(match state.earlier.clone() {
-                None => ListState::InForce(list),
-                Some(earlier) => {
-                    warn!(
-                        crl.address = %Cleaned(address),
-                        "CRL had expired when it arrived: its entries count, and the list of {} decides \
-                         until its nextUpdate",
-                        earlier.this_update
-                    );
-                    ListState::Expired { newest: list, earlier }
-                }
-            })
-        }
-        FetchResult::Failed(failure) => {
-            apply_failure(address, state, failure, now, config, metrics)
-        }
-    }
-}
-
-/// Applies a failed fetch.  Without a list, an unusable one is an update too.
-fn apply_failure(
-    address: &str,
-    state: &mut AddressState,
-    failure: FetchFailure,
-    now: Timestamp,
-    config: &Config,
-    metrics: &Metrics,
-) -> Option<ListState> {
-    let outcome = match &failure {
-        FetchFailure::Fetch(_) | FetchFailure::Aborted => FetchOutcome::Unreachable,
-        FetchFailure::List(_) | FetchFailure::Rejected(_) => FetchOutcome::Refused,
-    };
-    metrics.fetched(address, outcome);
-    let why = failure.to_string();
-    match &failure {
-        FetchFailure::Rejected(_) => {
-            error!(
-                crl.address = %Cleaned(address),
-                error = %Cleaned(&why),
-                "CRL rejected; the old list stays in force"
-            );
-        }
-        _ => {
-            warn!(crl.address = %Cleaned(address), error = %Cleaned(&why), "CRL not fetched");
-        }
-    }
-    let unusable = (outcome == FetchOutcome::Refused && state.list.is_none()).then(|| {
-        let issuers = state.expected.issuers();
-        ListState::Unusable { issuers, why: format!("{address}: {why}") }
-    });
-    let retry_after = match failure {
-        FetchFailure::Fetch(error) => error.retry_after(),
-        _ => None,
-    };
-    state.failed(now, why, retry_after, &config.timing);
-    unusable
 }

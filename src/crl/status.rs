@@ -1,27 +1,28 @@
-//! Status of each address.
+//! Status of each address and list.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
-use crate::crl::address_state::AddressState;
-use crate::crl::list_key;
+use crate::crl::address_state::{AddressState, HeldList};
 use crate::crl::targets::{Expected, Referrer};
 use crate::x509::crl::{Kind, RevocationList};
+use crate::x509::name::Name;
 use crate::x509::time::Timestamp;
 
-/// Status of one address.  Times are RFC 3339.
+/// Status of one address, or of one of its lists if it has several.  Times are RFC 3339.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// URL of the list, as the authorities name it.
     pub address: String,
-    /// The authorities that name the address.
+    /// The authorities that name the address: the issuer of the list, or those without one.
     pub authorities: Vec<String>,
     /// Rules for the lists of each of them.
     pub policies: Vec<PolicyStatus>,
-    /// The list in force.
+    /// The list in force.  If authorities without a list name the address, it may be an indirect one of
+    /// another issuer.
     pub list: Option<ListStatus>,
     /// Reason why the delta in force amends no complete list.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,16 +92,44 @@ pub struct ErrorStatus {
 }
 
 impl Status {
-    pub(super) fn of(key: &str, state: &AddressState) -> Self {
+    /// Status of each list of an address, and of the authorities that have no list there.
+    pub(super) fn of(address: &str, state: &AddressState) -> Vec<Self> {
+        let expected = &state.expected;
+        let mut statuses = Vec::new();
+        let mut others = None;
+        for held in &state.lists {
+            let issuer = &held.list.issuer;
+            if expected.names(issuer) {
+                statuses.push(Self::of_list(address, state, Some(held), |name| name == issuer));
+            } else {
+                others = Some(held);
+            }
+        }
+        let is_without = |name: &Name| !state.has_list_of(name);
+        if statuses.is_empty() || expected.authorities.iter().any(|a| is_without(&a.name)) {
+            statuses.push(Self::of_list(address, state, others, is_without));
+        }
+        statuses
+    }
+
+    fn of_list(
+        address: &str,
+        state: &AddressState,
+        held: Option<&HeldList>,
+        is_shown: impl Fn(&Name) -> bool,
+    ) -> Self {
+        let mut authorities = state.expected.issuers();
+        authorities.retain(&is_shown);
+        let policies = policies(&state.expected, is_shown);
         Self {
-            address: list_key::address(key).to_owned(),
-            authorities: state.expected.issuers().iter().map(ToString::to_string).collect(),
-            policies: policies(&state.expected),
-            list: state.list.as_ref().map(|list| ListStatus::from(&**list)),
-            unused: state.unused.clone(),
+            address: address.to_owned(),
+            authorities: authorities.iter().map(ToString::to_string).collect(),
+            policies,
+            list: held.map(|held| ListStatus::from(&*held.list)),
+            unused: held.and_then(|held| held.unused.clone()),
             fetched: state.fetched.map(|at| at.to_string()),
             from_disk: state.from_disk,
-            kept: state.has_copy,
+            kept: held.is_some_and(|held| held.copy.is_some()),
             next_fetch: Some(state.next_fetch.to_string()),
             last_error: state
                 .last_error
@@ -110,11 +139,16 @@ impl Status {
     }
 
     /// Status of an address that cannot be fetched from.
-    pub(super) fn unusable(key: &str, expected: &Expected, now: Timestamp, why: String) -> Self {
+    pub(super) fn unusable(
+        address: &str,
+        expected: &Expected,
+        now: Timestamp,
+        why: String,
+    ) -> Self {
         Self {
-            address: list_key::address(key).to_owned(),
+            address: address.to_owned(),
             authorities: expected.issuers().iter().map(ToString::to_string).collect(),
-            policies: policies(expected),
+            policies: policies(expected, |_| true),
             list: None,
             unused: None,
             fetched: None,
@@ -126,10 +160,13 @@ impl Status {
     }
 }
 
-/// The rules of the authorities that name an address, sorted by name.
-fn policies(expected: &Expected) -> Vec<PolicyStatus> {
-    let mut policies: Vec<_> = expected.authorities.iter().map(PolicyStatus::from).collect();
-    policies.sort_by(|a, b| a.authority.cmp(&b.authority));
+/// The rules of authorities that name an address, sorted by name.  Several trust domains may have the same
+/// rules for an authority.
+fn policies(expected: &Expected, is_shown: impl Fn(&Name) -> bool) -> Vec<PolicyStatus> {
+    let shown = expected.authorities.iter().filter(|authority| is_shown(&authority.name));
+    let mut policies: Vec<_> = shown.map(PolicyStatus::from).collect();
+    policies.sort_by(|a, b| (&a.authority, &a.key).cmp(&(&b.authority, &b.key)));
+    policies.dedup();
     policies
 }
 
@@ -168,13 +205,19 @@ impl From<&RevocationList> for ListStatus {
 
 /// The statuses of all addresses, shared with the handles.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Statuses(Arc<Mutex<BTreeMap<Arc<str>, Status>>>);
+pub(super) struct Statuses(Arc<Mutex<BTreeMap<Arc<str>, Vec<Status>>>>);
 
 impl Statuses {
     pub(super) fn read(&self) -> Vec<Status> {
         // Each statement leaves the map consistent, so a poisoned lock is usable.
         let statuses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        statuses.values().cloned().collect()
+        statuses.values().flatten().cloned().collect()
+    }
+
+    /// Calls `visit` with the statuses of each address, without copying them.
+    pub(super) fn visit(&self, visit: impl FnMut(&[Status])) {
+        let statuses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        statuses.values().map(Vec::as_slice).for_each(visit);
     }
 
     pub(super) fn count_expired(&self, now: Timestamp) -> usize {
@@ -185,12 +228,12 @@ impl Statuses {
             next_update.is_some_and(|at| *at < now)
         };
         let statuses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        statuses.values().filter(is_expired).count()
+        statuses.values().flatten().filter(is_expired).count()
     }
 
-    pub(super) fn put(&self, address: &Arc<str>, status: Status) {
+    pub(super) fn put(&self, address: &Arc<str>, of_address: Vec<Status>) {
         let mut statuses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        statuses.insert(Arc::clone(address), status);
+        statuses.insert(Arc::clone(address), of_address);
     }
 
     pub(super) fn remove(&self, address: &str) {

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use crate::crl::list_key;
 use crate::trust::configurations::AllConfigurations;
 use crate::trust::revocation::addresses_seen::{self, PointAddresses, SeenAddresses};
 use crate::trust::revocation::{CrlMode, ListPolicy, ListRules};
 use crate::x509::certificate::{Certificate, Fingerprint};
+use crate::x509::crl::RevocationList;
 use crate::x509::name::Name;
 
+/// Separates an address from a hash in the key of a copy.  No address contains it.
+pub(super) const SEPARATOR: char = '\n';
 /// Ends the name of the group of addresses that certificates of a trust domain name.  The name of a
 /// directory has no slash.
 const CERTIFICATES: &str = "/certificates";
@@ -38,6 +40,7 @@ pub(super) struct Expected {
 pub(super) struct Referrer {
     pub(super) name: Name,
     pub(super) key: Fingerprint,
+    pub(super) domain: Arc<str>,
     /// Rules for the lists of this authority.
     pub(super) rules: ListRules,
 }
@@ -49,6 +52,22 @@ impl Expected {
         let mut names: Vec<Name> = names.into_iter().cloned().collect();
         names.sort_by_cached_key(ToString::to_string);
         names
+    }
+
+    /// True if an authority of this name names the address.
+    pub(super) fn names(&self, issuer: &Name) -> bool {
+        self.authorities.iter().any(|authority| authority.name == *issuer)
+    }
+
+    /// True if the authority of this name and key names the address.
+    pub(super) fn has_authority(&self, name: &Name, key: Fingerprint) -> bool {
+        self.authorities.iter().any(|authority| authority.key == key && authority.name == *name)
+    }
+
+    /// The trust domains in which the signer of `list` names the address.
+    pub(super) fn domains(&self, list: &RevocationList) -> HashSet<&str> {
+        let is_signer = |a: &&Referrer| Some(a.key) == list.signer_key() && a.name == list.issuer;
+        self.authorities.iter().filter(is_signer).map(|authority| &*authority.domain).collect()
     }
 
     /// Other addresses of the list, empty if several trust domains name the address: certificates of one
@@ -69,10 +88,7 @@ impl Expected {
 /// The addresses to fetch from, and the certificates that may sign the lists.
 #[derive(Default)]
 pub(super) struct Targets {
-    /// By the key of the address ([`list_key`]).
     pub(super) addresses: BTreeMap<Arc<str>, Expected>,
-    /// Addresses that directories name, with the keys of their authorities.
-    named: HashSet<(Arc<str>, Fingerprint)>,
     /// All certificates that may sign lists.
     pub(super) signers: Vec<Arc<Certificate>>,
     /// The signers that a directory names.
@@ -91,16 +107,16 @@ impl Targets {
         let policy = policy.resolve(configurations.authorities_by_domain());
         let mut targets = Self::default();
         let mut signers: BTreeMap<Fingerprint, Arc<Certificate>> = BTreeMap::new();
-        let referrer = |certificate: &Certificate, rules: &ListRules| {
-            let name = certificate.subject.clone();
-            let referrer = Referrer { name, key: certificate.key, rules: rules.clone() };
+        let referrer = |certificate: &Certificate, domain: &Arc<str>, rules: &ListRules| {
+            let (name, domain) = (certificate.subject.clone(), Arc::clone(domain));
+            let referrer = Referrer { name, key: certificate.key, domain, rules: rules.clone() };
             (rules.mode != Some(CrlMode::Off)).then_some(referrer)
         };
         for (domain, authority) in configurations.authorities_by_domain() {
             let certificate = &authority.certificate;
             signers.entry(certificate.fingerprint).or_insert_with(|| Arc::clone(certificate));
             let rules = policy.of(domain, &certificate.subject, certificate.key);
-            let Some(referrer) = referrer(certificate, rules) else { continue };
+            let Some(referrer) = referrer(certificate, domain, rules) else { continue };
             for (address, is_delta) in
                 [(&authority.crl_url, false), (&authority.delta_crl_url, true)]
             {
@@ -114,7 +130,7 @@ impl Targets {
             let issuer = &addresses_seen.issuer;
             signers.entry(issuer.fingerprint).or_insert_with(|| Arc::clone(issuer));
             let rules = policy.in_any_domain(&issuer.subject, issuer.key);
-            let Some(referrer) = referrer(issuer, rules) else { continue };
+            let Some(referrer) = referrer(issuer, &addresses_seen.domain, rules) else { continue };
             let group: Arc<str> = format!("{}{CERTIFICATES}", addresses_seen.domain).into();
             for (addresses, is_delta) in
                 [(&addresses_seen.complete, false), (&addresses_seen.delta, true)]
@@ -152,13 +168,12 @@ impl Targets {
         referrer: Referrer,
         is_delta: bool,
     ) -> &mut Expected {
-        let mut key = list_key::of_directory(address);
-        if !group.ends_with(CERTIFICATES) {
-            self.named.insert((Arc::clone(&key), referrer.key));
-        } else if !self.named.contains(&(Arc::clone(&key), referrer.key)) {
-            key = list_key::of_issuer(address, &referrer.name, referrer.key);
-        }
-        let expected = self.addresses.entry(key).or_default();
+        // The parser of URLs ignores line breaks, and keys of copies are made with one.
+        let address = match address.contains(SEPARATOR) {
+            true => address.replace(SEPARATOR, "").into(),
+            false => Arc::clone(address),
+        };
+        let expected = self.addresses.entry(address).or_default();
         expected.add(referrer, is_delta);
         if !expected.groups.contains(group) {
             expected.groups.push(Arc::clone(group));

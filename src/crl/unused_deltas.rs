@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use crate::crl::list_key;
+use crate::crl::address_state::AddressState;
 use crate::crl::source::Source;
 use crate::crl::status::Status;
 use crate::runtime::audit::{Event, Outcome, Record};
@@ -22,24 +22,26 @@ const MAX_NAMES: usize = 4;
 impl Source {
     /// Notes which deltas of `issuer` amend no complete list in force, after a list of it changed.
     pub(super) fn note_unused_deltas(&mut self, issuer: &Name) {
-        let of_issuer = self.addresses.values().filter_map(|state| state.list.clone());
+        let in_force = self.addresses.values().flat_map(AddressState::in_force);
         let lists: Vec<Arc<RevocationList>> =
-            of_issuer.filter(|list| list.issuer == *issuer).collect();
-        for (key, state) in &mut self.addresses {
-            let Some(delta) = state.list.as_ref().filter(|list| list.issuer == *issuer) else {
-                continue;
-            };
-            let unused = unused(delta, &lists);
-            if state.unused == unused {
-                continue;
+            in_force.filter(|list| list.issuer == *issuer).cloned().collect();
+        for (address, state) in &mut self.addresses {
+            let mut changed = false;
+            for held in state.lists.iter_mut().filter(|held| held.list.issuer == *issuer) {
+                let unused = unused(&held.list, &lists);
+                if held.unused == unused {
+                    continue;
+                }
+                if let Some(why) = &unused {
+                    warn!(crl.address = %Cleaned(address), "delta CRL not combined: {}", Cleaned(why));
+                    audit(address, why);
+                }
+                held.unused = unused;
+                changed = true;
             }
-            if let Some(why) = &unused {
-                let address = list_key::address(key);
-                warn!(crl.address = %Cleaned(address), "delta CRL not combined: {}", Cleaned(why));
-                audit(address, why);
+            if changed {
+                self.statuses.put(address, Status::of(address, state));
             }
-            state.unused = unused;
-            self.statuses.put(key, Status::of(key, state));
         }
     }
 }

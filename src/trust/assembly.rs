@@ -38,16 +38,16 @@ pub enum Update {
         /// Its current state.
         registry: Registry,
     },
-    /// The list at one address.
+    /// The lists at one address.
     Lists {
         /// The address, as the authorities name it.
         address: Arc<str>,
-        /// Its current state.
-        state: ListState,
+        /// The current state of each of its lists; empty if it has none, or no authority names it.
+        lists: Vec<ListState>,
     },
 }
 
-/// State of one address.
+/// State of one list.
 #[derive(Debug, Clone)]
 pub enum ListState {
     /// The list that decides until another replaces it.
@@ -67,8 +67,16 @@ pub enum ListState {
         /// Reason, with the address and the rule.
         why: String,
     },
-    /// No authority uses the address any more.
-    Gone,
+}
+
+impl ListState {
+    /// The list that was fetched last, if it is usable.
+    pub(crate) fn newest(&self) -> Option<&Arc<RevocationList>> {
+        match self {
+            Self::InForce(list) | Self::Expired { newest: list, .. } => Some(list),
+            Self::Unusable { .. } => None,
+        }
+    }
 }
 
 /// The newest state of every source.
@@ -80,7 +88,7 @@ pub struct Assembly {
     device_configurations: BTreeMap<Arc<str>, Configurations<Device>>,
     applications: BTreeMap<Arc<str>, Configurations<Application>>,
     devices: Arc<Registries>,
-    lists: BTreeMap<Arc<str>, ListState>,
+    lists: BTreeMap<Arc<str>, Vec<ListState>>,
     /// Device configurations changed since the last snapshot.
     configurations_changed: bool,
     /// Application configurations changed since the last snapshot.
@@ -135,12 +143,15 @@ impl Assembly {
             Update::Devices { source, registry } => {
                 Arc::make_mut(&mut self.devices).set(source, registry)
             }
-            Update::Lists { address, state: ListState::Gone } => {
+            Update::Lists { address, lists } if lists.is_empty() => {
                 self.lists.remove(&address).is_some()
             }
-            Update::Lists { address, state } => {
-                let changed = self.lists.get(&address).is_none_or(|old| !same_state(old, &state));
-                self.lists.insert(address, state);
+            Update::Lists { address, lists } => {
+                let changed = self.lists.get(&address).is_none_or(|old| {
+                    old.len() != lists.len()
+                        || !old.iter().zip(&lists).all(|(a, b)| same_state(a, b))
+                });
+                self.lists.insert(address, lists);
                 changed
             }
         }
@@ -161,17 +172,15 @@ impl Assembly {
         let of_applications = applications.as_ref().unwrap_or(&previous.applications);
         let authorities =
             of_devices.authorities_by_domain().chain(of_applications.authorities_by_domain());
-        let lists = self.lists.values().filter_map(|state| match state {
-            ListState::InForce(list) | ListState::Expired { newest: list, .. } => {
-                Some(Arc::clone(list))
+        let states = || self.lists.values().flatten();
+        let lists = states().filter_map(ListState::newest).cloned();
+        let earlier = states().filter_map(|state| match state {
+            ListState::Expired { newest, earlier } => {
+                Some((Arc::clone(newest), Arc::clone(earlier)))
             }
             _ => None,
         });
-        let earlier = self.lists.values().filter_map(|state| match state {
-            ListState::Expired { earlier, .. } => Some(Arc::clone(earlier)),
-            _ => None,
-        });
-        let unusable = self.lists.values().filter_map(|state| match state {
+        let unusable = states().filter_map(|state| match state {
             ListState::Unusable { issuers, why } => {
                 Some(Unusable { issuers: issuers.clone(), why: why.clone() })
             }
@@ -312,7 +321,7 @@ mod tests {
 
     fn unusable(why: &str) -> Update {
         let state = ListState::Unusable { issuers: Vec::new(), why: why.to_owned() };
-        Update::Lists { address: "http://ca.example/1.crl".into(), state }
+        Update::Lists { address: "http://ca.example/1.crl".into(), lists: vec![state] }
     }
 
     #[test]
@@ -358,7 +367,7 @@ mod tests {
     fn removes_an_address_completely() {
         let mut assembly = Assembly::default();
         let gone =
-            || Update::Lists { address: "http://ca.example/1.crl".into(), state: ListState::Gone };
+            || Update::Lists { address: "http://ca.example/1.crl".into(), lists: Vec::new() };
         assert!(!assembly.apply(gone()));
         assert!(assembly.apply(unusable("truncated")));
         assert!(assembly.apply(gone()));

@@ -14,13 +14,13 @@ use crate::support::crl_source::{Running, anchors, start};
 use crate::support::web::Web;
 
 /// A list from `this` to `next`, in hours from now.
-fn list(ca: &Ca, number: u64, this: i64, next: i64) -> List<'_> {
+pub fn list(ca: &Ca, number: u64, this: i64, next: i64) -> List<'_> {
     let at = |hours: i64| Timestamp(NOW.0 + hours * HOUR);
     ca.list().number(number).this_update(at(this)).next_update(Some(at(next)))
 }
 
 /// Numbers of the newest list and of the earlier one that decides, if there is one.
-async fn next(running: &mut Running) -> (Option<String>, Option<String>) {
+pub async fn next(running: &mut Running) -> (Option<String>, Option<String>) {
     let number = |list: &anchorgate::x509::crl::RevocationList| list.number.map(|n| n.to_string());
     match running.next().await {
         ListState::InForce(list) => (number(&list), None),
@@ -67,7 +67,10 @@ fn entries_of_both_lists_count_and_the_fresh_one_ends_at_its_next_update() {
             Some(earlier) => ListState::Expired { newest, earlier: read(&ca, earlier) },
         };
         let mut assembly = Assembly::default();
-        assembly.apply(Update::Lists { address: Arc::from("http://ca.example/1.crl"), state });
+        assembly.apply(Update::Lists {
+            address: Arc::from("http://ca.example/1.crl"),
+            lists: vec![state],
+        });
         assembly.build(&snapshot(&[&ca], &[], CrlMode::Require))
     };
     let earlier = list(&ca, 5, -9, 9).revoke(&[5], None);
@@ -86,4 +89,25 @@ fn entries_of_both_lists_count_and_the_fresh_one_ends_at_its_next_update() {
     let held = list(&ca, 5, -9, 9).revoke(&[7], Some(6));
     let both = of_both(Some(&held), &newest);
     assert_eq!(decide(&both, &[&device(7)], NOW), Some(Code::CertificateOnHold));
+}
+
+/// The issuer has said until when its newest data is good.
+#[test]
+fn a_later_list_of_another_address_ends_an_earlier_one() {
+    let ca = Ca::root("Root");
+    let mut assembly = Assembly::default();
+    let expired = ListState::Expired {
+        newest: read(&ca, &list(&ca, 11, -8, -2)),
+        earlier: read(&ca, &list(&ca, 10, -9, 9)),
+    };
+    assembly.apply(Update::Lists { address: "http://a.example/1".into(), lists: vec![expired] });
+    let device = ca.issue("device", &[4], &[]);
+    let later = Timestamp(NOW.0 + HOUR + 1);
+    let before = assembly.build(&snapshot(&[&ca], &[], CrlMode::Require));
+    assert_eq!(decide(&before, &[&device], later), None);
+    let newest = ListState::InForce(read(&ca, &list(&ca, 12, -7, 1)));
+    assembly.apply(Update::Lists { address: "http://b.example/1".into(), lists: vec![newest] });
+    let both = assembly.build(&before);
+    assert_eq!(decide(&both, &[&device], NOW), None);
+    assert_eq!(decide(&both, &[&device], later), Some(Code::CrlStale));
 }

@@ -8,6 +8,7 @@ use anchorgate::crl::Config;
 use anchorgate::runtime::clock::Clock;
 use anchorgate::trust::assembly::ListState;
 use anchorgate::trust::configurations::Configurations;
+use anchorgate::x509::certificate::Fingerprint;
 use anchorgate::x509::time::Timestamp;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::ServerConfig;
@@ -181,10 +182,8 @@ async fn a_list_that_differs_in_one_serial_is_published() {
     running.refresh().await;
     // The refresh returns only after the update was sent.
     let sent = running.updates.try_recv().expect("an update");
-    let anchorgate::trust::assembly::Update::Lists { state: ListState::InForce(list), .. } = sent
-    else {
-        panic!("{sent:?}")
-    };
+    let anchorgate::trust::assembly::Update::Lists { lists, .. } = sent else { panic!("{sent:?}") };
+    let [ListState::InForce(list)] = &lists[..] else { panic!("{lists:?}") };
     assert!(list.listed(&list.issuer, &[2]).is_some() && list.listed(&list.issuer, &[1]).is_none());
     web.put("/1.crl", second);
     running.refresh().await;
@@ -228,7 +227,7 @@ async fn a_list_that_cannot_be_saved_stays_in_force_and_is_saved_later() {
     assert!(running.refresh().await.kept);
     // Writing to the disk fails.
     let copy = std::fs::read_dir(&folder).expect("readable").next().expect("one").expect("a file");
-    let obstacle = copy.path().with_extension("crl.new");
+    let obstacle = folder.join(format!("{}.crl.new", Fingerprint::of(url.as_bytes())));
     std::fs::create_dir(&obstacle).expect("made");
     put(2);
     let status = running.refresh().await;
@@ -351,7 +350,7 @@ async fn an_address_that_is_named_again_ignores_the_earlier_fetch() {
     let mut running = start(Config::default(), Arc::clone(&named));
     let (_, early) = server.asked().await;
     running.put_in_force(anchors(&ca, None, None));
-    assert!(matches!(running.next().await, ListState::Gone));
+    running.gone().await;
     running.put_in_force(named);
     // One fetch per address at a time: the next begins when the first has ended.
     let none = tokio::time::timeout(Duration::from_millis(50), server.asked()).await;

@@ -13,4 +13,5 @@ mod panics;
 mod policy;
 mod rules;
 mod seen_addresses;
+mod shared_addresses;
 mod source;

@@ -17,12 +17,12 @@ use anchorgate::trust::revocation::{AuthorityPolicy, CrlMode, ListPolicy, Select
 use anchorgate::trust::snapshot::Snapshot;
 use anchorgate::trust::subject::SubjectField;
 use anchorgate::x509::certificate::Certificate;
-use anchorgate::x509::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::crl_maker::{Ca, HOUR, NOW, extension, tlv};
+use crate::expired::list;
+use crate::support::crl_maker::{Ca, NOW, extension, tlv};
 use crate::support::web::{Page, Web};
 
 const POINTS: &[u8] = &[0x55, 0x1d, 31];
@@ -30,28 +30,28 @@ const FRESHEST: &[u8] = &[0x55, 0x1d, 46];
 const ALT_NAME: &[u8] = &[0x55, 0x1d, 17];
 
 /// A distributionPoint with these addresses.
-fn full_name(addresses: &[&str]) -> Vec<u8> {
+pub fn full_name(addresses: &[&str]) -> Vec<u8> {
     let names: Vec<u8> = addresses.iter().flat_map(|a| tlv(0x86, a.as_bytes())).collect();
     tlv(0xa0, &tlv(0xa0, &names))
 }
 
 /// The value of cRLDistributionPoints or freshestCRL with one point.
-fn points(addresses: &[&str]) -> Vec<u8> {
+pub fn points(addresses: &[&str]) -> Vec<u8> {
     tlv(0x30, &tlv(0x30, &full_name(addresses)))
 }
 
 /// A device certificate that names these CRL addresses.
-fn device(ca: &Ca, serial: u8, addresses: &[&str]) -> Arc<Certificate> {
+pub fn device(ca: &Ca, serial: u8, addresses: &[&str]) -> Arc<Certificate> {
     device_with(ca, serial, &[extension(POINTS, false, &points(addresses))])
 }
 
-fn device_with(ca: &Ca, serial: u8, extensions: &[Vec<u8>]) -> Arc<Certificate> {
+pub fn device_with(ca: &Ca, serial: u8, extensions: &[Vec<u8>]) -> Arc<Certificate> {
     let name = tlv(0x30, &tlv(0x82, b"device.example"));
     let alt = extension(ALT_NAME, false, &name);
     ca.issue("device", &[serial], &[&[alt], extensions].concat())
 }
 
-fn anchors(cas: &[&Ca], crl: Option<&str>) -> Configurations<Device> {
+pub fn anchors(cas: &[&Ca], crl: Option<&str>) -> Configurations<Device> {
     let authority = |ca: &&Ca| Authority {
         certificate: Arc::clone(&ca.certificate),
         is_root: true,
@@ -68,25 +68,30 @@ fn anchors(cas: &[&Ca], crl: Option<&str>) -> Configurations<Device> {
     Configurations::from_iter([configuration])
 }
 
-fn in_force(set: Configurations<Device>) -> ConfigurationsInForce {
+fn in_force(set: Configurations<Device>, generation: u64) -> ConfigurationsInForce {
     let configurations = Arc::new(set).into();
-    ConfigurationsInForce { generation: 1, devices_loaded: true, configurations, lists: None }
+    ConfigurationsInForce { generation, devices_loaded: true, configurations, lists: None }
 }
 
 /// The parts of a gateway that matter here: the judge, the CRL source and the snapshot in force.
-struct World {
+pub struct World {
     trust: Snapshot,
     record: Arc<AddressRecord>,
     assembly: Assembly,
     updates: mpsc::Receiver<Update>,
     in_force: watch::Sender<ConfigurationsInForce>,
-    handle: crl::Handle,
+    pub handle: crl::Handle,
+    pub metrics: Metrics,
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
 
 impl World {
-    fn start(set: Configurations<Device>, directory: Option<&Path>, policy: ListPolicy) -> Self {
+    pub fn start(
+        set: Configurations<Device>,
+        directory: Option<&Path>,
+        policy: ListPolicy,
+    ) -> Self {
         let record = Arc::new(AddressRecord::default());
         let config = Config {
             directory: directory.map(Into::into),
@@ -94,11 +99,12 @@ impl World {
             policy: policy.clone(),
             ..Config::default()
         };
-        let (in_force, watched) = watch::channel(in_force(set.clone()));
+        let (in_force, watched) = watch::channel(in_force(set.clone(), 1));
         let (sender, updates) = mpsc::channel(100);
         let clock: Clock = Arc::new(|| NOW);
+        let metrics = Metrics::default();
         let (source, handle) =
-            Source::new(config, watched, sender, Metrics::default(), clock).expect("a source");
+            Source::new(config, watched, sender, metrics.clone(), clock).expect("a source");
         let stop = CancellationToken::new();
         let running = tokio::spawn(source.run(stop.clone()));
         let mut assembly = Assembly::new(policy);
@@ -106,18 +112,30 @@ impl World {
         let trust =
             Snapshot::nothing(Arc::default()).with_address_observer(Some(Arc::clone(&record) as _));
         let trust = assembly.build(&trust);
-        Self { trust, record, assembly, updates, in_force, handle, stop, running }
+        Self { trust, record, assembly, updates, in_force, handle, metrics, stop, running }
     }
 
-    fn judge(&self, certificate: &Certificate) -> Option<Code> {
+    pub fn judge(&self, certificate: &Certificate) -> Option<Code> {
         let chain = UnverifiedChain::from_der(&[certificate.der()]).expect("readable");
         judge(&chain, &self.trust, NOW).err().map(|refusal| refusal.code)
     }
 
     /// Puts the next list in force.
-    async fn publish(&mut self) {
+    pub async fn publish(&mut self) {
         let update = tokio::time::timeout(Duration::from_secs(10), self.updates.recv()).await;
         self.assembly.apply(update.expect("in time").expect("the source runs"));
+        self.trust = self.assembly.build(&self.trust);
+    }
+
+    /// Puts configurations in force, and what the source sends before it has processed them.
+    pub async fn put_in_force(&mut self, set: Configurations<Device>) {
+        let generation = self.in_force.borrow().generation + 1;
+        self.in_force.send_replace(in_force(set.clone(), generation));
+        self.assembly.apply(Update::Configurations { source: "directory".into(), set });
+        self.handle.wait_until_attempted(generation).await.expect("the source runs");
+        while let Ok(update) = self.updates.try_recv() {
+            self.assembly.apply(update);
+        }
         self.trust = self.assembly.build(&self.trust);
     }
 
@@ -126,13 +144,13 @@ impl World {
         self.record.all().len()
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.cancel();
         self.running.await.expect("no panic");
     }
 }
 
-fn requests_for(web: &Web, path: &str) -> usize {
+pub fn requests_for(web: &Web, path: &str) -> usize {
     let asked = web.asked.lock().expect("no panic");
     asked.iter().filter(|head| head.starts_with(&format!("get {path} "))).count()
 }
@@ -178,76 +196,8 @@ async fn partitions_named_by_certificates_are_fetched_and_survive_a_restart() {
     let verdicts = [&in_one, &in_two, &revoked, &elsewhere].map(|device| world.judge(device));
     assert_eq!(verdicts, [None, None, Some(Code::CertificateRevoked), None]);
     // Recorded addresses are dropped with their anchor.
-    world.in_force.send_replace(in_force(anchors(&[&Ca::root("Other")], None)));
-    world.publish().await;
-    world.publish().await;
+    world.put_in_force(anchors(&[&Ca::root("Other")], None)).await;
     assert!(world.handle.status().is_empty());
-}
-
-/// Any device can name the address of another issuer's list.
-#[tokio::test]
-async fn a_list_of_another_issuer_at_the_address_blocks_none() {
-    let (alpha, beta, web) = (Ca::root("Alpha"), Ca::root("Beta"), Web::start().await);
-    let url = web.url("/1");
-    let folder = tempfile::tempdir().expect("a folder");
-    let set = || anchors(&[&alpha, &beta], None);
-    let mut world = World::start(set(), Some(folder.path()), ListPolicy::default());
-    let devices = [&alpha, &beta].map(|ca| device(ca, 4, &[&url]));
-    let revoked = [&alpha, &beta].map(|ca| device(ca, 9, &[&url]));
-    web.put("/1", beta.list().number(5).revoke(&[9], None).sign());
-    assert!(devices.iter().all(|device| world.judge(device).is_some()), "the first decisions");
-    world.publish().await;
-    world.publish().await;
-    let verdicts = |world: &World| {
-        let judge = |device: &Arc<Certificate>| world.judge(device);
-        (devices.each_ref().map(judge), revoked.each_ref().map(judge))
-    };
-    let (of_alpha, gone) = (Some(Code::CrlInvalid), Some(Code::CertificateRevoked));
-    assert_eq!(verdicts(&world), ([of_alpha, None], [of_alpha, gone]));
-    // The list of Alpha is older than that of Beta, and comes into force beside it.
-    let hour_ago = Timestamp(NOW.0 - 2 * HOUR);
-    web.put("/1", alpha.list().number(1).this_update(hour_ago).revoke(&[9], None).sign());
-    let statuses = world.handle.refresh(Some(&url)).await.expect("a known address");
-    assert_eq!(statuses.len(), 2, "one for each issuer");
-    assert!(statuses.iter().all(|status| status.address == url && status.list.is_some()));
-    world.publish().await;
-    assert_eq!(verdicts(&world), ([None, None], [gone, gone]));
-    world.stop().await;
-
-    // Both lists survive a restart without the server.
-    web.pages.lock().expect("no panic").clear();
-    let mut world = World::start(set(), Some(folder.path()), ListPolicy::default());
-    world.publish().await;
-    world.publish().await;
-    assert_eq!(verdicts(&world), ([None, None], [gone, gone]));
-    world.stop().await;
-}
-
-/// A copy has the name of its address alone if a directory named the address, or an earlier version wrote
-/// it.
-#[tokio::test]
-async fn a_copy_named_after_the_address_alone_is_used() {
-    let (ca, web) = (Ca::root("Root"), Web::start().await);
-    let url = web.url("/1");
-    let folder = tempfile::tempdir().expect("a folder");
-    let begin = |url: Option<&str>| {
-        World::start(anchors(&[&ca], url), Some(folder.path()), ListPolicy::default())
-    };
-    web.put("/1", ca.list().number(1).revoke(&[9], None).sign());
-    let [good, revoked] = [4, 9].map(|serial| device(&ca, serial, &[&url]));
-    let mut world = begin(Some(&url));
-    world.judge(&good);
-    world.publish().await;
-    assert_eq!(world.judge(&good), None);
-    world.stop().await;
-
-    web.pages.lock().expect("no panic").clear();
-    let mut world = begin(None);
-    world.judge(&good);
-    world.publish().await;
-    let verdicts = [&good, &revoked].map(|device| world.judge(device));
-    assert_eq!(verdicts, [None, Some(Code::CertificateRevoked)]);
-    world.stop().await;
 }
 
 #[tokio::test]
@@ -328,6 +278,22 @@ async fn freshest_crl_is_read_from_certificates_and_lists() {
         assert_eq!(world.judge(&good), None);
         assert_eq!(world.judge(&revoked), Some(Code::CertificateRevoked));
     }
+}
+
+#[tokio::test]
+async fn the_delta_of_a_list_that_had_expired_is_fetched() {
+    let (ca, web) = (Ca::root("Root"), Web::start().await);
+    let [base, delta] = ["/base", "/delta"].map(|path| web.url(path));
+    web.put("/base", list(&ca, 1, -9, 9).sign());
+    web.put("/delta", ca.list().number(3).delta_to(1).revoke(&[7], None).sign());
+    let mut world = World::start(anchors(&[&ca], Some(&base)), None, ListPolicy::default());
+    world.publish().await;
+    let expired = list(&ca, 2, -8, -2).extension(FRESHEST, false, &points(&[&delta])).sign();
+    web.put("/base", expired);
+    world.handle.refresh(None).await.expect("a refresh");
+    world.publish().await;
+    world.publish().await;
+    assert_eq!(world.judge(&device(&ca, 7, &[&base])), Some(Code::CertificateRevoked));
 }
 
 #[tokio::test]

@@ -131,7 +131,7 @@ async fn an_authority_that_returns_starts_with_its_saved_list() {
     let mut running = start(config, anchors(&ca, Some(&url), None));
     running.list().await;
     running.put_in_force(anchors(&ca, None, None));
-    assert!(matches!(running.next().await, ListState::Gone));
+    running.gone().await;
     // The source processes its files before it answers this request.
     let asked = running.handle.refresh(None).await.expect("the source runs");
     assert!(asked.is_empty());
@@ -163,13 +163,13 @@ async fn reports_lists_that_were_never_usable() {
     running.list().await;
     // The state is dropped when no authority names the address.
     running.put_in_force(anchors(&ca, None, None));
-    assert!(matches!(running.next().await, ListState::Gone));
+    running.gone().await;
     assert!(running.handle.status().is_empty());
     assert_eq!(running.handle.refresh(Some(&url)).await, Err(RefreshError::Unknown(url.clone())));
     running.put_in_force(anchors(&ca, Some("ldap://ca.example/"), None));
     assert!(running.unusable().await.contains("ldap"));
     running.put_in_force(anchors(&ca, None, None));
-    assert!(matches!(running.next().await, ListState::Gone));
+    running.gone().await;
 }
 
 #[tokio::test]
@@ -204,7 +204,7 @@ async fn shows_addresses_with_unsupported_schemes() {
     assert!(error.error.contains("not a supported CRL address"), "{error:?}");
     assert!(running.handle.refresh(Some("ldap://ca.example/cn=other")).await.is_err());
     running.put_in_force(anchors(&ca, None, None));
-    assert!(matches!(running.next().await, ListState::Gone));
+    running.gone().await;
     assert!(running.handle.status().is_empty());
 }
 
@@ -414,6 +414,14 @@ async fn a_delta_of_another_scope_is_shown_while_it_is_not_combined() {
     web.put("/base", ca.list().number(2).scope(&scope).sign());
     running.handle.refresh(Some(&base)).await.expect("refreshed");
     assert_eq!(unused(&running), (None, None));
+    // So does the end of the complete list.
+    web.put("/base", ca.list().number(3).sign());
+    running.handle.refresh(Some(&base)).await.expect("refreshed");
+    assert!(unused(&running).1.is_some());
+    running.put_in_force(anchors(&ca, None, Some(&delta)));
+    running.handle.wait_until_attempted(2).await.expect("the source runs");
+    let statuses = running.handle.status();
+    assert_eq!((statuses.len(), &statuses[0].unused), (1, &None));
 }
 
 #[tokio::test(start_paused = true)]

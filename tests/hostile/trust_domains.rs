@@ -53,7 +53,7 @@ fn domain(source: &str, authorities: Vec<Authority>) -> Update {
 fn in_force(signer: &Ca, address: &str, list: &List<'_>) -> Update {
     let signers = std::slice::from_ref(&signer.certificate);
     let list = RevocationList::read(&list.sign(), signers, NOW).expect("a list");
-    Update::Lists { address: address.into(), state: ListState::InForce(Arc::new(list)) }
+    Update::Lists { address: address.into(), lists: vec![ListState::InForce(Arc::new(list))] }
 }
 
 /// A snapshot of these updates; the order of domains is `a`, `b`.

@@ -75,11 +75,24 @@ impl Running {
         self.in_force.send_replace(in_force(generation, set));
     }
 
+    /// The next state of an address that has one list.
     pub async fn next(&mut self) -> ListState {
+        let mut lists = self.lists().await;
+        assert_eq!(lists.len(), 1, "{lists:?}");
+        lists.remove(0)
+    }
+
+    pub async fn lists(&mut self) -> Vec<ListState> {
         match self.updates.recv().await.expect("the source runs") {
-            Update::Lists { state, .. } => state,
+            Update::Lists { lists, .. } => lists,
             other => panic!("the source sent another kind of update: {other:?}"),
         }
+    }
+
+    /// Waits until an address has no list.
+    pub async fn gone(&mut self) {
+        let lists = self.lists().await;
+        assert!(lists.is_empty(), "{lists:?}");
     }
 
     pub async fn list(&mut self) -> Arc<RevocationList> {

@@ -83,18 +83,20 @@ impl Revocations {
         Self { by_issuer, ..Self::default() }
     }
 
-    /// Adds lists that still decide because the list that replaced each of them had already expired when
-    /// it arrived.
+    /// Adds lists that still decide because the list that replaced each of them, the first of each pair, had
+    /// already expired when it arrived.  A later list, of another address, ends that.
     #[must_use]
     pub(crate) fn with_earlier(
         mut self,
-        lists: impl IntoIterator<Item = Arc<RevocationList>>,
+        pairs: impl IntoIterator<Item = (Arc<RevocationList>, Arc<RevocationList>)>,
     ) -> Self {
-        for list in lists {
-            let of_issuer = self.by_issuer.get_mut(&list.issuer);
+        for (newest, earlier) in pairs {
+            let of_issuer = self.by_issuer.get_mut(&newest.issuer);
+            let is_base = |base: &Arc<RevocationList>| base.is_copy_of(&newest);
             let mut of_issuer = of_issuer.into_iter().flatten();
-            if let Some(series) = of_issuer.find(|series| series.any().is_same_series(&list)) {
-                series.earlier.push(list);
+            if let Some(series) = of_issuer.find(|series| series.base.as_ref().is_some_and(is_base))
+            {
+                series.earlier.push(earlier);
             }
         }
         self

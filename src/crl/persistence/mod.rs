@@ -20,6 +20,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
+use crate::crl::copy_key;
 use crate::crl::transport::Validators;
 use crate::runtime::state_files;
 use crate::runtime::unsaved::Unsaved;
@@ -34,7 +35,7 @@ const MAX_METADATA: u64 = 64 * 1024;
 /// Data stored beside a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Metadata {
-    /// Key of the address that the list was fetched from.
+    /// Key of the copy.  Its address is the one that the list was fetched from.
     pub(super) address: String,
     /// Version of the list.
     pub(super) validators: Validators,
@@ -85,8 +86,8 @@ impl Store {
         Self { unsaved, ..self }
     }
 
-    fn path(&self, address: &str) -> PathBuf {
-        let name = Fingerprint::of(address.as_bytes()).to_string();
+    fn path(&self, key: &str) -> PathBuf {
+        let name = Fingerprint::of(key.as_bytes()).to_string();
         self.directory.join(format!("{name}.crl"))
     }
 
@@ -120,10 +121,10 @@ impl Store {
         }
     }
 
-    /// Retires the copies of addresses that are not among `named`, and removes copies that were retired
+    /// Retires the copies whose keys are not among `named`, and removes copies that were retired
     /// long ago.  Returns the first error, after processing all files.
     pub(super) fn sweep(&self, named: &[Arc<str>], now: Timestamp) -> io::Result<()> {
-        let named: HashSet<PathBuf> = named.iter().map(|address| self.path(address)).collect();
+        let named: HashSet<PathBuf> = named.iter().map(|key| self.path(key)).collect();
         let mut result = Ok(());
         for file in fs::read_dir(&self.directory)? {
             let path = file?.path();
@@ -139,47 +140,68 @@ impl Store {
         result
     }
 
-    /// Starts to write the copy of `address`.  The old copy stays until [`PendingFile::commit`].
+    /// Starts to write a copy of a list of `address`.  The old copy stays until [`PendingFile::commit`].
     pub(super) fn begin(&self, address: &str) -> io::Result<PendingFile> {
-        let target = self.path(address);
-        let temporary = target.with_extension("crl.new");
+        let temporary = self.path(address).with_extension("crl.new");
         Ok(PendingFile {
             file: state_files::create(&temporary)?,
             checksum: Context::new(&SHA256),
+            store: self.clone(),
             temporary: Some(temporary),
-            target,
         })
     }
 
-    /// Removes the copy of `address`, when a newer list is in force and could not be written.
-    pub(super) fn remove(&self, address: &str) -> io::Result<()> {
-        let path = self.path(address);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            // A power failure must not restore the removed file.
-            removed => removed.and_then(|()| path.parent().map_or(Ok(()), sync_directory)),
+    /// Removes the copy of this key, also a retired one, when a newer list is in force.
+    pub(super) fn remove(&self, key: &str) -> io::Result<()> {
+        let path = self.path(key);
+        let mut is_removed = false;
+        for path in [path.with_extension(RETIRED), path] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => is_removed |= removed.map(|()| true)?,
+            }
+        }
+        // A power failure must not restore the removed file.
+        if is_removed { sync_directory(&self.directory) } else { Ok(()) }
+    }
+
+    /// Gives a copy another key of the same address, and replaces the copy of that key.
+    pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))?;
+        sync_directory(&self.directory)
+    }
+
+    /// Opens the copy of a key, also a retired one, which is restored because its address is named again.
+    fn open_copy(&self, key: &str) -> io::Result<Option<File>> {
+        let path = self.path(key);
+        let retired = path.with_extension(RETIRED);
+        // The second time for a copy that was retired between the two steps.
+        for _ in 0..2 {
+            match state_files::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => return opened.map(Some),
+            }
+            match fs::rename(&retired, &path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        match state_files::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
         }
     }
 
-    /// Reads the copy of `address`, in pieces; `None` if it does not exist.
+    /// Reads the copy of a key, in pieces; `None` if it does not exist.
     ///
     /// # Errors
     /// The file cannot be read, is damaged, or belongs to another address; or `piece` returns an error.
     pub(super) fn load(
         &self,
-        address: &str,
+        key: &str,
         mut piece: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<Option<Metadata>> {
-        let path = self.path(address);
-        // The address is named again: restore its retired copy.
-        match fs::rename(path.with_extension(RETIRED), &path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = match state_files::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
-        };
+        let Some(mut file) = self.open_copy(key)? else { return Ok(None) };
         let Trailer { list, metadata: metadata_length, checksum, bytes } =
             Trailer::read(&mut file)?;
 
@@ -205,7 +227,7 @@ impl Store {
             return Err(damaged("the checksum does not match"));
         }
         let metadata: Metadata = serde_json::from_slice(&metadata)?;
-        if metadata.address != address {
+        if copy_key::address(&metadata.address) != copy_key::address(key) {
             return Err(damaged("the list belongs to another address"));
         }
         Ok(Some(metadata))
@@ -297,9 +319,9 @@ fn system_time(at: Timestamp) -> SystemTime {
 pub(super) struct PendingFile {
     file: File,
     checksum: Context,
+    store: Store,
     /// `None` after the rename.
     temporary: Option<PathBuf>,
-    target: PathBuf,
 }
 
 impl PendingFile {
@@ -308,8 +330,10 @@ impl PendingFile {
         self.file.write_all(piece)
     }
 
-    /// Replaces the old copy atomically and durably.  After an error, the old copy is still there.
+    /// Replaces the old copy of the key in `metadata` atomically and durably.  After an error, the old copy
+    /// is still there.
     pub(super) fn commit(mut self, metadata: &Metadata) -> io::Result<()> {
+        let target = self.store.path(&metadata.address);
         let metadata = serde_json::to_vec(metadata)?;
         let length = u32::try_from(metadata.len()).unwrap_or(u32::MAX).to_be_bytes();
         self.write(&metadata)?;
@@ -319,10 +343,10 @@ impl PendingFile {
         self.file.write_all(MAGIC)?;
         self.file.sync_all()?;
         if let Some(temporary) = self.temporary.take() {
-            fs::rename(temporary, &self.target)?;
+            fs::rename(temporary, target)?;
         }
         // The rename is durable once the directory is synced.
-        self.target.parent().map_or(Ok(()), sync_directory)
+        sync_directory(&self.store.directory)
     }
 }
 
@@ -344,141 +368,4 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ADDRESS: &str = "http://ca.example/1.crl";
-    const NOW: Timestamp = Timestamp(1_767_225_600);
-    const DAY: i64 = 86_400;
-
-    fn metadata(address: &str) -> Metadata {
-        let validators = Validators { etag: Some("\"1\"".to_owned()), last_modified: None };
-        Metadata {
-            address: address.to_owned(),
-            validators,
-            fetched: 7,
-            next_update: Some(NOW.0 + 30 * DAY),
-        }
-    }
-
-    fn save(store: &Store, content: &[u8]) {
-        let mut pending = store.begin(ADDRESS).expect("a file");
-        content.chunks(1000).for_each(|piece| pending.write(piece).expect("room"));
-        pending.commit(&metadata(ADDRESS)).expect("committed");
-    }
-
-    fn load(store: &Store) -> io::Result<Option<(Vec<u8>, Metadata)>> {
-        let mut content = Vec::new();
-        let metadata = store.load(ADDRESS, |piece| {
-            content.extend_from_slice(piece);
-            Ok(())
-        })?;
-        Ok(metadata.map(|metadata| (content, metadata)))
-    }
-
-    #[test]
-    fn loads_a_committed_copy() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let store = Store::open(directory.path().join("new")).expect("a store");
-        assert!(load(&store).expect("readable").is_none());
-        for content in [&b""[..], b"list", &[7; 600_000]] {
-            save(&store, content);
-            assert_eq!(
-                load(&store).expect("readable"),
-                Some((content.to_vec(), metadata(ADDRESS)))
-            );
-        }
-    }
-
-    #[test]
-    fn discards_a_copy_that_was_not_committed() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let store = Store::open(directory.path()).expect("a store");
-        save(&store, b"first");
-        let mut pending = store.begin(ADDRESS).expect("a file");
-        pending.write(b"second").expect("room");
-        drop(pending);
-        assert_eq!(
-            load(&store).expect("readable").map(|(content, _)| content),
-            Some(b"first".to_vec())
-        );
-        assert_eq!(fs::read_dir(directory.path()).expect("readable").count(), 1);
-    }
-
-    #[test]
-    fn detects_each_damaged_byte() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let store = Store::open(directory.path()).expect("a store");
-        save(&store, b"the list");
-        let path = store.path(ADDRESS);
-        let whole = fs::read(&path).expect("the file");
-        for at in 0..whole.len() {
-            let mut damaged = whole.clone();
-            damaged[at] ^= 1;
-            fs::write(&path, &damaged).expect("room");
-            assert!(load(&store).is_err(), "byte {at}");
-            fs::write(&path, &whole[..at]).expect("room");
-            assert!(load(&store).is_err(), "cut at {at}");
-        }
-    }
-
-    #[test]
-    fn retains_the_copy_of_an_unnamed_address_for_a_while() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let files = || fs::read_dir(directory.path()).expect("readable").count();
-        fs::write(directory.path().join("x.crl.new"), "left over").expect("room");
-        fs::write(directory.path().join("sighted"), "not a copy").expect("room");
-        let store = Store::open(directory.path()).expect("a store");
-        save(&store, b"the list");
-        assert_eq!(files(), 2);
-        let sweep = |named: &[Arc<str>], days| {
-            store.sweep(named, Timestamp(NOW.0 + days * DAY)).expect("swept");
-        };
-        sweep(&[ADDRESS.into()], 1000);
-        assert_eq!(files(), 2, "the address is named");
-        // nextUpdate is day 30; the copy is retired at day 10.
-        for day in [10, 16, 29] {
-            sweep(&[], day);
-            assert_eq!(files(), 2, "day {day}");
-        }
-        assert!(load(&store).expect("readable").is_some(), "the address is named again");
-        sweep(&[], 28);
-        sweep(&[], 34);
-        assert_eq!(files(), 2, "the seven days start again");
-        sweep(&[], 35);
-        assert_eq!(files(), 1);
-        assert!(load(&store).expect("readable").is_none());
-    }
-
-    #[test]
-    fn removes_a_damaged_copy_of_an_unnamed_address() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let store = Store::open(directory.path()).expect("a store");
-        fs::write(store.path(ADDRESS), "garbage").expect("room");
-        store.sweep(&[], NOW).expect("swept");
-        store.sweep(&[], Timestamp(NOW.0 + 7 * DAY - 1)).expect("swept");
-        assert_eq!(fs::read_dir(directory.path()).expect("readable").count(), 1);
-        store.sweep(&[], Timestamp(NOW.0 + 7 * DAY)).expect("swept");
-        assert_eq!(fs::read_dir(directory.path()).expect("readable").count(), 0);
-    }
-
-    #[test]
-    fn warns_once_about_a_failing_disk() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let store = Store::open(directory.path().join("lists")).expect("a store");
-        fs::remove_dir(directory.path().join("lists")).expect("empty");
-        for _ in 0..3 {
-            assert!(store.report(ADDRESS, store.begin(ADDRESS)).is_none());
-            assert!(store.failing.load(Ordering::Relaxed));
-        }
-        fs::create_dir(directory.path().join("lists")).expect("room");
-        let pending = store.report(ADDRESS, store.begin(ADDRESS)).expect("a file");
-        assert!(
-            store.failing.load(Ordering::Relaxed),
-            "creating a file does not prove that the disk works"
-        );
-        pending.commit(&metadata(ADDRESS)).expect("committed");
-        store.report_success();
-        assert!(!store.failing.load(Ordering::Relaxed));
-    }
-}
+mod tests;
