@@ -4,6 +4,7 @@
 #
 #   benches/load/compare.sh             measures; a server that is not installed is skipped
 #   benches/load/compare.sh --install   installs nginx and HAProxy with apt-get before (as root)
+#   ANCHORGATE_BENCH_PROGRAM=/usr/bin/anchorgate benches/load/compare.sh      measures another build
 #
 # The servers run on the first processor and the clients on the others.  It takes four minutes.
 set -euo pipefail

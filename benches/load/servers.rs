@@ -34,9 +34,11 @@ pub fn command(program: &str, is_pinned: bool) -> Command {
     command
 }
 
-/// Starts the gateway of `world`.
+/// Starts the gateway of `world`: `ANCHORGATE_BENCH_PROGRAM`, to measure another build, or this one.
 pub fn start_gateway(world: &World, is_pinned: bool) -> Server {
-    let mut command = command(env!("CARGO_BIN_EXE_anchorgate"), is_pinned);
+    let program = std::env::var("ANCHORGATE_BENCH_PROGRAM");
+    let program = program.unwrap_or_else(|_| env!("CARGO_BIN_EXE_anchorgate").to_owned());
+    let mut command = command(&program, is_pinned);
     command.args(["run", "--config"]).arg(world.dir.join("anchorgate.toml"));
     Server(command.spawn().expect("the program runs"))
 }
