@@ -219,10 +219,10 @@ async fn a_file_that_cannot_be_opened_is_an_error_at_the_start() {
     let instance = Instance::new(&gateway.world, "unwritable", ports, "");
     let file = gateway.world.dir.join("unwritable.toml");
     let text = fs::read_to_string(&file).expect("written");
-    let audit = "[audit]\nsink = \"file\"\nfile = \"/nonexistent/audit.ndjson\"";
+    let audit = "[audit]\nsink = \"file\"\nfile = \"/proc/version/audit.ndjson\"";
     fs::write(&file, format!("{text}\n{audit}\n")).expect("written");
     let output = instance.command().stderr(Stdio::piped()).output().expect("the program ends");
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("audit.file: /nonexistent/audit.ndjson"), "{text}");
+    assert!(text.contains("audit.file: /proc/version/audit.ndjson"), "{text}");
 }
