@@ -189,6 +189,8 @@ async fn silent_peers_hanging_scrapers_and_a_thousand_probes_delay_neither_probe
     let domain = gateway.domain(SubjectField::SanDns);
     let id = &domain.devices[0].subject_id;
     let mut device = gateway.connect(&gateway.device(domain, 0)).await;
+    // A connection that has made a request may be idle for longer than the scrapers take.
+    assert_eq!(device.token(id).await.expect("an answer").status, 200);
     let held = spawn_blocking(move || {
         let silent: Vec<_> = (0..SILENT).map(|_| connect(address)).collect();
         assert!(get(address, "/readyz").starts_with("HTTP/1.0 200"));
