@@ -118,8 +118,9 @@
 //! An encoding is accepted although DER or a profile forbids it to issuers, if it cannot mean anything
 //! else, the signature covers it, and OpenSSL, Java and GnuTLS accept it.  `verify --json` lists those of
 //! certificates, and `crl show` those of lists.  Those with a name are counted, and logged once for each
-//! issuer.  Known suites of test cases want some of them refused (marked below).  All are accepted by
-//! default, so that no authority needs a setting for them.
+//! issuer, except in version numbers, in issuingDistributionPoint and in the entries of lists.  Known
+//! suites of test cases want some of them refused (marked below).  All are accepted by default, so that no
+//! authority needs a setting for them.
 //!
 //! | encoding | name | reason |
 //! |---|---|---|
