@@ -103,6 +103,8 @@ def check_configuration(text, folder):
         file = etc / "anchorgate" / name
         file.parent.mkdir(exist_ok=True)
         file.write_text(content)
+        # As the chart mounts secrets.
+        file.chmod(0o440)
     file = folder / "config.toml"
     file.write_text(text.replace('"/etc/', f'"{etc}/').replace('"/var/', f'"{var}/'))
     done = run(PROGRAM, "check-config", "--config", str(file))
